@@ -1,0 +1,64 @@
+"""What a dialect is, and what parsing a reply comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from srl_swe.types import Action, Observation
+
+Strictness = Literal["strict", "lenient"]
+"""``strict``: one thought that is not empty, then one action, and nothing else.
+``lenient``: one action; the thought may be missing and text may follow. The paper asks for
+``<think>...</think>`` followed by the action and says no more (section 3)."""
+
+
+class FormatReason(StrEnum):
+    """Why a reply is not in the format; the names are those that training logs count."""
+
+    NO_THINK = "no_think"
+    EMPTY_THOUGHT = "empty_thought"
+    NO_ACTION = "no_action"
+    TWO_ACTIONS = "two_actions"
+    BAD_ACTION = "bad_action"
+    BAD_TOOL = "bad_tool"
+    TRAILING_TEXT = "trailing_text"
+
+
+class UnwritableStep(ValueError):
+    """A dialect has no form of this step that would be read back as the same step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A parsed reply: an action, or the reason why there is none."""
+
+    thought: str
+    action: Action | None
+    reason: FormatReason | None = None
+    """None exactly if ``action`` is not."""
+
+
+class Dialect(Protocol):
+    """How system prompt, replies and observations are written. A module can be one."""
+
+    SYSTEM_PROMPT: str
+
+    def render_reply(self, thought: str, action: Action) -> str:
+        """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep where none is."""
+        ...
+
+    def parse_reply(
+        self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+    ) -> Reply:
+        """Never raises. ``think_opened``: the chat template already wrote the opening tag."""
+        ...
+
+    def render_observation(self, observation: Observation) -> str:
+        """The user message that answers an action."""
+        ...
+
+    def explain(self, reason: FormatReason) -> str:
+        """The observation that tells the policy what was wrong with its reply."""
+        ...

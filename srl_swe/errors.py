@@ -1,0 +1,35 @@
+"""The exceptions of the project. All are raised with one sentence: what, where, the way out.
+
+SrlSweError
+├── UserError                 a mistake of the caller's: one line, exit code 2
+│   ├── EngineUnavailable     no container engine answers
+│   └── ImageMissing          the image is not here and can't be had
+└── SandboxError              infrastructure failed: never a wrong answer of the policy's
+└── SandboxDied           the container or its shell is gone for good
+"""
+
+from __future__ import annotations
+
+
+class SrlSweError(Exception):
+    """Root of all; never raised itself."""
+
+
+class UserError(SrlSweError):
+    """What was asked for can't be done as asked: a file, an option or a machine is at fault."""
+
+
+class EngineUnavailable(UserError):
+    """No container engine answers at the address in use."""
+
+
+class ImageMissing(UserError):
+    """An image is neither on the engine nor to be pulled or built."""
+
+
+class SandboxError(SrlSweError):
+    """The container or the engine failed. The sample is dropped and counted, not scored."""
+
+
+class SandboxDied(SandboxError):
+    """The sandbox can't answer any more; open another."""

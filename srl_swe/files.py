@@ -1,0 +1,34 @@
+"""Writing files so that a killed process leaves no half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Replace the file whole or not at all; parent folders are made. Text is written as UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = data.encode("utf-8", errors="surrogateescape") if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line in one write; a line that an earlier kill cut short is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            unfinished = file.read(1) != b"\n"
+        else:
+            unfinished = False
+        file.write((b"\n" if unfinished else b"") + line.rstrip("\n").encode("utf-8") + b"\n")

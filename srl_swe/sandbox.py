@@ -1,0 +1,79 @@
+"""The contract of a sandbox: the container that belongs to one rollout.
+
+Implementations live in ``srl_swe_envs``; :class:`srl_swe.testing.FakeSandbox` is the one for
+tests. The suite in :mod:`srl_swe.testing.sandbox_contract` runs over each of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from srl_swe.types import Instance
+
+DEFAULT_TIMEOUT_S = 60.0
+_PATCH_FILE = "/tmp/.srl_swe.patch"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """What one command came to.
+
+    ``output`` is stdout and stderr in the order they were written, decoded as UTF-8 with
+    replacement; ``elided_chars`` > 0 says how much was cut out of its middle. ``exit_code``
+    is None exactly if the command was ended by its timeout. ``restarted`` says that the
+    shell died of the command and was started anew: functions and unexported variables are gone.
+    """
+
+    output: str
+    exit_code: int | None
+    timed_out: bool = False
+    elided_chars: int = 0
+    restarted: bool = False
+
+
+class Sandbox(Protocol):
+    """A shell and a file system that a stranger's commands may ruin.
+
+    Every method raises :class:`srl_swe.errors.SandboxError` when the infrastructure fails,
+    and never for what a command did.
+    """
+
+    def exec(self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> ExecResult:
+        """Run ``command`` in the persistent bash: ``cd``, exports and functions stay."""
+        ...
+
+    def read_file(self, path: str) -> bytes:
+        """The file's bytes. Raises FileNotFoundError, IsADirectoryError or PermissionError."""
+        ...
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Replace the file whole or not at all; missing parent folders are made."""
+        ...
+
+    def close(self) -> None:
+        """Remove the sandbox and all in it. A second call does nothing."""
+        ...
+
+
+OpenSandbox = Callable[[Instance], AbstractContextManager[Sandbox]]
+"""Opens a fresh sandbox at an instance's base commit; leaving the context closes it."""
+
+
+def diff(sandbox: Sandbox, base_commit: str, workdir: str) -> str | None:
+    """The unified diff from ``base_commit`` to the working tree, new files included.
+
+    It travels by file, so that no output cap can cut a patch. None means that git refused:
+    the commands that ran here have ruined the repository, and there is no patch to speak of.
+    """
+    git = f"command git -C {shlex.quote(workdir)}"
+    result = sandbox.exec(
+        f"{git} add -A && {git} -c core.fileMode=false diff --cached --binary "
+        f"{shlex.quote(base_commit)} > {_PATCH_FILE}"
+    )
+    if result.exit_code != 0:
+        return None
+    return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="surrogateescape")
