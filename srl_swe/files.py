@@ -22,13 +22,17 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write; a line that an earlier kill cut short is closed first."""
+    """Append one line in one write; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(-1, os.SEEK_END)
-            unfinished = file.read(1) != b"\n"
-        else:
-            unfinished = False
-        file.write((b"\n" if unfinished else b"") + line.rstrip("\n").encode("utf-8") + b"\n")
+    with path.open("ab") as file:
+        file.write(line.rstrip("\n").encode("utf-8", errors="surrogateescape") + b"\n")
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its end, which a kill in the middle of a write left behind."""
+    if not path.exists():
+        return
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    if end < len(whole):
+        os.truncate(path, end)

@@ -25,8 +25,9 @@ SYSTEM_PROMPT = resources.files("srl_swe").joinpath("prompts/xml_system.md").rea
 NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
-_FUNCTION = re.compile(
-    r"<function=([^>\n]+)>\s*((?:<parameter=.*?</parameter>\s*)*)</function>", re.DOTALL
+_FUNCTION = re.compile(  # each parameter has one way to match, so that no reply takes long
+    r"<function=([^>\n]+)>\s*((?:<parameter=(?:(?!</parameter>).)*</parameter>\s*)*)</function>",
+    re.DOTALL,
 )
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
 

@@ -1,1 +1,18 @@
 """Sampling attempts: a policy acts in a sandbox until it submits or reaches a limit."""
+
+from __future__ import annotations
+
+from srl_swe.rollout.batch import predictions, rollout_all
+from srl_swe.rollout.loop import Agent, Limits, rollout
+from srl_swe.rollout.policy import Completion, Policy, PromptTooLong
+
+__all__ = [
+    "Agent",
+    "Completion",
+    "Limits",
+    "Policy",
+    "PromptTooLong",
+    "predictions",
+    "rollout",
+    "rollout_all",
+]

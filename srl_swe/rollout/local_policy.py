@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from srl_swe.errors import UserError
 from srl_swe.rollout.policy import Completion, PromptTooLong
 from srl_swe.types import Message
+
+
+def open_local_policy(folder: str, *, max_new_tokens: int, temperature: float) -> LocalPolicy:
+    """Load it. Raises UserError where ``folder`` is neither a model's folder nor on the hub."""
+    try:
+        return LocalPolicy(folder, max_new_tokens=max_new_tokens, temperature=temperature)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
 
 
 class LocalPolicy:

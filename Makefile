@@ -1,0 +1,60 @@
+# `make demo` runs the main job and `make test` all tests; each does its own set-up first, on a
+# fresh Debian or Ubuntu with Python >= 3.11, and reuses what it finds on later runs.
+#
+#   PYTHON=python3.12   the interpreter that the virtual environment is made of
+#   PIP_ARGS="..."      more options for pip, such as an index with CPU builds of torch
+#   DOCKER_HOST=...     another engine, podman's socket for instance
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup engine images demo test check self-check record schema clean
+
+help:
+	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
+	@echo "make test        every test, with all set-up"
+	@echo "make check       ruff, mypy, import layers"
+	@echo "make self-check  every gold patch of the bundled suite resolves, no empty one does"
+	@echo "make record      execute the expert scripts again and write down what is printed"
+	@echo "make bench-NAME  one of: $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py))"
+
+$(VENV)/.installed: pyproject.toml docker/constraints.txt docker/setup-python.sh
+	@sh docker/setup-python.sh "$(PYTHON)" "$(VENV)" $(PIP_ARGS)
+	@touch $@
+
+engine:
+	@sh docker/setup-engine.sh
+
+images: $(VENV)/.installed engine
+	@$(BIN)/srl-swe images build
+
+setup: $(VENV)/.installed engine images
+
+demo: setup
+	$(BIN)/srl-swe demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+self-check: setup
+	$(BIN)/srl-swe self-check
+
+record: setup
+	$(BIN)/srl-swe replay trajectories/experts --record trajectories/starter.jsonl
+
+schema: $(VENV)/.installed
+	$(BIN)/python -m srl_swe.trajectories.schema trajectories/schema.json
+
+bench-%: setup
+	$(BIN)/python tests/benchmarks/bench_$*.py --out runs/bench/$*.json
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

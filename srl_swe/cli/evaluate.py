@@ -1,0 +1,35 @@
+"""``srl-swe eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srl_swe.cli import options
+from srl_swe.cli.grade import TestTimeout, grade_and_report
+from srl_swe.cli.rollout import roll_out
+
+
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="Folder or hub name of a transformers model.")],
+    bench: options.Bench = "starter",
+    out: options.Out = Path("runs/eval"),
+    ids: options.Ids = None,
+    limit: options.Limit = None,
+    max_steps: options.Steps = 40,
+    pairs: options.Pairs = 2,
+    observation_chars: options.ObservationChars = 10_000,
+    max_new_tokens: options.NewTokens = 1024,
+    temperature: options.Temperature = 0.0,
+    workers: options.Workers = 2,
+    test_timeout: TestTimeout = 1800,
+) -> None:
+    """Roll a policy out on a benchmark, grade its patches, and report what is resolved."""
+    settings = options.AgentSettings(
+        max_steps, pairs, observation_chars, max_new_tokens, temperature
+    )
+    instances = options.load_bench(bench, ids, limit)
+    predictions = roll_out(policy, bench, instances, out, settings, workers)
+    grade_and_report(instances, predictions, out, workers=workers, test_timeout=test_timeout)

@@ -1,0 +1,69 @@
+"""``srl-swe grade``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srl_swe.cli import options
+
+if TYPE_CHECKING:
+    from srl_swe.types import Instance, Prediction
+
+TestTimeout = Annotated[
+    int, typer.Option("--test-timeout", min=1, help="Seconds that one instance's tests may take.")
+]
+
+
+def grade(
+    predictions: Annotated[
+        str, typer.Argument(help="predictions.jsonl or .json as swebench takes them, or 'gold'.")
+    ],
+    bench: options.Bench = "starter",
+    out: options.Out = Path("runs/grade"),
+    ids: options.Ids = None,
+    limit: options.Limit = None,
+    workers: options.Workers = 2,
+    test_timeout: TestTimeout = 1800,
+) -> None:
+    """Grade patches with the swebench harness; writes verdicts.jsonl, report.json, report.html.
+
+    A patch that was graded before under the same image and tests is not run again.
+    """
+    from srl_swe.evaluation.predictions import load_predictions
+
+    instances = options.load_bench(bench, ids, limit)
+    held = load_predictions(predictions, instances)
+    grade_and_report(instances, held, out, workers=workers, test_timeout=test_timeout)
+
+
+def grade_and_report(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    out: Path,
+    *,
+    workers: int,
+    test_timeout: int,
+) -> None:
+    """Grade, write the reports into ``out`` and print the table."""
+    from rich.console import Console
+
+    from srl_swe.cli.sandboxes import report as say
+    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.evaluation.html_report import save_html
+    from srl_swe.evaluation.report import Report, render_table, save_report
+    from srl_swe.evaluation.runner import grade as run_grading
+
+    sandboxes_for(instances)
+    verdicts = run_grading(
+        instances, predictions, out, max_workers=workers, timeout_s=test_timeout, report=say
+    )
+    report = Report(tuple(verdicts))
+    save_report(report, out / "report.json")
+    patches = {p.instance_id: p.model_patch for p in predictions}
+    save_html(report, patches, out / "report.html")
+    Console().print(render_table(report))
+    typer.echo(f"{out}/report.html")

@@ -1,0 +1,63 @@
+"""The command ``srl-swe``. Each subcommand lives in a file of its own and imports late."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from srl_swe import __version__
+from srl_swe.cli import demo, evaluate, grade, images, replay, rollout, self_check, steps, train
+from srl_swe.errors import SandboxError, UserError
+
+app = typer.Typer(
+    name="srl-swe",
+    help="Train software-engineering agents from expert trajectories, and measure them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(demo.demo)
+app.command()(replay.replay)
+app.command()(steps.steps)
+app.add_typer(train.app, name="train")
+app.command()(rollout.rollout)
+app.command()(grade.grade)
+app.command("eval")(evaluate.evaluate)
+app.command()(self_check.self_check)
+app.add_typer(images.app, name="images")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. A user's mistake is one line and exit code 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        _stop(error, 2)
+    except SandboxError as error:
+        _stop(error, 1)
+    except KeyboardInterrupt:
+        print("srl-swe: interrupted; run the same command again to continue.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(error: Exception, code: int) -> None:
+    print(f"srl-swe: {error}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,78 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srl_swe.errors import UserError
+
+if TYPE_CHECKING:
+    from srl_swe.rollout import Agent
+    from srl_swe.types import Instance
+
+Bench = Annotated[
+    str,
+    typer.Option(
+        help="starter, verified, lite, full, multilingual, multimodal, hf:OWNER/NAME, or a path: "
+        "jsonl, json, parquet or a task repo with rows in swebench's schema."
+    ),
+]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", help="Only this instance; repeat it for more.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many instances.")]
+Workers = Annotated[int, typer.Option(min=1, help="Containers at once.")]
+Out = Annotated[Path, typer.Option(help="Folder of results; a second run continues there.")]
+Steps = Annotated[int, typer.Option("--max-steps", min=1, help="Actions an episode may take.")]
+Pairs = Annotated[
+    int, typer.Option(min=-1, help="Last action/observation pairs in a prompt; -1 is all.")
+]
+ObservationChars = Annotated[
+    int, typer.Option(min=1, help="Each observation is cut to so many characters.")
+]
+NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+
+
+def load_bench(bench: str, ids: list[str] | None, limit: int | None) -> list[Instance]:
+    """The instances that the options name. Raises UserError where there are none."""
+    from srl_swe.instances import load_instances
+
+    instances = load_instances(bench, ids=ids or None)[:limit]
+    if not instances:
+        raise UserError(f"{bench}: holds no instance.")
+    return instances
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What the options say of the agent; they decide the results of a run."""
+
+    max_steps: int
+    pairs: int
+    observation_chars: int
+    max_new_tokens: int
+    temperature: float
+
+
+def make_agent(policy: str, settings: AgentSettings) -> Agent:
+    """A local policy with the xml dialect. Raises UserError where ``policy`` is no model."""
+    from srl_swe.context_window import Window
+    from srl_swe.dialects import get_dialect
+    from srl_swe.rollout import Agent, Limits
+    from srl_swe.rollout.local_policy import open_local_policy
+
+    return Agent(
+        open_local_policy(
+            policy,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+        ),
+        get_dialect("xml"),
+        Window(None if settings.pairs < 0 else settings.pairs, settings.observation_chars),
+        Limits(steps=settings.max_steps),
+    )

@@ -1,0 +1,69 @@
+"""``srl-swe replay``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from srl_swe.replay import Replay
+
+
+def replay(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="File or folder of trajectories; the bundled ones if left out."),
+    ] = None,
+    bench: Annotated[str, typer.Option(help="Where the instances are (see eval).")] = "starter",
+    until: Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Write the trajectories with their fresh observations to this file."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results; a second run continues there.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Containers at once.")] = 2,
+) -> None:
+    """Execute trajectories in their containers and compare what is printed with the record.
+
+    Exit code 1 if a step prints something else than was recorded.
+    """
+    from srl_swe.bundled import bundled
+    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.instances import load_instances
+    from srl_swe.replay_batch import as_recorded, replay_all
+    from srl_swe.trajectories import load_trajectories, save_jsonl
+
+    trajectories = load_trajectories(source or bundled("trajectories") / "starter.jsonl")
+    ids = sorted({trajectory.instance_id for trajectory in trajectories})
+    instances = {i.instance_id: i for i in load_instances(bench, ids=ids)}
+    open_sandbox = sandboxes_for(list(instances.values()))
+    replays = replay_all(trajectories, instances, open_sandbox, out, until=until, workers=workers)
+    _print_table(replays)
+    if record:
+        pairs = zip(trajectories, replays, strict=True)
+        save_jsonl(record, [as_recorded(t, instances[t.instance_id], r) for t, r in pairs])
+        typer.echo(f"recorded in {record}")
+    raise typer.Exit(0 if all(item.faithful for item in replays) else 1)
+
+
+def _print_table(replays: Sequence[Replay]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from srl_swe.replay import Match
+
+    table = Table(title="Replay: fresh observations against the record")
+    for column in ("instance", "steps", *(match.value for match in Match), "patch", "seconds"):
+        table.add_column(column, justify="left" if column == "instance" else "right")
+    for item in replays:
+        matches = [step.match for step in item.steps]
+        patch = {True: "equal", False: "differs", None: "-"}[item.patch_equal]
+        seconds = sum(step.seconds for step in item.steps)
+        counts = [str(matches.count(match) or "-") for match in Match]
+        table.add_row(item.instance_id, str(len(matches)), *counts, patch, f"{seconds:.1f}")
+    Console().print(table)

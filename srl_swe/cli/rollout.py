@@ -1,0 +1,62 @@
+"""``srl-swe rollout``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srl_swe.cli import options
+
+if TYPE_CHECKING:
+    from srl_swe.types import Instance, Prediction
+
+
+def rollout(
+    policy: Annotated[str, typer.Argument(help="Folder or hub name of a transformers model.")],
+    bench: options.Bench = "starter",
+    out: options.Out = Path("runs/rollout"),
+    ids: options.Ids = None,
+    limit: options.Limit = None,
+    max_steps: options.Steps = 40,
+    pairs: options.Pairs = 2,
+    observation_chars: options.ObservationChars = 10_000,
+    max_new_tokens: options.NewTokens = 1024,
+    temperature: options.Temperature = 0.0,
+    workers: options.Workers = 2,
+) -> None:
+    """Let a policy act in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
+
+    Infrastructure failures are tried again on the next run; all else is kept.
+    """
+    settings = options.AgentSettings(
+        max_steps, pairs, observation_chars, max_new_tokens, temperature
+    )
+    instances = options.load_bench(bench, ids, limit)
+    roll_out(policy, bench, instances, out, settings, workers)
+    typer.echo(f"{out}/predictions.jsonl")
+
+
+def roll_out(
+    policy: str,
+    bench: str,
+    instances: Sequence[Instance],
+    out: Path,
+    settings: options.AgentSettings,
+    workers: int,
+) -> list[Prediction]:
+    """Run the rollouts that ``out`` lacks and write down what all of them hand in."""
+    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.evaluation import save_predictions
+    from srl_swe.rollout import predictions, rollout_all
+    from srl_swe.run_folder import claim
+
+    claim(out, {"policy": policy, "bench": bench, **asdict(settings)})
+    agent = options.make_agent(policy, settings)
+    rollouts = rollout_all(agent, instances, sandboxes_for(instances), out, workers=workers)
+    handed_in = predictions(rollouts, agent.policy.name)
+    save_predictions(out / "predictions.jsonl", handed_in)
+    return handed_in

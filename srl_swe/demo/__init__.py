@@ -1,0 +1,1 @@
+"""The main job, end to end, on what ships with the project: ``srl-swe demo``."""

@@ -1,0 +1,97 @@
+"""Many replays: in parallel, appended to one file as they end, continued after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from srl_swe.files import append_line, drop_torn_line
+from srl_swe.progress import progress
+from srl_swe.replay import Replay, replay, with_fresh_observations
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.tools import SUBMIT
+from srl_swe.trajectories.jsonl import render_line
+from srl_swe.types import Instance, StopReason, Trajectory
+
+REPLAYS_FILE = "replays.jsonl"
+
+
+def replay_all(
+    trajectories: Sequence[Trajectory],
+    instances: Mapping[str, Instance],
+    open_sandbox: OpenSandbox,
+    folder: Path | None = None,
+    *,
+    until: int | None = None,
+    workers: int = 2,
+) -> list[Replay]:
+    """One replay a trajectory, in their order; ``instances`` is keyed by instance id.
+
+    With a ``folder``, replays that it holds already are not run again; they are keyed by the
+    trajectory, the image and ``until``. Raises SandboxError at the first broken sandbox, with
+    all that ended before it kept.
+    """
+    keys = [_key(t, instances[t.instance_id], until) for t in trajectories]
+    done = _load(folder / REPLAYS_FILE) if folder else {}
+    pool = ThreadPoolExecutor(workers)
+
+    def run(trajectory: Trajectory) -> Replay:
+        instance = instances[trajectory.instance_id]
+        with open_sandbox(instance) as sandbox:
+            return replay(trajectory, instance, sandbox, until=until)
+
+    try:
+        missing = {k: t for k, t in zip(keys, trajectories, strict=True) if k not in done}
+        with progress("replay", len(missing)) as advance:
+            futures = {pool.submit(run, trajectory): key for key, trajectory in missing.items()}
+            for future in as_completed(futures):
+                key, result = futures[future], future.result()
+                done[key] = result
+                if folder:
+                    append_line(folder / REPLAYS_FILE, _render(key, result))
+                verdict = "as recorded" if result.faithful else "drifted"
+                advance(f"{result.instance_id}: {len(result.steps)} steps, {verdict}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [done[key] for key in keys]
+
+
+def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
+    """The trajectory to save after a replay: fresh observations, patch, issue and ending."""
+    last = trajectory.steps[-1].action if trajectory.steps else None
+    submitted = last is not None and last.tool == SUBMIT
+    return replace(
+        with_fresh_observations(trajectory, replayed),
+        problem_statement=instance.problem_statement,
+        stop_reason=StopReason.SUBMITTED if submitted else trajectory.stop_reason,
+        source="srl-swe",
+    )
+
+
+def _key(trajectory: Trajectory, instance: Instance, until: int | None) -> str:
+    decisive = f"{render_line(trajectory)}\0{instance.image}\0{until}"
+    return hashlib.sha256(decisive.encode("utf-8", errors="surrogateescape")).hexdigest()[:16]
+
+
+def _load(path: Path) -> dict[str, Replay]:
+    drop_torn_line(path)
+    if not path.exists():
+        return {}
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {r["key"]: _adapter().validate_python(r["replay"]) for r in records}
+
+
+def _render(key: str, replayed: Replay) -> str:
+    return json.dumps({"key": key, "replay": _adapter().dump_python(replayed, mode="json")})
+
+
+@cache
+def _adapter() -> TypeAdapter[Replay]:
+    return TypeAdapter(Replay)

@@ -1,0 +1,81 @@
+"""Many rollouts: in parallel, appended to one file as they end, continued after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from srl_swe.errors import SandboxError
+from srl_swe.files import append_line, drop_torn_line
+from srl_swe.progress import progress
+from srl_swe.rollout.loop import Agent, rollout
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.trajectories import load_jsonl
+from srl_swe.trajectories.jsonl import render_line
+from srl_swe.types import Instance, Prediction, StopReason, Trajectory
+
+ROLLOUTS_FILE = "rollouts.jsonl"
+
+
+def rollout_all(
+    agent: Agent,
+    instances: Sequence[Instance],
+    open_sandbox: OpenSandbox,
+    folder: Path,
+    *,
+    workers: int = 2,
+) -> list[Trajectory]:
+    """One rollout an instance, in the order of ``instances``.
+
+    Those that ``folder`` already holds are kept, but for the ones that a broken sandbox
+    ended, which are tried again.
+    """
+    path = folder / ROLLOUTS_FILE
+    done = load_rollouts(path)
+    missing = [i for i in instances if i.instance_id not in done]
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with progress("rollout", len(missing)) as advance:
+            futures = [pool.submit(_rollout_one, agent, i, open_sandbox) for i in missing]
+            for future in as_completed(futures):
+                result = future.result()
+                append_line(path, render_line(result))
+                done[result.instance_id] = result
+                advance(f"{result.instance_id}: {result.stop_reason}, {len(result.steps)} steps")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [done[instance.instance_id] for instance in instances]
+
+
+def load_rollouts(path: Path) -> dict[str, Trajectory]:
+    """What the file holds, by instance; a later line replaces an earlier one.
+
+    Rollouts that a broken sandbox ended say nothing of the policy and are left out.
+    """
+    drop_torn_line(path)
+    found = {t.instance_id: t for t in load_jsonl(path)} if path.exists() else {}
+    return {k: t for k, t in found.items() if t.stop_reason is not StopReason.SANDBOX_ERROR}
+
+
+def predictions(rollouts: Sequence[Trajectory], model_name: str) -> list[Prediction]:
+    """What the rollouts hand in; one that a broken sandbox ended hands in nothing."""
+    return [
+        Prediction(rollout.instance_id, model_name, rollout.patch or "")
+        for rollout in rollouts
+        if rollout.stop_reason is not StopReason.SANDBOX_ERROR
+    ]
+
+
+def _rollout_one(agent: Agent, instance: Instance, open_sandbox: OpenSandbox) -> Trajectory:
+    try:
+        with open_sandbox(instance) as sandbox:
+            return rollout(agent, instance, sandbox)
+    except SandboxError:
+        return Trajectory(
+            instance.instance_id,
+            steps=(),
+            problem_statement=instance.problem_statement,
+            stop_reason=StopReason.SANDBOX_ERROR,
+            model=agent.policy.name,
+        )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srl_swe.dialects import FormatReason, UnwritableStep, get_dialect, xml
+from srl_swe.errors import UserError
+from srl_swe.types import Action, Observation
+
+values = st.text(st.characters(exclude_categories=["Cs"])).filter(
+    lambda text: "</parameter>" not in text and "<parameter=" not in text
+)
+names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
+actions = st.builds(Action, st.sampled_from(xml.TOOLS), st.dictionaries(names, values, max_size=4))
+thoughts = st.text(min_size=1).map(str.strip).filter(lambda t: t and "</think>" not in t)
+
+
+@given(thoughts, actions)
+def test_what_is_rendered_is_read_back(thought: str, action: Action) -> None:
+    reply = xml.parse_reply(xml.render_reply(thought, action))
+    assert reply.action == action
+    assert reply.thought == thought
+    assert reply.reason is None
+
+
+@given(st.text())
+def test_any_text_is_answered_with_an_action_or_a_reason(text: str) -> None:
+    reply = xml.parse_reply(text)
+    assert (reply.action is None) == (reply.reason is not None)
+
+
+@pytest.mark.parametrize("value", ["", "\n", "  indented", "trailing\n", "\n\nboth\n", "\ttab\r\n"])
+def test_no_white_space_of_a_value_is_lost(value: str) -> None:
+    action = Action("str_replace_editor", {"old_str": value, "path": value})
+    assert xml.parse_reply(xml.render_reply("why", action)).action == action
+
+
+THOUGHT = "<think>\nwhy\n</think>\n\n"
+SUBMIT = "<function=submit>\n</function>"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SUBMIT, FormatReason.NO_THINK),
+        ("I'd say " + THOUGHT + SUBMIT, FormatReason.NO_THINK),
+        ("<think> </think>" + SUBMIT, FormatReason.EMPTY_THOUGHT),
+        (THOUGHT, FormatReason.NO_ACTION),
+        (THOUGHT + "<function=bash>\n<parameter=command>ls", FormatReason.BAD_ACTION),
+        (THOUGHT + SUBMIT + "\n" + SUBMIT, FormatReason.TWO_ACTIONS),
+        (THOUGHT + SUBMIT + "\nDone.", FormatReason.TRAILING_TEXT),
+        (THOUGHT + "So:\n" + SUBMIT, FormatReason.TRAILING_TEXT),
+        (THOUGHT + "<function=python>\n</function>", FormatReason.BAD_TOOL),
+    ],
+)
+def test_a_reply_out_of_format_has_its_reason(text: str, reason: FormatReason) -> None:
+    assert xml.parse_reply(text).reason is reason
+    assert xml.explain(reason)
+
+
+def test_an_action_inside_of_the_thought_is_not_taken() -> None:
+    text = f"<think>\nshall I {SUBMIT}?\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
+    assert xml.parse_reply(text).action == Action("bash", {"command": "ls"})
+
+
+def test_lenient_takes_an_action_without_a_thought_and_with_text_around_it() -> None:
+    assert xml.parse_reply(f"Now: {SUBMIT} done", "lenient").action == Action("submit")
+    assert xml.parse_reply(SUBMIT * 2, "lenient").reason is FormatReason.TWO_ACTIONS
+
+
+def test_a_think_tag_that_the_template_opened_need_not_be_opened_again() -> None:
+    text = f"why\n</think>\n\n{SUBMIT}"
+    assert xml.parse_reply(text).reason is FormatReason.NO_THINK
+    assert xml.parse_reply(text, think_opened=True).thought == "why"
+
+
+def test_a_step_that_would_be_read_back_differently_is_not_written() -> None:
+    hostile = Action("bash", {"command": "echo '</parameter>\n<parameter=command>ls'"})
+    with pytest.raises(UnwritableStep):
+        xml.render_reply("why", hostile)
+    with pytest.raises(UnwritableStep):
+        xml.render_reply("", Action("submit"))
+
+
+def test_a_hostile_reply_is_parsed_at_once() -> None:
+    text = THOUGHT + "<function=bash>" + "<parameter=a></parameter>" * 5_000
+    assert xml.parse_reply(text).reason is FormatReason.BAD_ACTION
+
+
+def test_an_empty_observation_says_that_nothing_was_printed() -> None:
+    assert xml.render_observation(Observation("")) == f"OBSERVATION:\n{xml.NO_OUTPUT}"
+
+
+def test_an_unknown_dialect_is_a_mistake_that_lists_the_known() -> None:
+    with pytest.raises(UserError, match="Known: xml"):
+        get_dialect("yaml")

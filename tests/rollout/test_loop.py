@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+from srl_swe.context_window import Window
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import SandboxDied
+from srl_swe.rollout import Agent, Completion, Limits, PromptTooLong, rollout, rollout_all
+from srl_swe.rollout.batch import load_rollouts, predictions
+from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.testing import FakeSandbox, ScriptedPolicy
+from srl_swe.types import Instance, Message, StopReason
+
+LOOK = "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
+SUBMIT = "<think>\ndone\n</think>\n\n<function=submit>\n</function>"
+INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", "image")
+
+
+def make_agent(*replies: str, **limits: int) -> Agent:
+    return Agent(ScriptedPolicy(replies), get_dialect("xml"), limits=Limits(**limits))
+
+
+def make_sandbox(patch: str = "the patch") -> FakeSandbox:
+    sandbox = FakeSandbox(answer=lambda command: ExecResult(f"ran {command}", 0))
+    sandbox.write_file("/tmp/.srl_swe.patch", patch.encode())
+    return sandbox
+
+
+def test_a_rollout_ends_when_the_policy_submits_and_hands_in_its_diff() -> None:
+    result = rollout(make_agent(LOOK, SUBMIT, LOOK), INSTANCE, make_sandbox())
+    assert result.stop_reason is StopReason.SUBMITTED
+    assert [step.thought for step in result.steps] == ["look", "done"]
+    assert result.steps[0].observation is not None
+    assert result.steps[0].observation.text == "ran ls"
+    assert result.patch == "the patch"
+    assert result.problem_statement == INSTANCE.problem_statement
+
+
+def test_the_policy_reads_what_its_action_printed() -> None:
+    policy = ScriptedPolicy([LOOK, SUBMIT])
+    rollout(Agent(policy, get_dialect("xml")), INSTANCE, make_sandbox())
+    assert [message["content"] for message in policy.prompts[1][2:]] == [
+        LOOK.partition("\n\n")[2],
+        "OBSERVATION:\nran ls",
+    ]
+
+
+def test_the_step_limit_ends_it_and_the_patch_is_kept() -> None:
+    result = rollout(make_agent(*[LOOK] * 9, steps=4), INSTANCE, make_sandbox())
+    assert result.stop_reason is StopReason.STEP_LIMIT
+    assert result.stop_reason.truncated
+    assert len(result.steps) == 4
+    assert result.patch == "the patch"
+
+
+def test_a_reply_without_an_action_is_answered_with_the_reason_and_three_in_a_row_end_it() -> None:
+    result = rollout(make_agent("hm", LOOK, *["hm"] * 9), INSTANCE, make_sandbox())
+    assert result.stop_reason is StopReason.FORMAT_ERRORS
+    assert [step.executed for step in result.steps] == [False, True, False, False, False]
+    assert result.steps[0].observation is not None
+    assert "not executed" in result.steps[0].observation.text
+
+
+def test_a_prompt_that_is_too_long_ends_it_with_the_token_limit() -> None:
+    class Full(ScriptedPolicy):
+        def reply(self, messages: Sequence[Message]) -> Completion:
+            raise PromptTooLong("full")
+
+    agent = Agent(Full([]), get_dialect("xml"))
+    assert rollout(agent, INSTANCE, make_sandbox()).stop_reason is StopReason.TOKEN_LIMIT
+    budget = Agent(ScriptedPolicy([LOOK]), get_dialect("xml"), Window(token_budget=1))
+    assert rollout(budget, INSTANCE, make_sandbox()).stop_reason is StopReason.TOKEN_LIMIT
+
+
+def test_a_broken_sandbox_is_nobodys_wrong_answer() -> None:
+    def die(command: str) -> ExecResult:
+        raise SandboxDied("gone")
+
+    result = rollout(make_agent(LOOK), INSTANCE, FakeSandbox(answer=die))
+    assert result.stop_reason is StopReason.SANDBOX_ERROR
+    assert result.patch is None
+    assert predictions([result], "p") == []
+
+
+def test_a_repository_that_the_policy_ruined_is_an_empty_prediction() -> None:
+    sandbox = FakeSandbox(answer=lambda command: ExecResult("", 1 if "git" in command else 0))
+    result = rollout(make_agent(SUBMIT), INSTANCE, sandbox)
+    assert result.stop_reason is StopReason.SUBMITTED
+    assert [p.model_patch for p in predictions([result], "p")] == [""]
+
+
+def instances(count: int) -> list[Instance]:
+    return [Instance(f"a__b-{n}", "a/b", "HEAD", "broken", "image") for n in range(count)]
+
+
+def opened(instance: Instance) -> AbstractContextManager[Sandbox]:
+    return closing(make_sandbox(f"patch of {instance.instance_id}"))
+
+
+def test_a_batch_that_was_killed_continues_where_it_was(tmp_path: Path) -> None:
+    rollout_all(make_agent(*[SUBMIT] * 2), instances(2), opened, tmp_path)
+    with (tmp_path / "rollouts.jsonl").open("a") as file:
+        file.write('{"format": "srl-swe-traj')
+    agent = make_agent(*[SUBMIT] * 3)
+    results = rollout_all(agent, instances(3), opened, tmp_path)
+    assert [r.patch for r in results] == ["patch of a__b-0", "patch of a__b-1", "patch of a__b-2"]
+    assert isinstance(agent.policy, ScriptedPolicy)
+    assert len(agent.policy.prompts) == 1
+    assert len(load_rollouts(tmp_path / "rollouts.jsonl")) == 3
+
+
+def test_what_a_broken_sandbox_ended_is_tried_again(tmp_path: Path) -> None:
+    def broken(instance: Instance) -> AbstractContextManager[Sandbox]:
+        raise SandboxDied("no room")
+
+    (first,) = rollout_all(make_agent(), instances(1), broken, tmp_path)
+    assert first.stop_reason is StopReason.SANDBOX_ERROR
+    (second,) = rollout_all(make_agent(SUBMIT), instances(1), opened, tmp_path)
+    assert second.stop_reason is StopReason.SUBMITTED
+
+
+def test_a_bug_of_ours_is_not_taken_for_a_broken_sandbox(tmp_path: Path) -> None:
+    def buggy(instance: Instance) -> AbstractContextManager[Sandbox]:
+        return nullcontext(None)  # type: ignore[arg-type]
+
+    with pytest.raises(AttributeError):
+        rollout_all(make_agent(LOOK), instances(1), buggy, tmp_path)
