@@ -12,6 +12,11 @@ Advance = Callable[[str], None]
 """Call it once an item is done, with a few words on what came of it."""
 
 
+def say(line: str) -> None:
+    """Tell the user what is being done."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Show how far ``label`` is; ``total`` counts the items that are still to be done."""
@@ -60,6 +65,6 @@ def _lines(label: str, total: int) -> Advance:
         done += 1
         left_s = (time.monotonic() - started) / done * (total - done)
         eta = str(timedelta(seconds=round(left_s)))
-        print(f"{label} {done}/{total}: {note} (ETA {eta})", file=sys.stderr, flush=True)
+        say(f"{label} {done}/{total}: {note} (ETA {eta})")
 
     return advance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,16 +42,13 @@ def _row(context: StepContext) -> dict[str, Any]:
 
 def save_step_contexts(contexts: Iterable[StepContext], folder: Path, card: str) -> None:
     """Save the data set and its card into ``folder``, replacing what was there, whole or not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        make_dataset(contexts).save_to_disk(str(temporary))
-        write_atomic(temporary / "README.md", card)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    make_dataset(contexts).save_to_disk(str(partial))
+    write_atomic(partial / "README.md", card)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def make_card(contexts: Sequence[StepContext], dropped: Sequence[Dropped], window: Window) -> str:

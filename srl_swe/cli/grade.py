@@ -51,11 +51,11 @@ def grade_and_report(
     """Grade, write the reports into ``out`` and print the table."""
     from rich.console import Console
 
-    from srl_swe.cli.sandboxes import report as say
     from srl_swe.cli.sandboxes import sandboxes_for
     from srl_swe.evaluation.html_report import save_html
     from srl_swe.evaluation.report import Report, render_table, save_report
     from srl_swe.evaluation.runner import grade as run_grading
+    from srl_swe.progress import say
 
     sandboxes_for(instances)
     verdicts = run_grading(

@@ -48,7 +48,7 @@ def _options(
 def main() -> None:
     """Run the command line. A user's mistake is one line and exit code 2, without a traceback."""
     try:
-        app()
+        app(prog_name="srl-swe")
     except UserError as error:
         _stop(error, 2)
     except SandboxError as error:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
+from srl_swe.progress import say
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance
-
-
-def report(line: str) -> None:
-    """Say on stderr what is being done."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def sandboxes_for(instances: Sequence[Instance]) -> OpenSandbox:
@@ -22,5 +17,5 @@ def sandboxes_for(instances: Sequence[Instance]) -> OpenSandbox:
     from srl_swe_envs.docker import open_docker_sandbox
     from srl_swe_envs.images import ensure_images
 
-    ensure_images(instances, report)
+    ensure_images(instances, say)
     return open_docker_sandbox

@@ -1,0 +1,213 @@
+"""What each stage of the demo does; all of it through the functions that users call."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from srl_swe.bundled import bundled
+from srl_swe.demo.plan import DemoPlan
+from srl_swe.demo.summary import CurvePoint, DemoSummary, PolicyResult
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.evaluation import grade
+from srl_swe.files import write_atomic
+from srl_swe.instances import load_instances
+from srl_swe.progress import say
+from srl_swe.replay_batch import as_recorded, replay_all
+from srl_swe.rollout import Agent, Limits, predictions, rollout_all
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.step_contexts import Dropped, StepContext, step_contexts
+from srl_swe.step_dataset import make_card, save_step_contexts
+from srl_swe.trajectories import load_jsonl, save_jsonl
+from srl_swe.types import Instance
+
+LABELS = {"untrained": "untrained", "sft": "SFT warm start", "srl": "SFT, then SRL"}
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One demo: what it is to do, where, and in which sandboxes."""
+
+    plan: DemoPlan
+    folder: Path
+    open_sandbox: OpenSandbox
+
+    @cached_property
+    def instances(self) -> Mapping[str, Instance]:
+        """All of the bundled suite, by id."""
+        return {i.instance_id: i for i in load_instances("starter")}
+
+    @cached_property
+    def training_ids(self) -> list[str]:
+        """Instances with an expert trajectory; those that are rolled out."""
+        ids = sorted(t.instance_id for t in load_jsonl(_bundled_trajectories()))
+        return ids[: self.plan.training_instances]
+
+    @cached_property
+    def held_out_ids(self) -> list[str]:
+        """Instances without one; those that are rolled out."""
+        seen = {t.instance_id for t in load_jsonl(_bundled_trajectories())}
+        return sorted(set(self.instances) - seen)[: self.plan.held_out_instances]
+
+    def policy(self, name: str) -> Path:
+        """Where the policy of that stage is."""
+        return self.folder / "policy" if name == "untrained" else self.folder / name / "final"
+
+
+def replay(demo: DemoRun) -> None:
+    """Execute the bundled trajectories; later stages use what was printed now."""
+    recorded = load_jsonl(_bundled_trajectories())
+    replays = replay_all(recorded, demo.instances, demo.open_sandbox, demo.folder)
+    drifted = [item.instance_id for item in replays if not item.faithful]
+    if drifted:
+        raise UserError(f"replay differs from the record for {', '.join(drifted)}.")
+    pairs = zip(recorded, replays, strict=True)
+    fresh = [as_recorded(t, demo.instances[t.instance_id], r) for t, r in pairs]
+    save_jsonl(demo.folder / "trajectories.jsonl", fresh)
+    counts = {
+        "trajectories": len(replays),
+        "steps": sum(len(item.steps) for item in replays),
+        "as_recorded": sum(step.match.faithful for item in replays for step in item.steps),
+    }
+    _save_json(demo.folder / "replay.json", counts)
+
+
+def steps(demo: DemoRun) -> None:
+    """Step contexts with ``submit`` as a target too, or no rollout would ever end."""
+    items = [
+        item
+        for trajectory in load_jsonl(demo.folder / "trajectories.jsonl")
+        for item in step_contexts(
+            trajectory, get_dialect("xml"), demo.plan.window, include_last=True
+        )
+    ]
+    contexts = [item for item in items if isinstance(item, StepContext)]
+    dropped = [item for item in items if isinstance(item, Dropped)]
+    card = make_card(contexts, dropped, demo.plan.window)
+    save_step_contexts(contexts, demo.folder / "steps", card)
+
+
+def tiny_policy(demo: DemoRun) -> None:
+    """Random weights, and a tokenizer trained on the texts of the step contexts."""
+    from srl_swe.training.checks import load_step_contexts
+    from srl_swe.training.tiny_policy import make_tiny_policy
+
+    rows = load_step_contexts(str(demo.folder / "steps"))
+    messages = [message for row in rows for message in row["prompt"] + row["completion"]]
+    make_tiny_policy((message["content"] for message in messages), demo.policy("untrained"))
+
+
+def sft(demo: DemoRun) -> None:
+    """Warm start, cut short on purpose so that something is left for SRL."""
+    _train(demo, "sft", demo.policy("untrained"), demo.plan.sft)
+
+
+def srl(demo: DemoRun) -> None:
+    """The paper's objective, from the warm start."""
+    _train(demo, "srl", demo.policy("sft"), demo.plan.srl)
+
+
+def _train(demo: DemoRun, method: str, model: Path, overrides: Mapping[str, str]) -> None:
+    from srl_swe.training.recipe import load_recipe
+    from srl_swe.training.train import recipe_path, train
+
+    places = {
+        "model": str(model),
+        "data": str(demo.folder / "steps"),
+        "output": str(demo.folder / method),
+    }
+    train(load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places}))
+
+
+def measure(demo: DemoRun, name: str) -> None:
+    """Score greedy replies on the training steps, roll out, and grade what is handed in."""
+    from srl_swe.rollout.local_policy import open_local_policy
+    from srl_swe.training.validation import greedy_scores
+
+    plan, folder = demo.plan, demo.folder / f"measured-{name}"
+    scores = greedy_scores(
+        demo.policy(name), demo.folder / "steps", max_new_tokens=plan.max_new_tokens
+    )
+    policy = open_local_policy(
+        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=0.0
+    )
+    agent = Agent(policy, get_dialect("xml"), plan.window, Limits(steps=plan.max_steps))
+    instances = [demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]]
+    rollouts = rollout_all(agent, instances, demo.open_sandbox, folder)
+    verdicts = grade(instances, predictions(rollouts, name), demo.folder / "grading", report=say)
+    result = PolicyResult(
+        label=LABELS[name],
+        steps=scores.n,
+        similarity_mean=scores.similarity_mean,
+        format_rate=scores.format_rate,
+        exact_rate=scores.exact_rate,
+        verdicts=tuple(verdicts),
+    )
+    write_atomic(folder / "result.json", _results().dump_json(result, indent=2))
+
+
+def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
+    """What all stages left behind, as one record."""
+    replayed = json.loads((demo.folder / "replay.json").read_text(encoding="utf-8"))
+    results = [
+        _results().validate_json((demo.folder / f"measured-{name}" / "result.json").read_bytes())
+        for name in LABELS
+    ]
+    return DemoSummary(
+        training_ids=tuple(demo.training_ids),
+        held_out_ids=tuple(demo.held_out_ids),
+        trajectories=replayed["trajectories"],
+        steps_replayed=replayed["steps"],
+        steps_as_recorded=replayed["as_recorded"],
+        examples=results[0].steps,
+        parameters=_count_parameters(demo.policy("untrained")),
+        policies=tuple(results),
+        curve=tuple(_curve(demo.folder / "srl" / "metrics.jsonl")),
+        stage_seconds=dict(stage_seconds),
+    )
+
+
+def _curve(metrics: Path) -> list[CurvePoint]:
+    from srl_swe.training.metrics_log import read_metrics
+
+    return [
+        CurvePoint(
+            step=row["step"],
+            reward=row["reward/mean"],
+            similarity=row.get("similarity/mean"),
+            format_rate=row["format/ok"],
+            kept_fraction=row["dynamic_sampling/kept_frac"],
+        )
+        for row in read_metrics(metrics)
+    ]
+
+
+def _count_parameters(policy: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(policy / "model.safetensors", framework="numpy") as tensors:
+        return sum(
+            math.prod(tensors.get_slice(name).get_shape())
+            for name in tensors.keys()  # noqa: SIM118
+        )
+
+
+def _bundled_trajectories() -> Path:
+    return bundled("trajectories") / "starter.jsonl"
+
+
+def _save_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+@cache
+def _results() -> TypeAdapter[PolicyResult]:
+    return TypeAdapter(PolicyResult)

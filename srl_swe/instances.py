@@ -1,0 +1,260 @@
+"""Loads instances: a benchmark by name, a data set of the hub, a file, or a task repo.
+
+Every family of data sets goes through one adapter, :func:`instance_from_row`, and back
+through :func:`row_from_instance` to the swebench harness.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from srl_swe.bundled import bundled
+from srl_swe.errors import UserError
+from srl_swe.types import Instance
+
+Row = Mapping[str, Any]
+
+HUB_BENCHES = {
+    "verified": "SWE-bench/SWE-bench_Verified",
+    "lite": "SWE-bench/SWE-bench_Lite",
+    "full": "SWE-bench/SWE-bench",
+    "multilingual": "SWE-bench/SWE-bench_Multilingual",
+    "multimodal": "SWE-bench/SWE-bench_Multimodal",
+}
+BENCHES = ("starter", *HUB_BENCHES)
+"""The names that :func:`load_instances` knows; anything else is ``hf:...`` or a path."""
+
+_NEEDED = ("instance_id", "repo", "base_commit", "problem_statement")
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+def load_instances(
+    name: str, *, split: str = "test", ids: Sequence[str] | None = None
+) -> list[Instance]:
+    """The instances of ``name``, in its order; with ``ids``, those only.
+
+    ``name`` is one of :data:`BENCHES`, ``hf:OWNER/NAME[:split]``, or a path: a .json, .jsonl
+    or .parquet file (``split`` does not apply), a folder with ``{split}.parquet``, or a task
+    repo of swebench 5 (``sweb.yaml`` and ``tasks/``). In a task repo, ``ids`` are honoured
+    from any split, as swebench does. Raises UserError for whatever is not there.
+    """
+    instances = [instance_from_row(row, where) for where, row in _rows(name, split, ids)]
+    known = [instance.instance_id for instance in instances]
+    if len(set(known)) < len(known):
+        twice = sorted({i for i in known if known.count(i) > 1})
+        raise UserError(f"{name} holds the instance {twice[0]!r} more than once; keep one of them.")
+    return instances if ids is None else _picked(instances, ids, name)
+
+
+def instance_from_row(row: Row, where: str = "row") -> Instance:
+    """Adapts one row of swebench 5's schema; ``where`` names the row in errors.
+
+    Only the fields that a rollout needs must be there. A missing image is derived by
+    SWE-bench's naming rule, so a row of another family must name its own.
+    """
+    for field in _NEEDED:
+        if not isinstance(row.get(field), str) or (field == "instance_id" and not row[field]):
+            raise UserError(
+                f"{where} has no {field!r}; an instance needs {', '.join(_NEEDED)} as text "
+                "(the fields of SWE-bench's data sets)."
+            )
+    instance_id = row["instance_id"]
+    if not _SAFE_ID.fullmatch(instance_id):
+        raise UserError(
+            f"{where}: the instance_id {instance_id!r} can't name a folder or a container; "
+            "use letters, digits and . _ - only."
+        )
+    assets = row.get("image_assets") or ""
+    return Instance(
+        instance_id=instance_id,
+        repo=row["repo"],
+        base_commit=row["base_commit"],
+        problem_statement=row["problem_statement"],
+        image=row.get("image") or row.get("docker_image") or swebench_image(instance_id),
+        workdir=row.get("workdir") or "/testbed",
+        version=str(row.get("version") or ""),
+        gold_patch=row.get("patch") or "",
+        test_patch=row.get("test_patch") or "",
+        fail_to_pass=_test_names(row, "FAIL_TO_PASS", where),
+        pass_to_pass=_test_names(row, "PASS_TO_PASS", where),
+        eval_script=row.get("eval_script") or "",
+        log_parser=row.get("log_parser") or "",
+        eval_type=row.get("eval_type") or "",
+        image_assets=assets if isinstance(assets, str) else json.dumps(assets),
+    )
+
+
+def row_from_instance(instance: Instance) -> dict[str, Any]:
+    """The row as the swebench harness takes it; inverse of :func:`instance_from_row`."""
+    return {
+        "instance_id": instance.instance_id,
+        "repo": instance.repo,
+        "base_commit": instance.base_commit,
+        "problem_statement": instance.problem_statement,
+        "image": instance.image,
+        "workdir": instance.workdir,
+        "version": instance.version,
+        "patch": instance.gold_patch,
+        "test_patch": instance.test_patch,
+        "FAIL_TO_PASS": list(instance.fail_to_pass),
+        "PASS_TO_PASS": list(instance.pass_to_pass),
+        "eval_script": instance.eval_script,
+        "log_parser": instance.log_parser,
+        "eval_type": instance.eval_type,
+        "image_assets": instance.image_assets,
+    }
+
+
+def swebench_image(instance_id: str) -> str:
+    """The image name that SWE-bench's own data sets use.
+
+    >>> swebench_image("psf__requests-1142")
+    'swebench/sweb.eval.x86_64.psf_1776_requests-1142:latest'
+    """
+    return f"swebench/sweb.eval.x86_64.{instance_id.lower().replace('__', '_1776_')}:latest"
+
+
+def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
+    """A list in the newer data sets, the JSON text of one in the older."""
+    value = row.get(field) or []
+    try:
+        names = json.loads(value) if isinstance(value, str) else list(value)
+    except (json.JSONDecodeError, TypeError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: {field} must be a list of test names, or its JSON text.")
+    return tuple(names)
+
+
+def _picked(instances: list[Instance], ids: Sequence[str], name: str) -> list[Instance]:
+    known = [instance.instance_id for instance in instances]
+    unknown = sorted(set(ids) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{name} has no instance {', '.join(map(repr, unknown))}.{hint}")
+    return [instance for instance in instances if instance.instance_id in set(ids)]
+
+
+def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+    """Every row with where it stands, for errors."""
+    if name == "starter":
+        return _task_repo_rows(bundled("starter"), split, ids)
+    if name in HUB_BENCHES:
+        return _hub_rows(HUB_BENCHES[name], split)
+    if name.startswith("hf:"):
+        dataset, _, named_split = name.removeprefix("hf:").partition(":")
+        return _hub_rows(dataset, named_split or split)
+    path = Path(name)
+    if path.is_dir():
+        return _folder_rows(path, split, ids)
+    if path.is_file():
+        return _file_rows(path)
+    if "/" in name or path.suffix in _FILE_SUFFIXES:
+        raise UserError(f"{name} does not exist; name a file or a folder that holds instances.")
+    near = difflib.get_close_matches(name, BENCHES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"unknown bench {name!r}.{hint} Known: {', '.join(BENCHES)}, hf:OWNER/NAME, or a path."
+    )
+
+
+def _folder_rows(folder: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+    if (folder / "sweb.yaml").is_file():
+        return _task_repo_rows(folder, split, ids)
+    if (folder / f"{split}.parquet").is_file():
+        return _parquet_rows(folder / f"{split}.parquet")
+    there = ", ".join(sorted(file.stem for file in folder.glob("*.parquet")))
+    raise UserError(
+        f"{folder} holds neither {split}.parquet nor a task repo (sweb.yaml); "
+        + (f"it has the splits {there}." if there else "name another folder.")
+    )
+
+
+def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+    from swebench.task.repo import load_task, task_dirs
+
+    try:
+        folders = task_dirs(repo)
+        rows = [(f"{folder}", load_task(folder)) for folder in folders]
+    except (OSError, ValueError) as error:
+        raise UserError(f"the task repo {repo} can't be read: {error}.") from error
+    wanted = [(where, row) for where, row in rows if ids is not None or row.get("split") == split]
+    if not wanted:
+        there = ", ".join(sorted({str(row.get("split")) for _, row in rows})) or "none"
+        raise UserError(f"{repo} has no tasks in the split {split!r}. It has: {there}.")
+    return iter(wanted)
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    match path.suffix:
+        case ".jsonl":
+            return _jsonl_rows(path)
+        case ".json":
+            return _json_rows(path)
+        case ".parquet":
+            return _parquet_rows(path)
+    raise UserError(f"{path} is not a {', '.join(_FILE_SUFFIXES)} file.")
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield where, _checked_row(_parsed(line, where), where)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of instances.")
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        yield where, _checked_row(row, where)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable parquet file: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+def _hub_rows(dataset: str, split: str) -> Iterator[tuple[str, Row]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        rows = datasets.load_dataset(dataset, split=split)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(
+            f"the split {split!r} of {dataset} can't be had from the Hugging Face hub "
+            f"({str(error).splitlines()[0]}); check name, split and network, or download its "
+            "parquet file elsewhere and name that path."
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{dataset} ({split}), row {number}", row
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}.") from error
+
+
+def _checked_row(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: an instance is a JSON object, not {type(row).__name__}.")
+    return row

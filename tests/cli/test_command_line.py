@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def srl_swe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "srl_swe", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("srl-swe: ")
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.mark.parametrize("command", ["replay", "steps", "rollout", "grade", "eval", "self-check",
+                                     "demo", "train sft", "train srl", "images build"])  # fmt: skip
+def test_every_command_explains_itself(command: str) -> None:
+    result = srl_swe(*command.split(), "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+def test_a_missing_file_of_trajectories_is_a_mistake() -> None:
+    assert_one_line(srl_swe("replay", "nowhere.jsonl"), "nowhere.jsonl")
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text("{}\n{\n")
+    assert_one_line(srl_swe("steps", str(tmp_path / "out"), "--source", str(path)), "jsonl:1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_bench_is_a_mistake_with_a_proposal() -> None:
+    assert_one_line(srl_swe("grade", "gold", "--bench", "verfied"), "verfied", "verified")
+
+
+def test_an_unknown_instance_is_a_mistake(tmp_path: Path) -> None:
+    result = srl_swe("self-check", "--id", "starter__nothing-1", "--out", str(tmp_path))
+    assert_one_line(result, "starter__nothing-1")
+
+
+def test_a_missing_file_of_predictions_is_a_mistake() -> None:
+    assert_one_line(srl_swe("grade", "nowhere.jsonl"), "nowhere.jsonl")
+
+
+def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
+    engine = f"unix://{tmp_path}/docker.sock"
+    assert_one_line(srl_swe("replay", DOCKER_HOST=engine), "engine")
+    assert_one_line(srl_swe("self-check", "--out", str(tmp_path), DOCKER_HOST=engine), "engine")
+
+
+def test_a_budget_without_a_tokenizer_is_a_mistake(tmp_path: Path) -> None:
+    result = srl_swe("steps", str(tmp_path / "out"), "--token-budget", "100")
+    assert_one_line(result, "--tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["--config", "srl-demo"], ["srl-demo", "sft"]),
+        (["--config", "sft-demo", "--learning_rat", "1"], ["learning_rat", "learning_rate"]),
+        (["--config", "sft-demo", "--model", "nowhere", "--data", "nowhere", "--output", "x"],
+         ["nowhere"]),
+        (["--config", "sft-demo", "stray"], ["stray"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_recipe_is_one_line(arguments: list[str], words: list[str]) -> None:
+    assert_one_line(srl_swe("train", "sft", *arguments), *words)
+
+
+def test_step_contexts_of_the_bundled_trajectories_are_shown(tmp_path: Path) -> None:
+    result = srl_swe("steps", str(tmp_path / "steps"), "--show", "1")
+    assert result.returncode == 0, result.stderr
+    assert "| examples | 55 |" in result.stdout
+    assert "expert's reply" in result.stdout
+    assert (tmp_path / "steps" / "README.md").exists()
+
+
+def test_help_needs_no_heavy_package() -> None:
+    probe = (
+        "import sys; sys.argv = ['srl-swe', '--help']\n"
+        "from srl_swe.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'swebench', 'docker', 'pydantic'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    )
+    assert "loaded: []" in result.stdout

@@ -1,0 +1,113 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srl_swe.evaluation.grading import HarnessFiles, grading_key, verdict_from_files
+from srl_swe.types import Instance, Outcome
+
+RECORDED = Path(__file__).parent / "recorded"
+ID = "starter__inikit-1"
+
+
+def recorded(name: str) -> HarnessFiles:
+    def text(kind: str) -> str | None:
+        path = RECORDED / f"{name}.{kind}"
+        return path.read_text() if path.exists() else None
+
+    return HarnessFiles(text("report.json"), text("run_instance.log"))
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "detail"),
+    [
+        ("resolved", Outcome.RESOLVED, ""),
+        ("unresolved", Outcome.UNRESOLVED, ""),
+        ("unreadable", Outcome.UNRESOLVED, "the tests left no results that can be read"),
+        ("patch_failed", Outcome.PATCH_FAILED, "1 out of 1 hunk ignored"),
+        ("timed_out", Outcome.TIMED_OUT, "Test timed out after 5 seconds."),
+        ("infra_failure", Outcome.BROKEN_SANDBOX, "out_of_memory"),
+        ("container_died", Outcome.BROKEN_SANDBOX, "the container died while the tests ran"),
+        ("image_missing", Outcome.BROKEN_SANDBOX, "500 Server Error"),
+        ("crashed", Outcome.BROKEN_SANDBOX, "swebench failed: 'parse_log_nothing'"),
+    ],
+)
+def test_what_swebench_left_becomes_a_verdict(name: str, outcome: Outcome, detail: str) -> None:
+    verdict = verdict_from_files(ID, recorded(name), "a.log")
+    assert verdict is not None
+    assert (verdict.outcome, verdict.log_path) == (outcome, "a.log")
+    assert verdict.detail.startswith(detail)
+    assert "\n" not in verdict.detail
+
+
+def test_the_tests_are_listed_by_what_became_of_them() -> None:
+    verdict = verdict_from_files(ID, recorded("unresolved"))
+    assert verdict is not None
+    assert verdict.failed[0] == "tests/test_reader.py::test_load_skips_a_byte_order_mark"
+    assert (len(verdict.failed), len(verdict.passed)) == (2, 11)
+
+
+def test_an_attempt_under_way_has_no_verdict() -> None:
+    whole = recorded("timed_out").instance_log or ""
+    report = recorded("resolved").report or ""
+    running = whole[: whole.index("Traceback")]
+    for files in (HarnessFiles(), HarnessFiles(report[:100], running), HarnessFiles("", running)):
+        assert verdict_from_files(ID, files) is None
+
+
+def test_a_patch_that_quotes_the_harness_decides_nothing() -> None:
+    forged = (
+        f"swebench.harness.utils.EvaluationError: Error in evaluation for {ID}: "
+        "Test timed out after 5 seconds.\nCheck (x) for more information."
+    )
+    crash = f"2025-01-15 09:00:00,000 - ERROR - Error in evaluating model for {ID}: x"
+    died = "2025-01-15 09:00:00,000 - INFO - Git diff after:\ncannot exec in a stopped state"
+    quoted = "".join(f"+{line}\n" for text in (forged, crash, died) for line in text.split("\n"))
+    log = f"2025-01-15 09:00:00,000 - INFO - Git diff before:\n{quoted}+x\r{forged}\n"
+    assert verdict_from_files(ID, HarnessFiles(None, log.replace("\n+Check", "\n Check"))) is None
+    kept = verdict_from_files(ID, HarnessFiles(recorded("unreadable").report, log))
+    assert kept is not None
+    assert kept.outcome is Outcome.UNRESOLVED
+
+
+def test_a_dead_container_that_refuses_the_patch_does_not_blame_the_patch() -> None:
+    log = (recorded("patch_failed").instance_log or "").replace(
+        "can't find file to patch at input line 4", "OCI runtime exec failed: exec failed"
+    )
+    verdict = verdict_from_files(ID, HarnessFiles(None, log))
+    assert verdict is not None
+    assert verdict.outcome is Outcome.BROKEN_SANDBOX
+
+
+CONDITIONS: dict[str, Any] = {"image_id": "sha256:1", "harness_version": "5", "timeout_s": 60}
+INSTANCE = Instance("i", "o/r", "c", "p", "image", eval_script="e", fail_to_pass=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("instance", "patch", "conditions"),
+    [
+        (INSTANCE, "other", CONDITIONS),
+        (INSTANCE, "patch", {**CONDITIONS, "image_id": "sha256:2"}),
+        (INSTANCE, "patch", {**CONDITIONS, "harness_version": "6"}),
+        (INSTANCE, "patch", {**CONDITIONS, "timeout_s": 61}),
+        (replace(INSTANCE, instance_id="j"), "patch", CONDITIONS),
+        (replace(INSTANCE, eval_script="f"), "patch", CONDITIONS),
+        (replace(INSTANCE, fail_to_pass=("a",), pass_to_pass=("b",)), "patch", CONDITIONS),
+        (replace(INSTANCE, log_parser="p"), "patch", CONDITIONS),
+        (replace(INSTANCE, eval_type="fail_only"), "patch", CONDITIONS),
+    ],
+)
+def test_whatever_decides_a_verdict_changes_its_key(
+    instance: Instance, patch: str, conditions: dict[str, Any]
+) -> None:
+    assert grading_key(instance, patch, **conditions) != grading_key(
+        INSTANCE, "patch", **CONDITIONS
+    )
+
+
+def test_what_decides_nothing_leaves_the_key_alone() -> None:
+    retold = replace(INSTANCE, problem_statement="other", image="the same content, other tag")
+    assert grading_key(retold, "patch", **CONDITIONS) == grading_key(
+        INSTANCE, "patch", **CONDITIONS
+    )

@@ -1,0 +1,131 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from srl_swe.evaluation import (
+    Report,
+    headline,
+    render_html,
+    render_table,
+    report_fields,
+    save_html,
+    save_report,
+    wilson_interval,
+)
+from srl_swe.types import Outcome, Verdict
+
+
+def make_report(**counts: int) -> Report:
+    verdicts = [
+        Verdict(f"{name}-{number}", Outcome(name))
+        for name, count in counts.items()
+        for number in range(count)
+    ]
+    return Report(tuple(verdicts), "swebench 5")
+
+
+@pytest.mark.parametrize(
+    ("resolved", "low", "high"),
+    [
+        (29, 4.1, 8.2),
+        (16, 2.0, 5.1),
+        (42, 6.3, 11.2),
+        (21, 2.8, 6.3),
+        (74, 12.0, 18.2),
+        (43, 6.4, 11.4),
+    ],
+)
+def test_the_intervals_of_the_papers_table(resolved: int, low: float, high: float) -> None:
+    assert [round(100 * bound, 1) for bound in wilson_interval(resolved, 500)] == [low, high]
+
+
+def test_an_interval_stays_within_nothing_and_all() -> None:
+    assert 0.0 <= wilson_interval(0, 3)[0] < 1e-12
+    assert 1.0 >= wilson_interval(3, 3)[1] > 1 - 1e-12
+
+
+def test_the_fields_are_swebenchs_and_add_up() -> None:
+    one_each = dict.fromkeys((outcome.value for outcome in Outcome), 1)
+    fields = report_fields(make_report(**one_each))
+    assert fields["total_instances"] == 7
+    assert fields["submitted_instances"] == 6
+    assert fields["completed_instances"] == 2
+    assert fields["error_ids"] == ["broken_sandbox-0", "patch_failed-0", "timed_out-0"]
+    assert fields["infra_failure_ids"] == ["broken_sandbox-0"]
+    assert fields["incomplete_ids"] == ["not_attempted-0"]
+    apart = ("completed", "empty_patch", "error")
+    assert fields["submitted_instances"] == sum(fields[f"{name}_instances"] for name in apart)
+
+
+def test_our_fields_include_every_field_of_swebenchs_own_report(tmp_path: Path) -> None:
+    from swebench.harness.reporting import make_run_report
+
+    row = {"instance_id": "a", "image": "i"}
+    prediction = {"a": {"instance_id": "a", "model_name_or_path": "m", "model_patch": ""}}
+    theirs = json.loads(make_run_report(prediction, [row], "r", None, str(tmp_path)).read_text())
+    ours = report_fields(Report((Verdict("a", Outcome.EMPTY_PATCH),)))
+    assert set(theirs) - set(ours) == {"ambiguous_failure_instances", "ambiguous_failure_ids"}
+    shared = set(theirs) & set(ours) - {"failure_reasons"}
+    assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
+
+
+def test_a_broken_sandbox_is_no_wrong_answer_and_bounds_say_what_it_hides() -> None:
+    report = make_report(resolved=10, unresolved=29, broken_sandbox=1)
+    assert report.resolved_rate == pytest.approx(10 / 39)
+    assert report.bounds == (10 / 40, 11 / 40)
+    assert "1 sandboxes broke: of all 40, between 25.0 and 27.5 %" in headline(report)
+
+
+def test_with_too_many_broken_sandboxes_there_is_no_rate() -> None:
+    report = make_report(resolved=10, unresolved=28, broken_sandbox=3)
+    assert report.resolved_rate is None
+    assert headline(report).startswith("no rate: 3 sandboxes broke")
+    assert report_fields(report)["resolved_rate_95"] is None
+
+
+def test_no_instances_have_no_rate() -> None:
+    assert headline(Report(())) == "no rate: no instances"
+    assert make_report(not_attempted=2).resolved_rate == 0.0
+
+
+def test_the_table_shows_the_outcomes_that_occur() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_table(make_report(resolved=7, timed_out=1)))
+    text = console.export_text()
+    assert "resolved 7 of 8 = 87.5 %" in text
+    assert "and 2 more" in text
+    assert "patch_failed" not in text
+
+
+def test_a_report_is_written_as_json(tmp_path: Path) -> None:
+    save_report(make_report(resolved=1), tmp_path / "r" / "report.json")
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["resolved_ids"] == [
+        "resolved-0"
+    ]
+
+
+HOSTILE = '</pre><script>alert("x")</script><img src=http://e.x/a onerror=alert(1)>'
+
+
+def test_the_page_escapes_whatever_a_model_wrote(tmp_path: Path) -> None:
+    verdict = Verdict(
+        "i-1", Outcome.UNRESOLVED, failed=(f"t[{HOSTILE}]",), log_path='a"b', detail=HOSTILE
+    )
+    page = render_html(Report((verdict,), HOSTILE), {"i-1": HOSTILE})
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;") == 4
+    assert 'href="a&quot;b"' in page
+    save_html(Report((verdict,)), {"i-1": "\udc80"}, tmp_path / "report.html")
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_folds_the_long_parts() -> None:
+    verdict = Verdict("i-1", Outcome.UNRESOLVED, failed=("t::a",))
+    page = render_html(Report((verdict,)), {"i-1": "+patched\n"})
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page
+    assert "<details><summary>1 failing tests</summary><pre>t::a</pre></details>" in page
+    assert "<details><summary>patch</summary><pre>+patched</pre></details>" in page

@@ -1,0 +1,224 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srl_swe.errors import UserError
+from srl_swe.instances import (
+    instance_from_row,
+    load_instances,
+    row_from_instance,
+    swebench_image,
+)
+from srl_swe.types import Instance
+
+REAL_ROWS = Path(__file__).parents[2] / "shared" / "data" / "swebench_v5"
+ROW = {
+    "instance_id": "psf__requests-1",
+    "repo": "psf/requests",
+    "base_commit": "0" * 40,
+    "problem_statement": "It breaks.\n",
+    "image": "swebench/sweb.eval.x86_64.psf_1776_requests-1:latest",
+    "version": "2.0",
+    "patch": "diff --git a/a b/a\n",
+    "test_patch": "diff --git a/test_a b/test_a\n",
+    "FAIL_TO_PASS": '["test_a.py::test_one"]',
+    "PASS_TO_PASS": ["test_a.py::test_two"],
+    "eval_script": "#!/bin/bash\n",
+    "log_parser": "parse_log_pytest",
+    "eval_type": "pass_and_fail",
+    "image_assets": None,
+}
+OTHER = {**ROW, "instance_id": "psf__requests-2"}
+
+
+def without(field: str) -> dict[str, object]:
+    return {name: value for name, value in ROW.items() if name != field}
+
+
+def test_tests_come_as_a_list_or_as_its_json_text() -> None:
+    instance = instance_from_row(ROW)
+    assert instance.fail_to_pass == ("test_a.py::test_one",)
+    assert instance.pass_to_pass == ("test_a.py::test_two",)
+
+
+def test_a_missing_image_gets_swebenchs_name() -> None:
+    assert instance_from_row(without("image")).image == ROW["image"]
+    assert swebench_image("Owner__Repo-3").endswith("owner_1776_repo-3:latest")
+
+
+def test_a_row_without_tests_is_still_an_instance() -> None:
+    bare = {name: ROW[name] for name in ("instance_id", "repo", "base_commit", "problem_statement")}
+    assert instance_from_row(bare).eval_script == ""
+
+
+@pytest.mark.parametrize("field", ["instance_id", "repo", "base_commit", "problem_statement"])
+def test_a_row_without_a_needed_field_is_named_with_the_field(field: str) -> None:
+    with pytest.raises(UserError, match=f"line 7 has no '{field}'"):
+        instance_from_row(without(field), "line 7")
+
+
+@pytest.mark.parametrize("hostile", ["../x", "a/b", "-rf", "a b", ".", "x\n"])
+def test_an_id_that_could_name_another_folder_is_refused(hostile: str) -> None:
+    with pytest.raises(UserError, match="can't name a folder"):
+        instance_from_row({**ROW, "instance_id": hostile})
+
+
+@pytest.mark.parametrize("tests", ["not json", '{"a": 1}', "[1]", 5])
+def test_tests_that_are_no_list_of_names_are_refused(tests: object) -> None:
+    with pytest.raises(UserError, match="FAIL_TO_PASS must be a list of test names"):
+        instance_from_row({**ROW, "FAIL_TO_PASS": tests})
+
+
+TEXTS = st.text(max_size=20)
+NAMES = st.lists(TEXTS, max_size=3).map(tuple)
+
+
+@given(
+    st.builds(
+        Instance,
+        instance_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True),
+        repo=TEXTS,
+        base_commit=TEXTS,
+        problem_statement=TEXTS,
+        image=st.text(min_size=1),
+        workdir=st.text(min_size=1),
+        gold_patch=TEXTS,
+        test_patch=TEXTS,
+        fail_to_pass=NAMES,
+        pass_to_pass=NAMES,
+        eval_script=TEXTS,
+        image_assets=TEXTS,
+    )
+)
+def test_row_and_instance_are_inverse(instance: Instance) -> None:
+    assert instance_from_row(row_from_instance(instance)) == instance
+
+
+def write(folder: Path, form: str) -> Path:
+    rows, path = [ROW, OTHER], folder / f"test.{form}"
+    match form:
+        case "json":
+            path.write_text(json.dumps(rows))
+        case "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+        case "parquet":
+            texts = [{**row, "PASS_TO_PASS": json.dumps(row["PASS_TO_PASS"])} for row in rows]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(texts), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "parquet"])
+def test_every_kind_of_file_gives_the_same_instances(form: str, tmp_path: Path) -> None:
+    expected = [instance_from_row(ROW), instance_from_row(OTHER)]
+    assert load_instances(str(write(tmp_path, form))) == expected
+
+
+def test_a_folder_is_read_by_split(tmp_path: Path) -> None:
+    write(tmp_path, "parquet")
+    assert len(load_instances(str(tmp_path))) == 2
+    with pytest.raises(UserError, match=r"neither dev\.parquet nor .* it has the splits test"):
+        load_instances(str(tmp_path), split="dev")
+
+
+def test_ids_pick_instances_in_the_order_of_the_data_set(tmp_path: Path) -> None:
+    path = str(write(tmp_path, "jsonl"))
+    picked = load_instances(path, ids=["psf__requests-2", "psf__requests-1"])
+    assert [one.instance_id for one in picked] == ["psf__requests-1", "psf__requests-2"]
+    with pytest.raises(UserError, match=r"'psf__requests-11'\. Did you mean 'psf__requests-1'"):
+        load_instances(path, ids=["psf__requests-11"])
+
+
+def test_an_instance_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps([ROW, ROW]))
+    with pytest.raises(UserError, match="'psf__requests-1' more than once"):
+        load_instances(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("verifed", r"unknown bench 'verifed'\. Did you mean 'verified'\?"),
+        ("nothing/here.jsonl", "nothing/here.jsonl does not exist"),
+        ("here.jsonl", "here.jsonl does not exist"),
+    ],
+)
+def test_a_name_that_is_nothing_says_what_would_be(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_instances(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", json.dumps(ROW) + "\n{broken\n", r"a\.jsonl:2: not JSON"),
+        ("a.jsonl", json.dumps(without("repo")), r"a\.jsonl:1 has no 'repo'"),
+        ("a.jsonl", "[]", r"a\.jsonl:1: an instance is a JSON object, not list"),
+        ("a.json", "{}", "must hold a list"),
+        ("a.json", json.dumps([ROW, without("repo")]), r"a\.json, row 2 has no 'repo'"),
+        ("a.parquet", "no parquet", "no readable parquet file"),
+        ("a.csv", "", r"is not a \.json, \.jsonl, \.parquet file"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_place(
+    name: str, text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_instances(str(tmp_path / name))
+
+
+def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"can't be had from the Hugging Face hub .* parquet"):
+        load_instances("hf:not a name/at all:dev")
+
+
+def test_the_bundled_suite_loads_and_can_be_graded() -> None:
+    instances = load_instances("starter")
+    assert len(instances) >= 8
+    for one in instances:
+        assert one.gold_patch and one.fail_to_pass and one.eval_script and one.log_parser
+        assert one == instance_from_row(row_from_instance(one))
+        assert replace(one, gold_patch="").image == one.image
+
+
+def test_a_task_repo_honours_the_split_but_ids_from_any() -> None:
+    with pytest.raises(UserError, match=r"no tasks in the split 'dev'\. It has: test"):
+        load_instances("starter", split="dev")
+    assert len(load_instances("starter", split="dev", ids=["starter__inikit-1"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "count"),
+    [
+        ("SWE-bench_Verified", "test", 500),
+        ("SWE-bench_Lite", "test", 300),
+        ("SWE-bench_Lite", "dev", 23),
+        ("SWE-bench", "dev", 225),
+        ("SWE-bench_Multilingual", "test", 300),
+        ("SWE-bench_Multimodal", "dev", 102),
+    ],
+)
+def test_the_real_rows_of_swe_bench_load(folder: str, split: str, count: int) -> None:
+    if not (REAL_ROWS / folder).is_dir():
+        pytest.skip(f"the rows of {folder} are not beside this checkout")
+    instances = load_instances(str(REAL_ROWS / folder), split=split)
+    assert len(instances) == count
+    assert all(one.eval_script and one.log_parser and one.eval_type for one in instances)
+    assert all(one.image == swebench_image(one.instance_id) for one in instances)
+
+
+def test_the_harness_understands_our_rows() -> None:
+    from swebench.harness.utils import make_test_spec
+
+    instance = instance_from_row(ROW)
+    spec = make_test_spec(row_from_instance(instance))
+    assert (spec.instance_id, spec.image) == (instance.instance_id, instance.image)
+    assert tuple(spec.FAIL_TO_PASS) == instance.fail_to_pass
+    assert spec.image_assets == {}

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md"]
+OURS = ("srl_swe/", "envs/", "docker/", "trajectories/", "tests/", "docs/", ".ci/")
+text = {name: (ROOT / name).read_text() for name in DOCUMENTS}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(name: str) -> None:
+    named = [path for path in re.findall(r"`([\w./*-]+)`", text[name]) if path.startswith(OURS)]
+    assert all((ROOT / path).exists() for path in named), named
+    assert named or name == "CHANGELOG.md"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_make_target_that_a_document_names_exists(name: str) -> None:
+    targets = set(re.findall(r"^([\w%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make ([\w-]+)", text[name], re.MULTILINE))
+    assert named <= targets, named - targets
+
+
+def commands() -> list[str]:
+    found = re.findall(r"^    srl-swe (.+)$", text["README.md"], re.MULTILINE)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_the_readme_shows_parses(command: str) -> None:
+    words = command.split()
+    names = words[: 2 if words[0] == "train" else 1]
+    help_text = subprocess.run(
+        [sys.executable, "-m", "srl_swe", *names, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    recipe_fields = {"--model", "--data", "--output"} if words[0] == "train" else set()
+    options = {word for word in words if word.startswith("--")} - recipe_fields
+    assert all(option in help_text for option in options), options
