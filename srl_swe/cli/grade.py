@@ -52,16 +52,15 @@ def grade_and_report(
     from rich.console import Console
 
     from srl_swe.cli.sandboxes import sandboxes_for
-    from srl_swe.evaluation.html_report import save_html
-    from srl_swe.evaluation.report import Report, render_table, save_report
-    from srl_swe.evaluation.runner import grade as run_grading
+    from srl_swe.evaluation import Report, SwebenchHarness, render_table, save_html, save_report
+    from srl_swe.evaluation import grade as run_grading
     from srl_swe.progress import say
 
     sandboxes_for(instances)
     verdicts = run_grading(
         instances, predictions, out, max_workers=workers, timeout_s=test_timeout, report=say
     )
-    report = Report(tuple(verdicts))
+    report = Report(tuple(verdicts), grader=f"{SwebenchHarness().version}, network open")
     save_report(report, out / "report.json")
     patches = {p.instance_id: p.model_patch for p in predictions}
     save_html(report, patches, out / "report.html")

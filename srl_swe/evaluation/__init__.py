@@ -1,0 +1,39 @@
+"""Measures: predictions are graded by swebench's harness, and verdicts become a report."""
+
+from srl_swe.evaluation.html_report import render_html, save_html
+from srl_swe.evaluation.predictions import (
+    append_prediction,
+    gold_predictions,
+    load_predictions,
+    save_predictions,
+)
+from srl_swe.evaluation.report import (
+    Report,
+    headline,
+    render_table,
+    report_fields,
+    save_report,
+    wilson_interval,
+)
+from srl_swe.evaluation.runner import grade
+from srl_swe.evaluation.selfcheck import SelfCheck, self_check
+from srl_swe.evaluation.swebench_harness import SwebenchHarness
+
+__all__ = [
+    "Report",
+    "SelfCheck",
+    "SwebenchHarness",
+    "append_prediction",
+    "gold_predictions",
+    "grade",
+    "headline",
+    "load_predictions",
+    "render_html",
+    "render_table",
+    "report_fields",
+    "save_html",
+    "save_predictions",
+    "save_report",
+    "self_check",
+    "wilson_interval",
+]

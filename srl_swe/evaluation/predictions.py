@@ -1,0 +1,101 @@
+"""Reads and writes predictions in SWE-bench's format: three fields, JSON or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from srl_swe.errors import UserError
+from srl_swe.files import append_line, write_atomic
+from srl_swe.types import Instance, Prediction
+
+GENERATED = ("gold", "empty")
+"""Names that stand for predictions made from the instances themselves."""
+
+_FIELDS = tuple(field.name for field in fields(Prediction))
+
+
+def load_predictions(
+    source: str | Path, instances: Sequence[Instance], *, report: Callable[[str], None] = print
+) -> list[Prediction]:
+    """The predictions in a .jsonl or .json file, or those that ``gold`` or ``empty`` names.
+
+    JSON is a list, or SWE-agent's object from instance id to prediction. Of several for one
+    instance the last one wins, and ``report`` is told. A null patch is an empty one.
+    """
+    match str(source):
+        case "gold":
+            return gold_predictions(instances)
+        case "empty":
+            return [Prediction(instance.instance_id, "empty", "") for instance in instances]
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; predictions are a .jsonl or .json file, 'gold' or 'empty'."
+        )
+    return _last_of_each(list(_read(path)), path, report)
+
+
+def gold_predictions(instances: Sequence[Instance]) -> list[Prediction]:
+    """The reference patch of each instance, under the model name ``gold``."""
+    return [Prediction(one.instance_id, "gold", one.gold_patch) for one in instances]
+
+
+def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes a .jsonl file, whole or not at all, that the swebench harness can read too."""
+    write_atomic(path, "".join(f"{json.dumps(asdict(one))}\n" for one in predictions))
+
+
+def append_prediction(path: Path, prediction: Prediction) -> None:
+    """Adds one line to such a file."""
+    append_line(path, json.dumps(asdict(prediction)))
+
+
+def _read(path: Path) -> Iterator[Prediction]:
+    match path.suffix:
+        case ".jsonl":
+            with path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        yield _prediction(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
+        case ".json":
+            rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+            if isinstance(rows, dict):
+                rows = list(rows.values())
+            if not isinstance(rows, list):
+                raise UserError(f"{path} must hold a list of predictions, or an object of them.")
+            for number, row in enumerate(rows, start=1):
+                yield _prediction(row, f"{path}, prediction {number}")
+        case _:
+            raise UserError(f"{path}: predictions are a .jsonl or a .json file.")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}.") from error
+
+
+def _prediction(row: Any, where: str) -> Prediction:
+    match row:
+        case {
+            "instance_id": str(instance_id),
+            "model_name_or_path": str(model),
+            "model_patch": str() | None as patch,
+        }:
+            return Prediction(instance_id, model, patch or "")
+    raise UserError(f"{where}: a prediction has the text fields {', '.join(_FIELDS)}.")
+
+
+def _last_of_each(
+    predictions: list[Prediction], path: Path, report: Callable[[str], None]
+) -> list[Prediction]:
+    last = {prediction.instance_id: prediction for prediction in predictions}
+    surplus = len(predictions) - len(last)
+    if surplus:
+        report(f"{path}: {surplus} earlier predictions for the same instances are not used")
+    return list(last.values())

@@ -1,0 +1,151 @@
+"""The aggregate of the verdicts, in SWE-bench's field names, with what the numbers are worth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srl_swe.files import write_atomic
+from srl_swe.types import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_BROKEN = 0.05
+"""Above this share of broken sandboxes a report gives bounds only, and no rate."""
+
+_Z_95 = 1.959963984540054
+_IDS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything derives from the verdicts; ``grader`` says whose they are."""
+
+    verdicts: tuple[Verdict, ...]
+    grader: str = ""
+
+    def ids(self, *outcomes: Outcome) -> list[str]:
+        """The instances with one of these outcomes, sorted."""
+        return sorted(v.instance_id for v in self.verdicts if v.outcome in outcomes)
+
+    @property
+    def counted(self) -> int:
+        """How many instances the rate is over: all but those whose sandbox broke."""
+        return len(self.verdicts) - len(self.ids(Outcome.BROKEN_SANDBOX))
+
+    @property
+    def resolved_rate(self) -> float | None:
+        """Resolved / counted. None: nothing was counted, or too many sandboxes broke."""
+        broken = len(self.verdicts) - self.counted
+        if not self.counted or broken > MOST_BROKEN * len(self.verdicts):
+            return None
+        return len(self.ids(Outcome.RESOLVED)) / self.counted
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % Wilson interval of the rate; None where there is no rate."""
+        if self.resolved_rate is None:
+            return None
+        return wilson_interval(len(self.ids(Outcome.RESOLVED)), self.counted)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The share resolved of all instances if no broken one had been, and if each had."""
+        total = max(1, len(self.verdicts))
+        resolved = len(self.ids(Outcome.RESOLVED))
+        return resolved / total, (resolved + len(self.ids(Outcome.BROKEN_SANDBOX))) / total
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927); ``trials`` > 0.
+
+    >>> [round(100 * bound, 1) for bound in wilson_interval(43, 500)]
+    [6.4, 11.4]
+    """
+    share = successes / trials
+    z2 = _Z_95**2
+    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    spread = math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    half = _Z_95 * spread / (1 + z2 / trials)
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def report_fields(report: Report) -> dict[str, Any]:
+    """The report as JSON: SWE-bench's names first, then ours.
+
+    One difference from swebench: where the infrastructure failed, an instance is among the
+    errors and never among the unresolved, even if the harness could write a report on it.
+    """
+    groups: dict[str, list[Outcome]] = {
+        "submitted": [o for o in Outcome if o is not Outcome.NOT_ATTEMPTED],
+        "completed": [Outcome.RESOLVED, Outcome.UNRESOLVED],
+        "incomplete": [Outcome.NOT_ATTEMPTED],
+        "resolved": [Outcome.RESOLVED],
+        "unresolved": [Outcome.UNRESOLVED],
+        "empty_patch": [Outcome.EMPTY_PATCH],
+        "infra_failure": [Outcome.BROKEN_SANDBOX],
+        "error": [Outcome.PATCH_FAILED, Outcome.TIMED_OUT, Outcome.BROKEN_SANDBOX],
+    }
+    ids = {name: report.ids(*outcomes) for name, outcomes in groups.items()}
+    return {
+        "total_instances": len(report.verdicts),
+        **{f"{name}_instances": len(of) for name, of in ids.items()},
+        **{f"{name}_ids": of for name, of in ids.items()},
+        "patch_failed_ids": report.ids(Outcome.PATCH_FAILED),
+        "timed_out_ids": report.ids(Outcome.TIMED_OUT),
+        "failure_reasons": {v.instance_id: v.detail for v in report.verdicts if v.detail},
+        "counted_instances": report.counted,
+        "resolved_rate": report.resolved_rate,
+        "resolved_rate_95": report.interval,
+        "resolved_rate_bounds": report.bounds,
+        "grader": report.grader,
+        "schema_version": 2,
+    }
+
+
+def save_report(report: Report, path: Path) -> None:
+    """Writes :func:`report_fields` as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(report_fields(report), indent=2) + "\n")
+
+
+def headline(report: Report) -> str:
+    """The result in one line, with its interval; bounds where sandboxes broke."""
+    resolved, total = len(report.ids(Outcome.RESOLVED)), len(report.verdicts)
+    low, high = (_percent(bound) for bound in report.bounds)
+    broken = total - report.counted
+    caveat = f"{broken} sandboxes broke: of all {total}, between {low} and {high} %"
+    if report.resolved_rate is None or report.interval is None:
+        return f"no rate: {caveat}" if total else "no rate: no instances"
+    rate = _percent(report.resolved_rate)
+    from_, to = (_percent(bound) for bound in report.interval)
+    line = f"resolved {resolved} of {report.counted} = {rate} % (95 %: {from_} to {to} %)"
+    return f"{line}; {caveat}" if broken else line
+
+
+def render_table(report: Report) -> Table:
+    """A table for the terminal: one row an outcome that occurs, under the headline."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=headline(report), caption=escape(report.grader) or None)
+    table.add_column("outcome")
+    table.add_column("instances", justify="right")
+    table.add_column("which")
+    for outcome in Outcome:
+        if ids := report.ids(outcome):
+            table.add_row(outcome.value, str(len(ids)), escape(_some(ids)))
+    return table
+
+
+def _some(ids: Sequence[str]) -> str:
+    rest = len(ids) - _IDS_SHOWN
+    return ", ".join(ids[:_IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
