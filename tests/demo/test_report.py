@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from srl_swe.demo.axis import ticks
+from srl_swe.demo.curves import Chart, Series, moving_average, render_chart
+from srl_swe.demo.report import render_html, render_table, save_html
+from srl_swe.demo.summary import CAVEAT, CurvePoint, DemoSummary, PolicyResult
+from srl_swe.types import Outcome, Verdict
+
+HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+def make_policy(label: str, *outcomes: Outcome) -> PolicyResult:
+    verdicts = tuple(Verdict(f"starter__toy-{n}", one) for n, one in enumerate(outcomes, 1))
+    return PolicyResult(label, 63, 0.4123, 0.905, 0.251, verdicts)
+
+
+def make_curve(points: int) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(n, 2 * n / points - 1, None if n == 1 else n / points, 0.5, 0.25)
+        for n in range(1, points + 1)
+    )
+
+
+def make_summary(points: int = 30) -> DemoSummary:
+    return DemoSummary(
+        training_ids=("starter__toy-1", "starter__toy-2"),
+        held_out_ids=("starter__toy-3",),
+        trajectories=8,
+        steps_replayed=63,
+        steps_as_recorded=61,
+        examples=59,
+        parameters=1_234_567,
+        policies=(
+            make_policy("untrained", Outcome.EMPTY_PATCH, Outcome.TIMED_OUT),
+            make_policy("SRL", Outcome.RESOLVED, Outcome.BROKEN_SANDBOX, Outcome.UNRESOLVED),
+        ),
+        curve=make_curve(points),
+        stage_seconds={"replay": 14.2, "SRL": 211.9},
+    )
+
+
+class Page(HTMLParser):
+    """Reads a page and fails where a tag is left open or closed twice."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.opened = "", list[str]()
+        self.tags, self.attributes = list[str](), list[tuple[str, str]]()
+        self.feed(html)
+        self.close()
+        assert self.opened == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def print_table(summary: DemoSummary) -> str:
+    console = Console(width=140)
+    with console.capture() as printed:
+        console.print(render_table(summary))
+    return printed.get()
+
+
+def heights(svg: str) -> list[float]:
+    line = re.search(r'<polyline[^>]* points="([^"]*)"', svg)
+    assert line
+    return [float(point.split(",")[1]) for point in line[1].split()]
+
+
+def chart_of(*values: float | None) -> Chart:
+    return Chart("t", "a", "y", (Series("s", list(enumerate(values, 1))),))
+
+
+@pytest.mark.parametrize("number", ["0.412", "90.5%", "25.1%", "0/2", "1/2 (1 broken)", "0/1"])
+def test_table_and_page_show_the_same_numbers(number: str) -> None:
+    assert number in print_table(make_summary())
+    assert number in Page(render_html(make_summary())).text
+
+
+def test_the_page_tells_what_was_run_and_what_it_does_not_prove() -> None:
+    text = Page(render_html(make_summary())).text
+    assert CAVEAT in text
+    assert "61 of 63 steps printed what was recorded" in text
+    assert "59 step contexts" in text
+    assert "1.23 million" in text
+
+
+def test_every_instance_has_an_outcome_under_every_policy() -> None:
+    html = render_html(make_summary())
+    for words in ("empty patch", "timed out", "not attempted", "resolved", "broken sandbox"):
+        assert f">{words}</td>" in html
+    assert html.count(">held out<") == 1
+
+
+def test_seconds_are_bars_and_the_longest_is_full() -> None:
+    html = render_html(make_summary())
+    assert '211.9&nbsp;s</span><i style="width:100.0%">' in html
+    assert '14.2&nbsp;s</span><i style="width:6.7%">' in html
+
+
+@pytest.mark.parametrize("points", [0, 1, 2, 30, 500])
+def test_the_page_is_well_formed_with_any_number_of_steps(points: int) -> None:
+    page = Page(render_html(make_summary(points)))
+    assert page.tags.count("svg") == (3 if points else 0)
+    assert page.tags.count("circle") == max(0, 4 * points - 1)
+    assert "nan" not in " ".join(value for _, value in page.attributes)
+
+
+def test_a_page_without_anything_still_stands() -> None:
+    empty = replace(
+        make_summary(0), training_ids=(), held_out_ids=(), policies=(), stage_seconds={}
+    )
+    assert "No step of SRL was logged" in Page(render_html(empty)).text
+
+
+def test_the_page_fetches_nothing_and_runs_nothing() -> None:
+    html = render_html(make_summary())
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "a"} & set(page.tags)
+    assert not {"src", "href", "onload", "onclick"} & {name for name, _ in page.attributes}
+    assert "://" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
+
+
+def test_hostile_text_stays_text() -> None:
+    verdict = Verdict(HOSTILE, Outcome.PATCH_FAILED, detail=HOSTILE)
+    summary = replace(
+        make_summary(),
+        training_ids=(HOSTILE,),
+        policies=(replace(make_policy(HOSTILE), verdicts=(verdict,)),),
+        stage_seconds={HOSTILE: 1.0},
+    )
+    html = render_html(summary)
+    assert "<script" not in html
+    page = Page(html)
+    assert page.text.count(HOSTILE) == 4
+    assert ("title", HOSTILE) in page.attributes
+    assert HOSTILE in print_table(summary)
+    hostile_chart = Chart(HOSTILE, HOSTILE, HOSTILE, (Series(HOSTILE, [(1, 0.5)]),))
+    assert "<script" not in render_chart(hostile_chart)
+
+
+def test_a_line_rises_when_its_values_rise() -> None:
+    drawn = heights(render_chart(chart_of(-0.4, -0.1, 0.2, 0.3, 0.9)))
+    assert drawn == sorted(drawn, reverse=True)
+    assert len(set(drawn)) == 5
+
+
+def test_a_value_that_is_missing_is_no_zero() -> None:
+    svg = render_chart(chart_of(0.5, None, float("nan"), 0.5))
+    assert svg.count("<circle") == 2
+    assert len(set(heights(svg))) == 1
+
+
+def test_a_point_says_its_numbers_when_hovered() -> None:
+    assert "<title>step 2: s 0.750</title>" in render_chart(chart_of(0.5, 0.75))
+
+
+def test_a_chart_is_described_in_words() -> None:
+    assert "s: 0.500 at step 1, 0.750 at step 2." in render_chart(chart_of(0.5, 0.75))
+    assert "s: no values." in render_chart(chart_of(None))
+
+
+def test_the_average_looks_back_only() -> None:
+    assert moving_average([0.0, 0.0, 3.0, 3.0], 3) == [0.0, 0.0, 1.0, 2.0]
+    assert moving_average([], 3) == []
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (-0.07, 1), (0, 7), (0, 1234)])
+def test_ticks_hold_the_values_and_are_few(low: float, high: float) -> None:
+    marks = ticks(low, high)
+    assert marks[0] <= low
+    assert marks[-1] >= high
+    assert 3 <= len(marks) <= 8
+
+
+def test_steps_are_whole() -> None:
+    assert ticks(0, 1, smallest=1) == (0.0, 1.0)
+
+
+def test_the_page_is_written_where_asked(tmp_path: Path) -> None:
+    save_html(make_summary(), tmp_path / "run" / "report.html")
+    assert (tmp_path / "run" / "report.html").read_text("utf-8") == render_html(make_summary())
