@@ -8,20 +8,13 @@ from pathlib import Path
 
 from srl_swe.evaluation.report import Report, headline
 from srl_swe.files import write_atomic
+from srl_swe.html_page import page
 from srl_swe.types import Outcome, Verdict
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width"><title>Evaluation</title><style>
-:root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { border-bottom: 1px solid #8885; padding: .4rem; text-align: left; vertical-align: top }
-pre { background: #8881; margin: .3rem 0; max-height: 30rem; overflow: auto; padding: .6rem }
+_STYLE = """\
+td { vertical-align: top }
 .resolved { color: #2a8a3e } .broken_sandbox { color: #b7791f }
 .unresolved, .patch_failed, .timed_out { color: #c53030 }
-</style></head><body>
 """
 
 
@@ -32,11 +25,10 @@ def save_html(report: Report, patches: Mapping[str, str], path: Path) -> None:
 
 def render_html(report: Report, patches: Mapping[str, str]) -> str:
     """The page; ``patches`` by instance id. Log links are relative to the run folder."""
-    return "".join(_lines(report, patches))
+    return page("Evaluation", "".join(_lines(report, patches)), _STYLE)
 
 
 def _lines(report: Report, patches: Mapping[str, str]) -> Iterator[str]:
-    yield _HEAD
     yield f"<h1>{escape(headline(report))}</h1>\n<p>{escape(report.grader)}</p>\n<ul>\n"
     for outcome in Outcome:
         if ids := report.ids(outcome):
@@ -44,7 +36,7 @@ def _lines(report: Report, patches: Mapping[str, str]) -> Iterator[str]:
     yield "</ul>\n<table><thead><tr><th>instance<th>outcome<th>evidence</tr></thead><tbody>\n"
     for verdict in sorted(report.verdicts, key=lambda one: one.instance_id):
         yield _row(verdict, patches.get(verdict.instance_id, ""))
-    yield "</tbody></table>\n</body></html>\n"
+    yield "</tbody></table>\n"
 
 
 def _row(verdict: Verdict, patch: str) -> str:

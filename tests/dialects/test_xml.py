@@ -60,8 +60,9 @@ def test_a_reply_out_of_format_has_its_reason(text: str, reason: FormatReason) -
 
 
 def test_an_action_inside_of_the_thought_is_not_taken() -> None:
-    text = f"<think>\nshall I {SUBMIT}?\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
-    assert xml.parse_reply(text).action == Action("bash", {"command": "ls"})
+    look = Action("bash", {"command": "ls"})
+    text = f"<think>\nshall I {SUBMIT}?\n</think>\n\n{look.text}"
+    assert xml.parse_reply(text).action == look
 
 
 def test_lenient_takes_an_action_without_a_thought_and_with_text_around_it() -> None:
