@@ -1,0 +1,128 @@
+"""A bash that outlives whatever is run in it: state is kept, timeouts end the whole tree."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from srl_swe.errors import SandboxDied, SandboxError
+from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
+from srl_swe_envs.clipped_text import ClippedText
+from srl_swe_envs.scripts import script
+from srl_swe_envs.shell_connection import Channel, Ending, ShellConnection
+
+_OPEN_TIMEOUT_S = 30.0
+_GRACE_S = 2.0
+"""How long a shell may take to come back once what it ran has been ended."""
+_KILLED = Ending(exit_code=128 + 9, restore=None)
+
+
+class ShellHost(Protocol):
+    """Where shells live: a container, or a folder of this machine."""
+
+    marker: str
+    """``NAME=value`` in the environment of all that runs here; empty if nothing else does."""
+
+    def spawn(self, script: str, *arguments: str) -> Channel:
+        """Start ``bash -c script`` with pipes. Raises SandboxError."""
+        ...
+
+    def restart(self) -> None:
+        """End every process there; files stay. Raises SandboxError."""
+        ...
+
+
+class PersistentShell:
+    """One shell of a host, followed by another whenever a command ends it.
+
+    A successor gets the folder and the exported variables that the last one had before the
+    command that ended it.
+    """
+
+    def __init__(self, host: ShellHost, output_limit_chars: int) -> None:
+        self._host = host
+        self._output_limit_chars = output_limit_chars
+        self._restore = b""
+        self._pids: list[str] = []
+        """Of the shell and of its keeper."""
+        self._connection = self._open()
+
+    def exec(self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> ExecResult:
+        """See :meth:`srl_swe.sandbox.Sandbox.exec`. Raises SandboxError."""
+        output = ClippedText(self._output_limit_chars)
+        restarted = self._connection.is_dead(output.feed)
+        if restarted:
+            self._reopen()
+        ending, timed_out = self._run(command.encode("utf-8", "replace"), output, timeout_s)
+        if ending.restore is None:
+            restarted = True
+            self._reopen()
+        else:
+            self._restore = ending.restore
+        text, elided = output.finish()
+        return ExecResult(
+            text, None if timed_out else ending.exit_code, timed_out, elided, restarted
+        )
+
+    def close(self) -> None:
+        """Hang up. A second call does nothing."""
+        self._connection.close()
+
+    def _run(self, command: bytes, output: ClippedText, timeout_s: float) -> tuple[Ending, bool]:
+        started = time.monotonic()
+        try:
+            self._connection.send(command)
+            return self._connection.wait(output.feed, timeout_s), False
+        except TimeoutError:
+            return self._stop(output, started), True
+        except (EOFError, OSError):
+            return _KILLED, False
+
+    def _stop(self, output: ClippedText, started: float) -> Ending:
+        """End the command and all it started; the shell only if it does not come back."""
+        for signal in ("INT", "KILL"):
+            try:
+                self._sweep(signal, started)
+                return self._connection.wait(output.feed, _GRACE_S)
+            except TimeoutError:
+                continue
+            except (EOFError, OSError, SandboxError):
+                break  # no room for another process, or nobody left to hear
+        self._host.restart()
+        return _KILLED
+
+    def _sweep(self, signal: str, started: float) -> None:
+        sweeper = self._host.spawn(script("sweep.sh"), signal, *self._pids, self._host.marker)
+        try:
+            sweeper.receive(_GRACE_S)
+            sweeper.send(b"%d\n" % ((time.monotonic() - started) * 100))
+            while True:
+                sweeper.receive(_GRACE_S)
+        except (EOFError, OSError):
+            sweeper.close()
+
+    def _reopen(self) -> None:
+        self._connection.close()
+        try:
+            self._connection = self._open()
+        except SandboxError:
+            self._host.restart()
+            self._connection = self._open()
+
+    def _open(self) -> ShellConnection:
+        channel = self._host.spawn(script("keeper.sh"))
+        try:
+            connection = ShellConnection(channel)
+            _ask(connection, self._restore)
+            self._pids = _ask(connection, b'printf "%s %s" "$$" "$PPID"').split()
+        except (EOFError, OSError) as error:
+            channel.close()
+            raise SandboxDied(f"no shell starts in the sandbox: {error}") from error
+        return connection
+
+
+def _ask(connection: ShellConnection, command: bytes) -> str:
+    printed = ClippedText(limit_chars=1000)
+    connection.send(command)
+    connection.wait(printed.feed, _OPEN_TIMEOUT_S)
+    return printed.finish()[0]

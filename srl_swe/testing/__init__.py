@@ -1,0 +1,12 @@
+"""Fakes for the seams and the suite that every sandbox must pass; public, for your tests too.
+
+``from srl_swe.testing.sandbox_contract import *`` in a test module with a fixture ``sandbox``
+runs that suite; it needs pytest, and is therefore not imported here.
+"""
+
+from __future__ import annotations
+
+from srl_swe.testing.fake_sandbox import FakeSandbox
+from srl_swe.testing.scripted_policy import ScriptedPolicy
+
+__all__ = ["FakeSandbox", "ScriptedPolicy"]

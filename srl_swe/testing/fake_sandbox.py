@@ -1,0 +1,61 @@
+"""A sandbox for tests: files in memory, answers by script, no process anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from srl_swe.errors import SandboxDied
+from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
+
+Answer = Callable[[str], ExecResult]
+
+
+def _silence(_command: str) -> ExecResult:
+    return ExecResult("", 0)
+
+
+class FakeSandbox:
+    """Keeps ``files``, remembers ``commands``, and answers each with ``answer(command)``.
+
+    It runs nothing: unless it is told otherwise every command succeeds and prints nothing.
+    Folders exist as far as files lie in them. An answer may raise SandboxError.
+    """
+
+    def __init__(self, answer: Answer = _silence, files: Mapping[str, bytes] | None = None) -> None:
+        self._answer = answer
+        self.files: dict[str, bytes] = dict(files or {})
+        self.commands: list[str] = []
+        self.closed = False
+
+    def exec(self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> ExecResult:
+        """What the script answers; ``timeout_s`` is not looked at."""
+        self._check_open()
+        self.commands.append(command)
+        return self._answer(command)
+
+    def read_file(self, path: str) -> bytes:
+        """The file's bytes. Raises FileNotFoundError or IsADirectoryError."""
+        self._check_open()
+        if path in self.files:
+            return self.files[path]
+        if self._is_folder(path):
+            raise IsADirectoryError(path)
+        raise FileNotFoundError(path)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Keep the bytes. Raises IsADirectoryError."""
+        self._check_open()
+        if self._is_folder(path):
+            raise IsADirectoryError(path)
+        self.files[path] = bytes(data)
+
+    def close(self) -> None:
+        """Refuse everything from here on, as a removed container would."""
+        self.closed = True
+
+    def _is_folder(self, path: str) -> bool:
+        return any(name.startswith(path.rstrip("/") + "/") for name in self.files)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SandboxDied("the sandbox is closed; open another")

@@ -1,0 +1,30 @@
+"""A policy for tests: it replies what it was told to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from srl_swe.rollout.policy import Completion
+from srl_swe.types import Message
+
+
+class ScriptedPolicy:
+    """Replies in the given order; running out of them raises AssertionError."""
+
+    name = "scripted"
+
+    def __init__(self, replies: Iterable[str]) -> None:
+        self._replies = iter(list(replies))
+        self.prompts: list[list[Message]] = []
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        """The next reply of the script."""
+        self.prompts.append(list(messages))
+        text = next(self._replies, None)
+        if text is None:
+            raise AssertionError(f"the script is over, but reply {len(self.prompts)} was asked for")
+        return Completion(text, self.count_tokens(messages), len(text))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """One token a character."""
+        return sum(len(message["content"]) for message in messages)
