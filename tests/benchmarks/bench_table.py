@@ -50,7 +50,7 @@ def publish(title: str, rows: Sequence[Row]) -> None:
     out = parser.parse_args().out
     table = Table(title=title)
     for column in ("metric", "unit", "ours", "peer", "which peer", "times better", "n"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for row in rows:
         shown = (f"{row.ours:.3f}", f"{row.peer:.3f}", row.peer_name, f"{row.ratio:.1f}")
         table.add_row(row.metric, row.unit, *shown, str(row.n))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srl_swe.errors import UserError
+from srl_swe.files import append_line, drop_torn_line, write_atomic
+from srl_swe.progress import progress
+from srl_swe.run_folder import claim
+
+
+def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomic(path, "one")
+    write_atomic(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+    with pytest.raises(TypeError):
+        write_atomic(path, 3)  # type: ignore[arg-type]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    drop_torn_line(path)
+    append_line(path, "one")
+    with path.open("a") as file:
+        file.write("tw")
+    drop_torn_line(path)
+    append_line(path, "three\n")
+    assert path.read_text() == "one\nthree\n"
+
+
+def test_a_folder_belongs_to_one_config_and_the_differing_keys_are_named(tmp_path: Path) -> None:
+    claim(tmp_path, {"policy": "a", "steps": 3, "window": (2, 600)})
+    claim(tmp_path, {"policy": "a", "steps": 3, "window": (2, 600)})
+    with pytest.raises(UserError, match=r"steps: 3 -> 4; extra: None -> 1") as error:
+        claim(tmp_path, {"policy": "a", "steps": 4, "window": (2, 600), "extra": 1})
+    assert "policy" not in str(error.value)
+
+
+def test_progress_says_how_far_it_is_and_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("replay", 2) as advance:
+        advance("first")
+        advance("second")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("replay 1/2: first (ETA 0:00:0")
+    assert second == "replay 2/2: second (ETA 0:00:00)"
