@@ -57,13 +57,16 @@ def _print_table(replays: Sequence[Replay]) -> None:
 
     from srl_swe.replay import Match
 
+    seen = {step.match for item in replays for step in item.steps}
+    shown = [match for match in Match if match in seen]
     table = Table(title="Replay: fresh observations against the record")
-    for column in ("instance", "steps", *(match.value for match in Match), "patch", "seconds"):
-        table.add_column(column, justify="left" if column == "instance" else "right")
+    table.add_column("instance", no_wrap=True)
+    for column in ("steps", *(match.value for match in shown), "patch", "seconds"):
+        table.add_column(column, justify="right")
     for item in replays:
         matches = [step.match for step in item.steps]
         patch = {True: "equal", False: "differs", None: "-"}[item.patch_equal]
         seconds = sum(step.seconds for step in item.steps)
-        counts = [str(matches.count(match) or "-") for match in Match]
+        counts = [str(matches.count(match) or "-") for match in shown]
         table.add_row(item.instance_id, str(len(matches)), *counts, patch, f"{seconds:.1f}")
     Console().print(table)
