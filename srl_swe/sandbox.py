@@ -47,11 +47,19 @@ class Sandbox(Protocol):
         ...
 
     def read_file(self, path: str) -> bytes:
-        """The file's bytes. Raises FileNotFoundError, IsADirectoryError or PermissionError."""
+        """The file's bytes.
+
+        Raises FileNotFoundError, IsADirectoryError or PermissionError; another OSError where
+        it is no regular file or too large to be taken.
+        """
         ...
 
     def write_file(self, path: str, data: bytes) -> None:
-        """Replace the file whole or not at all; missing parent folders are made."""
+        """Replace the file whole or not at all; missing parent folders are made.
+
+        Mode and owner are kept, and of a symbolic link the target is replaced. Raises
+        IsADirectoryError, NotADirectoryError, or another OSError, as on a full disk.
+        """
         ...
 
     def close(self) -> None:
@@ -76,4 +84,7 @@ def diff(sandbox: Sandbox, base_commit: str, workdir: str) -> str | None:
     )
     if result.exit_code != 0:
         return None
-    return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="surrogateescape")
+    try:
+        return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="surrogateescape")
+    except OSError:
+        return None

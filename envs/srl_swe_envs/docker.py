@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import docker
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
-import docker
 from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 from srl_swe.types import Instance

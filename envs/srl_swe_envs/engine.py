@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import docker
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
 
-import docker
 from srl_swe.errors import EngineUnavailable, ImageMissing, SandboxError
 
 ENGINE_ERRORS = (DockerException, requests.RequestException, OSError)
@@ -61,10 +61,9 @@ def remove(container: Container) -> None:
     """Remove it at once, running or not; gone already is as good. Raises SandboxError."""
     try:
         container.remove(force=True, v=True)
-    except NotFound:
-        return
-    except APIError as error:
-        if error.status_code != 409:  # 409: somebody else is removing it right now
+    except ENGINE_ERRORS as error:
+        status = getattr(error, "status_code", None)
+        if status not in {404, 409}:  # 409: somebody else is removing it right now
             raise SandboxError(f"removing {container.name} failed: {reason(error)}") from error
 
 

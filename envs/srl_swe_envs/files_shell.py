@@ -1,7 +1,7 @@
 """Reads and writes a container's files through a second bash that no command has touched.
 
-The engine's archive calls take 34 ms each; this takes 2 to 4, and sees what the container
-sees, mounts included.
+On two loaded cores the engine's archive calls take 34 ms each, and this 5 to read and 15 to
+write a file of 20 kB; it also sees what the container sees, mounts included.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import docker
+
 from srl_swe_envs.engine import remove
 
 RUN = "srl-swe.run"

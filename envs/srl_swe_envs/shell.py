@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import re
 from typing import Protocol
 
 from srl_swe.errors import SandboxDied, SandboxError
@@ -69,20 +69,19 @@ class PersistentShell:
         self._connection.close()
 
     def _run(self, command: bytes, output: ClippedText, timeout_s: float) -> tuple[Ending, bool]:
-        started = time.monotonic()
         try:
             self._connection.send(command)
             return self._connection.wait(output.feed, timeout_s), False
         except TimeoutError:
-            return self._stop(output, started), True
+            return self._stop(output), True
         except (EOFError, OSError):
             return _KILLED, False
 
-    def _stop(self, output: ClippedText, started: float) -> Ending:
+    def _stop(self, output: ClippedText) -> Ending:
         """End the command and all it started; the shell only if it does not come back."""
         for signal in ("INT", "KILL"):
             try:
-                self._sweep(signal, started)
+                self._sweep(signal)
                 return self._connection.wait(output.feed, _GRACE_S)
             except TimeoutError:
                 continue
@@ -91,11 +90,10 @@ class PersistentShell:
         self._host.restart()
         return _KILLED
 
-    def _sweep(self, signal: str, started: float) -> None:
-        sweeper = self._host.spawn(script("sweep.sh"), signal, *self._pids, self._host.marker)
+    def _sweep(self, signal: str) -> None:
+        arguments = (signal, *self._pids, _youngest(self._restore), self._host.marker)
+        sweeper = self._host.spawn(script("sweep.sh"), *arguments)
         try:
-            sweeper.receive(_GRACE_S)
-            sweeper.send(b"%d\n" % ((time.monotonic() - started) * 100))
             while True:
                 sweeper.receive(_GRACE_S)
         except (EOFError, OSError):
@@ -113,16 +111,25 @@ class PersistentShell:
         channel = self._host.spawn(script("keeper.sh"))
         try:
             connection = ShellConnection(channel)
-            _ask(connection, self._restore)
-            self._pids = _ask(connection, b'printf "%s %s" "$$" "$PPID"').split()
+            _, self._restore = _ask(connection, self._restore)
+            pids, _ = _ask(connection, b'printf "%s %s" "$$" "$PPID"')
         except (EOFError, OSError) as error:
             channel.close()
             raise SandboxDied(f"no shell starts in the sandbox: {error}") from error
+        self._pids = pids.split()
         return connection
 
 
-def _ask(connection: ShellConnection, command: bytes) -> str:
+def _ask(connection: ShellConnection, command: bytes) -> tuple[str, bytes]:
     printed = ClippedText(limit_chars=1000)
     connection.send(command)
-    connection.wait(printed.feed, _OPEN_TIMEOUT_S)
-    return printed.finish()[0]
+    ending = connection.wait(printed.feed, _OPEN_TIMEOUT_S)
+    if ending.restore is None:
+        raise EOFError(f"it ended with exit code {ending.exit_code}")
+    return printed.finish()[0], ending.restore
+
+
+def _youngest(restore: bytes) -> str:
+    """The process id in the first line, ``# LOADAVG``: its last field (proc_loadavg(5))."""
+    found = re.match(rb"# .* (\d+)\n", restore)
+    return found[1].decode() if found else "0"

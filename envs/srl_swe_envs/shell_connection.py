@@ -6,7 +6,7 @@ A request is
     <the command's bytes>\0                                  up to a NUL; bash keeps it in REPLY
     \builtin eval "$REPLY" </dev/null >&60 2>&60 60>&- 61>&-  run it, its state stays
     \builtin printf '%s %s\n' NONCE "$?" >&60                the end, in order after its output
-    { cd and exports, as bash; NONCE } >&61                    what a successor needs to go on
+    { # loadavg; cd ..; export ..; NONCE } >&61                 what a successor needs to go on
 
 No byte of the command is ever read as one of these lines, the nonce reaches the shell only
 after the command has ended, and children of the command hold neither the requests nor the
@@ -50,8 +50,8 @@ class Channel(Protocol):
 class Ending:
     """How a command ended.
 
-    ``restore`` is bash that brings another shell to this one's folder and exports; None means
-    that the shell ended with the command.
+    ``restore`` is bash that brings another shell to this one's folder and exports, behind a
+    comment with /proc/loadavg; None means that the shell ended with the command.
     """
 
     exit_code: int
@@ -89,7 +89,10 @@ class ShellConnection:
         """
         deadline = time.monotonic() + timeout_s
         while (ending := self._ending()) is None:
-            self._receive(output, max(0.0, deadline - time.monotonic()))
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:  # output may come without a pause
+                raise TimeoutError
+            self._receive(output, left_s)
         return ending
 
     def is_dead(self, output: Callable[[bytes], None]) -> bool:
@@ -150,7 +153,7 @@ def _request(command: bytes, nonce: bytes, stdin: bytes | None) -> bytes:
             b'\0\\builtin eval "$REPLY" %b >&60 2>&60 60>&- 61>&-\n' % source,
             stdin or b"",
             b"\\builtin printf '%%s %%s\\n' %b \"$?\" >&60\n" % nonce,
-            b"{ \\builtin printf 'cd -- %q\\n' \"${PWD-}\"; \\builtin export -p;",
-            b" \\builtin printf %b; } >&61\n" % nonce,
+            b"{ \\builtin read -r </proc/loadavg; \\builtin printf '# %s\\ncd -- %q\\n'",
+            b' "$REPLY" "${PWD-}"; \\builtin export -p; \\builtin printf %b; } >&61\n' % nonce,
         ]
     )

@@ -148,7 +148,7 @@ def _exists(path: str, sandbox: Sandbox) -> bool:
         sandbox.read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (IsADirectoryError, PermissionError):
+    except OSError:
         return True
     return True
 
@@ -209,8 +209,10 @@ def _read(path: str, sandbox: Sandbox) -> str:
         return sandbox.read_file(path).decode("utf-8", errors="surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         raise _Refused(f"The path {path} does not exist. Please provide a valid path.") from None
-    except PermissionError:
-        raise _Refused(f"The path {path} can't be read: permission denied.") from None
+    except IsADirectoryError:
+        raise
+    except OSError as error:
+        raise _Refused(f"The path {path} can't be read: {error}.") from None
 
 
 def _read_to_edit(path: str, sandbox: Sandbox) -> str:
@@ -223,7 +225,10 @@ def _read_to_edit(path: str, sandbox: Sandbox) -> str:
 
 
 def _write(path: str, text: str, sandbox: Sandbox) -> None:
-    sandbox.write_file(path, text.encode("utf-8", errors="surrogateescape"))
+    try:
+        sandbox.write_file(path, text.encode("utf-8", errors="surrogateescape"))
+    except OSError as error:
+        raise _Refused(f"The path {path} can't be written: {error}.") from None
 
 
 def _number(text: str, first_line: int) -> str:

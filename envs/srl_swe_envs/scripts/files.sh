@@ -8,22 +8,21 @@ fetch() { # fetch PATH MAX_BYTES: prints the file
 }
 
 store() { # store PATH SUFFIX LENGTH: the next LENGTH bytes of stdin are the file in base64
-    local target temporary
-    target=$(readlink -m -- "$1") && temporary=$target$2
-    {
-        mkdir -p -- "${target%/*}"
-        head -c "$3" | base64 -d >"$temporary"
-    } 2>/dev/null
-    local failed=$?
+    local target=$1 temporary failed
+    [[ $target == /* ]] || target=/$target
+    [[ -L $target ]] && target=$(readlink -m -- "$target")
+    temporary=$target$2
+    [[ -d ${target%/*}/ ]] || mkdir -p -- "${target%/*}"
+    head -c "$3" | base64 -d >"$temporary" # what is not taken is noise to the shell, no command
+    failed=$?
     if [[ -d $target ]]; then
         failed=21
     elif ((failed)); then
         [[ -d ${target%/*}/ ]] && failed=28 || failed=20
     else
-        [[ -e $target ]] && chown --reference="$target" -- "$temporary"
-        [[ -e $target ]] && chmod --reference="$target" -- "$temporary"
-        mv -fT -- "$temporary" "$target"
-        return
+        [[ -e $target ]] && cp -p --attributes-only -- "$target" "$temporary"
+        mv -fT -- "$temporary" "$target" && return
+        failed=5
     fi
     rm -f -- "$temporary"
     return "$failed"

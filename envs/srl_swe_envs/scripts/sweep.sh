@@ -1,14 +1,16 @@
-# Ends what a command has started: sweep.sh SIGNAL SHELL KEEPER MARKER, the command's age on stdin.
-# SHELL gets SIGNAL, as do all processes younger than the command; what remains is killed.
-# Whether they left the session or were orphaned does not matter, only when they began and,
-# where MARKER is not empty, that it stands in their environment. Builtins only: a fork bomb
-# may have left no room for another process.
-signal=$1 shell=$2 keeper=$3 marker=$4
+# Ends what a command has started: sweep.sh SIGNAL SHELL KEEPER LAST MARKER
+# LAST is the youngest process at the command's start; SHELL gets SIGNAL, as do all processes
+# that came after LAST, and what remains of them is killed. Whether they left the session or
+# were orphaned does not matter, only that they are younger and, where MARKER is not empty, that
+# it stands in their environment. Builtins only: a fork bomb may have left no room for a process.
+signal=$1 shell=$2 keeper=$3 last=$4 marker=$5
 exec 2>/dev/null
-read -r uptime _ </proc/uptime
-echo ready
-read -r age # in hundredths of a second, measured after the uptime: rather too much than too little
-oldest=$((10#${uptime/./} - age - 1)) # that is also the unit of /proc/*/stat
+
+is_younger() { # process ids are given in turn, and begin anew after the highest
+    local now
+    read -r _ _ _ _ now </proc/loadavg
+    if ((now >= last)); then (($1 > last)); else (($1 > last || $1 <= now)); fi
+}
 
 is_ours() {
     [[ -z $marker ]] && return
@@ -19,15 +21,19 @@ is_ours() {
     return 1
 }
 
+is_zombie() {
+    local stat
+    IFS= read -r -d '' stat <"/proc/$1/stat"
+    [[ ${stat##*) } == Z* ]]
+}
+
 find_victims() {
     victims=()
-    local folder pid stat fields
+    local folder pid
     for folder in /proc/[0-9]*; do
         pid=${folder#/proc/}
         [[ " 1 $$ $shell $keeper " == *" $pid "* ]] && continue
-        IFS= read -r -d '' stat <"$folder/stat"
-        fields=(${stat##*) }) # what follows the name: state is the 1st, the start time the 20th
-        [[ ${fields[0]:-Z} != Z ]] && ((fields[19] >= oldest)) && is_ours "$pid" && victims+=("$pid")
+        is_younger "$pid" && ! is_zombie "$pid" && is_ours "$pid" && victims+=("$pid")
     done
 }
 

@@ -1,0 +1,254 @@
+"""What only a container does: isolation, limits, history, and nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from srl_swe.errors import EngineUnavailable, ImageMissing, SandboxDied, SandboxError
+from srl_swe.types import Instance
+from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox
+from srl_swe_envs.engine import connect
+from srl_swe_envs.limits import Limits
+from srl_swe_envs.owners import MACHINE, PID, RUN, owner_labels, reap
+
+pytestmark = pytest.mark.docker
+
+BASE = "srl-swe/base:1"
+INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", BASE)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[DockerSandbox]:
+    with open_docker_sandbox(INSTANCE) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client() -> Iterator[docker.DockerClient]:
+    client = connect()
+    yield client
+    client.close()
+
+
+def make_image(client: docker.DockerClient, script: str) -> str:
+    """An image in which ``script`` has been run; the caller removes it."""
+    container = client.containers.create(BASE, ["-c", script], entrypoint="bash")
+    try:
+        container.start()
+        assert container.wait()["StatusCode"] == 0, container.logs()
+        return str(container.commit().id)
+    finally:
+        container.remove(force=True)
+
+
+def exists(client: docker.DockerClient, container_id: str) -> bool:
+    try:
+        client.containers.get(container_id)
+    except NotFound:
+        return False
+    return True
+
+
+def test_there_is_no_network_but_the_loopback(sandbox: DockerSandbox) -> None:
+    assert sandbox.exec("ls /sys/class/net").output == "lo\n"
+
+
+def test_root_in_the_container_can_handle_files_and_little_else(sandbox: DockerSandbox) -> None:
+    status = sandbox.exec("grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status").output
+    assert status.split()[1::2] == ["00000000000000fb", "00000000000000fb", "1"]
+    assert sandbox.exec("mount -t tmpfs none /mnt").exit_code != 0
+    assert sandbox.exec("touch f && chown 1000:1000 f && chmod 4755 f").exit_code == 0
+
+
+def test_the_limits_are_enforced_by_the_engine(client: docker.DockerClient) -> None:
+    limits = Limits(memory="64m", cpus=0.5, pids=50)
+    with open_docker_sandbox(INSTANCE, limits) as sandbox:
+        config = client.containers.get(sandbox.container_id).attrs["HostConfig"]
+        assert config["Memory"] == config["MemorySwap"] == 64 * 2**20
+        assert config["NanoCpus"] == 5e8
+        bomb = sandbox.exec("for i in {1..60}; do sleep 20 & done", timeout_s=1)
+        assert "Resource temporarily unavailable" in bomb.output
+        greedy = sandbox.exec("python3 -c 'x = bytearray(2**30)'", timeout_s=30)
+        assert greedy.exit_code not in {0, None}
+
+
+def test_the_environment_is_calm_and_alike_in_every_run(sandbox: DockerSandbox) -> None:
+    printed = sandbox.exec("env").output.splitlines()
+    assert {f"{name}={value}" for name, value in Limits().environment.items()} <= set(printed)
+    assert not [line for line in printed if "SRL_SWE" in line]
+
+
+def test_a_timeout_ends_processes_that_cleared_their_environment(sandbox: DockerSandbox) -> None:
+    assert sandbox.exec("env -i setsid sleep 61 & sleep 60", timeout_s=0.5).timed_out
+    assert sandbox.exec("pgrep -f 'sleep 6[01]'").output == ""
+
+
+@pytest.mark.parametrize(
+    "command", ["kill -9 -1", "pkill -9 bash", "python3 -c 'import os; os.kill(-1, 9)'"]
+)
+def test_killing_everything_leaves_a_usable_sandbox(sandbox: DockerSandbox, command: str) -> None:
+    sandbox.exec("cd /tmp; export KEPT=kept", timeout_s=10)
+    sandbox.exec(command, timeout_s=10)
+    assert sandbox.exec("echo $PWD $KEPT", timeout_s=10).output == "/tmp kept\n"
+    sandbox.write_file("/tmp/file", b"x")
+    assert sandbox.read_file("/tmp/file") == b"x"
+
+
+def test_a_fork_bomb_is_survived(sandbox: DockerSandbox) -> None:
+    sandbox.exec("bomb() { bomb | bomb & }; bomb; sleep 1; sleep 60", timeout_s=2)
+    assert sandbox.exec("command -v bomb; builtin echo ok", timeout_s=30).output.endswith("ok\n")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/proc/1/mem"])
+def test_what_is_no_ordinary_file_is_not_read(sandbox: DockerSandbox, path: str) -> None:
+    with pytest.raises(OSError, match=r"argument|output"):
+        sandbox.read_file(path)
+
+
+def test_a_file_that_is_too_large_is_not_taken(sandbox: DockerSandbox) -> None:
+    sandbox.exec("truncate -s 10G /tmp/huge")
+    with pytest.raises(OSError, match="large"):
+        sandbox.read_file("/tmp/huge")
+
+
+def test_the_conda_environment_of_swe_bench_images_is_active(client: docker.DockerClient) -> None:
+    image = make_image(
+        client,
+        "mkdir -p /opt/miniconda3/bin;"
+        " echo 'export CONDA_DEFAULT_ENV=$1' >/opt/miniconda3/bin/activate",
+    )
+    try:
+        with open_docker_sandbox(Instance("a__b-1", "a/b", "HEAD", "", image)) as sandbox:
+            assert sandbox.exec("echo $CONDA_DEFAULT_ENV; pwd").output == "testbed\n/testbed\n"
+    finally:
+        client.images.remove(image, force=True)
+
+
+HISTORY = """
+set -e; cd /testbed; mkdir /shas; git init -q .
+commit() { echo "$1" >file; git add -A; git commit -qm "$1"; git rev-parse HEAD >"/shas/$1"; }
+commit past; commit base; commit of-the-image
+git checkout -qb future; commit fix-on-branch; git tag v2; git checkout -q main
+git checkout -q --detach; commit fix-on-tag; git tag -m tagged v3; git checkout -q main
+git checkout -q --detach; commit fix-in-reflog; git checkout -q main
+commit fix-before-reset; git reset -q --hard HEAD^
+git remote add origin https://example.invalid/repo
+git update-ref refs/remotes/origin/main "$(cat /shas/fix-on-branch)"
+echo stashed >file; git stash -q; git rev-parse stash@{0} >/shas/fix-in-stash
+git repack -adq; echo edited >>file; chown -R 1000 /testbed
+"""
+
+
+def test_the_future_of_the_repository_can_not_be_dug_out(client: docker.DockerClient) -> None:
+    image = make_image(client, HISTORY)
+    try:
+        with open_docker_sandbox(Instance("a__b-1", "a/b", "HEAD^", "", image)) as sandbox:
+            sandbox.exec("git config --global --add safe.directory '*'")
+            for name in ("on-branch", "on-tag", "in-reflog", "before-reset", "in-stash"):
+                assert sandbox.exec(f"git cat-file -e $(cat /shas/fix-{name})").exit_code, name
+            for name in ("past", "base", "of-the-image"):
+                assert sandbox.exec(f"git cat-file -e $(cat /shas/{name})").exit_code == 0
+            assert sandbox.exec("git log --all --oneline | wc -l").output == "3\n"
+            assert sandbox.exec("git fsck --lost-found --no-progress").output == ""
+            assert sandbox.exec("git remote; git tag; git stash list").output == ""
+            assert sandbox.exec("cat file").output == "of-the-image\nedited\n"
+    finally:
+        client.images.remove(image, force=True)
+
+
+def test_a_checkout_ahead_of_the_base_commit_is_taken_back(client: docker.DockerClient) -> None:
+    later = "git config --system safe.directory '*'; git checkout -q file; commit x; commit y"
+    image = make_image(client, HISTORY + later)
+    try:
+        with open_docker_sandbox(Instance("a__b-1", "a/b", "HEAD~3", "", image)) as sandbox:
+            sandbox.exec("git config --global --add safe.directory '*'")
+            assert sandbox.exec("cat file; git rev-list --all --count").output == "base\n2\n"
+    finally:
+        client.images.remove(image, force=True)
+
+
+def test_a_folder_that_is_not_there_is_said() -> None:
+    instance = Instance("a__b-1", "a/b", "HEAD", "", BASE, workdir="/no/such")
+    with pytest.raises(SandboxError, match=r"/no/such"), open_docker_sandbox(instance):
+        pass
+
+
+def test_nothing_is_left_behind_by_an_exception(client: docker.DockerClient) -> None:
+    with pytest.raises(ZeroDivisionError), open_docker_sandbox(INSTANCE) as sandbox:
+        raise ZeroDivisionError
+    assert not exists(client, sandbox.container_id)
+
+
+def test_a_container_removed_by_others_is_a_dead_sandbox(client: docker.DockerClient) -> None:
+    with open_docker_sandbox(INSTANCE) as sandbox:
+        client.containers.get(sandbox.container_id).remove(force=True)
+        with pytest.raises(SandboxDied):
+            sandbox.exec("true")
+        with pytest.raises(SandboxError):
+            sandbox.read_file("/etc/passwd")
+
+
+def test_what_a_killed_process_left_behind_is_removed(client: docker.DockerClient) -> None:
+    code = (
+        "import sys; from srl_swe.types import Instance;"
+        "from srl_swe_envs.docker import open_docker_sandbox as o\n"
+        f"with o(Instance('a', 'b', 'HEAD', '', {BASE!r})) as s:\n"
+        "    print(s.container_id, flush=True); s.exec('sleep 60')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        container_id = child.stdout.readline().strip()
+        reap(client)
+        assert exists(client, container_id)
+        child.send_signal(signal.SIGKILL)
+    reap(client)
+    assert not exists(client, container_id)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        owner_labels(),
+        owner_labels() | {PID: "4194305", MACHINE: "another boot"},
+        {PID: "4194305", MACHINE: owner_labels()[MACHINE]},
+    ],
+    ids=["no labels", "a living owner", "another machine", "not of our making"],
+)
+def test_nobody_elses_container_is_touched(
+    client: docker.DockerClient, labels: dict[str, str]
+) -> None:
+    assert RUN in owner_labels()
+    container = client.containers.create(BASE, labels=labels)
+    try:
+        reap(client)
+        assert exists(client, str(container.id))
+    finally:
+        container.remove(force=True)
+
+
+def test_an_image_that_can_not_be_had_is_named() -> None:
+    image = "localhost:1/no/such-image:1"
+    with (
+        pytest.raises(ImageMissing, match=image),
+        open_docker_sandbox(Instance("a__b-1", "a/b", "HEAD", "", image)),
+    ):
+        pass
+
+
+def test_an_engine_that_does_not_answer_is_named_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    with (
+        pytest.raises(EngineUnavailable, match=r"unix:///no/such.sock.*setup-engine.sh"),
+        open_docker_sandbox(INSTANCE),
+    ):
+        pass

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from srl_swe.bundled import bundled
+from srl_swe.errors import ImageMissing, UserError
+from srl_swe.types import Instance
+from srl_swe_envs.docker import open_docker_sandbox
+from srl_swe_envs.engine import connect
+from srl_swe_envs.image_recipes import Recipe, recipes_of
+from srl_swe_envs.images import build_task_repo_images, ensure_images
+
+TAG = "srl-swe/test-of-images:1"
+
+
+@pytest.fixture
+def task_repo(tmp_path: Path) -> Path:
+    task = tmp_path / "tasks" / "a__b-1"
+    task.mkdir(parents=True)
+    (task / "task.yaml").write_text(f"image: {TAG}\n")
+    (task / "Dockerfile").write_text("FROM srl-swe/base:1\nCOPY gold.patch /gold.patch\n")
+    (task / "gold.patch").write_text("one")
+    return tmp_path
+
+
+@pytest.fixture
+def image_removed() -> Iterator[None]:
+    yield
+    client = connect()
+    for image in client.images.list(TAG):
+        client.images.remove(str(image.id), force=True)
+    client.close()
+
+
+def test_parents_come_before_children_and_each_once() -> None:
+    recipes = recipes_of(bundled("starter"))
+    tags = [recipe.tag for recipe in recipes]
+    assert len(tags) == len(set(tags))
+    for recipe in recipes[1:]:
+        assert recipe.parent in tags[: tags.index(recipe.tag)]
+
+
+def test_only_what_the_asked_for_tasks_need_is_built() -> None:
+    tags = [recipe.tag for recipe in recipes_of(bundled("starter"), {"starter__inikit-1"})]
+    assert tags == [
+        "srl-swe/base:1",
+        "srl-swe/starter-inikit:1",
+        "srl-swe/sweb.eval.x86_64.starter_1776_inikit-1:latest",
+    ]
+
+
+def test_a_fingerprint_changes_with_a_file_the_recipe_or_the_parent_and_else_not(
+    tmp_path: Path,
+) -> None:
+    for name, text in {"Dockerfile": "FROM x", "one/f": "1", "two/f": "2"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".dockerignore").write_text("**/__pycache__\n")
+    recipe = Recipe("tag", "x", tmp_path, part="one/")
+    before = recipe.fingerprint("id")
+    (tmp_path / "two/f").write_text("another part")
+    (tmp_path / "one/__pycache__").mkdir()
+    (tmp_path / "one/__pycache__/f").write_text("ignored")
+    assert recipe.fingerprint("id") == before
+    assert recipe.fingerprint("other id") != before
+    (tmp_path / "one/f").write_text("changed")
+    assert recipe.fingerprint("id") != before
+
+
+def test_a_folder_that_is_no_task_repo_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no task repo"):
+        recipes_of(tmp_path)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("image_removed")
+def test_a_changed_task_is_built_again_and_an_unchanged_one_is_not(task_repo: Path) -> None:
+    said: list[str] = []
+    build_task_repo_images(task_repo, said.append)
+    build_task_repo_images(task_repo, said.append)
+    assert sum(f"built {TAG}" in line for line in said) == 1
+    (task_repo / "tasks/a__b-1/gold.patch").write_text("two")
+    build_task_repo_images(task_repo, said.append)
+    assert f"built {TAG}" in said[-2]
+    with open_docker_sandbox(Instance("a__b-1", "a/b", "HEAD", "", TAG)) as sandbox:
+        assert sandbox.read_file("/gold.patch") == b"two"
+
+
+@pytest.mark.docker
+def test_a_build_that_fails_says_what_its_log_ends_with(task_repo: Path) -> None:
+    dockerfile = task_repo / "tasks/a__b-1/Dockerfile"
+    dockerfile.write_text("FROM srl-swe/base:1\nRUN echo the reason >&2; exit 3\n")
+    with pytest.raises(ImageMissing, match=r"tasks/a__b-1/Dockerfile.*the reason"):
+        build_task_repo_images(task_repo, lambda _: None)
+
+
+@pytest.mark.docker
+def test_an_image_of_the_starter_suite_holds_its_base_commit() -> None:
+    task = bundled("starter") / "tasks" / "starter__inikit-1"
+    row = yaml.safe_load((task / "task.yaml").read_text())
+    instance = Instance(task.name, row["repo"], row["base_commit"], "", row["image"])
+    ensure_images([instance], lambda _: None)
+    with open_docker_sandbox(instance) as sandbox:
+        assert sandbox.exec("git rev-parse HEAD; git status --short").output.split() == [
+            row["base_commit"]
+        ]
+
+
+@pytest.mark.docker
+def test_a_missing_image_is_pulled_or_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    image = "localhost:1/no/such:1"
+    with pytest.raises(ImageMissing, match=image):
+        ensure_images([Instance("a__b-1", "a/b", "HEAD", "", image)], said.append)
+    assert said == [f"images: pulling {image}"]
