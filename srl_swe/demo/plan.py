@@ -21,7 +21,7 @@ class DemoPlan:
     srl: dict[str, str] = field(default_factory=dict)
     observation_chars: int = 600
     max_steps: int = 12
-    max_new_tokens: int = 320
+    max_new_tokens: int = 96
 
     @property
     def window(self) -> Window:
@@ -35,5 +35,5 @@ QUICK = DemoPlan(
     held_out_instances=1,
     sft={"max_steps": "20"},
     srl={"max_steps": "2"},
-    max_new_tokens=120,
+    max_new_tokens=48,
 )

@@ -96,13 +96,17 @@ def steps(demo: DemoRun) -> None:
 
 
 def tiny_policy(demo: DemoRun) -> None:
-    """Random weights, and a tokenizer trained on the texts of the step contexts."""
+    """Random weights, and a tokenizer trained on the texts of the step contexts.
+
+    Many words and few layers: a reply is then some 30 tokens, and training takes minutes.
+    """
     from srl_swe.training.checks import load_step_contexts
     from srl_swe.training.tiny_policy import make_tiny_policy
 
     rows = load_step_contexts(str(demo.folder / "steps"))
     messages = [message for row in rows for message in row["prompt"] + row["completion"]]
-    make_tiny_policy((message["content"] for message in messages), demo.policy("untrained"))
+    texts = (message["content"] for message in messages)
+    make_tiny_policy(texts, demo.policy("untrained"), vocab_size=4096, hidden=192, layers=2)
 
 
 def sft(demo: DemoRun) -> None:
@@ -128,7 +132,10 @@ def _train(demo: DemoRun, method: str, model: Path, overrides: Mapping[str, str]
 
 
 def measure(demo: DemoRun, name: str) -> None:
-    """Score greedy replies on the training steps, roll out, and grade what is handed in."""
+    """Score greedy replies on the training steps, roll out, and grade what is handed in.
+
+    Rollouts are sampled as SRL samples, at temperature 1.
+    """
     from srl_swe.rollout.local_policy import open_local_policy
     from srl_swe.training.validation import greedy_scores
 
@@ -137,7 +144,7 @@ def measure(demo: DemoRun, name: str) -> None:
         demo.policy(name), demo.folder / "steps", max_new_tokens=plan.max_new_tokens
     )
     policy = open_local_policy(
-        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=0.0
+        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=1.0
     )
     agent = Agent(policy, get_dialect("xml"), plan.window, Limits(steps=plan.max_steps))
     instances = [demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]]

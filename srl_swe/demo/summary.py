@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from srl_swe.types import Outcome, Verdict
 
 CAVEAT = (
-    "This proves the plumbing, by memorising: a policy of about a million parameters learns the "
-    "bundled trajectories by heart. It says nothing about generalisation."
+    "This proves the plumbing, by memorising: a policy of under two million parameters learns "
+    "the bundled trajectories by heart. It says nothing about generalisation."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,11 @@ def open_local_policy(folder: str, *, max_new_tokens: int, temperature: float) -
 
 
 class LocalPolicy:
-    """Greedy at temperature 0, else sampled. One reply at a time; threads wait for each other."""
+    """Greedy at temperature 0, else sampled. One reply at a time; threads wait for each other.
+
+    A sampled reply depends on the prompt and the seed alone, not on what was sampled before,
+    so that rollouts in parallel come out the same.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class LocalPolicy:
         name: str | None = None,
         max_new_tokens: int = 1024,
         temperature: float = 0.0,
+        seed: int = 0,
         device: str | None = None,
     ) -> None:
         self.name = name or Path(folder).name
@@ -42,6 +48,7 @@ class LocalPolicy:
         self._model = model.to(self._device).eval()
         self._max_new_tokens = max_new_tokens
         self._temperature = temperature
+        self._seed = seed
         self._lock = threading.Lock()
 
     def reply(self, messages: Sequence[Message]) -> Completion:
@@ -51,7 +58,8 @@ class LocalPolicy:
         if room < 1:
             raise PromptTooLong(f"{len(prompt)} prompt tokens leave no room for a reply")
         limit = min(room, self._max_new_tokens)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(zlib.crc32(repr((self._seed, prompt)).encode()))
             input_ids = torch.tensor([prompt], device=self._device)
             output = self._model.generate(
                 input_ids,

@@ -70,14 +70,18 @@ def test_a_budget_without_a_tokenizer_is_a_mistake(tmp_path: Path) -> None:
     assert_one_line(result, "--tokenizer")
 
 
+PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
-        (["--config", "srl-demo"], ["srl-demo", "sft"]),
-        (["--config", "sft-demo", "--learning_rat", "1"], ["learning_rat", "learning_rate"]),
-        (["--config", "sft-demo", "--model", "nowhere", "--data", "nowhere", "--output", "x"],
-         ["nowhere"]),
+        (["--config", "srl-dmo"], ["srl-dmo", "srl-demo"]),
+        (["--config", "sft-demo"], ["model", "--model"]),
+        (["--config", "srl-demo", *PLACES], ["srl-demo", "sft"]),
+        (["--config", "sft-demo", *PLACES, "--learning_rat", "1"], ["learning_rat", "learning_rate"]),
+        (["--config", "sft-demo", *PLACES], ["nowhere"]),
         (["--config", "sft-demo", "stray"], ["stray"]),
     ],
 )  # fmt: skip
