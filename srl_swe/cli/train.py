@@ -35,13 +35,14 @@ def srl(context: typer.Context, config: RecipeFile) -> None:
 def _train(method: str, config: str, arguments: list[str]) -> None:
     from srl_swe.errors import UserError
     from srl_swe.training.recipe import METHODS, load_recipe
-    from srl_swe.training.train import need_train_extra, recipe_path, train
+    from srl_swe.training.train import leave_process_group, need_train_extra, recipe_path, train
 
     need_train_extra()
     recipe = load_recipe(recipe_path(config), parse_overrides(arguments))
     if not isinstance(recipe, METHODS[method]):
         raise UserError(f"{config} is no {method} recipe.")
     typer.echo(train(recipe))
+    leave_process_group()
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, str]:

@@ -132,10 +132,7 @@ def _train(demo: DemoRun, method: str, model: Path, overrides: Mapping[str, str]
 
 
 def measure(demo: DemoRun, name: str) -> None:
-    """Score greedy replies on the training steps, roll out, and grade what is handed in.
-
-    Rollouts are sampled as SRL samples, at temperature 1.
-    """
+    """Score greedy replies on the training steps, roll out greedily, grade what is handed in."""
     from srl_swe.rollout.local_policy import open_local_policy
     from srl_swe.training.validation import greedy_scores
 
@@ -144,7 +141,7 @@ def measure(demo: DemoRun, name: str) -> None:
         demo.policy(name), demo.folder / "steps", max_new_tokens=plan.max_new_tokens
     )
     policy = open_local_policy(
-        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=1.0
+        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=0.0
     )
     agent = Agent(policy, get_dialect("xml"), plan.window, Limits(steps=plan.max_steps))
     instances = [demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]]

@@ -69,7 +69,7 @@ class DynamicSamplingGRPOTrainer(GRPOTrainer):
             )
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
-        sampler = super()._get_train_sampler(dataset)
+        sampler: Any = super()._get_train_sampler(dataset)
         return PromptOrder(sampler, lambda: int(self.state.epoch or 0))
 
     def _calculate_rewards(

@@ -20,14 +20,15 @@ class PromptOrder(Sampler[int]):
     def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]) -> None:
         self._sampler = sampler
         self._epoch = epoch
+        self._start = sampler.generator.get_state() if sampler.shuffle else None
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[int]:
         sampler = self._sampler
-        if sampler.shuffle:
-            sampler.generator.manual_seed(sampler.seed)
+        if self._start is not None:
+            sampler.generator.set_state(self._start)
             for _ in range(self._epoch()):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)
         return iter(sampler)

@@ -94,9 +94,12 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
 
 def _digest(data: Path) -> str:
-    """SHA-256 of the data set's tables, so that other rows under the same name are noticed."""
+    """SHA-256 of the data set's tables, so that other rows under the same name are noticed.
+
+    ``cache-*.arrow`` beside them is what ``datasets`` keeps of earlier tokenizing.
+    """
     digest = hashlib.sha256()
-    for table in sorted(data.glob("*.arrow")):
+    for table in sorted(data.glob("data-*.arrow")):
         with table.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -40,3 +40,11 @@ def train(recipe: Recipe) -> Path:
     from srl_swe.training.sft import train_sft
 
     return train_sft(recipe)
+
+
+def leave_process_group() -> None:
+    """Call it last in a run of several processes: one that exits inside its group may abort."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

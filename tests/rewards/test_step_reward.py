@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srl_swe.dialects import FormatReason, get_dialect
+from srl_swe.rewards import BROKEN_FORMAT, StepScore, similarity, step_reward, step_rewards
+from srl_swe.types import Action
+
+XML = get_dialect("xml")
+LS = Action("bash", {"command": "ls"}).text
+PWD = Action("bash", {"command": "pwd"}).text
+GOOD = f"<think>\nwhy\n</think>\n\n{LS}"
+
+BROKEN = {
+    FormatReason.NO_THINK: LS,
+    FormatReason.EMPTY_THOUGHT: f"<think> </think>\n{LS}",
+    FormatReason.NO_ACTION: "<think>why</think>\nls",
+    FormatReason.TWO_ACTIONS: f"{GOOD}\n{PWD}",
+    FormatReason.BAD_ACTION: "<think>why</think>\n<function=bash>\n<parameter=command>ls",
+    FormatReason.BAD_TOOL: f"<think>why</think>\n{Action('zsh', {'command': 'ls'}).text}",
+    FormatReason.TRAILING_TEXT: f"{GOOD}\nThat should do.",
+}
+LENIENT_TAKES = {FormatReason.NO_THINK, FormatReason.EMPTY_THOUGHT, FormatReason.TRAILING_TEXT}
+
+
+def test_every_reason_is_in_the_table() -> None:
+    assert BROKEN.keys() == set(FormatReason)
+
+
+@pytest.mark.parametrize("reason", FormatReason)
+def test_a_reply_that_breaks_the_format_earns_minus_one_and_says_why(reason: FormatReason) -> None:
+    assert step_reward(BROKEN[reason], LS, XML) == StepScore(-1.0, None, reason)
+
+
+@pytest.mark.parametrize("reason", FormatReason)
+def test_lenient_forgives_the_thought_and_the_text_around_but_not_the_action(
+    reason: FormatReason,
+) -> None:
+    score = step_reward(BROKEN[reason], LS, XML, "lenient")
+    if reason in LENIENT_TAKES:
+        assert score == StepScore(1.0, 1.0, None)
+    else:
+        assert score == StepScore(BROKEN_FORMAT, None, reason)
+
+
+def test_an_opening_tag_that_the_template_wrote_is_not_asked_for_again() -> None:
+    rest = GOOD.removeprefix("<think>")
+    assert step_reward(rest, LS, XML).reason == FormatReason.NO_THINK
+    assert step_reward(rest, LS, XML, think_opened=True).reward == 1.0
+    assert step_reward(GOOD, LS, XML, think_opened=True).reward == 1.0
+
+
+def test_the_thought_is_not_compared() -> None:
+    wordy = GOOD.replace("why", "a long thought " * 20)
+    assert step_reward(wordy, LS, XML) == step_reward(GOOD, LS, XML)
+
+
+def test_the_action_is_compared_in_its_canonical_form() -> None:
+    spaced = GOOD.replace("\n</function>", "\n\n  </function>")
+    assert step_reward(spaced, LS, XML).reward == 1.0
+    assert step_reward(spaced, PWD, XML).reward == similarity(LS, PWD)
+
+
+def test_an_action_hidden_in_the_thought_is_none() -> None:
+    assert step_reward(f"<think>{LS}</think>", LS, XML).reason == FormatReason.NO_ACTION
+
+
+@given(st.lists(st.sampled_from([GOOD, GOOD.replace("ls", "pwd"), "", *BROKEN.values()])))
+def test_a_group_is_scored_as_each_of_its_replies_would_be(replies: list[str]) -> None:
+    alone = [step_reward(reply, PWD, XML) for reply in replies]
+    assert step_rewards(replies, PWD, XML) == alone
+
+
+@given(st.text(st.characters(codec=None)) | st.text("<think>/functio=bash \n"))
+def test_no_reply_raises_and_every_reward_is_minus_one_or_a_ratio(reply: str) -> None:
+    score = step_reward(reply, LS, XML)
+    assert score.reward == -1.0 or 0.0 <= score.reward <= 1.0
+    assert (score.similarity is None) == (score.reason is not None) == (score.reward == -1.0)

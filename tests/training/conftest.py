@@ -1,0 +1,209 @@
+"""A policy and eight step contexts that are small enough to train on in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import load_from_disk
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from srl_swe.dialects import get_dialect
+from srl_swe.step_contexts import StepContext, step_contexts
+from srl_swe.step_dataset import save_step_contexts
+from srl_swe.training.dynamic_sampling import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.sft import train_sft
+from srl_swe.training.tiny_policy import make_tiny_policy
+from srl_swe.types import Action, Observation, Step, Trajectory
+
+NAMES = ("sort", "parse", "help", "cache")
+ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
+MEMORISED_AFTER = 150
+FOLLOWS_THE_FORMAT_AFTER = 50
+"""By then about one sampled reply in three is in the format: something is left to learn."""
+DEAD = {"tiny__tests-0": 0.0, "tiny__tests-1": 0.01}
+"""How far the scripted rewards of an instance's samples can lie apart; others: 1."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two gain nothing on matrices this small, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_contexts() -> list[StepContext]:
+    """Two of each of four trajectories; without the system prompt, which is long."""
+    contexts: list[StepContext] = []
+    for number, name in enumerate(NAMES):
+        steps = (
+            Step("look", Action("bash", {"command": f"cat {name}.py"}), Observation(name)),
+            Step("run", Action("bash", {"command": f"pytest {name}"}), Observation("1 failed")),
+            Step("done", Action("submit")),
+        )
+        trajectory = Trajectory(f"tiny__tests-{number}", steps, name)
+        for context in step_contexts(trajectory, get_dialect("xml")):
+            assert isinstance(context, StepContext)
+            contexts.append(dataclasses.replace(context, prompt=context.prompt[1:]))
+    return contexts
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "steps"
+    save_step_contexts(make_contexts(), folder, "card")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights; a token can be a line of the texts, so that a reply is some 7 tokens."""
+    texts = [
+        text
+        for context in make_contexts()
+        for text in (context.expert_reply, *(message["content"] for message in context.prompt))
+    ]
+    folder = tmp_path_factory.mktemp("policy") / "untrained"
+    return make_tiny_policy(texts, folder, vocab_size=400, hidden=64, layers=2, max_positions=128)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(policy: Path) -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(policy, padding_side="left")
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def sft_run(policy: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of an SFT run long enough to memorise the data."""
+    trainer = {
+        **ON_CPU,
+        "max_steps": MEMORISED_AFTER,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "constant",
+        "save_steps": FOLLOWS_THE_FORMAT_AFTER,
+    }
+    output = tmp_path_factory.mktemp("sft")
+    train_sft(SftRecipe(str(policy), str(data), str(output), trainer=trainer))
+    return output
+
+
+@pytest.fixture(scope="session")
+def warm_policy(sft_run: Path) -> Path:
+    """Warm-started as the paper's successor of SFT would be: it knows the format, mostly."""
+    return sft_run / f"checkpoint-{FOLLOWS_THE_FORMAT_AFTER}"
+
+
+SRL_TRAINER = {
+    **ON_CPU,
+    "per_device_train_batch_size": 16,
+    "num_generations": 4,
+    "max_completion_length": 24,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "loss_type": "grpo",
+    "beta": 0.0,
+    "save_strategy": "no",
+}
+
+MakeSrlRecipe = Callable[..., SrlRecipe]
+
+
+@pytest.fixture(scope="session")
+def srl_recipe(policy: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeSrlRecipe:
+    """Makes a recipe with a small batch; keywords are fields of its ``trainer`` section."""
+
+    def make(
+        model: Path = policy,
+        dynamic_sampling: DynamicSampling | None = None,
+        **trainer: Any,
+    ) -> SrlRecipe:
+        return SrlRecipe(
+            str(model),
+            str(data),
+            str(tmp_path_factory.mktemp("srl") / "run"),
+            dynamic_sampling=dynamic_sampling,
+            trainer={**SRL_TRAINER, **trainer},
+        )
+
+    return make
+
+
+class ScriptedReward:
+    """Differs from sample to sample, but hardly or not at all on the dead instances."""
+
+    __name__ = "scripted"
+
+    def __init__(self) -> None:
+        self.calls: list[list[tuple[str, int, tuple[int, ...]]]] = []
+        """Per round: instance, step and sampled tokens of each sample."""
+
+    def __call__(
+        self,
+        *,
+        completion_ids: list[list[int]],
+        instance_id: list[str],
+        step_index: list[int],
+        **_: Any,
+    ) -> list[float]:
+        ids = [tuple(tokens) for tokens in completion_ids]
+        self.calls.append(list(zip(instance_id, step_index, ids, strict=True)))
+        return [
+            sum(tokens) % 101 / 101 * DEAD.get(name, 1.0)
+            for name, tokens in zip(instance_id, ids, strict=True)
+        ]
+
+
+@pytest.fixture
+def scripted_reward() -> ScriptedReward:
+    return ScriptedReward()
+
+
+class RecordingTrainer(DynamicSamplingGRPOTrainer):
+    """Keeps every batch that it trains on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.batches: list[dict[str, torch.Tensor]] = []
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, torch.Tensor]:
+        samples = super()._generate_and_score_completions(inputs)
+        self.batches.append({key: tensor.clone() for key, tensor in samples.items()})
+        return samples
+
+
+MakeTrainer = Callable[..., Any]
+
+
+@pytest.fixture
+def make_trainer(policy: Path, data: Path, tmp_path: Path) -> MakeTrainer:
+    """Makes a trainer of random weights; keywords that it does not name are GRPOConfig's."""
+
+    def make(
+        reward: Any,
+        trainer_type: type[GRPOTrainer] = RecordingTrainer,
+        dynamic_sampling: DynamicSampling | None = None,
+        **config: Any,
+    ) -> Any:
+        short = {"max_completion_length": 8, "logging_steps": 1, "report_to": "none"}
+        args = GRPOConfig(str(tmp_path / "run"), **{**SRL_TRAINER, **short, **config})
+        extra = {} if trainer_type is GRPOTrainer else {"dynamic_sampling": dynamic_sampling}
+        return trainer_type(
+            model=str(policy),
+            args=args,
+            reward_funcs=reward,
+            train_dataset=load_from_disk(str(data)),
+            processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
+            **extra,
+        )
+
+    return make

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOTrainer
+
+from srl_swe.training.recipe import DynamicSampling
+
+pytestmark = pytest.mark.train
+
+MakeTrainer = Callable[..., Any]
+GROUP = 4
+DEAD = {"sort", "parse"}
+"""The words of the instances whose scripted rewards lie 0 and at most 0.01 apart."""
+
+
+class Reward(Protocol):
+    calls: list[list[tuple[str, int, tuple[int, ...]]]]
+
+    def __call__(self, **columns: Any) -> list[float]: ...
+
+
+def weights(trainer: Any) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    per_row = {key: tensor for key, tensor in batch.items() if tensor.dim() > 0}
+    starts = range(0, len(batch["advantages"]), GROUP)
+    return [{key: t[start : start + GROUP] for key, t in per_row.items()} for start in starts]
+
+
+@pytest.mark.parametrize("trained", ["switched off", "full at once"])
+def test_a_batch_without_refills_is_trained_on_as_plain_trl_does_to_the_last_bit(
+    make_trainer: MakeTrainer, trained: str
+) -> None:
+    def all_differ(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [sum(ids) % 101 / 101 for ids in completion_ids]
+
+    off = None if trained == "switched off" else DynamicSampling(0.0, 2)
+    plain = make_trainer(all_differ, GRPOTrainer, max_steps=3)
+    before = weights(plain)
+    plain.train()
+    ours = make_trainer(all_differ, dynamic_sampling=off, max_steps=3)
+    assert equal(before, weights(ours))
+    ours.train()
+    assert equal(weights(plain), weights(ours))
+    assert not equal(before, weights(ours))
+
+
+def test_every_group_trained_on_differs_by_more_than_epsilon(
+    make_trainer: MakeTrainer, scripted_reward: Reward, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    sampling = DynamicSampling(epsilon=0.02, max_rounds=8)
+    trainer = make_trainer(scripted_reward, dynamic_sampling=sampling, max_steps=3)
+    trainer.train()
+    assert len(scripted_reward.calls) > 3, "nothing was refilled"
+    for batch in trainer.batches:
+        assert len(batch["advantages"]) == 16
+        for group in groups_of(batch):
+            (prompt,) = set(tokenizer.batch_decode(group["prompt_ids"]))
+            assert not any(f"user\n{name}<" in prompt for name in DEAD)
+            assert group["completion_mask"].any(dim=1).all()
+            assert group["advantages"].abs().max() > 0.1
+            assert group["advantages"].sum().abs() < 1e-4
+        assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["dynamic_sampling/filled_frac"] for row in rows] == [1, 1, 1]
+    assert any(row["dynamic_sampling/rounds"] > 0 for row in rows)
+
+
+def test_what_is_missing_after_the_last_round_is_trained_on_as_nothing(
+    make_trainer: MakeTrainer, scripted_reward: Reward
+) -> None:
+    sampling = DynamicSampling(epsilon=0.02, max_rounds=0)
+    trainer = make_trainer(scripted_reward, dynamic_sampling=sampling, max_steps=2)
+    trainer.train()
+    assert len(scripted_reward.calls) == 2
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    for batch, row in zip(trainer.batches, rows, strict=True):
+        live = [bool(group["completion_mask"].any()) for group in groups_of(batch)]
+        assert 0 < sum(live) < len(live)
+        assert row["dynamic_sampling/filled_frac"] == sum(live) / len(live)
+        assert row["dynamic_sampling/tokens_trained"] == batch["completion_mask"].sum()
+        for group, is_live in zip(groups_of(batch), live, strict=True):
+            assert bool(group["advantages"].any()) == is_live
+
+
+def test_a_rerun_draws_the_same_prompts_and_the_same_replies(make_trainer: MakeTrainer) -> None:
+    sampling = DynamicSampling(epsilon=0.02, max_rounds=3)
+    runs = []
+    for _ in range(2):
+        reward = Recalled()
+        make_trainer(reward, dynamic_sampling=sampling, max_steps=2).train()
+        runs.append(reward.calls)
+    assert len(runs[0]) > 2
+    assert runs[0] == runs[1]
+
+
+class Recalled:
+    """Half of the instances are dead; keeps what it was called with."""
+
+    __name__ = "recalled"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], list[list[int]]]] = []
+
+    def __call__(
+        self, *, completion_ids: list[list[int]], instance_id: list[str], **_: Any
+    ) -> list[float]:
+        self.calls.append((instance_id, completion_ids))
+        return [
+            0.0 if name[-1] in "01" else sum(ids) % 101
+            for name, ids in zip(instance_id, completion_ids, strict=True)
+        ]
+
+
+def test_a_batch_that_cannot_be_filled_trains_nothing_says_so_and_goes_on(
+    make_trainer: MakeTrainer, scripted_reward: Reward, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampling = DynamicSampling(epsilon=10.0, max_rounds=2)
+    trainer = make_trainer(scripted_reward, dynamic_sampling=sampling, max_steps=2)
+    before = weights(trainer)
+    with caplog.at_level(logging.WARNING, "srl_swe"):
+        trainer.train()
+    assert equal(before, weights(trainer))
+    assert len(scripted_reward.calls) == 2 * 3
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["dynamic_sampling/filled_frac"] for row in rows] == [0, 0]
+    assert [row["dynamic_sampling/kept_frac"] for row in rows] == [0, 0]
+    assert [row["loss"] for row in rows] == [0, 0]
+    assert caplog.text.count("only 0 % of the groups have a reward std above 10") == 1

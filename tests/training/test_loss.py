@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from srl_swe.training.recipe import DynamicSampling
+
+pytestmark = pytest.mark.train
+
+MakeTrainer = Callable[..., Any]
+Batch = dict[str, Tensor]
+HALF_DEAD = DynamicSampling(epsilon=0.02, max_rounds=0)
+
+
+def logps_of(model: Any, batch: Batch) -> Tensor:
+    """Log-probability of each completion token, (rows, tokens)."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    width = batch["completion_ids"].size(1)
+    logps = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(dim=-1)
+    return logps.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)[:, -width:]
+
+
+def paper_loss(model: Any, batch: Batch, clip: float = 0.2) -> Tensor:
+    """1/G sum_i 1/|o_i| sum_t min(r A, clip(r) A), negated; beta 0 (paper, equations 1 and 5)."""
+    ratio = (logps_of(model, batch) - batch["old_per_token_logps"]).exp()
+    advantage = batch["advantages"].unsqueeze(1)
+    surrogate = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    mask = batch["completion_mask"]
+    per_reply = (surrogate * mask).sum(dim=1) / mask.sum(dim=1)
+    return -per_reply.mean()
+
+
+def sampled(trainer: Any) -> Batch:
+    """One batch of the trainer, as if the policy had moved on since it was sampled."""
+    trainer.train()
+    batch: Batch = trainer.batches[0]
+    with torch.no_grad():
+        now = logps_of(trainer.model, batch)
+    noise = torch.randn(now.shape, generator=torch.Generator().manual_seed(0))
+    trainer.model.train()
+    return {**batch, "old_per_token_logps": now + 0.3 * noise}
+
+
+def gradient(trainer: Any, loss: Tensor) -> Tensor:
+    grads = torch.autograd.grad(loss, list(trainer.model.parameters()))
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def test_the_loss_is_that_of_the_paper(make_trainer: MakeTrainer, scripted_reward: Any) -> None:
+    trainer = make_trainer(scripted_reward, max_steps=1)
+    batch = sampled(trainer)
+    loss, reference = trainer.compute_loss(trainer.model, batch), paper_loss(trainer.model, batch)
+    assert abs(reference.item()) > 1e-3
+    torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient(trainer, loss), gradient(trainer, reference))
+
+
+def test_advantages_are_centred_and_scaled_within_a_group(
+    make_trainer: MakeTrainer, scripted_reward: Any
+) -> None:
+    trainer = make_trainer(scripted_reward, max_steps=1, shuffle_dataset=False)
+    trainer.train()
+    names = [name for name, _, _ in scripted_reward.calls[0]][::4]
+    assert names == ["tiny__tests-0", "tiny__tests-0", "tiny__tests-1", "tiny__tests-1"]
+    rewards = torch.tensor(
+        [sum(ids) % 101 / 101 * 0.01 for _, _, ids in scripted_reward.calls[0]][8:]
+    ).view(2, 4)
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    expected = centred / (rewards.std(dim=1, keepdim=True) + 1e-4)
+    got = trainer.batches[0]["advantages"].view(4, 4)
+    torch.testing.assert_close(got[2:], expected, rtol=1e-3, atol=1e-4)
+    assert not got[:2].any()
+
+
+@pytest.mark.parametrize(
+    "loss_type", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "vespo", "luspo"]
+)
+def test_a_dead_group_weighs_nothing_and_the_others_as_if_they_were_all(
+    make_trainer: MakeTrainer, scripted_reward: Any, loss_type: str
+) -> None:
+    trainer = make_trainer(
+        scripted_reward, dynamic_sampling=HALF_DEAD, max_steps=1, loss_type=loss_type
+    )
+    batch = sampled(trainer)
+    live = batch["completion_mask"].any(dim=1)
+    filled = live.double().mean().item()
+    assert 0 < filled < 1
+    alone = {key: t[live] if t.dim() else t for key, t in batch.items()}
+    undone = filled if loss_type in {"grpo", "dr_grpo", "luspo", "sapo"} else 1.0
+    alone["advantages"] = alone["advantages"] * undone
+    whole, part = (trainer.compute_loss(trainer.model, rows) for rows in (batch, alone))
+    assert abs(part.item()) > 1e-4
+    torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-6)
+
+
+def test_eight_rows_at_once_train_as_eight_times_one(
+    make_trainer: MakeTrainer, scripted_reward: Any
+) -> None:
+    """The generation batch is the same; plain SGD, as Adam blows rounding up to whole steps."""
+    sampling = DynamicSampling(epsilon=0.02, max_rounds=1)
+    trained: list[tuple[Batch, list[Tensor]]] = []
+    for rows, times in ((8, 1), (1, 8)):
+        trainer = make_trainer(
+            scripted_reward,
+            dynamic_sampling=sampling,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=times,
+            optim="sgd",
+            learning_rate=0.5,
+            max_steps=1,
+        )
+        before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        trainer.train()
+        (batch,) = trainer.batches
+        trained.append((batch, list(trainer.model.parameters())))
+    (first, at_once), (second, one_by_one) = trained
+    assert torch.equal(first["completion_ids"], second["completion_ids"])
+    assert furthest(at_once, before) > 1e-3
+    assert furthest(at_once, one_by_one) < 1e-3 * furthest(at_once, before)
+
+
+def furthest(first: list[Tensor], second: list[Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(first, second, strict=True))

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict, load_from_disk
+
+from srl_swe.errors import UserError
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
+from srl_swe.training.train import train
+
+MakeSrlRecipe = Callable[..., SrlRecipe]
+
+
+def refused(recipe: SrlRecipe | SftRecipe) -> str:
+    """What it was refused with, before anything was written."""
+    with pytest.raises(UserError) as caught:
+        train(recipe)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+    assert not Path(recipe.output).exists()
+    return said
+
+
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+def test_a_missing_model_is_named(
+    method: type[SrlRecipe | SftRecipe], data: Path, tmp_path: Path
+) -> None:
+    missing, output = str(tmp_path / "no-model"), str(tmp_path / "out")
+    said = refused(method(missing, str(data), output, trainer={"use_cpu": True, "bf16": False}))
+    assert f"no model folder at {missing}" in said
+
+
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+def test_a_folder_that_is_no_model_is_named(
+    method: type[SrlRecipe | SftRecipe], data: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    output = str(tmp_path / "out")
+    said = refused(method(str(empty), str(data), output, trainer={"use_cpu": True, "bf16": False}))
+    assert said == f"{empty} is no model folder: it holds no config.json."
+
+
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+def test_missing_data_is_named_with_the_command_that_makes_it(
+    method: type[SrlRecipe | SftRecipe], policy: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / "no-data"
+    said = refused(method(str(policy), str(missing), str(tmp_path / "out")))
+    assert str(missing) in said
+    assert "`srl-swe steps`" in said
+
+
+def test_data_that_is_none_of_ours_is_refused(policy: Path, data: Path, tmp_path: Path) -> None:
+    rows = load_from_disk(str(data))
+    cases: dict[str, tuple[Any, str]] = {
+        "splits": (DatasetDict({"train": rows}), "several splits"),
+        "columns": (rows.remove_columns(["tool", "prompt"]), "lacks prompt, tool"),
+        "empty": (rows.select([]), "no rows"),
+    }
+    for name, (made, said) in cases.items():
+        folder = tmp_path / name
+        assert isinstance(made, Dataset | DatasetDict)
+        made.save_to_disk(str(folder))
+        recipe = SftRecipe(str(policy), str(folder), str(tmp_path / "out"))
+        assert said in refused(recipe)
+
+
+def test_a_policy_that_cannot_chat_is_refused(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path
+) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(policy, mute)
+    (mute / "chat_template.jinja").unlink()
+    assert "no chat template" in refused(srl_recipe(mute))
+
+
+def test_a_template_that_never_ends_a_reply_is_refused(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path
+) -> None:
+    endless = tmp_path / "endless"
+    shutil.copytree(policy, endless)
+    template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    (endless / "chat_template.jinja").write_text(template)
+    assert "eos token" in refused(srl_recipe(endless))
+
+
+def test_prompts_too_long_for_the_model_are_counted(srl_recipe: MakeSrlRecipe) -> None:
+    said = refused(srl_recipe(max_completion_length=108))
+    assert "4 of 8 prompts" in said
+    assert "more than 20 tokens" in said
+
+
+def test_a_batch_larger_than_the_data_is_refused(srl_recipe: MakeSrlRecipe) -> None:
+    said = refused(srl_recipe(per_device_train_batch_size=64))
+    assert "a batch takes 16 prompts" in said
+    assert "only 8 rows" in said
+
+
+def test_what_trl_refuses_is_said_in_its_words(srl_recipe: MakeSrlRecipe) -> None:
+    said = refused(srl_recipe(per_device_train_batch_size=6))
+    assert said.startswith("trainer: ")
+    assert "num_generations" in said

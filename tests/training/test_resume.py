@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from srl_swe.training.metrics_log import read_metrics
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.sft import train_sft
+from srl_swe.training.srl import train_srl
+
+pytestmark = pytest.mark.train
+
+STEPS = 6
+TIMES = ("time/", "step_time", "profiling/")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(srl_recipe: Callable[..., SrlRecipe], warm_policy: Path) -> SrlRecipe:
+    """Three epochs of two steps."""
+    recipe = srl_recipe(
+        warm_policy,
+        dynamic_sampling=DynamicSampling(epsilon=0.1, max_rounds=2),
+        save_strategy="steps",
+        save_steps=1,
+        max_steps=STEPS,
+    )
+    train_srl(recipe)
+    return recipe
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = (load_file(folder / "final" / "model.safetensors") for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith(TIMES)}
+        for row in read_metrics(output / "metrics.jsonl")
+    ]
+
+
+@pytest.mark.parametrize("last", [2, 3], ids=["between epochs", "within an epoch"])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(
+    uninterrupted: SrlRecipe, tmp_path: Path, last: int
+) -> None:
+    """The copy is what a kill leaves that tore the checkpoint after ``last``."""
+    whole, resumed = Path(uninterrupted.output), tmp_path / "resumed"
+    resumed.mkdir()
+    for name in ("run.json", "metrics.jsonl"):
+        shutil.copy(whole / name, resumed / name)
+    for step in (last, last + 1):
+        shutil.copytree(whole / f"checkpoint-{step}", resumed / f"checkpoint-{step}")
+    (resumed / f"checkpoint-{last + 1}" / "trainer_state.json").unlink()
+
+    train_srl(dataclasses.replace(uninterrupted, output=str(resumed)))
+    rows = metrics(resumed)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[last:]), "no refill was redone"
+    assert rows == metrics(whole)
+    assert same_weights(whole, resumed)
+
+
+def test_resumed_fine_tuning_equals_one_that_was_never_interrupted(
+    uninterrupted: SrlRecipe, tmp_path: Path
+) -> None:
+    trainer = {**uninterrupted.trainer, "per_device_train_batch_size": 4, "save_steps": 3}
+    for name in ("num_generations", "max_completion_length", "beta", "loss_type"):
+        del trainer[name]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    recipe = SftRecipe(uninterrupted.model, uninterrupted.data, str(whole), trainer=trainer)
+    train_sft(recipe)
+    shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("final", "checkpoint-6"))
+    train_sft(dataclasses.replace(recipe, output=str(resumed)))
+    assert [row["step"] for row in metrics(resumed)] == list(range(1, STEPS + 1))
+    for ours, theirs in zip(metrics(resumed), metrics(whole), strict=True):
+        assert ours | {"num_tokens": 0} == theirs | {"num_tokens": 0}  # TRL counts anew
+    assert same_weights(whole, resumed)
+
+
+def test_a_run_killed_in_its_middle_continues_to_the_same_end(
+    uninterrupted: SrlRecipe, tmp_path: Path
+) -> None:
+    killed = dataclasses.replace(uninterrupted, output=str(tmp_path / "killed"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"method": "srl", **dataclasses.asdict(killed)}))
+    command = [sys.executable, "-m", "srl_swe", "train", "srl", "--config", str(recipe)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    begun = Path(killed.output) / "checkpoint-2" / "trainer_state.json"
+
+    with subprocess.Popen(command, env=one_thread, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not begun.exists():
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before the kill"
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (Path(killed.output) / "final").exists()
+
+    again = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.stdout.strip().endswith(str(Path(killed.output) / "final"))
+    assert [row["step"] for row in metrics(Path(killed.output))] == list(range(1, STEPS + 1))
+    assert same_weights(Path(uninterrupted.output), Path(killed.output))

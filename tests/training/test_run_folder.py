@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from srl_swe.errors import UserError
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.run_folder import open_run
+
+
+def make_recipe(tmp_path: Path) -> SrlRecipe:
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    (data / "data-00000.arrow").write_bytes(b"rows")
+    return SrlRecipe(
+        model="org/model",
+        data=str(data),
+        output=str(tmp_path / "out"),
+        dynamic_sampling=DynamicSampling(0.01, 4),
+        trainer={"learning_rate": 5e-7, "seed": 1},
+    )
+
+
+def test_the_same_recipe_continues_and_another_is_refused_by_the_keys_that_differ(
+    tmp_path: Path,
+) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    assert open_run(recipe).checkpoint() is None
+    other = dataclasses.replace(
+        recipe, dynamic_sampling=DynamicSampling(0.1, 4), trainer={"learning_rate": 5e-7}
+    )
+    with pytest.raises(UserError) as caught:
+        open_run(other)
+    said = str(caught.value)
+    assert "these differ: dynamic_sampling.epsilon, trainer.seed." in said
+    with pytest.raises(UserError, match="method"):
+        open_run(SftRecipe(recipe.model, recipe.data, recipe.output))
+
+
+def test_dynamic_sampling_switched_off_is_another_recipe(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    with pytest.raises(UserError, match="dynamic_sampling"):
+        open_run(dataclasses.replace(recipe, dynamic_sampling=None))
+
+
+def test_other_rows_under_the_same_name_are_noticed(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    (Path(recipe.data) / "data-00000.arrow").write_bytes(b"other rows")
+    with pytest.raises(UserError, match="data_sha256"):
+        open_run(recipe)
+
+
+def test_what_tokenizing_left_beside_the_rows_is_no_other_data(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    (Path(recipe.data) / "cache-1f3a.arrow").write_bytes(b"tokens")
+    open_run(recipe)
+
+
+def test_a_moved_folder_is_still_the_same_run(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    shutil.move(recipe.output, tmp_path / "elsewhere")
+    open_run(dataclasses.replace(recipe, output=str(tmp_path / "elsewhere")))
+
+
+def test_only_a_whole_checkpoint_counts_and_the_latest_of_these(tmp_path: Path) -> None:
+    run = open_run(make_recipe(tmp_path))
+    run.claim()
+    for step, state in ((9, "{}"), (10, "{}"), (11, '{"global_st'), (12, None)):
+        folder = run.path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert run.checkpoint() == run.path / "checkpoint-10"
+
+
+def test_checkpoints_of_an_unknown_run_are_not_continued(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    (Path(recipe.output) / "checkpoint-3").mkdir(parents=True)
+    with pytest.raises(UserError, match="unknown run"):
+        open_run(recipe)
+
+
+def test_opening_writes_nothing(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe)
+    assert not Path(recipe.output).exists()
