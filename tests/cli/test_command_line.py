@@ -80,7 +80,7 @@ PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
         (["--config", "srl-dmo"], ["srl-dmo", "srl-demo"]),
         (["--config", "sft-demo"], ["model", "--model"]),
         (["--config", "srl-demo", *PLACES], ["srl-demo", "sft"]),
-        (["--config", "sft-demo", *PLACES, "--learning_rat", "1"], ["learning_rat", "learning_rate"]),
+        (["--config", "sft-demo", *PLACES, "--learning_rat", "1"], ["mean 'learning_rate'"]),
         (["--config", "sft-demo", *PLACES], ["nowhere"]),
         (["--config", "sft-demo", "stray"], ["stray"]),
     ],
