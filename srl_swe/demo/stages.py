@@ -29,7 +29,7 @@ from srl_swe.step_dataset import make_card, save_step_contexts
 from srl_swe.trajectories import load_jsonl, save_jsonl
 from srl_swe.types import Instance
 
-LABELS = {"untrained": "untrained", "sft": "SFT warm start", "srl": "SFT, then SRL"}
+LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_the_main_job_runs_through_is_killed_in_its_middle_and_continues(tmp_pat
     assert second.returncode == 0, second.stderr[-3000:]
     assert second.stderr.count("done before") == len(before)
     assert len(stages(out)) == 8
-    for label in ("untrained", "SFT warm start", "SFT, then SRL"):
+    for label in ("untrained", "after SFT", "after SRL"):
         assert label in second.stdout
     page = (out / "report.html").read_text()
     assert "<svg" in page
