@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Replace the file whole or not at all; parent folders are made. Text is written as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode("utf-8", errors="surrogateescape") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with written_whole(path) as scratch:
+        scratch.write_bytes(raw)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place to write a file or a folder to, which is moved to ``path`` at the end.
+
+    Nothing is left of it where the block raises. A file is replaced, a folder only if empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield scratch / path.name
+        (scratch / path.name).replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def append_line(path: Path, line: str) -> None:

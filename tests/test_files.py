@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, drop_torn_line, write_atomic
+from srl_swe.files import append_line, drop_torn_line, write_atomic, written_whole
 from srl_swe.progress import progress
 from srl_swe.run_folder import claim
 
@@ -25,6 +25,22 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomic(path, 3)  # type: ignore[arg-type]
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_piece_by_piece_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, folder = tmp_path / "new" / "file", tmp_path / "new" / "folder"
+    with written_whole(file) as target:
+        target.write_text("one")
+        assert not file.exists()
+    with written_whole(folder) as target:
+        target.mkdir()
+        (target / "part").write_text("two")
+    assert (file.read_text(), (folder / "part").read_text()) == ("one", "two")
+    with pytest.raises(KeyboardInterrupt), written_whole(file) as target:
+        target.write_text("half")
+        raise KeyboardInterrupt
+    assert file.read_text() == "one"
+    assert set(file.parent.iterdir()) == {file, folder}
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:

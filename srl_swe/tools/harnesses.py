@@ -71,6 +71,7 @@ SWE_AGENT_0 = replace(
             "SECONDS.\nPLEASE REFINE YOUR RUNNING COMMAND SO IT WILL COMPLETE IN THE SPECIFIED "
             "TIME FRAME."
         ),
+        output=Output.WHOLE,
     ),
     editors={},
     windows=VERSION_0,

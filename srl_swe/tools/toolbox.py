@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from srl_swe.errors import UserError
@@ -159,12 +160,24 @@ def _make_tools(harness: Harness, workdir: str, *, reviews: bool) -> dict[str, T
         tools[name] = partial(edit, dialect=dialect, history=history, workdir=workdir)
     if harness.windows:
         windows = Windows(workdir, harness.windows)
-        tools |= {name: partial(tool, windows=windows) for name, tool in _WINDOWED.items()}
+        windowed_tools = {name: partial(tool, windows=windows) for name, tool in _WINDOWED.items()}
+        if harness.windows.ends_with_newline:
+            tools |= {name: _with_newline(tool) for name, tool in windowed_tools.items()}
+        else:
+            tools |= windowed_tools
     if harness.edits_exactly:
         tools |= {name: partial(tool, workdir=workdir) for name, tool in _EXACT.items()}
     if harness.searches:
         tools["search"] = partial(code_search.search, workdir=workdir)
     return tools | {name: _make_end(name, harness, workdir, reviews) for name in harness.ends}
+
+
+def _with_newline(tool: Tool) -> Tool:
+    def print_line(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+        seen = tool(arguments, sandbox)
+        return replace(seen, text=f"{seen.text}\n")
+
+    return print_line
 
 
 def _make_end(name: str, harness: Harness, workdir: str, reviews: bool) -> Tool:

@@ -192,9 +192,9 @@ def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
 def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     style, path = windows.style, windows.open_path()
     if style.shows_surroundings:
-        applied = _around(path, change.after, change.first, change.n_lines)
-        n_lines_before = change.last - change.first + 1
-        original = _around(path, change.before, change.first, n_lines_before)
+        first, n_before = change.first, change.last - change.first + 1
+        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines)
+        original = _around(path, change.before, first + (n_before + 1) // 2, n_before)
     else:
         applied = render_window(path, change.after, windows.first)
         original = render_window(path, change.before, windows.first)
@@ -207,8 +207,8 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     )
 
 
-def _around(path: str, text: str, first: int, n_lines: int) -> str:
-    """The lines and five more on either side, as version 0 shows them."""
+def _around(path: str, text: str, middle: int, n_lines: int) -> str:
+    """The lines about ``middle`` and five more on either side, as version 0 shows them."""
     size = n_lines + 10
-    start = first + n_lines // 2 - size // 2
+    start = middle - (size + 1) // 2
     return render_window(path, text, max(0, min(start, count_lines(text) - size)), size)

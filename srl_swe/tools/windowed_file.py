@@ -39,6 +39,8 @@ class WindowStyle:
     """The last of what is said of it."""
     shows_surroundings: bool
     """The windows of a rejected edit are its surroundings, and not what was shown before."""
+    ends_with_newline: bool
+    """What a tool prints ends with a newline, and is recorded so (0.4 to 0.6)."""
 
 
 _REVIEW = "(correct indentation, no duplicate lines, etc). Edit the file again if necessary."
@@ -64,6 +66,7 @@ VERSION_0 = WindowStyle(
         f"Correct your edit code.\n{_ADVICE}"
     ),
     shows_surroundings=True,
+    ends_with_newline=True,
 )
 """SWE-agent 0.7 ``config/commands/{defaults,edit_linting}.sh``."""
 
@@ -80,6 +83,7 @@ VERSION_1 = WindowStyle(
     rule="-" * 48,
     rejected=f"\n{_REJECTED}{_ADVICE}",
     shows_surroundings=False,
+    ends_with_newline=False,
 )
 """SWE-agent 1.1 ``tools/windowed*``."""
 

@@ -139,6 +139,7 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         raise own.broken("stop_reason", f"expected one of {', '.join(StopReason)}, found {stop!r}")
     return replace(
         trajectory,
+        source=own.optional_text("source") or NAME,
         problem_statement=own.optional_text("problem_statement"),
         stop_reason=StopReason(stop) if stop is not None else None,
         patch=own.optional_text("patch"),

@@ -93,6 +93,7 @@ def _write_result(observation: Observation, call_id: str | None) -> dict[str, An
 def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
     fields = {
         "instance_id": trajectory.instance_id,
+        "source": trajectory.source,
         "problem_statement": trajectory.problem_statement,
         "stop_reason": trajectory.stop_reason,
         "patch": trajectory.patch,

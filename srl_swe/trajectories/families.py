@@ -8,6 +8,7 @@ from srl_swe.trajectories import (
     atif,
     chat,
     expert_script,
+    hub_rows,
     jsonl,
     mini,
     nebius_openhands,
@@ -43,6 +44,7 @@ class Family(Protocol):
 
 FAMILIES: tuple[Family, ...] = (
     jsonl,
+    hub_rows,
     expert_script,
     atif,
     mini,

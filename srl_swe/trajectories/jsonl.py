@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.files import write_atomic
 from srl_swe.trajectories.broken_record import BrokenRecord
-from srl_swe.trajectories.fields import parse_json
 from srl_swe.types import Trajectory
 
 FORMAT = "srl-swe-trajectory-1"
@@ -38,10 +37,10 @@ def save_jsonl(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 
 def parse_line(line: str, where: str) -> Trajectory:
-    """Read one line. Raises BrokenRecord, whose message begins with ``where``."""
+    """Read one line, to the letter. Raises BrokenRecord, whose message begins with ``where``."""
     try:
-        record = parse_json(line)
-    except ValueError as error:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
         raise BrokenRecord(where, "", f"not JSON ({error})") from None
     if not is_one(record):
         raise BrokenRecord(where, "", f'no trajectory; a line has "format": "{FORMAT}"')
@@ -71,7 +70,17 @@ def render_line(trajectory: Trajectory) -> str:
         for name in _LATER_FIELDS & item.keys():
             if item[name] is None or item[name] == []:
                 del item[name]
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    line = json.dumps(record, ensure_ascii=False)
+    return (line if _is_utf8(line) else json.dumps(record)) + "\n"
+
+
+def _is_utf8(text: str) -> bool:
+    """False where bytes of a patch that were no UTF-8 stand in it as halves of surrogate pairs."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_schema() -> dict[str, Any]:

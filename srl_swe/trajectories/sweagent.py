@@ -64,7 +64,8 @@ def read_one(record: Any, where: str) -> Trajectory:
     recorded = row.items("trajectory")
     steps, notes = _read_steps(recorded, history) if recorded else read_history(history)
     exit_status = info.optional_text("exit_status")
-    patch = clean_submission(info.optional_text("submission"))
+    submission = info.optional_text("submission")
+    patch = clean_submission(_shown_at_the_end(steps) if submission is None else submission)
     environment = row.optional_text("environment") or ""
     return Trajectory(
         row.file_name if environment in _NO_NAMES else environment,
@@ -94,6 +95,14 @@ def clean_submission(submission: str | None) -> str | None:
     patch = tidy_patch(submission)
     is_diff = patch is not None and (not patch or patch.startswith(("diff --git ", "--- ")))
     return patch if is_diff else None
+
+
+def _shown_at_the_end(steps: Sequence[Step]) -> str | None:
+    """What ``submit`` answered, which is the patch: all that a demonstration has of it."""
+    last = steps[-1] if steps else None
+    if last is None or last.action is None or last.action.tool != "submit":
+        return None
+    return (last.observation and last.observation.text) or None
 
 
 def _first_has(items: Any, *names: str) -> bool:

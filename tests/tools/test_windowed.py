@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -24,14 +25,18 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 class Agent:
-    """SWE-agent of a version, with its tools as methods."""
+    """SWE-agent of a version, with its tools as methods.
+
+    What they print is given without the newline that version 0 ends it with.
+    """
 
     def __init__(self, family: str, sandbox: Sandbox) -> None:
         self.toolbox: Toolbox = open_toolbox(family)
         self.sandbox = sandbox
 
     def __call__(self, tool: str, **arguments: str) -> Observation:
-        return self.toolbox.perform(Action(tool, arguments), self.sandbox)
+        seen = self.toolbox.perform(Action(tool, arguments), self.sandbox)
+        return replace(seen, text=seen.text.removesuffix("\n"))
 
     def first_line(self, tool: str, **arguments: str) -> str:
         """The number of the first line that is shown."""
@@ -104,6 +109,31 @@ def test_an_edit_with_a_new_syntax_error_is_refused_and_not_made(agent: Agent) -
     assert "\n1:def f(:\n2:    return 1\n" in refused.text
     assert "Your changes have NOT been applied." in refused.text
     assert agent.sandbox.read_file("/testbed/src/m.py") == LIKE_A_MODULE.encode()
+
+
+def test_version_0_shows_a_rejected_edit_of_so_many_lines_just_there(sandbox: Sandbox) -> None:
+    # the file, the edit and the counts of pydicom__pydicom-1458, steps 5 and 6
+    sandbox.write_file("/testbed/m.py", b"x = 1\n" * 372)
+    agent = Agent("swe-agent-0", sandbox)
+    agent("open", path="m.py")
+    for n_lines, above, below in ((10, 281, 72), (11, 280, 73)):
+        broken = "\n".join(["x = (", *["x = 1"] * (n_lines - 1)])
+        text = agent("edit", start_line="287", end_line="295", replacement_text=broken).text
+        applied, original = text.split("This is the original code before your edit")
+        assert f"\n({above} more lines above)\n{above + 1}:x = 1\n" in applied
+        assert f"\n({below} more lines below)\n" in applied
+        assert "\n(281 more lines above)\n282:x = 1\n" in original
+        assert "\n(72 more lines below)\n" in original
+
+
+def test_version_0_ends_what_it_prints_with_a_newline(sandbox: Sandbox) -> None:
+    for family, end in (("swe-agent-0", "\n"), ("swe-agent", "")):
+        toolbox = open_toolbox(family)
+        called = toolbox.perform(Action("open", {"path": "src/m.py"}), sandbox)
+        assert called.text.endswith(f"\n2:    return 1{end}")
+        ran = toolbox.perform(Action("bash", {"command": "echo hi; rm -f x"}), sandbox)
+        assert ran.text == f"hi{end}"
+        assert toolbox.perform(Action("bash", {"command": "true"}), sandbox).text == ""
 
 
 def test_an_error_that_was_there_before_the_edit_does_not_refuse_it(agent: Agent) -> None:

@@ -6,8 +6,7 @@ import pytest
 
 from srl_swe.bundled import bundled
 from srl_swe.instances import load_instances
-from srl_swe.replay import Match, normalise_patch
-from srl_swe.replay_batch import replay_all
+from srl_swe.replay import Match, normalise_patch, replay_all
 from srl_swe.tools import SUBMIT
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import StopReason

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from srl_swe.trajectories import BrokenRecord
 from srl_swe.trajectories.families import FAMILIES, Family, read_record
+from srl_swe.trajectories.hub_rows import write_one
 from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.trajectories.record_files import Record, read_records
 
@@ -104,6 +106,7 @@ CASES: list[Any] = [
         }
     },
     json.loads(render_line(read_record({"messages": CHAT, "traj_id": "t"}, "x"))),
+    write_one(read_record({"messages": CHAT, "traj_id": "t"}, "x")),
 ]
 JUNK: list[Any] = [
     None,
@@ -164,11 +167,11 @@ def break_it(record: Any, chance: random.Random) -> Any:
     for _ in range(chance.randint(1, 4)):
         found = places(record)
         if not found:
-            return chance.choice(JUNK)
+            return deepcopy(chance.choice(JUNK))
         (holder, key), (other, other_key) = chance.choice(found), chance.choice(found)
         match chance.randrange(4):
             case 0:
-                holder[key] = chance.choice(JUNK)
+                holder[key] = deepcopy(chance.choice(JUNK))
             case 1:
                 holder[key] = json.loads(json.dumps(other[other_key]))
             case 2:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError
 from srl_swe.trajectories import json_schema, load_expert_script, load_trajectories, save_jsonl
-from srl_swe.trajectories.jsonl import parse_line, render_line
+from srl_swe.trajectories.jsonl import load_jsonl, parse_line, render_line
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -74,6 +74,16 @@ def test_a_broken_line_is_named_with_its_file_line_and_field(
     path.write_text(GOOD + line + "\n")
     with pytest.raises(UserError, match=message):
         load_trajectories(path)
+
+
+def test_a_patch_that_is_no_utf8_comes_back_in_a_file_that_is(tmp_path: Path) -> None:
+    patch = b"+caf\xe9\n"
+    run = Trajectory("a__b-1", (), patch=patch.decode("utf-8", errors="surrogateescape"))
+    save_jsonl(tmp_path / "f.jsonl", [run])
+    assert (tmp_path / "f.jsonl").read_text(encoding="utf-8").endswith("}\n")
+    assert load_jsonl(tmp_path / "f.jsonl") == [run]
+    (read,) = load_trajectories(tmp_path / "f.jsonl")
+    assert read.patch == "+caf?\n"
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "other.csv", "empty.jsonl", "."])

@@ -165,6 +165,14 @@ def test_a_history_alone_is_read_and_its_answers_are_found_by_id() -> None:
     assert read.problem_statement == "It crashes."
 
 
+def test_where_no_submission_is_recorded_the_patch_is_what_submit_answered() -> None:
+    shown = {**step("submit", DIFF), "state": {}}
+    assert read_record(run(shown, info={}), HERE).patch == "diff --git a/x b/x\n-a\n+b\n"
+    assert read_record(run(shown, info={"submission": ""}), HERE).patch == ""
+    for other in (step("submit", ""), step("submit", "Review first."), step("ls", DIFF)):
+        assert read_record(run(other, info={}), HERE).patch is None
+
+
 def test_a_flag_is_no_patch_and_that_is_noted() -> None:
     read = read_record(run(step("submit x", "ok"), info={"submission": "FLAG{x}"}), HERE)
     assert read.patch is None
@@ -272,3 +280,5 @@ def test_a_real_demonstration_in_yaml_is_read() -> None:
     ]
     assert all(s.observation for s in read.steps)
     assert "bash-$" not in "".join(s.observation.text for s in read.steps if s.observation)
+    assert read.patch is not None
+    assert read.patch.startswith("diff --git a/src/testpkg/missing_colon.py")

@@ -1,0 +1,59 @@
+"""``srl-swe convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srl_swe.cli import trajectory_options
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help=trajectory_options.SOURCES + ".", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(help="File to write, or folder (traj, atif: a file for each trajectory)."),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="jsonl (our own), traj (SWE-agent), atif (Harbor), or parquet (a row each)."
+        ),
+    ] = "jsonl",
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="Push the parquet file to this data set of the hub, too."
+        ),
+    ] = None,
+    only: trajectory_options.Filters = None,
+    limit: trajectory_options.Limit = None,
+    part: trajectory_options.Slice = None,
+    shuffle: trajectory_options.Shuffle = False,
+    seed: trajectory_options.Seed = 0,
+    skip_broken: trajectory_options.SkipBroken = False,
+) -> None:
+    """Write trajectories of any format in another one. A data set pushed anew is private."""
+    from srl_swe.errors import UserError
+    from srl_swe.trajectories import ReadReport, converting, stream_trajectories
+    from srl_swe.trajectories.hub_push import check_name, push_rows
+
+    converting.find_writer(to)
+    if push is not None:
+        check_name(push)
+        if to != "parquet":
+            raise UserError("--push pushes rows: say --to parquet.")
+    reading = trajectory_options.make_reading(
+        only, limit, part, seed if shuffle else None, skip_broken=skip_broken
+    )
+    report = ReadReport()
+    count = converting.convert(stream_trajectories(source, reading, report), out, to)
+    trajectory_options.say_report(report)
+    typer.echo(f"{count} trajectories written to {out}")
+    if push is not None:
+        push_rows(out, push)
+        typer.echo(f"pushed to https://huggingface.co/datasets/{push}")
