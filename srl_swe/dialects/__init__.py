@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from srl_swe.dialects import xml
-from srl_swe.dialects.reply import Dialect, FormatReason, Reply, Strictness, UnwritableStep
+from srl_swe.dialects import bash_block, xml
+from srl_swe.dialects.reply import (
+    Dialect,
+    FormatReason,
+    Reply,
+    Solution,
+    Strictness,
+    UnwritableStep,
+)
 from srl_swe.errors import UserError
+from srl_swe.types import Action
 
-DIALECTS: dict[str, Dialect] = {"xml": xml}
+DIALECTS: dict[str, Dialect] = {"xml": xml, "bash_block": bash_block}
 
 __all__ = [
     "DIALECTS",
     "Dialect",
     "FormatReason",
     "Reply",
+    "Solution",
     "Strictness",
     "UnwritableStep",
     "get_dialect",
+    "read_actions",
 ]
 
 
@@ -25,3 +35,8 @@ def get_dialect(name: str) -> Dialect:
         return DIALECTS[name]
     except KeyError:
         raise UserError(f"unknown dialect {name!r}. Known: {', '.join(DIALECTS)}.") from None
+
+
+def read_actions(text: str) -> list[Action]:
+    """The actions of a text that ``render_action`` of any dialect wrote, one or several."""
+    return xml.read_actions(text) if text.startswith("<") else bash_block.read_actions(text)

@@ -40,10 +40,31 @@ class Reply:
     """None exactly if ``action`` is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A parsed reply that may hold several actions, as where all that remain are asked for."""
+
+    thought: str
+    actions: tuple[Action, ...]
+    reason: FormatReason | None = None
+    """None exactly if there are actions."""
+
+
 class Dialect(Protocol):
     """How system prompt, replies and observations are written. A module can be one."""
 
+    FAMILY: str
+    """Whose tools carry out the actions of a rollout (``srl_swe.tools``)."""
     SYSTEM_PROMPT: str
+    SOLUTION_PROMPT: str
+    """The system prompt that asks for all remaining actions in one reply."""
+
+    def render_action(self, action: Action) -> str:
+        """The part of a reply that acts: what rewards compare, and later prompts show.
+
+        Raises UnwritableStep where the dialect has no form of such an action.
+        """
+        ...
 
     def render_reply(self, thought: str, action: Action) -> str:
         """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep where none is."""
@@ -53,6 +74,12 @@ class Dialect(Protocol):
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Reply:
         """Never raises. ``think_opened``: the chat template already wrote the opening tag."""
+        ...
+
+    def parse_solution(
+        self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+    ) -> Solution:
+        """Like :meth:`parse_reply`, for a reply that may hold several actions. Never raises."""
         ...
 
     def render_observation(self, observation: Observation) -> str:

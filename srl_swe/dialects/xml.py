@@ -17,14 +17,17 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from srl_swe.dialects.reply import FormatReason, Reply, Strictness, UnwritableStep
+from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness, UnwritableStep
+from srl_swe.dialects.thoughts import split_thought, thought_fault
 from srl_swe.types import Action, Observation
 
+FAMILY = "srl-swe"
 TOOLS = ("bash", "str_replace_editor", "submit")
-SYSTEM_PROMPT = resources.files("srl_swe").joinpath("prompts/xml_system.md").read_text("utf-8")
+_PROMPTS = resources.files("srl_swe").joinpath("prompts")
+SYSTEM_PROMPT = _PROMPTS.joinpath("xml_system.md").read_text("utf-8")
+SOLUTION_PROMPT = _PROMPTS.joinpath("xml_solution.md").read_text("utf-8")
 NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _FUNCTION = re.compile(  # each parameter has one way to match, so that no reply takes long
     r"<function=([^>\n]+)>\s*((?:<parameter=(?:(?!</parameter>).)*</parameter>\s*)*)</function>",
     re.DOTALL,
@@ -42,6 +45,11 @@ _EXPLANATIONS = {
 }
 
 
+def render_action(action: Action) -> str:
+    """The canonical text itself, for a tool that the dialect does not have as well."""
+    return action.text
+
+
 def render_reply(thought: str, action: Action) -> str:
     """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
     text = f"<think>\n{thought}\n</think>\n\n{action.text}"
@@ -55,35 +63,57 @@ def parse_reply(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Reply:
     """Read a reply; only what follows the thought is searched for the action."""
-    if think_opened and not text.lstrip().startswith("<think>"):
-        text = f"<think>{text}"
-    match = _THOUGHT.match(text)
-    thought = match[1].strip() if match else ""
-    rest = text[match.end() :] if match else text
-    if strictness == "strict" and not match:
-        return Reply("", None, FormatReason.NO_THINK)
-    if strictness == "strict" and not thought:
-        return Reply("", None, FormatReason.EMPTY_THOUGHT)
-    return _parse_action(thought, rest, strictness)
+    read = _parse(text, strictness, think_opened, most_actions=1)
+    return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
 
 
-def _parse_action(thought: str, rest: str, strictness: Strictness) -> Reply:
+def parse_solution(
+    text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+) -> Solution:
+    """Read a reply of one thought and any number of actions after it."""
+    return _parse(text, strictness, think_opened, most_actions=None)
+
+
+def read_actions(text: str) -> list[Action]:
+    """Every well-formed ``<function=...>`` block of the text in order, whatever its tool.
+
+    The inverse of :attr:`Action.text`, unless a value holds a tag of the dialect itself.
+    """
+    return [_action(block) for block in _FUNCTION.finditer(text)]
+
+
+def _parse(
+    text: str, strictness: Strictness, think_opened: bool, most_actions: int | None
+) -> Solution:
+    thought, rest = split_thought(text, think_opened=think_opened)
+    fault = thought_fault(thought, strictness)
+    if fault is not None:
+        return Solution("", (), fault)
+    return _parse_actions(thought or "", rest, strictness, most_actions)
+
+
+def _parse_actions(
+    thought: str, rest: str, strictness: Strictness, most_actions: int | None
+) -> Solution:
     blocks = list(_FUNCTION.finditer(rest))
     if not blocks:
         malformed = "<function=" in rest
-        return Reply(
-            thought, None, FormatReason.BAD_ACTION if malformed else FormatReason.NO_ACTION
+        return Solution(
+            thought, (), FormatReason.BAD_ACTION if malformed else FormatReason.NO_ACTION
         )
-    if len(blocks) > 1:
-        return Reply(thought, None, FormatReason.TWO_ACTIONS)
-    block = blocks[0]
-    around = rest[: block.start()] + rest[block.end() :]
-    if strictness == "strict" and around.strip():
-        return Reply(thought, None, FormatReason.TRAILING_TEXT)
-    if block[1] not in TOOLS:
-        return Reply(thought, None, FormatReason.BAD_TOOL)
+    if most_actions is not None and len(blocks) > most_actions:
+        return Solution(thought, (), FormatReason.TWO_ACTIONS)
+    if strictness == "strict" and _FUNCTION.sub("", rest).strip():
+        return Solution(thought, (), FormatReason.TRAILING_TEXT)
+    actions = tuple(_action(block) for block in blocks)
+    if any(action.tool not in TOOLS for action in actions):
+        return Solution(thought, (), FormatReason.BAD_TOOL)
+    return Solution(thought, actions)
+
+
+def _action(block: re.Match[str]) -> Action:
     arguments = {name: _unwrap(value) for name, value in _PARAMETER.findall(block[2])}
-    return Reply(thought, Action(block[1], arguments))
+    return Action(block[1], arguments)
 
 
 def _unwrap(value: str) -> str:

@@ -1,0 +1,147 @@
+"""mini-swe-agent's dialect: bash alone, in one fenced block, after the paper's ``<think>``.
+
+    <think>
+    why
+    </think>
+
+    ```bash
+    ls
+    ```
+
+The command is what stands between the fences to the letter; a longer fence may enclose one of
+three backticks. To hand in is a command as well (:data:`SUBMIT_COMMAND`), read as the tool
+``submit``. Calls of other tools, such as an expert's edits, have no form here: what would be
+their equivalent in bash is another text than the expert wrote, and rewards compare text.
+
+Source: mini-swe-agent 1.15 and 2.0, ``config/`` (mini.yaml, extra/swebench.yaml).
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+from srl_swe.dialects.fenced_blocks import find_blocks, render_block
+from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness, UnwritableStep
+from srl_swe.dialects.thoughts import split_thought, thought_fault
+from srl_swe.types import Action, Observation
+
+FAMILY = "mini-swe-agent"
+_PROMPTS = resources.files("srl_swe").joinpath("prompts")
+SYSTEM_PROMPT = _PROMPTS.joinpath("bash_block_system.md").read_text("utf-8")
+SOLUTION_PROMPT = _PROMPTS.joinpath("bash_block_solution.md").read_text("utf-8")
+
+SUBMIT_COMMAND = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+_SUBMITS = re.compile(  # as mini's prompts ask for it; what they add only prints the patch
+    rf"\s*{SUBMIT_COMMAND}(?:\s*&&\s*git add -A\s*&&\s*git diff --cached|\s*&&\s*cat [\w./-]+)?\s*"
+)
+_LANGUAGES = {"strict": ("bash",), "lenient": ("bash", "mswea_bash_command")}
+_OTHER_BLOCK = re.compile(r"^```", re.MULTILINE)
+
+_EXPLANATIONS = {
+    FormatReason.NO_THINK: "it did not begin with <think>...</think>",
+    FormatReason.EMPTY_THOUGHT: "the thought between <think> and </think> was empty",
+    FormatReason.NO_ACTION: "it held no ```bash block",
+    FormatReason.TWO_ACTIONS: "it held more than one ```bash block",
+    FormatReason.BAD_ACTION: "its ```bash block was never closed",
+    FormatReason.BAD_TOOL: "its block was not marked as bash",
+    FormatReason.TRAILING_TEXT: "there was text besides the thought and the block",
+}
+
+
+def render_action(action: Action) -> str:
+    """The block of the command. Raises UnwritableStep for another tool than bash and submit."""
+    if action.tool == "submit" and not action.arguments:
+        return render_block(SUBMIT_COMMAND, "bash")
+    if action.tool != "bash" or action.arguments.keys() != {"command"}:
+        raise UnwritableStep(f"a call of {action.tool} has no form as a command")
+    return render_block(action.arguments["command"], "bash")
+
+
+def read_actions(text: str) -> list[Action]:
+    """Every closed block of the text in order; the inverse of :func:`render_action`."""
+    return [_action(block.content) for block in find_blocks(text, _LANGUAGES["strict"]).found]
+
+
+def render_reply(thought: str, action: Action) -> str:
+    """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
+    text = f"<think>\n{thought}\n</think>\n\n{render_action(action)}"
+    reply = parse_reply(text)
+    if reply.action != action or reply.thought != thought.strip():
+        raise UnwritableStep(f"this step would be read back as something else ({reply.reason})")
+    return text
+
+
+def parse_reply(
+    text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+) -> Reply:
+    """Read a reply; only what follows the thought is searched for the block.
+
+    A lenient reader takes what stands before the block for the thought where no tags are.
+    """
+    read = _parse(text, strictness, think_opened, most_actions=1)
+    return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
+
+
+def parse_solution(
+    text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+) -> Solution:
+    """Read a reply of one thought and any number of blocks after it."""
+    return _parse(text, strictness, think_opened, most_actions=None)
+
+
+def _parse(
+    text: str, strictness: Strictness, think_opened: bool, most_actions: int | None
+) -> Solution:
+    thought, rest = split_thought(text, think_opened=think_opened)
+    fault = thought_fault(thought, strictness)
+    if fault is not None:
+        return Solution("", (), fault)
+    blocks = find_blocks(rest, _LANGUAGES[strictness])
+    if thought is None:
+        thought = blocks.before.strip() if blocks.found else ""
+    if not blocks.found:
+        return Solution(thought, (), _why_none(rest, is_open=blocks.is_open))
+    if most_actions is not None and len(blocks.found) > most_actions:
+        return Solution(thought, (), FormatReason.TWO_ACTIONS)
+    if strictness == "strict" and blocks.around.strip():
+        return Solution(thought, (), FormatReason.TRAILING_TEXT)
+    return Solution(thought, tuple(_action(block.content) for block in blocks.found))
+
+
+def _why_none(rest: str, *, is_open: bool) -> FormatReason:
+    if is_open:
+        return FormatReason.BAD_ACTION
+    return FormatReason.BAD_TOOL if _OTHER_BLOCK.search(rest) else FormatReason.NO_ACTION
+
+
+def _action(command: str) -> Action:
+    if _SUBMITS.fullmatch(command):
+        return Action("submit")
+    return Action("bash", {"command": command})
+
+
+def render_observation(observation: Observation) -> str:
+    r"""Mini's form: the return code where one is known, then the output.
+
+    >>> render_observation(Observation("hi", exit_code=0))
+    '<returncode>0</returncode>\n<output>\nhi\n</output>'
+    """
+    text = observation.text
+    body = text if not text or text.endswith("\n") else f"{text}\n"
+    if observation.timed_out:
+        head = "<exception>the command timed out and was ended</exception>\n<returncode>-1"
+        head += "</returncode>\n"
+    elif observation.exit_code is None:
+        head = ""
+    else:
+        head = f"<returncode>{observation.exit_code}</returncode>\n"
+    return f"{head}<output>\n{body}</output>"
+
+
+def explain(reason: FormatReason) -> str:
+    """What the policy reads after a reply that could not be used."""
+    return (
+        f"Your reply was not executed: {_EXPLANATIONS[reason]}. Reply with one thought in "
+        "<think>...</think> and then exactly one ```bash block, which holds the command."
+    )
