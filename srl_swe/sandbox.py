@@ -76,6 +76,22 @@ class Sandbox(Protocol):
         ...
 
 
+class ForkableSandbox(Sandbox, Protocol):
+    """A sandbox that can be frozen as it is, and gone on with from there any number of times."""
+
+    def checkpoint(self) -> str:
+        """Take a snapshot; returns the id that :meth:`fork` takes. Raises SandboxError."""
+        ...
+
+    def fork(self, snapshot_id: str) -> ForkableSandbox:
+        """Another sandbox, as this one was then; the caller closes it.
+
+        Raises UserError for an unknown id, as all are once this sandbox is closed, and
+        SandboxError.
+        """
+        ...
+
+
 OpenSandbox = Callable[[Instance], AbstractContextManager[Sandbox]]
 """Opens a fresh sandbox at an instance's base commit; leaving the context closes it."""
 

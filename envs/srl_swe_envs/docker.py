@@ -72,6 +72,11 @@ class DockerSandbox:
         """The engine's name for it, for a look with ``docker exec``."""
         return self._processes.container_id
 
+    @property
+    def restore(self) -> bytes:
+        """Bash that gives another shell the folder and the exports that this one's has now."""
+        return self._shell.restore
+
     @cached_property
     def enforced(self) -> Mapping[str, Any]:
         """See :func:`srl_swe_envs.enforced.read_enforced`."""

@@ -71,6 +71,11 @@ class LocalSandbox:
         self._shell = PersistentShell(self._processes, limits.output_chars)
         self._closed = False
 
+    @property
+    def restore(self) -> bytes:
+        """Bash that gives another shell the folder and the exports that this one's has now."""
+        return self._shell.restore
+
     def exec(
         self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S, keep_state: bool = True
     ) -> ExecResult:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srl_swe.cli import options, trajectory_options
+from srl_swe.cli.grade import TestTimeout
+from srl_swe.errors import ImageMissing, UserError
 
 if TYPE_CHECKING:
-    from srl_swe.replay import Replay
+    from srl_swe.cli.replay_grading import Graded
+    from srl_swe.cli.sandboxes import SandboxSettings
+    from srl_swe.replay import Attempt
+    from srl_swe.sandbox import OpenSandbox
+    from srl_swe.trajectories import Reading
+    from srl_swe.types import Instance, Trajectory
+
+Until = Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")]
 
 
 def replay(
@@ -19,14 +28,29 @@ def replay(
         str | None, typer.Argument(help=trajectory_options.SOURCE_HELP, show_default=False)
     ] = None,
     bench: Annotated[str, typer.Option(help="Where the instances are (see eval).")] = "starter",
-    until: Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")] = None,
+    until: Until = None,
+    shell: Annotated[
+        bool,
+        typer.Option(
+            "--shell",
+            help="Drop me into the container, as it is after those steps. One trajectory.",
+        ),
+    ] = False,
     record: Annotated[
         Path | None,
         typer.Option(help="Write the trajectories with their fresh observations to this file."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of results; a second run continues there.")
+        Path | None,
+        typer.Option(
+            help="Folder of results (certificates.jsonl, summary.json, report.html); a second run "
+            "continues there."
+        ),
     ] = None,
+    grade: Annotated[
+        bool, typer.Option("--grade", help="Run the tests on the patches that replays leave.")
+    ] = False,
+    test_timeout: TestTimeout = 1800,
     workers: options.Workers = 2,
     sandbox: options.SandboxKind = "docker",
     sandbox_limit: options.SandboxLimits = None,
@@ -38,15 +62,15 @@ def replay(
     seed: trajectory_options.Seed = 0,
     skip_broken: trajectory_options.SkipBroken = False,
 ) -> None:
-    """Execute trajectories in their containers and compare what is printed with the record.
+    """Execute trajectories in their containers; compare what they print and leave with the record.
 
-    Exit code 1 if a step prints something else than was recorded.
+    Exit code 0 if all of them were replayed and had the recorded effects, else 1.
     """
     from srl_swe.bundled import bundled
-    from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
-    from srl_swe.replay_batch import as_recorded, replay_all
-    from srl_swe.trajectories import ReadReport, load_trajectories, save_jsonl
+    from srl_swe.cli.sandboxes import sandbox_settings
 
+    if grade and out is None:
+        raise UserError("--grade keeps the tests' logs: name a folder with --out.")
     ours = bundled("trajectories")
     source = source or str(ours / "starter.jsonl")
     is_ours = Path(source).exists() and Path(source).resolve().is_relative_to(ours.resolve())
@@ -54,44 +78,127 @@ def replay(
     reading = trajectory_options.make_reading(
         only, limit, part, seed if shuffle else None, skip_broken=skip_broken
     )
+    trajectories = _load(source, reading)
+    instances = _instances(bench, trajectories)
+    if shell:
+        from srl_swe.cli.replay_shell import replay_and_drop_in
+
+        replay_and_drop_in(trajectories, instances, settings, until)
+        return
+    attempts = _attempt(trajectories, instances, settings, out, until, workers)
+    if record:
+        _save_record(attempts, instances, record)
+    graded = None
+    if grade and out:
+        from srl_swe.cli.replay_grading import grade_replays
+
+        graded = grade_replays(
+            attempts, instances, out / "grade", workers=workers, timeout_s=test_timeout
+        )
+    raise typer.Exit(0 if _report(attempts, instances, graded, out) else 1)
+
+
+def _load(source: str, reading: Reading) -> list[Trajectory]:
+    from srl_swe.trajectories import ReadReport, load_trajectories
+
     report = ReadReport()
     trajectories = load_trajectories(source, reading, report)
     trajectory_options.say_report(report)
-    ids = sorted({trajectory.instance_id for trajectory in trajectories})
-    instances = {i.instance_id: i for i in options.load_bench(bench, ids, None)}
-    replays = replay_all(
+    return trajectories
+
+
+def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Instance]:
+    """Those that the trajectories are about. Raises UserError if the bench has none of them."""
+    wanted = {trajectory.instance_id for trajectory in trajectories}
+    held = options.load_bench(bench, None, None)
+    found = {one.instance_id: one for one in held if one.instance_id in wanted}
+    if wanted and not found:
+        raise UserError(
+            f"{bench} holds none of the {len(wanted)} instances of these trajectories (the first "
+            f"is {min(wanted)}); name the --bench that they are from."
+        )
+    return found
+
+
+def _attempt(
+    trajectories: Sequence[Trajectory],
+    instances: Mapping[str, Instance],
+    settings: SandboxSettings,
+    out: Path | None,
+    until: int | None,
+    workers: int,
+) -> list[Attempt]:
+    """Raises UserError where not one could be begun for want of its image."""
+    from srl_swe.cli.replay_table import watch
+    from srl_swe.replay import Ending, attempt_all
+
+    attempts = attempt_all(
         trajectories,
         instances,
-        sandboxes_for(list(instances.values()), settings),
+        _sandboxes(list(instances.values()), settings),
         out,
         until=until,
         workers=workers,
         conditions=settings.decisive,
+        open_watch=watch,
     )
-    _print_table(replays)
-    if record:
-        pairs = zip(trajectories, replays, strict=True)
-        save_jsonl(record, [as_recorded(t, instances[t.instance_id], r) for t, r in pairs])
-        typer.echo(f"recorded in {record}")
-    raise typer.Exit(0 if all(item.faithful for item in replays) else 1)
+    lacking = [one for one in attempts if one.ending is Ending.IMAGE_MISSING]
+    tried = {Ending.REPLAYED, Ending.BROKEN_SANDBOX}
+    if lacking and not any(one.ending in tried for one in attempts):
+        raise ImageMissing(f"no image of these trajectories can be had; {lacking[0].reason}")
+    return attempts
 
 
-def _print_table(replays: Sequence[Replay]) -> None:
+def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
+    """Images are had first; one that can't be had ends its own trajectories, as they are opened."""
+    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.progress import say
+
+    try:
+        return sandboxes_for(instances, settings)
+    except ImageMissing as missing:
+        say(f"replay: {missing}")
+        return sandboxes_for([], settings)
+
+
+def _save_record(
+    attempts: Sequence[Attempt], instances: Mapping[str, Instance], path: Path
+) -> None:
+    """Those that were replayed; the others would only be a copy of their record."""
+    from srl_swe.replay import as_recorded
+    from srl_swe.trajectories import save_jsonl
+
+    fresh = [
+        as_recorded(one.trajectory, instances[one.trajectory.instance_id], one.replay)
+        for one in attempts
+        if one.replay
+    ]
+    save_jsonl(path, fresh)
+    typer.echo(f"recorded in {path}: {len(fresh)} of {len(attempts)} trajectories")
+
+
+def _report(
+    attempts: Sequence[Attempt],
+    instances: Mapping[str, Instance],
+    graded: Graded | None,
+    out: Path | None,
+) -> bool:
+    """Print the tables, write the files into ``out``; whether all of them are faithful."""
     from rich.console import Console
-    from rich.table import Table
 
-    from srl_swe.replay import Match
+    from srl_swe.cli.replay_table import print_result
+    from srl_swe.replay import certify_all, summarise
+    from srl_swe.replay.certificate import CERTIFICATES_FILE, save_certificates
+    from srl_swe.replay.html_report import save_html
+    from srl_swe.replay.summary import save_summary
 
-    seen = {step.match for item in replays for step in item.steps}
-    shown = [match for match in Match if match in seen]
-    table = Table(title="Replay: fresh observations against the record")
-    table.add_column("instance", no_wrap=True)
-    for column in ("steps", *(match.value for match in shown), "patch", "seconds"):
-        table.add_column(column, justify="right")
-    for item in replays:
-        matches = [step.match for step in item.steps]
-        patch = {True: "equal", False: "differs", None: "-"}[item.patch_equal]
-        seconds = sum(step.seconds for step in item.steps)
-        counts = [str(matches.count(match) or "-") for match in shown]
-        table.add_row(item.instance_id, str(len(matches)), *counts, patch, f"{seconds:.1f}")
-    Console().print(table)
+    verdicts, not_graded = (graded.verdicts, graded.not_graded) if graded else ({}, {})
+    certificates = certify_all(attempts, instances, verdicts, not_graded)
+    summary = summarise(certificates)
+    print_result(summary, certificates, Console())
+    if out:
+        save_certificates(certificates, out / CERTIFICATES_FILE)
+        save_summary(summary, out / "summary.json")
+        save_html(summary, certificates, out / "report.html")
+        typer.echo(f"{out}/report.html")
+    return summary.all_faithful

@@ -1,0 +1,49 @@
+"""Executes recorded actions again, compares what they print and leave, and certifies it.
+
+:mod:`~srl_swe.replay.replaying` has the rule of what is faithful.
+"""
+
+from srl_swe.replay.batch import Attempt, Ending, Watch, as_recorded, attempt_all, replay_all
+from srl_swe.replay.certificate import Certificate, certify_all, load_certificates
+from srl_swe.replay.comparing import compare
+from srl_swe.replay.drift import Cause, Comparison, Match
+from srl_swe.replay.forking import checkpoints_at, fork_at
+from srl_swe.replay.normalising import normalise
+from srl_swe.replay.patches import PatchComparison, compare_patches, normalise_patch
+from srl_swe.replay.replaying import (
+    Replay,
+    ReplayedStep,
+    replay,
+    replay_steps,
+    with_fresh_observations,
+)
+from srl_swe.replay.summary import Summary, summarise
+
+__all__ = [
+    "Attempt",
+    "Cause",
+    "Certificate",
+    "Comparison",
+    "Ending",
+    "Match",
+    "PatchComparison",
+    "Replay",
+    "ReplayedStep",
+    "Summary",
+    "Watch",
+    "as_recorded",
+    "attempt_all",
+    "certify_all",
+    "checkpoints_at",
+    "compare",
+    "compare_patches",
+    "fork_at",
+    "load_certificates",
+    "normalise",
+    "normalise_patch",
+    "replay",
+    "replay_all",
+    "replay_steps",
+    "summarise",
+    "with_fresh_observations",
+]

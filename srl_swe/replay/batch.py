@@ -1,0 +1,256 @@
+"""Many replays: in parallel, appended to one file as they end, continued after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache, partial
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter
+
+from srl_swe.errors import ImageMissing, SandboxError
+from srl_swe.files import append_line, drop_torn_line
+from srl_swe.parallel import run_parallel
+from srl_swe.progress import progress
+from srl_swe.replay.replaying import Replay, ReplayedStep, replay, with_fresh_observations
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.tools import SUBMIT
+from srl_swe.trajectories import expert_script, jsonl
+from srl_swe.trajectories.jsonl import render_line
+from srl_swe.types import Instance, StopReason, Trajectory
+
+REPLAYS_FILE = "replays.jsonl"
+SCHEMA = 2
+"""Of what is written down; another one is not read, and its trajectories are replayed again."""
+
+
+class Ending(StrEnum):
+    """How the attempt at a replay ended. All but REPLAYED are tried again at the next run."""
+
+    REPLAYED = "replayed"
+    BROKEN_SANDBOX = "broken_sandbox"
+    """Infrastructure failed: it says nothing about the trajectory."""
+    IMAGE_MISSING = "image_missing"
+    NOT_IN_BENCH = "not_in_bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One trajectory of a batch. ``replay`` is None, and ``reason`` says why, unless it ended
+    as REPLAYED. ``seconds`` are from before the sandbox was opened until after it was closed.
+    """
+
+    key: str
+    trajectory: Trajectory
+    ending: Ending
+    replay: Replay | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Watch(Protocol):
+    """Sees a batch at work, from several threads at once."""
+
+    def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
+        """A sandbox is being opened to execute so many steps."""
+        ...
+
+    def step(self, key: str, index: int, step: ReplayedStep) -> None:
+        """A step has been executed."""
+        ...
+
+    def end(self, attempt: Attempt) -> None:
+        """All is over and kept. Called in the thread that asked for the batch."""
+        ...
+
+
+OpenWatch = Callable[[int], AbstractContextManager[Watch]]
+"""Takes how many replays there are to do."""
+
+
+class _Lines:
+    """A line a trajectory, or a bar."""
+
+    def __init__(self, advance: Callable[[str], None]) -> None:
+        self._advance = advance
+
+    def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
+        pass
+
+    def step(self, key: str, index: int, step: ReplayedStep) -> None:
+        pass
+
+    def end(self, attempt: Attempt) -> None:
+        self._advance(describe(attempt))
+
+
+@contextmanager
+def watch_by_lines(total: int) -> Iterator[Watch]:
+    """A line on stderr for each trajectory that ends, or a bar where that is a terminal."""
+    with progress("replay", total) as advance:
+        yield _Lines(advance)
+
+
+def describe(attempt: Attempt) -> str:
+    """What came of it in one line."""
+    done = attempt.replay
+    if done is None:
+        return f"{attempt.trajectory.instance_id}: {attempt.ending}: {attempt.reason}"
+    drifted = sum(not step.match.as_recorded for step in done.steps)
+    verdict = "faithful" if done.faithful else "NOT faithful"
+    texts = f", {drifted} print something else" if drifted else ""
+    return f"{done.instance_id}: {len(done.steps)} steps, {verdict}{texts}"
+
+
+def attempt_all(
+    trajectories: Sequence[Trajectory],
+    instances: Mapping[str, Instance],
+    open_sandbox: OpenSandbox,
+    folder: Path | None = None,
+    *,
+    until: int | None = None,
+    workers: int = 2,
+    conditions: Mapping[str, object] | None = None,
+    open_watch: OpenWatch = watch_by_lines,
+) -> list[Attempt]:
+    """One attempt a trajectory, in their order; ``instances`` is keyed by instance id.
+
+    A sandbox that breaks, an image that can't be had and an instance that is not there end
+    their own attempt, and no other. With a ``folder``, replays that it holds already are not
+    run again; they are keyed by the trajectory, the image, ``until`` and ``conditions``: what
+    else decides what is printed, such as limits of the sandboxes. Raises UserError where no
+    attempt could go well: the engine is gone, or its disk is full.
+    """
+    batch = _Batch(instances, open_sandbox, until)
+    keys = [batch.key(trajectory, conditions) for trajectory in trajectories]
+    asked = dict(zip(keys, trajectories, strict=True))
+    done = _load(folder / REPLAYS_FILE, asked) if folder else {}
+    missing = {key: trajectory for key, trajectory in asked.items() if key not in done}
+
+    with open_watch(len(missing)) as watch:
+
+        def keep(key: str, attempt: Attempt) -> None:
+            done[key] = attempt
+            if folder:
+                append_line(folder / REPLAYS_FILE, _render(attempt))
+            watch.end(attempt)
+
+        run_parallel(partial(batch.attempt, missing, watch), missing, keep, workers=workers)
+    return [done[key] for key in keys]
+
+
+def replay_all(
+    trajectories: Sequence[Trajectory],
+    instances: Mapping[str, Instance],
+    open_sandbox: OpenSandbox,
+    folder: Path | None = None,
+    *,
+    workers: int = 2,
+) -> list[Replay]:
+    """As :func:`attempt_all`, for who needs every one: raises SandboxError if one did not run."""
+    attempts = attempt_all(trajectories, instances, open_sandbox, folder, workers=workers)
+    if failed := next((one for one in attempts if one.replay is None), None):
+        raise SandboxError(describe(failed))
+    return [one.replay for one in attempts if one.replay]
+
+
+def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
+    """The trajectory to save after a replay: fresh observations, patch, issue and ending."""
+    last = trajectory.steps[-1].action if trajectory.steps else None
+    submitted = last is not None and last.tool == SUBMIT
+    return replace(
+        with_fresh_observations(trajectory, replayed),
+        problem_statement=instance.problem_statement,
+        stop_reason=StopReason.SUBMITTED if submitted else trajectory.stop_reason,
+        # what is written down is ours, but the tools are still those of where it came from
+        source=jsonl.NAME if trajectory.source == expert_script.NAME else trajectory.source,
+    )
+
+
+class _Batch:
+    """What all attempts of one batch share."""
+
+    def __init__(
+        self, instances: Mapping[str, Instance], open_sandbox: OpenSandbox, until: int | None
+    ) -> None:
+        self._instances = instances
+        self._open_sandbox = open_sandbox
+        self._until = until
+
+    def key(self, trajectory: Trajectory, conditions: Mapping[str, object] | None) -> str:
+        instance = self._instances.get(trajectory.instance_id)
+        image = instance.image if instance else ""
+        decisive = f"{SCHEMA}\0{render_line(trajectory)}\0{image}\0{self._until}"
+        if conditions:
+            decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
+        return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+    def attempt(self, trajectories: Mapping[str, Trajectory], watch: Watch, key: str) -> Attempt:
+        trajectory = trajectories[key]
+        instance = self._instances.get(trajectory.instance_id)
+        if instance is None:
+            why = "the bench does not hold its instance"
+            return Attempt(key, trajectory, Ending.NOT_IN_BENCH, reason=why)
+        watch.begin(key, trajectory, len(trajectory.steps[: self._until]))
+        started = time.perf_counter()
+        try:
+            with self._open_sandbox(instance) as sandbox:
+                on_step = partial(watch.step, key)
+                done = replay(trajectory, instance, sandbox, until=self._until, on_step=on_step)
+        except ImageMissing as missing:
+            return Attempt(key, trajectory, Ending.IMAGE_MISSING, reason=str(missing))
+        except SandboxError as broken:
+            return Attempt(key, trajectory, Ending.BROKEN_SANDBOX, reason=str(broken))
+        seconds = time.perf_counter() - started
+        return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
+
+
+def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
+    """What the file holds of these, the attempts that failed left out."""
+    drop_torn_line(path)
+    if not path.exists():
+        return {}
+    held = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record.get("schema") == SCHEMA and record.get("replay") is not None:
+                held[record["key"]] = record
+    return {
+        key: Attempt(
+            key,
+            trajectories[key],
+            Ending.REPLAYED,
+            _adapter().validate_python(record["replay"]),
+            seconds=record["seconds"],
+        )
+        for key, record in held.items()
+        if key in trajectories
+    }
+
+
+def _render(attempt: Attempt) -> str:
+    done = attempt.replay and _adapter().dump_python(attempt.replay, mode="json")
+    return json.dumps(
+        {
+            "key": attempt.key,
+            "schema": SCHEMA,
+            "instance_id": attempt.trajectory.instance_id,
+            "ending": attempt.ending,
+            "reason": attempt.reason,
+            "seconds": round(attempt.seconds, 3),
+            "replay": done,
+        }
+    )
+
+
+@cache
+def _adapter() -> TypeAdapter[Replay]:
+    return TypeAdapter(Replay)

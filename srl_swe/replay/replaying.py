@@ -1,0 +1,169 @@
+"""Replay: a trajectory's actions, executed again in a container, against what was recorded.
+
+Effects come first. A replay is *faithful* if it leaves the recorded patch: the same edits of the
+same files (:mod:`srl_swe.replay.patches` says what of a patch counts, and what is left over).
+Texts drift for harmless reasons; they are reported, and make no replay unfaithful.
+
+Where no patch can be compared, because none was recorded, or only the first steps were replayed,
+steps stand in for it: each edit must succeed or fail as it did in the record, and no exit code
+may differ, nor a command run into a timeout that it did not run into then, and every tool must be
+known here. Where the recorded patch was cut, both must hold: the files that it still shows, and
+the steps. That says little of a trajectory whose record holds neither edits nor exit codes.
+
+A step that the record shows ended by its timeout is not executed: what it had done by then
+can't be known, and waiting for it again would not tell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from srl_swe.replay.comparing import compare
+from srl_swe.replay.drift import Cause, Match
+from srl_swe.replay.edits import edit_succeeded, is_edit
+from srl_swe.replay.patches import PatchComparison, compare_patches
+from srl_swe.sandbox import Sandbox, diff, enforced
+from srl_swe.tools import Toolbox, toolbox_for
+from srl_swe.types import Instance, Observation, Step, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedStep:
+    """One step. ``observation`` is None exactly if the step was skipped.
+
+    ``ratio`` and ``cause`` are those of the :class:`~srl_swe.replay.drift.Comparison`.
+    ``same_effect`` False: an edit failed that succeeded in the record or the reverse, the exit
+    code is another one, the command was ended by a timeout, or the tool is not known here.
+    """
+
+    observation: Observation | None
+    match: Match
+    seconds: float
+    ratio: float | None = None
+    cause: Cause | None = None
+    same_effect: bool = True
+
+
+OnStep = Callable[[int, ReplayedStep], None]
+"""Takes each step's index and what came of it, as it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of replaying one trajectory.
+
+    ``patch`` is the diff left behind (None: the repository was ruined); ``against_record`` is
+    None where there is no patch to compare it with. ``enforced`` is what the sandbox was held
+    to, see :func:`srl_swe.sandbox.enforced`.
+    """
+
+    instance_id: str
+    steps: tuple[ReplayedStep, ...]
+    patch: str | None
+    against_record: PatchComparison | None = None
+    enforced: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def patch_equal(self) -> bool | None:
+        """Whether the recorded patch was left; None where there is none to compare with."""
+        return None if self.against_record is None else self.against_record.equal
+
+    @property
+    def faithful(self) -> bool:
+        """Whether it had the effects that the record shows: the module's docstring has the rule."""
+        seen = self.against_record
+        if seen and seen.complete:
+            return seen.equal
+        return (seen is None or seen.equal) and all(step.same_effect for step in self.steps)
+
+    @property
+    def first_drift(self) -> int | None:
+        """The index of the first step that printed something else; None if none did."""
+        drifts = (i for i, step in enumerate(self.steps) if not step.match.as_recorded)
+        return next(drifts, None)
+
+
+def replay(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: Sandbox,
+    *,
+    until: int | None = None,
+    on_step: OnStep = lambda index, step: None,
+) -> Replay:
+    """Execute the first ``until`` steps (None: all) in ``sandbox``, fresh at the base commit.
+
+    They act by the tools of the family that the trajectory is of (``srl_swe.tools``).
+    Raises SandboxError where the infrastructure fails; a drifting observation raises nothing.
+    """
+    held_to = enforced(sandbox)
+    replayed = replay_steps(trajectory, instance, sandbox, until=until, on_step=on_step)
+    patch = diff(sandbox, instance.base_commit, instance.workdir)
+    is_whole = until is None or until >= len(trajectory.steps)
+    seen = _against_record(trajectory.patch if is_whole else None, patch)
+    return Replay(trajectory.instance_id, replayed, patch, seen, held_to)
+
+
+def replay_steps(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: Sandbox,
+    *,
+    until: int | None = None,
+    on_step: OnStep = lambda index, step: None,
+) -> tuple[ReplayedStep, ...]:
+    """As :func:`replay`, but the sandbox is left exactly as the last step has left it.
+
+    To take the diff means to stage every file.
+    """
+    toolbox = toolbox_for(trajectory, instance)
+    replayed = []
+    for index, step in enumerate(trajectory.steps[:until]):
+        replayed.append(_replay_step(step, toolbox, sandbox))
+        on_step(index, replayed[-1])
+    return tuple(replayed)
+
+
+def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Trajectory:
+    """The trajectory with the observations and the patch that the replay produced.
+
+    Steps that were not executed keep the recorded ones, as the refusal that a policy read.
+    """
+    steps = tuple(
+        replace(old, observation=new.observation or old.observation)
+        for old, new in zip(trajectory.steps, replayed.steps, strict=False)
+    )
+    return replace(trajectory, steps=steps, patch=replayed.patch)
+
+
+def _against_record(recorded: str | None, fresh: str | None) -> PatchComparison | None:
+    if recorded is None:
+        return None
+    if fresh is None:
+        return PatchComparison(missing=("the whole repository",))
+    return compare_patches(recorded, fresh)
+
+
+def _replay_step(step: Step, toolbox: Toolbox, sandbox: Sandbox) -> ReplayedStep:
+    if step.action is None or not step.executed:
+        return ReplayedStep(None, Match.SKIPPED, 0.0)
+    if step.observation and step.observation.timed_out:
+        return ReplayedStep(None, Match.SKIPPED, 0.0, cause=Cause.TIMED_OUT)
+    started = time.perf_counter()
+    fresh = toolbox.perform(step.action, sandbox)
+    seconds = time.perf_counter() - started
+    seen = compare(step.observation, fresh, step.action)
+    same_effect = step.action.tool in toolbox.tools and _has_same_effect(step, fresh, seen.match)
+    return ReplayedStep(fresh, seen.match, seconds, seen.ratio, seen.cause, same_effect)
+
+
+def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:
+    if match is Match.EXIT_CODE or (fresh.timed_out and step.observation is not None):
+        return False
+    if step.action is None or not is_edit(step.action):
+        return True
+    known = {edit_succeeded(step.observation), edit_succeeded(fresh)} - {None}
+    return len(known) < 2
