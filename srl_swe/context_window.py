@@ -1,19 +1,26 @@
 """The prompt of one step: the issue and a window of what happened so far.
 
-The same :func:`make_messages` renders training examples and a rollout's prompts, so that what
-is trained on is what is seen.
+The same :func:`make_prompt` renders training examples and a rollout's prompts, so that what is
+trained on is what is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
-from srl_swe.dialects import Dialect
+from srl_swe.dialects import Dialect, UnwritableStep
 from srl_swe.types import Message, Observation, Step
 
+Item = TypeVar("Item")
 CountTokens = Callable[[Sequence[Message]], int]
-"""Tokens of a prompt under the policy's chat template, the generation prompt included."""
+"""Tokens of messages under the policy's chat template.
+
+Where the last message is not the assistant's, the generation prompt is counted too.
+"""
 
 ELIDED = Observation("(old observation left out)")
 
@@ -25,12 +32,14 @@ class Window:
     ``pairs``: the last so many action/observation pairs; None is the full history. Paper: 2.
     ``observation_chars``: each observation is cut in its middle to this many characters.
     ``token_budget``: None is no limit; else the oldest observations are left out first, then
-    the oldest pairs; the issue is never cut.
+    the oldest pairs; the issue is never cut. ``thoughts``: whether past replies keep theirs;
+    the paper drops them.
     """
 
     pairs: int | None = 2
     observation_chars: int = 10_000
     token_budget: int | None = None
+    thoughts: bool = False
 
 
 PAPER_WINDOW = Window()
@@ -38,6 +47,26 @@ PAPER_WINDOW = Window()
 
 class OverBudget(ValueError):
     """The issue alone exceeds the token budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A past step as two messages: what the policy wrote, and what came back.
+
+    ``is_writable`` False: the dialect has no form of that action, so no prompt can show it.
+    """
+
+    reply: str
+    observation: str
+    is_writable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """``elided``: each observation that the budget left out counts one, each pair one more."""
+
+    messages: tuple[Message, ...]
+    elided: int = 0
 
 
 def make_messages(
@@ -49,62 +78,93 @@ def make_messages(
 ) -> list[Message]:
     """The prompt after ``history``: system, issue, then the window's pairs, oldest first.
 
-    Raises OverBudget if the budget can't be met, ValueError if a budget comes without
-    ``count_tokens``.
+    Raises what :func:`make_prompt` does.
     """
-    if window.token_budget is not None and count_tokens is None:
-        raise ValueError("a token budget needs count_tokens")
-    first = 0 if window.pairs is None else max(0, len(history) - window.pairs)
-    shown = history[first:]
-    for elided in _elisions(len(shown)):
-        messages = _render(problem_statement, shown, elided, dialect, window)
-        if window.token_budget is None or count_tokens is None:
-            return messages
-        if count_tokens(messages) <= window.token_budget:
-            return messages
-    raise OverBudget(f"the issue alone is over {window.token_budget} tokens")
+    past = [make_pair(step, dialect, window) for step in _last(history, window.pairs)]
+    return list(make_prompt(problem_statement, past, dialect, window, count_tokens).messages)
 
 
-@dataclass(frozen=True, slots=True)
-class _Elision:
-    """Leave out the observations of the first ``observations`` pairs, and drop ``pairs``."""
-
-    observations: int
-    pairs: int
-
-
-def _elisions(pairs: int) -> Iterator[_Elision]:
-    """From nothing left out to nothing left, the oldest first."""
-    yield from (_Elision(observations, 0) for observations in range(pairs + 1))
-    yield from (_Elision(pairs, dropped) for dropped in range(1, pairs + 1))
+def make_pair(step: Step, dialect: Dialect, window: Window) -> Pair:
+    """The step as later prompts show it; without an action, the whole text of its reply."""
+    observation = dialect.render_observation(step.observation or Observation(""))
+    cut = cut_middle(observation, window.observation_chars)
+    try:
+        return Pair(_past_reply(step, dialect, thoughts=window.thoughts), cut)
+    except UnwritableStep:
+        return Pair("", cut, is_writable=False)
 
 
-def _render(
+def make_prompt(
     problem_statement: str,
-    shown: Sequence[Step],
-    elision: _Elision,
+    past: Sequence[Pair],
     dialect: Dialect,
-    window: Window,
-) -> list[Message]:
-    messages: list[Message] = [
+    window: Window = PAPER_WINDOW,
+    count_tokens: CountTokens | None = None,
+) -> Prompt:
+    """The prompt after ``past``, with as little left out as the budget allows.
+
+    The tokens are counted a number of times that is the logarithm of the pairs', and once
+    where all fits. Raises OverBudget if the budget can't be met, UnwritableStep if the dialect
+    has no form of a past action, ValueError if a budget comes without ``count_tokens``.
+    """
+    budget, shown = window.token_budget, _last(past, window.pairs)
+    if not all(pair.is_writable for pair in shown):
+        raise UnwritableStep("the dialect has no form of an action that the prompt has to show")
+    marker = dialect.render_observation(ELIDED)
+    opening: tuple[Message, ...] = (
         {"role": "system", "content": dialect.SYSTEM_PROMPT},
         {"role": "user", "content": problem_statement.strip()},
+    )
+
+    def prompt(elided: int) -> Prompt:
+        return Prompt((*opening, *_render(_elide(shown, elided, marker))), elided)
+
+    whole = prompt(0)
+    if budget is None:
+        return whole
+    if count_tokens is None:
+        raise ValueError("a token budget needs count_tokens")
+    if count_tokens(whole.messages) <= budget:
+        return whole
+    rest = range(1, 2 * len(shown) + 1)
+    fits = bisect_left(rest, True, key=lambda n: count_tokens(prompt(n).messages) <= budget)
+    if fits == len(rest):
+        raise OverBudget(f"the issue alone is over {budget} tokens")
+    return prompt(rest[fits])
+
+
+def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
+    """Without the oldest ``elided`` observations; where those are all, without pairs as well.
+
+    An observation shorter than the marker stays, so that each elision makes a prompt shorter.
+    """
+    observations, dropped = min(elided, len(shown)), max(elided - len(shown), 0)
+    old = [
+        Pair(pair.reply, min(pair.observation, marker, key=len))
+        for pair in shown[dropped:observations]
     ]
-    for index, step in enumerate(shown):
-        if index < elision.pairs:
-            continue
-        observation = step.observation or Observation("")
-        if index < elision.observations:
-            observation = ELIDED
-        cut = cut_middle(dialect.render_observation(observation), window.observation_chars)
-        messages.append({"role": "assistant", "content": _past_reply(step)})
-        messages.append({"role": "user", "content": cut})
+    return [*old, *shown[observations:]]
+
+
+def _render(pairs: Sequence[Pair]) -> list[Message]:
+    messages: list[Message] = []
+    for pair in pairs:
+        messages.append({"role": "assistant", "content": pair.reply})
+        messages.append({"role": "user", "content": pair.observation})
     return messages
 
 
-def _past_reply(step: Step) -> str:
-    """The action alone, or the whole text of a reply that held none."""
-    return step.action.text if step.action else step.thought
+def _past_reply(step: Step, dialect: Dialect, *, thoughts: bool) -> str:
+    if step.action is None:
+        return step.thought
+    if thoughts:
+        with suppress(UnwritableStep):  # because of the thought, or else of the action
+            return dialect.render_reply(step.thought, step.action)
+    return dialect.render_action(step.action)
+
+
+def _last(items: Sequence[Item], count: int | None) -> Sequence[Item]:
+    return items if count is None else items[max(0, len(items) - count) :]
 
 
 def cut_middle(text: str, limit_chars: int) -> str:

@@ -6,19 +6,27 @@ issue and the last two action/observation pairs, without the expert's thoughts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 
 from srl_swe.context_window import (
     PAPER_WINDOW,
     CountTokens,
     OverBudget,
+    Pair,
     Window,
-    make_messages,
+    make_pair,
+    make_prompt,
 )
 from srl_swe.dialects import Dialect, UnwritableStep
-from srl_swe.types import Message, Step, Trajectory
+from srl_swe.tools.own_calls import as_own_call
+from srl_swe.types import Action, Message, Step, Trajectory
+
+Observations = Literal["recorded", "replayed"]
+"""Whether a container of ours printed a trajectory's observations, or they came with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,11 @@ class StepContext:
     """One training example: the prompt before step ``step_index`` and what the expert did.
 
     ``expert_reply`` is the whole reply of the expert (the target of SFT) and ``expert_action``
-    the part of it that rewards compare; the observation of the step is in neither.
+    the part of it that rewards compare; the observation of the step is in neither. ``elided``
+    counts what the budget left out of the prompt (:class:`~.context_window.Prompt`). The tokens
+    are None where nobody counts; those of the completion include the end that the chat
+    template gives it. ``has_thought`` False: the expert wrote none, so that its reply is the
+    action alone, which the format does not allow; the action can be compared all the same.
     """
 
     instance_id: str
@@ -36,16 +48,27 @@ class StepContext:
     expert_reply: str
     expert_action: str
     tool: str
+    trajectory_id: str
+    observations: Observations
+    source: str
+    model: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    elided: int = 0
+    has_thought: bool = True
 
 
 class DropReason(StrEnum):
-    """Why a step gives no example."""
+    """Why a step gives no example; the first of these that holds."""
 
+    LAST_STEP = "last_step"
+    """The paper's k runs from 1 to N-1."""
     NO_ACTION = "no_action"
     NOT_EXECUTED = "not_executed"
+    """Blocked, refused, or copied from another run."""
     NO_ISSUE = "no_issue"
     NOT_WRITABLE = "not_writable"
-    """The dialect has no form that reads back as this step."""
+    """The dialect has no form that reads back as this step, or none of one in its window."""
     OVER_BUDGET = "over_budget"
     """The issue alone exceeds the token budget."""
 
@@ -67,48 +90,112 @@ def step_contexts(
     include_last: bool = False,
     count_tokens: CountTokens | None = None,
 ) -> Iterator[StepContext | Dropped]:
-    """One item for each step that is a target: its example, or why there is none.
+    """One item for each step: its example, or why there is none.
 
-    The paper's k runs from 1 to N-1, so that the last step, ``submit``, is never a target;
-    with ``include_last`` it is.
+    The last step, ``submit``, is a target only with ``include_last``. A step that never ran is
+    no target, and no part of later prompts either; but a reply without an action that was
+    answered is, as the policy saw what was wrong with it. Calls are those of our own tools
+    where the expert only had other names for them (:mod:`srl_swe.tools.own_calls`).
     """
-    history: list[Step] = []
-    last = len(trajectory.steps) - 1
-    for index, step in enumerate(trajectory.steps):
-        if index < last or include_last:
-            yield _step_context(trajectory, index, history, dialect, window, count_tokens)
-        if step.executed:
-            history.append(step)
+    steps = [_with_own_call(step, trajectory.source) for step in trajectory.steps]
+    own = replace(trajectory, steps=tuple(steps))
+    making = _Making(own, dialect, window, trajectory_id(trajectory), count_tokens)
+    past: list[Pair] = []
+    for index, step in enumerate(steps):
+        reason = _unfit(own, index, include_last=include_last)
+        yield making.dropped(index, reason) if reason else making.context(index, past)
+        if step.executed or _is_answered_format_error(step):
+            past.append(make_pair(step, dialect, window))
 
 
-def _step_context(
-    trajectory: Trajectory,
-    index: int,
-    history: Sequence[Step],
-    dialect: Dialect,
-    window: Window,
-    count_tokens: CountTokens | None,
-) -> StepContext | Dropped:
-    step, issue = trajectory.steps[index], trajectory.problem_statement
+def trajectory_id(trajectory: Trajectory) -> str:
+    """Sixteen hex digits of its content: of instance, issue, model, and each step's texts."""
+    heading = (trajectory.instance_id, trajectory.problem_statement, trajectory.model)
+    digest = hashlib.sha256(repr(heading).encode())
+    for step in trajectory.steps:
+        action = step.action.text if step.action else None
+        seen = step.observation.text if step.observation else None
+        digest.update(repr((step.thought, action, seen, step.executed)).encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What the examples of one trajectory have in common."""
+
+    trajectory: Trajectory
+    dialect: Dialect
+    window: Window
+    trajectory_id: str
+    count_tokens: CountTokens | None
+
+    def dropped(self, index: int, reason: DropReason) -> Dropped:
+        return Dropped(self.trajectory.instance_id, index, reason)
+
+    def context(self, index: int, past: list[Pair]) -> StepContext | Dropped:
+        trajectory, step = self.trajectory, self.trajectory.steps[index]
+        assert step.action is not None
+        assert trajectory.problem_statement is not None
+        try:
+            reply = self._reply(step.thought, step.action)
+            prompt = make_prompt(
+                trajectory.problem_statement, past, self.dialect, self.window, self.count_tokens
+            )
+        except UnwritableStep:
+            return self.dropped(index, DropReason.NOT_WRITABLE)
+        except OverBudget:
+            return self.dropped(index, DropReason.OVER_BUDGET)
+        prompt_tokens, completion_tokens = self._count(prompt.messages, reply)
+        return StepContext(
+            instance_id=trajectory.instance_id,
+            step_index=index,
+            n_steps=len(trajectory.steps),
+            prompt=prompt.messages,
+            expert_reply=reply,
+            expert_action=self.dialect.render_action(step.action),
+            tool=step.action.tool,
+            trajectory_id=self.trajectory_id,
+            observations="recorded" if trajectory.enforced is None else "replayed",
+            source=trajectory.source,
+            model=trajectory.model,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            elided=prompt.elided,
+            has_thought=bool(step.thought.strip()),
+        )
+
+    def _reply(self, thought: str, action: Action) -> str:
+        if thought.strip():
+            return self.dialect.render_reply(thought, action)
+        self.dialect.render_reply("any", action)  # raises for an action that has no form
+        return self.dialect.render_action(action)
+
+    def _count(self, prompt: tuple[Message, ...], reply: str) -> tuple[int | None, int | None]:
+        """The tokens of both; TRL too takes the whole chat's less the prompt's for the reply."""
+        if self.count_tokens is None:
+            return None, None
+        answer: Message = {"role": "assistant", "content": reply}
+        prompt_tokens = self.count_tokens(prompt)
+        return prompt_tokens, self.count_tokens((*prompt, answer)) - prompt_tokens
+
+
+def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropReason | None:
+    """The reason that lies in the record, and not in how it is written."""
+    step = trajectory.steps[index]
+    if index == len(trajectory.steps) - 1 and not include_last:
+        return DropReason.LAST_STEP
     if step.action is None:
-        return Dropped(trajectory.instance_id, index, DropReason.NO_ACTION)
+        return DropReason.NO_ACTION
     if not step.executed:
-        return Dropped(trajectory.instance_id, index, DropReason.NOT_EXECUTED)
-    if issue is None:
-        return Dropped(trajectory.instance_id, index, DropReason.NO_ISSUE)
-    try:
-        prompt = make_messages(issue, history, dialect, window, count_tokens)
-        reply = dialect.render_reply(step.thought, step.action)
-    except OverBudget:
-        return Dropped(trajectory.instance_id, index, DropReason.OVER_BUDGET)
-    except UnwritableStep:
-        return Dropped(trajectory.instance_id, index, DropReason.NOT_WRITABLE)
-    return StepContext(
-        instance_id=trajectory.instance_id,
-        step_index=index,
-        n_steps=len(trajectory.steps),
-        prompt=tuple(prompt),
-        expert_reply=reply,
-        expert_action=step.action.text,
-        tool=step.action.tool,
-    )
+        return DropReason.NOT_EXECUTED
+    if trajectory.problem_statement is None:
+        return DropReason.NO_ISSUE
+    return None
+
+
+def _with_own_call(step: Step, family: str) -> Step:
+    return step if step.action is None else replace(step, action=as_own_call(step.action, family))
+
+
+def _is_answered_format_error(step: Step) -> bool:
+    return step.action is None and bool(step.thought.strip()) and step.observation is not None

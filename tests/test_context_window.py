@@ -3,8 +3,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from srl_swe.context_window import ELIDED, OverBudget, Window, cut_middle, make_messages
+from srl_swe.context_window import (
+    ELIDED,
+    OverBudget,
+    Pair,
+    Prompt,
+    Window,
+    cut_middle,
+    make_messages,
+    make_prompt,
+)
 from srl_swe.dialects import get_dialect
 from srl_swe.types import Action, Message, Observation, Step
 
@@ -42,8 +53,13 @@ def test_the_window_counts_pairs(pairs: int | None, messages: int) -> None:
     assert len(contents(Window(pairs=pairs))) == messages
 
 
-def test_thoughts_are_never_shown() -> None:
+def test_thoughts_are_dropped_unless_they_are_kept() -> None:
     assert "thought" not in "".join(contents(Window(pairs=None))[1:])
+    kept = contents(Window(pairs=1, thoughts=True))[2]
+    assert kept.startswith("<think>\nthought 3\n</think>")
+    silent = Step("", HISTORY[0].action, Observation("x"))
+    (_, _, reply, _) = make_messages(ISSUE, [silent], XML, Window(thoughts=True))
+    assert reply["content"].startswith("<function=bash>")
 
 
 def test_roles_alternate() -> None:
@@ -66,6 +82,65 @@ def test_then_whole_pairs_go_and_the_issue_is_never_cut() -> None:
     assert contents(Window(pairs=None, token_budget=bare)) == [XML.SYSTEM_PROMPT, ISSUE]
     with pytest.raises(OverBudget):
         contents(Window(token_budget=bare - 1))
+
+
+pairs_of_any_length = st.lists(
+    st.builds(Pair, st.text("r", max_size=40), st.text("o", max_size=120)), max_size=8
+)
+
+
+@given(past=pairs_of_any_length, budget=st.integers(0, 1200), pairs=st.none() | st.integers(0, 8))
+def test_within_a_budget_as_little_is_left_out_as_can_be(
+    past: list[Pair], budget: int, pairs: int | None
+) -> None:
+    room = budget + len(XML.SYSTEM_PROMPT)
+    window = Window(pairs, token_budget=room)
+    shown = past[len(past) - min(pairs if pairs is not None else 8, len(past)) :]
+    if len(ISSUE) > budget:
+        with pytest.raises(OverBudget):
+            make_prompt(ISSUE, past, XML, window, characters)
+        return
+    prompt = make_prompt(ISSUE, past, XML, window, characters)
+    assert characters(prompt.messages) <= room
+    assert prompt.messages[1]["content"] == ISSUE
+    fitting = [n for n in range(2 * len(shown) + 1) if characters(elided(shown, n)) <= room]
+    assert prompt.elided == fitting[0]
+    assert list(prompt.messages) == elided(shown, prompt.elided)
+
+
+def elided(shown: Sequence[Pair], count: int) -> list[Message]:
+    """By the letter of the rule: one observation after the other, then one pair after the other."""
+    marker = XML.render_observation(ELIDED)
+    left = list(shown)
+    for number in range(count):
+        if number < len(shown):
+            pair = left[number]
+            left[number] = Pair(pair.reply, min(pair.observation, marker, key=len))
+        else:
+            left[number - len(shown)] = Pair("", "")
+    kept = left[max(0, count - len(shown)) :]
+    system: Message = {"role": "system", "content": XML.SYSTEM_PROMPT}
+    messages: list[Message] = [system, {"role": "user", "content": ISSUE}]
+    for pair in kept:
+        messages.append({"role": "assistant", "content": pair.reply})
+        messages.append({"role": "user", "content": pair.observation})
+    return messages
+
+
+def test_a_budget_is_met_with_few_counts_however_long_the_history() -> None:
+    counted = 0
+
+    def count(messages: Sequence[Message]) -> int:
+        nonlocal counted
+        counted += 1
+        return characters(messages)
+
+    past = [Pair("reply", "o" * 500)] * 200
+    room = len(XML.SYSTEM_PROMPT) + 20_000
+    prompt = make_prompt(ISSUE, past, XML, Window(None, token_budget=room), count)
+    assert isinstance(prompt, Prompt)
+    assert prompt.elided > 100
+    assert counted <= 11
 
 
 def test_a_budget_without_a_counter_is_refused() -> None:

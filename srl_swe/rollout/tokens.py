@@ -1,23 +1,108 @@
-"""Counting the tokens of a prompt under a policy's chat template."""
+"""Counting the tokens of messages under a policy's chat template, exactly and fast.
+
+A fast tokenizer first splits a text at its added tokens, and what lies between two of them is
+normalised, cut up and encoded by itself. So is it counted here: each such segment once, however
+many prompts hold it, which for the prompts of one trajectory is nearly all of their text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
-from srl_swe.context_window import CountTokens
+from srl_swe.errors import UserError
 from srl_swe.types import Message
 
+_SEGMENTS_KEPT = 2048
+"""Several times the messages of a long trajectory; a segment is at most a message, mostly."""
 
-def token_counter(tokenizer: str) -> CountTokens:
-    """Counts under the chat template of ``tokenizer``, a folder or a name on the hub."""
+
+class TokenCounter:
+    """Counts as the tokenizer's own ``apply_chat_template`` does, and renders as it does.
+
+    ``tokenizer`` is one of transformers' that has a chat template. A slow one, written in
+    Python, may encode a segment by what lies around it, so that it counts whole texts; so does
+    one that is told to split added tokens too.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        by_segment = tokenizer.is_fast and not tokenizer.split_special_tokens
+        self._count = _count_by_segment(tokenizer) if by_segment else self._count_whole
+
+    def __call__(self, messages: Sequence[Message]) -> int:
+        """The tokens of the chat, as in :data:`~srl_swe.context_window.CountTokens`."""
+        return self._count(self.render(messages))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The text that is tokenized; up to where a reply begins, if no reply ends it."""
+        chat: list[Any] = list(messages)
+        asks = chat[-1]["role"] != "assistant"
+        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks)
+        return str(text)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the counts: vocabulary, rules and chat template."""
+        rules = (
+            self._tokenizer.backend_tokenizer.to_str()
+            if self._tokenizer.is_fast
+            else repr(sorted(self._tokenizer.get_vocab().items()))
+        )
+        return hashlib.sha256(f"{rules}\0{self._tokenizer.chat_template}".encode()).hexdigest()
+
+    def _count_whole(self, text: str) -> int:
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@cache
+def token_counter(tokenizer: str) -> TokenCounter:
+    """Of a folder or a name on the hub, opened once. Raises UserError where it can't chat."""
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{tokenizer}: no tokenizer ({str(error).splitlines()[0]}).") from None
+    if not loaded.chat_template:
+        raise UserError(f"{tokenizer} has no chat template; name an instruction-tuned model.")
+    return TokenCounter(loaded)
 
-    def count(messages: Sequence[Message]) -> int:
-        chat: list[Any] = list(messages)
-        ids: Any = loaded.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-        return len(ids)
+
+def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:
+    """Counts of texts; a segment is encoded behind its added token, as some depend on a start.
+
+    All added tokens that are found in a text before it is normalised have to be looked for, as
+    the longest wins; but a text is only cut at those that take nothing from their neighbours.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    added = [token for token in tokenizer.added_tokens_decoder.values() if not token.normalized]
+    cuts_at = {token.content for token in added if _stands_alone(token)}
+    longest_first = sorted((token.content for token in added), key=len, reverse=True)
+    found = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @lru_cache(_SEGMENTS_KEPT)
+    def count_segment(before: str, segment: str) -> int:
+        (encoded,) = backend.encode_batch_fast([before + segment], add_special_tokens=False)
+        return len(encoded)
+
+    def count(text: str) -> int:
+        total, start, before = 0, 0, ""
+        for match in found.finditer(text):
+            if match[0] in cuts_at:
+                total += count_segment(before, text[start : match.start()])
+                start, before = match.end(), match[0]
+        return total + count_segment(before, text[start:])
 
     return count
+
+
+def _stands_alone(token: Any) -> bool:
+    """Whether it takes no space beside it, and ends whatever word is beside it."""
+    takes_space = token.lstrip or token.rstrip or token.single_word
+    return not takes_space and bool(re.fullmatch(r"[^\w\s](.*[^\w\s])?", token.content, re.DOTALL))

@@ -1,0 +1,38 @@
+"""A finished data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from srl_swe.errors import UserError
+from srl_swe.step_dataset.card import CARD, README
+from srl_swe.step_dataset.making import Split
+
+
+def push(folders: Mapping[Split, Path], repository: str) -> None:
+    """Upload the data sets as splits of ``OWNER/NAME``, with the training split's card.
+
+    The card goes first: `push_to_hub` then adds the splits to its front matter. An existing
+    repository keeps its other files. Raises UserError where the hub won't have it.
+    """
+    from datasets import load_from_disk
+    from huggingface_hub import HfApi, errors
+
+    not_to_be_had = (errors.HTTPError, errors.LocalTokenNotFoundError)  # type: ignore[attr-defined]
+    api = HfApi()
+    try:
+        api.create_repo(repository, repo_type="dataset", exist_ok=True)
+        api.upload_folder(
+            folder_path=folders["train"],
+            allow_patterns=[README, CARD],
+            repo_id=repository,
+            repo_type="dataset",
+        )
+        for split, folder in folders.items():
+            load_from_disk(str(folder)).push_to_hub(repository, split=split)
+    except (*not_to_be_had, OSError, ValueError) as error:
+        raise UserError(
+            f"{repository} can't be pushed to the hub ({str(error).strip().splitlines()[0]}); "
+            "log in with `hf auth login`, check OWNER/NAME, and run the same command again."
+        ) from error

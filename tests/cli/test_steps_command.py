@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typer.testing import CliRunner, Result
+
+from srl_swe.cli.main import app
+from srl_swe.errors import UserError
+from srl_swe.step_dataset import Pace
+from srl_swe.step_dataset.making import Made
+
+
+def run(*options: str) -> Result:
+    result = CliRunner().invoke(app, ["steps", *options])
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One token a byte, with a chat template of its own."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>")
+    fast.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    folder = tmp_path_factory.mktemp("policy") / "tokenizer"
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_examples_are_shown_without_writing_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = run("--show", "2").output
+    assert shown.count("expert's reply: the target") == 2
+    assert "starter__inikit-1, step 2 of 7" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_tokenizer_they_are_what_the_policy_reads(tokenizer: Path) -> None:
+    shown = run("--show", "1", "--tokenizer", str(tokenizer)).output
+    assert "[system] You fix bugs" in shown
+    assert "<|end|>[assistant]" in shown
+    assert "</function><|end|>" in shown, "the target ends as the template ends a reply"
+
+
+def test_neither_a_folder_nor_examples_is_a_mistake() -> None:
+    for options in ((), ("--show", "1", "--push", "someone/contexts")):
+        with pytest.raises(UserError, match="OUT"):
+            run(*options)
+
+
+def test_the_tokens_are_those_of_the_policys_template(tmp_path: Path, tokenizer: Path) -> None:
+    out = tmp_path / "steps"
+    run(str(out), "--tokenizer", str(tokenizer), "--pairs", "-1")
+    loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
+    for row in load_from_disk(str(out)):
+        prompt = loaded.apply_chat_template(
+            row["prompt"], add_generation_prompt=True, return_dict=False
+        )
+        whole = loaded.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
+        assert row["prompt_tokens"] == len(prompt)
+        assert row["completion_tokens"] == len(whole) - len(prompt)
+    known = json.loads((out / "card.json").read_text())["config"]["tokenizer"]
+    assert known["name"] == "tokenizer", "and not where it lies on this machine"
+
+
+def test_a_budget_holds_and_says_what_it_took(tmp_path: Path, tokenizer: Path) -> None:
+    options = ("--tokenizer", str(tokenizer), "--pairs", "-1", "--token-budget", "3000")
+    run(str(tmp_path / "steps"), *options)
+    rows = load_from_disk(str(tmp_path / "steps"))
+    assert max(rows["prompt_tokens"]) <= 3000
+    cut = [row for row in rows if row["elided"]]
+    assert cut
+    assert all(
+        "(old observation left out)" in str(row["prompt"]) or len(row["prompt"]) == 2 for row in cut
+    )
+
+
+def test_thoughts_are_kept_on_request(tmp_path: Path) -> None:
+    run(str(tmp_path / "steps"), "--thoughts", "keep")
+    past = load_from_disk(str(tmp_path / "steps"))[1]["prompt"][2]["content"]
+    assert past.startswith("<think>")
+
+
+def test_another_dialect_by_name(tmp_path: Path) -> None:
+    run(str(tmp_path / "steps"), "--dialect", "bash_block")
+    rows = load_from_disk(str(tmp_path / "steps"))
+    assert all("```bash" in row["completion"][0]["content"] for row in rows)
+    with pytest.raises(UserError, match="xml"):
+        run(str(tmp_path / "other"), "--dialect", "bsh_block")
+
+
+def test_the_same_command_again_leaves_all_as_it_is(tmp_path: Path) -> None:
+    run(str(tmp_path / "steps"))
+    assert "left as it is" in run(str(tmp_path / "steps"), "--workers", "2").output
+    with pytest.raises(UserError, match="seed: 0 -> 1"):
+        run(str(tmp_path / "steps"), "--seed", "1")
+
+
+def made(rows: int) -> Made:
+    return Made("id", "train", rows, b"")
+
+
+@pytest.mark.parametrize(("total", "eta"), [(100, "ETA"), (None, ""), (5, "")])
+def test_progress_tells_the_time_left_where_the_total_is_known(total: int | None, eta: str) -> None:
+    said: list[str] = []
+    records = iter(range(10, 100, 10))
+    pace = Pace(said.append, lambda: next(records), total, every_s=0)
+    pace(made(3))
+    pace(made(4))
+    assert "2 trajectories, 7 examples" in said[-1]
+    assert ("ETA" in said[-1]) == bool(eta)

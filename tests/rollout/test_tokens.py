@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+from srl_swe.errors import UserError
+from srl_swe.rollout.tokens import TokenCounter, token_counter
+from srl_swe.types import Message
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA_2 = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] | trim }} </s>"
+    "{% else %}<s>[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
+)
+CORPUS = [
+    "def parse(text):\n    return text.split()\n\n\n" * 3,
+    "The quick brown fox's jump, 1234 ﬁnd naïve café  double  spaces\t\ttabs",
+    "<tool_call> user assistant system [INST] Hello World hello world </s> foo foobar",
+]
+WORDS = Regex(
+    r"'s|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+MakeTokenizer = Callable[[], Any]
+
+
+def qwen_like() -> Any:
+    """Byte-level BPE behind a regex, NFC; a longer token begins as a shorter one does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(WORDS, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|im_start|>", "<|im_end|>", "<|im_end|>>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
+    return made(tokenizer, CHATML)
+
+
+def metaspace_at_the_first() -> Any:
+    """Unigram; only a text's very first word gets a space, and added tokens take spaces."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_tokens(
+        [
+            AddedToken("[INST]", lstrip=True, normalized=False),
+            AddedToken("[/INST]", rstrip=True, normalized=False),
+            AddedToken("foo", single_word=True, normalized=False),
+            AddedToken("hello", normalized=True),
+        ]
+    )
+    return made(tokenizer, LLAMA_2)
+
+
+def prepending() -> Any:
+    """As Llama 2 was: the normalizer puts a space before every piece."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return made(tokenizer, LLAMA_2)
+
+
+def word_pieces() -> Any:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=200, special_tokens=["[UNK]", "<|im_start|>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", lstrip=True, rstrip=True)])
+    return made(tokenizer, CHATML)
+
+
+def slow() -> Any:
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = LLAMA_2
+    return tokenizer
+
+
+def made(tokenizer: Tokenizer, template: str) -> Any:
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    fast.chat_template = template
+    return fast
+
+
+KINDS = [qwen_like, metaspace_at_the_first, prepending, word_pieces, slow]
+PIECES = [
+    *("<|im_start|>", "<|im_end|>", "<|im_end|>>", "<tool_call>", "[INST]", "[/INST]", "</s>"),
+    *("<s>", "foo", "foobar", "hello", "Hello", " ", "  ", "\n", "\t", "e\u0301", "ﬁ", "'s", "12"),
+]
+texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join)
+
+
+@st.composite
+def chats(draw: st.DrawFn) -> list[Message]:
+    roles = ["user", *draw(st.lists(st.sampled_from(["assistant", "user"]), max_size=4))]
+    return [{"role": role, "content": draw(texts)} for role in roles]  # type: ignore[typeddict-item]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+@given(chat=chats())
+@settings(max_examples=150, deadline=None)
+def test_counting_segments_is_counting_the_whole(tokenizer: Any, chat: list[Message]) -> None:
+    counter = TokenCounter(tokenizer)
+    asks = chat[-1]["role"] != "assistant"
+    whole = tokenizer.apply_chat_template(chat, add_generation_prompt=asks, return_dict=False)
+    assert counter(chat) == len(whole)
+    assert counter(chat) == len(whole), "nor does it change once segments are remembered"
+
+
+def test_truncation_and_padding_of_a_tokenizers_file_do_not_count() -> None:
+    tokenizer = qwen_like()
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    chat: list[Message] = [{"role": "user", "content": "The quick brown fox"}]
+    assert TokenCounter(tokenizer)(chat) == TokenCounter(qwen_like())(chat)
+
+
+def test_the_digest_is_of_vocabulary_and_template() -> None:
+    one, other = qwen_like(), qwen_like()
+    assert TokenCounter(one).digest == TokenCounter(other).digest
+    other.chat_template = LLAMA_2
+    assert TokenCounter(one).digest != TokenCounter(other).digest
+    assert TokenCounter(slow()).digest
+
+
+def test_a_folder_that_is_no_tokenizer_or_cannot_chat_is_a_mistake(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="no tokenizer"):
+        token_counter(str(tmp_path / "nowhere"))
+    mute = qwen_like()
+    mute.chat_template = None
+    mute.save_pretrained(tmp_path / "mute")
+    with pytest.raises(UserError, match="no chat template"):
+        token_counter(str(tmp_path / "mute"))

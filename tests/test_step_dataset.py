@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+
+from srl_swe.context_window import Window
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.step_contexts import StepContext, step_contexts
+from srl_swe.step_dataset import (
+    Making,
+    StepJob,
+    StepSettings,
+    build_step_dataset,
+    load_card,
+    save_step_contexts,
+)
+from srl_swe.step_dataset import columns as columns_module
+from srl_swe.step_dataset.columns import SCHEMA
+from srl_swe.trajectories import ReadReport
+from srl_swe.types import Action, Message, Observation, Step, Trajectory
+
+BUDGET = len(get_dialect("xml").SYSTEM_PROMPT) + 400
+"""Room for some of the pairs, in characters."""
+
+
+def make_step(number: int, index: int) -> Step:
+    action = Action("bash", {"command": f"c{index}"})
+    return Step(f"t{index}", action, Observation(f"{number} {index}" * 20))
+
+
+def make_trajectories(count: int, steps: int = 4) -> list[Trajectory]:
+    return [
+        Trajectory(
+            f"a__b-{number}",
+            tuple(
+                Step(
+                    f"t{n}", Action("bash", {"command": f"c{n}"}), Observation(f"{number} {n}" * 20)
+                )
+                for n in range(steps)
+            ),
+            f"Issue {number}.",
+            source="swe-smith",
+            model="claude",
+        )
+        for number in range(count)
+    ]
+
+
+def characters(messages: Iterable[Message]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def open_characters(name: str) -> Any:
+    assert name == "characters"
+    return characters
+
+
+def build(out: Path, trajectories: list[Trajectory], **options: Any) -> bool:
+    settings = options.pop("settings", StepSettings())
+    job = StepJob(out, Making(settings, open_characters), {"source": "test"}, **options)
+    return build_step_dataset(iter(trajectories), job, ReadReport(records=len(trajectories)))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_data_set_holds_what_the_trajectories_give_in_their_order(tmp_path: Path) -> None:
+    trajectories = make_trajectories(300)
+    build(tmp_path / "steps", trajectories)
+    rows = load_from_disk(str(tmp_path / "steps"))
+    items = [item for t in trajectories for item in step_contexts(t, get_dialect("xml"))]
+    contexts = [item for item in items if isinstance(item, StepContext)]
+    assert len(rows) == len(contexts) == 900
+    for row, context in zip(rows, contexts, strict=True):
+        assert row["prompt"] == list(context.prompt)
+        assert row["completion"] == [{"role": "assistant", "content": context.expert_reply}]
+        same = set(SCHEMA.names) - {"prompt", "completion"}
+        assert {name: row[name] for name in same} == {n: getattr(context, n) for n in same}
+    assert sorted(p.name for p in (tmp_path / "steps").glob("data-*")) == [
+        "data-00000.arrow",
+        "data-00001.arrow",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["steps"]
+
+
+def test_contexts_in_memory_are_saved_with_the_same_columns(tmp_path: Path) -> None:
+    contexts = [
+        item
+        for item in step_contexts(make_trajectories(1)[0], get_dialect("xml"))
+        if isinstance(item, StepContext)
+    ]
+    save_step_contexts(contexts, tmp_path / "steps", "card")
+    save_step_contexts(contexts, tmp_path / "steps", "another card")
+    rows = load_from_disk(str(tmp_path / "steps"))
+    assert rows.column_names == SCHEMA.names
+    assert (tmp_path / "steps" / "README.md").read_text() == "another card"
+    assert [path.name for path in tmp_path.iterdir()] == ["steps"]
+
+
+def test_every_column_has_a_named_use() -> None:
+    table = columns_module.__doc__ or ""
+    assert all(f"`{name}`" in table for name in SCHEMA.names)
+
+
+def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
+    settings = StepSettings(window=Window(None, token_budget=BUDGET), tokenizer="characters")
+    trajectories = make_trajectories(300, steps=6)
+    build(tmp_path / "one", trajectories, settings=settings)
+    build(tmp_path / "two", trajectories, settings=settings, workers=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert load_card(tmp_path / "two").facts.rows == 1500
+
+
+def test_the_fingerprint_and_the_hashes_are_of_the_content(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(300))
+    card = load_card(tmp_path / "steps")
+    for shard in card.shards:
+        data = (tmp_path / "steps" / shard.file).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == shard.sha256
+    state = json.loads((tmp_path / "steps" / "state.json").read_text())
+    assert state["_fingerprint"] == card.sha256[:16]
+
+
+def test_the_card_counts_what_came_in_and_what_became_of_it(tmp_path: Path) -> None:
+    trajectories = make_trajectories(30)
+    mute = Trajectory("mute", trajectories[0].steps, None)
+    settings = StepSettings(
+        window=Window(None, token_budget=BUDGET), tokenizer="characters", include_last=True
+    )
+    build(tmp_path / "steps", [*trajectories, mute], settings=settings)
+    rows, card = load_from_disk(str(tmp_path / "steps")), load_card(tmp_path / "steps")
+    assert card.dropped_steps == {"no_issue": 4}
+    assert card.steps == 31 * 4 == len(rows) + 4
+    assert (card.trajectories, card.facts.instances, card.records) == (31, 30, 31)
+    assert card.facts.by_tool == {"bash": 120}
+    assert card.facts.by_source == {"swe-smith": 120}
+    assert card.facts.elided == sum(count > 0 for count in rows["elided"]) > 0
+    lengths = sorted(rows["prompt_tokens"])
+    assert card.facts.prompt.longest == lengths[-1] <= BUDGET
+    assert card.facts.prompt.p50 == lengths[(len(lengths) - 1) // 2]
+    assert sum(card.facts.prompt.histogram) == len(rows)
+
+
+def test_lengths_are_in_characters_where_nobody_counts_tokens(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(3))
+    rows, facts = load_from_disk(str(tmp_path / "steps")), load_card(tmp_path / "steps").facts
+    assert facts.prompt.unit == facts.completion.unit == "characters"
+    assert facts.prompt.longest == max(characters(prompt) for prompt in rows["prompt"])
+    assert facts.completion.longest == max(characters(reply) for reply in rows["completion"])
+
+
+def test_the_card_for_people_has_the_front_matter_of_the_hub(tmp_path: Path) -> None:
+    from huggingface_hub import DatasetCard
+
+    build(tmp_path / "steps", make_trajectories(3))
+    card = DatasetCard.load(tmp_path / "steps" / "README.md")
+    assert card.data.size_categories == ["n<1K"]
+    assert "| examples | 9 |" in card.text
+    assert "| steps dropped | last_step 3 |" in card.text
+    assert load_card(tmp_path / "steps").sha256 in card.text
+    assert json.loads((tmp_path / "steps" / "card.json").read_text())["config"]["dialect"] == "xml"
+
+
+def test_a_share_of_the_instances_is_a_data_set_of_its_own(tmp_path: Path) -> None:
+    settings = StepSettings(validation=0.2, seed=3)
+    build(tmp_path / "steps", make_trajectories(600), settings=settings)
+    trained = load_from_disk(str(tmp_path / "steps"))["instance_id"]
+    held = load_from_disk(str(tmp_path / "steps-validation"))["instance_id"]
+    assert len(trained) + len(held) == 1800
+    assert not set(trained) & set(held)
+    assert 60 < len(set(held)) < 180
+    assert load_card(tmp_path / "steps-validation").split == "validation"
+
+
+def test_a_share_that_holds_nothing_is_a_data_set_without_rows(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(2), settings=StepSettings(validation=1e-9))
+    assert load_card(tmp_path / "steps-validation").facts.rows == 0
+    assert len(load_from_disk(str(tmp_path / "steps-validation"))) == 0
+
+
+def test_no_row_at_all_is_a_mistake_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 last_step"):
+        build(tmp_path / "steps", make_trajectories(2, steps=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_data_set_with_the_same_settings_is_left_alone(tmp_path: Path) -> None:
+    assert build(tmp_path / "steps", make_trajectories(3))
+    before = (tmp_path / "steps" / "data-00000.arrow").stat().st_mtime_ns
+    assert not build(tmp_path / "steps", make_trajectories(3))
+    assert (tmp_path / "steps" / "data-00000.arrow").stat().st_mtime_ns == before
+
+
+def test_what_may_be_another_source_the_next_time_is_built_anew(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(3), repeatable=False)
+    build(tmp_path / "steps", make_trajectories(5), repeatable=False)
+    assert len(load_from_disk(str(tmp_path / "steps"))) == 15
+    assert [path.name for path in tmp_path.iterdir()] == ["steps"]
+
+
+def test_other_settings_for_a_finished_data_set_are_refused(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(3))
+    with pytest.raises(UserError, match=r"window\.pairs: 2 -> 3"):
+        build(tmp_path / "steps", make_trajectories(3), settings=StepSettings(window=Window(3)))
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="something else"):
+        build(tmp_path, make_trajectories(3))
+    with pytest.raises(UserError, match="is a file"):
+        build(tmp_path / "thesis.txt", make_trajectories(3))
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
