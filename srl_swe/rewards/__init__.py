@@ -1,66 +1,41 @@
-"""Rewards: pure functions from what the policy wrote to a number."""
+"""Rewards: pure functions from what the policy wrote to a number.
+
+Each is a file that says its formula, its source and where it degenerates; ``table`` names them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from srl_swe.dialects import Dialect, FormatReason, Strictness
-from srl_swe.rewards.format import BROKEN_FORMAT, format_reward
+from srl_swe.rewards.scoring import (
+    BROKEN_FORMAT,
+    ReadReply,
+    StepScore,
+    group_rewards,
+    read_reply,
+    step_reward,
+    step_rewards,
+)
 from srl_swe.rewards.similarity import similarities, similarity
+from srl_swe.rewards.table import (
+    STEP_REWARDS,
+    WHOLE_SOLUTION,
+    StepRewardFunction,
+    asks_for_solution,
+    weight_shares,
+)
 
 __all__ = [
     "BROKEN_FORMAT",
+    "STEP_REWARDS",
+    "WHOLE_SOLUTION",
+    "ReadReply",
+    "StepRewardFunction",
     "StepScore",
+    "asks_for_solution",
+    "group_rewards",
+    "read_reply",
     "similarities",
     "similarity",
     "step_reward",
     "step_rewards",
+    "weight_shares",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class StepScore:
-    """What one reply earned. ``similarity`` is None exactly if ``reason`` is not."""
-
-    reward: float
-    similarity: float | None
-    reason: FormatReason | None
-
-
-def step_reward(
-    reply_text: str,
-    expert_action: str,
-    dialect: Dialect,
-    strictness: Strictness = "strict",
-    think_opened: bool = False,
-) -> StepScore:
-    """The paper's reward of one reply (section 3): -1, or the similarity of its action.
-
-    The thought is not compared. ``think_opened``: the chat template wrote ``<think>`` already.
-    """
-    return step_rewards([reply_text], expert_action, dialect, strictness, think_opened)[0]
-
-
-def step_rewards(
-    reply_texts: Sequence[str],
-    expert_action: str,
-    dialect: Dialect,
-    strictness: Strictness = "strict",
-    think_opened: bool = False,
-) -> list[StepScore]:
-    """:func:`step_reward` of each reply of a group: the expert's action is indexed once."""
-    replies = [
-        dialect.parse_reply(text, strictness, think_opened=think_opened) for text in reply_texts
-    ]
-    actions = [reply.action.text for reply in replies if reply.action is not None]
-    ratios = iter(similarities(actions, expert_action))
-    scores: list[StepScore] = []
-    for reply in replies:
-        broken = format_reward(reply)
-        if broken is not None:
-            scores.append(StepScore(broken, None, reply.reason))
-        else:
-            ratio = next(ratios)
-            scores.append(StepScore(ratio, ratio, None))
-    return scores

@@ -41,5 +41,5 @@ def similarities(candidates: Iterable[str], expert: str) -> list[float]:
     ratios: list[float] = []
     for candidate in candidates:
         matcher.set_seq1(candidate)
-        ratios.append(matcher.ratio())
+        ratios.append(1.0 if candidate == expert else matcher.ratio())
     return ratios

@@ -1,0 +1,63 @@
+"""Final answer: 1 if a whole solution ends in the expert's last edit, however it got there.
+
+    r = [last edit of the reply = last edit of the expert]
+
+The reply holds all remaining actions, as for :mod:`srl_swe.rewards.holistic`, and everything
+but its end is ignored (paper, ablation of how finely the reward is given: "final answer";
+mathematics only there, 24.5 against 27.6 step by step). The paper compares a number. A solution
+in software ends in a patch, and of a text the nearest to that is its last edit: the same file
+and the same diff (:mod:`srl_swe.rewards.edits`). A created file is no edit, as experts create
+scripts to try things out. Where the expert edits nothing any more, the last actions must be
+equal.
+
+Where it degenerates: it is nearly always 0 with several steps to go; an earlier edit that was
+wrong is not seen; a different right patch earns 0. Whoever can run tests trains by RLVR, whose
+reward is the outcome itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from srl_swe.dialects import read_actions
+from srl_swe.rewards.edits import make_change
+from srl_swe.rewards.paths import normal_path
+from srl_swe.types import Action
+
+Answer = tuple[object, ...]
+
+
+def final_answer_matches(solutions: Iterable[str], expert: str) -> list[float]:
+    r"""1.0 or 0.0 for each solution.
+
+    >>> edit = Action("str_replace_editor", {"command": "str_replace", "path": "/a.py",
+    ...               "old_str": "x = 1\ny = 2", "new_str": "x = 1\ny = 3"}).text
+    >>> small = edit.replace("x = 1\n", "")
+    >>> test = Action("bash", {"command": "pytest"}).text
+    >>> final_answer_matches([small, f"{test}\n{small}\n{test}", test], f"{edit}\n{test}")
+    [1.0, 1.0, 0.0]
+    """
+    target = _answer(expert)
+    return [float(text == expert or _answer(text) == target) for text in solutions]
+
+
+def _answer(text: str) -> Answer:
+    actions = read_actions(text)
+    edits = [edit for edit in map(_edit, actions) if edit is not None]
+    if edits:
+        return edits[-1]
+    return (actions[-1].text,) if actions else (text,)
+
+
+def _edit(action: Action) -> Answer | None:
+    """File and diff; None for an action that changes no file."""
+    values = action.arguments
+    path = normal_path(values.get("path", ""))
+    match action.tool, values.get("command"):
+        case "str_replace_editor", "str_replace":
+            change = make_change(values.get("old_str", ""), values.get("new_str", ""))
+        case "str_replace_editor", "insert":
+            change = make_change("", values.get("new_str", ""))
+        case _:
+            return None
+    return (path, change.lines) if change.lines else None

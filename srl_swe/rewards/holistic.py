@@ -1,0 +1,33 @@
+"""Holistic similarity: all remaining actions in one reply, compared as one text.
+
+    r = 2M / T        of the actions of the reply and the expert's from this step on, joined
+
+The reply holds one thought and then every action that remains until the issue is resolved, the
+observations in between unseen (paper, ablation of how finely the reward is given: "holistic";
+mathematics only there, 25.9 against 27.6 step by step). M and T as in
+:mod:`srl_swe.rewards.similarity`, -1 out of format alike.
+
+Where it degenerates: nobody knows step k+1 before what step k prints, so the later actions are
+guesses; the few that matter are a small share of a long text; and it costs the product of the
+two lengths, hence needs ``max_completion_length`` to be chosen with care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from srl_swe.rewards.similarity import similarities
+
+
+def solution_text(actions: Sequence[str]) -> str:
+    """The canonical texts of several actions as the one that is compared."""
+    return "\n\n".join(actions)
+
+
+def holistic_similarities(solutions: Iterable[str], expert: str) -> list[float]:
+    """Each solution's text against that of the expert's remaining actions, from 0 to 1.
+
+    >>> holistic_similarities([solution_text(["ls", "pwd"])], solution_text(["ls", "id"]))
+    [0.7692307692307693]
+    """
+    return similarities(solutions, expert)

@@ -1,0 +1,129 @@
+"""Structural reward: an action compared field by field, each in its own terms.
+
+    bash      words(command)                  2M/T over shell words, in order
+    view      target x (1 + range) / 2        range: common lines / lines of both
+    create    target x lines(file_text)       2M/T over lines that are not blank
+    edit      target x change                 str_replace or insert, by the diff that it makes
+    submit    1
+    another tool, or another command of the editor: 0
+
+``target`` is 1 for the same path, else half of what the paths' parts share; ``change`` is in
+:mod:`srl_swe.rewards.edits`. The wrapper of a tool call counts nothing. An insertion after
+another line than the expert's counts half.
+
+Ours: the paper compares text (section 3), which can't see one wrong word in a long edit and
+pays 0.55-0.7 for the wrapper of a short command.
+
+Where it degenerates: it can't know whether an edit applies, so an ``old_str`` that is not in
+the file, or is there twice, scores like one that works; an equivalent command in other words
+(``git ls-files`` for ``find``) earns little; a group that never picks the expert's tool is all 0
+and teaches nothing. Quotes are no words, so ``grep "a b"`` equals ``grep a b``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from srl_swe.dialects import read_actions
+from srl_swe.rewards.edits import Change, change_overlap, make_change
+from srl_swe.rewards.paths import normal_path, path_overlap
+from srl_swe.rewards.words import lines_of, overlap, shell_words
+from srl_swe.types import Action
+
+WRONG_LINE = 0.5
+_NUMBER = re.compile(r"-?\d{1,9}(?!\d)")
+_END_OF_FILE = 10**10
+
+
+def structural_scores(candidates: Iterable[str], expert: str) -> list[float]:
+    """Each candidate's canonical text against the expert's, from 0 to 1.
+
+    >>> run = lambda command: Action("bash", {"command": command}).text
+    >>> structural_scores([run("ls -l src"), run("ls src"), run("")], run("ls src"))
+    [0.8, 1.0, 0.0]
+    """
+    target = _read(expert)
+    return [1.0 if text == expert else _score(_read(text), target) for text in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """An action cut into what is compared; what its tool does not have stays empty."""
+
+    kind: str
+    words: Sequence[str] = ()
+    path: str = ""
+    lines: Sequence[str] = ()
+    view: tuple[int, int] | None = None
+    change: Change | None = None
+    insert_line: str | None = None
+
+
+def _read(text: str) -> _Fields:
+    """Text without an action in it is compared as words."""
+    actions = read_actions(text)
+    if len(actions) != 1:
+        return _Fields("text", words=text.split())
+    action = actions[0]
+    match action.tool:
+        case "bash":
+            return _Fields("bash", words=shell_words(action.arguments.get("command", "")))
+        case "str_replace_editor":
+            return _read_edit(action)
+        case _:
+            values = [f"{name}={value}" for name, value in sorted(action.arguments.items())]
+            return _Fields(f"tool {action.tool}", words=" ".join(values).split())
+
+
+def _read_edit(action: Action) -> _Fields:
+    values = action.arguments
+    command, path = values.get("command", ""), normal_path(values.get("path", ""))
+    match command:
+        case "view":
+            return _Fields("view", path=path, view=_view_range(values.get("view_range", "")))
+        case "create":
+            return _Fields("create", path=path, lines=lines_of(values.get("file_text", "")))
+        case "str_replace":
+            change = make_change(values.get("old_str", ""), values.get("new_str", ""))
+            return _Fields("edit", path=path, change=change)
+        case "insert":
+            change = make_change("", values.get("new_str", ""))
+            line = values.get("insert_line", "").strip()
+            return _Fields("edit", path=path, change=change, insert_line=line)
+        case _:
+            return _Fields(f"editor {command}", path=path)
+
+
+def _score(candidate: _Fields, expert: _Fields) -> float:
+    if candidate.kind != expert.kind:
+        return 0.0
+    score = overlap(candidate.words, expert.words) * path_overlap(candidate.path, expert.path)
+    score *= overlap(candidate.lines, expert.lines)
+    if expert.kind == "view":
+        score *= (1 + _common_lines(candidate.view, expert.view)) / 2
+    if candidate.change is not None and expert.change is not None:
+        score *= change_overlap(candidate.change, expert.change)
+    lines = {candidate.insert_line, expert.insert_line} - {None}
+    return score * WRONG_LINE if len(lines) > 1 else score
+
+
+def _view_range(text: str) -> tuple[int, int] | None:
+    """First line and the one after the last; None is the whole file."""
+    numbers = [int(number) for number in _NUMBER.findall(text)]
+    if len(numbers) != 2:
+        return None
+    first, last = numbers
+    return (first, _END_OF_FILE if last < 0 else last + 1)
+
+
+def _common_lines(candidate: tuple[int, int] | None, expert: tuple[int, int] | None) -> float:
+    """Lines of both ranges / lines of either; 0 if only one is the whole file."""
+    if candidate == expert:
+        return 1.0
+    if candidate is None or expert is None:
+        return 0.0
+    common = min(candidate[1], expert[1]) - max(candidate[0], expert[0])
+    either = max(candidate[1], expert[1]) - min(candidate[0], expert[0])
+    return max(0, common) / either if either > 0 else 0.0
