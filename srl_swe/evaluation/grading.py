@@ -60,7 +60,7 @@ def verdict_from_files(
         died = "the container died while the tests ran"
         return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=died)
     if report is not None:
-        return _from_report(instance_id, report, log_path)
+        return verdict_from_report(instance_id, report, log_path)
     if ended := _last(_ENDED, log):
         return _from_exception(instance_id, ended, log_path)
     if crashed := _last(_CRASHED, log):
@@ -104,7 +104,10 @@ def _entry(report: str | None, instance_id: str) -> Mapping[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _from_report(instance_id: str, report: Mapping[str, Any], log_path: str | None) -> Verdict:
+def verdict_from_report(
+    instance_id: str, report: Mapping[str, Any], log_path: str | None = None
+) -> Verdict:
+    """The verdict that one instance's part of swebench's report holds."""
     tests = report.get("tests_status", {})
     reason = str(report.get("infra_failure_reason", ""))
     if report.get("infra_failure"):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.policy import Completion, PromptTooLong
+from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.types import Message
 
 
@@ -43,6 +44,7 @@ class LocalPolicy:
     ) -> None:
         self.name = name or Path(folder).name
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self._count = TokenCounter(self._tokenizer)
         model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
@@ -75,7 +77,7 @@ class LocalPolicy:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt, the generation prompt included."""
-        return len(self._encode(messages))
+        return self._count(messages)
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         chat: list[Any] = list(messages)

@@ -1,0 +1,134 @@
+"""One attempt at one instance, a reply at a time: what the loop and SweEnv have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from srl_swe.context_window import PAPER_WINDOW, CountTokens, Window, make_messages
+from srl_swe.dialects import Dialect, Strictness
+from srl_swe.errors import SandboxError
+from srl_swe.sandbox import Sandbox, diff, enforced
+from srl_swe.tools import SUBMIT, open_toolbox
+from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a rollout ends if the policy does not end it."""
+
+    steps: int = 40
+    format_errors: int = 3
+    """So many replies in a row without a usable action."""
+    seconds: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an episode goes by, whatever policy acts in it."""
+
+    dialect: Dialect
+    window: Window = PAPER_WINDOW
+    limits: Limits = field(default_factory=Limits)
+    strictness: Strictness = "lenient"
+    think_opened: bool = False
+
+
+class Episode:
+    """The steps so far, in an open sandbox that the caller closes. Time runs from its making.
+
+    Every method that acts raises SandboxError where the infrastructure fails; :meth:`fail`
+    puts that on record.
+    """
+
+    def __init__(self, instance: Instance, sandbox: Sandbox, rules: Rules) -> None:
+        self.steps: list[Step] = []
+        self.stop_reason: StopReason | None = None
+        """None while the policy may go on."""
+        self.patch: str | None = None
+        """What :meth:`hand_in` found; None before, and where git refuses."""
+        self._instance = instance
+        self._sandbox = sandbox
+        self._rules = rules
+        self._deadline = time.monotonic() + rules.limits.seconds
+        self._held_to: Mapping[str, Any] = {}
+        self._toolbox = open_toolbox(rules.dialect.FAMILY, workdir=instance.workdir)
+
+    def note_enforced(self) -> None:
+        """Put on record what the sandbox is held to."""
+        self._held_to = enforced(self._sandbox)
+
+    def messages(self, count_tokens: CountTokens | None = None) -> list[Message]:
+        """The prompt of the next reply. Raises OverBudget where the window has no room for it."""
+        issue, rules = self._instance.problem_statement, self._rules
+        return make_messages(issue, self.steps, rules.dialect, rules.window, count_tokens)
+
+    def reply(self, text: str) -> Step:
+        """Carry out what the reply asks for; one that can't be used is answered with why."""
+        dialect = self._rules.dialect
+        reply = dialect.parse_reply(
+            text, self._rules.strictness, think_opened=self._rules.think_opened
+        )
+        if reply.reason is not None or reply.action is None:
+            why = dialect.explain(reply.reason) if reply.reason else ""
+            return self._add(Step(text, None, Observation(why), executed=False))
+        return self.act(reply.action, reply.thought)
+
+    def act(self, action: Action, thought: str = "") -> Step:
+        """Carry out an action that needs no parsing."""
+        return self._add(Step(thought, action, self._toolbox.perform(action, self._sandbox)))
+
+    def stop(self, reason: StopReason) -> None:
+        """End it from outside, as where there is no room for another prompt."""
+        self.stop_reason = reason
+
+    def hand_in(self) -> None:
+        """Take the diff that the policy leaves behind."""
+        self.patch = diff(self._sandbox, self._instance.base_commit, self._instance.workdir)
+
+    def fail(self, error: SandboxError) -> None:
+        """The infrastructure failed: nothing that happened here says anything of the policy."""
+        self.steps.append(sandbox_error_step(error))
+        self.stop_reason, self.patch = StopReason.SANDBOX_ERROR, None
+
+    def trajectory(self, model: str | None = None) -> Trajectory:
+        """The record of what has happened so far."""
+        return Trajectory(
+            instance_id=self._instance.instance_id,
+            steps=tuple(self.steps),
+            problem_statement=self._instance.problem_statement,
+            stop_reason=self.stop_reason,
+            patch=self.patch,
+            model=model,
+            enforced=self._held_to or None,
+        )
+
+    def _add(self, step: Step) -> Step:
+        self.steps.append(step)
+        self.stop_reason = self._reason_to_stop(step)
+        return step
+
+    def _reason_to_stop(self, last: Step) -> StopReason | None:
+        limits = self._rules.limits
+        if last.action is not None and last.action.tool == SUBMIT:
+            return StopReason.SUBMITTED
+        if _format_errors(self.steps) >= limits.format_errors:
+            return StopReason.FORMAT_ERRORS
+        if len(self.steps) >= limits.steps:
+            return StopReason.STEP_LIMIT
+        if time.monotonic() > self._deadline:
+            return StopReason.TIME_LIMIT
+        return None
+
+
+def sandbox_error_step(error: SandboxError) -> Step:
+    """What goes on record as the last step where the infrastructure failed."""
+    return Step("", None, Observation(f"sandbox error: {error}"), executed=False)
+
+
+def _format_errors(steps: list[Step]) -> int:
+    """How many of the last steps, without a break, held no action."""
+    usable = (index for index in range(len(steps), 0, -1) if steps[index - 1].action is not None)
+    return len(steps) - next(usable, 0)
