@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/sandbox.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/sandbox.md",
+             "docs/replay.md", "docs/rewards.md", "docs/steps.md"]  # fmt: skip
 OURS = ("srl_swe/", "envs/", "docker/", "trajectories/", "tests/", "docs/", ".ci/")
 text = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 
@@ -30,7 +31,8 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
 
 
 def commands() -> list[str]:
-    shown = (text[name] for name in ("README.md", "docs/sandbox.md"))
+    pages = ("README.md", "docs/sandbox.md", "docs/replay.md", "docs/rewards.md", "docs/steps.md")
+    shown = (text[name] for name in pages)
     found = [re.findall(r"^    srl-swe (.+)$", page, re.MULTILINE) for page in shown]
     assert all(found)
     return [command for page in found for command in page]

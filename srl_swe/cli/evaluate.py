@@ -21,8 +21,10 @@ def evaluate(
     max_steps: options.Steps = 40,
     pairs: options.Pairs = 2,
     observation_chars: options.ObservationChars = 10_000,
+    thoughts: options.Thoughts = "drop",
     max_new_tokens: options.NewTokens = 1024,
     temperature: options.Temperature = 0.0,
+    dialect: options.DialectName = "xml",
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
     sandbox: options.SandboxKind = "docker",
@@ -36,7 +38,7 @@ def evaluate(
     from srl_swe.cli.sandboxes import sandbox_settings
 
     settings = options.AgentSettings(
-        max_steps, pairs, observation_chars, max_new_tokens, temperature
+        max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     instances = options.load_bench(bench, ids, limit)

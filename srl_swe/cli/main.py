@@ -9,16 +9,20 @@ import typer
 
 from srl_swe import __version__
 from srl_swe.cli import (
+    convert,
     demo,
     doctor,
     evaluate,
     grade,
     images,
+    profile,
     reap,
     replay,
     rollout,
+    runs,
     self_check,
     steps,
+    study,
     train,
 )
 from srl_swe.errors import SandboxError, UserError
@@ -34,7 +38,11 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(replay.replay)
 app.command()(steps.steps)
+app.command()(convert.convert)
+app.command()(profile.profile)
 app.add_typer(train.app, name="train")
+app.add_typer(runs.app, name="runs")
+app.command()(study.study)
 app.command()(rollout.rollout)
 app.command()(grade.grade)
 app.command("eval")(evaluate.evaluate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -35,7 +35,14 @@ Pairs = Annotated[
 ObservationChars = Annotated[
     int, typer.Option(min=1, help="Each observation is cut to so many characters.")
 ]
+Thoughts = Annotated[
+    Literal["drop", "keep"],
+    typer.Option(help="What past replies do with their thoughts; after RLVR by episodes: keep."),
+]
 NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")]
+DialectName = Annotated[
+    str, typer.Option("--dialect", help="How replies are written: xml or bash_block.")
+]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 SandboxKind = Annotated[
     str,
@@ -77,17 +84,27 @@ def load_bench(bench: str, ids: list[str] | None, limit: int | None) -> list[Ins
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What the options say of the agent; they decide the results of a run."""
+    """What the options say of the agent; they decide the results of a run.
+
+    Raises UserError for an unknown dialect, before anything is loaded or written.
+    """
 
     max_steps: int
     pairs: int
     observation_chars: int
     max_new_tokens: int
     temperature: float
+    dialect: str = "xml"
+    thoughts: Literal["drop", "keep"] = "drop"
+
+    def __post_init__(self) -> None:
+        from srl_swe.dialects import get_dialect
+
+        get_dialect(self.dialect)
 
 
 def make_agent(policy: str, settings: AgentSettings) -> Agent:
-    """A local policy with the xml dialect. Raises UserError where ``policy`` is no model."""
+    """A local policy, in the settings' dialect. Raises UserError where ``policy`` is no model."""
     from srl_swe.context_window import Window
     from srl_swe.dialects import get_dialect
     from srl_swe.rollout import Agent, Limits
@@ -99,7 +116,11 @@ def make_agent(policy: str, settings: AgentSettings) -> Agent:
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
         ),
-        get_dialect("xml"),
-        Window(None if settings.pairs < 0 else settings.pairs, settings.observation_chars),
+        get_dialect(settings.dialect),
+        Window(
+            None if settings.pairs < 0 else settings.pairs,
+            settings.observation_chars,
+            thoughts=settings.thoughts == "keep",
+        ),
         Limits(steps=settings.max_steps),
     )

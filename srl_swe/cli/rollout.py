@@ -25,8 +25,10 @@ def rollout(
     max_steps: options.Steps = 40,
     pairs: options.Pairs = 2,
     observation_chars: options.ObservationChars = 10_000,
+    thoughts: options.Thoughts = "drop",
     max_new_tokens: options.NewTokens = 1024,
     temperature: options.Temperature = 0.0,
+    dialect: options.DialectName = "xml",
     workers: options.Workers = 2,
     sandbox: options.SandboxKind = "docker",
     sandbox_limit: options.SandboxLimits = None,
@@ -39,7 +41,7 @@ def rollout(
     from srl_swe.cli.sandboxes import sandbox_settings
 
     settings = options.AgentSettings(
-        max_steps, pairs, observation_chars, max_new_tokens, temperature
+        max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     instances = options.load_bench(bench, ids, limit)

@@ -1,63 +1,183 @@
-"""``srl-swe train sft | srl``."""
+"""``srl-swe train sft | srl | rlvr | curriculum``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-app = typer.Typer(help="Train a policy on step contexts.", no_args_is_help=True)
+from srl_swe.cli import options
+from srl_swe.errors import UserError
+
+if TYPE_CHECKING:
+    from srl_swe.training.recipes.records import Recipe, SftRecipe, SrlRecipe
+
+app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.")
 
 RecipeFile = Annotated[
     str, typer.Option("--config", help="A recipe: a YAML file, or the name of one that ships.")
 ]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+Kind = TypeVar("Kind", bound="Recipe")
+
+
+@app.callback(invoke_without_command=True)
+def _train(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--list", help="Print the recipes that ship.")] = False,
+    preset: Annotated[
+        str, typer.Option(help="Print the file of a preset for accelerate: ddp, fsdp2 or zero3.")
+    ] = "",
+) -> None:
+    if show:
+        _list_recipes()
+    elif preset:
+        from srl_swe.training.train import accelerate_preset
+
+        typer.echo(accelerate_preset(preset))
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command(context_settings=_PASS_ON)
 def sft(context: typer.Context, config: RecipeFile) -> None:
     """Supervised fine-tuning on the expert's replies.
 
-    Any field of the recipe or of TRL's SFTConfig can be given: --model DIR --learning_rate 1e-5.
+    Any field of the recipe, of TRL's SFTConfig or of its ModelConfig can be given: --model DIR
+    --learning_rate 1e-5 --lora_r 32.
     """
-    _train("sft", config, context.args)
+    from srl_swe.training.recipes.records import SftRecipe
+
+    _run(_load(SftRecipe, config, context.args))
 
 
 @app.command(context_settings=_PASS_ON)
 def srl(context: typer.Context, config: RecipeFile) -> None:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
-    Any field of the recipe or of TRL's GRPOConfig can be given: --model DIR --num_generations 4.
+    Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
+    --num_generations 4 --rewards.gated 1.
     """
-    _train("srl", config, context.args)
+    from srl_swe.training.recipes.records import SrlRecipe
+
+    _run(_load(SrlRecipe, config, context.args))
 
 
-def _train(method: str, config: str, arguments: list[str]) -> None:
-    from srl_swe.errors import UserError
-    from srl_swe.training.recipe import METHODS, load_recipe
-    from srl_swe.training.train import leave_process_group, need_train_extra, recipe_path, train
+@app.command(context_settings=_PASS_ON)
+def rlvr(
+    context: typer.Context,
+    config: RecipeFile,
+    ids: options.Ids = None,
+    limit: options.Limit = None,
+    workers: options.Workers = 8,
+    sandbox: options.SandboxKind = "docker",
+    sandbox_limit: options.SandboxLimits = None,
+    trust_commands: options.TrustCommands = False,
+) -> None:
+    """Reinforcement learning with the tests of instances as the reward.
+
+    Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
+    --bench starter --setting patch --limits.steps 20.
+    """
+    from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
+    from srl_swe.training.recipes.records import RlvrRecipe
+
+    recipe = _load(RlvrRecipe, config, context.args)
+    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    instances = options.load_bench(recipe.bench, ids, limit)
+    open_sandbox = sandboxes_for(instances, settings)
+    from srl_swe.training.rlvr.training import train_rlvr
+    from srl_swe.training.train import leave_process_group
+
+    typer.echo(train_rlvr(recipe, open_sandbox, instances, workers=workers))
+    leave_process_group()
+
+
+@app.command(context_settings=_PASS_ON)
+def curriculum(
+    context: typer.Context,
+    config: RecipeFile,
+    ids: options.Ids = None,
+    limit: options.Limit = None,
+    workers: options.Workers = 8,
+    sandbox: options.SandboxKind = "docker",
+    sandbox_limit: options.SandboxLimits = None,
+    trust_commands: options.TrustCommands = False,
+) -> None:
+    """Several phases, such as srl and then rlvr, each from the last one's final policy.
+
+    A line of the curriculum can be given (--model DIR --data DIR --output DIR), and whatever a
+    phase's recipe takes (--phases.srl.learning_rate 1e-6). The other options are for rlvr.
+    """
+    from srl_swe.training.train import need_train_extra, recipe_path
 
     need_train_extra()
+    from srl_swe.training.curriculum import PhaseStopped, train_curriculum
+    from srl_swe.training.phase_process import run_phase
+    from srl_swe.training.recipes.curricula import load_curriculum
+
+    recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
+    for_rlvr = ["--workers", str(workers), "--sandbox", sandbox]
+    for_rlvr += [f"--id={one}" for one in ids or ()] + ([f"--limit={limit}"] if limit else [])
+    for_rlvr += [f"--sandbox-limit={one}" for one in sandbox_limit or ()]
+    for_rlvr += ["--trust-commands"] if trust_commands else []
+
+    def run(method: str, path: Path) -> int:
+        return run_phase(method, path, for_rlvr if method == "rlvr" else ())
+
+    try:
+        final = train_curriculum(recipe, run)
+    except PhaseStopped as stopped:
+        raise typer.Exit(stopped.code) from None
+    typer.echo(final)
+
+
+def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
+    """The recipe, if it is one of that kind. Raises UserError."""
+    from srl_swe.training.train import need_train_extra, recipe_path
+
+    need_train_extra()
+    from srl_swe.training.recipes.loading import load_recipe
+    from srl_swe.training.recipes.records import METHODS
+
     recipe = load_recipe(recipe_path(config), parse_overrides(arguments))
-    if not isinstance(recipe, METHODS[method]):
+    if not isinstance(recipe, kind):
+        method = next(name for name, one in METHODS.items() if one is kind)
         raise UserError(f"{config} is no {method} recipe.")
+    return recipe
+
+
+def _run(recipe: SftRecipe | SrlRecipe) -> None:
+    from srl_swe.training.train import leave_process_group, train
+
     typer.echo(train(recipe))
     leave_process_group()
 
 
-def parse_overrides(arguments: list[str]) -> dict[str, str]:
-    """``--name value`` and ``--name=value`` as a mapping. Raises UserError for anything else."""
-    from srl_swe.errors import UserError
+def parse_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The words after each ``--name``, as in ``--name word ...`` or ``--name=word``.
 
-    overrides: dict[str, str] = {}
-    rest = iter(arguments)
-    for argument in rest:
-        name, has_value, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--"):
+    Raises UserError for a word before any option.
+    """
+    overrides: dict[str, list[str]] = {}
+    words: list[str] | None = None
+    for argument in arguments:
+        name, has_word, word = argument.partition("=")
+        if name.startswith("--"):
+            words = overrides[name.removeprefix("--")] = [word] if has_word else []
+        elif words is None:
             raise UserError(f"{argument!r} is no option; write --field value.")
-        if not has_value:
-            value = next(rest, "")
-            if not value:
-                raise UserError(f"{argument} has no value.")
-        overrides[name] = value
+        else:
+            words.append(argument)
     return overrides
+
+
+def _list_recipes() -> None:
+    from srl_swe.training.train import shipped_recipes, summary_of
+
+    shipped = shipped_recipes()
+    width = max(map(len, shipped))
+    for name, path in shipped.items():
+        typer.echo(f"{name:{width}}  {summary_of(path)}.")

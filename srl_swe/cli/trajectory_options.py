@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from srl_swe.trajectories import Reading, ReadReport
 
-SOURCE_HELP = (
+SOURCES = (
     "File, folder, glob, - for stdin, or hf:OWNER/NAME[:split], of SWE-agent, mini-swe-agent, "
-    "SWE-smith, OpenHands, SWE-Gym, R2E-Gym, nebius, ATIF, chat messages or our own JSONL; the "
-    "bundled ones if left out."
+    "SWE-smith, OpenHands, SWE-Gym, R2E-Gym, nebius, ATIF, chat messages or our own JSONL"
 )
+SOURCE_HELP = f"{SOURCES}; the bundled ones if left out."
 Filters = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,11 +11,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from srl_swe.charts import chart_style
 from srl_swe.demo.careless import COPIES, UNFINISHED_SHARE, WRONG_SHARE
 from srl_swe.demo.report_sections import curves, outcomes, seconds
-from srl_swe.demo.summary import CAVEAT, DemoSummary, PolicyResult
+from srl_swe.demo.summary import CAVEAT, DemoSummary
 from srl_swe.files import write_atomic
 from srl_swe.html_page import page
+from srl_swe.measure import PolicyResult
 from srl_swe.types import Outcome
 
 _TITLE = "srl-swe demo: SFT, then SRL, on the bundled instances"
@@ -115,4 +117,5 @@ def _resolved(policy: PolicyResult, ids: Sequence[str]) -> str:
 
 @cache
 def _style() -> str:
-    return files("srl_swe.demo").joinpath("report.css").read_text(encoding="utf-8")
+    own = files("srl_swe.demo").joinpath("report.css").read_text(encoding="utf-8")
+    return chart_style() + own

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from srl_swe.demo.curves import Chart, Series, averaging_steps, render_chart
+from srl_swe.charts import Chart, Series, averaging_steps, render_figure
 from srl_swe.demo.summary import DemoSummary
 from srl_swe.types import Outcome, Verdict
 
@@ -19,9 +19,7 @@ def curves(summary: DemoSummary) -> Iterator[str]:
     width = averaging_steps(len(summary.curve))
     yield f"<p>A point is one training step, the line the mean of the last {width}.</p>\n"
     yield '<div class="charts">\n'
-    for chart in _charts(summary):
-        caption = f"{escape(chart.title)}<span>{escape(chart.about)}</span>"
-        yield f"<figure><figcaption>{caption}</figcaption>\n{render_chart(chart)}</figure>\n"
+    yield from map(render_figure, _charts(summary))
     yield "</div>\n"
 
 

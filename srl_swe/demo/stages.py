@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from srl_swe.bundled import bundled
 from srl_swe.demo.careless import careless
 from srl_swe.demo.plan import DemoPlan
-from srl_swe.demo.summary import CurvePoint, DemoSummary, PolicyResult
+from srl_swe.demo.summary import CurvePoint, DemoSummary
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.evaluation import grade
 from srl_swe.files import write_atomic
 from srl_swe.instances import load_instances
-from srl_swe.progress import say
-from srl_swe.replay_batch import as_recorded, replay_all
-from srl_swe.rollout import Agent, Limits, predictions, rollout_all
+from srl_swe.measure import Measuring, load_result
+from srl_swe.measure import measure as measure_policy
+from srl_swe.replay import as_recorded, replay_all
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.step_contexts import Dropped, StepContext, step_contexts
-from srl_swe.step_dataset import make_card, save_step_contexts
-from srl_swe.trajectories import load_jsonl, save_jsonl
+from srl_swe.step_contexts import StepContext, step_contexts
+from srl_swe.step_dataset import (
+    Making,
+    StepJob,
+    StepSettings,
+    build_step_dataset,
+    save_step_contexts,
+)
+from srl_swe.trajectories import ReadReport, load_jsonl, save_jsonl
 from srl_swe.types import Instance
 
 LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
@@ -62,6 +65,10 @@ class DemoRun:
         """Where the policy of that stage is."""
         return self.folder / "policy" if name == "untrained" else self.folder / name / "final"
 
+    def measured(self, name: str) -> Path:
+        """Where its rollouts and its result are."""
+        return self.folder / f"measured-{name}"
+
 
 def replay(demo: DemoRun) -> None:
     """Execute the bundled trajectories; later stages use what was printed now."""
@@ -76,7 +83,7 @@ def replay(demo: DemoRun) -> None:
     counts = {
         "trajectories": len(replays),
         "steps": sum(len(item.steps) for item in replays),
-        "as_recorded": sum(step.match.faithful for item in replays for step in item.steps),
+        "as_recorded": sum(step.match.as_recorded for item in replays for step in item.steps),
     }
     _save_json(demo.folder / "replay.json", counts)
 
@@ -86,20 +93,27 @@ def steps(demo: DemoRun) -> None:
 
     ``steps/`` holds the experts' and ``demonstrations/`` the careless ones of the warm start.
     """
-    items = [
+    trajectories = load_jsonl(demo.folder / "trajectories.jsonl")
+    settings = StepSettings(window=demo.plan.window, include_last=True)
+    job = StepJob(demo.folder / "steps", Making(settings), given={}, repeatable=False)
+    build_step_dataset(trajectories, job, ReadReport(records=len(trajectories)))
+    contexts = [
         item
-        for trajectory in load_jsonl(demo.folder / "trajectories.jsonl")
+        for trajectory in trajectories
         for item in step_contexts(
             trajectory, get_dialect("xml"), demo.plan.window, include_last=True
         )
+        if isinstance(item, StepContext)
     ]
-    contexts = [item for item in items if isinstance(item, StepContext)]
-    dropped = [item for item in items if isinstance(item, Dropped)]
-    card = make_card(contexts, dropped, demo.plan.window)
-    save_step_contexts(contexts, demo.folder / "steps", card)
-    demonstrations = careless(contexts)
-    card = make_card(demonstrations, dropped, demo.plan.window)
-    save_step_contexts(demonstrations, demo.folder / "demonstrations", card)
+    save_step_contexts(careless(contexts), demo.folder / "demonstrations", _CARELESS_CARD)
+
+
+_CARELESS_CARD = """\
+# Demonstrations that are often wrong
+
+Those of `steps/`, each several times, with answers that are right only some of the time: for the
+warm start of the demo, and of no other use.
+"""
 
 
 def tiny_policy(demo: DemoRun) -> None:
@@ -107,7 +121,7 @@ def tiny_policy(demo: DemoRun) -> None:
 
     Many words and few layers: a reply is then some 30 tokens, and training takes minutes.
     """
-    from srl_swe.training.checks import load_step_contexts
+    from srl_swe.training.guards.checks import load_step_contexts
     from srl_swe.training.tiny_policy import make_tiny_policy
 
     rows = load_step_contexts(str(demo.folder / "steps"))
@@ -129,7 +143,8 @@ def srl(demo: DemoRun) -> None:
 def _train(
     demo: DemoRun, method: str, data: str, model: Path, overrides: Mapping[str, str]
 ) -> None:
-    from srl_swe.training.recipe import load_recipe
+    from srl_swe.training.recipes.loading import load_recipe
+    from srl_swe.training.recipes.records import RlvrRecipe
     from srl_swe.training.train import recipe_path, train
 
     places = {
@@ -137,42 +152,31 @@ def _train(
         "data": str(demo.folder / data),
         "output": str(demo.folder / method),
     }
-    train(load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places}))
+    recipe = load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places})
+    assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
+    train(recipe)
 
 
 def measure(demo: DemoRun, name: str) -> None:
     """Score greedy replies on the training steps, roll out greedily, grade what is handed in."""
-    from srl_swe.rollout.local_policy import open_local_policy
-    from srl_swe.training.validation import greedy_scores
-
-    plan, folder = demo.plan, demo.folder / f"measured-{name}"
-    scores = greedy_scores(
-        demo.policy(name), demo.folder / "steps", max_new_tokens=plan.max_new_tokens
+    plan = demo.plan
+    on = Measuring(
+        data=demo.folder / "steps",
+        instances=[demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]],
+        open_sandbox=demo.open_sandbox,
+        grading=demo.folder / "grading",
+        window=plan.window,
+        max_steps=plan.max_steps,
+        max_new_tokens=plan.max_new_tokens,
     )
-    policy = open_local_policy(
-        str(demo.policy(name)), max_new_tokens=plan.max_new_tokens, temperature=0.0
-    )
-    agent = Agent(policy, get_dialect("xml"), plan.window, Limits(steps=plan.max_steps))
-    instances = [demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]]
-    rollouts = rollout_all(agent, instances, demo.open_sandbox, folder)
-    verdicts = grade(instances, predictions(rollouts, name), demo.folder / "grading", report=say)
-    result = PolicyResult(
-        label=LABELS[name],
-        steps=scores.n,
-        similarity_mean=scores.similarity_mean,
-        format_rate=scores.format_rate,
-        exact_rate=scores.exact_rate,
-        verdicts=tuple(verdicts),
-    )
-    write_atomic(folder / "result.json", _results().dump_json(result, indent=2))
+    measure_policy(demo.policy(name), name, on, demo.measured(name))
 
 
 def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
     """What all stages left behind, as one record."""
     replayed = json.loads((demo.folder / "replay.json").read_text(encoding="utf-8"))
     results = [
-        _results().validate_json((demo.folder / f"measured-{name}" / "result.json").read_bytes())
-        for name in LABELS
+        replace(load_result(demo.measured(name)), label=label) for name, label in LABELS.items()
     ]
     return DemoSummary(
         training_ids=tuple(demo.training_ids),
@@ -189,7 +193,7 @@ def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
 
 
 def _curve(metrics: Path) -> list[CurvePoint]:
-    from srl_swe.training.metrics_log import read_metrics
+    from srl_swe.training.run.metrics_log import read_metrics
 
     return [
         CurvePoint(
@@ -219,8 +223,3 @@ def _bundled_trajectories() -> Path:
 
 def _save_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=2) + "\n")
-
-
-@cache
-def _results() -> TypeAdapter[PolicyResult]:
-    return TypeAdapter(PolicyResult)

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from srl_swe.types import Outcome, Verdict
+from srl_swe.measure import PolicyResult
 
 CAVEAT = (
     "This proves the plumbing, by memorising: a policy of under two million parameters learns "
     "the bundled trajectories by heart. It says nothing about generalisation."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyResult:
-    """One policy: its greedy replies on the training steps, and what its rollouts resolved.
-
-    The rates are shares of ``steps``; ``similarity_mean`` counts a reply out of format as 0.
-    """
-
-    label: str
-    steps: int
-    similarity_mean: float
-    format_rate: float
-    exact_rate: float
-    verdicts: tuple[Verdict, ...]
-
-    def resolved(self, instance_ids: Sequence[str]) -> int:
-        """How many of these instances its patches resolved."""
-        return sum(
-            verdict.outcome is Outcome.RESOLVED and verdict.instance_id in instance_ids
-            for verdict in self.verdicts
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Same rows and same format as SRL; the loss is on the expert's whole reply, thoug
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from datasets import Dataset
@@ -13,20 +12,19 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from srl_swe.errors import UserError
-from srl_swe.training.checks import (
+from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.checks import (
+    fitting_rows,
     load_step_contexts,
     load_tokenizer,
     max_positions,
     overlong_rows,
+    with_thoughts,
 )
-from srl_swe.training.metrics_log import MetricsLog
-from srl_swe.training.progress import watch_progress
-from srl_swe.training.recipe import SftRecipe
-from srl_swe.training.run_folder import RunFolder, open_run, train_to_end
-from srl_swe.training.trainer_args import make_trainer_args, model_init_kwargs
-
-logger = logging.getLogger(__name__)
+from srl_swe.training.recipes.records import SftRecipe
+from srl_swe.training.recipes.trainer_args import ModelArguments, make_trainer_args, model_arguments
+from srl_swe.training.run.callbacks import add_callbacks
+from srl_swe.training.run.folder import open_run, train_to_end
 
 
 def train_sft(recipe: SftRecipe) -> Path:
@@ -40,46 +38,45 @@ def train_sft(recipe: SftRecipe) -> Path:
     if run.final.is_dir():
         return run.final
     section = {"max_length": None, **recipe.trainer, "completion_only_loss": True}
-    args: SFTConfig = make_trainer_args(SFTConfig, section, run.path)
-    trainer = _make_trainer(recipe, args, data, run)
-    return train_to_end(trainer, run)
-
-
-def _make_trainer(recipe: SftRecipe, args: SFTConfig, data: Dataset, run: RunFolder) -> SFTTrainer:
-    tokenizer = load_tokenizer(recipe.model, model_init_kwargs(args))
+    model = model_arguments(recipe)
+    args: SFTConfig = make_trainer_args(SFTConfig, section, run.path, model)
+    tokenizer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
     trainer = SFTTrainer(
         model=recipe.model,
         args=args,
-        train_dataset=_fitting(recipe, args, data, tokenizer),
+        train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[MetricsLog(run.metrics)],
+        **model.for_trainer,
     )
-    watch_progress(trainer)
-    return trainer
+    add_callbacks(trainer, recipe, run)
+    return train_to_end(trainer, run)
+
+
+def _checked(
+    recipe: SftRecipe, args: SFTConfig, model: ModelArguments, data: Dataset
+) -> tuple[PreTrainedTokenizerBase, Dataset]:
+    """The tokenizer and the rows to train on, after all guards."""
+    tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
+    check_run(recipe, args, model, len(rows))
+    return tokenizer, rows
 
 
 def _fitting(
-    recipe: SftRecipe, args: SFTConfig, data: Dataset, tokenizer: PreTrainedTokenizerBase
+    recipe: SftRecipe,
+    args: SFTConfig,
+    model: ModelArguments,
+    data: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
     """The rows that fit, whole: TRL would cut the others, and drop those cut before the reply."""
-    positions = max_positions(recipe.model, model_init_kwargs(args))
+    positions = max_positions(recipe.model, model.init_kwargs)
     limits = [limit for limit in (positions, args.max_length) if limit is not None]
     rows = data.select_columns(["prompt", "completion"])
     if not limits:
         return rows
-    overlong = overlong_rows(
+    tokens = overlong_rows(
         rows, tokenizer, min(limits), lambda row: row["prompt"] + row["completion"], {}
     )
-    if not overlong:
-        return rows
-    finding = (
-        f"{len(overlong)} of {len(rows)} rows in {recipe.data} take more than {min(limits)} tokens "
-        f"(the longest {max(overlong.values())})"
-    )
-    if recipe.overlong == "error" or len(overlong) == len(rows):
-        raise UserError(
-            f"{finding}; make the step contexts with a smaller token budget, raise max_length, "
-            "or set `overlong: drop`."
-        )
-    logger.warning("%s and are left out", finding)
-    return rows.select([index for index in range(len(rows)) if index not in overlong])
+    way_out = "make the step contexts with a smaller token budget, raise max_length"
+    return fitting_rows(rows, tokens, min(limits), recipe.overlong, recipe.data, way_out)

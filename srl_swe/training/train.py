@@ -5,23 +5,49 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipe import Recipe, SrlRecipe
+from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
 
 
 def recipe_path(name: str) -> Path:
     """A recipe's file: a path as it is, or the name of one that ships, such as ``srl-paper``."""
     if Path(name).suffix in {".yaml", ".yml"}:
         return Path(name)
-    folder = Path(str(resources.files("srl_swe"))) / "recipes"
-    shipped = sorted(path.stem for path in folder.glob("*.yaml"))
+    shipped = shipped_recipes()
     if name in shipped:
-        return folder / f"{name}.yaml"
+        return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"no recipe {name!r}.{hint} Those that ship: {', '.join(shipped)}.")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that ship, by name."""
+    folder = Path(str(resources.files("srl_swe"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def summary_of(recipe: Path) -> str:
+    """What a recipe says of itself in the first sentence of the comment at its top."""
+    lines = takewhile(lambda line: line.startswith("#"), recipe.read_text("utf-8").splitlines())
+    return " ".join(line.strip("# ") for line in lines).partition(". ")[0].rstrip(".")
+
+
+PRESETS = {"ddp": "multi_gpu", "fsdp2": "fsdp2", "zero3": "zero3"}
+"""Configs for ``accelerate launch`` that TRL ships, by the names that people know."""
+
+
+def accelerate_preset(name: str) -> Path:
+    """The file of a preset: one machine of eight GPUs, which options of the launcher change."""
+    need_train_extra()
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"no preset {name!r}.{hint} There are: {', '.join(PRESETS)}.")
+    return Path(str(resources.files("trl"))) / "accelerate_configs" / f"{PRESETS[name]}.yaml"
 
 
 def need_train_extra() -> None:
@@ -31,10 +57,13 @@ def need_train_extra() -> None:
         raise UserError(f"training needs {', '.join(missing)}: pip install 'srl-swe[train]'.")
 
 
-def train(recipe: Recipe) -> Path:
-    """Train as the recipe says, or go on; returns the folder of the final policy."""
+def train(recipe: SrlRecipe | SftRecipe) -> Path:
+    """Train as the recipe says, or go on; returns the folder of the final policy.
+
+    For RLVR, which needs sandboxes too, see :func:`srl_swe.training.rlvr.training.train_rlvr`.
+    """
     if isinstance(recipe, SrlRecipe):
-        from srl_swe.training.srl import train_srl
+        from srl_swe.training.srl.training import train_srl
 
         return train_srl(recipe)
     from srl_swe.training.sft import train_sft

@@ -29,8 +29,8 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> No
     assert all(word in lines[0] for word in words), lines[0]
 
 
-COMMANDS = ["replay", "steps", "rollout", "grade", "eval", "self-check", "demo", "reap", "doctor",
-            "train sft", "train srl", "images build", "images pull", "images list",
+COMMANDS = ["replay", "steps", "convert", "rollout", "grade", "eval", "self-check", "demo", "reap",
+            "doctor", "train sft", "train srl", "images build", "images pull", "images list",
             "images prune"]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_broken_records_are_fatal_or_counted(tmp_path: Path) -> None:
     result = steps(tmp_path / "out", "--source", "-", "--skip-broken", text=text)
     assert "2 of 3 trajectories; dropped: 1 broken" in result.output
     assert "stdin:2: not JSON" in result.output
-    assert "dropped: 1 broken" in (tmp_path / "out" / "README.md").read_text()
+    assert "| records dropped | broken 1 |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_papers_selection_is_asked_for_by_options(tmp_path: Path) -> None:

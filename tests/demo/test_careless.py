@@ -15,6 +15,9 @@ CONTEXTS = [
         expert_reply=f"Thought of {name} at {index}.\n<call {name} {index}>\n</call>",
         expert_action=f"<call {name} {index}>\n</call>",
         tool=tool,
+        trajectory_id=name,
+        observations="recorded",
+        source="srl-swe",
     )
     for name in ("a__b-1", "a__b-2", "a__b-3")
     for index, tool in enumerate(TOOLS)

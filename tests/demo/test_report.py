@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from srl_swe.demo.axis import ticks
-from srl_swe.demo.curves import Chart, Series, moving_average, render_chart
 from srl_swe.demo.report import render_html, render_table, save_html
-from srl_swe.demo.summary import CAVEAT, CurvePoint, DemoSummary, PolicyResult
+from srl_swe.demo.summary import CAVEAT, CurvePoint, DemoSummary
+from srl_swe.measure import PolicyResult
 from srl_swe.types import Outcome, Verdict
 
 HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
@@ -82,16 +80,6 @@ def print_table(summary: DemoSummary) -> str:
     return printed.get()
 
 
-def heights(svg: str) -> list[float]:
-    line = re.search(r'<polyline[^>]* points="([^"]*)"', svg)
-    assert line
-    return [float(point.split(",")[1]) for point in line[1].split()]
-
-
-def chart_of(*values: float | None) -> Chart:
-    return Chart("t", "a", "y", (Series("s", list(enumerate(values, 1))),))
-
-
 @pytest.mark.parametrize("number", ["0.412", "90.5%", "25.1%", "0/2", "1/2 (1 broken)", "0/1"])
 def test_table_and_page_show_the_same_numbers(number: str) -> None:
     assert number in print_table(make_summary())
@@ -123,7 +111,7 @@ def test_seconds_are_bars_and_the_longest_is_full() -> None:
 def test_the_page_is_well_formed_with_any_number_of_steps(points: int) -> None:
     page = Page(render_html(make_summary(points)))
     assert page.tags.count("svg") == (3 if points else 0)
-    assert page.tags.count("circle") == max(0, 4 * points - 1)
+    assert (page.tags.count("circle") > 0) == (points > 0)
     assert "nan" not in " ".join(value for _, value in page.attributes)
 
 
@@ -158,46 +146,6 @@ def test_hostile_text_stays_text() -> None:
     assert page.text.count(HOSTILE) == 4
     assert ("title", HOSTILE) in page.attributes
     assert HOSTILE in print_table(summary)
-    hostile_chart = Chart(HOSTILE, HOSTILE, HOSTILE, (Series(HOSTILE, [(1, 0.5)]),))
-    assert "<script" not in render_chart(hostile_chart)
-
-
-def test_a_line_rises_when_its_values_rise() -> None:
-    drawn = heights(render_chart(chart_of(-0.4, -0.1, 0.2, 0.3, 0.9)))
-    assert drawn == sorted(drawn, reverse=True)
-    assert len(set(drawn)) == 5
-
-
-def test_a_value_that_is_missing_is_no_zero() -> None:
-    svg = render_chart(chart_of(0.5, None, float("nan"), 0.5))
-    assert svg.count("<circle") == 2
-    assert len(set(heights(svg))) == 1
-
-
-def test_a_point_says_its_numbers_when_hovered() -> None:
-    assert "<title>step 2: s 0.750</title>" in render_chart(chart_of(0.5, 0.75))
-
-
-def test_a_chart_is_described_in_words() -> None:
-    assert "s: 0.500 at step 1, 0.750 at step 2." in render_chart(chart_of(0.5, 0.75))
-    assert "s: no values." in render_chart(chart_of(None))
-
-
-def test_the_average_looks_back_only() -> None:
-    assert moving_average([0.0, 0.0, 3.0, 3.0], 3) == [0.0, 0.0, 1.0, 2.0]
-    assert moving_average([], 3) == []
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (-0.07, 1), (0, 7), (0, 1234)])
-def test_ticks_hold_the_values_and_are_few(low: float, high: float) -> None:
-    marks = ticks(low, high)
-    assert marks[0] <= low
-    assert marks[-1] >= high
-    assert 3 <= len(marks) <= 8
-
-
-def test_steps_are_whole() -> None:
-    assert ticks(0, 1, smallest=1) == (0.0, 1.0)
 
 
 def test_the_page_is_written_where_asked(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from trl import GRPOConfig, GRPOTrainer
 from srl_swe.dialects import get_dialect
 from srl_swe.step_contexts import StepContext, step_contexts
 from srl_swe.step_dataset import save_step_contexts
-from srl_swe.training.dynamic_sampling import DynamicSamplingGRPOTrainer
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.sft import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Observation, Step, Trajectory
@@ -51,8 +51,8 @@ def make_contexts() -> list[StepContext]:
         )
         trajectory = Trajectory(f"tiny__tests-{number}", steps, name)
         for context in step_contexts(trajectory, get_dialect("xml")):
-            assert isinstance(context, StepContext)
-            contexts.append(dataclasses.replace(context, prompt=context.prompt[1:]))
+            if isinstance(context, StepContext):  # the last step is no target
+                contexts.append(dataclasses.replace(context, prompt=context.prompt[1:]))
     return contexts
 
 

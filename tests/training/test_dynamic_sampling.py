@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
-from srl_swe.training.recipe import DynamicSampling
+from srl_swe.training.grpo.sampled import SampledReply
+from srl_swe.training.recipes.records import DynamicSampling
 
 pytestmark = pytest.mark.train
 
@@ -76,6 +78,44 @@ def test_every_group_trained_on_differs_by_more_than_epsilon(
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert [row["dynamic_sampling/filled_frac"] for row in rows] == [1, 1, 1]
     assert any(row["dynamic_sampling/rounds"] > 0 for row in rows)
+
+
+def test_a_group_is_trained_on_exactly_if_the_std_of_its_rewards_exceeds_epsilon(
+    make_trainer: MakeTrainer, scripted_reward: Reward
+) -> None:
+    sampling = DynamicSampling(epsilon=0.25, max_rounds=0)
+    trainer = make_trainer(scripted_reward, dynamic_sampling=sampling, max_steps=1)
+    trainer.train()
+    groups: dict[int, list[SampledReply]] = {}
+    for reply in trainer.sampled.replies:
+        groups.setdefault(reply.group, []).append(reply)
+    trained = [group[0].trained for group in groups.values()]
+    spreads = [statistics.pstdev(one.rewards[0] for one in group) for group in groups.values()]
+    assert trained == [spread > sampling.epsilon for spread in spreads]
+    assert {True, False} == set(trained)
+
+
+def test_a_mixture_is_judged_by_its_weighted_sum(
+    make_trainer: MakeTrainer, scripted_reward: Reward
+) -> None:
+    """Each of the two differs within the group; together they are the same for all."""
+
+    def inverse(**columns: Any) -> list[float]:
+        return [-3 * reward for reward in scripted_reward(**columns)]
+
+    for weights_of, filled in (([0.75, 0.25], 0.0), ([0.25, 0.75], 0.5)):
+        trainer = make_trainer(
+            [scripted_reward, inverse],
+            dynamic_sampling=DynamicSampling(epsilon=0.02, max_rounds=0),
+            max_steps=1,
+            reward_weights=weights_of,
+            shuffle_dataset=False,
+            per_device_train_batch_size=32,
+        )
+        trainer.train()
+        (row,) = [row for row in trainer.state.log_history if "loss" in row]
+        assert row["dynamic_sampling/filled_frac"] == filled
+        assert row["rewards/scripted/std"] > 0.1
 
 
 def test_what_is_missing_after_the_last_round_is_trained_on_as_nothing(

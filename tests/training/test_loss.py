@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srl_swe.training.recipe import DynamicSampling
+from srl_swe.training.recipes.records import DynamicSampling
 
 pytestmark = pytest.mark.train
 

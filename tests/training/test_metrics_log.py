@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from srl_swe.training.metrics_log import MetricsLog, read_metrics
+from srl_swe.training.run.metrics_log import MetricsLog, read_metrics
 
 
 def at_step(step: int, rank: int = 0) -> TrainerState:
@@ -27,6 +27,16 @@ def test_each_step_is_one_line_and_the_summary_none(tmp_path: Path) -> None:
     log_steps(path, 0, 3)
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_validation_before_the_first_step_is_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    args, control = TrainingArguments(output_dir=str(tmp_path)), TrainerControl()
+    for _ in range(2):  # the second time as a run that was killed before its first checkpoint
+        metrics = MetricsLog(path)
+        metrics.on_train_begin(args, at_step(0), control)
+        metrics.on_log(args, at_step(0), control, logs={"validation/similarity": 0.5})
+    assert read_metrics(path) == [{"step": 0, "validation/similarity": 0.5}]
 
 
 def test_a_resumed_run_drops_the_steps_that_it_redoes(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipe import SftRecipe, SrlRecipe
+from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
 from srl_swe.training.train import train
 
 MakeSrlRecipe = Callable[..., SrlRecipe]
@@ -92,8 +94,26 @@ def test_a_template_that_never_ends_a_reply_is_refused(
 
 def test_prompts_too_long_for_the_model_are_counted(srl_recipe: MakeSrlRecipe) -> None:
     said = refused(srl_recipe(max_completion_length=108))
-    assert "4 of 8 prompts" in said
+    assert "4 of 8 rows" in said
     assert "more than 20 tokens" in said
+
+
+def test_prompts_too_long_for_vllm_are_counted(srl_recipe: MakeSrlRecipe) -> None:
+    recipe = srl_recipe(use_vllm=True, vllm_max_model_length=44)
+    said = refused(recipe)
+    assert "4 of 8 rows" in said
+    assert "vLLM has room for 44 with max_completion_length 24" in said
+
+
+@pytest.mark.train
+def test_overlong_prompts_are_dropped_if_they_may_be_and_counted(
+    srl_recipe: MakeSrlRecipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = srl_recipe(max_completion_length=108, max_steps=1)
+    with caplog.at_level(logging.WARNING, "srl_swe"):
+        train(dataclasses.replace(recipe, overlong="drop"))
+    assert "4 of 8 rows" in caplog.text
+    assert "are left out" in caplog.text
 
 
 def test_a_batch_larger_than_the_data_is_refused(srl_recipe: MakeSrlRecipe) -> None:

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, load_recipe
+from srl_swe.rollout import Limits
+from srl_swe.training.recipes.loading import load_recipe
+from srl_swe.training.recipes.records import (
+    EPISODE_WINDOW,
+    METHODS,
+    DynamicSampling,
+    RlvrRecipe,
+    SftRecipe,
+    SrlRecipe,
+    Validation,
+    method_of,
+)
 from srl_swe.training.train import recipe_path
 
 SRL = """\
@@ -17,6 +29,7 @@ output: out
 dynamic_sampling: {epsilon: 0.01, max_rounds: 4}
 trainer: {learning_rate: 5e-7, num_generations: 8}
 """
+RLVR = "method: rlvr\nmodel: m\nbench: starter\noutput: out\nsetting: patch\n"
 SFT = "method: sft\nmodel: org/model\ndata: steps\noutput: out\n"
 
 Write = Callable[[str], Path]
@@ -65,6 +78,42 @@ def test_overrides_reach_fields_sections_and_trainer_fields(write: Write) -> Non
     assert isinstance(recipe.trainer["max_steps"], int)
 
 
+def test_a_recipe_names_its_rewards_its_validation_and_how_the_model_is_loaded(
+    write: Write,
+) -> None:
+    recipe = load_recipe(
+        write(SRL + "rewards: {similarity: 1, exact: 5e-1}\nmodel_config: {dtype: bfloat16}\n"),
+        {
+            "validation": "{data: held-out, every_steps: 20}",
+            "validation.metric": "exact_match",
+            "use_peft": [],
+            "lora_target_modules": ["q_proj", "v_proj"],
+        },
+    )
+    assert isinstance(recipe, SrlRecipe)
+    assert recipe.rewards == {"similarity": 1.0, "exact": 0.5}
+    assert recipe.validation == Validation("held-out", 20, metric="exact_match")
+    assert recipe.model_config == {
+        "dtype": "bfloat16",
+        "use_peft": True,
+        "lora_target_modules": ["q_proj", "v_proj"],
+    }
+    assert load_recipe(write(SRL)).rewards == {"similarity": 1.0}
+
+
+def test_a_recipe_with_tests_as_reward_says_what_an_episode_may_take(write: Write) -> None:
+    recipe = load_recipe(write(RLVR), {"limits.steps": "5", "window.observation_chars": "500"})
+    assert isinstance(recipe, RlvrRecipe)
+    assert recipe.limits == Limits(steps=5)
+    assert recipe.window == dataclasses.replace(EPISODE_WINDOW, observation_chars=500)
+    assert (recipe.bench, recipe.setting) == ("starter", "patch")
+
+
+def test_a_method_has_one_name(write: Write) -> None:
+    found = [method_of(load_recipe(write(text))) for text in (SFT, SRL, RLVR)]
+    assert found == list(METHODS)
+
+
 @pytest.mark.parametrize("text", ["null", "false", "{}"])
 def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
     recipe = load_recipe(write(SRL), {"dynamic_sampling": text})
@@ -78,21 +127,42 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
         (SRL, {"strictnes": "strict"}, "unknown field 'strictnes'"),
         (SRL + "strictnes: strict\n", {}, "unknown field 'strictnes'. Did you mean 'strictness'"),
         (SRL, {"learning_rte": "1"}, "'learning_rte'. Did you mean 'learning_rate'"),
-        (SFT, {"num_generations": "8"}, "trainer: unknown field 'num_generations'"),
+        (SFT, {"num_generations": "8"}, "command line: unknown field 'num_generations'"),
+        (SFT + "trainer: {beta: 0}\n", {}, "trainer: unknown field 'beta'"),
         (SFT, {"dynamic_sampling.epsilon": "1"}, "unknown field 'dynamic_sampling'"),
         (SRL, {"reward.scale": "1"}, "no section 'reward'"),
-        (SRL, {"model": "[1"}, "the value of model, '[1', is no YAML"),
+        (SRL, {"rewards": "[1"}, "the value of rewards, '[1', is no YAML"),
         (SRL, {"strictness": "loose"}, "strictness is 'loose'; it must be one of strict, lenient"),
         (SRL, {"dialect": "json"}, "dialect is 'json'; it must be one of xml"),
         (SFT, {"overlong": "cut"}, "overlong is 'cut'; it must be one of error, drop"),
         (SRL, {"dynamic_sampling.epsilon": "-0.1"}, "epsilon must be 0 or more, not -0.1"),
-        (SRL, {"dynamic_sampling.max_rounds": "null"}, "dynamic_sampling lacks max_rounds"),
+        (SRL, {"dynamic_sampling.max_rounds": "null"}, "max_rounds must not be null"),
         (SRL, {"dynamic_sampling.max_rounds": "1.5"}, "max_rounds must be a whole number"),
         (SRL, {"dynamic_sampling": "[1]"}, "dynamic_sampling must hold `name: value` lines"),
         (SRL, {"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
-        (SRL.replace("method: srl", "method: ppo"), {}, "method is 'ppo'; it must be one of srl"),
+        (
+            SRL.replace("method: srl", "method: ppo"),
+            {},
+            "method is 'ppo'; it must be one of sft, srl, rlvr",
+        ),
         (SRL.replace("method: srl\n", ""), {}, "method is None"),
         (SRL.replace("data: steps\n", ""), {}, "data is not set; write `data: ...` or give --data"),
+        (SRL, {"rewards": "{similarty: 1}"}, "'similarty'. Did you mean 'similarity'"),
+        (SRL, {"rewards.exact": "-1"}, "weights must be finite and above 0"),
+        (SRL, {"rewards": "{exact: null}"}, "rewards: exact has no weight"),
+        (SRL, {"rewards": "[exact]"}, "rewards must hold `name: weight` lines"),
+        (SRL, {"validation.every_steps": "10"}, "validation lacks data"),
+        (SRL, {"validation": "{data: d, every_steps: 0}"}, "every_steps must be more than 0"),
+        (SRL, {"validation": "{data: d, every_steps: 1, metric: f1}"}, "metric is 'f1'"),
+        (SRL, {"lora_alpa": "8"}, "unknown field 'lora_alpa'. Did you mean 'lora_alpha'"),
+        (SRL, {"dtype": "float8"}, "--dtype: dtype: invalid choice: 'float8'"),
+        (SRL, {"model_name_or_path": "m"}, "write `model:`"),
+        (SRL, {"output": ["a", "b"]}, "--output takes one value, not 2"),
+        (SRL, {"completions_every": "null"}, "completions_every must not be null"),
+        (RLVR, {"reward": "luck"}, "reward is 'luck'; it must be one of outcome"),
+        (RLVR, {"data": "d"}, "unknown field 'data'"),
+        (RLVR, {"limits.steps": "null"}, "limits: steps must not be null"),
+        ("method: curriculum\n", {}, "run it by `srl-swe train curriculum`"),
         ("method: [srl\n", {}, "is no YAML"),
         ("- srl\n", {}, "is no recipe"),
         ("", {}, "is no recipe"),
@@ -138,10 +208,3 @@ def test_a_recipe_is_found_by_its_path_or_by_its_shipped_name() -> None:
     assert load_recipe(recipe_path("srl-demo"), {"model": "m", "data": "d", "output": "o"})
     with pytest.raises(UserError, match="Did you mean 'srl-demo'"):
         recipe_path("srl-dmo")
-
-
-def test_every_shipped_recipe_loads() -> None:
-    shipped = sorted(recipe_path("srl-demo").parent.glob("*.yaml"))
-    assert {"srl-demo", "sft-demo"} <= {path.stem for path in shipped}
-    for path in shipped:
-        load_recipe(path, {"model": "m", "data": "d", "output": "o"})

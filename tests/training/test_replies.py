@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import get_dialect
 from srl_swe.training.replies import decode_reply, opens_thought
-from srl_swe.training.step_reward import StepReward
+from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
 from srl_swe.types import Action
 
 REPLY = "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
@@ -60,7 +60,7 @@ class Extra:
 def test_each_completion_is_scored_against_the_expert_of_its_own_row(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    reward, extra = StepReward(tokenizer, get_dialect("xml")), Extra()
+    reward, extra = StepReward(ReplyScorer(tokenizer, get_dialect("xml"))), Extra()
     ended = [*encode(tokenizer, REPLY), tokenizer.eos_token_id]
     rewards = reward(
         prompts=["", "", ""],
@@ -75,11 +75,8 @@ def test_each_completion_is_scored_against_the_expert_of_its_own_row(
     assert 0 < rewards[2] < 1
     assert extra.columns["format"] == ["ok", "bad_action", "ok"]
     assert extra.columns["similarity"] == [1.0, None, rewards[2]]
-    scored = reward.drain()
-    assert [(s.tool, s.truncated, s.chars > 0) for s in scored] == [
-        ("bash", False, True), ("bash", True, True), ("submit", False, True),
-    ]  # fmt: skip
-    assert reward.drain() == []
+    assert extra.columns["action"] == [LS, None, LS]
+    assert extra.columns["expert_action"] == [LS, LS, Action("submit").text]
 
 
 def test_the_experts_own_reply_earns_the_full_reward(
@@ -87,10 +84,32 @@ def test_the_experts_own_reply_earns_the_full_reward(
 ) -> None:
     for row in load_from_disk(str(data)):
         ids = [*encode(tokenizer, row["completion"][0]["content"]), tokenizer.eos_token_id]
-        reward = StepReward(tokenizer, get_dialect("xml"))
+        reward = StepReward(ReplyScorer(tokenizer, get_dialect("xml")))
         assert reward(
             completion_ids=[ids],
             expert_action=[row["expert_action"]],
-            tool=[row["tool"]],
             log_extra=Extra(),
         ) == [1.0]
+
+
+def test_a_scorer_keeps_nothing_of_another_batch_another_reward_or_other_experts(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    scorer = ReplyScorer(tokenizer, get_dialect("xml"))
+    batch = [[*encode(tokenizer, REPLY), tokenizer.eos_token_id]]
+    assert scorer.rewards("exact", batch, [LS]) == [1.0]
+    assert scorer.rewards("exact", batch, [Action("submit").text]) == [0.0]
+    assert scorer.rewards("similarity", batch, [Action("submit").text])[0] > 0
+    assert scorer.rewards("exact", [encode(tokenizer, "noise")], [LS]) == [-1.0]
+    assert scorer.rewards("exact", batch, [LS]) == [1.0]
+
+
+def test_only_one_reward_of_a_mixture_tells_of_the_replies(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    scorer, extra = ReplyScorer(tokenizer, get_dialect("xml")), Extra()
+    silent = StepReward(scorer, "structural", tells=False)
+    ids = [encode(tokenizer, REPLY)]
+    assert silent(completion_ids=ids, expert_action=[LS], log_extra=extra) == [1.0]
+    assert silent.__name__ == "structural"
+    assert not extra.columns

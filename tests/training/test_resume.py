@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pyarrow import parquet
 from safetensors.torch import load_file
 
-from srl_swe.training.metrics_log import read_metrics
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
+from srl_swe.training.run.metrics_log import read_metrics
 from srl_swe.training.sft import train_sft
-from srl_swe.training.srl import train_srl
+from srl_swe.training.srl.training import train_srl
 
 pytestmark = pytest.mark.train
 
@@ -29,13 +31,18 @@ TIMES = ("time/", "step_time", "profiling/")
 
 @pytest.fixture(scope="module")
 def uninterrupted(srl_recipe: Callable[..., SrlRecipe], warm_policy: Path) -> SrlRecipe:
-    """Three epochs of two steps."""
+    """Three epochs of two steps, with all that a run can leave behind."""
     recipe = srl_recipe(
         warm_policy,
         dynamic_sampling=DynamicSampling(epsilon=0.1, max_rounds=2),
         save_strategy="steps",
         save_steps=1,
         max_steps=STEPS,
+    )
+    recipe = dataclasses.replace(
+        recipe,
+        validation=Validation(recipe.data, every_steps=2, max_new_tokens=24),
+        completions_every=1,
     )
     train_srl(recipe)
     return recipe
@@ -53,6 +60,20 @@ def metrics(output: Path) -> list[dict[str, Any]]:
     ]
 
 
+def completions(output: Path) -> dict[str, list[dict[str, Any]]]:
+    files = sorted((output / "completions").glob("*"))
+    return {path.name: parquet.read_table(path).to_pylist() for path in files}
+
+
+def best(output: Path) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((output / "best" / "best.json").read_text())
+    return note
+
+
+def starts(output: Path) -> list[dict[str, Any]]:
+    return list(json.loads((output / "manifest.json").read_text())["starts"])
+
+
 @pytest.mark.parametrize("last", [2, 3], ids=["between epochs", "within an epoch"])
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
     uninterrupted: SrlRecipe, tmp_path: Path, last: int
@@ -60,18 +81,23 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     """The copy is what a kill leaves that tore the checkpoint after ``last``."""
     whole, resumed = Path(uninterrupted.output), tmp_path / "resumed"
     resumed.mkdir()
-    for name in ("config.json", "metrics.jsonl"):
+    for name in ("config.json", "metrics.jsonl", "manifest.json"):
         shutil.copy(whole / name, resumed / name)
+    for name in ("completions", "best"):
+        shutil.copytree(whole / name, resumed / name)
     for step in (last, last + 1):
         shutil.copytree(whole / f"checkpoint-{step}", resumed / f"checkpoint-{step}")
     (resumed / f"checkpoint-{last + 1}" / "trainer_state.json").unlink()
 
     train_srl(dataclasses.replace(uninterrupted, output=str(resumed)))
     rows = metrics(resumed)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows] == list(range(STEPS + 1)), "0 is validation's"
     assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[last:]), "no refill was redone"
     assert rows == metrics(whole)
     assert same_weights(whole, resumed)
+    assert completions(resumed) == completions(whole)
+    assert best(resumed) == best(whole)
+    assert [start["from_step"] for start in starts(resumed)] == [0, last]
 
 
 def test_resumed_fine_tuning_equals_one_that_was_never_interrupted(
@@ -111,5 +137,11 @@ def test_a_run_killed_in_its_middle_continues_to_the_same_end(
     again = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert again.stdout.strip().endswith(str(Path(killed.output) / "final"))
-    assert [row["step"] for row in metrics(Path(killed.output))] == list(range(1, STEPS + 1))
-    assert same_weights(Path(uninterrupted.output), Path(killed.output))
+    whole, output = Path(uninterrupted.output), Path(killed.output)
+    assert metrics(output) == metrics(whole)
+    assert same_weights(whole, output)
+    assert completions(output) == completions(whole)
+    assert best(output) == best(whole)
+    assert [start["to_step"] for start in starts(output)] == [None, STEPS]
+    assert "finished" in (output / "report.html").read_text()
+    assert not [*output.glob(".best*"), *output.glob(".final*")], "half of a policy"

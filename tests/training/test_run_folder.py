@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
-from srl_swe.training.run_folder import open_run
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.run.folder import open_run
 
 
 def make_recipe(tmp_path: Path) -> SrlRecipe:

@@ -11,10 +11,11 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
-from srl_swe.training.metrics_log import read_metrics
-from srl_swe.training.recipe import SftRecipe
+from srl_swe.training.guards.checks import load_step_contexts, with_thoughts
+from srl_swe.training.recipes.records import SftRecipe
+from srl_swe.training.run.metrics_log import read_metrics
 from srl_swe.training.sft import train_sft
-from srl_swe.training.validation import greedy_scores
+from srl_swe.training.validation.greedy import greedy_scores
 
 pytestmark = pytest.mark.train
 
@@ -105,6 +106,18 @@ def test_nothing_is_left_to_train_on_if_every_row_is_too_long(one_step: MakeSftR
         train_sft(one_step("drop", max_length=3))
 
 
+def test_replies_without_a_thought_are_left_out(data: Path) -> None:
+    rows = load_step_contexts(str(data)).remove_columns("has_thought")
+    marks = [index != 1 for index in range(len(rows))]
+    marked = rows.add_column("has_thought", marks)
+    assert with_thoughts(marked, "data")["step_index"] == [
+        index for index, mark in zip(rows["step_index"], marks, strict=True) if mark
+    ]
+    none = rows.add_column("has_thought", [False] * len(rows))
+    with pytest.raises(UserError, match="no thought in any reply"):
+        with_thoughts(none, "data")
+
+
 def test_sft_memorises_and_greedy_scores_show_it(sft_run: Path, policy: Path, data: Path) -> None:
     scores = greedy_scores(sft_run / "final", data, max_new_tokens=40, batch_size=3)
     assert (scores.n, scores.exact_rate, scores.format_rate, scores.reward_mean) == (8, 1, 1, 1)
@@ -131,6 +144,8 @@ def test_a_finished_run_is_not_run_again(one_step: MakeSftRecipe) -> None:
     assert (final / "model.safetensors").stat().st_mtime_ns == written
     assert {path.name for path in final.parent.iterdir()} == {
         "config.json",
+        "manifest.json",
         "metrics.jsonl",
+        "report.html",
         "final",
     }

@@ -20,3 +20,13 @@ def test_the_overridden_methods_of_trl_take_what_they_took() -> None:
     ]  # fmt: skip
     sampler = inspect.signature(GRPOTrainer._get_train_sampler)
     assert list(sampler.parameters) == ["self", "dataset"]
+
+
+def test_the_methods_of_trl_that_episodes_call_take_what_they_took() -> None:
+    sample = inspect.signature(GRPOTrainer._generate_single_turn)
+    assert list(sample.parameters) == [
+        "self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images",
+    ]  # fmt: skip
+    source = inspect.getsource(GRPOTrainer._generate)
+    assert "self.rollout_func(prompts, self)" in source
+    assert 'extra_fields.pop("env_mask", None)' in source

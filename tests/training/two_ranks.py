@@ -15,9 +15,9 @@ from trl import GRPOConfig
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.training.dynamic_sampling import DynamicSamplingGRPOTrainer
-from srl_swe.training.recipe import DynamicSampling
-from srl_swe.training.step_reward import StepReward
+from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipes.records import DynamicSampling
+from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
 from srl_swe.training.train import leave_process_group
 
 
@@ -32,7 +32,7 @@ class Seen(StepReward):
 
 def main(policy: str, data: str, output: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
-    reward = Seen(tokenizer, get_dialect("xml"))
+    reward = Seen(ReplyScorer(tokenizer, get_dialect("xml")))
 
     def make_trainer(rows: int) -> DynamicSamplingGRPOTrainer:
         args = GRPOConfig(

@@ -1,0 +1,106 @@
+"""``srl-swe runs list | compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from srl_swe.runs.record import RunRecord
+
+app = typer.Typer(help="Look at training runs, finished or under way.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(help="The output folder of a run.")]
+
+
+@app.command("list")
+def list_runs(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with runs somewhere below.")],
+) -> None:
+    """Every run below the folders: how far it is, and how well it does."""
+    from rich.console import Console
+
+    from srl_swe.errors import UserError
+    from srl_swe.runs.record import find_runs
+
+    runs = find_runs(folders)
+    if not runs:
+        raise UserError(f"no run at or below {', '.join(map(str, folders))}.")
+    Console().print(_list_table(runs))
+
+
+@app.command()
+def compare(
+    first: Run,
+    second: Run,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page there with the curves over each other.")
+    ] = None,
+) -> None:
+    """Two runs side by side: differing settings, final and best figures, curves."""
+    from rich.console import Console
+
+    from srl_swe.files import write_atomic
+    from srl_swe.runs import compare as comparison
+    from srl_swe.runs.record import load_run
+
+    runs = load_run(first), load_run(second)
+    names = comparison.labels(*runs)
+    console = Console()
+    settings = map(comparison.difference_cells, comparison.differences(*runs))
+    console.print(_table("settings that differ", ("setting", *names), settings, texts=3))
+    results = map(comparison.result_cells, comparison.results(*runs))
+    console.print(_table("results", comparison.result_columns(names), results))
+    if out:
+        write_atomic(out, comparison.render_comparison(*runs))
+        typer.echo(out)
+
+
+_LISTED = {
+    "reward/mean": "reward",
+    "reward": "reward",
+    "format/ok": "format",
+    "validation/similarity": "valid.",
+    "loss": "loss",
+}
+"""Short names for the figures of the list."""
+
+
+def _list_table(runs: list[RunRecord]) -> Table:
+    from srl_swe.runs.headlines import headlines_of, now, shown
+
+    chosen = [one for one in headlines_of(runs) if one.key in _LISTED]
+    rows = []
+    for run in runs:
+        of = f"/{run.last_step}" if run.last_step else ""
+        figures = (shown(now(run, headline), headline) for headline in chosen)
+        state = "finished" if run.finished else "unfinished"
+        rows.append((str(run.folder), run.method, state, f"{run.step}{of}", *figures))
+    columns = ("run", "method", "", "step", *(_LISTED[headline.key] for headline in chosen))
+    return _table("runs", columns, rows, texts=3)
+
+
+def _table(
+    title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], texts: int = 1
+) -> Table:
+    """The first ``texts`` columns are words, the rest numbers; no cell is markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(
+            Text(column),
+            justify="left" if number < texts else "right",
+            overflow="fold",
+            no_wrap=number >= texts,
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,98 @@
+"""What a policy can do: greedy replies on step contexts, greedy rollouts, and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from srl_swe.context_window import PAPER_WINDOW, Window
+from srl_swe.dialects import get_dialect
+from srl_swe.evaluation import grade
+from srl_swe.files import write_atomic
+from srl_swe.progress import say
+from srl_swe.rollout import Agent, Limits, predictions, rollout_all
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.types import Instance, Outcome, Verdict
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """One policy: its greedy replies on the training steps, and what its rollouts resolved.
+
+    The rates are shares of ``steps``; ``similarity_mean`` counts a reply out of format as 0.
+    """
+
+    label: str
+    steps: int
+    similarity_mean: float
+    format_rate: float
+    exact_rate: float
+    verdicts: tuple[Verdict, ...]
+
+    def resolved(self, instance_ids: Sequence[str]) -> int:
+        """How many of these instances its patches resolved."""
+        return sum(
+            verdict.outcome is Outcome.RESOLVED and verdict.instance_id in instance_ids
+            for verdict in self.verdicts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """What policies are measured on, alike for each. ``data``: a folder of step contexts.
+
+    ``grading``: where verdicts are kept; policies may share it, as they are keyed by the patch.
+    """
+
+    data: Path
+    instances: Sequence[Instance]
+    open_sandbox: OpenSandbox
+    grading: Path
+    window: Window = PAPER_WINDOW
+    dialect: str = "xml"
+    max_steps: int = 40
+    max_new_tokens: int = 512
+
+
+def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResult:
+    """Score, roll out and grade the policy; what ``folder`` holds already is not done again.
+
+    ``name`` goes into predictions and is the label.
+    """
+    path = folder / RESULT_FILE
+    if path.exists():
+        return load_result(folder)
+    from srl_swe.rollout.local_policy import open_local_policy
+    from srl_swe.training.validation.greedy import greedy_scores
+
+    scores = greedy_scores(policy, on.data, dialect=on.dialect, max_new_tokens=on.max_new_tokens)
+    opened = open_local_policy(str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0)
+    agent = Agent(opened, get_dialect(on.dialect), on.window, Limits(steps=on.max_steps))
+    rollouts = rollout_all(agent, on.instances, on.open_sandbox, folder)
+    verdicts = grade(on.instances, predictions(rollouts, name), on.grading, report=say)
+    result = PolicyResult(
+        label=name,
+        steps=scores.n,
+        similarity_mean=scores.similarity_mean,
+        format_rate=scores.format_rate,
+        exact_rate=scores.exact_rate,
+        verdicts=tuple(verdicts),
+    )
+    write_atomic(path, _results().dump_json(result, indent=2))
+    return result
+
+
+def load_result(folder: Path) -> PolicyResult:
+    """What :func:`measure` left in the folder."""
+    return _results().validate_json((folder / RESULT_FILE).read_bytes())
+
+
+@cache
+def _results() -> TypeAdapter[PolicyResult]:
+    return TypeAdapter(PolicyResult)

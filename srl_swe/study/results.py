@@ -1,0 +1,73 @@
+"""What the arms came to, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from srl_swe.files import append_line, drop_torn_line
+
+RESULTS_FILE = "results.jsonl"
+
+_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One arm under one seed. The rates are of greedy replies on the training steps.
+
+    ``resolved_training`` and ``resolved_held_out`` are shares of the instances with and without
+    an expert trajectory, None where there are none. ``seconds``: of its training.
+    """
+
+    arm: str
+    seed: int
+    similarity: float
+    format_rate: float
+    exact_rate: float
+    resolved_training: float | None
+    resolved_held_out: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over seeds with half of its 95 % interval (Student's t); None for a single seed."""
+
+    mean: float
+    half: float | None
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of one value a seed.
+
+    >>> interval([0.5])
+    Interval(mean=0.5, half=None)
+    >>> interval([0.0, 1.0]).half
+    6.353
+    """
+    mean, freedom = statistics.fmean(values), len(values) - 1
+    if not freedom:
+        return Interval(mean, None)
+    quantile = _T_95[freedom - 1] if freedom <= len(_T_95) else 1.96
+    return Interval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def append_result(folder: Path, result: ArmResult) -> None:
+    """Add a line to the results."""
+    append_line(folder / RESULTS_FILE, json.dumps(asdict(result)))
+
+
+def load_results(folder: Path) -> list[ArmResult]:
+    """All that the folder holds, in the order in which they were got."""
+    path = folder / RESULTS_FILE
+    drop_torn_line(path)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [ArmResult(**record) for record in records]

@@ -1,0 +1,138 @@
+"""A study: for every seed a base policy, and from it every arm, measured alike.
+
+FOLDER/steps/                 step contexts of the experts' trajectories
+FOLDER/seed-0/base/final/     where all arms of that seed start
+FOLDER/seed-0/ARM/            a curriculum's folder, with the curves of each phase
+FOLDER/results.jsonl          a line an arm and seed, as they end
+FOLDER/report.html, table.md  made anew after each of them
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from srl_swe.measure import Measuring, measure
+from srl_swe.progress import say
+from srl_swe.run_folder import claim
+from srl_swe.runs.record import load_run
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.study.arms import Arm, get_arms
+from srl_swe.study.base import base_policy
+from srl_swe.study.plan import StudyPlan
+from srl_swe.study.report import save_report
+from srl_swe.study.results import ArmResult, append_result, load_results
+from srl_swe.study.suite import Suite, build_steps, load_suite
+from srl_swe.training.curriculum import RunPhase, train_curriculum
+from srl_swe.training.recipes.curricula import load_curriculum
+from srl_swe.training.recipes.records import CurriculumRecipe
+from srl_swe.training.train import recipe_path
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One study: what it is to do, on what, where, and by what means."""
+
+    plan: StudyPlan
+    suite: Suite
+    folder: Path
+    open_sandbox: OpenSandbox
+    run_phase: RunPhase
+
+    @property
+    def steps(self) -> Path:
+        """The step contexts."""
+        return self.folder / "steps"
+
+    def place(self, seed: int) -> Path:
+        """All of one seed."""
+        return self.folder / f"seed-{seed}"
+
+
+def run_study(
+    plan: StudyPlan, folder: Path, open_sandbox: OpenSandbox, run_phase: RunPhase
+) -> list[ArmResult]:
+    """Train and measure what ``folder`` lacks; returns all results.
+
+    Raises UserError for a folder of another plan, PhaseStopped where a training fails.
+    """
+    arms = get_arms(plan.arms)
+    claim(folder, asdict(plan))
+    study = Study(plan, load_suite(plan), folder, open_sandbox, run_phase)
+    build_steps(plan, study.suite, study.steps)
+    wanted = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
+    done = {(one.seed, one.arm) for one in load_results(folder)}
+    missing = [(seed, arm) for seed, arm in wanted if (seed, arm.name) not in done]
+    started = time.monotonic()
+    for number, (seed, arm) in enumerate(missing, start=1):
+        say(f"[{len(wanted) - len(missing) + number}/{len(wanted)}] seed {seed}: {arm.label}")
+        append_result(folder, _train_and_measure(study, arm, seed))
+        save_report(plan, study.suite, load_results(folder), folder)
+        left_s = (time.monotonic() - started) / number * (len(missing) - number)
+        say(f"about {timedelta(seconds=round(left_s))} left")
+    return load_results(folder)
+
+
+def _train_and_measure(study: Study, arm: Arm, seed: int) -> ArmResult:
+    policy = base_policy(study.plan, study.suite, study.place(seed), seed, study.run_phase)
+    phases: Sequence[Path] = ()
+    if arm.phases:
+        curriculum = _curriculum(study, arm, policy, seed)
+        phases = [Path(phase.recipe.output) for phase in curriculum.phases]
+        policy = train_curriculum(curriculum, study.run_phase)
+    plan, suite = study.plan, study.suite
+    on = Measuring(
+        data=study.steps,
+        instances=suite.instances,
+        open_sandbox=study.open_sandbox,
+        grading=study.folder / "grading",
+        window=plan.window,
+        max_steps=plan.max_steps,
+        max_new_tokens=plan.max_new_tokens,
+    )
+    found = measure(policy, f"{arm.name}-{seed}", on, study.place(seed) / f"measured-{arm.name}")
+    return ArmResult(
+        arm=arm.name,
+        seed=seed,
+        similarity=found.similarity_mean,
+        format_rate=found.format_rate,
+        exact_rate=found.exact_rate,
+        resolved_training=_share(found.resolved(suite.training_ids), suite.training_ids),
+        resolved_held_out=_share(found.resolved(suite.held_out_ids), suite.held_out_ids),
+        seconds=sum(map(_seconds, phases)),
+    )
+
+
+def _curriculum(study: Study, arm: Arm, base: Path, seed: int) -> CurriculumRecipe:
+    """The arm's recipe with the study's budget, seed, window and places."""
+    plan = study.plan
+    lines = {
+        "model": str(base),
+        "data": str(study.steps),
+        "bench": plan.suite,
+        "output": str(study.place(seed) / arm.name),
+    }
+    for name, share in arm.phases:
+        lines[f"phases.{name}.trainer.max_steps"] = str(max(1, round(plan.updates * share)))
+        lines[f"phases.{name}.trainer.seed"] = str(seed)
+        if name == "rlvr":
+            lines[f"phases.{name}.limits.steps"] = str(plan.max_steps)
+            lines[f"phases.{name}.window.observation_chars"] = str(plan.observation_chars)
+    return load_curriculum(recipe_path(arm.recipe), lines)
+
+
+def _share(count: int, ids: Sequence[str]) -> float | None:
+    return count / len(ids) if ids else None
+
+
+def _seconds(phase: Path) -> float:
+    """How long it trained, over all its starts that came to an end."""
+    starts = load_run(phase).manifest.get("starts", [])
+    spans = [(start["started"], start["ended"]) for start in starts if start["ended"]]
+    return sum(
+        (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+        for begin, end in spans
+    )

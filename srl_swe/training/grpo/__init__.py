@@ -1,0 +1,1 @@
+"""GRPO with dynamic sampling: what SRL and RLVR share, over TRL's trainer."""

@@ -1,0 +1,197 @@
+"""GRPO that trains only on groups whose rewards differ (paper, section 3).
+
+Groups with a population std of rewards <= epsilon carry no gradient. They are replaced: new
+prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed; what is
+still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from srl_swe.errors import UserError
+from srl_swe.training.grpo.groups import Samples, Slot, fill_slots, group_stds, take_groups
+from srl_swe.training.grpo.phase_times import TimedGRPOTrainer
+from srl_swe.training.grpo.prompt_order import PromptOrder
+from srl_swe.training.grpo.sampled import SampledReplies
+from srl_swe.training.grpo.weight_sync_alarm import WeightSyncAlarm
+from srl_swe.training.recipes.records import DynamicSampling
+
+logger = logging.getLogger(__name__)
+
+AVERAGED_OVER_ROWS = {"grpo", "dr_grpo", "luspo", "sapo"}
+"""Loss types whose denominator counts rows, dead ones included; others count live tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One call of the sampler: this rank's samples, and every rank's group stds."""
+
+    samples: Samples
+    stds: Tensor
+    """(ranks, groups a rank), the same on every rank."""
+
+
+class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
+    """TRL's trainer; with ``dynamic_sampling=None`` it is that to the last bit.
+
+    It overrides three private methods of TRL 1.16, whose signatures a test pins. Nothing of it
+    needs a checkpoint: new prompts depend on the seed, the step and the round alone. Every rank
+    decides from the same gathered rewards, so that collectives stay aligned.
+    """
+
+    args: Any
+    model: torch.nn.Module
+    train_dataset: Dataset
+
+    def __init__(
+        self, *args: Any, dynamic_sampling: DynamicSampling | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.dynamic_sampling = dynamic_sampling
+        self._group_size: int = self.args.num_generations
+        self.sampled = SampledReplies(self._group_size)
+        self._rewards_per_func = torch.empty(0)
+        self._warned = False
+        self.add_callback(WeightSyncAlarm())
+        samples = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        if dynamic_sampling and samples % self._group_size:
+            raise UserError(
+                "dynamic sampling keeps a group on one rank: per_device_train_batch_size x "
+                f"steps_per_generation ({samples}) must be a multiple of num_generations "
+                f"({self._group_size})."
+            )
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return PromptOrder(sampler, lambda: int(self.state.epoch or 0))
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        completion_ids_list: list[list[int]],
+    ) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._rewards_per_func = rewards
+        if self.model.training:
+            mine = rewards.view(self.accelerator.num_processes, len(inputs), -1)
+            self.sampled.add_round(
+                self.state.global_step,
+                inputs,
+                completion_ids_list,
+                mine[self.accelerator.process_index].tolist(),
+                self._pending_extra_logs,
+            )
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Samples:
+        if not self.model.training:
+            evaluated: Samples = super()._generate_and_score_completions(inputs)
+            return evaluated
+        rounds = [self._sample(inputs)]
+        samples = rounds[0].samples
+        if self.dynamic_sampling is not None:
+            samples = self._only_live(rounds, self.dynamic_sampling)
+        self._end_batch(rounds)
+        self._log("group_std", torch.cat([round.stds for round in rounds], 1).mean().item())
+        return samples
+
+    def _end_batch(self, rounds: Sequence[Round]) -> None:
+        sampling, rank = self.dynamic_sampling, self.accelerator.process_index
+        epsilon = -1.0 if sampling is None else sampling.epsilon
+        self.sampled.end_batch(
+            [round.samples["advantages"].tolist() for round in rounds],
+            [(round.stds[rank] > epsilon).tolist() for round in rounds],
+        )
+
+    def _sample(self, inputs: list[dict[str, Any]]) -> Round:
+        samples = super()._generate_and_score_completions(inputs)
+        weighted = self._rewards_per_func * self.reward_weights.to(self._rewards_per_func.device)
+        unscorable = weighted.isnan().all(dim=1)
+        rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
+        stds = group_stds(rewards, self._group_size)
+        return Round(samples, stds.view(self.accelerator.num_processes, -1))
+
+    def _only_live(self, rounds: list[Round], sampling: DynamicSampling) -> Samples:
+        """Sample more rounds while groups are missing, and merge them into one batch."""
+        while len(rounds) <= sampling.max_rounds:
+            missing = int(_empty_slots(rounds, sampling.epsilon).max())
+            if missing == 0:
+                break
+            rounds.append(self._sample(self._draw(missing, round_index=len(rounds))))
+        groups = rounds[0].stds.numel()
+        filled = 1 - _empty_slots(rounds, sampling.epsilon).sum().item() / groups
+        samples = self._merge(rounds, sampling.epsilon, filled)
+        self._log_sampling(rounds, sampling, filled, samples)
+        return samples
+
+    def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
+        """``count`` prompts for this rank, others on every rank, each repeated for its group."""
+        micro_step = self._step % self.args.gradient_accumulation_steps
+        seed = f"{self.args.seed}/{self.state.global_step}/{micro_step}/{round_index}"
+        generator = random.Random(seed)
+        rows, wanted = range(len(self.train_dataset)), count * self.accelerator.num_processes
+        draw = generator.sample if wanted <= len(rows) else generator.choices
+        first = count * self.accelerator.process_index
+        drawn = draw(rows, k=wanted)[first : first + count]
+        return [dict(self.train_dataset[row]) for row in drawn for _ in range(self._group_size)]
+
+    def _merge(self, rounds: Sequence[Round], epsilon: float, filled: float) -> Samples:
+        first = rounds[0].samples
+        if len(rounds) == 1 and filled == 1:
+            return first
+        rank = self.accelerator.process_index
+        slots: list[Slot] = fill_slots([(round.stds[rank] > epsilon).tolist() for round in rounds])
+        samples = take_groups(
+            [round.samples for round in rounds],
+            slots,
+            self._group_size,
+            self._tokenizer.pad_token_id,
+        )
+        if self.loss_type in AVERAGED_OVER_ROWS and filled > 0:
+            samples["advantages"] = samples["advantages"] / filled
+        mask = samples["completion_mask"] * samples.get("tool_mask", 1)
+        samples["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        return samples
+
+    def _log_sampling(
+        self, rounds: Sequence[Round], sampling: DynamicSampling, filled: float, samples: Samples
+    ) -> None:
+        stds = torch.cat([round.stds for round in rounds], dim=1)
+        sampled = sum(round.samples["num_items_in_batch"].item() for round in rounds)
+        self._log("dynamic_sampling/kept_frac", (stds > sampling.epsilon).double().mean().item())
+        self._log("dynamic_sampling/rounds", len(rounds) - 1)
+        self._log("dynamic_sampling/filled_frac", filled)
+        self._log("dynamic_sampling/tokens_sampled", sampled)
+        self._log("dynamic_sampling/tokens_trained", samples["num_items_in_batch"].item())
+        if filled < 1 and not self._warned and self.accelerator.is_main_process:
+            self._warned = True
+            logger.warning(
+                "step %d: only %.0f %% of the groups have a reward std above %g after %d rounds; "
+                "training goes on with these (see dynamic_sampling/filled_frac)",
+                self.state.global_step,
+                100 * filled,
+                sampling.epsilon,
+                len(rounds) - 1,
+            )
+
+    def _log(self, name: str, value: float) -> None:
+        self._metrics["train"][name].append(value)
+
+
+def _empty_slots(rounds: Sequence[Round], epsilon: float) -> Tensor:
+    """Groups that each rank still lacks, (ranks,)."""
+    live = torch.cat([round.stds for round in rounds], dim=1) > epsilon
+    return (rounds[0].stds.size(1) - live.sum(dim=1)).clamp(min=0)

@@ -1,0 +1,175 @@
+"""Where the seconds of a training step go: ``time/<phase>_s`` in every log.
+
+generate   sampling, refills included
+reward     reward functions
+logprob    forward passes without a gradient: old and reference policy
+sync       pushing weights to vLLM
+backward   the loss, forward and backward, of all micro-steps
+optimizer  the update
+other      data, logging, checkpoints, validation: all that is between two updates
+step       the sum: from the end of one step to the end of the next
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Stopwatch:
+    """Seconds by phase. A phase inside another one stops the outer one's clock."""
+
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        self._now = now or _now
+        self._spent: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside as ``name``."""
+        self._turn()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._open.pop()
+
+    def timed(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, each call of it a phase."""
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.phase(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    def take(self) -> dict[str, float]:
+        """The seconds of each phase since the last call; an open phase counts up to now."""
+        self._turn()
+        spent, self._spent = dict(self._spent), defaultdict(float)
+        return spent
+
+    def _turn(self) -> None:
+        now = self._now()
+        if self._open:
+            self._spent[self._open[-1]] += now - self._since
+        self._since = now
+
+
+class TimedGRPOTrainer(GRPOTrainer):
+    """TRL's trainer with a stopwatch held to its phases; it computes the very same."""
+
+    args: Any
+    model: torch.nn.Module
+    vllm_generation: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stopwatch = Stopwatch()
+        if self.use_vllm:
+            sync = self.vllm_generation.sync_weights
+            self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Of one micro-step; the seconds are logged with the last one of an update."""
+        with self.stopwatch.phase("backward"):
+            loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            spent = {"generate": 0.0, "reward": 0.0, "logprob": 0.0, **self.stopwatch.take()}
+            for name, seconds in spent.items():
+                self._metrics["train"][f"time/{name}_s"].append(seconds)
+        return loss
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        with self.stopwatch.phase("generate"):
+            samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return samples
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        completion_ids_list: list[list[int]],
+    ) -> torch.Tensor:
+        with self.stopwatch.phase("reward"):
+            rewards: torch.Tensor = super()._calculate_rewards(
+                inputs, prompts, completions, completion_ids_list
+            )
+        return rewards
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        with self.stopwatch.phase("logprob"):
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+
+class StepTimes(TrainerCallback):
+    """Adds the whole step, the update, and ``time/tokens_per_s`` over the whole step.
+
+    Tokens are TRL's count: those read and those written, of all ranks, once each.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._metrics = trainer._metrics["train"]
+        self._ended = self._begun = self._updating = 0.0
+        self._optimizer_s = 0.0
+        self._tokens = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Time before the first step, loading and compiling, belongs to no step."""
+        self._ended, self._tokens = _now(), float(state.num_input_tokens_seen)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What came before it is ``other``."""
+        self._begun = _now()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """All micro-steps are done."""
+        self._updating = _now()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The update is done."""
+        self._optimizer_s = _now() - self._updating
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Hand the seconds to the trainer, which logs the mean since its last log."""
+        now, counted = _now(), self._metrics.get("num_tokens", [self._tokens])[-1]
+        step_s, tokens = now - self._ended, counted - self._tokens
+        self._metrics["time/optimizer_s"].append(self._optimizer_s)
+        self._metrics["time/other_s"].append(self._begun - self._ended)
+        self._metrics["time/step_s"].append(step_s)
+        self._metrics["time/tokens_per_s"].append(tokens / step_s if step_s > 0 else 0.0)
+        self._ended, self._tokens = now, counted
+
+
+def _now() -> float:
+    """Seconds; waits for the GPU, whose work would be counted to whoever reads from it next."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

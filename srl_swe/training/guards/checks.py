@@ -1,0 +1,175 @@
+"""What can be known to be wrong before the first step, said in one sentence.
+
+Each rank checks the same files, so that all stop alike: one that raised alone would leave the
+others waiting in a collective for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState  # type: ignore[import-untyped]
+from datasets import Dataset, load_from_disk
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from srl_swe.errors import UserError
+from srl_swe.training.recipes.records import Overlong, SrlRecipe
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index", "n_steps", "tool")
+
+
+def load_step_contexts(folder: str) -> Dataset:
+    """The data set in the folder; UserError if it is none or lacks a column."""
+    try:
+        data = load_from_disk(folder)
+    except (FileNotFoundError, ValueError):
+        raise UserError(
+            f"{folder} holds no step contexts; make them with `srl-swe steps`."
+        ) from None
+    except IndexError:  # how datasets 5 fails on a data set without rows, hence without tables
+        raise UserError(f"{folder} holds no rows.") from None
+    if not isinstance(data, Dataset):
+        raise UserError(f"{folder} holds several splits; name the folder of one of them.")
+    missing = [name for name in COLUMNS if name not in data.column_names]
+    if missing:
+        raise UserError(f"{folder} holds no step contexts: it lacks {', '.join(missing)}.")
+    if len(data) == 0:
+        raise UserError(f"{folder} holds no rows.")
+    return data
+
+
+def with_thoughts(data: Dataset, name: str) -> Dataset:
+    """The rows whose reply holds a thought: the others would teach what breaks the format.
+
+    Raises UserError where none does.
+    """
+    if "has_thought" not in data.column_names:
+        return data
+    kept = [index for index, has_one in enumerate(data["has_thought"]) if has_one]
+    if not kept:
+        raise UserError(f"{name} has no thought in any reply, so SFT can't learn the format of it.")
+    if len(kept) == len(data):
+        return data
+    warn(f"{len(data) - len(kept)} of {len(data)} rows in {name} have no thought: left out.")
+    return data.select(kept)
+
+
+def load_tokenizer(model: str, init_kwargs: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer; UserError if there is no such model or it can't chat."""
+    if _is_local(model) and not Path(model).is_dir():
+        raise UserError(f"no model folder at {model}.")
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise UserError(f"{model} is no model folder: it holds no config.json.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model, revision=init_kwargs.get("revision"), padding_side="left"
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"no model at {model!r}: {_first_line(error)}") from None
+    if not tokenizer.chat_template:
+        raise UserError(f"{model} has no chat template; SRL trains instruction-tuned models.")
+    _check_end(model, tokenizer)
+    loaded: PreTrainedTokenizerBase = tokenizer
+    return loaded
+
+
+def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
+    """How many tokens the model can take; None if its config does not say."""
+    try:
+        config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{model!r} is no model: {_first_line(error)}") from None
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(positions) if positions else None
+
+
+def fitting_prompts(
+    recipe: SrlRecipe, args: Any, data: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """The rows whose prompt leaves room for a reply: TRL would not look, and vLLM would die."""
+    positions = max_positions(recipe.model, args.model_init_kwargs or {})
+    served = args.vllm_max_model_length if args.use_vllm else None
+    room = min((length for length in (positions, served) if length), default=None)
+    if room is None:
+        return data
+    limit = room - (args.max_completion_length or 0)
+    template = {"add_generation_prompt": True, **(args.chat_template_kwargs or {})}
+    tokens = overlong_rows(data, tokenizer, limit, lambda row: row["prompt"], template)
+    way_out = (
+        f"{'vLLM' if room == served else recipe.model} has room for {room} with "
+        f"max_completion_length {args.max_completion_length}; make the step contexts with a "
+        "smaller token budget"
+    )
+    return fitting_rows(data, tokens, limit, recipe.overlong, recipe.data, way_out)
+
+
+def fitting_rows(
+    data: Dataset, tokens: Mapping[int, int], limit: int, choice: Overlong, name: str, way_out: str
+) -> Dataset:
+    """The rows but those in ``tokens``, which take more than ``limit`` by :func:`overlong_rows`.
+
+    Raises UserError unless they may be dropped, and where nothing would be left.
+    """
+    if not tokens:
+        return data
+    finding = (
+        f"{len(tokens)} of {len(data)} rows in {name} take more than {limit} tokens "
+        f"(the longest {max(tokens.values())})"
+    )
+    if choice == "error" or len(tokens) == len(data):
+        raise UserError(f"{finding}; {way_out}, or set `overlong: drop`.")
+    warn(f"{finding} and are left out.")
+    return data.select([index for index in range(len(data)) if index not in tokens])
+
+
+def warn(finding: str) -> None:
+    """Say it once, on the first rank; for what may well go wrong but need not."""
+    if PartialState().is_main_process:
+        logger.warning("%s", finding)
+
+
+def overlong_rows(
+    data: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    messages: Callable[[Mapping[str, Any]], list[dict[str, str]]],
+    template_kwargs: Mapping[str, Any],
+) -> dict[int, int]:
+    """Rows whose ``messages`` take more than ``limit`` tokens, with how many they take.
+
+    A token is at least one byte, so that only rows of enough bytes are tokenized.
+    """
+    overlong: dict[int, int] = {}
+    for index, row in enumerate(data):
+        conversation = messages(row)
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, **template_kwargs)
+        if len(str(text).encode("utf-8", "surrogatepass")) <= limit:
+            continue
+        tokens = len(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+        if tokens > limit:
+            overlong[index] = tokens
+    return overlong
+
+
+def _check_end(model: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A reply that the template closes without the eos token would teach never to stop."""
+    if tokenizer.eos_token is None:
+        raise UserError(f"the tokenizer of {model} has no eos token.")
+    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": "REPLY"}]
+    rendered = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    tail = rendered.rpartition("REPLY")[2]
+    if not any(token in tail for token in tokenizer.all_special_tokens):
+        raise UserError(f"the chat template of {model} does not end a reply with its eos token.")
+
+
+def _is_local(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count("/") != 1
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,206 @@
+"""Which steps are worth training on, found out once with the policy as it is.
+
+Each step's prompt is sampled several times and scored. Steps whose rewards differ and are low
+on average are kept: the pivots of PivotRL (arXiv 2603.21383), which is dynamic sampling ahead of
+time. A policy that has moved on would choose others.
+
+out/config.json      what was profiled, with which policy
+out/profile.jsonl    one line a row: mean, population std and the rewards themselves
+out/steps/           the rows kept, with ``profile_mean`` and ``profile_std``, and a card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from srl_swe.dialects import Strictness, get_dialect
+from srl_swe.errors import UserError
+from srl_swe.files import append_line, drop_torn_line
+from srl_swe.progress import progress
+from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.run_folder import claim
+from srl_swe.step_dataset import save_dataset
+from srl_swe.training.guards.checks import (
+    load_step_contexts,
+    load_tokenizer,
+    max_positions,
+    overlong_rows,
+)
+from srl_swe.training.profile.sampler import StepSampler
+from srl_swe.training.profile.table import (
+    StepProfile,
+    profile_card,
+    profile_line,
+    read_profiles,
+)
+from srl_swe.training.replies import opens_thought
+from srl_swe.training.srl.step_reward import ReplyScorer
+from srl_swe.training.srl.whole_solution import PROFILE_COLUMN, with_solutions
+
+
+@dataclass(frozen=True, slots=True)
+class Profiling:
+    """What decides the rewards of a profile; ``max_new_tokens`` as in the training to come."""
+
+    data: str
+    policy: str
+    reward: str = "similarity"
+    samples: int = 8
+    temperature: float = 1.0
+    max_new_tokens: int = 512
+    dialect: str = "xml"
+    strictness: Strictness = "strict"
+    rows_at_once: int = 8
+    """Prompts a batch; it decides which random numbers a row gets."""
+    seed: int = 0
+
+
+def profile_steps(profiling: Profiling, out: Path) -> list[StepProfile]:
+    """A profile of every row, in their order; goes on where an earlier call was stopped.
+
+    Raises UserError if ``out`` holds a profile of something else, or a prompt leaves no room
+    for a reply.
+    """
+    weight_shares({profiling.reward: 1.0})
+    data = _rows(profiling)
+    tokenizer = load_tokenizer(profiling.policy, {})
+    _check_room(profiling, data, tokenizer)
+    claim(out, {**dataclasses.asdict(profiling), "rows": len(data), "data_sha256": _digest(data)})
+    path = out / "profile.jsonl"
+    drop_torn_line(path)
+    done = {profile.row for profile in read_profiles(path)}
+    batches = [batch for batch in _batches(data, profiling) if not done.issuperset(batch)]
+    if batches:
+        _profile_batches(profiling, data, tokenizer, batches, path, done)
+    return read_profiles(path)
+
+
+def keep_pivots(
+    profiling: Profiling,
+    profiles: Sequence[StepProfile],
+    out: Path,
+    min_std: float,
+    max_mean: float,
+) -> str:
+    """Write ``out/steps`` with the rows of std > ``min_std`` and mean < ``max_mean``.
+
+    Returns its card. Raises UserError if there are none.
+    """
+    kept = [one for one in profiles if one.std > min_std and one.mean < max_mean]
+    if not kept:
+        raise UserError(
+            f"no step of {profiling.data} has a reward std above {min_std} and a mean below "
+            f"{max_mean}; {out / 'profile.jsonl'} holds what they have."
+        )
+    card = profile_card(dataclasses.asdict(profiling), profiles, kept, min_std, max_mean)
+    rows = _rows(profiling).select([profile.row for profile in kept])
+    rows = rows.add_column(PROFILE_COLUMN, [profile.mean for profile in kept])
+    rows = rows.add_column("profile_std", [profile.std for profile in kept])
+    save_dataset(rows, out / "steps", card)
+    return card
+
+
+def _profile_batches(
+    profiling: Profiling,
+    data: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Sequence[Sequence[int]],
+    path: Path,
+    done: Collection[int],
+) -> None:
+    """What is drawn depends on the seed and the batch, so that a resumed profile is the same."""
+    sampler = StepSampler(
+        profiling.policy,
+        tokenizer,
+        samples=profiling.samples,
+        temperature=profiling.temperature,
+        max_new_tokens=profiling.max_new_tokens,
+    )
+    scorer = _scorer(profiling, tokenizer)
+    with progress("profile", len(batches)) as advance:
+        for batch in batches:
+            rows = data.select(batch).to_list()
+            seed = profiling.seed * len(data) + batch[0]
+            ids = sampler.sample([row["prompt"] for row in rows], seed)
+            profiles = _profiles(profiling, scorer, batch, rows, ids)
+            for profile, row in zip(profiles, rows, strict=True):
+                if profile.row not in done:
+                    append_line(path, profile_line(profile, row))
+            advance(f"mean reward {statistics.fmean(profile.mean for profile in profiles):.2f}")
+
+
+def _profiles(
+    profiling: Profiling,
+    scorer: ReplyScorer,
+    batch: Sequence[int],
+    rows: Sequence[Mapping[str, Any]],
+    ids: Sequence[Sequence[int]],
+) -> list[StepProfile]:
+    count = profiling.samples
+    experts = [row[scorer.expert_column] for row in rows for _ in range(count)]
+    rewards = scorer.rewards(profiling.reward, ids, experts)
+    groups = [tuple(rewards[start : start + count]) for start in range(0, len(rewards), count)]
+    return [
+        StepProfile(row, statistics.fmean(group), statistics.pstdev(group), group)
+        for row, group in zip(batch, groups, strict=True)
+    ]
+
+
+def _scorer(profiling: Profiling, tokenizer: PreTrainedTokenizerBase) -> ReplyScorer:
+    return ReplyScorer(
+        tokenizer,
+        get_dialect(profiling.dialect),
+        profiling.strictness,
+        think_opened=opens_thought(tokenizer),
+        whole_solution=asks_for_solution([profiling.reward]),
+    )
+
+
+def _digest(data: Dataset) -> str:
+    """SHA-256 of what is asked and of what it is compared with."""
+    digest = hashlib.sha256()
+    for row in data.select_columns(["prompt", "expert_action"]):
+        digest.update(json.dumps([row["prompt"], row["expert_action"]]).encode())
+    return digest.hexdigest()
+
+
+def _rows(profiling: Profiling) -> Dataset:
+    data = load_step_contexts(profiling.data)
+    if PROFILE_COLUMN in data.column_names:
+        raise UserError(f"{profiling.data} is what a profile kept; profile the data it is from.")
+    if asks_for_solution([profiling.reward]):
+        return with_solutions(data, get_dialect(profiling.dialect))
+    return data
+
+
+def _check_room(profiling: Profiling, data: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    positions = max_positions(profiling.policy, {})
+    if positions is None:
+        return
+    limit = positions - profiling.max_new_tokens
+    template = {"add_generation_prompt": True}
+    overlong = overlong_rows(data, tokenizer, limit, lambda row: row["prompt"], template)
+    if overlong:
+        raise UserError(
+            f"{len(overlong)} of {len(data)} prompts in {profiling.data} leave no room for "
+            f"{profiling.max_new_tokens} new tokens (the longest takes {max(overlong.values())} of "
+            f"{positions}); make the step contexts with a smaller token budget."
+        )
+
+
+def _batches(data: Dataset, profiling: Profiling) -> Iterator[list[int]]:
+    """Prompts of like length share a batch; the same batches in each call."""
+    lengths = [len(str(prompt)) for prompt in data["prompt"]]
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    for start in range(0, len(order), profiling.rows_at_once):
+        yield order[start : start + profiling.rows_at_once]

@@ -1,0 +1,150 @@
+"""Recipes: all that a training run depends on, as records.
+
+method: srl                  sft, srl or rlvr
+model: ...                   a folder or hub id that training starts from
+data: ...                    a folder of step contexts; rlvr has `bench:`, instances, in its place
+output: ...                  a folder for checkpoints, metrics.jsonl and final/
+rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
+dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
+trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed on untouched
+model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
+validation: {data: ..., every_steps: 20}               or null: none
+
+srl_swe.training.recipes.loading reads them, srl_swe.training.curriculum chains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from srl_swe.context_window import Window
+from srl_swe.dialects import Strictness
+from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
+from srl_swe.rollout import Limits
+
+Overlong = Literal["error", "drop"]
+"""What happens to rows that do not fit: ``error`` names them before the first step, ``drop``
+leaves them out and says how many."""
+
+Setting = Literal["patch", "episode"]
+Metric = Literal["similarity", "format_rate", "exact_match", "reward"]
+
+EPISODE_WINDOW = Window(pairs=None, thoughts=True)
+"""An episode is trained on as one sequence, so that nothing that was read may be left out."""
+PAPER_REWARD: Mapping[str, float] = {"similarity": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicSampling:
+    """When a group is worth training on, and how long to look for such groups.
+
+    A group is kept if the population standard deviation of its rewards exceeds ``epsilon``
+    (paper, section 3; it gives no value). ``max_rounds``: how often missing groups are sampled
+    anew before the batch is trained on as it is; 0 only leaves the dead groups out.
+    """
+
+    epsilon: float
+    max_rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Greedy replies on held-out step contexts; the policy that is best by ``metric`` is kept.
+
+    ``rows``: how many of them, evenly spread; None is all.
+    """
+
+    data: str
+    every_steps: int
+    rows: int | None = None
+    metric: Metric = "similarity"
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SrlRecipe:
+    """Supervised reinforcement learning: GRPO on the similarity of single steps.
+
+    ``completions_every``: after how many steps the sampled replies are written down; 0 is never.
+    """
+
+    model: str
+    data: str
+    output: str
+    dialect: str = "xml"
+    strictness: Strictness = "strict"
+    dynamic_sampling: DynamicSampling | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    rewards: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_REWARD))
+    overlong: Overlong = "error"
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    validation: Validation | None = None
+    completions_every: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SftRecipe:
+    """Supervised fine-tuning on the same rows; the loss is on the expert's reply only."""
+
+    model: str
+    data: str
+    output: str
+    overlong: Overlong = "error"
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RlvrRecipe:
+    """Reinforcement learning with the tests of instances as the reward.
+
+    ``bench``: the name or path of the instances. ``setting``: ``patch`` is one reply that
+    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward`` names one of
+    srl_swe/rewards/outcome.py. Of ``window``, ``token_budget`` bounds a patch's prompt or a whole
+    episode, ``observation_chars`` each observation; ``pairs`` stays null.
+    """
+
+    model: str
+    bench: str
+    output: str
+    setting: Setting = "episode"
+    dialect: str = "xml"
+    strictness: Strictness = "strict"
+    limits: Limits = field(default_factory=Limits)
+    window: Window = EPISODE_WINDOW
+    tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
+    reward: str = "outcome"
+    dynamic_sampling: DynamicSampling | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    validation: Validation | None = None
+    completions_every: int = 10
+
+
+Recipe = SftRecipe | SrlRecipe | RlvrRecipe
+RecipeType = type[SftRecipe] | type[SrlRecipe] | type[RlvrRecipe]
+METHODS: Mapping[str, RecipeType] = {"sft": SftRecipe, "srl": SrlRecipe, "rlvr": RlvrRecipe}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One run of a curriculum. ``name`` is its folder's, such as ``01-srl``."""
+
+    name: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumRecipe:
+    """Runs one after another, each from the last one's final policy."""
+
+    phases: tuple[Phase, ...]
+    output: str
+
+
+def method_of(recipe: Recipe) -> str:
+    """The name that the command line and recipes know its method by."""
+    return next(name for name, kind in METHODS.items() if isinstance(recipe, kind))

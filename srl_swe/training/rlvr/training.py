@@ -1,0 +1,227 @@
+"""Reinforcement learning with verifiable rewards: the tests of instances (paper, section 4).
+
+``setting: patch`` is one reply that rewrites files, ``setting: episode`` acts in a sandbox.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.grpo_config import GRPOConfig
+
+from srl_swe.context_window import make_messages
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import SandboxError, UserError
+from srl_swe.evaluation.judge import Judge
+from srl_swe.evaluation.sandbox_tests import check_testable
+from srl_swe.instances import row_from_instance
+from srl_swe.rewards.outcome import TEST_REWARDS
+from srl_swe.rollout import Rules
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.swe_env import SweEnv
+from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.checks import load_tokenizer, max_positions
+from srl_swe.training.recipes.fields import one_of
+from srl_swe.training.recipes.records import EPISODE_WINDOW, RlvrRecipe
+from srl_swe.training.recipes.trainer_args import (
+    ModelArguments,
+    make_trainer_args,
+    model_arguments,
+    template_kwargs,
+)
+from srl_swe.training.replies import opens_thought
+from srl_swe.training.rlvr.episode import EpisodeRollout, episode_dataset
+from srl_swe.training.rlvr.episode_tokens import ChatTokens
+from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
+from srl_swe.training.rlvr.patch import PatchReward, load_tasks, patch_dataset
+from srl_swe.training.rlvr.trainer import RlvrTrainer
+from srl_swe.training.run.callbacks import add_callbacks
+from srl_swe.training.run.folder import open_run, train_to_end
+from srl_swe.types import Instance
+
+DEFAULT_WORKERS = 8
+"""Containers at once on each rank."""
+
+
+def train_rlvr(
+    recipe: RlvrRecipe,
+    open_sandbox: OpenSandbox,
+    instances: Sequence[Instance],
+    *,
+    workers: int = DEFAULT_WORKERS,
+) -> Path:
+    """Train, or go on training, and return the folder of the final policy.
+
+    A finished run returns at once. Raises UserError for whatever can be known to be wrong before
+    the first step, and where no sandbox holds any more.
+    """
+    run = open_run(recipe, instances_sha256(instances))
+    if run.final.is_dir():
+        return run.final
+    model = model_arguments(recipe)
+    args: GRPOConfig = make_trainer_args(GRPOConfig, trainer_section(recipe), run.path, model)
+    tokenizer, parts = on_every_rank(
+        lambda: _checked(recipe, args, model, open_sandbox, instances, workers)
+    )
+    trainer = RlvrTrainer(
+        model=recipe.model,
+        args=args,
+        processing_class=tokenizer,
+        dynamic_sampling=recipe.dynamic_sampling,
+        **parts,
+        **model.for_trainer,
+    )
+    add_callbacks(trainer, recipe, run)
+    return train_to_end(trainer, run)
+
+
+def trainer_section(recipe: RlvrRecipe) -> dict[str, Any]:
+    """The recipe's fields of GRPOConfig; a reply that a limit cut teaches nothing, by default.
+
+    In SRL it is the other way round: there a cut reply has no action, and -1 is a signal.
+    """
+    return {"mask_truncated_completions": True, **recipe.trainer}
+
+
+def instances_sha256(instances: Sequence[Instance]) -> str:
+    """A digest of what is trained on, so that other rows under the same name are noticed."""
+    rows = [row_from_instance(one) for one in instances]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(
+    recipe: RlvrRecipe,
+    args: GRPOConfig,
+    model: ModelArguments,
+    open_sandbox: OpenSandbox,
+    instances: Sequence[Instance],
+    workers: int,
+) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+    """The tokenizer, and what the setting brings to the trainer, after all guards."""
+    _check_recipe(recipe, instances)
+    check_run(recipe, args, model, len(instances))
+    tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    positions = max_positions(recipe.model, model.init_kwargs)
+    known = [limit for limit in (recipe.window.token_budget, positions) if limit is not None]
+    setting = _Setting(
+        recipe, args, tokenizer, open_sandbox, instances, workers, min(known, default=None)
+    )
+    try:
+        return tokenizer, setting.patch() if recipe.setting == "patch" else setting.episode()
+    except SandboxError as error:
+        raise UserError(f"no sandbox to train in ({error}); see `srl-swe doctor`.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What both settings are made from; each gives RlvrTrainer its arguments.
+
+    ``token_budget``: tokens of a prompt and all that follows; None where neither the recipe nor
+    the model says.
+    """
+
+    recipe: RlvrRecipe
+    args: Any
+    tokenizer: PreTrainedTokenizerBase
+    open_sandbox: OpenSandbox
+    instances: Sequence[Instance]
+    workers: int
+    token_budget: int | None
+
+    def patch(self) -> dict[str, Any]:
+        tasks = load_tasks(self.instances, self.open_sandbox, self.workers)
+        budget = self.token_budget
+        room = None if budget is None else budget - self.args.max_completion_length
+        template = template_kwargs(self.args)
+        reward = PatchReward(
+            tasks,
+            self._judge(),
+            self.tokenizer,
+            TEST_REWARDS[self.recipe.reward],
+            workers=self.workers,
+            strictness=self.recipe.strictness,
+            think_opened=opens_thought(self.tokenizer, template),
+        )
+        return {
+            "train_dataset": patch_dataset(tasks, self.tokenizer, room, template),
+            "reward_funcs": reward,
+            "drain": reward.drain,
+        }
+
+    def episode(self) -> dict[str, Any]:
+        if self.token_budget is None:
+            raise UserError(
+                f"{self.recipe.model} does not say how many tokens it takes; set "
+                "window.token_budget to the most that an episode may have."
+            )
+        with self.open_sandbox(self.instances[0]):  # a machine that can't is known at once
+            pass
+        self._check_prompts(self.token_budget)
+        judge = self._judge()
+        rollout = EpisodeRollout(
+            lambda: self._env(judge),
+            self.tokenizer,
+            token_budget=self.token_budget,
+            reply_tokens=self.args.max_completion_length,
+            workers=self.workers,
+            template_kwargs=template_kwargs(self.args),
+        )
+        return {
+            "train_dataset": episode_dataset(self.instances),
+            "reward_funcs": rollout,
+            "rollout_func": rollout.rollout,
+            "drain": rollout.drain,
+        }
+
+    def _check_prompts(self, budget: int) -> None:
+        """Raise UserError for an instance of which not even the first reply would fit."""
+        dialect = get_dialect(self.recipe.dialect)
+        chat = ChatTokens(self.tokenizer, template_kwargs(self.args))
+        for one in self.instances:
+            tokens = len(chat.prompt(make_messages(one.problem_statement, [], dialect)))
+            if tokens + self.args.max_completion_length > budget:
+                raise UserError(
+                    f"{one.instance_id} leaves no room for a reply: its prompt takes {tokens} "
+                    f"tokens of {budget}, and max_completion_length is "
+                    f"{self.args.max_completion_length}; leave it out of the bench."
+                )
+
+    def _judge(self) -> Judge:
+        return Judge(as_sandbox_errors(self.open_sandbox), self.recipe.tests_timeout_s)
+
+    def _env(self, judge: Judge) -> SweEnv:
+        recipe, chars = self.recipe, self.recipe.window.observation_chars
+        rules = Rules(
+            get_dialect(recipe.dialect),
+            dataclasses.replace(EPISODE_WINDOW, observation_chars=chars),
+            recipe.limits,
+            recipe.strictness,
+            opens_thought(self.tokenizer, template_kwargs(self.args)),
+        )
+        return SweEnv(
+            self.instances,
+            as_sandbox_errors(self.open_sandbox),
+            rules,
+            reward=TEST_REWARDS[recipe.reward],
+            judge=judge,
+        )
+
+
+def _check_recipe(recipe: RlvrRecipe, instances: Sequence[Instance]) -> None:
+    one_of(recipe.reward, TEST_REWARDS, "reward")
+    if not instances:
+        raise UserError(f"{recipe.bench} holds no instance to train on.")
+    if recipe.window.pairs is not None:
+        raise UserError(
+            "window: pairs must be null for rlvr: an episode is trained on as one sequence, from "
+            "which nothing that was read can be left out."
+        )
+    for instance in instances:
+        check_testable(instance)

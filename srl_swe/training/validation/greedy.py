@@ -1,0 +1,158 @@
+"""Greedy replies of a policy on step contexts, scored as training scores them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from srl_swe.dialects import Strictness, get_dialect
+from srl_swe.errors import UserError
+from srl_swe.rewards import StepScore, step_reward
+from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
+from srl_swe.training.replies import decode_reply, opens_thought
+
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+"""The last one too: many instruction-tuned models ship with a penalty in their config."""
+
+
+METRICS = {
+    "similarity": "similarity_mean",
+    "format_rate": "format_rate",
+    "exact_match": "exact_rate",
+    "reward": "reward_mean",
+}
+"""What validation logs, and by which a best policy can be chosen: fields of :class:`Scores`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """``similarity_mean`` counts a reply that breaks the format as 0; ``reward_mean`` as -1."""
+
+    n: int
+    reward_mean: float
+    similarity_mean: float
+    format_rate: float
+    exact_rate: float
+    exact_instances: tuple[str, ...]
+    """Instances of which every step in the data was reproduced to the letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a reply is read: the dialect, how strictly, and what the chat template has opened.
+
+    ``whole_solution``: it holds all remaining actions (:mod:`.whole_solution`), not one.
+    """
+
+    dialect: str = "xml"
+    strictness: Strictness = "strict"
+    think_opened: bool = False
+    whole_solution: bool = False
+
+
+def greedy_scores(
+    policy: Path,
+    data: Path,
+    *,
+    instance_ids: Collection[str] | None = None,
+    dialect: str = "xml",
+    strictness: Strictness = "strict",
+    max_new_tokens: int = 512,
+    batch_size: int = 32,
+) -> Scores:
+    """Scores of one greedy reply a step; ``instance_ids`` None means all rows of the data."""
+    rows = [
+        row
+        for row in load_step_contexts(str(data))
+        if instance_ids is None or row["instance_id"] in instance_ids
+    ]
+    if not rows:
+        raise UserError(f"{data} holds no step of the instances asked for.")
+    tokenizer = load_tokenizer(str(policy), {})
+    model: Any = AutoModelForCausalLM.from_pretrained(str(policy), dtype="auto")
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    prompts = [row["prompt"] for row in rows]
+    texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size)
+    return score_replies(texts, rows, Scoring(dialect, strictness, opens_thought(tokenizer)))
+
+
+def greedy_replies(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    max_new_tokens: int,
+    batch_size: int,
+    template: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The replies in the order of the prompts; prompts of like length share a batch.
+
+    ``model`` is in eval mode. As many calls of it as there are batches: where parameters are
+    sharded, every rank must bring the same number of prompts.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(str(prompts[index])))
+    replies: dict[int, str] = {}
+    for batch in _batches(order, batch_size):
+        encoded: Any = tokenizer.apply_chat_template(
+            [prompts[index] for index in batch],
+            add_generation_prompt=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+            **(template or {}),
+        )
+        with torch.no_grad():
+            output = model.generate(
+                **encoded.to(model.device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                **GREEDY,
+            )
+        new_ids = output[:, encoded["input_ids"].size(1) :].tolist()
+        for index, ids in zip(batch, new_ids, strict=True):
+            replies[index] = decode_reply(tokenizer, ids)[0]
+    return [replies[index] for index in range(len(prompts))]
+
+
+def score_replies(
+    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], scoring: Scoring
+) -> Scores:
+    """Scores of one reply a row, in the order of the rows."""
+    expert = "expert_solution" if scoring.whole_solution else "expert_action"
+    scores = [
+        step_reward(
+            text,
+            row[expert],
+            get_dialect(scoring.dialect),
+            scoring.strictness,
+            scoring.think_opened,
+            scoring.whole_solution,
+        )
+        for text, row in zip(texts, rows, strict=True)
+    ]
+    return summarise(scores, [row["instance_id"] for row in rows])
+
+
+def summarise(scores: Sequence[StepScore], instance_ids: Sequence[str]) -> Scores:
+    """Scores of all, from the score and the instance of each step."""
+    similarities = [score.similarity or 0.0 for score in scores]
+    exact = [similarity == 1.0 for similarity in similarities]
+    failed = {name for name, is_exact in zip(instance_ids, exact, strict=True) if not is_exact}
+    return Scores(
+        n=len(scores),
+        reward_mean=statistics.fmean(score.reward for score in scores),
+        similarity_mean=statistics.fmean(similarities),
+        format_rate=statistics.fmean(score.reason is None for score in scores),
+        exact_rate=statistics.fmean(exact),
+        exact_instances=tuple(sorted(set(instance_ids) - failed)),
+    )
+
+
+def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from srl_swe.cli.main import app
+from srl_swe.cli.train import parse_overrides
+from srl_swe.errors import UserError
+
+PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
+
+
+def train(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides"),
+    [
+        (["--seed", "1"], {"seed": ["1"]}),
+        (["--seed=1", "--use_vllm"], {"seed": ["1"], "use_vllm": []}),
+        (["--report_to", "wandb", "tensorboard"], {"report_to": ["wandb", "tensorboard"]}),
+        (["--max_steps", "-1"], {"max_steps": ["-1"]}),
+        (["--run_name=--odd=1"], {"run_name": ["--odd=1"]}),
+        (["--seed", "1", "--seed", "2"], {"seed": ["2"]}),
+        ([], {}),
+    ],
+)
+def test_options_are_words_by_name(arguments: list[str], overrides: dict[str, list[str]]) -> None:
+    assert parse_overrides(arguments) == overrides
+
+
+def test_a_word_before_any_option_is_a_mistake() -> None:
+    with pytest.raises(UserError, match="'stray' is no option"):
+        parse_overrides(["stray", "--seed", "1"])
+
+
+@pytest.mark.parametrize("command", ["sft", "srl", "rlvr", "curriculum"])
+def test_every_method_explains_itself(command: str) -> None:
+    result = train(command, "--help")
+    assert result.exit_code == 0
+    assert "--config" in result.stdout
+
+
+def test_the_recipes_that_ship_are_listed_with_a_line_each() -> None:
+    lines = train("--list").stdout.splitlines()
+    assert any(line.startswith("srl-paper ") and "arXiv 2510.25992" in line for line in lines)
+    assert all(line.endswith(".") and len(line) < 160 for line in lines)
+
+
+def test_the_file_of_a_preset_is_printed() -> None:
+    assert train("--preset", "zero3").stdout.strip().endswith("zero3.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--preset", "fsdp"], "Did you mean 'fsdp2'"),
+        (["srl", "--config", "sft-demo", *PLACES], "sft-demo is no srl recipe"),
+        (["sft", "--config", "sft-demo", *PLACES, "--bf16", "maybe"], "--bf16: bf16: Truthy value"),
+        (["sft", "--config", "sft-demo", *PLACES, "--output_dir", "x"], "write `output:`"),
+        (["sft", "--config", "sft-demo", *PLACES, "--lora_r", "8"], "nowhere holds no step"),
+        (["rlvr", "--config", "rlvr-paper", *PLACES[:2]], "bench is not set"),
+        (["rlvr", "--config", "srl-demo", *PLACES], "srl-demo is no rlvr recipe"),
+        (
+            ["rlvr", "--config", "rlvr-paper", "--bench", "verfied", "--output", "x"],
+            "verfied",
+        ),
+        (
+            ["rlvr", "--config", "rlvr-paper", "--bench", "starter", "--output", "x",
+             "--sandbox", "local"],
+            "no boundary",
+        ),
+        (["curriculum", "--config", "srl-demo", *PLACES], "must be one of curriculum"),
+        (["curriculum", "--config", "curriculum-paper", *PLACES], "bench is not set"),
+        (["srl", "--config", "curriculum-paper", *PLACES], "train curriculum"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(arguments: list[str], said: str) -> None:
+    mistake = train(*arguments).exception
+    assert isinstance(mistake, UserError)
+    assert said in str(mistake)
+    assert "\n" not in str(mistake)
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_two() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "srl_swe", "train", "curriculum", "--config", "srl-demo"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BitsAndBytesConfig
+from trl import GRPOConfig, SFTConfig
+
+from srl_swe.errors import UserError
+from srl_swe.training.guards import before_training as guards
+from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
+from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
+from srl_swe.training.recipes.trainer_args import ModelArguments
+
+BILLION = 1_000_000_000
+
+
+def grpo(**fields: Any) -> GRPOConfig:
+    on_cpu = {"use_cpu": True, "bf16": False, "report_to": "none"}
+    return GRPOConfig("out", **{**on_cpu, "per_device_train_batch_size": 8, **fields})
+
+
+def sentence(caught: pytest.ExceptionInfo[UserError]) -> str:
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+    return said
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    grpo()  # starts the process group, as before any guard
+    caplog.set_level(logging.WARNING, "srl_swe")
+    return caplog
+
+
+def test_what_one_rank_finds_is_raised_and_what_it_makes_returned() -> None:
+    def finds() -> None:
+        raise UserError("found.")
+
+    assert guards.on_every_rank(lambda: 3) == 3
+    with pytest.raises(UserError, match="found"):
+        guards.on_every_rank(finds)
+
+
+@pytest.mark.train
+def test_a_mistake_that_one_rank_sees_stops_both_with_the_same_words(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from accelerate import PartialState\n"
+        "from srl_swe.errors import UserError\n"
+        "from srl_swe.training.guards.before_training import on_every_rank\n"
+        "rank = PartialState(cpu=True).process_index\n"
+        "def check():\n"
+        "    if rank == 1:\n"
+        "        raise UserError('only here.')\n"
+        "try:\n"
+        "    on_every_rank(check)\n"
+        "except UserError as error:\n"
+        "    Path(sys.argv[1], str(rank)).write_text(str(error))\n"
+        "PartialState().destroy_process_group()\n"
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [sys.executable, *launcher, str(script), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["only here."] * 2
+
+
+def test_groups_must_fill_a_ranks_samples_if_dead_ones_are_replaced_there() -> None:
+    args = grpo(
+        per_device_train_batch_size=6, num_generations=4, steps_per_generation=2, max_steps=1
+    )
+    guards.check_geometry(args, 100, keeps_groups_whole=True)
+    args = grpo(
+        per_device_train_batch_size=2, num_generations=4, steps_per_generation=2, max_steps=1
+    )
+    args.steps_per_generation = 3
+    guards.check_geometry(args, 100, keeps_groups_whole=False)
+    with pytest.raises(UserError) as caught:
+        guards.check_geometry(args, 100, keeps_groups_whole=True)
+    assert "(6) must be a multiple of num_generations (4)" in sentence(caught)
+
+
+def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
+    args = grpo(per_device_train_batch_size=16, num_generations=4)
+    guards.check_geometry(args, 4, keeps_groups_whole=False)
+    with pytest.raises(UserError) as caught:
+        guards.check_geometry(args, 3, keeps_groups_whole=False)
+    assert "a batch takes 4 prompts" in sentence(caught)
+
+
+def test_vllm_that_is_not_installed_is_said_before_anything_is_loaded() -> None:
+    with pytest.raises(UserError) as caught:
+        guards.check_packages(grpo(use_vllm=True), ModelArguments())
+    assert "pip install 'srl-swe[vllm]'" in sentence(caught)
+
+
+@pytest.mark.train
+def test_vllm_outside_trls_range_is_warned_of_in_trls_words(tmp_path: Path) -> None:
+    info = tmp_path / "vllm-0.99.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.99.0\n")
+    (info / "top_level.txt").write_text("vllm\n")
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    script = (
+        "from types import SimpleNamespace\n"
+        "from srl_swe.training.guards import before_training as guards\n"
+        "from srl_swe.training.recipes import trainer_args\n"
+        "args = SimpleNamespace(use_vllm=True)\n"
+        "guards.check_packages(args, trainer_args.ModelArguments())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "You have version 0.99.0" in ended.stderr
+
+
+def test_a_quantised_load_without_its_package_is_refused() -> None:
+    quantised = ModelArguments(quantization_config=BitsAndBytesConfig(load_in_8bit=True))
+    with pytest.raises(UserError) as caught:
+        guards.check_packages(grpo(), quantised)
+    assert "pip install bitsandbytes" in sentence(caught)
+
+
+ADAPTER, QUANTISED = ModelArguments(peft_config=object()), ModelArguments({}, None, object())
+IN_FP32, IN_BF16 = ModelSize(7 * BILLION, 4), ModelSize(7 * BILLION, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "model", "fields", "said"),
+    [
+        (IN_FP32, ModelArguments(), {}, "loaded in fp32 (28 GB, 112 GB with gradients and Adam)"),
+        (IN_FP32, ADAPTER, {}, "set `model_config: {dtype: bfloat16}`"),
+        (IN_BF16, ModelArguments(), {"learning_rate": 5e-7}, "can't take updates of learning_rate"),
+        (IN_BF16, ModelArguments(), {"learning_rate": 1e-4}, ""),
+        (IN_BF16, ModelArguments(), {"learning_rate": 5e-7, "deepspeed": "zero3.json"}, ""),
+        (IN_BF16, ADAPTER, {"learning_rate": 5e-7}, ""),
+        (ModelSize(BILLION // 2, 4), ModelArguments(), {}, ""),
+        (IN_FP32, QUANTISED, {}, ""),
+    ],
+)
+def test_a_type_too_wide_for_the_memory_or_too_narrow_for_the_updates_is_warned_of(
+    warned: pytest.LogCaptureFixture,
+    size: ModelSize,
+    model: ModelArguments,
+    fields: dict[str, Any],
+    said: str,
+) -> None:
+    args = grpo()
+    for name, value in fields.items():
+        setattr(args, name, value)
+    guards.check_precision(args, size, model)
+    assert said in warned.text
+    assert bool(said) == bool(warned.text)
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(5e-7, 0.0, 0.03), (1e-4, 0.6, 1.0)])
+def test_weights_of_bfloat16_hardly_move_at_small_learning_rates(
+    rate: float, least: float, most: float
+) -> None:
+    """Why the warning: the share of Adam's updates that arrives."""
+    before = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
+    weights = torch.nn.Parameter(before.clone())
+    adam = torch.optim.AdamW([weights], lr=rate, weight_decay=0.0)
+    for _ in range(100):
+        weights.grad = torch.ones_like(weights)
+        adam.step()
+    moved = (weights.detach() - before).float().abs().mean().item()
+    assert least <= moved / (100 * rate) <= most
+
+
+def test_a_size_is_counted_without_weights(policy: Path) -> None:
+    empty = empty_model(str(policy), {})
+    assert {weight.device.type for weight in empty.parameters()} == {"meta"}
+    size = model_size(empty, {})
+    tied = policy / "model.safetensors"
+    assert size.weights == pytest.approx(tied.stat().st_size, rel=0.02)
+    for dtype, expected in (("bfloat16", 2), (torch.float16, 2), ("auto", 4), (None, 4)):
+        assert model_size(empty, {"dtype": dtype}).bytes_each == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "checkpoints", "copies"),
+    [
+        ({"save_strategy": "no"}, 100, 0, 3),
+        ({"save_steps": 20}, 100, 5, 3),
+        ({"save_steps": 0.5}, 100, 2, 3),
+        ({"save_steps": 20, "save_total_limit": 2}, 100, 3, 3),
+        ({"save_strategy": "epoch", "num_train_epochs": 2}, 100, 2, 3),
+        ({"save_steps": 20, "save_only_model": True}, 100, 5, 1),
+    ],
+)
+def test_checkpoints_that_lie_there_at_once_are_counted(
+    fields: dict[str, Any], steps: int, checkpoints: int, copies: int
+) -> None:
+    size = ModelSize(BILLION, 2)
+    needs = disk_needs(grpo(**fields), size, steps, adapter_only=False, keeps_best=True)
+    assert needs == DiskNeeds(copies * 2 * BILLION, checkpoints, 4 * BILLION)
+    slim = disk_needs(grpo(**fields), size, steps, adapter_only=True, keeps_best=False)
+    assert slim == DiskNeeds(0, checkpoints, 2 * BILLION)
+
+
+def test_a_disk_too_small_for_one_checkpoint_is_refused_and_for_all_is_warned_of(
+    tmp_path: Path, warned: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "not" / "yet"
+    free = free_bytes(folder)
+    guards.check_disk(DiskNeeds(free // 10, 5, 0), folder)
+    assert warned.text == ""
+    guards.check_disk(DiskNeeds(free // 2, 5, 0), folder)
+    assert "5 checkpoints with the final policy take about" in warned.text
+    with pytest.raises(UserError) as caught:
+        guards.check_disk(DiskNeeds(free * 2, 1, 0), folder)
+    assert "choose another output folder" in sentence(caught)
+    assert not folder.exists()
+
+
+def test_what_a_resumed_run_already_holds_is_not_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "checkpoint-1" / "weights").write_bytes(b"x" * 50_000_000)
+    assert free_bytes(tmp_path) - shutil.disk_usage(tmp_path).free == pytest.approx(5e7, abs=4e7)
+
+
+def test_the_steps_of_a_run_are_known_before_it() -> None:
+    assert guards.planned_steps(grpo(max_steps=7), 100) == 7
+    args = grpo(num_generations=4, gradient_accumulation_steps=2, num_train_epochs=3)
+    assert guards.planned_steps(args, 100) == 3 * 100 * 4 / 16
+    sft = SFTConfig("out", use_cpu=True, bf16=False, per_device_train_batch_size=3)
+    assert guards.planned_steps(sft, 100) == 100

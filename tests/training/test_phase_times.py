@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srl_swe.runs.record import read_metrics
+from srl_swe.training.grpo.phase_times import Stopwatch
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe
+from srl_swe.training.sft import train_sft
+from srl_swe.training.srl.training import train_srl
+
+
+def ticking(*times: float) -> Callable[[], float]:
+    """A clock that shows these times, one a look."""
+    shown: Iterator[float] = iter(times)
+    return lambda: next(shown)
+
+
+def test_a_phase_inside_another_stops_the_outer_ones_clock() -> None:
+    watch = Stopwatch(ticking(0, 1, 4, 6, 6))
+    with watch.phase("generate"), watch.phase("reward"):
+        pass
+    assert watch.take() == {"generate": 1 + 2, "reward": 3}
+
+
+def test_what_was_taken_is_not_counted_again() -> None:
+    watch = Stopwatch(ticking(0, 2, 5, 9, 9, 9))
+    with watch.phase("backward"):
+        assert watch.take() == {"backward": 2}
+        assert watch.take() == {"backward": 3}
+    assert watch.take() == {"backward": 4}
+    assert watch.take() == {}
+
+
+def test_a_phase_that_fails_is_closed() -> None:
+    watch = Stopwatch(ticking(0, 1, 5))
+    with pytest.raises(ZeroDivisionError), watch.phase("reward"):
+        raise ZeroDivisionError
+    assert watch.take() == {"reward": 1}
+
+
+def test_a_timed_function_is_what_it_was() -> None:
+    watch = Stopwatch(ticking(0, 7, 7))
+    add = watch.timed("sync", lambda a, b: a + b)
+    assert add(1, b=2) == 3
+    assert watch.take() == {"sync": 7}
+
+
+@pytest.mark.train
+def test_the_phases_of_a_step_are_disjoint_and_sum_up_to_it(
+    srl_recipe: Callable[..., Any], warm_policy: Path
+) -> None:
+    sampling = DynamicSampling(epsilon=0.1, max_rounds=2)
+    recipe = srl_recipe(warm_policy, dynamic_sampling=sampling, max_steps=4, beta=0.1)
+    train_srl(recipe)
+    for row in read_metrics(Path(recipe.output) / "metrics.jsonl"):
+        phases = ("generate", "reward", "logprob", "backward", "optimizer", "other")
+        spent = [row[f"time/{phase}_s"] for phase in phases]
+        assert min(spent) > 0, "the reference policy's forward pass is logprob"
+        assert 0.8 * row["time/step_s"] < sum(spent) <= row["time/step_s"] * 1.001
+        assert row["time/tokens_per_s"] > 0
+
+
+@pytest.mark.train
+def test_fine_tuning_has_its_seconds_too(policy: Path, data: Path, tmp_path: Path) -> None:
+    trainer = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "max_steps": 2}
+    train_sft(SftRecipe(str(policy), str(data), str(tmp_path / "run"), trainer=trainer))
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert len(rows) == 2
+    for row in rows:
+        assert row["time/step_s"] > row["time/optimizer_s"] > 0
+        assert row["time/tokens_per_s"] > 0

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from srl_swe.cli.train import parse_overrides
+from srl_swe.training.recipes.curricula import load_curriculum
+from srl_swe.training.recipes.loading import load_recipe, make_recipe
+from srl_swe.training.train import accelerate_preset, recipe_path
+
+PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+COMMANDS = re.findall(r"^    .*?(?:srl-swe|srl_swe) train (\w+ --config .+)$", PAGE, re.MULTILINE)
+OF_SANDBOXES = {"workers", "sandbox-limit"}
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if "RECIPE" not in one])
+def test_every_command_of_the_page_is_one_that_would_start(command: str) -> None:
+    method, *words = shlex.split(command)
+    options = parse_overrides(words)
+    path = recipe_path(options.pop("config")[0])
+    overrides = {name: words for name, words in options.items() if name not in OF_SANDBOXES}
+    if method == "curriculum":
+        assert load_curriculum(path, overrides).phases
+    else:
+        assert load_recipe(path, overrides).output.startswith("runs/")
+
+
+def test_the_recipes_on_the_page_are_recipes(tmp_path: Path) -> None:
+    recipe, curriculum = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert make_recipe(yaml.safe_load(recipe), {}, "page").model_config["lora_r"] == 32
+    path = tmp_path / "curriculum.yaml"
+    path.write_text(curriculum)
+    names = [phase.name for phase in load_curriculum(path).phases]
+    assert names == ["01-sft", "02-srl", "03-rlvr"]
+
+
+def test_the_presets_that_the_page_names_exist() -> None:
+    for name in re.findall(r"--preset (\w+)\)", PAGE):
+        assert accelerate_preset(name).is_file()
