@@ -1,0 +1,128 @@
+"""A run's output folder as a record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from srl_swe.errors import UserError
+
+METRICS, MANIFEST, CONFIG = "metrics.jsonl", "manifest.json", "config.json"
+BEST = Path("best", "best.json")
+
+RATES = ("format/", "outcome/", "ended/")
+"""Shares of one whole each: a step names those that occurred."""
+
+Row = Mapping[str, Any]
+"""The metrics of one step, under ``step`` and the names of the log."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file; empty where there is none."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. ``manifest`` and ``best`` are empty where the run wrote none."""
+
+    folder: Path
+    rows: Sequence[Row]
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    best: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def method(self) -> str:
+        """``sft``, ``srl`` or ``rlvr``."""
+        named = str(self.manifest.get("method") or self.config.get("method") or "?")
+        return named.removesuffix("Recipe").lower()
+
+    @property
+    def finished(self) -> bool:
+        """Whether its final policy is there."""
+        return (self.folder / "final").is_dir()
+
+    @property
+    def step(self) -> int:
+        """The last step that was logged."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which it is to end; None if that is not known."""
+        starts = self.manifest.get("starts") or [{}]
+        planned = starts[-1].get("max_steps")
+        return int(planned) if planned else None
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Names of all figures that some row has, in the order of their first appearance."""
+        return list(dict.fromkeys(key for row in self.rows for key in row if key != "step"))
+
+    def values(self, key: str) -> list[tuple[int, float | None]]:
+        """The figure by step, where a row names it; a rate that a row leaves out is 0 there."""
+        rates = next((prefix for prefix in RATES if key.startswith(prefix)), None)
+        return [
+            (row["step"], number(row.get(key, 0.0)))
+            for row in self.rows
+            if key in row or (rates and any(name.startswith(rates) for name in row))
+        ]
+
+
+def number(value: Any) -> float | None:
+    """None for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def load_run(folder: Path) -> RunRecord:
+    """The run in the folder. Raises UserError if there is none."""
+    if not (folder / METRICS).is_file() and not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} holds no run: neither {METRICS} nor {MANIFEST} is there.")
+    try:
+        return RunRecord(
+            folder,
+            read_metrics(folder / METRICS),
+            read_json(folder / CONFIG),
+            read_json(folder / MANIFEST),
+            read_json(folder / BEST),
+        )
+    except ValueError as error:
+        raise UserError(f"{folder} holds a broken file: {error}.") from None
+
+
+def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
+    """The runs at or below the folders, sorted by path. Raises UserError for no folder."""
+    found: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder at {folder}.")
+        for name in (METRICS, MANIFEST):
+            found |= {path.parent for path in folder.rglob(name)}
+    return [load_run(folder) for folder in sorted(found)]
