@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import docker
@@ -22,6 +23,12 @@ def _slowness(item: pytest.Item) -> int:
     return max(
         (_SLOW.index(name) + 1 for name in _SLOW if item.get_closest_marker(name)), default=0
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _control_c_is_heard() -> None:
+    """A suite in a shell's background ignores it, and so would the processes that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -54,6 +54,11 @@ def _environment_of(pid: int) -> list[str]:
         return []  # ended, or not ours to see
 
 
+INTERRUPTIBLE = ("env", "--default-signal=INT,QUIT")
+"""Where this process runs in a shell's background, it ignores control-C, and whatever it starts
+would too: bash can't take that back, so that no command could be interrupted at its deadline."""
+
+
 class PipeChannel:
     """The pipes of a subprocess, as :class:`srl_swe_envs.shell_connection.Channel`."""
 
@@ -62,7 +67,7 @@ class PipeChannel:
         self._stdin.settimeout(_SEND_TIMEOUT_S)
         with theirs:
             self._process = subprocess.Popen(
-                command,
+                [*INTERRUPTIBLE, *command],
                 cwd=workdir,
                 env=environment,
                 stdin=theirs.fileno(),

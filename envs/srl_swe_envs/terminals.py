@@ -24,6 +24,7 @@ from srl_swe.sandbox import Sandbox
 from srl_swe_envs.docker import DockerSandbox
 from srl_swe_envs.engine import blame_sandbox
 from srl_swe_envs.local import LocalSandbox
+from srl_swe_envs.local_processes import INTERRUPTIBLE
 from srl_swe_envs.shared_client import shared_client
 
 _RC_FILE = "/tmp/.srl_swe.shellrc"
@@ -138,7 +139,7 @@ def _open_locally(sandbox: LocalSandbox, label: str) -> Iterator[FarTerminal]:
         Path(rc_file.name).write_bytes(_rc(sandbox.restore, label))
         command = [*_SHELL, rc_file.name, "-i"]
         process = subprocess.Popen(
-            ["bash", "-c", _TAKE_TERMINAL, "bash", os.ttyname(theirs), *command],
+            [*INTERRUPTIBLE, "bash", "-c", _TAKE_TERMINAL, "bash", os.ttyname(theirs), *command],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -63,12 +63,6 @@ class Person:
         return termios.tcgetattr(self._terminal)[:4]
 
 
-def _as_in_the_foreground() -> None:
-    """A suite that runs in a shell's background has control-C ignored, and so have its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-
-
 @contextmanager
 def person(*arguments: str) -> Iterator[Person]:
     ours, theirs = pty.openpty()
@@ -78,7 +72,6 @@ def person(*arguments: str) -> Iterator[Person]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=_as_in_the_foreground,  # noqa: PLW1509  it takes no lock of another thread's
         env=os.environ | {"TERM": "xterm"},
     )
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,15 @@ def test_environment_and_output_limit_hold_and_it_says_that_nothing_else_does() 
         assert sandbox.exec("echo $TZ $PAGER").output == "UTC cat\n"
         assert sandbox.exec("seq 1000").elided_chars > 0
         assert sandbox.enforced == {"sandbox": "local"}
+
+
+def test_a_deadline_holds_though_we_run_in_a_shells_background() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with open_local_sandbox() as sandbox:
+            result = sandbox.exec("echo before; sleep 60; echo after", timeout_s=0.5)
+            assert result.timed_out
+            assert "after" not in result.output
+            assert sandbox.exec("echo still here").output == "still here\n"
+    finally:
+        signal.signal(signal.SIGINT, before)
