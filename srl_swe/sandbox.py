@@ -17,7 +17,13 @@ from srl_swe.types import Instance
 DEFAULT_TIMEOUT_S = 60.0
 MAX_FILE_BYTES = 64 * 2**20
 """The largest file that is read or written."""
+DIFF_TIMEOUT_S = 300.0
+"""For repositories that are large, on machines that are busy."""
 _PATCH_FILE = "/tmp/.srl_swe.patch"
+_AS_GIT_APPLY_READS_IT = (
+    "--cached --binary --no-color --no-ext-diff --no-textconv --src-prefix=a/ --dst-prefix=b/"
+)
+"""Whatever git was configured to in there: colours and other prefixes make a patch of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,9 @@ def diff(sandbox: Sandbox, base_commit: str, workdir: str) -> str | None:
     """
     git = f"command git -C {shlex.quote(workdir)}"
     result = sandbox.exec(
-        f"{git} add -A && {git} -c core.fileMode=false diff --cached --binary "
+        f"{git} add -A && {git} -c core.fileMode=false diff {_AS_GIT_APPLY_READS_IT} "
         f"{shlex.quote(base_commit)} > {_PATCH_FILE}",
+        DIFF_TIMEOUT_S,
         keep_state=False,
     )
     if result.exit_code != 0:

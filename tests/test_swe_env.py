@@ -29,6 +29,13 @@ FIX = XML.render_reply(
 )  # fmt: skip
 
 
+ALWAYS_PASS = (
+    "printf 'import pytest\\n@pytest.hookimpl(hookwrapper=True)\\n"
+    "def pytest_runtest_makereport(item, call):\\n"
+    '    report = yield\\n    report.get_result().outcome = "passed"\\n\''
+)
+
+
 class Opened:
     """Local sandboxes, counted."""
 
@@ -95,12 +102,15 @@ def test_a_submission_that_changed_nothing_earns_0_without_another_sandbox() -> 
     "cheat",
     [
         "echo 'def test_ok(): pass' > tests/test_reader.py",
-        "printf 'import pytest\\n@pytest.hookimpl(hookwrapper=True)\\n"
-        "def pytest_runtest_makereport(item, call):\\n"
-        "    report = yield\\n    report.get_result().outcome = \"passed\"\\n' > conftest.py",
+        f"{ALWAYS_PASS} > conftest.py",
         "echo '*.py binary' > .gitattributes; mkdir 'é x'; "
         "printf 'raise SystemExit(0)' | tee conftest.py > 'é x/conftest.py'",
         "git checkout -q -b other; git commit -q --allow-empty -m x; ln -sf /bin/true /tmp/pytest",
+        f"{ALWAYS_PASS} > conftest.py; git config diff.mnemonicPrefix true",
+        f"mkdir x; {ALWAYS_PASS} > x/conftest.py; git config diff.noprefix true",
+        f"{ALWAYS_PASS} > conftest.py; mkdir /tmp/bin; "
+        "printf '#!/bin/bash\n/usr/bin/git \"$@\" | sed \"s/^diff --git .*//\"' > /tmp/bin/git; "
+        "chmod +x /tmp/bin/git; export PATH=/tmp/bin:$PATH",
     ],
 )  # fmt: skip
 def test_tampering_with_the_tests_or_the_sandbox_earns_nothing(cheat: str) -> None:
@@ -108,6 +118,16 @@ def test_tampering_with_the_tests_or_the_sandbox_earns_nothing(cheat: str) -> No
     env.reset()
     env.step(Action("bash", {"command": cheat}))
     assert env.step(SUBMIT)[1] == 0.0
+
+
+def test_how_git_is_configured_in_there_takes_nothing_from_a_fix() -> None:
+    env = make_env()
+    env.reset()
+    settings = ("color.ui always", "diff.noprefix true", "diff.external /bin/true")
+    for setting in settings:
+        env.step(Action("bash", {"command": f"git config {setting}"}))
+    env.step(FIX)
+    assert env.step(SUBMIT)[1] == 1.0
 
 
 def test_a_sandbox_that_dies_is_no_wrong_answer() -> None:

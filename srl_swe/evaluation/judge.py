@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from concurrent.futures import Future
 
-from srl_swe.evaluation.runner_hooks import without_runner_hooks
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S, verdict_in_fresh_sandbox
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
@@ -15,11 +15,11 @@ PASSING = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
 
 
 class Judge:
-    """Tests patches in fresh sandboxes, without their runner hooks, and remembers.
+    """Tests patches in fresh sandboxes, the test runner's own files put back, and remembers.
 
     The samples of a group often agree, and more so the more a policy has learnt. Who asks for
-    what is being tested waits for it. Broken sandboxes and time-outs are forgotten at once. Safe
-    to call from many threads.
+    what is being tested waits for it, and tries again if that sandbox broke. Broken sandboxes and
+    time-outs are forgotten at once. Safe to call from many threads.
     """
 
     def __init__(
@@ -27,30 +27,41 @@ class Judge:
     ) -> None:
         self._open_sandbox = open_sandbox
         self._timeout_s = timeout_s
-        self._verdicts: dict[tuple[str, str], Future[Verdict]] = {}
+        self._verdicts: dict[bytes, Future[Verdict]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, instance: Instance, patch: str) -> Verdict:
         """The verdict on an instance's patch; BROKEN_SANDBOX where the infrastructure fails."""
-        patch = without_runner_hooks(patch, instance.gold_patch)
-        key = (instance.instance_id, patch)
-        with self._lock:
-            known = self._verdicts.get(key)
-            mine = self._verdicts.setdefault(key, Future()) if known is None else known
-        if known is None:
-            self._test(instance, patch, mine)
-            self._forget_passing(key, mine)
+        key = _key(instance, patch)
+        while True:
+            with self._lock:
+                known = self._verdicts.get(key)
+                if known is None:
+                    mine = self._verdicts[key] = Future()
+                    break
+            if known.result().outcome is not Outcome.BROKEN_SANDBOX:
+                return known.result()
+        self._test(instance, patch, mine, key)
         return mine.result()
 
-    def _test(self, instance: Instance, patch: str, into: Future[Verdict]) -> None:
+    def _test(self, instance: Instance, patch: str, into: Future[Verdict], key: bytes) -> None:
         try:
-            into.set_result(
-                verdict_in_fresh_sandbox(instance, patch, self._open_sandbox, self._timeout_s)
+            verdict = verdict_in_fresh_sandbox(
+                instance, patch, self._open_sandbox, self._timeout_s, patched_hooks=False
             )
         except BaseException as error:  # whoever waits must not wait for ever
+            self._forget(key)
             into.set_exception(error)
+            return
+        if verdict.outcome in PASSING:
+            self._forget(key)
+        into.set_result(verdict)
 
-    def _forget_passing(self, key: tuple[str, str], tested: Future[Verdict]) -> None:
-        if tested.exception() is not None or tested.result().outcome in PASSING:
-            with self._lock:
-                del self._verdicts[key]
+    def _forget(self, key: bytes) -> None:
+        with self._lock:
+            del self._verdicts[key]
+
+
+def _key(instance: Instance, patch: str) -> bytes:
+    text = f"{instance.instance_id}\0{patch}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

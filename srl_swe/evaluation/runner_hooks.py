@@ -1,39 +1,71 @@
-"""Takes out of a patch what would run inside the test runner rather than be tested by it.
+"""Undoes what a patch did to files that would run inside the test runner rather than be tested.
 
 A policy whose reward is the tests soon finds that a ``conftest.py`` can make them pass. Only
 rewards do without such files: a verdict that is reported is swebench's own, on the whole patch.
+
+Files are looked at, not the patch: git and GNU patch read so many forms, and a policy's own git
+may write any of them, that no text tells for sure what will be written where.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+import shlex
 
-RUNNER_HOOKS = frozenset({"conftest.py", "pytest.ini", "sitecustomize.py", "usercustomize.py"})
-"""Files that Python or pytest loads by itself, wherever they lie."""
-_FILE = re.compile(r"^(?=diff --git )", re.MULTILINE)
-_NAME = re.compile(r'^diff --git .* "?b/([^"\n]+)"?$', re.MULTILINE)
-"""From the header, which every kind of change has: a diff of text, a binary one, a renaming."""
+from srl_swe.errors import SandboxError
+from srl_swe.sandbox import Sandbox
+
+RUNNER_HOOKS = (
+    "conftest.py",
+    "pytest.ini",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+    "sitecustomize.py",
+    "usercustomize.py",
+)
+"""Files that Python or pytest loads by itself, wherever they lie.
+
+Settings in ``setup.cfg``, ``tox.ini`` and ``pyproject.toml`` stay: honest fixes edit them.
+"""
+_BACKUP = "/tmp/.srl_swe_hooks.tar"
+_NAMED = " -o ".join(f"-name {name}" for name in RUNNER_HOOKS)
+_FIND = rf"find . -path ./.git -prune -o \( {_NAMED} \)"
+_PATH = re.compile(r"^(?:--- a|\+\+\+ b)/(.*?)\t?$", re.MULTILINE)
+_TIMEOUT_S = 300.0
 
 
-def without_runner_hooks(patch: str, gold_patch: str = "") -> str:
-    r"""The patch without the files of :data:`RUNNER_HOOKS`, but for those that ``gold_patch`` has.
+def save_runner_hooks(sandbox: Sandbox, workdir: str) -> None:
+    """Before the patch is applied. Raises SandboxError."""
+    _run(f"{_FIND} -print0 | tar --null --no-recursion -cf {_BACKUP} -T -", sandbox, workdir)
 
-    Settings in ``setup.cfg``, ``tox.ini`` and ``pyproject.toml`` stay: honest fixes edit them.
 
-    >>> fix, hook = (
-    ...     f"diff --git a/{n} b/{n}\n--- a/{n}\n+++ b/{n}\n@@ -1 +1 @@\n-a\n+b\n"
-    ...     for n in ("pkg/code.py", "tests/conftest.py")
-    ... )
-    >>> without_runner_hooks(fix + hook) == fix
-    True
-    >>> without_runner_hooks(fix + hook, gold_patch=hook) == fix + hook
-    True
+def restore_runner_hooks(sandbox: Sandbox, workdir: str, gold_patch: str = "") -> None:
+    """After it: all hooks are as they were, but for those that the gold patch is about too.
+
+    Raises SandboxError.
     """
-    allowed = set(_NAME.findall(gold_patch))
-    return "".join(file for file in _FILE.split(patch) if not _is_hook(file, allowed))
+    allowed = [f"./{path}" for path in gold_hooks(gold_patch)]
+    kept = "".join(f" -not -path {shlex.quote(path)}" for path in allowed)
+    excluded = "".join(f" --exclude={shlex.quote(path)}" for path in allowed)
+    _run(
+        f"{_FIND}{kept} -print0 | xargs -0 -r rm -rf -- && tar -xf {_BACKUP}{excluded}",
+        sandbox,
+        workdir,
+    )
 
 
-def _is_hook(file: str, allowed: set[str]) -> bool:
-    names = _NAME.findall(file.partition("\n")[0])
-    return any(PurePosixPath(n).name in RUNNER_HOOKS and n not in allowed for n in names)
+def gold_hooks(gold_patch: str) -> list[str]:
+    r"""Paths of the hooks in a gold patch, which is a plain git diff.
+
+    >>> gold_hooks("--- a/x.py\n+++ b/x.py\n--- /dev/null\n+++ b/tests/conftest.py\n")
+    ['tests/conftest.py']
+    """
+    paths = dict.fromkeys(_PATH.findall(gold_patch))
+    return [path for path in paths if path.rpartition("/")[2] in RUNNER_HOOKS]
+
+
+def _run(command: str, sandbox: Sandbox, workdir: str) -> None:
+    done = sandbox.exec(f"cd {shlex.quote(workdir)} && {command}", _TIMEOUT_S, keep_state=False)
+    if done.exit_code != 0:
+        raise SandboxError(f"the test runner's files can't be put back: {done.output[-500:]}")

@@ -16,6 +16,7 @@ from typing import Any
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.admission import check_gradeable, verdict_without_tests
 from srl_swe.evaluation.grading import verdict_from_report
+from srl_swe.evaluation.runner_hooks import restore_runner_hooks, save_runner_hooks
 from srl_swe.instances import row_from_instance
 from srl_swe.sandbox import ExecResult, OpenSandbox, Sandbox
 from srl_swe.types import Instance, Outcome, Verdict
@@ -33,20 +34,27 @@ def verdict_in_sandbox(
     patch: str,
     sandbox: Sandbox,
     timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
+    *,
+    patched_hooks: bool = True,
 ) -> Verdict:
     """The verdict on ``patch``, whose tests run in ``sandbox``: a fresh one, for nothing else.
 
     What a policy did to the sandbox it acted in must not reach the tests: its patch alone does,
-    and the eval script puts the test files back. Raises SandboxError where the infrastructure
-    fails, and UserError for an instance that can't be tested here.
+    and the eval script puts the test files back. ``patched_hooks`` False, for rewards: what the
+    test runner loads by itself is put back too (:mod:`.runner_hooks`). Raises SandboxError where
+    the infrastructure fails, and UserError for an instance that can't be tested here.
     """
     check_testable(instance)
     early = verdict_without_tests(instance, {instance.instance_id: patch})
     if early is not None:
         return early
+    if not patched_hooks:
+        save_runner_hooks(sandbox, instance.workdir)
     refused = _apply(patch, sandbox, instance)
     if refused is not None:
         return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
+    if not patched_hooks:
+        restore_runner_hooks(sandbox, instance.workdir, instance.gold_patch)
     result = _run_tests(instance, sandbox, timeout_s)
     if result.timed_out:
         why = f"the tests ran longer than {timeout_s:g} seconds"
@@ -59,6 +67,8 @@ def verdict_in_fresh_sandbox(
     patch: str,
     open_sandbox: OpenSandbox,
     timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
+    *,
+    patched_hooks: bool = True,
 ) -> Verdict:
     """:func:`verdict_in_sandbox` in a sandbox that is opened for it and closed after.
 
@@ -71,7 +81,9 @@ def verdict_in_fresh_sandbox(
         return verdict
     try:
         with open_sandbox(instance) as sandbox:
-            verdict = verdict_in_sandbox(instance, patch, sandbox, timeout_s)
+            verdict = verdict_in_sandbox(
+                instance, patch, sandbox, timeout_s, patched_hooks=patched_hooks
+            )
     except SandboxError as error:
         if verdict is None:  # else only closing failed, and what was found stands
             return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))
@@ -90,14 +102,22 @@ def check_testable(instance: Instance) -> None:
 
 
 def verdict_from_log(instance: Instance, log: str) -> Verdict:
-    """What swebench's parser and grading say of the output of a whole run of the tests."""
+    """What swebench's parser and grading say of the output of a whole run of the tests.
+
+    Output that the parser fails on is as good as none: code under test may print anything, and
+    must neither end a training nor have its sample dropped.
+    """
     from swebench.harness.grading import get_eval_report
 
     prediction = {"instance_id": instance.instance_id, "model_patch": "tested"}
     with tempfile.TemporaryDirectory(prefix="srl-swe-") as folder:
         path = Path(folder) / "test_output.txt"
         path.write_text(log, encoding="utf-8", errors="replace")
-        report = get_eval_report(_spec(instance), prediction, str(path), include_tests_status=True)
+        try:
+            report = get_eval_report(_spec(instance), prediction, str(path), True)
+        except (IndexError, AttributeError) as error:  # Django's parser, of a bare "ERROR:"
+            why = f"swebench's {instance.log_parser} can't read what the tests printed: {error}"
+            return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=why)
     return verdict_from_report(instance.instance_id, report[instance.instance_id])
 
 
@@ -105,7 +125,10 @@ def _apply(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
     """Apply it as swebench does; None if that went well, else what git said last."""
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
-    sandbox.write_file(_PATCH_FILE, patch.encode("utf-8"))
+    try:
+        sandbox.write_file(_PATCH_FILE, patch.encode("utf-8"))
+    except OSError as error:
+        raise SandboxError(f"the patch can't be put into a fresh sandbox: {error}") from error
     workdir = shlex.quote(instance.workdir)
     said = ""
     for attempt, command in enumerate([*GIT_APPLY_CMDS, "git apply --check --reverse"]):
@@ -114,6 +137,8 @@ def _apply(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
         result = sandbox.exec(
             f"cd {workdir} && {{ {clean}{command} {_PATCH_FILE}; }}", _GIT_TIMEOUT_S, False
         )
+        if result.timed_out:
+            raise SandboxError(f"applying the patch took longer than {_GIT_TIMEOUT_S:g} seconds")
         if result.exit_code == 0:
             return None
         said = said if is_check else result.output
@@ -128,10 +153,11 @@ def _run_tests(instance: Instance, sandbox: Sandbox, timeout_s: float) -> ExecRe
     """
     script = _spec(instance).eval_script
     end = f"SRL_SWE_{secrets.token_hex(8)}"
-    command = (
-        f"rm -rf {_LOG_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
-        f"bash {_SCRIPT_FILE} > {_LOG_FILE} 2>&1 < /dev/null"
-    )
+    write = f"rm -rf {_LOG_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
+    written = sandbox.exec(write, keep_state=False)
+    if written.exit_code != 0:
+        raise SandboxError(f"the tests can't be put into a fresh sandbox: {written.output}")
+    command = f"bash {_SCRIPT_FILE} > {_LOG_FILE} 2>&1 < /dev/null"
     return sandbox.exec(command, timeout_s, keep_state=False)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
@@ -9,7 +10,11 @@ import pytest
 
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.evaluation import SwebenchHarness, grade
-from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox, verdict_in_sandbox
+from srl_swe.evaluation.sandbox_tests import (
+    verdict_from_log,
+    verdict_in_fresh_sandbox,
+    verdict_in_sandbox,
+)
 from srl_swe.instances import load_instances
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
@@ -81,11 +86,38 @@ def test_an_infrastructure_failure_is_raised_and_never_a_wrong_answer() -> None:
         assert verdict.detail
 
 
+class FullDisk(FakeSandbox):
+    def write_file(self, path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+
+def test_a_fresh_sandbox_that_takes_no_patch_or_no_script_is_no_wrong_answer() -> None:
+    def no_room(command: str) -> ExecResult:
+        return ExecResult("No space left on device", 1 if "cat >" in command else 0)
+
+    def slow_git(command: str) -> ExecResult:
+        return ExecResult("", None, timed_out=True)
+
+    for broken in (FullDisk(), FakeSandbox(no_room), FakeSandbox(slow_git)):
+        verdict = verdict_in_fresh_sandbox(
+            STARTER[0], STARTER[0].gold_patch, lambda _, broken=broken: closing(broken)
+        )
+        assert verdict.outcome is Outcome.BROKEN_SANDBOX, verdict
+
+
 def test_a_log_that_the_tests_removed_holds_no_results() -> None:
     instance = STARTER[0]
     verdict = verdict_in_sandbox(instance, instance.gold_patch, FakeSandbox())
     assert verdict.outcome is Outcome.UNRESOLVED
     assert "left no results" in verdict.detail
+
+
+def test_what_the_code_under_test_prints_can_not_end_a_training() -> None:
+    django = replace(STARTER[0], log_parser="parse_log_django")
+    log = ">>>>> Start Test Output\nERROR:\n>>>>> End Test Output\n"
+    verdict = verdict_from_log(django, log)
+    assert verdict.outcome is Outcome.UNRESOLVED
+    assert "parse_log_django can't read" in verdict.detail
 
 
 @pytest.mark.parametrize("lacking", [{"eval_script": ""}, {"image_assets": '{"patch": [1]}'}])

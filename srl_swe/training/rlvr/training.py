@@ -35,6 +35,7 @@ from srl_swe.training.recipes.trainer_args import (
     make_trainer_args,
     model_arguments,
     template_kwargs,
+    trl_refusals,
 )
 from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.episode import EpisodeRollout, episode_dataset
@@ -70,24 +71,26 @@ def train_rlvr(
     tokenizer, parts = on_every_rank(
         lambda: _checked(recipe, args, model, open_sandbox, instances, workers)
     )
-    trainer = RlvrTrainer(
-        model=recipe.model,
-        args=args,
-        processing_class=tokenizer,
-        dynamic_sampling=recipe.dynamic_sampling,
-        **parts,
-        **model.for_trainer,
-    )
+    with trl_refusals():
+        trainer = RlvrTrainer(
+            model=recipe.model,
+            args=args,
+            processing_class=tokenizer,
+            dynamic_sampling=recipe.dynamic_sampling,
+            **parts,
+            **model.for_trainer,
+        )
     add_callbacks(trainer, recipe, run)
     return train_to_end(trainer, run)
 
 
 def trainer_section(recipe: RlvrRecipe) -> dict[str, Any]:
-    """The recipe's fields of GRPOConfig; a reply that a limit cut teaches nothing, by default.
+    """The recipe's fields of GRPOConfig, over the paper's loss where it names none.
 
-    In SRL it is the other way round: there a cut reply has no action, and -1 is a signal.
+    A reply that a limit cut teaches nothing, by default. In SRL it is the other way round: there
+    a cut reply has no action, and -1 is a signal.
     """
-    return {"mask_truncated_completions": True, **recipe.trainer}
+    return {"loss_type": "grpo", "mask_truncated_completions": True, **recipe.trainer}
 
 
 def instances_sha256(instances: Sequence[Instance]) -> str:
