@@ -23,21 +23,28 @@ Row = Mapping[str, Any]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
+    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out.
+
+    So is what names no step, as in another program's file of that name.
+    """
     rows: list[dict[str, Any]] = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; empty where there is none."""
+    """The object in the file; empty where there is none. Raises ValueError for anything else."""
     if not path.is_file():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no object")
     return content
 
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
 
-from srl_swe.errors import SrlSweError
+from srl_swe.errors import SrlSweError, UserError
 from srl_swe.files import write_atomic
 from srl_swe.progress import say
+from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.training.guards.checks import load_step_contexts
 from srl_swe.training.recipes.records import CurriculumRecipe, Recipe, RlvrRecipe, method_of
 from srl_swe.training.run.folder import open_run
@@ -41,9 +43,11 @@ def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
     """Run the phases that are not finished; returns the folder of the last one's final policy.
 
     Called by every rank. Before anything runs, it raises UserError for data that is not there
-    and for a phase that was begun under another recipe, with the keys that differ; one that was
-    not begun may change. Raises PhaseStopped where a phase does not end well.
+    and for a phase that was begun under another recipe, with the keys that differ, or from a
+    policy that is gone; one that was not begun may change. Raises PhaseStopped where a phase does
+    not end well.
     """
+    _refuse_orphans(curriculum)
     finished = [_is_finished(phase.recipe) for phase in curriculum.phases]
     for number, phase in enumerate(curriculum.phases):
         if finished[number]:
@@ -61,6 +65,17 @@ def save_recipe(recipe: Recipe) -> Path:
     content = {"method": method_of(recipe), **asdict(recipe)}
     write_atomic(path, yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def _refuse_orphans(curriculum: CurriculumRecipe) -> None:
+    """A phase knows the model it starts from by its path alone, which may hold another soon."""
+    for phase, following in pairwise(curriculum.phases):
+        begun = Path(following.recipe.output)
+        if (begun / CONFIG_FILE).exists() and not Path(following.recipe.model).is_dir():
+            raise UserError(
+                f"{begun} was begun from {following.recipe.model}, which is gone; delete it, too, "
+                f"so that it starts from what {phase.name} will make."
+            )
 
 
 def _is_finished(recipe: Recipe) -> bool:

@@ -13,6 +13,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.chat_template import check_replies
 from srl_swe.training.guards.checks import (
     fitting_rows,
     load_step_contexts,
@@ -22,7 +23,12 @@ from srl_swe.training.guards.checks import (
     with_thoughts,
 )
 from srl_swe.training.recipes.records import SftRecipe
-from srl_swe.training.recipes.trainer_args import ModelArguments, make_trainer_args, model_arguments
+from srl_swe.training.recipes.trainer_args import (
+    ModelArguments,
+    make_trainer_args,
+    model_arguments,
+    trl_refusals,
+)
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
 
@@ -41,13 +47,14 @@ def train_sft(recipe: SftRecipe) -> Path:
     model = model_arguments(recipe)
     args: SFTConfig = make_trainer_args(SFTConfig, section, run.path, model)
     tokenizer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
-    trainer = SFTTrainer(
-        model=recipe.model,
-        args=args,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        **model.for_trainer,
-    )
+    with trl_refusals():
+        trainer = SFTTrainer(
+            model=recipe.model,
+            args=args,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            **model.for_trainer,
+        )
     add_callbacks(trainer, recipe, run)
     return train_to_end(trainer, run)
 
@@ -58,6 +65,8 @@ def _checked(
     """The tokenizer and the rows to train on, after all guards."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
+    if args.chat_template_path is None:
+        check_replies(recipe.model, tokenizer, rows[0])
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,19 @@ def test_a_phase_begun_under_another_recipe_is_refused_with_the_keys_that_differ
         train_curriculum(load({"phases.warm.max_steps": ["4"]}), later)
     assert later.ran == []
     train_curriculum(load({"phases.srl.max_steps": ["4"]}), later)
+    assert later.ran == ["sft", "srl"]
+
+
+def test_a_phase_begun_from_a_policy_that_is_gone_is_refused(load: Load) -> None:
+    train_curriculum(load(), FakePhases())
+    first, second = (Path(phase.recipe.output) for phase in load().phases)
+    shutil.rmtree(first)
+    later = FakePhases()
+    with pytest.raises(UserError, match=r"02-srl was begun from .*01-warm/final, which is gone"):
+        train_curriculum(load({"phases.warm.max_steps": ["4"]}), later)
+    assert later.ran == []
+    shutil.rmtree(second)
+    train_curriculum(load({"phases.warm.max_steps": ["4"]}), later)
     assert later.ran == ["sft", "srl"]
 
 

@@ -92,6 +92,13 @@ def test_trainer_and_server_use_other_gpus_and_the_trainer_known_options() -> No
     assert GRPOConfig.__dataclass_fields__["vllm_group_port"].default == 51216
 
 
+def test_the_trainer_knows_how_much_the_server_can_take_so_that_its_guard_can_look() -> None:
+    services = compose()["services"]
+    (length,) = (word for word in services["policy"]["command"] if "--max-model-len" in word)
+    words = " ".join(services["trainer"]["command"])
+    assert f"--vllm_max_model_length {length.partition('=')[2]} " in words
+
+
 def compose() -> dict[str, Any]:
     parsed = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))
     assert set(parsed) == {"x-gpus", "services", "volumes"}

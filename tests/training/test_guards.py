@@ -102,6 +102,26 @@ def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
     assert "a batch takes 4 prompts" in sentence(caught)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, ""),
+        ({"save_only_model": True}, "neither Adam's moments nor"),
+        ({"save_only_model": True, "save_strategy": "no"}, ""),
+        ({"num_iterations": 2, "save_steps": 5}, "serves 2 updates and checkpoints are 5 apart"),
+        ({"num_iterations": 2, "save_steps": 6}, ""),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 4, "save_steps": 5}, ""),
+    ],
+)
+def test_checkpoints_that_a_run_cannot_go_on_from_alike_are_warned_of(
+    warned: pytest.LogCaptureFixture, fields: dict[str, Any], said: str
+) -> None:
+    guards.warn_of_resuming(grpo(**fields))
+    guards.warn_of_resuming(SFTConfig("out", use_cpu=True, bf16=False))
+    assert said in warned.text
+    assert bool(said) == bool(warned.text)
+
+
 def test_vllm_that_is_not_installed_is_said_before_anything_is_loaded() -> None:
     with pytest.raises(UserError) as caught:
         guards.check_packages(grpo(use_vllm=True), ModelArguments())

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
 MakeSrlRecipe = Callable[..., SrlRecipe]
@@ -92,6 +93,35 @@ def test_a_template_that_never_ends_a_reply_is_refused(
     assert "eos token" in refused(srl_recipe(endless))
 
 
+def test_a_template_that_refuses_the_prompts_is_named_with_its_words(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path
+) -> None:
+    picky = tmp_path / "picky"
+    shutil.copytree(policy, picky)
+    template = (picky / "chat_template.jinja").read_text("utf-8")
+    (picky / "chat_template.jinja").write_text(
+        "{% if messages | length > 2 %}{{ raise_exception('No roles.') }}{% endif %}" + template
+    )
+    assert f"the chat template of {picky} refuses these messages: No roles." in refused(
+        srl_recipe(picky)
+    )
+
+
+def test_a_template_that_drops_the_thought_of_a_reply_is_refused_for_fine_tuning(
+    policy: Path, data: Path, tmp_path: Path
+) -> None:
+    forgetful = tmp_path / "forgetful"
+    shutil.copytree(policy, forgetful)
+    path = forgetful / "chat_template.jinja"
+    said, kept = "message['content'] }}<|im_end|>{% endgen", ".split('</think>')[-1]"
+    template = path.read_text("utf-8")
+    assert said in template
+    path.write_text(template.replace(said, said.replace("'] }}", "']" + kept + " }}")))
+    trainer = {"use_cpu": True, "bf16": False}
+    recipe = SftRecipe(str(forgetful), str(data), str(tmp_path / "out"), trainer=trainer)
+    assert "does not keep a reply with its thought" in refused(recipe)
+
+
 def test_prompts_too_long_for_the_model_are_counted(srl_recipe: MakeSrlRecipe) -> None:
     said = refused(srl_recipe(max_completion_length=108))
     assert "4 of 8 rows" in said
@@ -126,3 +156,31 @@ def test_what_trl_refuses_is_said_in_its_words(srl_recipe: MakeSrlRecipe) -> Non
     said = refused(srl_recipe(per_device_train_batch_size=6))
     assert said.startswith("trainer: ")
     assert "num_generations" in said
+
+
+def test_what_trl_refuses_as_it_makes_a_trainer_is_said_in_its_words(
+    srl_recipe: MakeSrlRecipe, policy: Path, data: Path, tmp_path: Path
+) -> None:
+    said = refused(srl_recipe(eval_strategy="steps"))
+    assert said.startswith("trainer: You have set `args.eval_strategy`")
+    packed = {"use_cpu": True, "bf16": False, "packing": True}
+    said = refused(SftRecipe(str(policy), str(data), str(tmp_path / "out"), trainer=packed))
+    assert said.startswith("trainer: When packing is enabled")
+
+
+def test_a_loss_that_trl_does_not_know_is_refused_before_anything_is_sampled(
+    srl_recipe: MakeSrlRecipe,
+) -> None:
+    assert "loss_type is 'gpro'; it must be one of grpo," in refused(srl_recipe(loss_type="gpro"))
+
+
+def test_the_loss_of_srl_is_the_papers_unless_the_recipe_names_another() -> None:
+    plain = SrlRecipe("model", "data", "output")
+    assert trainer_section(plain) == {"loss_type": "grpo"}
+    other = dataclasses.replace(plain, trainer={"loss_type": "dapo"})
+    assert trainer_section(other) == {"loss_type": "dapo"}
+
+
+def test_data_in_another_dialect_than_the_recipes_is_refused(srl_recipe: MakeSrlRecipe) -> None:
+    recipe = dataclasses.replace(srl_recipe(), dialect="bash_block")
+    assert "is not written in the dialect bash_block" in refused(recipe)

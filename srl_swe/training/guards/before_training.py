@@ -21,6 +21,7 @@ from srl_swe.errors import UserError
 from srl_swe.training.guards.checks import warn
 from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
 from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
+from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import Recipe, SftRecipe
 from srl_swe.training.recipes.trainer_args import ModelArguments
 
@@ -31,6 +32,8 @@ LARGE = 1_000_000_000
 LEAST_RATE_OF_BF16 = 1e-4
 """Adam moves a weight by about the learning rate. Of weights around 0.02, in bfloat16, 300 steps
 of 5e-7 moved one in a hundred, and by 1 % of what was asked; of 1e-4, nine in ten, by 75 %."""
+LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "luspo", "sapo", "vespo")
+"""TRL looks at the name only when it computes the first loss."""
 GB = 1e9
 
 
@@ -54,7 +57,9 @@ def on_every_rank(check: Callable[[], T]) -> T:
 def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> None:
     """All guards of this file, for a run on so many rows; warns or raises UserError."""
     check_packages(args, model)
+    warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
+        one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
         check_geometry(args, rows, keeps_groups_whole=recipe.dynamic_sampling is not None)
     empty = empty_model(recipe.model, model.init_kwargs)
     if empty is None:
@@ -104,6 +109,24 @@ def check_geometry(args: Any, rows: int, *, keeps_groups_whole: bool) -> None:
             f"a batch takes {prompts} prompts (generation_batch_size "
             f"{args.generation_batch_size} / num_generations {args.num_generations}), but the "
             f"data has only {rows} rows."
+        )
+
+
+def warn_of_resuming(args: Any) -> None:
+    """Warn where a run that is stopped and goes on differs from one that was never stopped."""
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy != "no" and args.save_only_model:
+        warn(
+            "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
+            "rate's schedule: a run that is stopped goes on with both anew."
+        )
+    updates = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+    updates /= args.gradient_accumulation_steps
+    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % max(updates, 1):
+        warn(
+            f"a batch of replies serves {updates:g} updates and checkpoints are "
+            f"{args.save_steps:g} apart: a run that is stopped between two batches samples the "
+            f"last one anew; make save_steps a multiple of {updates:g}."
         )
 
 

@@ -16,6 +16,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
+from srl_swe.training.guards.chat_template import check_end, rendered
 from srl_swe.training.recipes.records import Overlong, SrlRecipe
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def load_tokenizer(model: str, init_kwargs: Mapping[str, Any]) -> PreTrainedToke
         raise UserError(f"no model at {model!r}: {_first_line(error)}") from None
     if not tokenizer.chat_template:
         raise UserError(f"{model} has no chat template; SRL trains instruction-tuned models.")
-    _check_end(model, tokenizer)
+    check_end(model, tokenizer)
     loaded: PreTrainedTokenizerBase = tokenizer
     return loaded
 
@@ -146,25 +147,13 @@ def overlong_rows(
     """
     overlong: dict[int, int] = {}
     for index, row in enumerate(data):
-        conversation = messages(row)
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, **template_kwargs)
-        if len(str(text).encode("utf-8", "surrogatepass")) <= limit:
+        text = rendered(tokenizer, messages(row), **template_kwargs)
+        if len(text.encode("utf-8", "surrogatepass")) <= limit:
             continue
-        tokens = len(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+        tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         if tokens > limit:
             overlong[index] = tokens
     return overlong
-
-
-def _check_end(model: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A reply that the template closes without the eos token would teach never to stop."""
-    if tokenizer.eos_token is None:
-        raise UserError(f"the tokenizer of {model} has no eos token.")
-    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": "REPLY"}]
-    rendered = str(tokenizer.apply_chat_template(turn, tokenize=False))
-    tail = rendered.rpartition("REPLY")[2]
-    if not any(token in tail for token in tokenizer.all_special_tokens):
-        raise UserError(f"the chat template of {model} does not end a reply with its eos token.")
 
 
 def _is_local(model: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,10 +88,25 @@ def make_trainer_args(
     asked = {**OUR_DEFAULTS, **section, "output_dir": str(output)}
     if model is not None:
         asked["model_init_kwargs"] = model.init_kwargs
+    with trl_refusals(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated")
+        try:
+            return config(**asked)
+        except TypeError as error:
+            raise UserError(f"trainer: {_one_line(error)}") from None
+
+
+@contextmanager
+def trl_refusals() -> Iterator[None]:
+    """Makes a UserError of what a config or a trainer of TRL's is refused with as it is made.
+
+    A reporter, a kernel or an optimizer that is not installed, or fields that contradict each
+    other: every rank is refused alike.
+    """
     try:
-        return config(**asked)
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise UserError(f"trainer: {_one_line(error)}") from None
+        yield
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"trainer: {_one_line(error)}") from error
 
 
 def model_init_kwargs(args: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ from srl_swe.training.recipes.trainer_args import (
     make_trainer_args,
     model_arguments,
     template_kwargs,
+    trl_refusals,
 )
 from srl_swe.training.replies import opens_thought
 from srl_swe.training.run.callbacks import add_callbacks
@@ -39,20 +41,26 @@ def train_srl(recipe: SrlRecipe) -> Path:
     if run.final.is_dir():
         return run.final
     model = model_arguments(recipe)
-    args: GRPOConfig = make_trainer_args(GRPOConfig, recipe.trainer, run.path, model)
+    args: GRPOConfig = make_trainer_args(GRPOConfig, trainer_section(recipe), run.path, model)
     tokenizer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
-    trainer = SrlTrainer(
-        model=recipe.model,
-        args=args,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        dynamic_sampling=recipe.dynamic_sampling,
-        scorer=_scorer(recipe, args, tokenizer),
-        rewards=weight_shares(recipe.rewards),
-        **model.for_trainer,
-    )
+    with trl_refusals():
+        trainer = SrlTrainer(
+            model=recipe.model,
+            args=args,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            dynamic_sampling=recipe.dynamic_sampling,
+            scorer=_scorer(recipe, args, tokenizer),
+            rewards=weight_shares(recipe.rewards),
+            **model.for_trainer,
+        )
     add_callbacks(trainer, recipe, run)
     return train_to_end(trainer, run)
+
+
+def trainer_section(recipe: SrlRecipe) -> dict[str, Any]:
+    """The recipe's fields of GRPOConfig; the paper's loss by default, where TRL's is ``dapo``."""
+    return {"loss_type": "grpo", **recipe.trainer}
 
 
 def _checked(
@@ -61,6 +69,9 @@ def _checked(
     """The tokenizer and the rows to train on, after all guards."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
+    expert_reply = data[0]["completion"][0]["content"]
+    if get_dialect(recipe.dialect).parse_reply(expert_reply, "lenient").action is None:
+        raise UserError(f"{recipe.data} is not written in the dialect {recipe.dialect}.")
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     if asks_for_solution(recipe.rewards):
         data = with_solutions(data, get_dialect(recipe.dialect))
