@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from srl_swe.errors import UserError
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -30,6 +33,25 @@ def written_whole(path: Path) -> Iterator[Path]:
         (scratch / path.name).replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Work on ``path`` that no other process does at the same time; ``.NAME.lock`` lies beside it.
+
+    Raises UserError where one does. The lock goes with the process, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path} is being written by another process; wait for it.") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, drop_torn_line, write_atomic, written_whole
+from srl_swe.files import append_line, drop_torn_line, held_alone, write_atomic, written_whole
 from srl_swe.progress import progress
 from srl_swe.run_folder import claim
 
@@ -71,3 +71,19 @@ def test_progress_says_how_far_it_is_and_how_long_it_takes(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("replay 1/2: first (ETA 0:00:0")
     assert second == "replay 2/2: second (ETA 0:00:00)"
+
+
+def test_only_one_process_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with held_alone(folder), pytest.raises(UserError, match="another process"), held_alone(folder):
+        pass
+    with held_alone(folder):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_atomic(tmp_path / "whole", "text")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

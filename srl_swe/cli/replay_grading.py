@@ -92,6 +92,5 @@ def _rounds(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
     """The harness takes one patch an instance at a time."""
     while attempts:
         first = {one.trajectory.instance_id: one for one in reversed(attempts)}
-        chosen = list(first.values())
-        yield chosen
-        attempts = [one for one in attempts if one not in chosen]
+        yield list(first.values())
+        attempts = [one for one in attempts if one is not first[one.trajectory.instance_id]]

@@ -166,7 +166,7 @@ def _by_family(summary: Summary) -> Table:
         counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
         counts += [family.matches.get(match, 0) for match in shown]
         counts += [family.graded.get(outcome, 0) for outcome in outcomes]
-        table.add_row(family.family, *(str(count or "-") for count in counts))
+        table.add_row(Text(family.family), *(str(count or "-") for count in counts))
     return table
 
 

@@ -76,7 +76,10 @@ Show = Annotated[
 ]
 Push = Annotated[
     str | None,
-    typer.Option(metavar="OWNER/NAME", help="Upload what was made to the Hugging Face hub."),
+    typer.Option(
+        metavar="OWNER/NAME",
+        help="Upload what was made to the Hugging Face hub; a new data set there is private.",
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from srl_swe.cli import trajectory_options
+from srl_swe.errors import UserError
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ def build(
 
 
 def show(source: StepSource, settings: StepSettings, out: Path | None, count: int) -> None:
-    """Print the first ``count`` rows of the data set ``out``, or of those that it would have."""
+    """Print the first ``count`` rows of the data set ``out``, or of those that it would have.
+
+    Raises UserError where there is none.
+    """
     if count:
         rows = _made_rows(source, settings) if out is None else _saved_rows(out)
-        _print_rows(islice(rows, count), _counter(settings))
+        if not _print_rows(islice(rows, count), _counter(settings)):
+            raise UserError(f"{source.source}: no step of it gives a step context.")
 
 
 def _given(source: StepSource, settings: StepSettings) -> Mapping[str, Any]:
@@ -85,19 +90,26 @@ def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
     yield from load_from_disk(str(folder))
 
 
-def _print_rows(rows: Iterable[Mapping[str, Any]], counter: TokenCounter | None) -> None:
-    """As the text that is tokenized where there is a tokenizer, else message by message."""
+def _print_rows(rows: Iterable[Mapping[str, Any]], counter: TokenCounter | None) -> int:
+    """As the text that is tokenized where there is a tokenizer, else message by message.
+
+    Returns how many there were. What would command the person's terminal is shown as ␛.
+    """
     from rich.console import Console
     from rich.rule import Rule
+    from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
+    shown = 0
     for row in rows:
+        shown += 1
         tokens = "" if counter is None else f", {row['prompt_tokens']} tokens"
         place = f"step {row['step_index'] + 1} of {row['n_steps']}"
-        console.print(Rule(f"{row['instance_id']}, {place}{tokens}", characters="="))
+        console.print(Rule(Text(f"{row['instance_id']}, {place}{tokens}"), characters="="))
         for heading, text in _parts(row, counter):
             console.print(Rule(heading))
-            console.print(text, markup=False)
+            console.print(text.replace("\x1b", "␛"), markup=False)
+    return shown
 
 
 def _parts(row: Mapping[str, Any], counter: TokenCounter | None) -> Iterator[tuple[str, str]]:

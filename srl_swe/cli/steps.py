@@ -38,6 +38,7 @@ def steps(
 ) -> None:
     """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR."""
     from srl_swe.step_dataset import StepSettings
+    from srl_swe.trajectories.hub_push import check_name
     from srl_swe.trajectories.selection import Selection
 
     if out is None and (push or not examples):
@@ -45,6 +46,8 @@ def steps(
     window = step.make_window(pairs, observation_chars, token_budget, thoughts)
     settings = StepSettings(dialect, window, include_submit, tokenizer, validation, seed)
     step.check_settings(settings)
+    if push is not None:
+        check_name(push)
     order = seed if shuffle else None
     reading = trajectory.make_reading(only, limit, part, order, skip_broken=skip_broken)
     selection = Selection(resolved_only, model, per_instance, drop_duplicates)

@@ -28,9 +28,9 @@ SYSTEM_PROMPT = _PROMPTS.joinpath("xml_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("xml_solution.md").read_text("utf-8")
 NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
-_FUNCTION = re.compile(  # each parameter has one way to match, so that no reply takes long
-    r"<function=([^>\n]+)>\s*((?:<parameter=(?:(?!</parameter>).)*</parameter>\s*)*)</function>",
-    re.DOTALL,
+_FUNCTION = re.compile(  # never goes back within a block, so that no reply takes long
+    r"<function=([^>\n]+)>\s*+"
+    r"((?:<parameter=[^<]*+(?:<(?!/parameter>)[^<]*+)*+</parameter>\s*+)*+)</function>"
 )
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
 

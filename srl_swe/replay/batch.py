@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter
 
-from srl_swe.errors import ImageMissing, SandboxError
+from srl_swe.errors import ImageMissing, SandboxError, UserError
 from srl_swe.files import append_line, drop_torn_line
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress
@@ -163,12 +163,13 @@ def replay_all(
 
 def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
     """The trajectory to save after a replay: fresh observations, patch, issue and ending."""
-    last = trajectory.steps[-1].action if trajectory.steps else None
+    fresh = with_fresh_observations(trajectory, replayed)
+    last = fresh.steps[-1].action if fresh.steps else None
     submitted = last is not None and last.tool == SUBMIT
     return replace(
-        with_fresh_observations(trajectory, replayed),
+        fresh,
         problem_statement=instance.problem_statement,
-        stop_reason=StopReason.SUBMITTED if submitted else trajectory.stop_reason,
+        stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # what is written down is ours, but the tools are still those of where it came from
         source=jsonl.NAME if trajectory.source == expert_script.NAME else trajectory.source,
     )
@@ -213,14 +214,20 @@ class _Batch:
 
 
 def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
-    """What the file holds of these, the attempts that failed left out."""
+    """What the file holds of these, the attempts that failed left out. Raises UserError."""
     drop_torn_line(path)
     if not path.exists():
         return {}
     held = {}
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            record = json.loads(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}:{number}: not JSON ({error}); delete that line, and what it held is "
+                    "replayed again."
+                ) from None
             if record.get("schema") == SCHEMA and record.get("replay") is not None:
                 held[record["key"]] = record
     return {

@@ -22,7 +22,7 @@ class _Unordered:
 _UNORDERED = (
     _Unordered(
         re.compile(
-            r"(?:^|[|;&(`\n]|\bxargs)\s*(?:sudo\s+)?(?:find|rg|ag|fd|tree|du)\b"
+            r"(?:^|[|;&(`\n]|\bxargs)[^\S\n]*(?:sudo\s+)?(?:find|rg|ag|fd|tree|du)\b"
             r"|\bgrep\b[^|;&\n]{0,200}\s-(?:[a-zA-Z]*[rR]|-recursive)"
             r"|\bls\b[^|;&\n]{0,200}\s-[a-zA-Z]*[Uf]"
             r"|\bos\.(?:walk|listdir|scandir)\b|\b(?:iterdir|i?r?glob)\("
@@ -31,13 +31,15 @@ _UNORDERED = (
         cause=Cause.LISTING_ORDER,
     ),
     _Unordered(  # on a terminal `ls` prints columns
-        re.compile(r"(?:^|[|;&(\n])\s*ls\b(?![^|;&\n]{0,200}\s-[a-zA-Z]*l)"),
+        re.compile(r"(?:^|[|;&(\n])[^\S\n]*ls\b(?![^|;&\n]{0,200}\s-[a-zA-Z]*l)"),
         by_words=True,
         cause=Cause.TERMINAL,
     ),
 )
 _ORDERED = re.compile(r"\|\s*(?:sort|head|tail|sed\b[^|]{0,80}-n)\b")
-_LISTS = re.compile(r"(?:^|[|;&(\n])\s*(?:ls|find|grep|rg|ag|fd|tree|git (?:status|ls-files))\b")
+_LISTS = re.compile(
+    r"(?:^|[|;&(\n])[^\S\n]*(?:ls|find|grep|rg|ag|fd|tree|git (?:status|ls-files))\b"
+)
 _BY_EDITOR = re.compile(r"Here's the files and directories up to 2 levels deep in ")
 
 

@@ -126,10 +126,10 @@ RULES = (
         Cause.VERSIONS,
         r"^[ \t]{4,}[~^]+[ \t]*\n",
     ),
-    _rule("pytest's percentage", Cause.TERMINAL, r" +\[ {0,2}\d{1,3}%\]$"),
+    _rule("pytest's percentage", Cause.TERMINAL, r"(?<! ) +\[ {0,2}\d{1,3}%\]$"),
     _rule("pytest's bar", Cause.TERMINAL, r"^([=_-])\1+ (.+?) \1{2,}$", r"\1\1\1 \2 \1\1\1"),
     _rule("empty bar", Cause.TERMINAL, r"^([=_-])\1{20,}$", r"\1\1\1"),
-    _rule("trailing space", Cause.TERMINAL, r"[ \t]+$"),
+    _rule("trailing space", Cause.TERMINAL, r"(?<![ \t])[ \t]+$"),
 )
 _MOST_PASSES = 8
 """What one rule leaves may be another's: passes go on until nothing changes, seldom a third."""

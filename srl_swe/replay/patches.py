@@ -68,15 +68,16 @@ def compare_patches(recorded: str, fresh: str) -> PatchComparison:
     only_then = [then[path] for path in sorted(then.keys() - now.keys())]
     only_now = [now[path] for path in sorted(now.keys() - then.keys())] if complete else []
     both = sorted(then.keys() & now.keys())
-    left = [
+    left_over = [
         *(one.path for one in only_then if _is_no_source(one)),
         *(one.path for one in only_now if one.is_new or _is_no_source(one)),
     ]
+    left = set(left_over)
     return PatchComparison(
         missing=tuple(one.path for one in only_then if one.path not in left),
         extra=tuple(one.path for one in only_now if one.path not in left),
         differing=tuple(path for path in both if then[path].body != now[path].body),
-        left_over=tuple(left),
+        left_over=tuple(left_over),
         complete=complete,
     )
 

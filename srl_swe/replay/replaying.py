@@ -128,15 +128,26 @@ def replay_steps(
 
 
 def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Trajectory:
-    """The trajectory with the observations and the patch that the replay produced.
+    """The trajectory with what the replay produced: observations, patch, and what held it.
 
-    Steps that were not executed keep the recorded ones, as the refusal that a policy read.
+    Steps that were not executed keep the recorded ones, as the refusal that a policy read. What
+    the record says of the ending goes with the steps that were left out, and ``resolved`` with
+    the patch that it was said of.
     """
     steps = tuple(
         replace(old, observation=new.observation or old.observation)
         for old, new in zip(trajectory.steps, replayed.steps, strict=False)
     )
-    return replace(trajectory, steps=steps, patch=replayed.patch)
+    is_whole = len(steps) == len(trajectory.steps)
+    return replace(
+        trajectory,
+        steps=steps,
+        patch=replayed.patch,
+        enforced=replayed.enforced,
+        stop_reason=trajectory.stop_reason if is_whole else None,
+        exit_status=trajectory.exit_status if is_whole else None,
+        resolved=trajectory.resolved if is_whole and replayed.faithful else None,
+    )
 
 
 def _against_record(recorded: str | None, fresh: str | None) -> PatchComparison | None:

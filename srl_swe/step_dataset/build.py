@@ -17,6 +17,7 @@ from typing import Any
 
 from srl_swe import __version__
 from srl_swe.errors import UserError
+from srl_swe.files import held_alone
 from srl_swe.run_folder import refuse_other
 from srl_swe.step_dataset.card import CARD, README, Card, CardShard, dump_card, render_readme
 from srl_swe.step_dataset.facts import read_facts
@@ -82,8 +83,19 @@ def build_step_dataset(
     """Build the data sets, or go on where a build was killed; False if all was there already.
 
     ``report`` is that of ``trajectories``, complete once those are used up. Raises UserError
-    where a folder holds another build, and where no step gives a row.
+    where a folder holds another build or another process builds there, and where no step gives
+    a row.
     """
+    with held_alone(job.out):
+        return _build(trajectories, job, report, on_made)
+
+
+def _build(
+    trajectories: Iterable[Trajectory],
+    job: StepJob,
+    report: ReadReport,
+    on_made: Callable[[Made], None],
+) -> bool:
     if (job.partial / _SEALED).exists():
         refuse_other(job.partial, job.config)
         _move(job)
@@ -138,7 +150,14 @@ def _nothing(partial: PartialBuild, report: ReadReport) -> str:
     for shard in partial.shards("train"):
         reasons.update(shard.dropped)
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return f"no step gives a step context: {report}; steps dropped: {dropped or 'none'}."
+    held_out = sum(stretch.trajectories for stretch in partial.stretches) - sum(
+        shard.trajectories for shard in partial.shards("train")
+    )
+    kept_back = f"; {held_out} held out for validation" if held_out else ""
+    return (
+        f"no step gives a step context to train on: {report}{kept_back}; steps dropped: "
+        f"{dropped or 'none'}."
+    )
 
 
 def _seal(job: StepJob, partial: PartialBuild, report: ReadReport) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,16 +84,21 @@ def identify_source(source: str) -> SourceIdentity:
         return SourceIdentity("stdin")
     if source.startswith("hf:"):
         folder, _, split = source.removeprefix("hf:").partition(":")
-        return SourceIdentity(
-            f"hf:{Path(folder).name}:{split}" if Path(folder).exists() else source
-        )
+        if not Path(folder).is_dir():
+            return SourceIdentity(source)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return SourceIdentity(f"hf:{Path(folder).name}:{split}", len(files), _digest_of(files))
     files = find_files(source)
-    digest, records = hashlib.sha256(), 0
+    records = sum(map(_count_records, files))
+    return SourceIdentity(Path(source).resolve().name, len(files), _digest_of(files), records)
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        records += _count_records(path)
-    return SourceIdentity(Path(source).resolve().name, len(files), digest.hexdigest(), records)
+    return digest.hexdigest()
 
 
 def _count_records(path: Path) -> int:

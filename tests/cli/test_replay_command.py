@@ -81,6 +81,26 @@ def test_a_shell_is_for_one_trajectory_and_for_a_person() -> None:
         replay("--shell", "--sandbox", "local", "--limit", "1")
 
 
+def test_a_place_that_can_not_be_written_is_a_mistake_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    ours = ("--sandbox", "local", "--limit", "1")
+    for options, why in (
+        (("--out", str(file)), "is a file"),
+        (("--record", str(tmp_path)), "is a folder"),
+        (("--record", str(file / "record.jsonl")), "takes no files"),
+        (("--shell", "--out", str(tmp_path)), "leaves no results"),
+    ):
+        with pytest.raises(UserError, match=why):
+            replay(*ours, *options)
+
+
+def test_names_that_a_record_gives_are_printed_to_the_letter(tmp_path: Path) -> None:
+    theirs = saved(tmp_path, replace(STARTER[0], source="[/mine]"))
+    result = replay(theirs, "--sandbox", "local", "--trust-commands", "--until", "0")
+    assert "[/mine]" in result.output
+
+
 @pytest.mark.docker
 def test_replays_are_graded_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
     idle = replace(STARTER[1], steps=STARTER[1].steps[-1:], patch=None)

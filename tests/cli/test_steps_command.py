@@ -14,6 +14,8 @@ from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.step_dataset import Pace
 from srl_swe.step_dataset.making import Made
+from srl_swe.trajectories import save_jsonl
+from srl_swe.types import Action, Step, Trajectory
 
 
 def run(*options: str) -> Result:
@@ -47,6 +49,31 @@ def test_examples_are_shown_without_writing_anything(
     shown = run("--show", "2").output
     assert shown.count("expert's reply: the target") == 2
     assert "starter__inikit-1, step 2 of 7" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_record_holds_is_shown_to_the_letter(tmp_path: Path) -> None:
+    steps = (Step("\x1b]0;mine\x07", Action("submit")), Step("t", Action("submit")))
+    save_jsonl(tmp_path / "theirs.jsonl", [Trajectory("a[/red]b", steps, "issue")])
+    shown = run("--show", "1", "--source", str(tmp_path / "theirs.jsonl")).output
+    assert "a[/red]b, step 1 of 2" in shown
+    assert "␛]0;mine" in shown
+    assert "\x1b]" not in shown
+
+
+def test_where_there_is_no_example_that_is_said(tmp_path: Path) -> None:
+    save_jsonl(tmp_path / "none.jsonl", [Trajectory("a__b-1", ())])
+    with pytest.raises(UserError, match="no step of it gives"):
+        run("--show", "1", "--source", str(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="8 held out for validation"):
+        run(str(tmp_path / "out"), "--validation", "1")
+
+
+def test_a_name_that_no_data_set_can_have_is_a_mistake_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError, match="OWNER/NAME"):
+        run(str(tmp_path / "out"), "--push", "contexts")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,8 @@ class _Requests(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/repos/create":
-            assert json.loads(body)["name"] == "contexts"
+            asked = json.loads(body)
+            assert (asked["name"], asked["visibility"]) == ("contexts", "private")
             self.server.created = True
             self._json({"url": f"{self.server.address}/datasets/{REPOSITORY}", "id": REPOSITORY})
         elif "/preupload/" in self.path:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,9 +86,17 @@ def test_a_step_that_would_be_read_back_differently_is_not_written() -> None:
         xml.render_reply("", Action("submit"))
 
 
-def test_a_hostile_reply_is_parsed_at_once() -> None:
-    text = THOUGHT + "<function=bash>" + "<parameter=a></parameter>" * 5_000
-    assert xml.parse_reply(text).reason is FormatReason.BAD_ACTION
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<function=bash>" + "<parameter=a></parameter>" * 5_000,
+        "<function=bash><parameter=command>" * 4_000,  # as a policy that goes in circles
+    ],
+)
+def test_a_hostile_reply_is_parsed_at_once(text: str) -> None:
+    started = time.process_time()
+    assert xml.parse_reply(THOUGHT + text).reason is FormatReason.BAD_ACTION
+    assert time.process_time() - started < 5  # going back within blocks takes a minute
 
 
 def test_an_empty_observation_says_that_nothing_was_printed() -> None:

@@ -184,6 +184,12 @@ def test_hostile_texts_cost_no_more_than_others(text: str) -> None:
     assert time.perf_counter() - started < 10  # quadratic ones would take minutes
 
 
+def test_a_command_of_blank_lines_costs_no_more_than_others() -> None:
+    started = time.perf_counter()
+    compare(Observation("a b"), Observation("b c"), bash("\n" * 100_000 + " " * 100_000))
+    assert time.perf_counter() - started < 10
+
+
 def test_long_texts_are_compared_by_their_lines() -> None:
     lines = [f"line {n}\n" for n in range(20_000)]
     assert similarity("".join(lines), "".join(lines[:-200])) > 0.98

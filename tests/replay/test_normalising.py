@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -146,6 +147,12 @@ PIECES = st.sampled_from(
 def test_normalising_is_idempotent(pieces: list[str]) -> None:
     once = normalise("".join(pieces))
     assert normalise(once) == once
+
+
+def test_a_long_row_of_blanks_takes_no_longer_than_other_text() -> None:
+    started = time.process_time()
+    assert normalise(" " * 200_000 + "x" + "\t " * 100_000 + "y") != "x y"
+    assert time.process_time() - started < 10  # a rule that begins anew at each takes minutes
 
 
 @given(st.text())

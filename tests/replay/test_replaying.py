@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import pytest
 
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.replay import Cause, Match, checkpoints_at, fork_at, replay, with_fresh_observations
+from srl_swe.replay import (
+    Cause,
+    Match,
+    as_recorded,
+    checkpoints_at,
+    fork_at,
+    replay,
+    with_fresh_observations,
+)
 from srl_swe.replay.replaying import replay_steps
 from srl_swe.sandbox import ExecResult
+from srl_swe.step_contexts import StepContext, step_contexts
 from srl_swe.testing import FakeSandbox
-from srl_swe.types import Action, Instance, Observation, Step, Trajectory
+from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "issue", "image")
 PATCH = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
@@ -121,6 +131,31 @@ def test_recording_writes_down_what_is_printed_now_and_keeps_what_did_not_run() 
     printed = [step.observation.text for step in fresh.steps if step.observation]
     assert printed == ["ran a", "Operation 'vim' is not supported", "ran b"]
     assert fresh.patch == PATCH
+
+
+def test_a_recorded_replay_says_that_a_container_of_ours_printed_it() -> None:
+    trajectory = Trajectory("a__b-1", (bash("a", "old"), bash("b", "old")), "issue")
+    fresh = with_fresh_observations(trajectory, replay(trajectory, INSTANCE, make_sandbox()))
+    for made, observations in ((trajectory, "recorded"), (fresh, "replayed")):
+        context, _ = step_contexts(made, get_dialect("xml"))
+        assert isinstance(context, StepContext)
+        assert context.observations == observations
+
+
+def test_what_the_record_says_of_the_end_is_not_said_of_another_end() -> None:
+    steps = (bash("a", "ran a"), bash("b", "ran b"), Step("t", Action("submit")))
+    trajectory = Trajectory(
+        "a__b-1", steps, "issue", StopReason.SUBMITTED, PATCH, resolved=True, exit_status="done"
+    )
+
+    def recorded(patch: str, until: int | None) -> Trajectory:
+        replayed = replay(trajectory, INSTANCE, make_sandbox(patch), until=until)
+        return as_recorded(trajectory, INSTANCE, replayed)
+
+    whole, part, other = recorded(PATCH, None), recorded(PATCH, 2), recorded(OTHER, None)
+    assert (whole.stop_reason, whole.exit_status, whole.resolved) == ("submitted", "done", True)
+    assert (part.stop_reason, part.exit_status, part.resolved) == (None, None, None)
+    assert (other.stop_reason, other.resolved) == ("submitted", None)
 
 
 @pytest.mark.parametrize(
