@@ -19,6 +19,8 @@ from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
 
 RESULT_FILE = "result.json"
+_NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
+"""A sandbox broke under the tests, or under the rollout, which then hands in nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,19 @@ class PolicyResult:
             for verdict in self.verdicts
         )
 
+    @property
+    def broken(self) -> frozenset[str]:
+        """Instances of which nothing is known, as a sandbox broke."""
+        return frozenset(one.instance_id for one in self.verdicts if one.outcome in _NOT_JUDGED)
+
+    def resolved_share(self, instance_ids: Sequence[str]) -> float | None:
+        """Of these instances whose sandboxes held: a broken one is no wrong answer.
+
+        None where none held, or there are none.
+        """
+        judged = [name for name in instance_ids if name not in self.broken]
+        return self.resolved(judged) / len(judged) if judged else None
+
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
@@ -63,11 +78,12 @@ class Measuring:
 def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResult:
     """Score, roll out and grade the policy; what ``folder`` holds already is not done again.
 
-    ``name`` goes into predictions and is the label.
+    Where sandboxes broke it is: their instances are tried anew. ``name`` goes into predictions
+    and is the label.
     """
     path = folder / RESULT_FILE
-    if path.exists():
-        return load_result(folder)
+    if path.exists() and not (held := load_result(folder)).broken:
+        return held
     from srl_swe.rollout.local_policy import open_local_policy
     from srl_swe.training.validation.greedy import greedy_scores
 

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/sandbox.md",
-             "docs/replay.md", "docs/rewards.md", "docs/steps.md"]  # fmt: skip
+             "docs/replay.md", "docs/rewards.md", "docs/steps.md", "docs/training.md",
+             "docs/environments.md", "docs/study.md"]  # fmt: skip
 OURS = ("srl_swe/", "envs/", "docker/", "trajectories/", "tests/", "docs/", ".ci/")
 text = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 
@@ -31,7 +32,8 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
 
 
 def commands() -> list[str]:
-    pages = ("README.md", "docs/sandbox.md", "docs/replay.md", "docs/rewards.md", "docs/steps.md")
+    pages = ("README.md", "docs/sandbox.md", "docs/replay.md", "docs/rewards.md", "docs/steps.md",
+             "docs/study.md")  # fmt: skip
     shown = (text[name] for name in pages)
     found = [re.findall(r"^    srl-swe (.+)$", page, re.MULTILINE) for page in shown]
     assert all(found)
@@ -41,14 +43,14 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_that_a_document_shows_parses(command: str) -> None:
     words = command.split()
-    names = words[: 2 if words[0] in {"train", "images"} else 1]
+    names = words[: 2 if words[0] in {"train", "images", "runs"} else 1]
     help_text = subprocess.run(
         [sys.executable, "-m", "srl_swe", *names, "--help"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    recipe_fields = {"--model", "--data", "--output"} if words[0] == "train" else set()
+    recipe_fields = {"--model", "--data", "--bench", "--output"} if words[0] == "train" else set()
     options = {word for word in words if word.startswith("--")} - recipe_fields
     assert all(option in help_text for option in options), options
 

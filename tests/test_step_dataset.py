@@ -23,6 +23,7 @@ from srl_swe.step_dataset import (
 )
 from srl_swe.step_dataset import columns as columns_module
 from srl_swe.step_dataset.columns import SCHEMA
+from srl_swe.step_dataset.source import identify_source
 from srl_swe.trajectories import ReadReport
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 
@@ -219,3 +220,11 @@ def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> N
     with pytest.raises(UserError, match="is a file"):
         build(tmp_path / "thesis.txt", make_trajectories(3))
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_local_data_set_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("1\n")
+    before = identify_source(f"hf:{tmp_path}")
+    (tmp_path / "a.jsonl").write_text("2\n")
+    assert identify_source(f"hf:{tmp_path}") != before
+    assert before.name == f"hf:{tmp_path.name}:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -28,10 +28,21 @@ COLUMNS = (
     "seconds",
 )
 CURVES = (
-    ("reward/mean", "Reward of sampled replies", "SRL's arms; 1 is the expert's action."),
-    ("reward", "Reward of sampled episodes", "RLVR's arms; 1 is resolved."),
-    ("dynamic_sampling/kept_frac", "Groups whose rewards spread", "Share of those sampled."),
+    (
+        "reward/mean",
+        {"srl"},
+        "Reward of sampled replies",
+        "Phases of SRL; 1 is the expert's action.",
+    ),
+    ("reward/mean", {"rlvr"}, "Reward of sampled episodes", "Phases of RLVR; 1 is resolved."),
+    (
+        "dynamic_sampling/kept_frac",
+        {"srl", "rlvr"},
+        "Groups whose rewards spread",
+        "Share of those sampled.",
+    ),
 )
+"""Key of the log, methods of the phases that it is drawn of, title and caption."""
 
 
 def caveat(plan: StudyPlan, suite: Suite) -> str:
@@ -93,7 +104,7 @@ def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], fol
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n',
         *(_html_row(row) for row in table_rows(results)),
         '</tbody></table></div>\n<div class="charts">\n',
-        *(render_figure(chart) for chart in _charts(results, folder)),
+        *(render_figure(chart) for chart in study_charts(results, folder)),
         "</div>\n",
     ]
     write_atomic(folder / "report.html", page(TITLE, "".join(body), chart_style()))
@@ -120,17 +131,29 @@ def _html_row(row: Sequence[str]) -> str:
     return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
 
 
-def _charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
+def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
     """Curves of the first seed, an arm's phases one after the other."""
-    for key, title, about in CURVES:
+    for key, methods, title, about in CURVES:
         series = []
         for arm in get_arms([one.arm for one in results]):
-            runs = _phases(folder / "seed-0" / arm.name)
-            values = [point for run in runs for point in run.values(key)] if runs else []
-            if values and len(runs) == 1:
+            values = _curve(_phases(folder / "seed-0" / arm.name), key, methods)
+            if values:
                 series.append(Series(arm.label, values))
         if series:
             yield Chart(title, about, "mean", tuple(series))
+
+
+def _curve(
+    phases: Sequence[RunRecord], key: str, methods: Collection[str]
+) -> list[tuple[int, float | None]]:
+    """The figure by the arm's own steps: a later phase begins where the last one ended."""
+    points: list[tuple[int, float | None]] = []
+    before = 0
+    for phase in phases:
+        if phase.method in methods:
+            points += [(before + step, value) for step, value in phase.values(key)]
+        before += phase.step
+    return points
 
 
 def _phases(folder: Path) -> list[RunRecord]:

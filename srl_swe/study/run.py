@@ -100,8 +100,8 @@ def _train_and_measure(study: Study, arm: Arm, seed: int) -> ArmResult:
         similarity=found.similarity_mean,
         format_rate=found.format_rate,
         exact_rate=found.exact_rate,
-        resolved_training=_share(found.resolved(suite.training_ids), suite.training_ids),
-        resolved_held_out=_share(found.resolved(suite.held_out_ids), suite.held_out_ids),
+        resolved_training=found.resolved_share(suite.training_ids),
+        resolved_held_out=found.resolved_share(suite.held_out_ids),
         seconds=sum(map(_seconds, phases)),
     )
 
@@ -122,10 +122,6 @@ def _curriculum(study: Study, arm: Arm, base: Path, seed: int) -> CurriculumReci
             lines[f"phases.{name}.limits.steps"] = str(plan.max_steps)
             lines[f"phases.{name}.window.observation_chars"] = str(plan.observation_chars)
     return load_curriculum(recipe_path(arm.recipe), lines)
-
-
-def _share(count: int, ids: Sequence[str]) -> float | None:
-    return count / len(ids) if ids else None
 
 
 def _seconds(phase: Path) -> float:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import statistics
 from pathlib import Path
 
 import pytest
 
 from srl_swe.errors import UserError
 from srl_swe.study import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
-from srl_swe.study.report import render_markdown, save_report, table_rows
+from srl_swe.study.report import render_markdown, save_report, study_charts, table_rows
 from srl_swe.study.results import RESULTS_FILE, append_result, interval
 from srl_swe.study.suite import Suite, load_suite
 from srl_swe.training.recipes.curricula import load_curriculum
@@ -49,6 +51,13 @@ def test_an_interval_is_students_over_the_seeds() -> None:
     assert found.half == pytest.approx(4.303 * 0.5 / 3**0.5)
 
 
+@pytest.mark.parametrize(("seeds", "quantile"), [(10, 2.262), (11, 2.228), (31, 2.042)])
+def test_an_interval_of_many_seeds_is_students_too(seeds: int, quantile: float) -> None:
+    values = [float(n % 2) for n in range(seeds)]
+    half = interval(values).half
+    assert half == pytest.approx(quantile * statistics.stdev(values) / seeds**0.5, rel=2e-3)
+
+
 def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     results = [result("base", 0, 0.0), result("srl", 0, 0.5)]
     for one in results:
@@ -67,6 +76,21 @@ def test_the_table_has_a_row_an_arm_with_means_over_seeds(tmp_path: Path) -> Non
     assert "| SRL | 0.50 ± 0.00 |" in render_markdown(StudyPlan(), suite, results)
     save_report(StudyPlan(), suite, results, tmp_path)
     assert "0.50 ± 6.35" in (tmp_path / "report.html").read_text()
+
+
+def test_a_curve_holds_one_kind_of_reward_and_the_phases_of_an_arm_in_order(
+    tmp_path: Path,
+) -> None:
+    for phase, method, value in (("01-srl", "SrlRecipe", 0.7), ("02-rlvr", "RlvrRecipe", 0.1)):
+        folder = tmp_path / "seed-0" / "srl-rlvr" / phase
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"method": method}))
+        rows = [{"step": step, "reward/mean": value, "reward": value} for step in (1, 2)]
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    replies, episodes = study_charts([result("srl-rlvr", 0, 0.5)], tmp_path)
+    assert "replies" in replies.title
+    assert replies.series[0].values == [(1, 0.7), (2, 0.7)]
+    assert episodes.series[0].values == [(3, 0.1), (4, 0.1)]
 
 
 @pytest.mark.train
