@@ -27,12 +27,15 @@ def claim(folder: Path, config: Mapping[str, Any]) -> Path:
 def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether ``folder`` holds a run of ``config``; False where it holds none.
 
-    Raises UserError that names the differing keys if it holds a run of another config.
+    Raises UserError that names the differing keys if it holds a run of another config, and one
+    if it is no folder or its config can't be read.
     """
     path = folder / CONFIG_FILE
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; name a folder.")
     if not path.exists():
         return False
-    held = _flat(json.loads(path.read_text("utf-8")))
+    held = _flat(_read(path))
     asked = _flat(json.loads(json.dumps(config)))
     differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
     if differing:
@@ -42,6 +45,16 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
             "Name another folder, or delete that one."
         )
     return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); name another folder.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no config; name another folder.")
+    return content
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -87,3 +87,12 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> N
     write_atomic(tmp_path / "whole", "text")
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_a_folder_whose_config_can_not_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match="name another folder"):
+        claim(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match="is a file"):
+        claim(tmp_path / "config.json", {"a": 1})

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.phases import phase_runner
 
 
 def study(
@@ -31,6 +32,7 @@ def study(
     ] = False,
     workers: options.Workers = 8,
     sandbox: options.SandboxKind = "docker",
+    sandbox_limit: options.SandboxLimits = None,
     trust_commands: options.TrustCommands = False,
 ) -> None:
     """The paper's comparison: one policy trained in several ways at equal budgets, and graded.
@@ -47,27 +49,27 @@ def study(
     from srl_swe.study import FULL, QUICK, run_study
     from srl_swe.study.report import render_table
     from srl_swe.training.curriculum import PhaseStopped
-    from srl_swe.training.phase_process import run_phase
     from srl_swe.training.train import need_train_extra
 
     need_train_extra()
-    plan = QUICK if quick else replace(FULL, seeds=seeds)
+    plan = QUICK if quick else FULL
     plan = replace(
         plan,
+        seeds=1 if quick else seeds,
         suite=suite,
         trajectories=trajectories,
         model=model,
         arms=tuple(arms or plan.arms),
         updates=updates or plan.updates,
     )
-    settings = sandbox_settings(sandbox, (), trusted=trust_commands)
+    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     open_sandbox = sandboxes_for(load_instances(suite), settings)
-    for_rlvr = ["--workers", str(workers), "--sandbox", sandbox]
-    for_rlvr += ["--trust-commands"] if trust_commands else []
-
-    def run(method: str, path: Path) -> int:
-        return run_phase(method, path, for_rlvr if method == "rlvr" else ())
-
+    run = phase_runner(
+        workers=workers,
+        sandbox=sandbox,
+        sandbox_limit=sandbox_limit or (),
+        trust_commands=trust_commands,
+    )
     try:
         results = run_study(plan, out, open_sandbox, run)
     except PhaseStopped as stopped:

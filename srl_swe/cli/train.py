@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.phases import phase_runner
 from srl_swe.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,18 +115,17 @@ def curriculum(
 
     need_train_extra()
     from srl_swe.training.curriculum import PhaseStopped, train_curriculum
-    from srl_swe.training.phase_process import run_phase
     from srl_swe.training.recipes.curricula import load_curriculum
 
     recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
-    for_rlvr = ["--workers", str(workers), "--sandbox", sandbox]
-    for_rlvr += [f"--id={one}" for one in ids or ()] + ([f"--limit={limit}"] if limit else [])
-    for_rlvr += [f"--sandbox-limit={one}" for one in sandbox_limit or ()]
-    for_rlvr += ["--trust-commands"] if trust_commands else []
-
-    def run(method: str, path: Path) -> int:
-        return run_phase(method, path, for_rlvr if method == "rlvr" else ())
-
+    run = phase_runner(
+        workers=workers,
+        sandbox=sandbox,
+        sandbox_limit=sandbox_limit or (),
+        trust_commands=trust_commands,
+        ids=ids or (),
+        limit=limit,
+    )
     try:
         final = train_curriculum(recipe, run)
     except PhaseStopped as stopped:

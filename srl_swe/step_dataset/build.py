@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -125,19 +126,27 @@ def _make_rows(
     left = partial.skip_done(trajectories)
     try:
         for made in chain.from_iterable(map_ordered(job.making, _few(left), workers=job.workers)):
-            partial.add(made)
+            with _writing(job.partial):
+                partial.add(made)
             on_made(made)
-    except OSError as error:
-        raise UserError(
-            f"{job.partial} can't be written ({error}); make room and run the same command again "
-            "to go on."
-        ) from error
     except BrokenProcessPool:
         raise UserError(
             "a worker was ended from outside, most likely for want of memory; run the same "
             "command again to go on, with fewer --workers."
         ) from None
-    partial.close_stretch()
+    with _writing(job.partial):
+        partial.close_stretch()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written ({error}); make room and run the same command again to go "
+            "on."
+        ) from error
 
 
 def _few(trajectories: Iterator[Trajectory]) -> Iterator[list[Trajectory]]:

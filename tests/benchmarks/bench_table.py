@@ -18,7 +18,7 @@ from srl_swe.files import write_atomic
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric; ``ratio`` says how many times better ours is. Less is better for all of them.
+    """One metric; ``ratio`` says how many times better ours is. Less is better, but for rates.
 
     ``peer`` and ``ratio`` are None where the peer can't do it, and ``peer_name`` then says why;
     ``ratio`` also where one of the two is zero.

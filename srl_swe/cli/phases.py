@@ -1,0 +1,33 @@
+"""How the command line runs the phases of a curriculum: processes with its options of sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from srl_swe.training.curriculum import RunPhase
+
+
+def phase_runner(
+    *,
+    workers: int,
+    sandbox: str,
+    sandbox_limit: Sequence[str] = (),
+    trust_commands: bool = False,
+    ids: Sequence[str] = (),
+    limit: int | None = None,
+) -> RunPhase:
+    """Only RLVR takes the options, as the other methods open no sandbox."""
+    from srl_swe.training.phase_process import run_phase
+
+    for_rlvr = ["--workers", str(workers), "--sandbox", sandbox]
+    for_rlvr += [f"--id={one}" for one in ids] + ([f"--limit={limit}"] if limit else [])
+    for_rlvr += [f"--sandbox-limit={one}" for one in sandbox_limit]
+    for_rlvr += ["--trust-commands"] if trust_commands else []
+
+    def run(method: str, recipe: Path) -> int:
+        return run_phase(method, recipe, for_rlvr if method == "rlvr" else ())
+
+    return run
