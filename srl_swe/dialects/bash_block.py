@@ -23,7 +23,12 @@ from importlib import resources
 
 from srl_swe.dialects.fenced_blocks import find_blocks, render_block
 from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness, UnwritableStep
-from srl_swe.dialects.thoughts import split_thought, thought_fault
+from srl_swe.dialects.thoughts import (
+    check_read_back,
+    join_thought,
+    split_thought,
+    thought_fault,
+)
 from srl_swe.types import Action, Observation
 
 FAMILY = "mini-swe-agent"
@@ -65,10 +70,8 @@ def read_actions(text: str) -> list[Action]:
 
 def render_reply(thought: str, action: Action) -> str:
     """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
-    text = f"<think>\n{thought}\n</think>\n\n{render_action(action)}"
-    reply = parse_reply(text)
-    if reply.action != action or reply.thought != thought.strip():
-        raise UnwritableStep(f"this step would be read back as something else ({reply.reason})")
+    text = join_thought(thought, render_action(action))
+    check_read_back(parse_reply(text), thought, action)
     return text
 
 

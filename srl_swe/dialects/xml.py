@@ -17,8 +17,13 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness, UnwritableStep
-from srl_swe.dialects.thoughts import split_thought, thought_fault
+from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness
+from srl_swe.dialects.thoughts import (
+    check_read_back,
+    join_thought,
+    split_thought,
+    thought_fault,
+)
 from srl_swe.types import Action, Observation
 
 FAMILY = "srl-swe"
@@ -52,10 +57,8 @@ def render_action(action: Action) -> str:
 
 def render_reply(thought: str, action: Action) -> str:
     """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
-    text = f"<think>\n{thought}\n</think>\n\n{action.text}"
-    reply = parse_reply(text)
-    if reply.action != action or reply.thought != thought.strip():
-        raise UnwritableStep(f"this step would be read back as something else ({reply.reason})")
+    text = join_thought(thought, render_action(action))
+    check_read_back(parse_reply(text), thought, action)
     return text
 
 
