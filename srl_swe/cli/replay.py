@@ -21,36 +21,41 @@ if TYPE_CHECKING:
     from srl_swe.trajectories import Reading
     from srl_swe.types import Instance, Trajectory
 
+Source = Annotated[
+    str | None, typer.Argument(help=trajectory_options.SOURCE_HELP, show_default=False)
+]
+Bench = Annotated[str, typer.Option(help="Where the instances are (see eval).")]
 Until = Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")]
+Shell = Annotated[
+    bool,
+    typer.Option(
+        "--shell", help="Drop me into the container, as it is after those steps. One trajectory."
+    ),
+]
+Record = Annotated[
+    Path | None,
+    typer.Option(help="Write the trajectories with their fresh observations to this file."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of results (certificates.jsonl, summary.json, report.html); a second run "
+        "continues there."
+    ),
+]
+Grade = Annotated[
+    bool, typer.Option("--grade", help="Run the tests on the patches that replays leave.")
+]
 
 
 def replay(
-    source: Annotated[
-        str | None, typer.Argument(help=trajectory_options.SOURCE_HELP, show_default=False)
-    ] = None,
-    bench: Annotated[str, typer.Option(help="Where the instances are (see eval).")] = "starter",
+    source: Source = None,
+    bench: Bench = "starter",
     until: Until = None,
-    shell: Annotated[
-        bool,
-        typer.Option(
-            "--shell",
-            help="Drop me into the container, as it is after those steps. One trajectory.",
-        ),
-    ] = False,
-    record: Annotated[
-        Path | None,
-        typer.Option(help="Write the trajectories with their fresh observations to this file."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of results (certificates.jsonl, summary.json, report.html); a second run "
-            "continues there."
-        ),
-    ] = None,
-    grade: Annotated[
-        bool, typer.Option("--grade", help="Run the tests on the patches that replays leave.")
-    ] = False,
+    shell: Shell = False,
+    record: Record = None,
+    out: Out = None,
+    grade: Grade = False,
     test_timeout: TestTimeout = 1800,
     workers: options.Workers = 2,
     sandbox: options.SandboxKind = "docker",

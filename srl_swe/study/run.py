@@ -30,6 +30,7 @@ from srl_swe.training.curriculum import RunPhase, train_curriculum
 from srl_swe.training.recipes.curricula import load_curriculum
 from srl_swe.training.recipes.records import CurriculumRecipe
 from srl_swe.training.train import recipe_path
+from srl_swe.types import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,20 @@ class Study:
 
 
 def run_study(
-    plan: StudyPlan, folder: Path, open_sandbox: OpenSandbox, run_phase: RunPhase
+    plan: StudyPlan,
+    instances: Sequence[Instance],
+    folder: Path,
+    open_sandbox: OpenSandbox,
+    run_phase: RunPhase,
 ) -> list[ArmResult]:
     """Train and measure what ``folder`` lacks; returns all results.
 
+    ``instances`` are those of ``plan.suite``.
     Raises UserError for a folder of another plan, PhaseStopped where a training fails.
     """
     arms = get_arms(plan.arms)
     claim(folder, asdict(plan))
-    study = Study(plan, load_suite(plan), folder, open_sandbox, run_phase)
+    study = Study(plan, load_suite(plan, instances), folder, open_sandbox, run_phase)
     build_steps(plan, study.suite, study.steps)
     wanted = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
     done = {(one.seed, one.arm) for one in load_results(folder)}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError
-from srl_swe.instances import load_instances
 from srl_swe.step_dataset import Making, StepJob, StepSettings, StepSource, build_step_dataset
 from srl_swe.study.plan import StudyPlan
 from srl_swe.trajectories import ReadReport, load_trajectories
@@ -30,9 +29,8 @@ class Suite:
         return tuple(name for name in every if name not in self.training_ids)
 
 
-def load_suite(plan: StudyPlan) -> Suite:
-    """Raises UserError where no trajectory is of an instance of the suite."""
-    instances = load_instances(plan.suite)
+def load_suite(plan: StudyPlan, instances: Sequence[Instance]) -> Suite:
+    """Raises UserError where no trajectory is of one of the instances."""
     ids = {one.instance_id for one in instances}
     trajectories = [
         one

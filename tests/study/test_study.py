@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
+from srl_swe.instances import load_instances
 from srl_swe.study import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
 from srl_swe.study.report import render_markdown, save_report, study_charts, table_rows
 from srl_swe.study.results import RESULTS_FILE, append_result, interval
@@ -15,6 +16,7 @@ from srl_swe.study.suite import Suite, load_suite
 from srl_swe.training.recipes.curricula import load_curriculum
 from srl_swe.training.train import recipe_path
 
+INSTANCES = load_instances("starter")
 PLACES = {"model": "m", "data": "d", "bench": "starter", "output": "o"}
 
 
@@ -37,11 +39,11 @@ def test_an_unknown_arm_is_refused_with_those_that_are_known() -> None:
 
 
 def test_a_suite_without_experts_is_refused(tmp_path: Path) -> None:
-    assert len(load_suite(StudyPlan()).training_ids) == 8
+    assert len(load_suite(StudyPlan(), INSTANCES).training_ids) == 8
     other = tmp_path / "other.jsonl"
     other.write_text("")
     with pytest.raises(UserError):
-        load_suite(StudyPlan(trajectories=str(other)))
+        load_suite(StudyPlan(trajectories=str(other)), INSTANCES)
 
 
 def test_an_interval_is_students_over_the_seeds() -> None:
@@ -101,14 +103,14 @@ def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
     from srl_swe_envs.docker import open_docker_sandbox
 
     plan = dataclasses.replace(QUICK, arms=("base", "srl"), max_steps=1)
-    results = run_study(plan, tmp_path / "study", open_docker_sandbox, run_phase)
+    results = run_study(plan, INSTANCES, tmp_path / "study", open_docker_sandbox, run_phase)
     assert [one.arm for one in results] == ["base", "srl"]
     assert (tmp_path / "study/seed-0/srl/01-srl/report.html").is_file()
 
     def never(method: str, recipe: Path) -> int:
         raise AssertionError(f"{method} is trained again")
 
-    assert run_study(plan, tmp_path / "study", open_docker_sandbox, never) == results
+    assert run_study(plan, INSTANCES, tmp_path / "study", open_docker_sandbox, never) == results
     with pytest.raises(UserError, match="updates"):
         other = dataclasses.replace(plan, updates=2)
-        run_study(other, tmp_path / "study", open_docker_sandbox, never)
+        run_study(other, INSTANCES, tmp_path / "study", open_docker_sandbox, never)
