@@ -273,8 +273,8 @@ def test_many_threads_get_one_each_and_nothing_is_left() -> None:
     assert opener.alive == 0
 
 
-INTERRUPTED = """
-import sys, threading, time
+INTERRUPTED = r"""
+import os, time
 from contextlib import contextmanager
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance
@@ -282,12 +282,12 @@ from srl_swe_envs.pool import SandboxPool
 
 @contextmanager
 def slowly(instance):
-    print("opening", flush=True)
+    os.write(1, b"opening\n")  # at once, as two threads write
     time.sleep(1)
     try:
         yield FakeSandbox()
     finally:
-        print("closed", flush=True)
+        os.write(1, b"closed\n")
 
 one = Instance("a__b-1", "a/b", "HEAD", "", "image")
 with SandboxPool(slowly, warm=2) as pool:
