@@ -107,7 +107,10 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
     if trainer.accelerator.is_main_process:
         run.claim()
     checkpoint = run.checkpoint()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint and _is_at_end(checkpoint) and not _is_sharded(trainer):
+        trainer._load_from_checkpoint(str(checkpoint))  # train() would take one step too many
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_policy(trainer, run.final)
     if trainer.accelerator.is_main_process:
         save_report(run.path, run.report)
@@ -181,6 +184,16 @@ def _digest(data: Path) -> str | None:
         with table.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _is_at_end(checkpoint: Path) -> bool:
+    """Whether only the final policy was still to be saved when the run was killed."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
 
 
 def _is_json(path: Path) -> bool:
