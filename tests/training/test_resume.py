@@ -117,6 +117,16 @@ def test_resumed_fine_tuning_equals_one_that_was_never_interrupted(
     assert same_weights(whole, resumed)
 
 
+def test_a_run_killed_before_its_final_policy_was_saved_takes_no_step_more(
+    uninterrupted: SrlRecipe, tmp_path: Path
+) -> None:
+    whole, killed = Path(uninterrupted.output), tmp_path / "killed"
+    shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("final"))
+    train_srl(dataclasses.replace(uninterrupted, output=str(killed)))
+    assert metrics(killed) == metrics(whole)
+    assert same_weights(whole, killed)
+
+
 def test_a_run_killed_in_its_middle_continues_to_the_same_end(
     uninterrupted: SrlRecipe, tmp_path: Path
 ) -> None:
