@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -69,6 +70,9 @@ def _options(
 
 def main() -> None:
     """Run the command line. A user's mistake is one line and exit code 2, without a traceback."""
+    # Threads that wait for each other by spinning take up to twice as long where something else
+    # runs as well, and are hardly faster where nothing does. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="srl-swe")
     except UserError as error:

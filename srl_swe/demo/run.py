@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -37,9 +36,6 @@ def run_demo(
 
     ``fresh`` removes what the folder holds first. Raises UserError if it holds another plan's.
     """
-    # Threads that wait for each other by spinning take up to twice as long where something else
-    # runs as well, and are hardly faster where nothing does. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     claim(folder, asdict(plan))

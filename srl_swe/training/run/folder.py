@@ -25,6 +25,7 @@ from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe
+from srl_swe.training.run.kept_memory import keep_freed_memory
 from srl_swe.training.run.redaction import without_secrets
 from srl_swe.training.run.report import save_report
 
@@ -106,6 +107,8 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
     """Claim the folder, train from its last checkpoint on, and save; called by every rank."""
     if trainer.accelerator.is_main_process:
         run.claim()
+    if trainer.args.device.type == "cpu":
+        keep_freed_memory()
     checkpoint = run.checkpoint()
     if checkpoint and _is_at_end(checkpoint) and not _is_sharded(trainer):
         trainer._load_from_checkpoint(str(checkpoint))  # train() would take one step too many
