@@ -19,15 +19,15 @@ def phase_runner(
     ids: Sequence[str] = (),
     limit: int | None = None,
 ) -> RunPhase:
-    """Only RLVR takes the options, as the other methods open no sandbox."""
+    """``ids`` and ``limit`` are of the instances that RLVR trains on, and passed to it alone."""
     from srl_swe.training.phase_process import run_phase
 
-    for_rlvr = ["--workers", str(workers), "--sandbox", sandbox]
-    for_rlvr += [f"--id={one}" for one in ids] + ([f"--limit={limit}"] if limit else [])
-    for_rlvr += [f"--sandbox-limit={one}" for one in sandbox_limit]
-    for_rlvr += ["--trust-commands"] if trust_commands else []
+    sandboxes = ["--workers", str(workers), "--sandbox", sandbox]
+    sandboxes += [f"--sandbox-limit={one}" for one in sandbox_limit]
+    sandboxes += ["--trust-commands"] if trust_commands else []
+    chosen = [f"--id={one}" for one in ids] + ([f"--limit={limit}"] if limit else [])
 
     def run(method: str, recipe: Path) -> int:
-        return run_phase(method, recipe, for_rlvr if method == "rlvr" else ())
+        return run_phase(method, recipe, [*sandboxes, *(chosen if method == "rlvr" else ())])
 
     return run

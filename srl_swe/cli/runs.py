@@ -66,7 +66,8 @@ _LISTED = {
     "reward/mean": "reward",
     "reward": "reward",
     "format/ok": "format",
-    "validation/similarity": "valid.",
+    "validation/resolved": "v. resolved",
+    "validation/similarity": "v. similarity",
     "loss": "loss",
 }
 """Short names for the figures of the list."""

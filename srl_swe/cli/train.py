@@ -13,6 +13,7 @@ from srl_swe.errors import UserError
 
 if TYPE_CHECKING:
     from srl_swe.training.recipes.records import Recipe, SftRecipe, SrlRecipe
+    from srl_swe.training.validation.bench import ValidationBench
 
 app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.")
 
@@ -42,27 +43,50 @@ def _train(
 
 
 @app.command(context_settings=_PASS_ON)
-def sft(context: typer.Context, config: RecipeFile) -> None:
+def sft(
+    context: typer.Context,
+    config: RecipeFile,
+    workers: options.Workers = 8,
+    sandbox: options.SandboxKind = "docker",
+    sandbox_limit: options.SandboxLimits = None,
+    trust_commands: options.TrustCommands = False,
+) -> None:
     """Supervised fine-tuning on the expert's replies.
 
     Any field of the recipe, of TRL's SFTConfig or of its ModelConfig can be given: --model DIR
-    --learning_rate 1e-5 --lora_r 32.
+    --learning_rate 1e-5 --lora_r 32. The options of sandboxes are for validation on instances.
     """
+    from srl_swe.cli.benches import validation_bench
+    from srl_swe.cli.sandboxes import sandbox_settings
     from srl_swe.training.recipes.records import SftRecipe
 
-    _run(_load(SftRecipe, config, context.args))
+    recipe = _load(SftRecipe, config, context.args)
+    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    _run(recipe, validation_bench(recipe, settings, workers))
 
 
 @app.command(context_settings=_PASS_ON)
-def srl(context: typer.Context, config: RecipeFile) -> None:
+def srl(
+    context: typer.Context,
+    config: RecipeFile,
+    workers: options.Workers = 8,
+    sandbox: options.SandboxKind = "docker",
+    sandbox_limit: options.SandboxLimits = None,
+    trust_commands: options.TrustCommands = False,
+) -> None:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
     Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
-    --num_generations 4 --rewards.gated 1.
+    --num_generations 4 --rewards.gated 1. The options of sandboxes are for validation on
+    instances.
     """
+    from srl_swe.cli.benches import validation_bench
+    from srl_swe.cli.sandboxes import sandbox_settings
     from srl_swe.training.recipes.records import SrlRecipe
 
-    _run(_load(SrlRecipe, config, context.args))
+    recipe = _load(SrlRecipe, config, context.args)
+    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    _run(recipe, validation_bench(recipe, settings, workers))
 
 
 @app.command(context_settings=_PASS_ON)
@@ -81,6 +105,7 @@ def rlvr(
     Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
     --bench starter --setting patch --limits.steps 20.
     """
+    from srl_swe.cli.benches import validation_bench
     from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
     from srl_swe.training.recipes.records import RlvrRecipe
 
@@ -88,10 +113,11 @@ def rlvr(
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     instances = options.load_bench(recipe.bench, ids, limit)
     open_sandbox = sandboxes_for(instances, settings)
+    bench = validation_bench(recipe, settings, workers)
     from srl_swe.training.rlvr.training import train_rlvr
     from srl_swe.training.train import leave_process_group
 
-    typer.echo(train_rlvr(recipe, open_sandbox, instances, workers=workers))
+    typer.echo(train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench))
     leave_process_group()
 
 
@@ -109,8 +135,10 @@ def curriculum(
     """Several phases, such as srl and then rlvr, each from the last one's final policy.
 
     A line of the curriculum can be given (--model DIR --data DIR --output DIR), and whatever a
-    phase's recipe takes (--phases.srl.learning_rate 1e-6). The other options are for rlvr.
+    phase's recipe takes (--phases.srl.learning_rate 1e-6). The options of sandboxes are for rlvr
+    and for validation on instances, --id and --limit for rlvr.
     """
+    from srl_swe.cli.benches import check_benches
     from srl_swe.training.train import need_train_extra, recipe_path
 
     need_train_extra()
@@ -118,6 +146,7 @@ def curriculum(
     from srl_swe.training.recipes.curricula import load_curriculum
 
     recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
+    check_benches(recipe)
     run = phase_runner(
         workers=workers,
         sandbox=sandbox,
@@ -148,10 +177,10 @@ def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
     return recipe
 
 
-def _run(recipe: SftRecipe | SrlRecipe) -> None:
+def _run(recipe: SftRecipe | SrlRecipe, bench: ValidationBench | None) -> None:
     from srl_swe.training.train import leave_process_group, train
 
-    typer.echo(train(recipe))
+    typer.echo(train(recipe, bench))
     leave_process_group()
 
 

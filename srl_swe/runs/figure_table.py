@@ -75,6 +75,21 @@ VALIDATION = (
         holds=_SHARE,
         smoothed=False,
     ),
+    Figure(
+        "Greedy episodes on instances",
+        "One an instance; of those whose sandboxes held.",
+        "share",
+        (("resolved", "validation/resolved"), ("submitted", "validation/submitted")),
+        holds=_SHARE,
+        smoothed=False,
+    ),
+    Figure(
+        "Broken sandboxes in validation",
+        "Episodes of which nothing is known.",
+        "episodes",
+        (("broken sandboxes", "validation/broken_sandboxes"),),
+        smoothed=False,
+    ),
 )
 
 DYNAMIC_SAMPLING = (
@@ -223,7 +238,7 @@ TIME = (
 
 SECTIONS = (
     ("Learning", LEARNING),
-    ("Validation on held-out steps", VALIDATION),
+    ("Validation", VALIDATION),
     ("Dynamic sampling", DYNAMIC_SAMPLING),
     ("Replies in detail", REPLIES),
     ("Optimisation", OPTIMISATION),

@@ -28,6 +28,7 @@ HEADLINES = (
     Headline("similarity", "similarity/mean"),
     Headline("in the format", "format/ok"),
     Headline("exact", "exact_match"),
+    Headline("validation resolved", "validation/resolved"),
     Headline("validation similarity", "validation/similarity"),
     Headline("validation format", "validation/format_rate"),
     Headline("validation exact", "validation/exact_match"),

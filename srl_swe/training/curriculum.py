@@ -48,6 +48,8 @@ def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
     not end well.
     """
     _refuse_orphans(curriculum)
+    for phase in curriculum.phases:
+        _check_data(phase.recipe)
     finished = [_is_finished(phase.recipe) for phase in curriculum.phases]
     for number, phase in enumerate(curriculum.phases):
         if finished[number]:
@@ -78,11 +80,17 @@ def _refuse_orphans(curriculum: CurriculumRecipe) -> None:
             )
 
 
+def _check_data(recipe: Recipe) -> None:
+    if not isinstance(recipe, RlvrRecipe):
+        load_step_contexts(recipe.data)
+    if recipe.validation and recipe.validation.data:
+        load_step_contexts(recipe.validation.data)
+
+
 def _is_finished(recipe: Recipe) -> bool:
     """False for RLVR: its own process compares the instances too, and ends at once if it is."""
     if isinstance(recipe, RlvrRecipe):
         return False
-    load_step_contexts(recipe.data)
     return open_run(recipe).final.is_dir()
 
 

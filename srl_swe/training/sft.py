@@ -31,13 +31,14 @@ from srl_swe.training.recipes.trainer_args import (
 )
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
+from srl_swe.training.validation.bench import ValidationBench
 
 
-def train_sft(recipe: SftRecipe) -> Path:
+def train_sft(recipe: SftRecipe, bench: ValidationBench | None = None) -> Path:
     """Train, or go on training, and return the folder of the final policy.
 
-    A finished run returns at once. Raises UserError for whatever can be known to be wrong
-    before the first step.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
+    for whatever can be known to be wrong before the first step.
     """
     data = load_step_contexts(recipe.data)
     run = open_run(recipe)
@@ -55,7 +56,7 @@ def train_sft(recipe: SftRecipe) -> Path:
             processing_class=tokenizer,
             **model.for_trainer,
         )
-    add_callbacks(trainer, recipe, run)
+    add_callbacks(trainer, recipe, run, bench)
     return train_to_end(trainer, run)
 
 

@@ -7,9 +7,13 @@ from importlib import resources
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+
+if TYPE_CHECKING:
+    from srl_swe.training.validation.bench import ValidationBench
 
 
 def recipe_path(name: str) -> Path:
@@ -57,18 +61,19 @@ def need_train_extra() -> None:
         raise UserError(f"training needs {', '.join(missing)}: pip install 'srl-swe[train]'.")
 
 
-def train(recipe: SrlRecipe | SftRecipe) -> Path:
+def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -> Path:
     """Train as the recipe says, or go on; returns the folder of the final policy.
 
+    ``bench`` is for ``validation.instances``.
     For RLVR, which needs sandboxes too, see :func:`srl_swe.training.rlvr.training.train_rlvr`.
     """
     if isinstance(recipe, SrlRecipe):
         from srl_swe.training.srl.training import train_srl
 
-        return train_srl(recipe)
+        return train_srl(recipe, bench)
     from srl_swe.training.sft import train_sft
 
-    return train_sft(recipe)
+    return train_sft(recipe, bench)
 
 
 def leave_process_group() -> None:

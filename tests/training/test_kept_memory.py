@@ -3,10 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-pytest.importorskip("torch")
-
 PROGRAM = """
 import resource, sys
 from srl_swe.training.run.kept_memory import keep_freed_memory

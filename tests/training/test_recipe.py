@@ -92,7 +92,7 @@ def test_a_recipe_names_its_rewards_its_validation_and_how_the_model_is_loaded(
     )
     assert isinstance(recipe, SrlRecipe)
     assert recipe.rewards == {"similarity": 1.0, "exact": 0.5}
-    assert recipe.validation == Validation("held-out", 20, metric="exact_match")
+    assert recipe.validation == Validation(20, "held-out", metric="exact_match")
     assert recipe.model_config == {
         "dtype": "bfloat16",
         "use_peft": True,
@@ -151,7 +151,7 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
         (SRL, {"rewards.exact": "-1"}, "weights must be finite and above 0"),
         (SRL, {"rewards": "{exact: null}"}, "rewards: exact has no weight"),
         (SRL, {"rewards": "[exact]"}, "rewards must hold `name: weight` lines"),
-        (SRL, {"validation.every_steps": "10"}, "validation lacks data"),
+        (SRL, {"validation.every_steps": "10"}, "validation: name `data`, `instances`, or both"),
         (SRL, {"validation": "{data: d, every_steps: 0}"}, "every_steps must be more than 0"),
         (SRL, {"validation": "{data: d, every_steps: 1, metric: f1}"}, "metric is 'f1'"),
         (SRL, {"lora_alpa": "8"}, "unknown field 'lora_alpa'. Did you mean 'lora_alpha'"),

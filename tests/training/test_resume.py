@@ -41,7 +41,7 @@ def uninterrupted(srl_recipe: Callable[..., SrlRecipe], warm_policy: Path) -> Sr
     )
     recipe = dataclasses.replace(
         recipe,
-        validation=Validation(recipe.data, every_steps=2, max_new_tokens=24),
+        validation=Validation(data=recipe.data, every_steps=2, max_new_tokens=24),
         completions_every=1,
     )
     train_srl(recipe)

@@ -126,7 +126,9 @@ def test_completions_are_as_many_as_were_sampled_and_none_if_not_wanted(
 @pytest.mark.train
 def test_fine_tuning_is_validated_too(policy: Path, data: Path, tmp_path: Path) -> None:
     trainer = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "max_steps": 3}
-    validation = Validation(str(data), every_steps=2, rows=3, max_new_tokens=8, metric="reward")
+    validation = Validation(
+        data=str(data), every_steps=2, rows=3, max_new_tokens=8, metric="reward"
+    )
     output = tmp_path / "run"
     train_sft(
         SftRecipe(str(policy), str(data), str(output), trainer=trainer, validation=validation)

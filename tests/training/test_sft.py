@@ -50,7 +50,9 @@ def one_step(policy: Path, data: Path, tmp_path: Path) -> MakeSftRecipe:
             "save_strategy": "no",
             **trainer,
         }
-        return SftRecipe(str(policy), str(data), str(tmp_path / "run"), overlong, section)
+        return SftRecipe(
+            str(policy), str(data), str(tmp_path / "run"), overlong=overlong, trainer=section
+        )
 
     return make
 

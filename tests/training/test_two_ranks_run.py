@@ -30,7 +30,7 @@ def test_both_ranks_share_validation_and_both_ones_replies_are_written(
         per_device_train_batch_size=8,
         max_steps=2,
     )
-    validation = Validation(recipe.data, every_steps=2, rows=7, max_new_tokens=24)
+    validation = Validation(data=recipe.data, every_steps=2, rows=7, max_new_tokens=24)
     fields = dataclasses.asdict(dataclasses.replace(recipe, validation=validation))
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"method": "srl", **fields}))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from srl_swe.errors import UserError
 from srl_swe.runs.record import read_metrics
-from srl_swe.training.recipes.records import DynamicSampling, SrlRecipe, Validation
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
+from srl_swe.training.sft import train_sft
 from srl_swe.training.srl.training import train_srl
 from srl_swe.training.validation.greedy import greedy_scores
 
@@ -44,7 +45,7 @@ def validated(plain: SrlRecipe, tmp_path_factory: pytest.TempPathFactory) -> Srl
     recipe = dataclasses.replace(
         plain,
         output=str(tmp_path_factory.mktemp("validated") / "run"),
-        validation=Validation(plain.data, every_steps=2, max_new_tokens=24),
+        validation=Validation(data=plain.data, every_steps=2, max_new_tokens=24),
         completions_every=1,
     )
     train_srl(recipe)
@@ -86,7 +87,7 @@ def test_nor_does_an_adapters_merging_change_the_training(
 ) -> None:
     adapter = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
     without = dataclasses.replace(srl_recipe(warm_policy, max_steps=3), model_config=adapter)
-    validation = Validation(without.data, every_steps=1, max_new_tokens=24)
+    validation = Validation(data=without.data, every_steps=1, max_new_tokens=24)
     validated = dataclasses.replace(without, output=str(tmp_path / "run"), validation=validation)
     for recipe in (without, validated):
         train_srl(recipe)
@@ -163,8 +164,23 @@ def test_a_kill_between_the_two_moves_loses_no_best_policy(
 def test_a_row_that_does_not_fit_is_refused_before_the_first_step(
     plain: SrlRecipe, tmp_path: Path
 ) -> None:
-    validation = Validation(plain.data, every_steps=2, rows=2, max_new_tokens=127)
+    validation = Validation(data=plain.data, every_steps=2, rows=2, max_new_tokens=127)
     recipe = dataclasses.replace(plain, output=str(tmp_path / "run"), validation=validation)
     with pytest.raises(UserError, match=r"2 of 2 prompts in .* take more than 1 tokens"):
         train_srl(recipe)
     assert not (tmp_path / "run" / "config.json").exists(), "the folder is still free"
+
+
+def test_fine_tuned_replies_are_read_in_the_recipes_dialect(
+    policy: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = SftRecipe(
+        str(policy),
+        str(data),
+        str(tmp_path / "run"),
+        dialect="bash_block",
+        validation=Validation(data=str(data), every_steps=1),
+        trainer={"use_cpu": True, "bf16": False, "max_steps": 1},
+    )
+    with pytest.raises(UserError, match="is not written in the dialect bash_block"):
+        train_sft(recipe)

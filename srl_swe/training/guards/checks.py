@@ -15,6 +15,7 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from datasets import Dataset, load_from_disk
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.training.guards.chat_template import check_end, rendered
 from srl_swe.training.recipes.records import Overlong, SrlRecipe
@@ -42,6 +43,13 @@ def load_step_contexts(folder: str) -> Dataset:
     if len(data) == 0:
         raise UserError(f"{folder} holds no rows.")
     return data
+
+
+def check_dialect(data: Dataset, name: str, dialect: str) -> None:
+    """Raise UserError where the expert's replies are written in another dialect."""
+    reply = data[0]["completion"][0]["content"]
+    if get_dialect(dialect).parse_reply(reply, "lenient").action is None:
+        raise UserError(f"{name} is not written in the dialect {dialect}; set `dialect:`.")
 
 
 def with_thoughts(data: Dataset, name: str) -> Dataset:

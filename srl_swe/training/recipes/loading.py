@@ -94,13 +94,23 @@ def _override(
     if section in theirs:
         value = theirs[section].read(name, words, f"--{key}")
         name = theirs[section].field_of(name) or name
-    elif section in {*SECTIONS, "rewards"}:
+    elif {*section.split(".")} <= {*SECTIONS, "rewards"}:
         value = _one_value(key, words, Any)
     else:
         raise UserError(f"a recipe has no section {section!r} (override {key!r}).")
-    held = content.get(section) or {}
-    if isinstance(held, dict):  # what is no section is refused when the recipe is built
-        content[section] = {**held, name: value}
+    _put(content, [*section.split("."), name], value)
+
+
+def _put(content: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set what the path leads to. What is no section on the way is refused by :func:`_build`."""
+    first, *rest = path
+    if not rest:
+        content[first] = value
+        return
+    held = content.get(first) or {}
+    if isinstance(held, dict):
+        content[first] = dict(held)
+        _put(content[first], rest, value)
 
 
 def _section_of(option: str, theirs: Mapping[str, TrlFields], recipe_type: RecipeType) -> str:

@@ -8,7 +8,7 @@ rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
 dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
 trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed on untouched
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
-validation: {data: ..., every_steps: 20}               or null: none
+validation: {data: ..., every_steps: 20}               or null: none; `instances:` likewise
 
 srl_swe.training.recipes.loading reads them, srl_swe.training.curriculum chains them.
 """
@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from srl_swe.context_window import Window
+from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import Strictness
+from srl_swe.errors import UserError
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
 from srl_swe.rollout import Limits
 
@@ -29,7 +30,8 @@ Overlong = Literal["error", "drop"]
 leaves them out and says how many."""
 
 Setting = Literal["patch", "episode"]
-Metric = Literal["similarity", "format_rate", "exact_match", "reward"]
+StepMetric = Literal["similarity", "format_rate", "exact_match", "reward"]
+Metric = StepMetric | Literal["resolved"]
 
 EPISODE_WINDOW = Window(pairs=None, thoughts=True)
 """An episode is trained on as one sequence, so that nothing that was read may be left out."""
@@ -50,17 +52,48 @@ class DynamicSampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
-    """Greedy replies on held-out step contexts; the policy that is best by ``metric`` is kept.
+class ValidationInstances:
+    """Greedy episodes on instances, of which the tests say how many are resolved.
 
-    ``rows``: how many of them, evenly spread; None is all.
+    ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
+    is all. ``limits`` and ``window`` are those of an episode. A prompt that outgrows the model
+    loses its oldest observations first.
     """
 
-    data: str
-    every_steps: int
+    bench: str
     rows: int | None = None
-    metric: Metric = "similarity"
+    limits: Limits = field(default_factory=Limits)
+    window: Window = PAPER_WINDOW
+    tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Greedy replies on held-out step contexts, on instances, or both; the best policy is kept.
+
+    ``data``: the step contexts, None is none; ``rows``: how many of them, evenly spread, None is
+    all. ``metric`` says which policy is best: ``resolved`` is of ``instances``, the others are of
+    ``data``; None is ``similarity`` where there is data, else ``resolved``.
+    """
+
+    every_steps: int
+    data: str | None = None
+    rows: int | None = None
+    instances: ValidationInstances | None = None
+    metric: Metric | None = None
     max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not (self.data or self.instances):
+            raise UserError("validation: name `data`, `instances`, or both.")
+        needed = "instances" if self.decides == "resolved" else "data"
+        if not getattr(self, needed):
+            raise UserError(f"validation: the metric {self.decides} needs `{needed}`.")
+
+    @property
+    def decides(self) -> Metric:
+        """The metric by which the best policy is kept."""
+        return self.metric or ("similarity" if self.data else "resolved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +119,16 @@ class SrlRecipe:
 
 @dataclass(frozen=True, slots=True)
 class SftRecipe:
-    """Supervised fine-tuning on the same rows; the loss is on the expert's reply only."""
+    """Supervised fine-tuning on the same rows; the loss is on the expert's reply only.
+
+    ``dialect`` and ``strictness`` are how validation reads replies.
+    """
 
     model: str
     data: str
     output: str
+    dialect: str = "xml"
+    strictness: Strictness = "strict"
     overlong: Overlong = "error"
     trainer: Mapping[str, Any] = field(default_factory=dict)
     model_config: Mapping[str, Any] = field(default_factory=dict)

@@ -12,12 +12,26 @@ from srl_swe.errors import UserError
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rewards.table import STEP_REWARDS, weight_shares
 from srl_swe.rollout import Limits
-from srl_swe.training.recipes.fields import as_number, one_of, refuse_unknown, typed_section
-from srl_swe.training.recipes.records import DynamicSampling, Metric, Overlong, Setting, Validation
+from srl_swe.training.recipes.fields import (
+    as_number,
+    kinds_of,
+    one_of,
+    refuse_unknown,
+    typed_section,
+)
+from srl_swe.training.recipes.records import (
+    DynamicSampling,
+    Overlong,
+    Setting,
+    StepMetric,
+    Validation,
+    ValidationInstances,
+)
 
 SECTIONS: Mapping[str, type[Any]] = {
     "dynamic_sampling": DynamicSampling,
     "validation": Validation,
+    "instances": ValidationInstances,
     "limits": Limits,
     "window": Window,
 }
@@ -29,7 +43,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "overlong": get_args(Overlong),
     "setting": get_args(Setting),
     "reward": TEST_REWARDS,
-    "metric": get_args(Metric),
+    "metric": [*get_args(StepMetric), "resolved"],
 }
 
 _SIMPLE = {str: "a text", bool: "true or false"}
@@ -40,17 +54,20 @@ MAY_BE_ZERO = {"epsilon", "max_rounds", "pairs", "completions_every"}
 def read_field(value: Any, field: dataclasses.Field[Any], hint: Any, where: str) -> Any:
     """The value that a field of a recipe or section takes; UserError for one that it can't."""
     where = f"{where}: {field.name}"
+    if field.name in SECTIONS:
+        return _record(value, field, where)
+    if value is None:
+        if type(None) not in get_args(hint):
+            raise UserError(f"{where} must not be null.")
+        return None
     if field.name in CHOICES:
         one_of(value, CHOICES[field.name], where)
         return value
-    if field.name in SECTIONS:
-        return _record(value, field, where)
     if field.name == "rewards":
         return _rewards(value, where)
-    if value is None and type(None) not in get_args(hint):
-        raise UserError(f"{where} must not be null.")
-    if hint in _SIMPLE and not isinstance(value, hint):
-        raise UserError(f"{where} must be {_SIMPLE[hint]}, not {value!r}.")
+    for kind, meaning in _SIMPLE.items():
+        if kinds_of(hint) == {kind} and not isinstance(value, kind):
+            raise UserError(f"{where} must be {meaning}, not {value!r}.")
     value = as_number(value, hint, where)
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_sign(value, field.name, where)

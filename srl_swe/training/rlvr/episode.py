@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from srl_swe.errors import SandboxError
 from srl_swe.swe_env import StepResult, SweEnv
+from srl_swe.training.ranks import most_over_ranks
 from srl_swe.training.rlvr.episode_tokens import ChatTokens, EpisodeTokens
 from srl_swe.training.rlvr.outcome_stats import Tested
 from srl_swe.types import Instance, Outcome, StopReason
@@ -102,7 +102,7 @@ class EpisodeRollout:
     def _play(self, attempts: Sequence[_Attempt], trainer: Any, pool: ThreadPoolExecutor) -> None:
         try:
             list(pool.map(self._begin, attempts))
-            while most := _most_over_ranks(_count(_live(attempts)), trainer):
+            while most := most_over_ranks(_count(_live(attempts)), trainer.accelerator):
                 live = list(_live(attempts))
                 replies, logprobs = _sample(live, most, trainer)
                 turns = [
@@ -172,12 +172,6 @@ def _live(attempts: Sequence[_Attempt]) -> Iterator[_Attempt]:
 
 def _count(attempts: Iterator[_Attempt]) -> int:
     return sum(1 for _ in attempts)
-
-
-def _most_over_ranks(count: int, trainer: Any) -> int:
-    """How many episodes the busiest rank has left: all ranks sample as often as that one does."""
-    counts = torch.tensor([count], device=trainer.accelerator.device)
-    return int(trainer.accelerator.gather(counts).max())
 
 
 def _sample(

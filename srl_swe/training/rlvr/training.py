@@ -45,10 +45,8 @@ from srl_swe.training.rlvr.patch import PatchReward, load_tasks, patch_dataset
 from srl_swe.training.rlvr.trainer import RlvrTrainer
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
+from srl_swe.training.validation.bench import DEFAULT_WORKERS, ValidationBench
 from srl_swe.types import Instance
-
-DEFAULT_WORKERS = 8
-"""Containers at once on each rank."""
 
 
 def train_rlvr(
@@ -57,11 +55,13 @@ def train_rlvr(
     instances: Sequence[Instance],
     *,
     workers: int = DEFAULT_WORKERS,
+    bench: ValidationBench | None = None,
 ) -> Path:
     """Train, or go on training, and return the folder of the final policy.
 
-    A finished run returns at once. Raises UserError for whatever can be known to be wrong before
-    the first step, and where no sandbox holds any more.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
+    for whatever can be known to be wrong before the first step, and where no sandbox holds any
+    more.
     """
     run = open_run(recipe, instances_sha256(instances))
     if run.final.is_dir():
@@ -80,7 +80,7 @@ def train_rlvr(
             **parts,
             **model.for_trainer,
         )
-    add_callbacks(trainer, recipe, run)
+    add_callbacks(trainer, recipe, run, bench)
     return train_to_end(trainer, run)
 
 

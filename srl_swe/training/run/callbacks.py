@@ -15,31 +15,38 @@ from srl_swe.training.run.manifest import ManifestLog
 from srl_swe.training.run.metrics_log import MetricsLog
 from srl_swe.training.run.progress import watch_progress
 from srl_swe.training.run.report import ReportLog
-from srl_swe.training.validation.best_policy import BestPolicy
+from srl_swe.training.validation.bench import ValidationBench
 from srl_swe.training.validation.callback import make_validation
 
 
-def add_callbacks(trainer: Any, recipe: Recipe, run: RunFolder) -> None:
+def add_callbacks(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
+) -> None:
     """Put on the trainer what records the run, and a bar or lines for whoever watches it."""
-    for callback in callbacks_for(trainer, recipe, run):
+    for callback in callbacks_for(trainer, recipe, run, bench):
         trainer.add_callback(callback)
     watch_progress(trainer)
 
 
-def callbacks_for(trainer: Any, recipe: Recipe, run: RunFolder) -> list[TrainerCallback]:
+def callbacks_for(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
+) -> list[TrainerCallback]:
     """The callbacks that record the run, in the order in which they must be called.
 
-    Raises UserError for a validation that can't be done.
+    ``bench``: what ``validation.instances`` asks for. Raises UserError for a validation that
+    can't be done.
     """
-    return list(_callbacks(trainer, recipe, run))
+    return list(_callbacks(trainer, recipe, run, bench))
 
 
-def _callbacks(trainer: Any, recipe: Recipe, run: RunFolder) -> Iterator[TrainerCallback]:
+def _callbacks(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None
+) -> Iterator[TrainerCallback]:
     yield ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256"))
     yield MetricsLog(run.metrics)
     yield StepTimes(trainer)
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
         yield CompletionsLog(trainer, run.completions, recipe.completions_every)
     if recipe.validation:
-        yield make_validation(trainer, recipe.validation, BestPolicy(run.best), recipe)
+        yield make_validation(trainer, recipe, run, bench)
     yield ReportLog(run.path, run.report)

@@ -6,6 +6,7 @@ output/metrics.jsonl     one line a step
 output/report.html       the same as curves
 output/completions/      what was sampled, as parquet
 output/checkpoint-N/     TRL's
+output/validation/       the episodes of each validation on instances, step-N.jsonl
 output/best/             the policy that did best in validation, whole or not there
 output/final/            the policy, whole or not there
 """
@@ -64,6 +65,11 @@ class RunFolder:
     def completions(self) -> Path:
         """A parquet file a logged step."""
         return self.path / "completions"
+
+    @property
+    def validation(self) -> Path:
+        """A file of trajectories for each validation on instances."""
+        return self.path / "validation"
 
     @property
     def best(self) -> Path:

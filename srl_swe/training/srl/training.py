@@ -13,7 +13,12 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution, weight_shares
 from srl_swe.training.guards.before_training import check_run, on_every_rank
-from srl_swe.training.guards.checks import fitting_prompts, load_step_contexts, load_tokenizer
+from srl_swe.training.guards.checks import (
+    check_dialect,
+    fitting_prompts,
+    load_step_contexts,
+    load_tokenizer,
+)
 from srl_swe.training.recipes.records import SrlRecipe
 from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
@@ -28,13 +33,14 @@ from srl_swe.training.run.folder import open_run, train_to_end
 from srl_swe.training.srl.step_reward import ReplyScorer
 from srl_swe.training.srl.trainer import SrlTrainer
 from srl_swe.training.srl.whole_solution import with_solutions
+from srl_swe.training.validation.bench import ValidationBench
 
 
-def train_srl(recipe: SrlRecipe) -> Path:
+def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
     """Train, or go on training, and return the folder of the final policy.
 
-    A finished run returns at once. Raises UserError for whatever can be known to be wrong
-    before the first step.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
+    for whatever can be known to be wrong before the first step.
     """
     data = load_step_contexts(recipe.data)
     run = open_run(recipe)
@@ -54,7 +60,7 @@ def train_srl(recipe: SrlRecipe) -> Path:
             rewards=weight_shares(recipe.rewards),
             **model.for_trainer,
         )
-    add_callbacks(trainer, recipe, run)
+    add_callbacks(trainer, recipe, run, bench)
     return train_to_end(trainer, run)
 
 
@@ -69,9 +75,7 @@ def _checked(
     """The tokenizer and the rows to train on, after all guards."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
-    expert_reply = data[0]["completion"][0]["content"]
-    if get_dialect(recipe.dialect).parse_reply(expert_reply, "lenient").action is None:
-        raise UserError(f"{recipe.data} is not written in the dialect {recipe.dialect}.")
+    check_dialect(data, recipe.data, recipe.dialect)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     if asks_for_solution(recipe.rewards):
         data = with_solutions(data, get_dialect(recipe.dialect))

@@ -35,9 +35,12 @@ class BestPolicy:
             self._score = held[0]["score"]
 
     def offer(self, trainer: Any, step: int, metric: str, figures: Mapping[str, float]) -> None:
-        """Save the live policy if it is better than all before; called by every rank."""
-        score = figures[metric]
-        if score <= self._score:
+        """Save the live policy if it is better than all before; called by every rank.
+
+        Nothing is known of it where every sandbox broke: ``figures`` then lacks the metric.
+        """
+        score = figures.get(metric)
+        if score is None or score <= self._score:
             return
         self._score = score
         note = {"step": step, "metric": metric, "score": score, "figures": dict(figures)}

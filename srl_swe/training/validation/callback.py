@@ -1,35 +1,32 @@
-"""Validation on held-out step contexts while a run is training, and the best policy so far.
+"""Validation while a run is training: on held-out step contexts, on instances, or on both.
 
-Every rank replies to its share of the rows, greedily, with the live weights. Training is the
-same to the last bit with and without it: modes and random states are put back.
+Every rank examines its share, greedily, with the live weights. Training is the same to the last
+bit with and without it: modes and random states are put back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object  # type: ignore[import-untyped]
-from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
 
-from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.rewards import asks_for_solution
-from srl_swe.training.guards.checks import load_step_contexts, overlong_rows
+from srl_swe.training.recipes.records import Recipe, Validation
 from srl_swe.training.recipes.trainer_args import template_kwargs
-from srl_swe.training.replies import opens_thought
-from srl_swe.training.srl.whole_solution import with_solutions
+from srl_swe.training.run.folder import RunFolder
+from srl_swe.training.validation.bench import ValidationBench, instance_episodes
 from srl_swe.training.validation.best_policy import BestPolicy
-from srl_swe.training.validation.greedy import METRICS, Scoring, greedy_replies, score_replies
-
-if TYPE_CHECKING:
-    from srl_swe.training.recipes.records import Validation
+from srl_swe.training.validation.examination import Examination
+from srl_swe.training.validation.greedy import greedy_replies
+from srl_swe.training.validation.held_out_steps import held_out_steps
+from srl_swe.types import Message
 
 
 class ValidationCallback(TrainerCallback):
@@ -39,14 +36,16 @@ class ValidationCallback(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Any, validation: Validation, best: BestPolicy, scoring: Scoring
+        self,
+        trainer: Any,
+        validation: Validation,
+        best: BestPolicy,
+        examinations: Sequence[Examination],
     ) -> None:
         self._trainer = trainer
         self._validation = validation
         self._best = best
-        self._scoring = scoring
-        self._template = template_kwargs(trainer.args)
-        self._rows = _held_out_rows(trainer, validation, scoring, self._template)
+        self._examinations = examinations
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,79 +68,42 @@ class ValidationCallback(TrainerCallback):
 
     def _validate(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
+        figures: dict[str, float] = {}
         with _random_states_kept():
-            scores = score_replies(self._replies(), self._rows, self._scoring)
-            figures = {name: float(getattr(scores, field)) for name, field in METRICS.items()}
-            self._best.offer(self._trainer, step, self._validation.metric, figures)
+            with _for_generation(self._trainer) as model:
+                for examine in self._examinations:
+                    figures |= examine(partial(self._reply, model), step)
+            self._best.offer(self._trainer, step, self._validation.decides, figures)
         logged = {f"validation/{name}": value for name, value in figures.items()}
         return {**logged, "time/validation_s": time.perf_counter() - started}
 
-    def _replies(self) -> list[str]:
-        """One a row. Each rank brings the same number of prompts, some of them twice."""
-        accelerator = self._trainer.accelerator
-        rank, ranks, count = accelerator.process_index, accelerator.num_processes, len(self._rows)
-        mine = [(rank + n * ranks) % count for n in range(-(-count // ranks))]
-        with _for_generation(self._trainer) as model:
-            texts = greedy_replies(
-                model,
-                self._trainer.processing_class,
-                [self._rows[index]["prompt"] for index in mine],
-                self._validation.max_new_tokens,
-                self._trainer.args.per_device_eval_batch_size,
-                self._template,
-            )
-        by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
-        return [by_row[index] for index in range(count)]
+    def _reply(self, model: Any, prompts: Sequence[Sequence[Message]]) -> list[str]:
+        return greedy_replies(
+            model,
+            self._trainer.processing_class,
+            prompts,
+            self._validation.max_new_tokens,
+            self._trainer.args.per_device_eval_batch_size,
+            template_kwargs(self._trainer.args),
+        )
 
 
 def make_validation(
-    trainer: Any, validation: Validation, best: BestPolicy, recipe: Any
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None
 ) -> ValidationCallback:
-    """The callback for a recipe; one without a dialect of its own is read as the paper's.
-
-    A policy that is rewarded for whole solutions is asked for them here too.
-    """
-    scoring = Scoring(
-        getattr(recipe, "dialect", "xml"),
-        getattr(recipe, "strictness", "strict"),
-        opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
-        asks_for_solution(getattr(recipe, "rewards", {})),
-    )
-    return ValidationCallback(trainer, validation, best, scoring)
-
-
-def _held_out_rows(
-    trainer: Any, validation: Validation, scoring: Scoring, template: Mapping[str, Any]
-) -> Sequence[Mapping[str, Any]]:
-    """As many rows as asked for, evenly spread; UserError if one does not fit the model."""
-    data = load_step_contexts(validation.data)
-    if scoring.whole_solution:
-        data = with_solutions(data, get_dialect(scoring.dialect))
-    count = min(validation.rows or len(data), len(data))
-    rows = data.select([index * len(data) // count for index in range(count)])
-    _refuse_overlong(trainer, validation, rows, template)
-    return list(rows)
-
-
-def _refuse_overlong(
-    trainer: Any, validation: Validation, rows: Dataset, template: Mapping[str, Any]
-) -> None:
-    config = trainer.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if not positions:
-        return
-    limit = positions - validation.max_new_tokens
-    asked = {"add_generation_prompt": True, **template}
-    overlong = overlong_rows(
-        rows, trainer.processing_class, limit, lambda row: row["prompt"], asked
-    )
-    if overlong:
-        raise UserError(
-            f"{len(overlong)} of {len(rows)} prompts in {validation.data} take more than {limit} "
-            f"tokens (the longest {max(overlong.values())}), and the model has room for "
-            f"{positions} with validation.max_new_tokens {validation.max_new_tokens}; make these "
-            "step contexts with a smaller token budget."
+    """The callback for the recipe's ``validation``; ``bench`` is for its instances, if any."""
+    asked = recipe.validation
+    assert asked is not None, "only a recipe that asks for it is validated"
+    examinations: list[Examination] = []
+    if asked.data:
+        examinations.append(held_out_steps(trainer, asked, recipe, asked.data))
+    if asked.instances:
+        if bench is None:
+            raise UserError("validation.instances: no sandboxes were given to open them in.")
+        examinations.append(
+            instance_episodes(trainer, asked.instances, recipe, bench, run.validation)
         )
+    return ValidationCallback(trainer, asked, BestPolicy(run.best), examinations)
 
 
 @contextmanager

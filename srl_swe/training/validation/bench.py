@@ -1,0 +1,92 @@
+"""What a validation on instances takes beside the recipe, and how it is made of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from srl_swe.context_window import CountTokens, OverBudget, Window, make_messages
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.evaluation.judge import Judge
+from srl_swe.evaluation.sandbox_tests import check_testable
+from srl_swe.rollout import Rules
+from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.swe_env import SweEnv
+from srl_swe.training.recipes.records import Recipe, ValidationInstances
+from srl_swe.training.recipes.trainer_args import template_kwargs
+from srl_swe.training.replies import opens_thought
+from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
+from srl_swe.training.validation.held_out_steps import evenly_spread
+from srl_swe.training.validation.instance_episodes import InstanceEpisodes
+from srl_swe.types import Instance
+
+DEFAULT_WORKERS = 8
+"""Containers at once on each rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationBench:
+    """The instances of ``validation.instances.bench``, and where their sandboxes come from."""
+
+    instances: Sequence[Instance]
+    open_sandbox: OpenSandbox
+    workers: int = DEFAULT_WORKERS
+
+
+def instance_episodes(
+    trainer: Any, asked: ValidationInstances, recipe: Recipe, bench: ValidationBench, folder: Path
+) -> InstanceEpisodes:
+    """Episodes on the instances asked for. Raises UserError for one that can't be tested or shown.
+
+    Replies are read as strictly as in training. The model's positions bound every prompt.
+    """
+    count = TokenCounter(trainer.processing_class)
+    rules = Rules(
+        get_dialect(recipe.dialect),
+        _fitting_window(trainer, asked.window, recipe),
+        asked.limits,
+        recipe.strictness,
+        opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
+    )
+    chosen = evenly_spread(len(bench.instances), asked.rows)
+    instances = [bench.instances[index] for index in chosen]
+    for one in instances:
+        check_testable(one)
+        _check_first_prompt(one, rules, count)
+    open_sandbox = as_sandbox_errors(bench.open_sandbox)
+    make_env = partial(
+        SweEnv,
+        instances,
+        open_sandbox,
+        rules,
+        judge=Judge(open_sandbox, asked.tests_timeout_s),
+        count_tokens=count,
+    )
+    ids = [one.instance_id for one in instances]
+    return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
+
+
+def _fitting_window(trainer: Any, window: Window, recipe: Recipe) -> Window:
+    """The window, within what the model's positions leave for a prompt."""
+    config = trainer.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    assert recipe.validation is not None, "who calls this validates"
+    room = positions - recipe.validation.max_new_tokens if positions else None
+    known = [limit for limit in (window.token_budget, room) if limit is not None]
+    return dataclasses.replace(window, token_budget=min(known, default=None))
+
+
+def _check_first_prompt(instance: Instance, rules: Rules, count: CountTokens) -> None:
+    try:
+        make_messages(instance.problem_statement, [], rules.dialect, rules.window, count)
+    except OverBudget as error:
+        raise UserError(
+            f"validation.instances: the issue of {instance.instance_id} leaves no room for a reply "
+            f"({error}); leave it out of the bench."
+        ) from None

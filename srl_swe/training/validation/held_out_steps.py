@@ -1,0 +1,94 @@
+"""Greedy replies on step contexts that are not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from datasets import Dataset
+
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.rewards import asks_for_solution
+from srl_swe.training.guards.checks import check_dialect, load_step_contexts, overlong_rows
+from srl_swe.training.recipes.records import Recipe, Validation
+from srl_swe.training.recipes.trainer_args import template_kwargs
+from srl_swe.training.replies import opens_thought
+from srl_swe.training.srl.whole_solution import with_solutions
+from srl_swe.training.validation.examination import Reply
+from srl_swe.training.validation.greedy import METRICS, Scoring, score_replies
+
+
+class HeldOutSteps:
+    """An :class:`Examination`: one reply a row, scored as training scores it."""
+
+    def __init__(
+        self, accelerator: Any, rows: Sequence[Mapping[str, Any]], scoring: Scoring
+    ) -> None:
+        self._accelerator = accelerator
+        self._rows = rows
+        self._scoring = scoring
+
+    def __call__(self, reply: Reply, step: int) -> dict[str, float]:
+        """The fields of :data:`METRICS`. Each rank brings as many prompts, some of them twice."""
+        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
+        count = len(self._rows)
+        mine = [(rank + n * ranks) % count for n in range(-(-count // ranks))]
+        texts = reply([self._rows[index]["prompt"] for index in mine])
+        by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
+        in_order = [by_row[index] for index in range(count)]
+        scores = score_replies(in_order, self._rows, self._scoring)
+        return {name: float(getattr(scores, field)) for name, field in METRICS.items()}
+
+
+def held_out_steps(trainer: Any, validation: Validation, recipe: Recipe, data: str) -> HeldOutSteps:
+    """Of the rows in ``data``; UserError for another dialect, and for one that does not fit.
+
+    A policy that is rewarded for whole solutions is asked for them here too.
+    """
+    template = template_kwargs(trainer.args)
+    scoring = Scoring(
+        recipe.dialect,
+        recipe.strictness,
+        opens_thought(trainer.processing_class, template),
+        asks_for_solution(getattr(recipe, "rewards", {})),
+    )
+    rows = load_step_contexts(data)
+    check_dialect(rows, data, scoring.dialect)
+    if scoring.whole_solution:
+        rows = with_solutions(rows, get_dialect(scoring.dialect))
+    rows = rows.select(evenly_spread(len(rows), validation.rows))
+    _refuse_overlong(trainer, validation, rows, template)
+    return HeldOutSteps(trainer.accelerator, list(rows), scoring)
+
+
+def evenly_spread(count: int, wanted: int | None) -> list[int]:
+    """As many indices below ``count``; None is all.
+
+    >>> evenly_spread(10, 3)
+    [0, 3, 6]
+    """
+    chosen = min(wanted or count, count)
+    return [index * count // chosen for index in range(chosen)]
+
+
+def _refuse_overlong(
+    trainer: Any, validation: Validation, rows: Dataset, template: Mapping[str, Any]
+) -> None:
+    config = trainer.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return
+    limit = positions - validation.max_new_tokens
+    asked = {"add_generation_prompt": True, **template}
+    overlong = overlong_rows(
+        rows, trainer.processing_class, limit, lambda row: row["prompt"], asked
+    )
+    if overlong:
+        raise UserError(
+            f"{len(overlong)} of {len(rows)} prompts in {validation.data} take more than {limit} "
+            f"tokens (the longest {max(overlong.values())}), and the model has room for "
+            f"{positions} with validation.max_new_tokens {validation.max_new_tokens}; make these "
+            "step contexts with a smaller token budget."
+        )
