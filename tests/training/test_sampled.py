@@ -37,6 +37,24 @@ def test_a_refill_that_takes_a_dead_groups_place_is_trained_on_and_a_surplus_one
     assert trained == {(0, 0): True, (0, 1): False, (1, 0): True, (1, 1): False}
 
 
+def test_groups_are_counted_over_all_ranks() -> None:
+    sampled = SampledReplies(group_size=2, rank=1)
+    add(sampled, step=0)
+    sampled.end_batch([[0.0] * 4], [[True, False]])
+    assert [(r.group, r.trained) for r in sampled.replies] == [
+        (2, True), (2, True), (3, False), (3, False),
+    ]  # fmt: skip
+
+
+def test_without_a_filter_all_is_trained_on_and_a_group_may_begin_on_the_rank_before() -> None:
+    sampled = SampledReplies(group_size=3, rank=1)
+    add(sampled, step=0)
+    sampled.end_batch([[0.0] * 4], None)
+    assert [(r.group, r.trained) for r in sampled.replies] == [
+        (1, True), (1, True), (2, True), (2, True),
+    ]  # fmt: skip
+
+
 def test_a_new_step_forgets_the_one_before_and_a_second_batch_of_a_step_does_not() -> None:
     sampled = SampledReplies(group_size=2)
     for step in (0, 1, 1):

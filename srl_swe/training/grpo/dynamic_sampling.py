@@ -37,7 +37,7 @@ class Round:
 
     samples: Samples
     stds: Tensor
-    """(ranks, groups a rank), the same on every rank."""
+    """(groups of all ranks,), the same on every rank; without the filter one may span ranks."""
 
 
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
@@ -58,7 +58,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         super().__init__(*args, **kwargs)
         self.dynamic_sampling = dynamic_sampling
         self._group_size: int = self.args.num_generations
-        self.sampled = SampledReplies(self._group_size)
+        self.sampled = SampledReplies(self._group_size, self.accelerator.process_index)
         self._rewards_per_func = torch.empty(0)
         self._warned = False
         self.add_callback(WeightSyncAlarm())
@@ -105,15 +105,14 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         if self.dynamic_sampling is not None:
             samples = self._only_live(rounds, self.dynamic_sampling)
         self._end_batch(rounds)
-        self._log("group_std", torch.cat([round.stds for round in rounds], 1).mean().item())
+        self._log("group_std", torch.cat([round.stds for round in rounds]).mean().item())
         return samples
 
     def _end_batch(self, rounds: Sequence[Round]) -> None:
-        sampling, rank = self.dynamic_sampling, self.accelerator.process_index
-        epsilon = -1.0 if sampling is None else sampling.epsilon
+        sampling = self.dynamic_sampling
         self.sampled.end_batch(
             [round.samples["advantages"].tolist() for round in rounds],
-            [(round.stds[rank] > epsilon).tolist() for round in rounds],
+            None if sampling is None else self._live_here(rounds, sampling.epsilon),
         )
 
     def _sample(self, inputs: list[dict[str, Any]]) -> Round:
@@ -121,21 +120,34 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         weighted = self._rewards_per_func * self.reward_weights.to(self._rewards_per_func.device)
         unscorable = weighted.isnan().all(dim=1)
         rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
-        stds = group_stds(rewards, self._group_size)
-        return Round(samples, stds.view(self.accelerator.num_processes, -1))
+        return Round(samples, group_stds(rewards, self._group_size))
 
     def _only_live(self, rounds: list[Round], sampling: DynamicSampling) -> Samples:
         """Sample more rounds while groups are missing, and merge them into one batch."""
         while len(rounds) <= sampling.max_rounds:
-            missing = int(_empty_slots(rounds, sampling.epsilon).max())
+            missing = int(self._empty_slots(rounds, sampling.epsilon).max())
             if missing == 0:
                 break
             rounds.append(self._sample(self._draw(missing, round_index=len(rounds))))
         groups = rounds[0].stds.numel()
-        filled = 1 - _empty_slots(rounds, sampling.epsilon).sum().item() / groups
+        filled = 1 - self._empty_slots(rounds, sampling.epsilon).sum().item() / groups
         samples = self._merge(rounds, sampling.epsilon, filled)
         self._log_sampling(rounds, sampling, filled, samples)
         return samples
+
+    def _live(self, rounds: Sequence[Round], epsilon: float) -> list[Tensor]:
+        """Of each round which groups are worth training on, (ranks, groups a rank)."""
+        ranks = self.accelerator.num_processes
+        return [round.stds.view(ranks, -1) > epsilon for round in rounds]
+
+    def _live_here(self, rounds: Sequence[Round], epsilon: float) -> list[list[bool]]:
+        rank = self.accelerator.process_index
+        return [live[rank].tolist() for live in self._live(rounds, epsilon)]
+
+    def _empty_slots(self, rounds: Sequence[Round], epsilon: float) -> Tensor:
+        """Groups that each rank still lacks, (ranks,)."""
+        live = self._live(rounds, epsilon)
+        return (live[0].size(1) - torch.cat(live, dim=1).sum(dim=1)).clamp(min=0)
 
     def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
         """``count`` prompts for this rank, others on every rank, each repeated for its group."""
@@ -152,8 +164,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         first = rounds[0].samples
         if len(rounds) == 1 and filled == 1:
             return first
-        rank = self.accelerator.process_index
-        slots: list[Slot] = fill_slots([(round.stds[rank] > epsilon).tolist() for round in rounds])
+        slots: list[Slot] = fill_slots(self._live_here(rounds, epsilon))
         samples = take_groups(
             [round.samples for round in rounds],
             slots,
@@ -169,7 +180,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     def _log_sampling(
         self, rounds: Sequence[Round], sampling: DynamicSampling, filled: float, samples: Samples
     ) -> None:
-        stds = torch.cat([round.stds for round in rounds], dim=1)
+        stds = torch.cat([round.stds for round in rounds])
         sampled = sum(round.samples["num_items_in_batch"].item() for round in rounds)
         self._log("dynamic_sampling/kept_frac", (stds > sampling.epsilon).double().mean().item())
         self._log("dynamic_sampling/rounds", len(rounds) - 1)
@@ -189,9 +200,3 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
 
     def _log(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)
-
-
-def _empty_slots(rounds: Sequence[Round], epsilon: float) -> Tensor:
-    """Groups that each rank still lacks, (ranks,)."""
-    live = torch.cat([round.stds for round in rounds], dim=1) > epsilon
-    return (rounds[0].stds.size(1) - live.sum(dim=1)).clamp(min=0)

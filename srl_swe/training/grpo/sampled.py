@@ -25,7 +25,7 @@ class SampledReply:
     round: int
     """0 for the batch itself, above for the refills of dynamic sampling."""
     group: int
-    """Replies with the same round and group share a prompt."""
+    """Counted over all ranks: replies with the same round and group share a prompt."""
     advantage: float
     trained: bool
 
@@ -48,8 +48,9 @@ class _Scored:
 class SampledReplies:
     """This rank's replies of the last step that sampled any."""
 
-    def __init__(self, group_size: int) -> None:
+    def __init__(self, group_size: int, rank: int = 0) -> None:
         self._group_size = group_size
+        self._rank = rank
         self._step = -1
         self._open: list[_Scored] = []
         self._replies: list[SampledReply] = []
@@ -75,13 +76,17 @@ class SampledReplies:
         self._open.append(_Scored(rows, completion_ids, rewards, held))
 
     def end_batch(
-        self, advantages: Sequence[Sequence[float]], live: Sequence[Sequence[bool]]
+        self, advantages: Sequence[Sequence[float]], live: Sequence[Sequence[bool]] | None
     ) -> None:
-        """The rounds since the last call are one batch: what each reply and group is worth."""
-        trained = {(slot.round, slot.group) for slot in fill_slots(live) if slot.live}
+        """The rounds since the last call are one batch: what each reply and group is worth.
+
+        ``live``: of each round, which of this rank's groups are worth training on. None is all,
+        and then a group may begin on one rank and end on the next.
+        """
+        trained = {(s.round, s.group) for s in fill_slots(live) if s.live} if live else None
         for number, (scored, values) in enumerate(zip(self._open, advantages, strict=True)):
+            first = self._rank * len(values)
             for index, advantage in enumerate(values):
-                group = index // self._group_size
                 self._replies.append(
                     SampledReply(
                         scored.rows[index],
@@ -89,9 +94,9 @@ class SampledReplies:
                         scored.rewards[index],
                         scored.extras_of(index),
                         number,
-                        group,
+                        (first + index) // self._group_size,
                         advantage,
-                        (number, group) in trained,
+                        trained is None or (number, index // self._group_size) in trained,
                     )
                 )
         self._open = []
