@@ -27,7 +27,7 @@ from srl_swe.rollout import Rules
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.training.guards.before_training import check_run, on_every_rank
-from srl_swe.training.guards.checks import load_tokenizer, max_positions
+from srl_swe.training.guards.checks import load_tokenizer
 from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import EPISODE_WINDOW, RlvrRecipe
 from srl_swe.training.recipes.trainer_args import (
@@ -42,6 +42,7 @@ from srl_swe.training.rlvr.episode import EpisodeRollout, episode_dataset
 from srl_swe.training.rlvr.episode_tokens import ChatTokens
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
 from srl_swe.training.rlvr.patch import PatchReward, load_tasks, patch_dataset
+from srl_swe.training.rlvr.token_limits import TokenLimits, token_limits
 from srl_swe.training.rlvr.trainer import RlvrTrainer
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
@@ -111,11 +112,8 @@ def _checked(
     _check_recipe(recipe, instances)
     check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
-    positions = max_positions(recipe.model, model.init_kwargs)
-    known = [limit for limit in (recipe.window.token_budget, positions) if limit is not None]
-    setting = _Setting(
-        recipe, args, tokenizer, open_sandbox, instances, workers, min(known, default=None)
-    )
+    limits = token_limits(recipe, args, model.init_kwargs)
+    setting = _Setting(recipe, args, tokenizer, open_sandbox, instances, workers, limits)
     try:
         return tokenizer, setting.patch() if recipe.setting == "patch" else setting.episode()
     except SandboxError as error:
@@ -124,11 +122,7 @@ def _checked(
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What both settings are made from; each gives RlvrTrainer its arguments.
-
-    ``token_budget``: tokens of a prompt and all that follows; None where neither the recipe nor
-    the model says.
-    """
+    """What both settings are made from; each gives RlvrTrainer its arguments."""
 
     recipe: RlvrRecipe
     args: Any
@@ -136,12 +130,10 @@ class _Setting:
     open_sandbox: OpenSandbox
     instances: Sequence[Instance]
     workers: int
-    token_budget: int | None
+    limits: TokenLimits
 
     def patch(self) -> dict[str, Any]:
         tasks = load_tasks(self.instances, self.open_sandbox, self.workers)
-        budget = self.token_budget
-        room = None if budget is None else budget - self.args.max_completion_length
         template = template_kwargs(self.args)
         reward = PatchReward(
             tasks,
@@ -153,25 +145,26 @@ class _Setting:
             think_opened=opens_thought(self.tokenizer, template),
         )
         return {
-            "train_dataset": patch_dataset(tasks, self.tokenizer, room, template),
+            "train_dataset": patch_dataset(tasks, self.tokenizer, self.limits.prompt, template),
             "reward_funcs": reward,
             "drain": reward.drain,
         }
 
     def episode(self) -> dict[str, Any]:
-        if self.token_budget is None:
+        token_budget = self.limits.episode
+        if token_budget is None:
             raise UserError(
                 f"{self.recipe.model} does not say how many tokens it takes; set "
                 "window.token_budget to the most that an episode may have."
             )
         with self.open_sandbox(self.instances[0]):  # a machine that can't is known at once
             pass
-        self._check_prompts(self.token_budget)
+        self._check_prompts(token_budget)
         judge = self._judge()
         rollout = EpisodeRollout(
             lambda: self._env(judge),
             self.tokenizer,
-            token_budget=self.token_budget,
+            token_budget=token_budget,
             reply_tokens=self.args.max_completion_length,
             workers=self.workers,
             template_kwargs=template_kwargs(self.args),

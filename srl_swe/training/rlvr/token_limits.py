@@ -1,0 +1,40 @@
+"""How many tokens a prompt or an episode of RLVR may have; None where nothing says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from srl_swe.training.guards.checks import max_positions
+from srl_swe.training.recipes.records import RlvrRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """``asked`` is the recipe's, ``hard`` the sampler's; ``reply`` is the longest reply."""
+
+    asked: int | None
+    hard: int | None
+    reply: int
+
+    @property
+    def prompt(self) -> int | None:
+        """Of a prompt that one reply follows."""
+        room = _least(self.asked, self.hard)
+        return None if room is None else room - self.reply
+
+    @property
+    def episode(self) -> int | None:
+        """Of a prompt and all that follows it."""
+        return _least(self.asked, self.hard)
+
+
+def token_limits(recipe: RlvrRecipe, args: Any, init_kwargs: dict[str, Any]) -> TokenLimits:
+    """Of the recipe, the model's positions and vLLM, which would die of a prompt too long."""
+    served = args.vllm_max_model_length if args.use_vllm else None
+    hard = _least(max_positions(recipe.model, init_kwargs), served)
+    return TokenLimits(recipe.window.token_budget, hard, args.max_completion_length)
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
