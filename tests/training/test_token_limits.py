@@ -34,6 +34,14 @@ def test_what_vllm_would_take_is_nothing_to_another_sampler(policy: Path) -> Non
     assert limits(policy, vllm_max_model_length=44).episode == 128
 
 
+@pytest.mark.parametrize(("asked", "prompt", "episode"), [(100, 100, 100), (120, 104, 120)])
+def test_a_recipes_budget_is_that_of_a_prompt_or_of_a_whole_episode(
+    policy: Path, asked: int, prompt: int, episode: int
+) -> None:
+    known = limits(policy, budget=asked)
+    assert (known.prompt, known.episode) == (prompt, episode)
+
+
 def test_where_nothing_says_there_is_no_limit() -> None:
     known = TokenLimits(asked=None, hard=None, reply=24)
     assert (known.prompt, known.episode) == (None, None)

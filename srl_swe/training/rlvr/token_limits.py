@@ -19,9 +19,8 @@ class TokenLimits:
 
     @property
     def prompt(self) -> int | None:
-        """Of a prompt that one reply follows."""
-        room = _least(self.asked, self.hard)
-        return None if room is None else room - self.reply
+        """Of a prompt that one reply follows: what is asked for is the prompt's alone."""
+        return _least(self.asked, None if self.hard is None else self.hard - self.reply)
 
     @property
     def episode(self) -> int | None:
