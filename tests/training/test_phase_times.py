@@ -49,12 +49,21 @@ def test_a_timed_function_is_what_it_was() -> None:
     assert watch.take() == {"sync": 7}
 
 
+SHORT_LAST_UPDATES = {
+    "per_device_train_batch_size": 8,
+    "steps_per_generation": 1,
+    "gradient_accumulation_steps": 3,
+}
+"""Four batches an epoch: three in its first update, one in its second."""
+
+
 @pytest.mark.train
+@pytest.mark.parametrize("batch", [{}, SHORT_LAST_UPDATES], ids=["whole", "short"])
 def test_the_phases_of_a_step_are_disjoint_and_sum_up_to_it(
-    srl_recipe: Callable[..., Any], warm_policy: Path
+    srl_recipe: Callable[..., Any], warm_policy: Path, batch: dict[str, Any]
 ) -> None:
     sampling = DynamicSampling(epsilon=0.1, max_rounds=2)
-    recipe = srl_recipe(warm_policy, dynamic_sampling=sampling, max_steps=4, beta=0.1)
+    recipe = srl_recipe(warm_policy, dynamic_sampling=sampling, max_steps=4, beta=0.1, **batch)
     train_srl(recipe)
     for row in read_metrics(Path(recipe.output) / "metrics.jsonl"):
         phases = ("generate", "reward", "logprob", "backward", "optimizer", "other")

@@ -100,6 +100,32 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     assert [start["from_step"] for start in starts(resumed)] == [0, last]
 
 
+def test_so_does_one_whose_epochs_end_with_a_shorter_update(
+    srl_recipe: Callable[..., SrlRecipe], warm_policy: Path, tmp_path: Path
+) -> None:
+    """Two updates an epoch, of three batches and of one."""
+    recipe = srl_recipe(
+        warm_policy,
+        dynamic_sampling=DynamicSampling(epsilon=0.9, max_rounds=2),
+        per_device_train_batch_size=8,
+        steps_per_generation=1,
+        gradient_accumulation_steps=3,
+        save_strategy="steps",
+        save_steps=1,
+        max_steps=4,
+    )
+    train_srl(recipe)
+    whole, resumed = Path(recipe.output), tmp_path / "resumed"
+    later = shutil.ignore_patterns("final", "checkpoint-3", "checkpoint-4")
+    shutil.copytree(whole, resumed, ignore=later)
+    train_srl(dataclasses.replace(recipe, output=str(resumed)))
+    rows = metrics(resumed)
+    assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[2:]), "no refill was redone"
+    assert rows == metrics(whole)
+    assert same_weights(whole, resumed)
+    assert starts(resumed)[-1]["from_step"] == 2
+
+
 def test_resumed_fine_tuning_equals_one_that_was_never_interrupted(
     uninterrupted: SrlRecipe, tmp_path: Path
 ) -> None:

@@ -151,8 +151,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
 
     def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
         """``count`` prompts for this rank, others on every rank, each repeated for its group."""
-        micro_step = self._step % self.args.gradient_accumulation_steps
-        seed = f"{self.args.seed}/{self.state.global_step}/{micro_step}/{round_index}"
+        seed = f"{self.args.seed}/{self.state.global_step}/{self._micro_step}/{round_index}"
         generator = random.Random(seed)
         rows, wanted = range(len(self.train_dataset)), count * self.accelerator.num_processes
         draw = generator.sample if wanted <= len(rows) else generator.choices

@@ -80,15 +80,23 @@ class TimedGRPOTrainer(GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stopwatch = Stopwatch()
+        self._update, self._micro_step = -1, 0
         if self.use_vllm:
             sync = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Of one micro-step; the seconds are logged with the last one of an update."""
+        """Of one micro-step; the seconds are logged with the last one of an update.
+
+        TRL's own ``_step`` counts micro-steps from the start of the process, and the last update
+        of an epoch may have fewer than the others.
+        """
+        if self.state.global_step != self._update:
+            self._update, self._micro_step = self.state.global_step, 0
         with self.stopwatch.phase("backward"):
             loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if self._step % self.current_gradient_accumulation_steps == 0:
+        self._micro_step += 1
+        if self._micro_step == self.current_gradient_accumulation_steps:
             spent = {"generate": 0.0, "reward": 0.0, "logprob": 0.0, **self.stopwatch.take()}
             for name, seconds in spent.items():
                 self._metrics["train"][f"time/{name}_s"].append(seconds)
