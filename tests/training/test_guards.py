@@ -16,6 +16,7 @@ from trl import GRPOConfig, SFTConfig
 from srl_swe.errors import UserError
 from srl_swe.training.guards import before_training as guards
 from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
+from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
 from srl_swe.training.recipes.trainer_args import ModelArguments
 
@@ -83,22 +84,38 @@ def test_groups_must_fill_a_ranks_samples_if_dead_ones_are_replaced_there() -> N
     args = grpo(
         per_device_train_batch_size=6, num_generations=4, steps_per_generation=2, max_steps=1
     )
-    guards.check_geometry(args, 100, keeps_groups_whole=True)
+    check_dynamic_sampling(args)
     args = grpo(
         per_device_train_batch_size=2, num_generations=4, steps_per_generation=2, max_steps=1
     )
     args.steps_per_generation = 3
-    guards.check_geometry(args, 100, keeps_groups_whole=False)
     with pytest.raises(UserError) as caught:
-        guards.check_geometry(args, 100, keeps_groups_whole=True)
+        check_dynamic_sampling(args)
     assert "(6) must be a multiple of num_generations (4)" in sentence(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "contradicts", "agrees"),
+    [
+        ("scale_rewards", "batch", "group"),
+        ("scale_rewards", "batch", "none"),
+        ("multi_objective_aggregation", "normalize_then_sum", "sum_then_normalize"),
+    ],
+)
+def test_rewards_that_are_scaled_over_a_batch_contradict_refills(
+    name: str, contradicts: str, agrees: str
+) -> None:
+    check_dynamic_sampling(grpo(**{name: agrees}))
+    with pytest.raises(UserError) as caught:
+        check_dynamic_sampling(grpo(**{name: contradicts}))
+    assert f"{name}: {contradicts} scales rewards over all" in sentence(caught)
 
 
 def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
     args = grpo(per_device_train_batch_size=16, num_generations=4)
-    guards.check_geometry(args, 4, keeps_groups_whole=False)
+    guards.check_batch(args, 4)
     with pytest.raises(UserError) as caught:
-        guards.check_geometry(args, 3, keeps_groups_whole=False)
+        guards.check_batch(args, 3)
     assert "a batch takes 4 prompts" in sentence(caught)
 
 

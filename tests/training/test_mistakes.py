@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
@@ -184,3 +184,13 @@ def test_the_loss_of_srl_is_the_papers_unless_the_recipe_names_another() -> None
 def test_data_in_another_dialect_than_the_recipes_is_refused(srl_recipe: MakeSrlRecipe) -> None:
     recipe = dataclasses.replace(srl_recipe(), dialect="bash_block")
     assert "is not written in the dialect bash_block" in refused(recipe)
+
+
+def test_rewards_scaled_over_a_batch_are_refused_with_dynamic_sampling(
+    srl_recipe: MakeSrlRecipe,
+) -> None:
+    recipe = srl_recipe(scale_rewards="batch")
+    refills = DynamicSampling(epsilon=0.1, max_rounds=1)
+    assert "or set `dynamic_sampling: null`" in refused(
+        dataclasses.replace(recipe, dynamic_sampling=refills)
+    )

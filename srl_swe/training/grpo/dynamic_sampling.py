@@ -17,12 +17,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from srl_swe.errors import UserError
 from srl_swe.training.grpo.groups import Samples, Slot, fill_slots, group_stds, take_groups
 from srl_swe.training.grpo.phase_times import TimedGRPOTrainer
 from srl_swe.training.grpo.prompt_order import PromptOrder
 from srl_swe.training.grpo.sampled import SampledReplies
 from srl_swe.training.grpo.weight_sync_alarm import WeightSyncAlarm
+from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.recipes.records import DynamicSampling
 
 logger = logging.getLogger(__name__)
@@ -62,13 +62,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         self._rewards_per_func = torch.empty(0)
         self._warned = False
         self.add_callback(WeightSyncAlarm())
-        samples = self.args.per_device_train_batch_size * self.args.steps_per_generation
-        if dynamic_sampling and samples % self._group_size:
-            raise UserError(
-                "dynamic sampling keeps a group on one rank: per_device_train_batch_size x "
-                f"steps_per_generation ({samples}) must be a multiple of num_generations "
-                f"({self._group_size})."
-            )
+        if dynamic_sampling is not None:
+            check_dynamic_sampling(self.args)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
         sampler: Any = super()._get_train_sampler(dataset)

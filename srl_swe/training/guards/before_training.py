@@ -20,6 +20,7 @@ from trl.import_utils import is_vllm_available
 from srl_swe.errors import UserError
 from srl_swe.training.guards.checks import warn
 from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
+from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
 from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import Recipe, SftRecipe
@@ -60,7 +61,9 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
         one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
-        check_geometry(args, rows, keeps_groups_whole=recipe.dynamic_sampling is not None)
+        check_batch(args, rows)
+        if recipe.dynamic_sampling is not None:
+            check_dynamic_sampling(args)
     empty = empty_model(recipe.model, model.init_kwargs)
     if empty is None:
         return
@@ -91,18 +94,8 @@ def check_packages(args: Any, model: ModelArguments) -> None:
         warn(" ".join(str(warning.message).split()))
 
 
-def check_geometry(args: Any, rows: int, *, keeps_groups_whole: bool) -> None:
-    """Raise UserError where a batch of GRPO can't be cut into groups, or has more than all rows.
-
-    ``keeps_groups_whole``: dynamic sampling replaces a group on the rank that sampled it.
-    """
-    samples = args.per_device_train_batch_size * args.steps_per_generation
-    if keeps_groups_whole and samples % args.num_generations:
-        raise UserError(
-            "dynamic sampling keeps a group on one rank: per_device_train_batch_size x "
-            f"steps_per_generation ({samples}) must be a multiple of num_generations "
-            f"({args.num_generations})."
-        )
+def check_batch(args: Any, rows: int) -> None:
+    """Raise UserError where a batch of GRPO takes more prompts than there are rows."""
     prompts = args.generation_batch_size // args.num_generations
     if prompts > rows:
         raise UserError(
