@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trl.trainer.utils import split_tensor_dict
 
 from srl_swe.training.recipes.records import DynamicSampling
 
@@ -77,14 +78,48 @@ def test_advantages_are_centred_and_scaled_within_a_group(
     assert not got[:2].any()
 
 
-@pytest.mark.parametrize(
-    "loss_type", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "vespo", "luspo"]
-)
+LOSS_TYPES = ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "vespo", "luspo"]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_a_dead_group_weighs_nothing_and_the_others_as_if_they_were_all(
+    make_trainer: MakeTrainer, scripted_reward: Any, loss_type: str, beta: float
+) -> None:
+    trainer, batch, alone = whole_and_live(make_trainer, scripted_reward, loss_type, beta=beta)
+    whole = trainer.compute_loss(trainer.model, batch)
+    trainer.beta = beta
+    part = trainer.compute_loss(trainer.model, alone)
+    assert abs(part.item()) > 1e-4
+    torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_so_do_dead_groups_that_fill_micro_batches_but_for_bnpo(
     make_trainer: MakeTrainer, scripted_reward: Any, loss_type: str
 ) -> None:
+    """Eight micro-batches of two rows each, of which some have no live one."""
+    trainer, batch, alone = whole_and_live(
+        make_trainer,
+        scripted_reward,
+        loss_type,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=8,
+    )
+    live = alone["advantages"].size(0) // 2
+    whole, part = in_micro_batches(trainer, batch, 8), in_micro_batches(trainer, alone, live)
+    assert live < 8
+    assert abs(part.item()) > 1e-4
+    diluted = live / 8 if loss_type == "bnpo" else 1.0
+    torch.testing.assert_close(whole, diluted * part, rtol=1e-4, atol=1e-6)
+
+
+def whole_and_live(
+    make_trainer: MakeTrainer, reward: Any, loss_type: str, **fields: Any
+) -> tuple[Any, Batch, Batch]:
+    """A trainer with a batch that holds dead groups, and the same without them."""
     trainer = make_trainer(
-        scripted_reward, dynamic_sampling=HALF_DEAD, max_steps=1, loss_type=loss_type
+        reward, dynamic_sampling=HALF_DEAD, max_steps=1, loss_type=loss_type, **fields
     )
     batch = sampled(trainer)
     live = batch["completion_mask"].any(dim=1)
@@ -92,10 +127,15 @@ def test_a_dead_group_weighs_nothing_and_the_others_as_if_they_were_all(
     assert 0 < filled < 1
     alone = {key: t[live] if t.dim() else t for key, t in batch.items()}
     undone = filled if loss_type in {"grpo", "dr_grpo", "luspo", "sapo"} else 1.0
-    alone["advantages"] = alone["advantages"] * undone
-    whole, part = (trainer.compute_loss(trainer.model, rows) for rows in (batch, alone))
-    assert abs(part.item()) > 1e-4
-    torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-6)
+    return trainer, batch, {**alone, "advantages": alone["advantages"] * undone}
+
+
+def in_micro_batches(trainer: Any, batch: Batch, count: int) -> Tensor:
+    """The loss of an update that the rows are cut up for, in their order."""
+    trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = count
+    parts = split_tensor_dict(batch, count)
+    losses = [trainer.compute_loss(trainer.model, part).detach() for part in parts]
+    return torch.stack(losses).sum()
 
 
 def test_eight_rows_at_once_train_as_eight_times_one(

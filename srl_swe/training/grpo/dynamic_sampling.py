@@ -2,7 +2,9 @@
 
 Groups with a population std of rewards <= epsilon carry no gradient. They are replaced: new
 prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed; what is
-still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all.
+still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all. One
+loss type can't keep that: ``bnpo`` divides by each micro-batch's own tokens and averages over the
+micro-batches, so that one without a live reply counts as a zero.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from srl_swe.training.recipes.records import DynamicSampling
 logger = logging.getLogger(__name__)
 
 AVERAGED_OVER_ROWS = {"grpo", "dr_grpo", "luspo", "sapo"}
-"""Loss types whose denominator counts rows, dead ones included; others count live tokens."""
+"""Loss types whose denominator counts rows, dead ones included: their live rows weigh more instead.
+
+``cispo``, ``dapo`` and ``vespo`` divide by the live tokens of the whole batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     args: Any
     model: torch.nn.Module
     train_dataset: Dataset
+    beta: float
+    """Of the KL term of the batch under way; like its advantages it makes up for dead rows."""
 
     def __init__(
         self, *args: Any, dynamic_sampling: DynamicSampling | None = None, **kwargs: Any
@@ -155,7 +161,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return [dict(self.train_dataset[row]) for row in drawn for _ in range(self._group_size)]
 
     def _merge(self, rounds: Sequence[Round], epsilon: float, filled: float) -> Samples:
-        first = rounds[0].samples
+        first, self.beta = rounds[0].samples, self.args.beta
         if len(rounds) == 1 and filled == 1:
             return first
         slots: list[Slot] = fill_slots(self._live_here(rounds, epsilon))
@@ -167,6 +173,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         )
         if self.loss_type in AVERAGED_OVER_ROWS and filled > 0:
             samples["advantages"] = samples["advantages"] / filled
+            self.beta = self.args.beta / filled
         mask = samples["completion_mask"] * samples.get("tool_mask", 1)
         samples["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
         return samples
