@@ -135,6 +135,26 @@ def test_what_is_missing_after_the_last_round_is_trained_on_as_nothing(
             assert bool(group["advantages"].any()) == is_live
 
 
+@pytest.mark.parametrize("sampling", [None, DynamicSampling(epsilon=0.02, max_rounds=1)])
+def test_tokens_that_are_sampled_are_counted_be_they_trained_on_or_not(
+    make_trainer: MakeTrainer, scripted_reward: Reward, sampling: DynamicSampling | None
+) -> None:
+    """An untrained policy hardly ever ends a reply, and one that was cut is masked here."""
+    trainer = make_trainer(
+        scripted_reward,
+        dynamic_sampling=sampling,
+        max_steps=1,
+        mask_truncated_completions=True,
+    )
+    trainer.train()
+    assert len(scripted_reward.calls) == (1 if sampling is None else 2)
+    (row,) = [row for row in trainer.state.log_history if "loss" in row]
+    sampled = sum(len(ids) for call in scripted_reward.calls for _, _, ids in call)
+    assert row["dynamic_sampling/tokens_sampled"] == sampled
+    trained = trainer.batches[0]["completion_mask"].sum()
+    assert row["dynamic_sampling/tokens_trained"] == trained < sampled / 2
+
+
 def test_a_rerun_draws_the_same_prompts_and_the_same_replies(make_trainer: MakeTrainer) -> None:
     sampling = DynamicSampling(epsilon=0.02, max_rounds=3)
     runs = []

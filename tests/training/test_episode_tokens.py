@@ -108,6 +108,7 @@ def test_only_what_the_policy_wrote_is_trained_on(tokenizer: Any) -> None:
     assert tokenizer.decode(written) == f"{LOOK}<|im_end|>{SUBMIT}<|im_end|>"
     assert {logprob for logprob, is_own in zip(logprobs, mask, strict=True) if is_own} == {-1.5}
     assert {logprob for logprob, is_own in zip(logprobs, mask, strict=True) if not is_own} == {0.0}
+    assert played["tokens_written"] == [len(written)]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,7 @@ def test_an_episode_that_a_limit_cut_teaches_nothing_if_that_is_asked_for(
         (mask,) = played["env_mask"]
         assert len(mask) == len(played["completion_ids"][0]) > 0
         assert any(mask) is (not masks and bool(replies))
+        assert (played["tokens_written"][0] > 0) is bool(replies), "it was sampled nevertheless"
 
 
 def test_a_broken_sandbox_gives_no_reward_and_no_gradient_and_the_others_go_on(

@@ -22,7 +22,7 @@ from torch import Tensor
 from srl_swe.training.grpo.groups import Samples, Slot, fill_slots, group_stds, take_groups
 from srl_swe.training.grpo.phase_times import TimedGRPOTrainer
 from srl_swe.training.grpo.prompt_order import PromptOrder
-from srl_swe.training.grpo.sampled import SampledReplies
+from srl_swe.training.grpo.sampled import SampledReplies, tokens_written
 from srl_swe.training.grpo.weight_sync_alarm import WeightSyncAlarm
 from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.recipes.records import DynamicSampling
@@ -42,6 +42,8 @@ class Round:
     samples: Samples
     stds: Tensor
     """(groups of all ranks,), the same on every rank; without the filter one may span ranks."""
+    tokens: int
+    """Sampled by all ranks."""
 
 
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
@@ -66,6 +68,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         self._group_size: int = self.args.num_generations
         self.sampled = SampledReplies(self._group_size, self.accelerator.process_index)
         self._rewards_per_func = torch.empty(0)
+        self._tokens_written = 0
         self._warned = False
         self.add_callback(WeightSyncAlarm())
         if dynamic_sampling is not None:
@@ -87,6 +90,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         )
         self._rewards_per_func = rewards
         if self.model.training:
+            self._tokens_written = self._over_ranks(tokens_written(inputs, completion_ids_list))
             mine = rewards.view(self.accelerator.num_processes, len(inputs), -1)
             self.sampled.add_round(
                 self.state.global_step,
@@ -107,6 +111,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             samples = self._only_live(rounds, self.dynamic_sampling)
         self._end_batch(rounds)
         self._log("group_std", torch.cat([round.stds for round in rounds]).mean().item())
+        self._log("dynamic_sampling/tokens_sampled", sum(round.tokens for round in rounds))
+        self._log("dynamic_sampling/tokens_trained", samples["num_items_in_batch"].item())
         return samples
 
     def _end_batch(self, rounds: Sequence[Round]) -> None:
@@ -121,7 +127,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         weighted = self._rewards_per_func * self.reward_weights.to(self._rewards_per_func.device)
         unscorable = weighted.isnan().all(dim=1)
         rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
-        return Round(samples, group_stds(rewards, self._group_size))
+        return Round(samples, group_stds(rewards, self._group_size), self._tokens_written)
 
     def _only_live(self, rounds: list[Round], sampling: DynamicSampling) -> Samples:
         """Sample more rounds while groups are missing, and merge them into one batch."""
@@ -132,9 +138,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             rounds.append(self._sample(self._draw(missing, round_index=len(rounds))))
         groups = rounds[0].stds.numel()
         filled = 1 - self._empty_slots(rounds, sampling.epsilon).sum().item() / groups
-        samples = self._merge(rounds, sampling.epsilon, filled)
-        self._log_sampling(rounds, sampling, filled, samples)
-        return samples
+        self._log_sampling(rounds, sampling, filled)
+        return self._merge(rounds, sampling.epsilon, filled)
 
     def _live(self, rounds: Sequence[Round], epsilon: float) -> list[Tensor]:
         """Of each round which groups are worth training on, (ranks, groups a rank)."""
@@ -179,15 +184,12 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return samples
 
     def _log_sampling(
-        self, rounds: Sequence[Round], sampling: DynamicSampling, filled: float, samples: Samples
+        self, rounds: Sequence[Round], sampling: DynamicSampling, filled: float
     ) -> None:
         stds = torch.cat([round.stds for round in rounds])
-        sampled = sum(round.samples["num_items_in_batch"].item() for round in rounds)
         self._log("dynamic_sampling/kept_frac", (stds > sampling.epsilon).double().mean().item())
         self._log("dynamic_sampling/rounds", len(rounds) - 1)
         self._log("dynamic_sampling/filled_frac", filled)
-        self._log("dynamic_sampling/tokens_sampled", sampled)
-        self._log("dynamic_sampling/tokens_trained", samples["num_items_in_batch"].item())
         if filled < 1 and not self._warned and self.accelerator.is_main_process:
             self._warned = True
             logger.warning(
@@ -198,6 +200,10 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
                 sampling.epsilon,
                 len(rounds) - 1,
             )
+
+    def _over_ranks(self, count: int) -> int:
+        counts = torch.tensor([count], device=self.accelerator.device)
+        return int(self.accelerator.gather(counts).sum())
 
     def _log(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)

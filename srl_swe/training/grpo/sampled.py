@@ -11,6 +11,16 @@ from srl_swe.training.grpo.groups import fill_slots
 ROW_COLUMNS = ("instance_id", "step_index", "n_steps", "tool", "expert_action")
 """What names the prompt and its target; the prompt itself is in the data set."""
 
+TOKENS_WRITTEN = "tokens_written"
+"""Column of a sampler whose completions hold what the policy only read: how many it wrote."""
+
+
+def tokens_written(inputs: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]]) -> int:
+    """Tokens that were sampled for the rows, those of cut and of dropped replies included."""
+    return sum(
+        int(row.get(TOKENS_WRITTEN, len(tokens))) for row, tokens in zip(inputs, ids, strict=True)
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class SampledReply:

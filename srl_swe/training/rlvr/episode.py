@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.errors import SandboxError
 from srl_swe.swe_env import StepResult, SweEnv
+from srl_swe.training.grpo.sampled import TOKENS_WRITTEN
 from srl_swe.training.ranks import most_over_ranks
 from srl_swe.training.rlvr.episode_tokens import ChatTokens, EpisodeTokens
 from srl_swe.training.rlvr.outcome_stats import Tested
@@ -74,6 +75,7 @@ class EpisodeRollout:
         with ThreadPoolExecutor(self._workers) as pool:
             for first in range(0, len(attempts), self._workers):
                 self._play(attempts[first : first + self._workers], trainer, pool)
+        written = [sum(attempt.tokens.mask) for attempt in attempts]
         for attempt in attempts:
             self._hide_untaught(attempt, trainer)
         tested = [attempt.tested for attempt in attempts if attempt.tested]
@@ -85,6 +87,7 @@ class EpisodeRollout:
             "logprobs": [a.tokens.logprobs for a in attempts] if samples_logprobs else None,
             "env_mask": [attempt.tokens.mask for attempt in attempts],
             "tested": tested,
+            TOKENS_WRITTEN: written,
         }
 
     def __call__(self, *, tested: Sequence[Tested], log_extra: Any, **_: Any) -> list[float | None]:
