@@ -30,7 +30,7 @@ from srl_swe.rollout.repair_prompt import oracle_files, repair_messages
 from srl_swe.sandbox import Sandbox
 from srl_swe.training.guards.checks import COLUMNS
 from srl_swe.training.recipes.records import DynamicSampling, RlvrRecipe, SftRecipe
-from srl_swe.training.rlvr.trainer import MOST_BROKEN_BATCHES
+from srl_swe.training.rlvr.trainer import MOST_BROKEN_STEPS
 from srl_swe.training.rlvr.training import train_rlvr
 from srl_swe.training.run.metrics_log import read_metrics
 from srl_swe.training.sft import train_sft
@@ -188,12 +188,28 @@ def test_broken_sandboxes_are_counted_give_no_reward_and_end_a_run_that_has_no_o
     with pytest.raises(UserError, match=r"every sandbox .* same command again"):
         train_rlvr(asked, Breaks(sound=1), [INSTANCE], workers=2)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [row["broken_sandboxes"] for row in rows] == [2.0] * (MOST_BROKEN_BATCHES - 1)
+    assert [row["broken_sandboxes"] for row in rows] == [2.0] * (MOST_BROKEN_STEPS - 1)
     assert all("reward/mean" not in row for row in rows)
     assert all(row["grad_norm"] == 0 for row in rows)
     logged = pq.read_table(tmp_path / "run" / "completions" / "step-000001.parquet").to_pylist()
     assert [row["rewards/tests"] for row in logged] == [None, None]
     assert [row["detail"] for row in logged] == ["the engine is gone"] * 2
+
+
+def test_refills_that_break_belong_to_the_one_step_that_asked_for_them(
+    actor: Path, tmp_path: Path
+) -> None:
+    asked = recipe(
+        actor,
+        tmp_path / "run",
+        "episode",
+        dynamic_sampling=DynamicSampling(epsilon=0.01, max_rounds=3),
+        trainer={"num_generations": 2, "per_device_train_batch_size": 2, "max_steps": 9},
+    )
+    with pytest.raises(UserError, match="every sandbox of 3 steps broke"):
+        train_rlvr(asked, Breaks(sound=1), [INSTANCE], workers=2)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["broken_sandboxes"] for row in rows] == [8.0] * (MOST_BROKEN_STEPS - 1)
 
 
 @pytest.mark.parametrize("setting", ["patch", "episode"])

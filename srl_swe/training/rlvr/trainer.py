@@ -16,15 +16,15 @@ from srl_swe.training.rlvr.outcome_stats import Tested, outcome_stats
 
 logger = logging.getLogger(__name__)
 
-MOST_BROKEN_BATCHES = 3
-"""So many batches in a row without one sandbox that held, and the run stops."""
+MOST_BROKEN_STEPS = 3
+"""So many steps in a row without one sandbox that held, refills included, and the run stops."""
 
 
 class RlvrTrainer(DynamicSamplingGRPOTrainer):
     """``drain`` gives this rank's tested replies since the last call.
 
-    Samples without a reward are counted. Where whole batches have none, every rank stops alike,
-    as all of them see the same gathered rewards; the run continues from its last checkpoint.
+    Samples without a reward are counted. Where whole steps have none, every rank stops alike, as
+    all of them see the same gathered rewards; the run continues from its last checkpoint.
     """
 
     def __init__(self, *args: Any, drain: Callable[[], list[Tested]], **kwargs: Any) -> None:
@@ -32,7 +32,8 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
             super().__init__(*args, **kwargs)
         self._drain = drain
-        self._broken_batches = 0
+        self._sound_step = -1
+        self._broken_steps: set[int] = set()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Called on every rank."""
@@ -48,7 +49,6 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
     ) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         broken = rewards.isnan().all(dim=1)
-        self._broken_batches = self._broken_batches + 1 if bool(broken.all()) else 0
         if broken.any() and self.accelerator.is_main_process:
             logger.warning(
                 "step %d: %d of %d samples have no reward, as their sandboxes broke",
@@ -56,10 +56,18 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
                 int(broken.sum()),
                 len(broken),
             )
-        if self._broken_batches >= MOST_BROKEN_BATCHES:
-            raise UserError(
-                f"step {self.state.global_step}: every sandbox of {MOST_BROKEN_BATCHES} batches "
-                "broke; see what `srl-swe doctor` says, then run the same command again: it "
-                "continues from the last checkpoint."
-            )
+        self._note(self.state.global_step, sound=not bool(broken.all()))
         return rewards
+
+    def _note(self, step: int, *, sound: bool) -> None:
+        """A batch or a refill of the step had a sandbox that held, or none."""
+        if sound:
+            self._sound_step, self._broken_steps = step, set()
+        elif step != self._sound_step:
+            self._broken_steps.add(step)
+        if len(self._broken_steps) >= MOST_BROKEN_STEPS:
+            raise UserError(
+                f"step {step}: every sandbox of {MOST_BROKEN_STEPS} steps broke; see what "
+                "`srl-swe doctor` says, then run the same command again: it continues from the "
+                "last checkpoint."
+            )
