@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,31 @@ def test_what_is_not_installed_is_left_out() -> None:
 def test_the_reward_version_is_that_of_the_code() -> None:
     assert reward_version() == reward_version()
     assert len(reward_version()) == 12
+
+
+@pytest.mark.parametrize(
+    "decides",
+    [
+        "types.py", "dialects/xml.py", "rewards/similarity.py", "training/replies.py",
+        "training/srl/step_reward.py", "training/srl/whole_solution.py",
+        "rollout/search_replace.py", "evaluation/admission.py", "evaluation/grading.py",
+        "evaluation/judge.py", "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py",
+    ],
+)  # fmt: skip
+def test_the_reward_version_changes_with_what_decides_rewards(tmp_path: Path, decides: str) -> None:
+    package = tmp_path / "srl_swe"
+    shutil.copytree(Path(srl_swe.__file__).parent, package)
+    assert reward_version(package) == reward_version()
+    with (package / decides).open("a") as file:
+        file.write("\n")
+    assert reward_version(package) != reward_version()
+
+
+def test_the_reward_version_does_not_change_with_the_rest(tmp_path: Path) -> None:
+    package = tmp_path / "srl_swe"
+    shutil.copytree(Path(srl_swe.__file__).parent, package)
+    (package / "evaluation" / "report.py").unlink()
+    assert reward_version(package) == reward_version()
 
 
 @pytest.mark.parametrize("key", ["hub_token", "push_to_hub_token", "wandb_api_key", "password"])

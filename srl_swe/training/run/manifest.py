@@ -33,6 +33,13 @@ PACKAGES = (
     "numpy", "pyarrow", "swebench",
 )  # fmt: skip
 """Those whose version can change a result; what is not installed is left out."""
+REWARD_CODE = (
+    "types.py", "dialects/*.py", "rewards/*.py", "training/replies.py",
+    "training/srl/step_reward.py", "training/srl/whole_solution.py", "rollout/search_replace.py",
+    "evaluation/admission.py", "evaluation/grading.py", "evaluation/judge.py",
+    "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py",
+)  # fmt: skip
+"""What makes a reward of a reply, or of a patch. Tools and prompts are what the policy meets."""
 
 
 class ManifestLog(TrainerCallback):
@@ -124,13 +131,13 @@ def git_state(package: Path) -> dict[str, Any] | None:
         return None
 
 
-def reward_version() -> str:
+def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
     """A digest of the code that reads and scores a reply: equal where rewards must be equal."""
     digest = hashlib.sha256()
-    package = Path(srl_swe.__file__).parent
-    for folder in ("dialects", "rewards"):
-        for path in sorted((package / folder).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for pattern in REWARD_CODE:
+        for path in sorted(package.glob(pattern)):
+            name = path.relative_to(package).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
