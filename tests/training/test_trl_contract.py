@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
+import pytest
+import torch
 from packaging.version import Version
+from transformers import Trainer
 from trl import GRPOTrainer
+from trl.distributed import DistributedBackend
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer.utils import RepeatSampler
 
 
 def test_trl_is_the_version_whose_private_methods_are_overridden() -> None:
@@ -20,6 +28,49 @@ def test_the_overridden_methods_of_trl_take_what_they_took() -> None:
     ]  # fmt: skip
     sampler = inspect.signature(GRPOTrainer._get_train_sampler)
     assert list(sampler.parameters) == ["self", "dataset"]
+    logps = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies)
+    assert list(logps.parameters)[:5] == [
+        "self", "model", "input_ids", "attention_mask", "logits_to_keep",
+    ]  # fmt: skip
+    step = inspect.signature(GRPOTrainer.training_step)
+    assert list(step.parameters) == ["self", "model", "inputs", "num_items_in_batch"]
+
+
+@pytest.mark.train
+def test_what_is_read_of_trls_trainer_is_there_and_of_its_kind(
+    make_trainer: Callable[..., Any], scripted_reward: Any
+) -> None:
+    trainer = make_trainer(scripted_reward, GRPOTrainer, max_steps=1)
+    assert trainer._metrics["train"] == {}
+    trainer._metrics["train"]["any"].append(0.5)
+    assert trainer._pending_extra_logs == {}
+    assert trainer._tokenizer is trainer.processing_class
+    assert trainer.beta == trainer.args.beta
+    assert trainer.reward_weights.tolist() == [1.0]
+    assert trainer.reward_func_names == ["scripted"]
+    assert (trainer.use_vllm, trainer.mask_truncated_completions) == (False, False)
+    trainer.train()
+    assert trainer.current_gradient_accumulation_steps == 1
+    assert "any" in trainer.state.log_history[0]
+
+
+def test_the_order_of_prompts_is_made_by_what_it_was() -> None:
+    sampler = RepeatSampler("abc", mini_repeat_count=2, shuffle=True, seed=7)
+    assert isinstance(sampler.generator, torch.Generator)
+    assert (sampler.num_samples, sampler.shuffle) == (3, True)
+    drawn = torch.randperm(3, generator=torch.Generator().manual_seed(7)).tolist()
+    assert list(sampler)[::2] == drawn, "one permutation an epoch, and no other number"
+
+
+def test_what_else_is_called_takes_what_it_took() -> None:
+    sync = inspect.signature(VLLMGeneration.sync_weights)
+    assert list(sync.parameters) == ["self"]
+    assert "self.vllm_generation = VLLMGeneration(" in inspect.getsource(GRPOTrainer)
+    load = inspect.signature(Trainer._load_from_checkpoint)
+    assert list(load.parameters) == ["self", "resume_from_checkpoint", "model"]
+    assert load.parameters["model"].default is None
+    whole = inspect.signature(DistributedBackend.summon_full_params)
+    assert list(whole.parameters) == ["self", "module", "kwargs"]
 
 
 def test_the_methods_of_trl_that_episodes_call_take_what_they_took() -> None:

@@ -49,9 +49,10 @@ class Round:
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     """TRL's trainer; with ``dynamic_sampling=None`` it is that to the last bit.
 
-    It overrides three private methods of TRL 1.16, whose signatures a test pins. Nothing of it
-    needs a checkpoint: new prompts depend on the seed, the step and the round alone. Every rank
-    decides from the same gathered rewards, so that collectives stay aligned.
+    With TimedGRPOTrainer it overrides four private methods of TRL 1.16; a test pins them, and
+    what else of TRL's own is used. Nothing of it needs a checkpoint: new prompts depend on the
+    seed, the step, the micro-step within it and the round alone. Every rank decides from the same
+    gathered rewards, so that collectives stay aligned.
     """
 
     args: Any
