@@ -32,7 +32,7 @@ def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
     config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     of_text = not isinstance(config, architecture.config_class)
     with torch.device("meta"):
         return architecture(config.get_text_config() if of_text else config)

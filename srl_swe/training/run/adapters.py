@@ -48,7 +48,7 @@ def merge_adapter(adapter: Path, folder: Path, init_kwargs: dict[str, Any]) -> N
 def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
     """A model loaded inside is whole: ZeRO-3 would share it out, and wait for the other ranks."""
     plugin = accelerator.state.deepspeed_plugin
-    unset_hf_deepspeed_config()
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
