@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from transformers import BitsAndBytesConfig
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
@@ -232,6 +233,25 @@ def test_a_size_is_counted_without_weights(policy: Path) -> None:
     assert size.weights == pytest.approx(tied.stat().st_size, rel=0.02)
     for dtype, expected in (("bfloat16", 2), (torch.float16, 2), ("auto", 4), (None, 4)):
         assert model_size(empty, {"dtype": dtype}).bytes_each == expected
+
+
+class Zero3:
+    """What transformers looks at to know that ZeRO-3 is on; DeepSpeed need not be installed."""
+
+    config: ClassVar[dict[str, Any]] = {}
+
+    def is_zero3(self) -> bool:
+        return True
+
+
+def test_a_size_is_counted_where_zero3_would_share_out_the_weights(policy: Path) -> None:
+    zero3 = Zero3()
+    set_hf_deepspeed_config(zero3)  # type: ignore[no-untyped-call]
+    try:
+        size = model_size(empty_model(str(policy), {}), {})
+    finally:
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    assert size == model_size(empty_model(str(policy), {}), {})
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_a_run_killed_before_its_final_policy_was_saved_takes_no_step_more(
     train_srl(dataclasses.replace(uninterrupted, output=str(killed)))
     assert metrics(killed) == metrics(whole)
     assert same_weights(whole, killed)
+    assert [start["to_step"] for start in starts(killed)] == [STEPS, STEPS]
 
 
 def test_a_run_killed_in_its_middle_continues_to_the_same_end(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,16 @@ class ModelSize:
 def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
     """The model's modules without weights.
 
-    None for an architecture that transformers does not know as a language model.
+    None for an architecture that transformers does not know as a language model. Made by its
+    class: ``from_config`` would share the weights out where ZeRO-3 is on, and there are none.
     """
     config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    of_text = not isinstance(config, architecture.config_class)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        return architecture(config.get_text_config() if of_text else config)
 
 
 def model_size(empty: Any, init_kwargs: Mapping[str, Any]) -> ModelSize:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 ADAPTER = "adapter"
 
@@ -24,7 +27,8 @@ def save_whole_model(trainer: Any, folder: Path) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         (folder / ADAPTER / "training_args.bin").unlink(missing_ok=True)
-        merge_adapter(folder / ADAPTER, folder, dict(trainer.args.model_init_kwargs or {}))
+        with _on_this_rank_alone(trainer.accelerator):
+            merge_adapter(folder / ADAPTER, folder, dict(trainer.args.model_init_kwargs or {}))
         trainer.processing_class.save_pretrained(str(folder))
     trainer.accelerator.wait_for_everyone()
 
@@ -38,3 +42,15 @@ def merge_adapter(adapter: Path, folder: Path, init_kwargs: dict[str, Any]) -> N
     model: Any = AutoModelForCausalLM.from_pretrained(base, **{"dtype": "auto"} | init_kwargs)
     merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.save_pretrained(str(folder))
+
+
+@contextmanager
+def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
+    """A model loaded inside is whole: ZeRO-3 would share it out, and wait for the other ranks."""
+    plugin = accelerator.state.deepspeed_plugin
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if plugin is not None:
+            plugin.set_deepspeed_weakref()

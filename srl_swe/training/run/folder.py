@@ -27,6 +27,7 @@ from srl_swe.files import write_atomic
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe
 from srl_swe.training.run.kept_memory import keep_freed_memory
+from srl_swe.training.run.last_step import train_what_is_left
 from srl_swe.training.run.redaction import without_secrets
 from srl_swe.training.run.report import save_report
 
@@ -115,11 +116,7 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
         run.claim()
     if trainer.args.device.type == "cpu":
         keep_freed_memory()
-    checkpoint = run.checkpoint()
-    if checkpoint and _is_at_end(checkpoint) and not _is_sharded(trainer):
-        trainer._load_from_checkpoint(str(checkpoint))  # train() would take one step too many
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_what_is_left(trainer, run.checkpoint())
     save_policy(trainer, run.final)
     if trainer.accelerator.is_main_process:
         save_report(run.path, run.report)
@@ -193,16 +190,6 @@ def _digest(data: Path) -> str | None:
         with table.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _is_at_end(checkpoint: Path) -> bool:
-    """Whether only the final policy was still to be saved when the run was killed."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-    return bool(state["global_step"] >= state["max_steps"])
-
-
-def _is_sharded(trainer: Any) -> bool:
-    return bool(trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled)
 
 
 def _is_json(path: Path) -> bool:
