@@ -27,7 +27,7 @@ from srl_swe.rollout import Rules
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.training.guards.before_training import check_run, on_every_rank
-from srl_swe.training.guards.checks import load_tokenizer, max_positions
+from srl_swe.training.guards.checks import load_tokenizer, most_tokens
 from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import EPISODE_WINDOW, RlvrRecipe
 from srl_swe.training.recipes.trainer_args import (
@@ -111,8 +111,8 @@ def _checked(
     _check_recipe(recipe, instances)
     check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
-    positions = max_positions(recipe.model, model.init_kwargs)
-    known = [limit for limit in (recipe.window.token_budget, positions) if limit is not None]
+    limits = (recipe.window.token_budget, most_tokens(recipe.model, args))
+    known = [limit for limit in limits if limit is not None]
     setting = _Setting(
         recipe, args, tokenizer, open_sandbox, instances, workers, min(known, default=None)
     )
