@@ -5,13 +5,16 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
+from srl_swe.training.guards.checks import most_tokens
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+from srl_swe.training.recipes.trainer_args import trl_refusals
 from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
@@ -184,3 +187,19 @@ def test_the_loss_of_srl_is_the_papers_unless_the_recipe_names_another() -> None
 def test_data_in_another_dialect_than_the_recipes_is_refused(srl_recipe: MakeSrlRecipe) -> None:
     recipe = dataclasses.replace(srl_recipe(), dialect="bash_block")
     assert "is not written in the dialect bash_block" in refused(recipe)
+
+
+def test_a_vllm_server_that_does_not_answer_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^trainer: nobody at http://host:8000$"), trl_refusals():
+        raise ConnectionError("nobody\nat http://host:8000")
+
+
+def test_an_episode_has_the_room_of_the_model_or_of_vllm_whichever_is_less(policy: Path) -> None:
+    def room(**fields: Any) -> int | None:
+        args = {"model_init_kwargs": None, "use_vllm": True, "vllm_max_model_length": None}
+        return most_tokens(str(policy), SimpleNamespace(**{**args, **fields}))
+
+    assert room() == 128
+    assert room(vllm_max_model_length=100) == 100
+    assert room(vllm_max_model_length=200) == 128
+    assert room(vllm_max_model_length=100, use_vllm=False) == 128

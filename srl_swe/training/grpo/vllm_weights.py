@@ -1,7 +1,7 @@
 """How the weights that are trained reach a vLLM in the same process.
 
 On a GPU TRL's way is used, which loads one parameter after the other into vLLM's model. On a CPU
-vLLM packs its matrices for oneDNN and drops the originals ('Parameter' object has no attribute
+vLLM packs its matrices and drops the originals ('Parameter' object has no attribute
 'weight_loader'), so that they are reloaded as a checkpoint would be, from memory.
 """
 
@@ -20,7 +20,7 @@ def weight_sync(generation: Any) -> Callable[[], None]:
 
 
 def _runs_on_cpu() -> bool:
-    from vllm.platforms import current_platform  # type: ignore[import-not-found]
+    from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
 
@@ -36,9 +36,7 @@ def _reload(generation: Any) -> None:
 
 def _pack_again(model: Any) -> None:
     """Output layers tied to the embedding: theirs is no weight of the checkpoint, so vLLM skips."""
-    from vllm.model_executor.layers.utils import (  # type: ignore[import-not-found]
-        dispatch_cpu_unquantized_gemm,
-    )
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     for layer in model.modules():
         if hasattr(layer, "cpu_linear") and layer.weight.numel() > 0:
