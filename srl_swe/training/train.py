@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import resources
 from importlib.util import find_spec
 from itertools import takewhile
@@ -80,5 +81,13 @@ def leave_process_group() -> None:
     """Call it last in a run of several processes: one that exits inside its group may abort."""
     import torch.distributed
 
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _holds_vllm() or not torch.distributed.is_available():
+        return
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _holds_vllm() -> bool:
+    """A vLLM in this process leaves all groups when it ends, and fails where they are left."""
+    state = sys.modules.get("vllm.distributed.parallel_state")
+    return state is not None and bool(state.model_parallel_is_initialized())

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -140,6 +141,7 @@ def test_checkpoints_that_a_run_cannot_go_on_from_alike_are_warned_of(
     assert bool(said) == bool(warned.text)
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_vllm_that_is_not_installed_is_said_before_anything_is_loaded() -> None:
     with pytest.raises(UserError) as caught:
         guards.check_packages(grpo(use_vllm=True), ModelArguments())

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.recipes.trainer_args import trl_refusals
 from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
@@ -194,3 +195,8 @@ def test_rewards_scaled_over_a_batch_are_refused_with_dynamic_sampling(
     assert "or set `dynamic_sampling: null`" in refused(
         dataclasses.replace(recipe, dynamic_sampling=refills)
     )
+
+
+def test_a_vllm_server_that_does_not_answer_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^trainer: nobody at http://host:8000$"), trl_refusals():
+        raise ConnectionError("nobody\nat http://host:8000")

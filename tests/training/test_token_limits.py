@@ -16,7 +16,7 @@ from srl_swe.training.rlvr.token_limits import TokenLimits, token_limits
 def limits(policy: Path, budget: int | None = None, **fields: Any) -> TokenLimits:
     args = GRPOConfig("out", use_cpu=True, bf16=False, max_completion_length=24, **fields)
     window = Window(pairs=None, token_budget=budget)
-    return token_limits(RlvrRecipe(str(policy), "starter", "out", window=window), args, {})
+    return token_limits(RlvrRecipe(str(policy), "starter", "out", window=window), args)
 
 
 def test_prompts_and_episodes_fit_the_models_positions(policy: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from packaging.version import Version
-from transformers import Trainer
 from trl import GRPOTrainer
 from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration

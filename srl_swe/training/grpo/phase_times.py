@@ -23,6 +23,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from srl_swe.training.grpo.vllm_weights import weight_sync
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -82,7 +84,7 @@ class TimedGRPOTrainer(GRPOTrainer):
         self.stopwatch = Stopwatch()
         self._update, self._micro_step = -1, 0
         if self.use_vllm:
-            sync = self.vllm_generation.sync_weights
+            sync = weight_sync(self.vllm_generation)
             self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -97,20 +97,30 @@ def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
     return int(positions) if positions else None
 
 
+def served_tokens(args: Any) -> int | None:
+    """How many tokens the vLLM that samples takes; None without one, or if nobody says."""
+    length: int | None = args.vllm_max_model_length if args.use_vllm else None
+    return length
+
+
+def most_tokens(model: str, args: Any) -> int | None:
+    """How many tokens of prompt and reply the model and its sampler take; None if neither says."""
+    limits = (max_positions(model, args.model_init_kwargs or {}), served_tokens(args))
+    return min((limit for limit in limits if limit), default=None)
+
+
 def fitting_prompts(
     recipe: SrlRecipe, args: Any, data: Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> Dataset:
     """The rows whose prompt leaves room for a reply: TRL would not look, and vLLM would die."""
-    positions = max_positions(recipe.model, args.model_init_kwargs or {})
-    served = args.vllm_max_model_length if args.use_vllm else None
-    room = min((length for length in (positions, served) if length), default=None)
+    room = most_tokens(recipe.model, args)
     if room is None:
         return data
     limit = room - (args.max_completion_length or 0)
     template = {"add_generation_prompt": True, **(args.chat_template_kwargs or {})}
     tokens = overlong_rows(data, tokenizer, limit, lambda row: row["prompt"], template)
     way_out = (
-        f"{'vLLM' if room == served else recipe.model} has room for {room} with "
+        f"{'vLLM' if room == served_tokens(args) else recipe.model} has room for {room} with "
         f"max_completion_length {args.max_completion_length}; make the step contexts with a "
         "smaller token budget"
     )

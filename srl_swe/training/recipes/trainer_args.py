@@ -101,11 +101,11 @@ def trl_refusals() -> Iterator[None]:
     """Makes a UserError of what a config or a trainer of TRL's is refused with as it is made.
 
     A reporter, a kernel or an optimizer that is not installed, or fields that contradict each
-    other: every rank is refused alike.
+    other: every rank is refused alike. A vLLM server that does not answer: the first rank is.
     """
     try:
         yield
-    except (ValueError, ImportError, RuntimeError) as error:
+    except (ValueError, ImportError, RuntimeError, OSError) as error:
         raise UserError(f"trainer: {_one_line(error)}") from error
 
 

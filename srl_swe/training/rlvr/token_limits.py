@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from srl_swe.training.guards.checks import max_positions
+from srl_swe.training.guards.checks import most_tokens
 from srl_swe.training.recipes.records import RlvrRecipe
 
 
@@ -28,10 +28,9 @@ class TokenLimits:
         return _least(self.asked, self.hard)
 
 
-def token_limits(recipe: RlvrRecipe, args: Any, init_kwargs: dict[str, Any]) -> TokenLimits:
-    """Of the recipe, the model's positions and vLLM, which would die of a prompt too long."""
-    served = args.vllm_max_model_length if args.use_vllm else None
-    hard = _least(max_positions(recipe.model, init_kwargs), served)
+def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
+    """Of the recipe, and of the model or vLLM, which would die of a prompt too long."""
+    hard = most_tokens(recipe.model, args)
     return TokenLimits(recipe.window.token_budget, hard, args.max_completion_length)
 
 

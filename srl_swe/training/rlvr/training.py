@@ -112,7 +112,7 @@ def _checked(
     _check_recipe(recipe, instances)
     check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
-    limits = token_limits(recipe, args, model.init_kwargs)
+    limits = token_limits(recipe, args)
     setting = _Setting(recipe, args, tokenizer, open_sandbox, instances, workers, limits)
     try:
         return tokenizer, setting.patch() if recipe.setting == "patch" else setting.episode()

