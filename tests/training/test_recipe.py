@@ -159,6 +159,7 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
         (SRL, {"model_name_or_path": "m"}, "write `model:`"),
         (SRL, {"push_to_hub": "true"}, "push_to_hub is not for this section; it would write over"),
         (SFT + "trainer: {push_to_hub: true}\n", {}, "`hf upload OWNER/NAME OUTPUT/final`"),
+        (SRL, {"remove_unused_columns": "true"}, "rewards read the columns that it would remove"),
         (SRL, {"output": ["a", "b"]}, "--output takes one value, not 2"),
         (SRL, {"completions_every": "null"}, "completions_every must not be null"),
         (RLVR, {"reward": "luck"}, "reward is 'luck'; it must be one of outcome"),

@@ -29,6 +29,7 @@ NOT_TRLS = {
     "model_name_or_path": "write `model:`",
     "push_to_hub": "it would write over the run's config.json and push each checkpoint; push the "
     "final policy when it is there: `hf upload OWNER/NAME OUTPUT/final`",
+    "remove_unused_columns": "rewards read the columns that it would remove",
 }
 """Fields of TRL that a recipe decides elsewhere or can't have, and what to do instead."""
 
