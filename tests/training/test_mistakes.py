@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
+from srl_swe.training.guards.checks import load_tokenizer
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
@@ -91,6 +93,45 @@ def test_a_template_that_never_ends_a_reply_is_refused(
     template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
     (endless / "chat_template.jinja").write_text(template)
     assert "eos token" in refused(srl_recipe(endless))
+
+
+def with_end(policy: Path, folder: Path, tokenizers: str, models: int | list[int] | None) -> Path:
+    """The policy, whose template ends a reply with <|im_end|>, id 2, with these eos tokens."""
+    shutil.copytree(policy, folder)
+    for name, field, value in (
+        ("tokenizer_config.json", "eos_token", tokenizers),
+        ("generation_config.json", "eos_token_id", models),
+        ("config.json", "eos_token_id", models),
+    ):
+        content = json.loads((folder / name).read_text("utf-8"))
+        (folder / name).write_text(json.dumps({**content, field: value}))
+    return folder
+
+
+@pytest.mark.parametrize("models", [0, None])
+def test_a_template_that_ends_a_reply_where_sampling_does_not_stop_is_refused(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path, models: int | None
+) -> None:
+    said = refused(srl_recipe(with_end(policy, tmp_path / "base", "<|endoftext|>", models)))
+    assert "it ends in '<|im_end|>', the eos tokens are '<|endoftext|>'; name" in said
+
+
+@pytest.mark.parametrize("models", [2, [0, 2]])
+@pytest.mark.parametrize("has_generation_config", [True, False])
+def test_an_eos_token_of_the_models_config_ends_a_reply(
+    policy: Path, tmp_path: Path, models: int | list[int], has_generation_config: bool
+) -> None:
+    folder = with_end(policy, tmp_path / "base", "<|endoftext|>", models)
+    if not has_generation_config:
+        (folder / "generation_config.json").unlink()
+    assert load_tokenizer(str(folder), {}).eos_token == "<|endoftext|>"
+
+
+def test_fine_tuning_can_name_the_eos_token_that_a_base_model_lacks(
+    policy: Path, tmp_path: Path
+) -> None:
+    folder = with_end(policy, tmp_path / "base", "<|endoftext|>", 0)
+    assert load_tokenizer(str(folder), {}, "<|im_end|>").eos_token == "<|im_end|>"
 
 
 def test_a_template_that_refuses_the_prompts_is_named_with_its_words(
