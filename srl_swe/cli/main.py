@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from srl_swe import __version__
 from srl_swe.cli import (
@@ -28,8 +29,17 @@ from srl_swe.cli import (
 )
 from srl_swe.errors import SandboxError, UserError
 
+
+class _Commands(TyperGroup):
+    """``steps profile ...`` is ``profile ...``, which some know by that name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args[1:] if args[:2] == ["steps", "profile"] else args)
+
+
 app = typer.Typer(
     name="srl-swe",
+    cls=_Commands,
     help="Train software-engineering agents from expert trajectories, and measure them.",
     no_args_is_help=True,
     add_completion=False,
