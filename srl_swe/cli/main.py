@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -28,6 +28,9 @@ from srl_swe.cli import (
     train,
 )
 from srl_swe.errors import SandboxError, UserError
+
+INTERRUPTED = 130
+"""The exit code that typer makes of Control-C."""
 
 
 class _Commands(TyperGroup):
@@ -84,16 +87,31 @@ def main() -> None:
     # runs as well, and are hardly faster where nothing does. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(prog_name="srl-swe")
+        code = app(prog_name="srl-swe", standalone_mode=False)
+    except typer.TyperException as mistake:
+        _stop(_in_one_line(mistake), mistake.exit_code)
     except UserError as error:
-        _stop(error, 2)
+        _stop(f"srl-swe: {error}", 2)
     except SandboxError as error:
-        _stop(error, 1)
-    except KeyboardInterrupt:
-        print("srl-swe: interrupted; run the same command again to continue.", file=sys.stderr)
-        sys.exit(130)
+        _stop(f"srl-swe: {error}", 1)
+    except typer.Abort:
+        _stop("srl-swe: aborted.", 1)
+    if code == INTERRUPTED:
+        _stop("srl-swe: interrupted; run the same command again to continue.", code)
+    sys.exit(code)
 
 
-def _stop(error: Exception, code: int) -> None:
-    print(f"srl-swe: {error}", file=sys.stderr)
+def _in_one_line(mistake: typer.TyperException) -> str:
+    """What is wrong with a command line, where its own words take four; a help stays as it is."""
+    said, context = mistake.format_message(), getattr(mistake, "ctx", None)
+    if context is None or type(mistake).__name__ == "NoArgsIsHelpError":
+        return said
+    said = " ".join(said.split())
+    end = "" if said.endswith((".", "?")) else "."
+    command = context.command_path
+    return f"{command}: {said[:1].lower()}{said[1:]}{end} See {command} --help."
+
+
+def _stop(line: str, code: int) -> NoReturn:
+    print(line, file=sys.stderr)
     sys.exit(code)
