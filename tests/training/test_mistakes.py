@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
 from srl_swe.training.guards.checks import load_tokenizer
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.recipes.trainer_args import trl_refusals
 from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
@@ -207,6 +209,20 @@ def test_what_trl_refuses_as_it_makes_a_trainer_is_said_in_its_words(
     packed = {"use_cpu": True, "bf16": False, "packing": True}
     said = refused(SftRecipe(str(policy), str(data), str(tmp_path / "out"), trainer=packed))
     assert said.startswith("trainer: When packing is enabled")
+
+
+def test_a_reporter_that_is_not_installed_is_said_in_its_words(srl_recipe: MakeSrlRecipe) -> None:
+    said = refused(srl_recipe(report_to="clearml"))
+    assert said.startswith("trainer: ClearMLCallback requires 'clearml' to be installed")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("shapes differ")]
+)
+def test_what_is_no_mistake_of_the_users_keeps_its_traceback(error: RuntimeError) -> None:
+    with pytest.raises(RuntimeError) as caught, trl_refusals():
+        raise error
+    assert caught.value is error
 
 
 def test_a_loss_that_trl_does_not_know_is_refused_before_anything_is_sampled(
