@@ -6,8 +6,9 @@ SrlSweError
 │   ├── EngineUnavailable     no container engine answers
 │   ├── EngineDiskFull        the engine has no room left to write to
 │   └── ImageMissing          the image is not here and can't be had
+├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
 └── SandboxError              infrastructure failed: never a wrong answer of the policy's
-└── SandboxDied           the container or its shell is gone for good
+    └── SandboxDied           the container or its shell is gone for good
 """
 
 from __future__ import annotations
