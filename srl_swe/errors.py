@@ -13,6 +13,9 @@ SrlSweError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SrlSweError(Exception):
     """Root of all; never raised itself."""
@@ -40,3 +43,15 @@ class SandboxError(SrlSweError):
 
 class SandboxDied(SandboxError):
     """The sandbox can't answer any more; open another."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """What to add to a sentence about an unknown name: the nearest known one, if any is near.
+
+    >>> did_you_mean("dokcer", ["docker", "local"])
+    " Did you mean 'docker'?"
+    >>> did_you_mean("podman", ["docker", "local"])
+    ''
+    """
+    near = get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
@@ -29,3 +30,13 @@ def test_the_drawing_of_the_exceptions_is_the_code() -> None:
     ]
     known = {"SrlSweError", *(name for name, parent in classes if parent in drawn())}
     assert drawn() == {name: parent for name, parent in classes if name in known}
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(errors) == (0, 2)
+
+
+def test_the_nearest_name_is_looked_for_in_one_place() -> None:
+    sources = [file for top in ("srl_swe", "envs") for file in (ROOT / top).rglob("*.py")]
+    found = [file.name for file in sources if "get_close_matches" in file.read_text()]
+    assert found == ["errors.py"]
