@@ -189,6 +189,14 @@ def test_overlong_prompts_are_dropped_if_they_may_be_and_counted(
     assert "are left out" in caplog.text
 
 
+def test_to_drop_rows_is_proposed_only_where_some_would_be_left(srl_recipe: MakeSrlRecipe) -> None:
+    assert "or set `overlong: drop`." in refused(srl_recipe(max_completion_length=108))
+    recipe = dataclasses.replace(srl_recipe(max_completion_length=120), overlong="drop")
+    said = refused(recipe)
+    assert "8 of 8 rows" in said
+    assert "overlong" not in said
+
+
 def test_a_batch_larger_than_the_data_is_refused(srl_recipe: MakeSrlRecipe) -> None:
     said = refused(srl_recipe(per_device_train_batch_size=64))
     assert "a batch takes 16 prompts" in said

@@ -137,8 +137,10 @@ def fitting_rows(
         f"{len(tokens)} of {len(data)} rows in {name} take more than {limit} tokens "
         f"(the longest {max(tokens.values())})"
     )
-    if choice == "error" or len(tokens) == len(data):
-        raise UserError(f"{finding}; {way_out}, or set `overlong: drop`.")
+    some_fit = len(tokens) < len(data)
+    if choice == "error" or not some_fit:
+        or_drop = ", or set `overlong: drop`" if some_fit else ""
+        raise UserError(f"{finding}; {way_out}{or_drop}.")
     warn(f"{finding} and are left out.")
     return data.select([index for index in range(len(data)) if index not in tokens])
 
