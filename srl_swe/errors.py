@@ -6,11 +6,15 @@ SrlSweError
 │   ├── EngineUnavailable     no container engine answers
 │   ├── EngineDiskFull        the engine has no room left to write to
 │   └── ImageMissing          the image is not here and can't be had
+├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
 └── SandboxError              infrastructure failed: never a wrong answer of the policy's
-└── SandboxDied           the container or its shell is gone for good
+    └── SandboxDied           the container or its shell is gone for good
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class SrlSweError(Exception):
@@ -39,3 +43,15 @@ class SandboxError(SrlSweError):
 
 class SandboxDied(SandboxError):
     """The sandbox can't answer any more; open another."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """What to add to a sentence about an unknown name: the nearest known one, if any is near.
+
+    >>> did_you_mean("dokcer", ["docker", "local"])
+    " Did you mean 'docker'?"
+    >>> did_you_mean("podman", ["docker", "local"])
+    ''
+    """
+    near = get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

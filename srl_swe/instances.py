@@ -7,7 +7,6 @@ the swebench harness. Families with a schema of their own are brought into swebe
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.bundled import bundled
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.types import Instance
 
 Row = Mapping[str, Any]
@@ -153,8 +152,7 @@ def _picked(instances: list[Instance], ids: Sequence[str], name: str) -> list[In
     known = [instance.instance_id for instance in instances]
     unknown = sorted(set(ids) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(unknown[0], known)
         raise UserError(f"{name} has no instance {', '.join(map(repr, unknown))}.{hint}")
     return [instance for instance in instances if instance.instance_id in set(ids)]
 
@@ -173,8 +171,7 @@ def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[st
         return _file_rows(path)
     if "/" in name or path.suffix in _FILE_SUFFIXES:
         raise UserError(f"{name} does not exist; name a file or a folder that holds instances.")
-    near = difflib.get_close_matches(name, BENCHES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, BENCHES)
     raise UserError(
         f"unknown bench {name!r}.{hint} Known: {', '.join(BENCHES)}, hf:OWNER/NAME, or a path."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from docker.errors import DockerException
 from docker.utils import parse_bytes
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 
 CALM_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
@@ -95,8 +94,7 @@ def _read(name: str, value: str) -> Any:
 
 
 def _unknown(name: str) -> UserError:
-    near = difflib.get_close_matches(name, _SETTINGS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, _SETTINGS)
     known = ", ".join((*_SETTINGS, f"{_ENVIRONMENT}NAME"))
     return UserError(f"unknown limit {name!r}.{hint} Known: {known}.")
 

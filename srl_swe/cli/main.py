@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from srl_swe import __version__
 from srl_swe.cli import (
@@ -28,8 +29,20 @@ from srl_swe.cli import (
 )
 from srl_swe.errors import SandboxError, UserError
 
+INTERRUPTED = 130
+"""The exit code that typer makes of Control-C."""
+
+
+class _Commands(TyperGroup):
+    """``steps profile ...`` is ``profile ...``, which some know by that name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args[1:] if args[:2] == ["steps", "profile"] else args)
+
+
 app = typer.Typer(
     name="srl-swe",
+    cls=_Commands,
     help="Train software-engineering agents from expert trajectories, and measure them.",
     no_args_is_help=True,
     add_completion=False,
@@ -74,16 +87,31 @@ def main() -> None:
     # runs as well, and are hardly faster where nothing does. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(prog_name="srl-swe")
+        code = app(prog_name="srl-swe", standalone_mode=False)
+    except typer.TyperException as mistake:
+        _stop(_in_one_line(mistake), mistake.exit_code)
     except UserError as error:
-        _stop(error, 2)
+        _stop(f"srl-swe: {error}", 2)
     except SandboxError as error:
-        _stop(error, 1)
-    except KeyboardInterrupt:
-        print("srl-swe: interrupted; run the same command again to continue.", file=sys.stderr)
-        sys.exit(130)
+        _stop(f"srl-swe: {error}", 1)
+    except typer.Abort:
+        _stop("srl-swe: aborted.", 1)
+    if code == INTERRUPTED:
+        _stop("srl-swe: interrupted; run the same command again to continue.", code)
+    sys.exit(code)
 
 
-def _stop(error: Exception, code: int) -> None:
-    print(f"srl-swe: {error}", file=sys.stderr)
+def _in_one_line(mistake: typer.TyperException) -> str:
+    """What is wrong with a command line, where its own words take four; a help stays as it is."""
+    said, context = mistake.format_message(), getattr(mistake, "ctx", None)
+    if context is None or type(mistake).__name__ == "NoArgsIsHelpError":
+        return said
+    said = " ".join(said.split())
+    end = "" if said.endswith((".", "?")) else "."
+    command = context.command_path
+    return f"{command}: {said[:1].lower()}{said[1:]}{end} See {command} --help."
+
+
+def _stop(line: str, code: int) -> NoReturn:
+    print(line, file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""``srl-swe profile``."""
+"""``srl-swe profile``, also as ``srl-swe steps profile``."""
 
 from __future__ import annotations
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance
@@ -42,8 +41,7 @@ def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> Sand
     known: tuple[Kind, ...] = get_args(Kind)
     found = next((one for one in known if one == kind), None)
     if found is None:
-        near = difflib.get_close_matches(kind, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(kind, known)
         raise UserError(f"unknown sandbox {kind!r}.{hint} Known: {', '.join(known)}.")
     if found == "local" and not trusted:
         raise UserError(

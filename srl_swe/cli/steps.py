@@ -36,7 +36,11 @@ def steps(
     examples: step.Show = 0,
     push: step.Push = None,
 ) -> None:
-    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR."""
+    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR.
+
+    `steps profile` is the command `profile`, which keeps the steps that a policy learns from;
+    write ./profile for a folder of that name.
+    """
     from srl_swe.step_dataset import StepSettings
     from srl_swe.trajectories.hub_push import check_name
     from srl_swe.trajectories.selection import Selection

@@ -64,7 +64,7 @@ def _checked(
     recipe: SftRecipe, args: SFTConfig, model: ModelArguments, data: Dataset
 ) -> tuple[PreTrainedTokenizerBase, Dataset]:
     """The tokenizer and the rows to train on, after all guards."""
-    tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
     rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
     if args.chat_template_path is None:
         check_replies(recipe.model, tokenizer, rows[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import resources
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ def recipe_path(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, shipped)
     raise UserError(f"no recipe {name!r}.{hint} Those that ship: {', '.join(shipped)}.")
 
 
@@ -49,8 +47,7 @@ def accelerate_preset(name: str) -> Path:
     """The file of a preset: one machine of eight GPUs, which options of the launcher change."""
     need_train_extra()
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, PRESETS)
         raise UserError(f"no preset {name!r}.{hint} There are: {', '.join(PRESETS)}.")
     return Path(str(resources.files("trl"))) / "accelerate_configs" / f"{PRESETS[name]}.yaml"
 

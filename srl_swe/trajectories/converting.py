@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.files import written_whole
 from srl_swe.trajectories.atif_writing import save_atif
 from srl_swe.trajectories.hub_rows import save_rows
@@ -50,8 +49,7 @@ def convert(trajectories: Iterable[Trajectory], out: Path, to: str) -> int:
 def find_writer(to: str) -> Writer:
     """The writer of that name. Raises UserError."""
     if to not in WRITERS:
-        near = difflib.get_close_matches(to, WRITERS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(to, WRITERS)
         raise UserError(f"unknown format {to!r}.{hint} Known: {', '.join(WRITERS)}.")
     return WRITERS[to]
 

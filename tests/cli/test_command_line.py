@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,55 @@ def test_every_command_explains_itself(command: str) -> None:
     result = srl_swe(*command.split(), "--help")
     assert result.returncode == 0
     assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "said"),
+    [
+        ("train srl", "srl-swe train srl", "missing option '--config'."),
+        ("trian", "srl-swe", "no such command 'trian'. Did you mean 'train'?"),
+        ("images bild", "srl-swe images", "no such command 'bild'. Did you mean 'build'?"),
+        ("replay --lmit 1", "srl-swe replay", "no such option: --lmit"),
+        ("grade gold --workers 0", "srl-swe grade", "invalid value for '--workers': "),
+        ("convert a", "srl-swe convert", "missing argument 'out'."),
+    ],
+)
+def test_a_mistake_in_the_command_line_itself_is_one_line(
+    arguments: str, command: str, said: str
+) -> None:
+    result = srl_swe(*arguments.split())
+    (line,) = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert line.startswith(f"{command}: {said}")
+    assert line.endswith(f" See {command} --help.")
+
+
+@pytest.mark.parametrize("command", ["", "images", "runs"])
+def test_a_group_without_a_command_explains_itself(command: str) -> None:
+    result = srl_swe(*command.split())
+    assert result.returncode == 2
+    assert result.stderr.startswith("Usage: srl-swe")
+    assert "Commands:" in result.stderr
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
+    """Interrupted once its own modules are there; it waits for standard input then."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "srl_swe", "convert", "-", str(tmp_path / "out.jsonl")],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "srl_swe.trajectories.loading" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("srl-swe: interrupted; run the same command again")
 
 
 def test_a_missing_file_of_trajectories_is_a_mistake() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from srl_swe.training.guards import before_training as guards
 from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
 from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
+from srl_swe.training.guards.resuming import check_ranks, warn_of_resuming
 from srl_swe.training.recipes.trainer_args import ModelArguments
 
 BILLION = 1_000_000_000
@@ -135,10 +137,40 @@ def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
 def test_checkpoints_that_a_run_cannot_go_on_from_alike_are_warned_of(
     warned: pytest.LogCaptureFixture, fields: dict[str, Any], said: str
 ) -> None:
-    guards.warn_of_resuming(grpo(**fields))
-    guards.warn_of_resuming(SFTConfig("out", use_cpu=True, bf16=False))
+    warn_of_resuming(grpo(**fields))
+    warn_of_resuming(SFTConfig("out", use_cpu=True, bf16=False))
     assert said in warned.text
     assert bool(said) == bool(warned.text)
+
+
+def begun_run(folder: Path, ranks: int) -> Path:
+    """What matters of a run that was killed after its second step."""
+    (folder / "checkpoint-2").mkdir(parents=True)
+    (folder / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"starts": [{"ranks": 8}, {"ranks": ranks}]}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (GRPOConfig, "gradient_accumulation_steps and steps_per_generation times 4 make"),
+        (SFTConfig, "gradient_accumulation_steps times 4 make"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_ranks(tmp_path: Path, config: Any, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_ranks(begun_run(tmp_path, ranks=4), config("out", use_cpu=True, bf16=False))
+    assert "was trained by 4 ranks, and this start has 1 rank," in sentence(caught)
+    assert said in sentence(caught)
+
+
+def test_ranks_are_free_until_there_is_a_checkpoint(tmp_path: Path) -> None:
+    check_ranks(tmp_path / "not yet", grpo())
+    check_ranks(begun_run(tmp_path / "same", ranks=1), grpo())
+    begun = begun_run(tmp_path / "torn", ranks=4)
+    (begun / "checkpoint-2" / "trainer_state.json").unlink()
+    check_ranks(begun, grpo())
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")

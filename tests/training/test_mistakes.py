@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
+from srl_swe.training.guards.checks import load_tokenizer
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.recipes.trainer_args import trl_refusals
 from srl_swe.training.srl.training import trainer_section
@@ -94,6 +97,45 @@ def test_a_template_that_never_ends_a_reply_is_refused(
     assert "eos token" in refused(srl_recipe(endless))
 
 
+def with_end(policy: Path, folder: Path, tokenizers: str, models: int | list[int] | None) -> Path:
+    """The policy, whose template ends a reply with <|im_end|>, id 2, with these eos tokens."""
+    shutil.copytree(policy, folder)
+    for name, field, value in (
+        ("tokenizer_config.json", "eos_token", tokenizers),
+        ("generation_config.json", "eos_token_id", models),
+        ("config.json", "eos_token_id", models),
+    ):
+        content = json.loads((folder / name).read_text("utf-8"))
+        (folder / name).write_text(json.dumps({**content, field: value}))
+    return folder
+
+
+@pytest.mark.parametrize("models", [0, None])
+def test_a_template_that_ends_a_reply_where_sampling_does_not_stop_is_refused(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path, models: int | None
+) -> None:
+    said = refused(srl_recipe(with_end(policy, tmp_path / "base", "<|endoftext|>", models)))
+    assert "it ends in '<|im_end|>', the eos tokens are '<|endoftext|>'; name" in said
+
+
+@pytest.mark.parametrize("models", [2, [0, 2]])
+@pytest.mark.parametrize("has_generation_config", [True, False])
+def test_an_eos_token_of_the_models_config_ends_a_reply(
+    policy: Path, tmp_path: Path, models: int | list[int], has_generation_config: bool
+) -> None:
+    folder = with_end(policy, tmp_path / "base", "<|endoftext|>", models)
+    if not has_generation_config:
+        (folder / "generation_config.json").unlink()
+    assert load_tokenizer(str(folder), {}).eos_token == "<|endoftext|>"
+
+
+def test_fine_tuning_can_name_the_eos_token_that_a_base_model_lacks(
+    policy: Path, tmp_path: Path
+) -> None:
+    folder = with_end(policy, tmp_path / "base", "<|endoftext|>", 0)
+    assert load_tokenizer(str(folder), {}, "<|im_end|>").eos_token == "<|im_end|>"
+
+
 def test_a_template_that_refuses_the_prompts_is_named_with_its_words(
     srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +189,14 @@ def test_overlong_prompts_are_dropped_if_they_may_be_and_counted(
     assert "are left out" in caplog.text
 
 
+def test_to_drop_rows_is_proposed_only_where_some_would_be_left(srl_recipe: MakeSrlRecipe) -> None:
+    assert "or set `overlong: drop`." in refused(srl_recipe(max_completion_length=108))
+    recipe = dataclasses.replace(srl_recipe(max_completion_length=120), overlong="drop")
+    said = refused(recipe)
+    assert "8 of 8 rows" in said
+    assert "overlong" not in said
+
+
 def test_a_batch_larger_than_the_data_is_refused(srl_recipe: MakeSrlRecipe) -> None:
     said = refused(srl_recipe(per_device_train_batch_size=64))
     assert "a batch takes 16 prompts" in said
@@ -167,6 +217,20 @@ def test_what_trl_refuses_as_it_makes_a_trainer_is_said_in_its_words(
     packed = {"use_cpu": True, "bf16": False, "packing": True}
     said = refused(SftRecipe(str(policy), str(data), str(tmp_path / "out"), trainer=packed))
     assert said.startswith("trainer: When packing is enabled")
+
+
+def test_a_reporter_that_is_not_installed_is_said_in_its_words(srl_recipe: MakeSrlRecipe) -> None:
+    said = refused(srl_recipe(report_to="clearml"))
+    assert said.startswith("trainer: ClearMLCallback requires 'clearml' to be installed")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("shapes differ")]
+)
+def test_what_is_no_mistake_of_the_users_keeps_its_traceback(error: RuntimeError) -> None:
+    with pytest.raises(RuntimeError) as caught, trl_refusals():
+        raise error
+    assert caught.value is error
 
 
 def test_a_loss_that_trl_does_not_know_is_refused_before_anything_is_sampled(

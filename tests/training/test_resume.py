@@ -78,7 +78,10 @@ def starts(output: Path) -> list[dict[str, Any]]:
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
     uninterrupted: SrlRecipe, tmp_path: Path, last: int
 ) -> None:
-    """The copy is what a kill leaves that tore the checkpoint after ``last``."""
+    """The copy is what a kill leaves that tore the checkpoint after ``last``.
+
+    It goes on elsewhere: what says where something is reported, kept or served may differ.
+    """
     whole, resumed = Path(uninterrupted.output), tmp_path / "resumed"
     resumed.mkdir()
     for name in ("config.json", "metrics.jsonl", "manifest.json"):
@@ -89,7 +92,9 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
         shutil.copytree(whole / f"checkpoint-{step}", resumed / f"checkpoint-{step}")
     (resumed / f"checkpoint-{last + 1}" / "trainer_state.json").unlink()
 
-    train_srl(dataclasses.replace(uninterrupted, output=str(resumed)))
+    elsewhere = {"run_name": "again", "save_total_limit": 2, "dataloader_num_workers": 1}
+    trainer = {**uninterrupted.trainer, **elsewhere}
+    train_srl(dataclasses.replace(uninterrupted, output=str(resumed), trainer=trainer))
     rows = metrics(resumed)
     assert [row["step"] for row in rows] == list(range(STEPS + 1)), "0 is validation's"
     assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[last:]), "no refill was redone"

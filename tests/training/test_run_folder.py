@@ -3,11 +3,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
+from srl_swe.training.recipes.fields import field_names
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.run.decisive import NOT_DECISIVE
 from srl_swe.training.run.folder import open_run
 
 
@@ -46,6 +50,43 @@ def test_dynamic_sampling_switched_off_is_another_recipe(tmp_path: Path) -> None
     open_run(recipe).claim()
     with pytest.raises(UserError, match="dynamic_sampling"):
         open_run(dataclasses.replace(recipe, dynamic_sampling=None))
+
+
+def test_what_only_says_where_something_is_reported_kept_or_served_may_change(
+    tmp_path: Path,
+) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    elsewhere = {
+        "report_to": ["wandb"],
+        "run_name": "again",
+        "hub_token": "abc",
+        "save_total_limit": 2,
+        "vllm_server_base_url": "http://other:8000",
+        "vllm_gpu_memory_utilization": 0.2,
+        "dataloader_num_workers": 2,
+    }
+    open_run(dataclasses.replace(recipe, trainer={**recipe.trainer, **elsewhere}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("save_steps", 2),
+        ("save_only_model", True),
+        ("vllm_mode", "colocate"),
+        ("dataloader_persistent_workers", True),
+    ],
+)
+def test_what_changes_a_resumed_run_may_not(tmp_path: Path, name: str, value: Any) -> None:
+    recipe = make_recipe(tmp_path)
+    open_run(recipe).claim()
+    with pytest.raises(UserError, match=f"trainer.{name}: None -> "):
+        open_run(dataclasses.replace(recipe, trainer={**recipe.trainer, name: value}))
+
+
+def test_what_may_change_is_named_as_trl_names_it() -> None:
+    assert set(field_names(GRPOConfig)) | set(field_names(SFTConfig)) >= NOT_DECISIVE
 
 
 def test_other_rows_under_the_same_name_are_noticed(tmp_path: Path) -> None:

@@ -110,9 +110,17 @@ def test_the_card_holds_rewards_at_either_end_of_their_range() -> None:
 def test_the_command_writes_a_data_set_that_whole_solutions_are_not_made_of(
     profiling: Profiling, tmp_path: Path
 ) -> None:
-    command = ["profile", profiling.data, "--policy", profiling.policy, "--out", str(tmp_path)]
-    options = ["--samples", "4", "--max-new-tokens", "24", "--max-mean", "1", "--reward"]
-    result = CliRunner().invoke(app, [*command, *options, "structural"])
+    command = [
+        "steps",
+        "profile",
+        profiling.data,
+        "--policy",
+        profiling.policy,
+        "--out",
+        str(tmp_path),
+    ]
+    options = ["--samples", "4", "--max-new-tokens", "24", "--max-mean", "1"]
+    result = CliRunner().invoke(app, [*command, *options, "--reward", "structural"])
     assert result.exit_code == 0, result.output
     assert "Steps worth training on" in result.output
     kept = dataclasses.replace(profiling, data=str(tmp_path / "steps"), reward="holistic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,14 +15,16 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from srl_swe.errors import UserError
 from srl_swe.runs.record import read_metrics
 from srl_swe.training.recipes.records import DynamicSampling, SrlRecipe, Validation
+from srl_swe.training.srl.training import train_srl
 from srl_swe.training.validation.greedy import greedy_scores
 
 pytestmark = pytest.mark.train
 
 
-def test_both_ranks_share_validation_and_both_ones_replies_are_written(
+def test_both_ranks_share_validation_and_replies_and_one_does_not_go_on_alone(
     srl_recipe: Callable[..., SrlRecipe], warm_policy: Path, tmp_path: Path
 ) -> None:
     recipe = srl_recipe(
@@ -29,9 +32,12 @@ def test_both_ranks_share_validation_and_both_ones_replies_are_written(
         dynamic_sampling=DynamicSampling(epsilon=0.1, max_rounds=1),
         per_device_train_batch_size=8,
         max_steps=2,
+        save_strategy="steps",
+        save_steps=1,
     )
     validation = Validation(data=recipe.data, every_steps=2, rows=7, max_new_tokens=24)
-    fields = dataclasses.asdict(dataclasses.replace(recipe, validation=validation))
+    recipe = dataclasses.replace(recipe, validation=validation)
+    fields = dataclasses.asdict(recipe)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"method": "srl", **fields}))
     command = [
@@ -64,3 +70,8 @@ def test_both_ranks_share_validation_and_both_ones_replies_are_written(
     ]
     assert not first_round[0] & first_round[1], "the ranks sample other prompts"
     assert greedy_scores(output / "best", Path(recipe.data), max_new_tokens=24).n == 8
+
+    for made in (output / "final", output / "checkpoint-2"):
+        shutil.rmtree(made)
+    with pytest.raises(UserError, match="by 2 ranks, and this start has 1 rank"):
+        train_srl(recipe)

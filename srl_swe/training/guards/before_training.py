@@ -22,6 +22,7 @@ from srl_swe.training.guards.checks import warn
 from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
 from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
 from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
+from srl_swe.training.guards.resuming import check_ranks, warn_of_resuming
 from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import Recipe, SftRecipe
 from srl_swe.training.recipes.trainer_args import ModelArguments
@@ -56,8 +57,9 @@ def on_every_rank(check: Callable[[], T]) -> T:
 
 
 def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> None:
-    """All guards of this file, for a run on so many rows; warns or raises UserError."""
+    """All guards of a run on so many rows, whatever its method; warns or raises UserError."""
     check_packages(args, model)
+    check_ranks(Path(recipe.output), args)
     warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
         one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
@@ -102,24 +104,6 @@ def check_batch(args: Any, rows: int) -> None:
             f"a batch takes {prompts} prompts (generation_batch_size "
             f"{args.generation_batch_size} / num_generations {args.num_generations}), but the "
             f"data has only {rows} rows."
-        )
-
-
-def warn_of_resuming(args: Any) -> None:
-    """Warn where a run that is stopped and goes on differs from one that was never stopped."""
-    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
-    if strategy != "no" and args.save_only_model:
-        warn(
-            "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
-            "rate's schedule: a run that is stopped goes on with both anew."
-        )
-    updates = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
-    updates /= args.gradient_accumulation_steps
-    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % max(updates, 1):
-        warn(
-            f"a batch of replies serves {updates:g} updates and checkpoints are "
-            f"{args.save_steps:g} apart: a run that is stopped between two batches samples the "
-            f"last one anew; make save_steps a multiple of {updates:g}."
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
 
@@ -23,14 +23,41 @@ def rendered(
     return str(text)
 
 
-def check_end(model: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A reply that the template closes without the eos token would teach never to stop."""
+def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> None:
+    """Raise UserError where sampling would not stop at the end of a reply.
+
+    A reply that the template closes without an eos token would teach never to stop.
+    """
     if tokenizer.eos_token is None:
         raise UserError(f"the tokenizer of {model} has no eos token.")
     turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": "REPLY"}]
     tail = rendered(tokenizer, turn).rpartition("REPLY")[2]
-    if not any(token in tail for token in tokenizer.all_special_tokens):
-        raise UserError(f"the chat template of {model} does not end a reply with its eos token.")
+    ends = [tokenizer.eos_token, *_ends_of_model(model, tokenizer, revision)]
+    if not any(token in tail for token in ends):
+        raise UserError(
+            f"the chat template of {model} does not end a reply with an eos token, and so no reply "
+            f"would stop: it ends in {tail.strip()!r}, the eos tokens are "
+            f"{', '.join(map(repr, dict.fromkeys(ends)))}; name the right one in its "
+            "tokenizer_config.json or generation_config.json, or fine-tune it with `trainer: "
+            "{eos_token: ...}`."
+        )
+
+
+def _ends_of_model(
+    model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None
+) -> list[str]:
+    """What ends a sampled reply beside the tokenizer's own eos token.
+
+    A model without a generation config has what transformers makes of its config.
+    """
+    try:
+        config = GenerationConfig.from_pretrained(model, revision=revision or "main")
+    except OSError:
+        its = AutoConfig.from_pretrained(model, revision=revision)
+        config = GenerationConfig.from_model_config(its)
+    ids = config.eos_token_id
+    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(ids) if token is not None]
 
 
 def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> None:

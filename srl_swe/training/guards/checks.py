@@ -68,8 +68,13 @@ def with_thoughts(data: Dataset, name: str) -> Dataset:
     return data.select(kept)
 
 
-def load_tokenizer(model: str, init_kwargs: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer; UserError if there is no such model or it can't chat."""
+def load_tokenizer(
+    model: str, init_kwargs: Mapping[str, Any], eos_token: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer; UserError if there is no such model or it can't chat.
+
+    ``eos_token``: what is to end a reply in the place of the tokenizer's own.
+    """
     if _is_local(model) and not Path(model).is_dir():
         raise UserError(f"no model folder at {model}.")
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
@@ -82,7 +87,9 @@ def load_tokenizer(model: str, init_kwargs: Mapping[str, Any]) -> PreTrainedToke
         raise UserError(f"no model at {model!r}: {_first_line(error)}") from None
     if not tokenizer.chat_template:
         raise UserError(f"{model} has no chat template; SRL trains instruction-tuned models.")
-    check_end(model, tokenizer)
+    if eos_token is not None:
+        tokenizer.eos_token = eos_token
+    check_end(model, tokenizer, init_kwargs.get("revision"))
     loaded: PreTrainedTokenizerBase = tokenizer
     return loaded
 
@@ -140,8 +147,10 @@ def fitting_rows(
         f"{len(tokens)} of {len(data)} rows in {name} take more than {limit} tokens "
         f"(the longest {max(tokens.values())})"
     )
-    if choice == "error" or len(tokens) == len(data):
-        raise UserError(f"{finding}; {way_out}, or set `overlong: drop`.")
+    some_fit = len(tokens) < len(data)
+    if choice == "error" or not some_fit:
+        or_drop = ", or set `overlong: drop`" if some_fit else ""
+        raise UserError(f"{finding}; {way_out}{or_drop}.")
     warn(f"{finding} and are left out.")
     return data.select([index for index in range(len(data)) if index not in tokens])
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 
 
 def field_names(record: type[Any]) -> list[str]:
@@ -21,8 +20,7 @@ def refuse_unknown(names: Iterable[object], known: Iterable[str], where: str) ->
     known = list(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise UserError(f"{where}: unknown field {name!r}.{hint}")
 
 

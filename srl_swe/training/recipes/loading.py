@@ -27,8 +27,11 @@ NOT_TRLS = {
     "reward_weights": "write `rewards:`",
     "completion_only_loss": "the loss is always on the reply only",
     "model_name_or_path": "write `model:`",
+    "push_to_hub": "it would write over the run's config.json and push each checkpoint; push the "
+    "final policy when it is there: `hf upload OWNER/NAME OUTPUT/final`",
+    "remove_unused_columns": "rewards read the columns that it would remove",
 }
-"""Fields of TRL that a recipe decides elsewhere, and where."""
+"""Fields of TRL that a recipe decides elsewhere or can't have, and what to do instead."""
 
 
 def load_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:

@@ -20,6 +20,13 @@ from srl_swe.training.recipes.records import Recipe
 
 Config = TypeVar("Config")
 
+_OF_THE_USERS = re.compile(
+    r"\w+Callback requires "  # a reporter that is not installed, or not told where to report to
+    r"|You're using `assistant_only_loss=True`"  # with a template that marks no reply
+    r"|The vLLM server at "  # was started without what TRL needs of it
+)
+"""How RuntimeErrors of transformers and TRL begin that a recipe or a machine is at fault for."""
+
 OUR_DEFAULTS = {"logging_steps": 1, "report_to": "none"}
 """Where TRL's defaults are 10 and every reporter that happens to be installed."""
 
@@ -101,11 +108,15 @@ def trl_refusals() -> Iterator[None]:
     """Makes a UserError of what a config or a trainer of TRL's is refused with as it is made.
 
     A reporter, a kernel or an optimizer that is not installed, or fields that contradict each
-    other: every rank is refused alike. A vLLM server that does not answer: the first rank is.
+    other: every rank is refused alike. A vLLM server that does not answer: the first rank is. Of
+    RuntimeErrors only those known to be a mistake of the user's: a GPU without memory, or a bug,
+    keeps its traceback.
     """
     try:
         yield
     except (ValueError, ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, RuntimeError) and not _OF_THE_USERS.match(str(error)):
+            raise
         raise UserError(f"trainer: {_one_line(error)}") from error
 
 

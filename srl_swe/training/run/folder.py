@@ -13,7 +13,6 @@ output/final/            the policy, whole or not there
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -26,12 +25,11 @@ from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe
+from srl_swe.training.run.decisive import decisive_fields
 from srl_swe.training.run.kept_memory import keep_freed_memory
 from srl_swe.training.run.last_step import train_what_is_left
 from srl_swe.training.run.redaction import without_secrets
 from srl_swe.training.run.report import save_report
-
-_NOT_DECISIVE = {"output", "completions_every"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +163,11 @@ def _beside(folder: Path) -> tuple[Path, Path]:
 
 
 def _config(recipe: Recipe, data_sha256: str | None) -> dict[str, Any]:
-    """What decides the result, without what only says where and how often it is written down."""
-    fields = {"method": type(recipe).__name__, **dataclasses.asdict(recipe)}
-    decisive = {name: value for name, value in fields.items() if name not in _NOT_DECISIVE}
+    """What decides the result, secrets hidden."""
     data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
     digest = data_sha256 or _digest(Path(data))
     config: dict[str, Any] = json.loads(
-        json.dumps(without_secrets({**decisive, "data_sha256": digest}), default=str)
+        json.dumps(without_secrets({**decisive_fields(recipe), "data_sha256": digest}), default=str)
     )
     return config
 
