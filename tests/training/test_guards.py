@@ -129,9 +129,14 @@ def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
         ({}, ""),
         ({"save_only_model": True}, "neither Adam's moments nor"),
         ({"save_only_model": True, "save_strategy": "no"}, ""),
-        ({"num_iterations": 2, "save_steps": 5}, "serves 2 updates and checkpoints are 5 apart"),
+        ({"num_iterations": 2, "save_steps": 5}, "every 2 updates a batch of replies"),
         ({"num_iterations": 2, "save_steps": 6}, ""),
         ({"gradient_accumulation_steps": 4, "steps_per_generation": 4, "save_steps": 5}, ""),
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 1, "save_steps": 5}, ""),
+        (
+            {"gradient_accumulation_steps": 3, "steps_per_generation": 2, "save_steps": 5},
+            "make save_steps a multiple of 2",
+        ),
     ],
 )
 def test_checkpoints_that_a_run_cannot_go_on_from_alike_are_warned_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,13 @@ def warn_of_resuming(args: Any) -> None:
             "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
             "rate's schedule: a run that is stopped goes on with both anew."
         )
-    updates = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
-    updates /= args.gradient_accumulation_steps
-    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % max(updates, 1):
+    micro_steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+    whole = micro_steps // math.gcd(micro_steps, args.gradient_accumulation_steps)
+    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % whole:
         warn(
-            f"a batch of replies serves {updates:g} updates and checkpoints are "
-            f"{args.save_steps:g} apart: a run that is stopped between two batches samples the "
-            f"last one anew; make save_steps a multiple of {updates:g}."
+            f"only every {whole} updates a batch of replies has served its time, and checkpoints "
+            f"are {args.save_steps:g} apart: a run that is stopped within a batch samples it anew; "
+            f"make save_steps a multiple of {whole}."
         )
 
 
