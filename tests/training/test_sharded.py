@@ -59,7 +59,7 @@ def recipes(
         save_strategy="steps",
         save_steps=1,
     )
-    held_out = Validation(srl.data, every_steps=2, rows=7, max_new_tokens=24)
+    held_out = Validation(data=srl.data, every_steps=2, rows=7, max_new_tokens=24)
     trainer = {**srl.trainer, "per_device_train_batch_size": 8, "save_strategy": "no"}
     for name in ("num_generations", "max_completion_length", "beta", "loss_type"):
         del trainer[name]
