@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -117,7 +119,7 @@ def rlvr(
     from srl_swe.training.rlvr.training import train_rlvr
     from srl_swe.training.train import leave_process_group
 
-    typer.echo(train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench))
+    _print_once(train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench))
     leave_process_group()
 
 
@@ -159,7 +161,7 @@ def curriculum(
         final = train_curriculum(recipe, run)
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
-    typer.echo(final)
+    _print_once(final)
 
 
 def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
@@ -180,8 +182,14 @@ def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
 def _run(recipe: SftRecipe | SrlRecipe, bench: ValidationBench | None) -> None:
     from srl_swe.training.train import leave_process_group, train
 
-    typer.echo(train(recipe, bench))
+    _print_once(train(recipe, bench))
     leave_process_group()
+
+
+def _print_once(final: Path) -> None:
+    """However many ranks a launcher has started."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(final)
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:

@@ -62,8 +62,8 @@ def need_train_extra() -> None:
 def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -> Path:
     """Train as the recipe says, or go on; returns the folder of the final policy.
 
-    ``bench`` is for ``validation.instances``.
-    For RLVR, which needs sandboxes too, see :func:`srl_swe.training.rlvr.training.train_rlvr`.
+    ``bench`` is for ``validation.instances``. For RLVR, which needs sandboxes too, see
+    :func:`srl_swe.training.rlvr.training.train_rlvr`.
     """
     if isinstance(recipe, SrlRecipe):
         from srl_swe.training.srl.training import train_srl

@@ -77,6 +77,15 @@ def test_the_file_of_a_preset_is_printed() -> None:
         ),
         (["curriculum", "--config", "srl-demo", *PLACES], "must be one of curriculum"),
         (["curriculum", "--config", "curriculum-paper", *PLACES], "bench is not set"),
+        (
+            ["curriculum", "--config", "curriculum-paper", *PLACES, "--bench", "verfied"],
+            "verfied",
+        ),
+        (
+            ["curriculum", "--config", "study-srl", *PLACES, "--phases.srl.validation",
+             "{every_steps: 1, instances: {bench: verfied}}"],
+            "verfied",
+        ),
         (["srl", "--config", "curriculum-paper", *PLACES], "train curriculum"),
     ],
 )  # fmt: skip

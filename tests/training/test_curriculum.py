@@ -188,8 +188,13 @@ def test_a_phase_begun_from_a_policy_that_is_gone_is_refused(load: Load) -> None
     assert later.ran == ["sft", "srl"]
 
 
-def test_data_that_a_later_phase_lacks_is_named_before_the_first_one_runs(load: Load) -> None:
-    phases = [PHASES[0], PHASES[1] | {"data": "nowhere"}]
+@pytest.mark.parametrize(
+    "lacks", [{"data": "nowhere"}, {"validation": {"data": "nowhere", "every_steps": 1}}]
+)
+def test_data_that_a_later_phase_lacks_is_named_before_the_first_one_runs(
+    load: Load, lacks: dict[str, Any]
+) -> None:
+    phases = [PHASES[0], PHASES[1] | lacks]
     fake = FakePhases()
     with pytest.raises(UserError, match="nowhere holds no step contexts"):
         train_curriculum(load(phases=phases), fake)

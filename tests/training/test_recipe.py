@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from srl_swe.context_window import Window
 from srl_swe.errors import UserError
 from srl_swe.rollout import Limits
 from srl_swe.training.recipes.loading import load_recipe
@@ -17,6 +18,7 @@ from srl_swe.training.recipes.records import (
     SftRecipe,
     SrlRecipe,
     Validation,
+    ValidationInstances,
     method_of,
 )
 from srl_swe.training.train import recipe_path
@@ -101,6 +103,18 @@ def test_a_recipe_names_its_rewards_its_validation_and_how_the_model_is_loaded(
     assert load_recipe(write(SRL)).rewards == {"similarity": 1.0}
 
 
+def test_a_validation_on_instances_says_no_more_than_it_must(write: Write) -> None:
+    recipe = load_recipe(
+        write(SRL + "validation: {every_steps: 5, instances: {bench: starter}}\n"),
+        {"validation.instances.limits": "{steps: 3}", "validation.instances.window.pairs": "null"},
+    )
+    assert recipe.validation is not None
+    assert recipe.validation.decides == "resolved"
+    assert recipe.validation.instances == ValidationInstances(
+        "starter", limits=Limits(steps=3), window=Window(pairs=None)
+    )
+
+
 def test_a_recipe_with_tests_as_reward_says_what_an_episode_may_take(write: Write) -> None:
     recipe = load_recipe(write(RLVR), {"limits.steps": "5", "window.observation_chars": "500"})
     assert isinstance(recipe, RlvrRecipe)
@@ -152,6 +166,18 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
         (SRL, {"rewards": "{exact: null}"}, "rewards: exact has no weight"),
         (SRL, {"rewards": "[exact]"}, "rewards must hold `name: weight` lines"),
         (SRL, {"validation.every_steps": "10"}, "validation: name `data`, `instances`, or both"),
+        (
+            SRL,
+            {"validation": "{data: d, every_steps: 1, metric: resolved}"},
+            "the metric resolved needs `instances`",
+        ),
+        (
+            SRL,
+            {"validation": "{instances: {bench: b}, every_steps: 1, metric: reward}"},
+            "the metric reward needs `data`",
+        ),
+        (SRL, {"validation": "{instances: {rows: 1}, every_steps: 1}"}, "instances lacks bench"),
+        (SRL, {"validation": "{data: 5, every_steps: 1}"}, "data must be a text, not 5"),
         (SRL, {"validation": "{data: d, every_steps: 0}"}, "every_steps must be more than 0"),
         (SRL, {"validation": "{data: d, every_steps: 1, metric: f1}"}, "metric is 'f1'"),
         (SRL, {"lora_alpa": "8"}, "unknown field 'lora_alpa'. Did you mean 'lora_alpha'"),

@@ -149,6 +149,7 @@ def test_from_the_command_line_two_ranks_share_the_instances(
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
+    assert ended.stdout.count("run/final") == 1, "the ranks don't all print it"
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [(row["step"], row["validation/resolved"]) for row in rows] == [(0, 0.0), (1, 0.0)]
     episodes = load_jsonl(tmp_path / "run" / "validation" / "step-000001.jsonl")

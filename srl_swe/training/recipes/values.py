@@ -86,9 +86,13 @@ def _record(section: Any, field: dataclasses.Field[Any], where: str) -> Any:
     for part in dataclasses.fields(record):
         if part.name in values:
             values[part.name] = read_field(values[part.name], part, hints[part.name], where)
-        elif default is None and part.default is dataclasses.MISSING:
+        elif default is None and _is_required(part):
             raise UserError(f"{where} lacks {part.name}.")
     return record(**values) if default is None else dataclasses.replace(default, **values)
+
+
+def _is_required(part: dataclasses.Field[Any]) -> bool:
+    return part.default is part.default_factory is dataclasses.MISSING
 
 
 def _rewards(section: Any, where: str) -> dict[str, float]:
