@@ -12,8 +12,10 @@ from srl_swe.training.recipes.curricula import load_curriculum
 from srl_swe.training.recipes.loading import load_recipe, make_recipe
 from srl_swe.training.train import accelerate_preset, recipe_path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-COMMANDS = re.findall(r"^    .*?(?:srl-swe|srl_swe) train (\w+ --config .+)$", PAGE, re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "training.md").read_text("utf-8")
+PAGES = PAGE + (DOCS / "training-runs.md").read_text("utf-8")
+COMMANDS = re.findall(r"^    .*?(?:srl-swe|srl_swe) train (\w+ --config .+)$", PAGES, re.MULTILINE)
 OF_SANDBOXES = {"workers", "sandbox-limit"}
 
 
@@ -30,8 +32,13 @@ def test_every_command_of_the_page_is_one_that_would_start(command: str) -> None
 
 
 def test_the_recipes_on_the_page_are_recipes(tmp_path: Path) -> None:
-    recipe, curriculum = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert make_recipe(yaml.safe_load(recipe), {}, "page").model_config["lora_r"] == 32
+    found = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    recipe, validation, curriculum = found
+    lines = yaml.safe_load(recipe)
+    assert make_recipe(lines, {}, "page").model_config["lora_r"] == 32
+    validated = make_recipe(lines | yaml.safe_load(validation), {}, "page").validation
+    assert validated is not None
+    assert validated.decides == "resolved"
     path = tmp_path / "curriculum.yaml"
     path.write_text(curriculum)
     names = [phase.name for phase in load_curriculum(path).phases]

@@ -18,7 +18,7 @@ from srl_swe.rollout import Rules
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
-from srl_swe.training.recipes.records import Recipe, ValidationInstances
+from srl_swe.training.recipes.records import Recipe
 from srl_swe.training.recipes.trainer_args import template_kwargs
 from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
@@ -40,16 +40,18 @@ class ValidationBench:
 
 
 def instance_episodes(
-    trainer: Any, asked: ValidationInstances, recipe: Recipe, bench: ValidationBench, folder: Path
+    trainer: Any, recipe: Recipe, bench: ValidationBench, folder: Path
 ) -> InstanceEpisodes:
-    """Episodes on the instances asked for. Raises UserError for one that can't be tested or shown.
+    """For ``validation.instances``; UserError for one that can't be tested, or shown to the policy.
 
     Replies are read as strictly as in training. The model's positions bound every prompt.
     """
-    count = TokenCounter(trainer.processing_class)
+    validation = recipe.validation
+    assert validation and validation.instances, "the recipe asks for them"
+    asked, count = validation.instances, TokenCounter(trainer.processing_class)
     rules = Rules(
         get_dialect(recipe.dialect),
-        _fitting_window(trainer, asked.window, recipe),
+        _fitting_window(trainer, asked.window, validation.max_new_tokens),
         asked.limits,
         recipe.strictness,
         opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
@@ -72,12 +74,11 @@ def instance_episodes(
     return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
 
 
-def _fitting_window(trainer: Any, window: Window, recipe: Recipe) -> Window:
+def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
     """The window, within what the model's positions leave for a prompt."""
     config = trainer.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    assert recipe.validation is not None, "who calls this validates"
-    room = positions - recipe.validation.max_new_tokens if positions else None
+    room = positions - reply_tokens if positions else None
     known = [limit for limit in (window.token_budget, room) if limit is not None]
     return dataclasses.replace(window, token_budget=min(known, default=None))
 

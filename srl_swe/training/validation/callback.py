@@ -96,13 +96,11 @@ def make_validation(
     assert asked is not None, "only a recipe that asks for it is validated"
     examinations: list[Examination] = []
     if asked.data:
-        examinations.append(held_out_steps(trainer, asked, recipe, asked.data))
+        examinations.append(held_out_steps(trainer, recipe))
     if asked.instances:
         if bench is None:
             raise UserError("validation.instances: no sandboxes were given to open them in.")
-        examinations.append(
-            instance_episodes(trainer, asked.instances, recipe, bench, run.validation)
-        )
+        examinations.append(instance_episodes(trainer, recipe, bench, run.validation))
     return ValidationCallback(trainer, asked, BestPolicy(run.best), examinations)
 
 

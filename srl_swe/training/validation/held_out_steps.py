@@ -42,20 +42,21 @@ class HeldOutSteps:
         return {name: float(getattr(scores, field)) for name, field in METRICS.items()}
 
 
-def held_out_steps(trainer: Any, validation: Validation, recipe: Recipe, data: str) -> HeldOutSteps:
-    """Of the rows in ``data``; UserError for another dialect, and for one that does not fit.
+def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
+    """For ``validation.data``; UserError for another dialect, and for a row that does not fit.
 
     A policy that is rewarded for whole solutions is asked for them here too.
     """
-    template = template_kwargs(trainer.args)
+    validation, template = recipe.validation, template_kwargs(trainer.args)
+    assert validation and validation.data, "the recipe asks for them"
     scoring = Scoring(
         recipe.dialect,
         recipe.strictness,
         opens_thought(trainer.processing_class, template),
         asks_for_solution(getattr(recipe, "rewards", {})),
     )
-    rows = load_step_contexts(data)
-    check_dialect(rows, data, scoring.dialect)
+    rows = load_step_contexts(validation.data)
+    check_dialect(rows, validation.data, scoring.dialect)
     if scoring.whole_solution:
         rows = with_solutions(rows, get_dialect(scoring.dialect))
     rows = rows.select(evenly_spread(len(rows), validation.rows))
