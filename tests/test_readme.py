@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/sandbox.md",
              "docs/replay.md", "docs/rewards.md", "docs/steps.md", "docs/training.md",
-             "docs/training-runs.md", "docs/environments.md", "docs/study.md", "docs/performance.md"]  # fmt: skip
+             "docs/training-runs.md", "docs/environments.md", "docs/study.md",
+             "docs/performance.md"]  # fmt: skip
 OURS = ("srl_swe/", "envs/", "docker/", "trajectories/", "tests/", "docs/", ".ci/")
 text = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 

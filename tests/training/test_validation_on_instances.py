@@ -23,12 +23,13 @@ from srl_swe.instances import load_instances
 from srl_swe.rollout import Limits
 from srl_swe.runs.record import read_metrics
 from srl_swe.training.guards.checks import COLUMNS
-from srl_swe.training.recipes.records import SftRecipe, Validation, ValidationInstances
+from srl_swe.training.recipes.records import RlvrRecipe, SftRecipe, Validation, ValidationInstances
+from srl_swe.training.rlvr.training import train_rlvr
 from srl_swe.training.sft import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.training.validation.bench import ValidationBench
 from srl_swe.trajectories import load_jsonl
-from srl_swe.types import Action, Observation, Step
+from srl_swe.types import Action, Observation, Step, StopReason
 from srl_swe_envs.local import open_local_sandbox
 
 pytestmark = pytest.mark.train
@@ -122,6 +123,40 @@ def test_an_issue_that_leaves_no_room_is_refused_before_the_first_step(
     with pytest.raises(UserError, match="starter__inikit-1 leaves no room for a reply"):
         train_sft(asked, BENCH)
     assert not (tmp_path / "run" / "config.json").exists(), "the folder is still free"
+
+
+def rlvr(model: str, output: Path, setting: Any) -> RlvrRecipe:
+    """One step from random weights; its validation leaves window and limits to the episodes."""
+    trainer = {
+        **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "max_steps": 1},
+        **{"num_generations": 2, "per_device_train_batch_size": 2, "max_completion_length": 8},
+    }
+    validation = dataclasses.replace(ON_INSTANCES, instances=ValidationInstances("starter"))
+    return RlvrRecipe(
+        model, "starter", str(output), setting,
+        limits=Limits(steps=2), trainer=trainer, validation=validation,
+    )  # fmt: skip
+
+
+def test_rlvr_is_validated_under_the_limits_of_its_own_episodes(
+    recipe: SftRecipe, tmp_path: Path
+) -> None:
+    asked = rlvr(recipe.model, tmp_path / "run", "episode")
+    train_rlvr(asked, open_local_sandbox, [INSTANCE], workers=2, bench=BENCH)
+    (episode,) = load_jsonl(tmp_path / "run" / "validation" / "step-000001.jsonl")
+    assert (len(episode.steps), episode.stop_reason) == (2, StopReason.STEP_LIMIT)
+
+
+def test_a_policy_that_learns_to_answer_in_one_reply_is_not_asked_to_play(
+    recipe: SftRecipe, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="plays episodes, and a policy of `setting: patch`"):
+        train_rlvr(
+            rlvr(recipe.model, tmp_path / "run", "patch"),
+            open_local_sandbox,
+            [INSTANCE],
+            bench=BENCH,
+        )
 
 
 def test_from_the_command_line_two_ranks_share_the_instances(

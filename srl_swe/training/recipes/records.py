@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from srl_swe.context_window import PAPER_WINDOW, Window
+from srl_swe.context_window import Window
 from srl_swe.dialects import Strictness
 from srl_swe.errors import UserError
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
@@ -56,14 +56,15 @@ class ValidationInstances:
     """Greedy episodes on instances, of which the tests say how many are resolved.
 
     ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
-    is all. ``limits`` and ``window`` are those of an episode. A prompt that outgrows the model
+    is all. ``limits`` and ``window`` are those of an episode; None is what RLVR trains its episodes
+    under, and for SFT and SRL 40 steps and the paper's window. A prompt that outgrows the model
     loses its oldest observations first.
     """
 
     bench: str
     rows: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    window: Window = PAPER_WINDOW
+    limits: Limits | None = None
+    window: Window | None = None
     tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
 
 

@@ -9,16 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from srl_swe.context_window import CountTokens, OverBudget, Window, make_messages
+from srl_swe.context_window import (
+    PAPER_WINDOW,
+    CountTokens,
+    OverBudget,
+    Window,
+    make_messages,
+)
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.judge import Judge
 from srl_swe.evaluation.sandbox_tests import check_testable
-from srl_swe.rollout import Rules
+from srl_swe.rollout import Limits, Rules
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
-from srl_swe.training.recipes.records import Recipe
+from srl_swe.training.recipes.records import Recipe, RlvrRecipe, ValidationInstances
 from srl_swe.training.recipes.trainer_args import template_kwargs
 from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
@@ -49,10 +55,11 @@ def instance_episodes(
     validation = recipe.validation
     assert validation and validation.instances, "the recipe asks for them"
     asked, count = validation.instances, TokenCounter(trainer.processing_class)
+    window, limits = _window_and_limits(asked, recipe)
     rules = Rules(
         get_dialect(recipe.dialect),
-        _fitting_window(trainer, asked.window, validation.max_new_tokens),
-        asked.limits,
+        _fitting_window(trainer, window, validation.max_new_tokens),
+        limits,
         recipe.strictness,
         opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
     )
@@ -72,6 +79,17 @@ def instance_episodes(
     )
     ids = [one.instance_id for one in instances]
     return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
+
+
+def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Window, Limits]:
+    if not isinstance(recipe, RlvrRecipe):
+        return asked.window or PAPER_WINDOW, asked.limits or Limits()
+    if recipe.setting != "episode":
+        raise UserError(
+            f"validation.instances plays episodes, and a policy of `setting: {recipe.setting}` "
+            "learns to answer in one reply; leave it out, and measure that policy afterwards."
+        )
+    return asked.window or recipe.window, asked.limits or recipe.limits
 
 
 def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
