@@ -26,6 +26,12 @@ Model = Annotated[
 Arms = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How often all of it is done.")]
 Updates = Annotated[int | None, typer.Option(min=1, help="The budget of each arm, in updates.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Arms that train at once; 2 on several cores without a GPU, if left out."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder of the study.")]
 Quick = Annotated[
     bool, typer.Option("--quick", help="Few arms and one seed, too short to learn anything.")
@@ -41,6 +47,7 @@ def study(
     updates: Updates = None,
     out: Out = Path("runs/study"),
     quick: Quick = False,
+    at_once: AtOnce = None,
     workers: options.Workers = 8,
     sandbox: options.SandboxKind = "docker",
     sandbox_limit: options.SandboxLimits = None,
@@ -54,6 +61,7 @@ def study(
     from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
     from srl_swe.study import run_study
     from srl_swe.training.curriculum import PhaseStopped
+    from srl_swe.training.phase_process import phases_at_once
     from srl_swe.training.train import need_train_extra
 
     need_train_extra()
@@ -64,11 +72,16 @@ def study(
     open_sandbox = sandboxes_for(
         instances, sandbox_settings(sandbox, limits, trusted=trust_commands)
     )
+    at_once = at_once or phases_at_once()
     run = phase_runner(
-        workers=workers, sandbox=sandbox, sandbox_limit=limits, trust_commands=trust_commands
+        workers=workers,
+        sandbox=sandbox,
+        sandbox_limit=limits,
+        trust_commands=trust_commands,
+        at_once=at_once,
     )
     try:
-        results = run_study(plan, instances, out, open_sandbox, run)
+        results = run_study(plan, instances, out, open_sandbox, run, at_once=at_once)
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
     _show(results, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 from srl_swe.demo.careless import careless
 from srl_swe.dialects import get_dialect
@@ -15,6 +16,7 @@ from srl_swe.training.recipes.loading import load_recipe
 from srl_swe.training.train import recipe_path
 
 RECIPE = "study-base"
+_RANDOM_NUMBERS = Lock()
 _CARD = "# Demonstrations of a study's base policy\n\nOften wrong: of no other use.\n"
 
 
@@ -23,13 +25,15 @@ def base_policy(
 ) -> Path:
     """``plan.model``, or a tiny policy that has imitated careless demonstrations.
 
-    What is in ``folder`` already is not made again.
+    What is in ``folder`` already is not made again. Its training aside, one call at a time makes
+    what is not there, as it draws the process's random numbers.
     """
     if plan.model:
         return Path(plan.model)
     output, tiny, data = folder / "base", folder / "untrained", folder / "demonstrations"
-    if not tiny.exists():
-        _make_tiny_policy(plan, suite, tiny, data, seed)
+    with _RANDOM_NUMBERS:
+        if not tiny.exists():
+            _make_tiny_policy(plan, suite, tiny, data, seed)
     places = {"model": str(tiny), "data": str(data), "output": str(output)}
     changes = {"trainer.max_steps": str(plan.base_steps), "trainer.seed": str(seed)}
     recipe = load_recipe(recipe_path(RECIPE), {**changes, **places})

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Lock
 
 from srl_swe.measure import Measuring, measure
+from srl_swe.parallel import run_parallel
 from srl_swe.progress import say
 from srl_swe.run_folder import claim
 from srl_swe.runs.record import load_run
@@ -42,6 +44,8 @@ class Study:
     folder: Path
     open_sandbox: OpenSandbox
     run_phase: RunPhase
+    measuring: Lock = field(default_factory=Lock)
+    """Policies are measured one by one: the verdicts lie in one folder."""
 
     @property
     def steps(self) -> Path:
@@ -52,6 +56,10 @@ class Study:
         """All of one seed."""
         return self.folder / f"seed-{seed}"
 
+    def base(self, seed: int) -> Path:
+        """Where all arms of the seed start; made if it is not there."""
+        return base_policy(self.plan, self.suite, self.place(seed), seed, self.run_phase)
+
 
 def run_study(
     plan: StudyPlan,
@@ -59,8 +67,10 @@ def run_study(
     folder: Path,
     open_sandbox: OpenSandbox,
     run_phase: RunPhase,
+    *,
+    at_once: int = 1,
 ) -> list[ArmResult]:
-    """Train and measure what ``folder`` lacks; returns all results.
+    """Train and measure what ``folder`` lacks, so many arms ``at_once``; returns all results.
 
     ``instances`` are those of ``plan.suite``.
     Raises UserError for a folder of another plan, PhaseStopped where a training fails.
@@ -72,18 +82,37 @@ def run_study(
     wanted = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
     done = {(one.seed, one.arm) for one in load_results(folder)}
     missing = [(seed, arm) for seed, arm in wanted if (seed, arm.name) not in done]
-    started = time.monotonic()
-    for number, (seed, arm) in enumerate(missing, start=1):
-        say(f"[{len(wanted) - len(missing) + number}/{len(wanted)}] seed {seed}: {arm.label}")
-        append_result(folder, _train_and_measure(study, arm, seed))
+    clock = _Clock(len(wanted) - len(missing), len(wanted))
+
+    def keep(job: tuple[int, Arm], result: ArmResult) -> None:
+        append_result(folder, result)
         save_report(plan, study.suite, load_results(folder), folder)
-        left_s = (time.monotonic() - started) / number * (len(missing) - number)
-        say(f"about {timedelta(seconds=round(left_s))} left")
+        clock.say_done(f"seed {job[0]}: {job[1].label}")
+
+    seeds = sorted({seed for seed, _ in missing})
+    run_parallel(study.base, seeds, lambda *_: None, workers=at_once)
+    run_parallel(lambda job: _train_and_measure(study, *job), missing, keep, workers=at_once)
     return load_results(folder)
 
 
-def _train_and_measure(study: Study, arm: Arm, seed: int) -> ArmResult:
-    policy = base_policy(study.plan, study.suite, study.place(seed), seed, study.run_phase)
+class _Clock:
+    """Says how far the study is, and how long what is left may take."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self._before = self._done = done
+        self._total = total
+        self._started = time.monotonic()
+
+    def say_done(self, what: str) -> None:
+        self._done += 1
+        each_s = (time.monotonic() - self._started) / (self._done - self._before)
+        left = timedelta(seconds=round(each_s * (self._total - self._done)))
+        say(f"[{self._done}/{self._total}, about {left} left] {what}")
+
+
+def _train_and_measure(study: Study, seed: int, arm: Arm) -> ArmResult:
+    say(f"seed {seed}: {arm.label}, in {study.place(seed) / arm.name}")
+    policy = study.base(seed)
     phases: Sequence[Path] = ()
     if arm.phases:
         curriculum = _curriculum(study, arm, policy, seed)
@@ -99,7 +128,10 @@ def _train_and_measure(study: Study, arm: Arm, seed: int) -> ArmResult:
         max_steps=plan.max_steps,
         max_new_tokens=plan.max_new_tokens,
     )
-    found = measure(policy, f"{arm.name}-{seed}", on, study.place(seed) / f"measured-{arm.name}")
+    with study.measuring:
+        say(f"seed {seed}: {arm.label} is measured")
+        place = study.place(seed) / f"measured-{arm.name}"
+        found = measure(policy, f"{arm.name}-{seed}", on, place)
     return ArmResult(
         arm=arm.name,
         seed=seed,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,23 +18,48 @@ _PR_SET_PDEATHSIG = 1
 """Of prctl(2): the signal that a process gets when its parent dies."""
 
 
-def run_phase(method: str, recipe: Path, options: Sequence[str] = ()) -> int:
+def run_phase(
+    method: str,
+    recipe: Path,
+    options: Sequence[str] = (),
+    *,
+    threads: int | None = None,
+    log: Path | None = None,
+) -> int:
     """``srl-swe train METHOD --config RECIPE``; returns its exit code, 0 if it trained to its end.
 
     It dies with this process however that ends, so that two can't write to one folder.
+    ``threads``: of torch; None is as many as there are cores. ``log`` gets what it prints, behind
+    what it holds; None is this process's own output.
     """
     line = [sys.executable, "-m", "srl_swe", "train", method, "--config", str(recipe), *options]
-    child = subprocess.Popen(
-        line,
-        env=rank_environment(recipe),
-        preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  it takes no lock of another thread's
-    )
+    environment = dict(rank_environment(recipe))
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with log.open("ab") if log else nullcontext() as output:
+        child = subprocess.Popen(
+            line,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  it takes no lock of another thread's
+        )
     while True:
         try:
             code = child.wait()
         except KeyboardInterrupt:  # which the terminal has sent to both
             continue
         return code if code >= 0 else 128 - code
+
+
+def phases_at_once() -> int:
+    """How many the machine does well to run.
+
+    On CPUs two: one samples token by token, or waits for containers, while the other trains.
+    """
+    import torch
+
+    return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
 def rank_environment(recipe: Path) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from srl_swe.cli.phases import phase_runner
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances
 from srl_swe.study import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
@@ -95,17 +96,32 @@ def test_a_curve_holds_one_kind_of_reward_and_the_phases_of_an_arm_in_order(
     assert episodes.series[0].values == [(3, 0.1), (4, 0.1)]
 
 
+def test_a_phase_that_stops_beside_another_says_why_and_where_more_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{method: sft, model: nowhere, data: nowhere, output: nowhere}")
+    run = phase_runner(workers=1, sandbox="docker", at_once=2)
+    assert run("sft", recipe) == 2
+    why = "nowhere holds no step contexts; make them with `srl-swe steps`."
+    assert capsys.readouterr().err == f"{tmp_path}/output.log: srl-swe: {why}\n"
+
+
 @pytest.mark.train
 @pytest.mark.docker
 def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
     from srl_swe.study import run_study
-    from srl_swe.training.phase_process import run_phase
     from srl_swe_envs.docker import open_docker_sandbox
 
-    plan = dataclasses.replace(QUICK, arms=("base", "srl"), max_steps=1)
-    results = run_study(plan, INSTANCES, tmp_path / "study", open_docker_sandbox, run_phase)
-    assert [one.arm for one in results] == ["base", "srl"]
+    plan = dataclasses.replace(QUICK, arms=("base", "sft", "srl"), max_steps=1)
+    run_phase = phase_runner(workers=2, sandbox="docker", at_once=2)
+    results = run_study(
+        plan, INSTANCES, tmp_path / "study", open_docker_sandbox, run_phase, at_once=2
+    )
+    assert {one.arm for one in results} == {"base", "sft", "srl"}
     assert (tmp_path / "study/seed-0/srl/01-srl/report.html").is_file()
+    for phase in ("base", "sft/01-sft", "srl/01-srl"):
+        assert "step 1/" in (tmp_path / "study/seed-0" / phase / "output.log").read_text()
 
     def never(method: str, recipe: Path) -> int:
         raise AssertionError(f"{method} is trained again")
