@@ -10,8 +10,8 @@ FOLDER/report.html, table.md  made anew after each of them
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -44,7 +44,9 @@ class Study:
     folder: Path
     open_sandbox: OpenSandbox
     run_phase: RunPhase
-    measuring: Lock = field(default_factory=Lock)
+    bases: Mapping[int, Lock]
+    """A lock for each seed's base."""
+    measuring: Lock
     """Policies are measured one by one: the verdicts lie in one folder."""
 
     @property
@@ -57,8 +59,9 @@ class Study:
         return self.folder / f"seed-{seed}"
 
     def base(self, seed: int) -> Path:
-        """Where all arms of the seed start; made if it is not there."""
-        return base_policy(self.plan, self.suite, self.place(seed), seed, self.run_phase)
+        """Where all arms of the seed start; who comes first makes it, and the others wait."""
+        with self.bases[seed]:
+            return base_policy(self.plan, self.suite, self.place(seed), seed, self.run_phase)
 
 
 def run_study(
@@ -77,8 +80,10 @@ def run_study(
     """
     arms = get_arms(plan.arms)
     claim(folder, asdict(plan))
-    study = Study(plan, load_suite(plan, instances), folder, open_sandbox, run_phase)
-    build_steps(plan, study.suite, study.steps)
+    bases = {seed: Lock() for seed in range(plan.seeds)}
+    suite = load_suite(plan, instances)
+    study = Study(plan, suite, folder, open_sandbox, run_phase, bases, measuring=Lock())
+    build_steps(plan, suite, study.steps)
     wanted = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
     done = {(one.seed, one.arm) for one in load_results(folder)}
     missing = [(seed, arm) for seed, arm in wanted if (seed, arm.name) not in done]
@@ -86,13 +91,23 @@ def run_study(
 
     def keep(job: tuple[int, Arm], result: ArmResult) -> None:
         append_result(folder, result)
-        save_report(plan, study.suite, load_results(folder), folder)
+        save_report(plan, suite, load_results(folder), folder)
         clock.say_done(f"seed {job[0]}: {job[1].label}")
 
-    seeds = sorted({seed for seed, _ in missing})
-    run_parallel(study.base, seeds, lambda *_: None, workers=at_once)
+    missing.sort(key=_bases_one_seed_ahead)
     run_parallel(lambda job: _train_and_measure(study, *job), missing, keep, workers=at_once)
     return load_results(folder)
+
+
+def _bases_one_seed_ahead(job: tuple[int, Arm]) -> tuple[int, bool]:
+    """So that a base is ready when arms that run at once come to its seed.
+
+    >>> jobs = [(seed, arm) for seed in (0, 1) for arm in get_arms(["base", "srl"])]
+    >>> [(seed, arm.name) for seed, arm in sorted(jobs, key=_bases_one_seed_ahead)]
+    [(0, 'base'), (1, 'base'), (0, 'srl'), (1, 'srl')]
+    """
+    seed, arm = job
+    return (seed, True) if arm.phases else (seed - 1, False)
 
 
 class _Clock:
