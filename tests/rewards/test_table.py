@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import doctest
-import importlib
-import pkgutil
 import time
 from collections.abc import Callable
 
@@ -10,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import srl_swe.rewards
 from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, WHOLE_SOLUTION, asks_for_solution, weight_shares
 from srl_swe.rewards.specimens import bash, editor, replace
@@ -134,12 +130,3 @@ def test_a_mixture_that_is_none_is_refused(rewards: dict[str, float], complaint:
 def test_a_mixture_asks_for_whole_solutions_or_for_single_actions() -> None:
     assert asks_for_solution({"holistic": 0.5, "final_answer": 0.5})
     assert not asks_for_solution(dict.fromkeys(STEP_REWARDS.keys() - WHOLE_SOLUTION, 1))
-
-
-MODULES = [module.name for module in pkgutil.iter_modules(srl_swe.rewards.__path__)]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_the_examples_in_the_docstrings_hold(name: str) -> None:
-    module = importlib.import_module(f"srl_swe.rewards.{name}")
-    assert doctest.testmod(module).failed == 0

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import doctest
-
 import pytest
 import torch
 from torch import Tensor
 
 from srl_swe.errors import UserError
-from srl_swe.training.grpo import groups
 from srl_swe.training.grpo.groups import Samples, Slot, fill_slots, group_stds, take_groups
 
 PAD = 9
@@ -106,9 +103,3 @@ def test_a_tensor_that_it_knows_nothing_of_is_refused() -> None:
     samples = make_samples([[1], [1]], [[3], [3]]) | {"pixel_values": torch.zeros(2, 1)}
     with pytest.raises(UserError, match="pixel_values"):
         take_groups([samples], [Slot(0, 0, True)], 2, PAD)
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    results = doctest.testmod(groups)
-    assert results.attempted > 0
-    assert results.failed == 0
