@@ -7,10 +7,17 @@ from collections.abc import Iterator
 
 import docker
 import pytest
+from hypothesis import HealthCheck, settings
 
 from srl_swe_envs.engine import connect
 
 pytest.register_assert_rewrite("srl_swe.testing.sandbox_contract")
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile(
+    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 _SLOW = ("docker", "train", "demo")
 

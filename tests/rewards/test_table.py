@@ -38,7 +38,7 @@ EVERY = pytest.mark.parametrize("name", STEP_REWARDS)
 
 @EVERY
 @given(candidates=st.lists(TEXTS, max_size=4), expert=TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_reward_is_in_its_range_for_any_text_and_the_same_in_a_group_as_alone(
     name: str, candidates: list[str], expert: str
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_reward_is_in_its_range_for_any_text_and_the_same_in_a_group_as_alone(
 
 @EVERY
 @given(text=TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_experts_own_action_earns_one(name: str, text: str) -> None:
     assert STEP_REWARDS[name]([text], text) == [1.0]
 

@@ -104,7 +104,7 @@ LINES = st.lists(st.sampled_from(["a", "b", "", "  c", "-- d", "++ e", "\\"]), m
 TEXTS = st.builds(lambda lines, end: "\n".join(lines) + end, LINES, st.sampled_from(["", "\n"]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=TEXTS, after=TEXTS)
 def test_git_applies_the_diff_and_gets_the_text_that_was_meant(
     tmp_path_factory: pytest.TempPathFactory, before: str, after: str

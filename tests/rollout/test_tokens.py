@@ -141,7 +141,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 
 
 @given(chat=chats())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_counting_segments_is_counting_the_whole(tokenizer: Any, chat: list[Message]) -> None:
     counter = TokenCounter(tokenizer)
     asks = chat[-1]["role"] != "assistant"

@@ -265,7 +265,7 @@ CALLS = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(HARNESSES)), st.lists(CALLS, max_size=6))
 def test_no_call_however_wrong_raises_anything(
     family: str, calls: list[tuple[str, dict[str, str]]]

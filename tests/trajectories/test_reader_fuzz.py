@@ -136,7 +136,7 @@ def _mutate(draw: st.DrawFn, record: Any) -> None:
         return
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutated_records())
 def test_a_damaged_record_is_read_or_named_and_nothing_else(record: Any) -> None:
     try:
@@ -147,7 +147,7 @@ def test_a_damaged_record_is_read_or_named_and_nothing_else(record: Any) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record=mutated_records() | VALUES)
 def test_a_family_given_anything_reads_or_names_it(family: Family, record: Any) -> None:
     assert family.is_one(record) in {True, False}
