@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
+import threading
+import time
 import weakref
+from contextlib import closing
 from typing import Any
 
 import docker
@@ -13,23 +17,32 @@ from docker.models.containers import Container
 from docker.types import Ulimit
 from docker.utils import parse_bytes
 
-from srl_swe.errors import SandboxDied
+from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, reason, remove
-from srl_swe_envs.exec_channel import ExecChannel
+from srl_swe_envs.exec_channel import EngineChannel
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import owner_labels
+from srl_swe_envs.scripts import script
+from srl_swe_envs.shell import Sweep
 
-_STAY_ALIVE = "exec 3<> <(:); while :; do read -r -u 3; done"
-"""As PID 1 it reaps orphans, and no signal from inside the container ends it."""
+_SWEEP_TIMEOUT_S = 2.0
+_END_TIMEOUT_S = 0.5
+_RESTART_TIMEOUT_S = 2.0
+"""Together the time within which a sandbox answers or is given up after a command's deadline."""
 _NO_QUOTA = re.compile(r"storage.?opt", re.IGNORECASE)
 _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
-"""Engines that have said that their storage driver can't bound what a container writes."""
+"""Engines whose storage driver has refused to bound what a container writes."""
 
 
 class ContainerProcesses:
-    """The ShellHost in a container, whose processes are all the sandbox's own."""
+    """The ShellHost in a container, whose processes are all the sandbox's own.
 
-    marker = ""
+    PID 1 (``guard.sh``) carries out what ends processes. It is reached through the engine, so
+    neither signals nor a full CPU quota nor a full process table keep an order from it.
+    """
+
+    shell_prefix = ("nice", "-n", "19")
+    """PID 1 must be scheduled before hundreds of busy processes of the same CPU quota."""
 
     def __init__(self, client: docker.DockerClient, container: Container) -> None:
         self.client = client
@@ -45,21 +58,33 @@ class ContainerProcesses:
         """Have the engine start it. Raises SandboxError."""
         attempt("starting the container", self.container.start)
 
-    def spawn(self, script: str, *arguments: str) -> ExecChannel:
+    def spawn(self, script: str, *arguments: str) -> EngineChannel:
         """Start ``bash -c script`` with pipes. Raises SandboxError."""
         command = ["bash", "-c", script, "bash", *arguments]
         with blame_sandbox("starting a process in the container"):
             try:
-                return ExecChannel(self.client.api, self.container_id, command)
+                return EngineChannel.of_new_process(self.client.api, self.container_id, command)
             except requests.ConnectionError:  # of a pool that another thread has just closed
-                return ExecChannel(self.client.api, self.container_id, command)
+                return EngineChannel.of_new_process(self.client.api, self.container_id, command)
+
+    def sweep(self, sweep: Sweep) -> bool:
+        """See :meth:`srl_swe_envs.shell.ShellHost.sweep`. Raises SandboxError."""
+        order = (
+            f"sweep {sweep.signal} {sweep.shell_pid} {sweep.keeper_pid} {sweep.youngest} "
+            f"{round(sweep.elapsed_s * 100)}"
+        )
+        return self._order(order, _SWEEP_TIMEOUT_S)
 
     def restart(self) -> None:
-        """End every process in it; files stay. Raises SandboxDied."""
+        """Kill every process; files stay. Raises SandboxDied if that can't be done in seconds.
+
+        PID 1 kills all others; if it does not answer, the engine restarts the container; if that
+        hangs too, the container is given up and removed as soon as the engine can.
+        """
         try:
-            self.container.restart(timeout=0)
-        except ENGINE_ERRORS as error:
-            raise SandboxDied(f"the container can't be restarted: {reason(error)}") from error
+            self._order("end", _END_TIMEOUT_S)
+        except SandboxError:
+            self._restart_by_engine()
 
     def check_present(self) -> None:
         """Raises SandboxDied once it was removed."""
@@ -71,6 +96,48 @@ class ContainerProcesses:
         if not self._removed:
             self._removed = True
             remove(self.container)
+
+    def _order(self, order: str, timeout_s: float) -> bool:
+        """Have PID 1 carry out an order of ``guard.sh``; whether it could. Raises SandboxError."""
+        nonce = secrets.token_hex(8)
+        answer = b""
+        deadline = time.monotonic() + timeout_s
+        with blame_sandbox("ending what a command has started"):
+            pipes = EngineChannel.of_first_process(self.client.api, self.container_id)
+            with closing(pipes):
+                pipes.send(f"{nonce} {order}\n".encode())
+                while not (found := re.search(rb"%b (\w+)\n" % nonce.encode(), answer)):
+                    left_s = deadline - time.monotonic()
+                    try:
+                        answer += pipes.receive(max(0.0, left_s))[1]
+                    except EOFError as error:
+                        raise SandboxError("PID 1 of the container has ended") from error
+        return found[1] == b"done"
+
+    def _restart_by_engine(self) -> None:
+        failures: list[Exception] = []
+
+        def restart() -> None:
+            try:
+                self.container.restart(timeout=0)
+            except ENGINE_ERRORS as error:
+                failures.append(error)
+
+        restarting = threading.Thread(target=restart, daemon=True)
+        restarting.start()
+        restarting.join(_RESTART_TIMEOUT_S)
+        if restarting.is_alive():
+            self._give_up()
+        if failures:
+            why = reason(failures[0])
+            raise SandboxDied(f"the container can't be restarted: {why}") from failures[0]
+
+    def _give_up(self) -> None:
+        self._removed = True
+        threading.Thread(target=remove, args=[self.container], daemon=True).start()
+        raise SandboxDied(
+            "the sandbox was given up and is being removed: what runs in it could not be ended"
+        )
 
 
 def create(
@@ -105,7 +172,9 @@ def _call(
 
 def _locked_in(limits: Limits) -> dict[str, Any]:
     return {
-        "entrypoint": ["bash", "-c", _STAY_ALIVE],
+        "entrypoint": ["bash", "-c", script("guard.sh")],
+        "stdin_open": True,
+        "detach": True,  # else the docker package has stdin closed with the first connection
         "user": "0",  # whatever a command does to /etc/passwd
         "hostname": "sandbox",
         "environment": dict(limits.environment),

@@ -1,4 +1,4 @@
-"""The attached pipes of a process in a container, over the engine's exec socket."""
+"""The pipes of a process in a container, over a socket of the engine: an exec's or PID 1's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from contextlib import suppress
+from typing import Any, Self
 
 import docker
 
@@ -14,25 +15,37 @@ _HEADER = struct.Struct(">BxxxL")
 """Of a frame: the stream, and how many bytes follow."""
 
 
-class ExecChannel:
-    """``bash -c script`` as root, as a :class:`srl_swe_envs.shell_connection.Channel`."""
+class EngineChannel:
+    """A :class:`srl_swe_envs.shell_connection.Channel` to a process of a container."""
 
-    def __init__(self, api: docker.APIClient, container_id: str, command: list[str]) -> None:
-        created = api.exec_create(container_id, command, stdin=True, user="0")
-        self._response = api.exec_start(created["Id"], socket=True)
-        self._socket: socket.socket = self._response._sock  # type: ignore[union-attr]
+    def __init__(self, response: Any) -> None:
+        """``response`` is what the docker package returns for a socket."""
+        self._response = response
+        self._socket: socket.socket = response._sock
         self._socket.settimeout(_SEND_TIMEOUT_S)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._buffer = bytearray()
         self._stream, self._frame_bytes_left = 0, 0
 
+    @classmethod
+    def of_new_process(cls, api: docker.APIClient, container_id: str, command: list[str]) -> Self:
+        """Start ``command`` as root in the container."""
+        created = api.exec_create(container_id, command, stdin=True, user="0")
+        return cls(api.exec_start(created["Id"], socket=True))
+
+    @classmethod
+    def of_first_process(cls, api: docker.APIClient, container_id: str) -> Self:
+        """Attach to PID 1; only its output from now on is received."""
+        streams = {"stdin": 1, "stdout": 1, "stream": 1}
+        return cls(api.attach_socket(container_id, params=streams))
+
     def send(self, data: bytes) -> None:
         """Write all of it to stdin."""
         self._socket.sendall(data)
 
     def receive(self, timeout_s: float) -> tuple[int, bytes]:
-        """What has arrived of the next frame."""
+        """Return the stream and the bytes that have arrived of the next frame."""
         while True:
             if not self._frame_bytes_left and len(self._buffer) >= _HEADER.size:
                 self._stream, self._frame_bytes_left = _HEADER.unpack_from(self._buffer)
@@ -40,14 +53,14 @@ class ExecChannel:
             if self._frame_bytes_left and self._buffer:
                 return self._stream, self._take()
             if not self._poll.poll(timeout_s * 1000):
-                raise TimeoutError
+                raise TimeoutError("the process has not answered in time")
             received = self._socket.recv(2**16)
             if not received:
                 raise EOFError("the engine has closed the pipes")
             self._buffer += received
 
     def close(self) -> None:
-        """Hang up; the engine then closes the process's stdin."""
+        """Hang up; the engine then closes the stdin of an exec, and keeps that of PID 1."""
         with suppress(OSError):  # the engine may have hung up first
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -12,7 +12,6 @@ import os
 import secrets
 import shlex
 import threading
-from contextlib import suppress
 
 from srl_swe.errors import SandboxError
 from srl_swe.sandbox import MAX_FILE_BYTES
@@ -21,6 +20,7 @@ from srl_swe_envs.shell import ShellHost
 from srl_swe_envs.shell_connection import ShellConnection
 
 _TIMEOUT_S = 60.0
+_OPEN_TIMEOUT_S = 5.0
 
 
 class FilesShell:
@@ -62,9 +62,13 @@ class FilesShell:
             return self._call_twice(command, stdin)
 
     def _call_twice(self, command: str, stdin: bytes) -> tuple[int, bytes]:
-        with suppress(EOFError, OSError):
+        try:
             return self._call_once(command, stdin)
-        self.close()
+        except TimeoutError:  # background processes may stop or starve all others
+            self.close()
+            self._host.restart()
+        except (EOFError, OSError):
+            self.close()
         try:
             return self._call_once(command, stdin)
         except (EOFError, OSError) as error:
@@ -75,7 +79,7 @@ class FilesShell:
         if self._connection is None:
             self._connection = ShellConnection(self._host.spawn(script("keeper.sh")))
             self._connection.send(script("files.sh").encode())
-            self._connection.wait(lambda _: None, _TIMEOUT_S)
+            self._connection.wait(lambda _: None, _OPEN_TIMEOUT_S)
         chunks: list[bytes] = []
         self._connection.send(command.encode("utf-8", "surrogateescape"), stdin)
         ending = self._connection.wait(chunks.append, _TIMEOUT_S)

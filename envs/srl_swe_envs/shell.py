@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from contextlib import suppress
-from typing import Protocol
+import time
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
@@ -14,21 +15,50 @@ from srl_swe_envs.scripts import script
 from srl_swe_envs.shell_connection import Channel, Ending, ShellConnection
 
 _OPEN_TIMEOUT_S = 30.0
-_INTERRUPTED_GRACE_S = 0.35
-"""How long a shell may take to come back once what it ran has been ended. The promise that a
-timeout ends everything within 0.5 s holds for a shell that traps the interrupt, too."""
-_KILLED_GRACE_S = 10.0
+_REOPEN_TIMEOUT_S = 2.0
+"""For a shell that may be kept from starting by background processes of its predecessor."""
+_GRACE_S = 0.35
+"""How long a shell may take to come back once the processes of its command have been killed."""
 _KILLED = Ending(exit_code=128 + 9, restore=None)
+_INTRODUCE = rb'\builtin printf "%s %s" "$$" "$PPID"; exec 255>&-; exec 255<>/dev/ptmx; (:)'
+"""Prints the ids of shell and keeper, and gives the shell a terminal. An interactive bash sets the
+modes of the one at fd 255 after each process that dies of a signal, and complains if it can't; it
+reads them after each other process, such as the subshell here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is known of a command whose processes are to be ended.
+
+    ``youngest`` is the last process id that was given out before the command, 0 if unknown;
+    ``elapsed_s`` the time since the command was sent.
+    """
+
+    signal: Literal["INT", "KILL"]
+    """For the shell itself."""
+    shell_pid: int
+    keeper_pid: int
+    youngest: int
+    elapsed_s: float
 
 
 class ShellHost(Protocol):
     """Where shells live: a container, or a folder of this machine."""
 
-    marker: str
-    """``NAME=value`` in the environment of all that runs here; empty if nothing else does."""
+    @property
+    def shell_prefix(self) -> tuple[str, ...]:
+        """A command that the shell is started by, as ``nice``; empty for none."""
+        ...
 
     def spawn(self, script: str, *arguments: str) -> Channel:
         """Start ``bash -c script`` with pipes. Raises SandboxError."""
+        ...
+
+    def sweep(self, sweep: Sweep) -> bool:
+        """Kill all processes that are younger than the command, and signal the shell.
+
+        False means that others keep coming. Raises SandboxError if the host does not answer.
+        """
         ...
 
     def restart(self) -> None:
@@ -37,7 +67,7 @@ class ShellHost(Protocol):
 
 
 class PersistentShell:
-    """One shell of a host, followed by another whenever a command ends it.
+    """One shell of a host, followed by another whenever a command ends or ruins it.
 
     A successor gets the folder and the exported variables that the last one had before the
     command that ended it.
@@ -48,8 +78,8 @@ class PersistentShell:
         self._output_limit_chars = output_limit_chars
         self._restore = restore
         self._turn = threading.Lock()
-        self._pids: list[str] = []
-        """Of the shell and of its keeper."""
+        self._shell_pid = self._keeper_pid = 0
+        self._sent_at = 0.0
         self._connection = self._open()
 
     @property
@@ -88,6 +118,7 @@ class PersistentShell:
         self, command: bytes, keep_state: bool, output: ClippedText, timeout_s: float
     ) -> tuple[Ending, bool]:
         try:
+            self._sent_at = time.monotonic()
             self._connection.send(command, keep_state=keep_state)
             return self._connection.wait(output.feed, timeout_s), False
         except TimeoutError:
@@ -97,58 +128,54 @@ class PersistentShell:
 
     def _stop(self, output: ClippedText) -> Ending:
         """End the command and all it started; the shell only if it does not come back."""
-        for signal, grace_s in (("INT", _INTERRUPTED_GRACE_S), ("KILL", _KILLED_GRACE_S)):
+        signals: tuple[Literal["INT", "KILL"], ...] = ("INT", "KILL")
+        for signal in signals:
             try:
-                self._sweep(signal)
-                return self._connection.wait(output.feed, grace_s)
+                if self._host.sweep(self._what_to_sweep(signal)):
+                    return self._connection.wait(output.feed, _GRACE_S)
             except TimeoutError:
                 continue
             except (EOFError, OSError, SandboxError):
-                break  # no room for another process, or nobody left to hear
+                break  # nobody is left to hear
         self._host.restart()
         return _KILLED
 
-    def _sweep(self, signal: str) -> None:
-        arguments = (signal, *self._pids, _youngest(self._restore), self._host.marker)
-        sweeper = self._host.spawn(script("sweep.sh"), *arguments)
-        try:
-            with suppress(EOFError):  # something killed it: the shell may come back all the same
-                while not sweeper.receive(_KILLED_GRACE_S)[1]:
-                    continue  # the end of one stream, not yet of the sweep
-        finally:
-            sweeper.close()
+    def _what_to_sweep(self, signal: Literal["INT", "KILL"]) -> Sweep:
+        elapsed_s = time.monotonic() - self._sent_at
+        youngest = _youngest(self._restore)
+        return Sweep(signal, self._shell_pid, self._keeper_pid, youngest, elapsed_s)
 
     def _reopen(self) -> None:
         self._connection.close()
         try:
-            self._connection = self._open()
+            self._connection = self._open(_REOPEN_TIMEOUT_S)
         except SandboxError:
             self._host.restart()
             self._connection = self._open()
 
-    def _open(self) -> ShellConnection:
-        channel = self._host.spawn(script("keeper.sh"))
+    def _open(self, timeout_s: float = _OPEN_TIMEOUT_S) -> ShellConnection:
+        channel = self._host.spawn(script("keeper.sh"), *self._host.shell_prefix)
         try:
             connection = ShellConnection(channel)
-            _, self._restore = _ask(connection, self._restore)
-            pids, _ = _ask(connection, b'printf "%s %s" "$$" "$PPID"')
-        except (EOFError, OSError) as error:
+            _, self._restore = _ask(connection, self._restore, timeout_s)
+            pids, _ = _ask(connection, _INTRODUCE, timeout_s)
+            self._shell_pid, self._keeper_pid = (int(pid) for pid in pids.split())
+        except (EOFError, OSError, ValueError) as error:
             channel.close()
             raise SandboxDied(f"no shell starts in the sandbox: {error}") from error
-        self._pids = pids.split()
         return connection
 
 
-def _ask(connection: ShellConnection, command: bytes) -> tuple[str, bytes]:
+def _ask(connection: ShellConnection, command: bytes, timeout_s: float) -> tuple[str, bytes]:
     printed = ClippedText(limit_chars=1000)
     connection.send(command)
-    ending = connection.wait(printed.feed, _OPEN_TIMEOUT_S)
+    ending = connection.wait(printed.feed, timeout_s)
     if ending.restore is None:
         raise EOFError(f"it ended with exit code {ending.exit_code}")
     return printed.finish()[0], ending.restore
 
 
-def _youngest(restore: bytes) -> str:
+def _youngest(restore: bytes) -> int:
     """The process id in the first line, ``# LOADAVG``: its last field (proc_loadavg(5))."""
     found = re.match(rb"# .* (\d+)\n", restore)
-    return found[1].decode() if found else "0"
+    return int(found[1]) if found else 0

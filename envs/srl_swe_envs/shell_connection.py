@@ -1,19 +1,25 @@
 r"""The protocol between us and one bash: requests on its stdin, answers on two streams.
 
-A request is
+A request is four lines, two of them followed by data that ends in a NUL:
 
-    \builtin read -r -d ''                                  the command follows as data,
-    <the command's bytes>\0                                  up to a NUL; bash keeps it in REPLY
-    \builtin eval "$REPLY" </dev/null >&60 2>&60 60>&- 61>&-  run it, its state stays; or else
-    ( \builtin eval "$REPLY" ) <..                          in a subshell, and nothing stays
-    \builtin printf '%s %s\n' NONCE "$?" >&60                the end, in order after its output
-    { # loadavg; cd ..; export ..; NONCE } >&61                 what a successor needs to go on
+    read into REPLY, and eval it with stdin </dev/null and output >&60     the command, NUL
+    (( ? NONCEc $? )) 2>&61                                    its exit code, by an error message
+    read into REPLY, and eval it with 63>&60 64>&61            the report, NUL:
+        printf NONCE >&63                                        the end, in order after the output
+        print NONCEs # loadavg; cd ..; export ..; NONCEe >&64    what a successor needs to go on
+    (( ? NONCEz )) 2>&61                                       nothing more will come
 
-No byte of the command is ever read as one of these lines, the nonce reaches the shell only
-after the command has ended, and children of the command hold neither the requests nor the
-reports. Each line stands alone because an error such as ``${x:?}`` throws the rest of a line
-away. The shell is interactive (without prompt, history or job control), as SWE-agent's was:
-an error does not end it, and a SIGINT brings it back to reading requests.
+No byte of the command is ever read as one of these lines, the nonce reaches the shell only after
+the command has ended, and children of the command hold neither the requests nor the reports.
+Each line stands alone because an error such as ``${x:?}`` throws the rest of a line away.
+
+The report goes the way of the next command. So if a command has ruined that way (a function named
+``builtin``, a read-only REPLY, a disabled ``eval``), the last line comes without a report, and the
+shell is given up at once. The second and the fourth line need keywords only, which neither
+functions nor ``enable -n`` can replace; ``|| [[ 1 ]]`` makes them safe from ``set -e``.
+
+The shell is interactive (without prompt, history or job control), as SWE-agent's was: an error
+does not end it, and a SIGINT brings it back to reading requests.
 """
 
 from __future__ import annotations
@@ -26,7 +32,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 STDOUT = 1
-_LONGEST_MARKER = 40
+_NONCE_BYTES = 8
+_LONGEST_MARKER = 24
+"""Of the nonce or the secret in hexadecimal, an exit code and a line's end."""
+_QUIET_S = 0.5
+"""How long nothing more is printed if the shell could not mark the end of the output."""
+_UNKNOWN = 1
+"""The exit code of a command after which the shell can't even report that."""
 _MAX_REPORT_BYTES = 16 * 2**20
 _MAX_LEFT_OVER_CHUNKS = 64
 
@@ -55,7 +67,7 @@ class Ending:
     """How a command ended.
 
     ``restore`` is bash that brings another shell to this one's folder and exports, behind a
-    comment with /proc/loadavg; None means that the shell ended with the command.
+    comment with /proc/loadavg; None means that the command has ended or ruined the shell.
     """
 
     exit_code: int
@@ -67,23 +79,24 @@ class ShellConnection:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._secret = secrets.token_hex(16).encode()
+        self._secret = _nonce()
         self._nonce = self._secret
         self._held = b""
         """Output that may be the beginning of a marker."""
         self._report = b""
-        self._marker: tuple[bytes, int] | None = None
-        """The nonce or the secret, once read, and the exit code behind it."""
+        self._output_ended = False
+        self._shell_exit_code: int | None = None
+        """Once the shell has ended."""
         channel.send(self._secret + b"\n")
 
     def send(self, command: bytes, stdin: bytes | None = None, *, keep_state: bool = True) -> None:
         """Start a command; NUL bytes are dropped, as bash would. Raises OSError.
 
-        Where ``stdin`` is given the command must read exactly that much of its input. Without
+        If ``stdin`` is given the command must read exactly that much of its input. Without
         ``keep_state`` a subshell runs it.
         """
-        self._nonce = secrets.token_hex(16).encode()
-        self._marker = None
+        self._nonce = _nonce()
+        self._output_ended = False
         self._channel.send(_request(command, self._nonce, stdin, keep_state))
 
     def wait(self, output: Callable[[bytes], None], timeout_s: float) -> Ending:
@@ -97,7 +110,12 @@ class ShellConnection:
             left_s = deadline - time.monotonic()
             if left_s <= 0:  # output may come without a pause
                 raise TimeoutError
-            self._receive(output, left_s)
+            try:
+                self._receive(output, min(left_s, _QUIET_S) if self._has_ended() else left_s)
+            except TimeoutError:
+                if not self._has_ended():
+                    raise
+                return self._ruined(output)
         return ending
 
     def is_dead(self, output: Callable[[bytes], None]) -> bool:
@@ -109,7 +127,7 @@ class ShellConnection:
             pass
         except (EOFError, OSError):
             return True
-        return self._marker is not None and self._marker[0] == self._secret
+        return self._shell_exit_code is not None
 
     def close(self) -> None:
         """Hang up; bash reads the end of its input and exits."""
@@ -126,9 +144,11 @@ class ShellConnection:
 
     def _take_output(self, data: bytes, output: Callable[[bytes], None]) -> None:
         data = self._held + data
-        found = re.search(b"(%b|%b) (\\d+)\n" % (self._nonce, self._secret), data)
+        found = re.search(rb"(%b)\n|%b (\d+)\n" % (self._nonce, self._secret), data)
         if found:
-            self._marker = found[1], int(found[2])
+            self._output_ended = True
+            if not found[1]:
+                self._shell_exit_code = int(found[2])
             end, self._held = found.start(), data[found.end() :]
         else:
             end = max(0, len(data) - _LONGEST_MARKER)
@@ -136,30 +156,56 @@ class ShellConnection:
         output(data[:end])
 
     def _ending(self) -> Ending | None:
-        if self._marker is None:
+        if self._shell_exit_code is not None:
+            return Ending(self._shell_exit_code, restore=None)
+        if not (self._output_ended and self._has_ended()):
             return None
-        marker, exit_code = self._marker
-        if marker == self._secret:
-            return Ending(exit_code, restore=None)
-        restore, found, rest = self._report.partition(self._nonce)
-        if not found:
-            return None
-        self._report = rest
-        return Ending(exit_code, restore)
+        exit_code = self._exit_code()
+        restore = re.search(rb"(?s)%bs(.*?)%be" % (self._nonce, self._nonce), self._report)
+        self._report = b""
+        return Ending(exit_code, restore[1] if restore else None)
+
+    def _has_ended(self) -> bool:
+        """Whether the shell has read the last line of the request."""
+        return bool(re.search(rb"%bz[^\n]*\n" % self._nonce, self._report))
+
+    def _exit_code(self) -> int:
+        found = re.search(rb"%bc (\d+)" % self._nonce, self._report)
+        return int(found[1]) if found else _UNKNOWN
+
+    def _ruined(self, output: Callable[[bytes], None]) -> Ending:
+        """The ending of a command after which the shell can't even mark the end of the output."""
+        output(self._held)
+        ending = Ending(self._exit_code(), restore=None)
+        self._held = self._report = b""
+        return ending
+
+
+def _nonce() -> bytes:
+    """Random; its one capital tells of a REPLY that is in lower case."""
+    return b"N%b" % secrets.token_hex(_NONCE_BYTES).encode()
 
 
 def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool) -> bytes:
     """The lines of the module's docstring, each safe from functions and aliases."""
-    source = b"</dev/null" if stdin is None else b""
-    run = b'\\builtin eval "$REPLY"' if keep_state else b'( \\builtin eval "$REPLY" )'
+    source = b"<&62" if stdin is None else b""
+    run = b'\\builtin eval "$REPLY"'
+    own_output = b">&60 2>&60 60>&- 61>&- 62>&-"
+    report = (
+        b"\\builtin printf '%%s\\n' %b >&63\n"
+        b"\\builtin read -r </proc/loadavg\n"
+        b'\\builtin printf \'%bs# %%s\\ncd -- %%q\\n\' "$REPLY" "${PWD-}" >&64\n'
+        b"\\builtin export -p >&64\n"
+        b"\\builtin printf %be >&64" % (nonce, nonce, nonce)
+    )
     return b"".join(
         [
-            b"\\builtin read -r -d ''\n",
-            command.replace(b"\0", b""),
-            b"\0%b %b >&60 2>&60 60>&- 61>&-\n" % (run, source),
+            b"\\builtin read -r -d '' && %b %b %b\n"
+            % (run if keep_state else b"( %b )" % run, source, own_output),
+            command.replace(b"\0", b"") + b"\0",
             (stdin or b"") + b"\n",  # so that what was not read of it can't swallow the next line
-            b"\\builtin printf '%%s %%s\\n' %b \"$?\" >&60\n" % nonce,
-            b"{ \\builtin read -r </proc/loadavg; \\builtin printf '# %s\\ncd -- %q\\n'",
-            b' "$REPLY" "${PWD-}"; \\builtin export -p; \\builtin printf %b; } >&61\n' % nonce,
+            b"(( ? %bc $? )) 2>&61 || [[ 1 ]]\n" % nonce,
+            b"\\builtin read -r -d '' && %b 63>&60 64>&61\n%b\0\n" % (run, report),
+            b"(( ? %bz )) 2>&61 || [[ 1 ]]\n" % nonce,
         ]
     )

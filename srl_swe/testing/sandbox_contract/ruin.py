@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from srl_swe.sandbox import Sandbox
@@ -126,3 +128,85 @@ def test_there_is_no_way_out_to_a_network(used_sandbox: Sandbox) -> None:
     result = used_sandbox.exec(connect)
     assert result.exit_code not in {0, 124}
     assert used_sandbox.exec("getent hosts localhost").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("seq 1 1000000 | head -1", id="a broken pipe"),
+        *(
+            pytest.param(f"bash -c 'kill -{name} $$'; echo 1", id=name)
+            for name in ("TERM", "SEGV", "KILL", "ABRT", "HUP", "INT", "USR1", "PIPE")
+        ),
+        pytest.param("(kill -9 $BASHPID) | cat; (kill -15 $BASHPID); echo 1", id="subshells"),
+        pytest.param("timeout -s KILL 0.1 sleep 9; timeout 0.1 sleep 9; echo 1", id="timeout"),
+    ],
+)
+def test_a_process_that_dies_of_a_signal_adds_nothing_to_the_output(
+    used_sandbox: Sandbox, command: str
+) -> None:
+    assert used_sandbox.exec(command).output == "1\n"
+    assert used_sandbox.exec(command, keep_state=False).output == "1\n"
+
+
+RUINS_THE_SHELL = [
+    "readonly REPLY=1",
+    "readonly REPLY",
+    "declare -u REPLY",
+    "declare -l REPLY",
+    "declare -i REPLY",
+    "declare -a REPLY; readonly REPLY",
+    "declare -A REPLY",
+    "declare -n REPLY=nowhere",
+    "for name in $(compgen -v); do readonly $name; done 2>/dev/null; true",
+    *(f"enable -n {name}" for name in ("printf", "eval", "builtin", "read", "export")),
+    "enable -n $(compgen -b)",
+    "builtin() { :; }",
+    "builtin() { echo no; }",
+    "builtin() { return 1; }",
+    "eval() { :; }; read() { :; }; printf() { :; }; export() { :; }",
+    "alias builtin=: eval=: read=: printf=: export=:",
+    "trap 'echo trapped: $BASH_COMMAND' DEBUG; true",
+    "trap 'echo trapped: $BASH_COMMAND >&2' DEBUG; true",
+    "trap 'echo returned' RETURN; trap 'echo trapped' ERR; true",
+    "set -e",
+    "set -u",
+    "set -o pipefail; set -C; set -f; set -k; set -p",
+    "set -o posix",
+    "shopt -s extglob nullglob failglob nocasematch lastpipe",
+    "IFS=; GLOBIGNORE='*'; LC_ALL=tr_TR.UTF-8",
+]
+
+
+@pytest.mark.parametrize("command", RUINS_THE_SHELL)
+def test_a_ruined_shell_answers_right_or_is_said_to_have_been_restarted(
+    used_sandbox: Sandbox, command: str
+) -> None:
+    started = time.monotonic()
+    used_sandbox.exec("export KEPT=kept; f() { echo called; }; echo -n >count")
+    ruining = used_sandbox.exec(f"echo x >>count; {command}", timeout_s=60)
+    assert (ruining.exit_code, ruining.timed_out) == (0, False)
+    again = used_sandbox.exec(r"\builtin echo usable; (exit 3)", timeout_s=60)
+    assert again.output.splitlines()[-1:] == ["usable"] or "trapped" in again.output
+    assert (again.exit_code, again.timed_out) == (3, False)
+    state = used_sandbox.exec('\\builtin echo "$KEPT"; f', timeout_s=60)
+    assert "kept\n" in state.output
+    assert ("called\n" in state.output) != (ruining.restarted or again.restarted)
+    assert used_sandbox.exec("wc -l <count", timeout_s=60).output.split()[-1:] == ["1"]
+    assert not any("REPLY" in text.output or "((" in text.output for text in (ruining, again))
+    assert time.monotonic() - started < 30
+
+
+@needs_boundary("it would take the machine's")
+@pytest.mark.parametrize(
+    "command",
+    ["rm /dev/null", "rm /dev/null; echo text >/dev/null", "rm /dev/null; mkdir /dev/null"],
+)
+def test_a_lost_dev_null_does_not_matter_to_the_shell(sandbox: Sandbox, command: str) -> None:
+    assert sandbox.exec(f"f() {{ echo called; }}; {command}").exit_code == 0
+    assert sandbox.exec("cat; f").output == "called\n"
+    assert sandbox.exec("exit 7").restarted
+    result = sandbox.exec("echo usable; cat; (exit 3)")
+    assert (result.output, result.exit_code, result.restarted) == ("usable\n", 3, False)
+    sandbox.write_file("/tmp/file", b"x")
+    assert sandbox.read_file("/tmp/file") == b"x"

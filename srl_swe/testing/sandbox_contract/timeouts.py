@@ -10,6 +10,11 @@ import pytest
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing.sandbox_contract.fixtures import lives, needs_boundary
 
+COUNT_OTHERS = (
+    "n=0; for p in /proc/[0-9]*; do read -r s <$p/stat; "
+    "[[ $s == *') '[RSDT]' '* && ${p#/proc/} != @(1|$$|$PPID) ]] && ((n++)); done 2>/dev/null; echo $n"
+)
+"""Prints how many processes there are beside PID 1, the shell and its keeper."""
 SLACK_S = 2.5
 """What a loaded machine may add to the half second in which a command has to be ended."""
 
@@ -100,3 +105,49 @@ def test_a_timeout_ends_processes_that_cleared_their_environment(used_sandbox: S
     command = "env -i setsid sleep 60 & echo $! >pid; sleep 60"
     assert used_sandbox.exec(command, timeout_s=0.5).timed_out
     assert not lives(used_sandbox, used_sandbox.exec("cat pid").output)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("for i in {1..32}; do (while :; do :; done) & done; wait", id="32 busy"),
+        pytest.param(
+            "for i in {1..300}; do setsid bash -c 'while :; do :; done' & done; wait",
+            id="300 busy in sessions of their own",
+        ),
+        pytest.param("bomb() { bomb; bomb & }; for i in {1..9}; do bomb & done; wait", id="forks"),
+        pytest.param("(setsid bash -c 'while :; do kill -STOP -1; done' &); sleep 100", id="stops"),
+        pytest.param("(trap '' INT TERM HUP; while :; do kill -STOP $PPID; done)", id="stops us"),
+        pytest.param("while :; do (trap '' INT; sleep 60); done", id="deaf, one by one"),
+    ],
+)
+@needs_boundary("it would stop or starve whoever runs the tests")
+def test_a_deadline_holds_whatever_runs(sandbox: Sandbox, command: str) -> None:
+    sandbox.exec("cd /tmp; export KEPT=kept")
+    started = time.monotonic()
+    assert sandbox.exec(command, timeout_s=1).timed_out
+    assert time.monotonic() - started < 1 + 0.5 + SLACK_S
+    after = sandbox.exec(f"echo $PWD $KEPT; {COUNT_OTHERS}", timeout_s=30)
+    assert (after.output, after.exit_code) == ("/tmp kept\n0\n", 0)
+
+
+@needs_boundary("it would stop whoever runs the tests")
+def test_what_a_background_process_stops_is_freed_at_the_next_deadline(sandbox: Sandbox) -> None:
+    sandbox.exec("cd /tmp; (setsid bash -c 'sleep 1; while :; do kill -STOP -1; done' &)")
+    time.sleep(1.5)
+    started = time.monotonic()
+    sandbox.exec("sleep 1", timeout_s=0.5)
+    assert time.monotonic() - started < 0.5 + 5 + SLACK_S
+    assert sandbox.exec("echo $PWD", timeout_s=30).output == "/tmp\n"
+    sandbox.write_file("/tmp/file", b"x")
+    assert sandbox.read_file("/tmp/file") == b"x"
+
+
+@pytest.mark.parametrize(
+    "command", ["echo a; sleep 60; echo b", "for i in 1 2 3; do sleep 60; echo b; done"]
+)
+def test_an_interrupted_command_does_not_go_on(used_sandbox: Sandbox, command: str) -> None:
+    result = used_sandbox.exec(f"f() {{ :; }}; {command}", timeout_s=0.5)
+    assert result.timed_out
+    assert not result.restarted
+    assert "b" not in result.output
