@@ -188,9 +188,9 @@ def _nonce() -> bytes:
 
 def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool) -> bytes:
     """The lines of the module's docstring, each safe from functions and aliases."""
-    source = b"<&62" if stdin is None else b""
+    own_input = b"<&62 62>&-" if stdin is None else b""
     run = b'\\builtin eval "$REPLY"'
-    own_output = b">&60 2>&60 60>&- 61>&- 62>&-"
+    own_output = b">&60 2>&60 60>&- 61>&-"
     report = (
         b"\\builtin printf '%%s\\n' %b >&63\n"
         b"\\builtin read -r </proc/loadavg\n"
@@ -201,7 +201,7 @@ def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool
     return b"".join(
         [
             b"\\builtin read -r -d '' && %b %b %b\n"
-            % (run if keep_state else b"( %b )" % run, source, own_output),
+            % (run if keep_state else b"( %b )" % run, own_input, own_output),
             command.replace(b"\0", b"") + b"\0",
             (stdin or b"") + b"\n",  # so that what was not read of it can't swallow the next line
             b"(( ? %bc $? )) 2>&61 || [[ 1 ]]\n" % nonce,

@@ -5,26 +5,35 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import docker
 import pytest
 from docker.errors import NotFound
+from docker.models.containers import Container
 
 from srl_swe.errors import EngineUnavailable, ImageMissing, SandboxDied, SandboxError
 from srl_swe.sandbox import diff
 from srl_swe.types import Instance
-from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox
+from srl_swe_envs.containers import create
+from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox, start_sandbox
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import reap
 from srl_swe_envs.scripts import script
 from srl_swe_envs.shared_client import shared_client
+from srl_swe_envs.snapshots import Snapshots
 
 pytestmark = pytest.mark.docker
 
 BASE = "srl-swe/base:1"
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", BASE)
+SLACK_S = 2.5
+"""What a loaded machine may add to the time in which a sandbox answers or is given up."""
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -258,3 +267,60 @@ def test_an_engine_that_does_not_answer_is_named_with_the_way_out(
         open_docker_sandbox(INSTANCE),
     ):
         pass
+
+
+def test_a_sandbox_that_was_frozen_answers_again(client: docker.DockerClient) -> None:
+    """Frozen by somebody else, PID 1 included: no order reaches it, and the engine restarts it."""
+    with open_docker_sandbox(INSTANCE) as sandbox:
+        client.containers.get(sandbox.container_id).pause()
+        started = time.monotonic()
+        assert sandbox.exec("true", timeout_s=0.5).restarted
+        assert time.monotonic() - started < 0.5 + 5 + SLACK_S
+        assert sandbox.exec("echo back").output == "back\n"
+
+
+class Wedged:
+    """A container that its engine can't restart, as if one of its own processes had hung."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.asked = threading.Event()
+
+    def restart(self, timeout: int) -> None:
+        self.asked.set()
+        time.sleep(PATIENCE_S)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+
+def test_a_sandbox_that_can_not_be_reached_is_given_up_and_removed(
+    client: docker.DockerClient,
+) -> None:
+    processes = create(client, BASE, Limits())
+    wedged = Wedged(processes.container)
+    processes.container = cast(Container, wedged)
+    sandbox = start_sandbox(processes, Limits(), Snapshots(client), restore=b"")
+    processes.container.pause()
+    started = time.monotonic()
+    with pytest.raises(SandboxDied, match="given up"):
+        sandbox.exec("true", timeout_s=0.5)
+    assert wedged.asked.is_set()
+    assert time.monotonic() - started < 0.5 + 5 + SLACK_S
+    with pytest.raises(SandboxDied):
+        sandbox.read_file("/etc/passwd")
+    deadline = time.monotonic() + PATIENCE_S
+    while exists(client, sandbox.container_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    sandbox.close()
+
+
+def test_a_sandbox_whose_first_process_is_kept_from_its_orders_answers_again() -> None:
+    steal = "for i in {1..40}; do setsid cat /proc/1/fd/0 & done >/dev/null 2>&1; sleep 1"
+    with open_docker_sandbox(INSTANCE) as sandbox:
+        sandbox.exec(f"cd /tmp; export KEPT=kept; {steal}", timeout_s=30)
+        started = time.monotonic()
+        assert sandbox.exec("trap '' INT TERM; while :; do :; done", timeout_s=0.5).timed_out
+        assert time.monotonic() - started < 0.5 + 5 + SLACK_S
+        assert sandbox.exec("echo $PWD $KEPT").output == "/tmp kept\n"

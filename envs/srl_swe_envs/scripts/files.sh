@@ -1,14 +1,15 @@
-# Functions of the shell that reads and writes files for us. They return an errno.
+# Functions of the shell that reads and writes files for us. They return an errno. fd 62 is
+# /dev/null, as the keeper found it: a command may have put something else in its place.
 fetch() { # fetch PATH MAX_BYTES: prints the file
     [[ -d $1 ]] && return 21
     [[ -e $1 ]] || return 2
     [[ -f $1 ]] || return 22
     [[ -r $1 ]] || return 13
-    head -c "$2" -- "$1" 2>/dev/null || return 5
+    head -c "$2" -- "$1" 2>&62 || return 5
 }
 
 store() { # store PATH SUFFIX LENGTH: the next LENGTH bytes of stdin are the file in base64
-    local target=$1 folder temporary=/dev/null failed=0
+    local target=$1 folder temporary failed=0
     [[ $target == /* ]] || target=/$target
     [[ -L $target ]] && target=$(readlink -m -- "$target")
     folder=${target%/*}/
@@ -21,14 +22,17 @@ store() { # store PATH SUFFIX LENGTH: the next LENGTH bytes of stdin are the fil
     else
         failed=20
     fi
-    ((failed)) && temporary=/dev/null
     # All of it is taken whatever happens, as the shell would read the rest as commands.
-    head -c "$3" | { base64 -d >"$temporary" || ! cat >/dev/null; } || failed=${failed/#0/28}
+    if ((failed)); then
+        head -c "$3" | wc -c >&62
+    else
+        head -c "$3" | { base64 -d >"$temporary" || ! wc -c >&62; } || failed=28
+    fi
     [[ -d $target ]] && failed=21
     if ((!failed)); then
         [[ -e $target ]] && cp -p --attributes-only -- "$target" "$temporary"
         mv -fT -- "$temporary" "$target" || failed=5
     fi
-    ((failed)) && [[ $temporary != /dev/null ]] && rm -f -- "$temporary"
+    ((failed)) && [[ -n $temporary ]] && rm -f -- "$temporary"
     return "$failed"
-} 2>/dev/null
+} 2>&62
