@@ -29,6 +29,15 @@ TREE = (
     f"sleep {_MARK}"
 )
 """Children in sessions of their own, one of them orphaned, deaf to all but SIGKILL."""
+BUSY_TIMEOUT_S = 4.0
+"""Time enough to start 300 processes in a sandbox of one CPU."""
+HOSTILE = {
+    "kill_busy_32_ms_p50": "for i in {1..32}; do (while :; do :; done) & done; wait",
+    "kill_busy_300_setsid_ms_p50": (
+        "for i in {1..300}; do setsid bash -c 'while :; do :; done' & done; wait"
+    ),
+    "kill_stop_storm_ms_p50": "(setsid bash -c 'while :; do kill -STOP -1; done' &); sleep 100",
+}
 
 
 def rows(quick: bool) -> list[Row]:
@@ -43,6 +52,7 @@ def rows(quick: bool) -> list[Row]:
             *action_rows(instance, processes, 300 // scale),
             *life_rows(instance, processes, client, 30 // scale),
             *kill_rows(instance, processes, client, 10 // scale),
+            *hostile_rows(instance, client, 10 // scale),
             *fork_rows(instance, 20 // scale),
             *memory_rows(instance, processes, 64 // scale),
             episodes_row(instance, episodes=1000 // scale, wide=64),
@@ -114,6 +124,23 @@ def kill_rows(
             assert not _alive(client, sandbox.container_id), "the tree outlives its deadline"
             ours.append(1000 * (took_s - TIMEOUT_S))
     return [row("kill_tree_ms_p50", "ms", ours, [], _survivors(peer, client)) for peer in peers]
+
+
+def hostile_rows(instance: Instance, client: docker.DockerClient, n: int) -> list[Row]:
+    """From the deadline of commands that starve or stop all others until the last has died."""
+    return [_hostile_row(metric, instance, client, n) for metric in HOSTILE]
+
+
+def _hostile_row(metric: str, instance: Instance, client: docker.DockerClient, n: int) -> Row:
+    ours = []
+    with open_docker_sandbox(instance) as sandbox:
+        container = client.containers.get(sandbox.container_id)
+        at_rest = len(container.top()["Processes"])
+        for _ in range(n):
+            took_s = seconds(lambda: sandbox.exec(HOSTILE[metric], BUSY_TIMEOUT_S))
+            assert len(container.top()["Processes"]) == at_rest, "some outlive their deadline"
+            ours.append(1000 * (took_s - BUSY_TIMEOUT_S))
+    return row(metric, "ms", ours, [], "not run: peers leave even a quiet tree alive")
 
 
 def _survivors(peer: PeerProcess, client: docker.DockerClient) -> str:
