@@ -1,4 +1,4 @@
-# What every image of the starter suite is built on: Debian, Python with pytest, git, and an
+# What every image of ours is built on: Debian, Python with pip and pytest, git, and an
 # init that reaps orphans and stops at once (the harness's `tail -f /dev/null`, as PID 1,
 # would ignore SIGTERM for 15 s).
 ARG DEBIAN=srl-swe/debian:bookworm
@@ -6,7 +6,8 @@ FROM ${DEBIAN}
 
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-        ca-certificates git patch procps python-is-python3 python3 python3-pytest tini \
+        ca-certificates git patch procps python-is-python3 python3 python3-pip python3-pytest \
+        python3-venv tini \
  && rm -rf /var/lib/apt/lists/*
 
 ENV LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 TZ=UTC

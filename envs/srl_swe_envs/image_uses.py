@@ -45,10 +45,13 @@ def forget_use(image: str, folder: Path | None = None) -> None:
 
 def _file(image: str, folder: Path | None) -> Path:
     name = hashlib.sha256(canonical(image).encode()).hexdigest()
-    return (folder or _cache_folder()) / name
+    return (folder or cache_folder("image-uses")) / name
 
 
-def _cache_folder() -> Path:
-    """By the XDG base directory specification, which ignores a relative path."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "srl-swe" / "image-uses"
+def cache_folder(name: str) -> Path:
+    """A folder for what can be lost, by the XDG base directory specification.
+
+    It may not exist yet. Raises RuntimeError for a user without a home.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is ignored
+    return (named if named.is_absolute() else Path.home() / ".cache") / "srl-swe" / name

@@ -13,12 +13,13 @@ from docker.errors import APIError, BuildError, ImageNotFound
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import ImageMissing, SandboxError
+from srl_swe.files import write_atomic
 from srl_swe.types import Instance
 from srl_swe_envs.debian import ensure_debian
 from srl_swe_envs.engine import blame_sandbox, connect, reason
 from srl_swe_envs.image_pulls import pull_missing
 from srl_swe_envs.image_recipes import BASE, Recipe, base_recipe, recipes_of
-from srl_swe_envs.image_uses import record_use
+from srl_swe_envs.image_uses import cache_folder, record_use
 
 Report = Callable[[str], None]
 """Takes a line that says what is being done."""
@@ -93,7 +94,8 @@ def build(
 ) -> None:
     """Build the image, which takes the place of an earlier one; ``source`` names it in errors.
 
-    Raises ImageMissing with the end of the build's log, or EngineDiskFull.
+    Raises ImageMissing with the end of the build's log and the path of the whole, or
+    EngineDiskFull.
     """
     started, superseded = time.monotonic(), _id_of(client, recipe.tag)
     with _blame_build(client, recipe.tag, source):
@@ -133,8 +135,19 @@ def _blame_build(client: docker.DockerClient, tag: str, source: object) -> Itera
         if isinstance(error, BuildError):
             log = "".join(str(entry.get("stream", "")) for entry in error.build_log)
             _remove_half_built(client, log)
-            said = f"{said}; its log ends with: {_end_of(log)}"
+            said = f"{said}; its log ({_keep_log(tag, log)}) ends with: {_end_of(log)}"
         raise ImageMissing(f"{tag} can't be built from {source}: {said}") from error
+
+
+def _keep_log(tag: str, log: str) -> str:
+    """Write the whole log to a file of the user's cache folder; returns its path."""
+    try:
+        path = cache_folder("build-logs") / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', tag)}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _COLOURS.sub("", log))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        return f"which can't be kept: {error}"
+    return str(path)
 
 
 def _remove_half_built(client: docker.DockerClient, log: str) -> None:

@@ -28,7 +28,8 @@ FROM {BASE}
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR {WORKDIR}
 COPY repository.git .git
-COPY check-out.sh install.sh finish.sh /tmp/set-up/
+COPY conda.sh /opt/miniconda3/bin/activate
+COPY check-out.sh install.sh finish.sh certificates.pem /tmp/set-up/
 RUN bash /tmp/set-up/check-out.sh \\
  && bash /tmp/set-up/install.sh \\
  && bash /tmp/set-up/finish.sh \\
@@ -37,13 +38,18 @@ RUN bash /tmp/set-up/check-out.sh \\
 _NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
-def build_repository_image(spec: RepositorySpec, report: Report) -> None:
+def build_repository_image(
+    spec: RepositorySpec, report: Report, certificates: Path | None = None
+) -> None:
     """Have the image of the spec's instance; one that was built from the same stays as it is.
 
-    Raises UserError where the repository or the commit can't be had, EngineUnavailable,
-    EngineDiskFull, or ImageMissing with the end of the build's log.
+    ``certificates`` is a file of those that pip trusts during the build, as its option ``--cert``
+    takes it; it is not kept in the image. Raises UserError if the repository, the commit or that
+    file can't be had, EngineUnavailable, EngineDiskFull, or ImageMissing with the end of the
+    build's log and the path of the whole.
     """
     files = _build_files(spec)
+    trusted = _certificates(certificates)
     with closing(connect()) as client:
         base = ensure_base_image(client, report)
         fingerprint = _fingerprint(base, spec, files)
@@ -55,6 +61,7 @@ def build_repository_image(spec: RepositorySpec, report: Report) -> None:
             context.mkdir()
             for name, text in files.items():
                 (context / name).write_text(text, "utf-8")
+            (context / "certificates.pem").write_bytes(trusted)
             report(f"images: fetching {spec.repository}")
             _fetch(spec, Path(folder) / "source.git", context / "repository.git")
             recipe = Recipe(spec.image, BASE, context)
@@ -67,7 +74,17 @@ def _build_files(spec: RepositorySpec) -> dict[str, str]:
         "check-out.sh": script("check_out.sh"),
         "install.sh": _install_script(spec),
         "finish.sh": script("hide_untracked.sh"),
+        "conda.sh": script("conda.sh"),
     }
+
+
+def _certificates(path: Path | None) -> bytes:
+    try:
+        return path.read_bytes() if path else b""
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be read ({error.strerror}); --pip-cert takes a file of certificates."
+        ) from error
 
 
 def _install_script(spec: RepositorySpec) -> str:
@@ -77,7 +94,15 @@ def _install_script(spec: RepositorySpec) -> str:
         f"{shlex.join(spec.packages)}",
         "rm -rf /var/lib/apt/lists/*",
     ]
-    lines = ["exec 2>&1", "set -exo pipefail", *(packages if spec.packages else ()), *spec.install]
+    lines = [
+        "exec 2>&1",
+        "set -exo pipefail",
+        *(packages if spec.packages else ()),
+        "if [[ -s /tmp/set-up/certificates.pem ]]; then",
+        "    export PIP_CERT=/tmp/set-up/certificates.pem",
+        "fi",
+        *spec.install,
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,12 @@
     FAIL_TO_PASS = ["tests/test_sizes.py::test_below_zero"]
     PASS_TO_PASS = ["tests/test_sizes.py::test_zero"]
 
-The first three suffice for an image; the rest makes the instance one that can be graded.
+The first three suffice for an image; the rest makes the instance one that can be graded. Without
+FAIL_TO_PASS and PASS_TO_PASS they are derived: the tests are run before and after the patch.
+
+A spec whose instance_id is that of a published row needs repository and install only. It takes all
+else from the row, its image's name and its official eval script too, which then runs on the image
+that is built here: so a row can be had where no registry answers.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +58,8 @@ class RepositorySpec(BaseModel):
     # What both a folder and an image can be called.
     instance_id: str = Field(pattern=r"^[A-Za-z0-9]+((\.|__?|-+)[A-Za-z0-9]+)*$", max_length=120)
     repository: str = Field(min_length=1)
-    base_commit: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    base_commit: str = Field("", pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")
+    named_image: str = Field("", alias="image", pattern=r"^[A-Za-z0-9./_:-]*$", max_length=250)
     packages: tuple[DebianPackage, ...] = ()
     install: Lines = ()
     test: str = ""
@@ -64,28 +72,57 @@ class RepositorySpec(BaseModel):
 
     @property
     def image(self) -> str:
-        """What its image is called, by SWE-bench's rule."""
-        return f"srl-swe/sweb.eval.x86_64.{self.instance_id.lower().replace('__', '_1776_')}:latest"
+        """The name of its image, by SWE-bench's rule unless the spec names it."""
+        by_rule = self.instance_id.lower().replace("__", "_1776_")
+        return self.named_image or f"srl-swe/sweb.eval.x86_64.{by_rule}:latest"
 
 
-def load_spec(path: Path) -> RepositorySpec:
-    """The spec in a file, the patches it names read in. Raises UserError."""
+def load_spec(path: Path, rows: Mapping[str, Instance] | None = None) -> RepositorySpec:
+    """The spec in a file, the patches it names read in. ``rows`` are published ones, by id.
+
+    Raises UserError, also if the spec contradicts the row of its id.
+    """
     try:
         spec = RepositorySpec.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); name a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no TOML file: {error}.") from error
+        raise UserError(f"{path} is not a TOML file: {error}.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {key!r} is not as it should be: {first['msg']}.") from error
+    if row := (rows or {}).get(spec.instance_id):
+        spec = _of_row(path, spec, row)
+    if not spec.base_commit:
+        raise UserError(
+            f"{path}: 'base_commit' is missing; give the full id, or the --bench that has a row "
+            f"with the instance_id {spec.instance_id!r}."
+        )
     texts = {name: _text(path, getattr(spec, name)) for name in ("patch", "test_patch")}
     return spec.model_copy(update={"repository": _located(path, spec.repository), **texts})
 
 
-def instance_of(spec: RepositorySpec) -> Instance:
-    """The instance, which can be graded if the spec says how it is tested and by which tests."""
+def _of_row(path: Path, spec: RepositorySpec, row: Instance) -> RepositorySpec:
+    given = sorted(spec.model_fields_set - {"instance_id", "repository", "packages", "install"})
+    of_row = {"base_commit": row.base_commit, "named_image": row.image}
+    for name in given:
+        if getattr(spec, name) != of_row.get(name):
+            key = "image" if name == "named_image" else name
+            raise UserError(
+                f"{path}: {key!r} is not that of the row {row.instance_id}; leave it out, or give "
+                "the spec an instance_id of its own."
+            )
+    return spec.model_copy(update=of_row)
+
+
+def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None) -> Instance:
+    """The row of the spec's id if there is one, else an instance made of the spec.
+
+    That can be graded if the spec has a test and the names of its tests.
+    """
+    if row := (rows or {}).get(spec.instance_id):
+        return replace(row, workdir=WORKDIR)
     return Instance(
         instance_id=spec.instance_id,
         repo=_repo_name(spec.repository),

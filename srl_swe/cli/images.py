@@ -28,7 +28,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 @app.command()
 def build(
-    bench: options.Bench = "starter",
+    bench: options.BenchOrNone = None,
     ids: options.Ids = None,
     limit: options.Limit = None,
     spec: Annotated[
@@ -39,20 +39,33 @@ def build(
         Path | None,
         typer.Option(help="Write the specs' instances to this .jsonl file, to be used as --bench."),
     ] = None,
+    pip_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PIP_CERT",
+            help="Certificates that pip trusts while a spec's image is built, as a file.",
+        ),
+    ] = None,
 ) -> None:
     """Build or pull the images of a benchmark; what is up to date is left as it is.
 
     A spec has the keys instance_id, repository (URL or path) and base_commit (full id), and
-    where needed packages (Debian's), install (commands), test (command), log_parser, patch and
-    test_patch (paths), problem_statement, FAIL_TO_PASS and PASS_TO_PASS.
+    if needed packages (Debian's), install (commands), image (its name), test (command),
+    log_parser, patch and test_patch (paths), problem_statement, FAIL_TO_PASS and PASS_TO_PASS.
+    If the two lists are missing, --rows derives them: the tests run before and after the patch.
+    With --bench, a spec whose instance_id is a row's takes all but repository, packages and
+    install from the row, and builds the row's image.
     """
     if spec:
-        return _build_specs(spec, rows)
+        return _build_specs(
+            spec, rows, options.load_bench(bench, ids, limit) if bench else [], pip_cert
+        )
     if rows:
         raise UserError("--rows is for the instances of --spec; name one, or leave it out.")
     from srl_swe.cli.sandboxes import sandboxes_for
     from srl_swe.progress import say
 
+    bench = bench or "starter"
     instances = options.load_bench(bench, ids, limit)
     if (Path(bench) / "sweb.yaml").is_file():
         from srl_swe_envs.images import build_task_repo_images
@@ -140,7 +153,12 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     raise typer.Exit(1 if left > budget_bytes else 0)
 
 
-def _build_specs(specs: Sequence[Path], rows: Path | None) -> None:
+def _build_specs(
+    specs: Sequence[Path],
+    rows: Path | None,
+    published: Sequence[Instance],
+    pip_cert: Path | None,
+) -> None:
     import json
     import shutil
 
@@ -152,13 +170,38 @@ def _build_specs(specs: Sequence[Path], rows: Path | None) -> None:
     from srl_swe_envs.repository_images import build_repository_image
     from srl_swe_envs.repository_specs import instance_of, load_spec
 
-    loaded = [load_spec(path) for path in specs]
+    by_id = {instance.instance_id: instance for instance in published}
+    loaded = [load_spec(path, by_id) for path in specs]
+    if strangers := [
+        spec.instance_id for spec in loaded if by_id and spec.instance_id not in by_id
+    ]:
+        raise UserError(
+            f"the bench has no row {strangers[0]!r}; correct the spec's instance_id, or leave out "
+            "--bench."
+        )
     for spec in loaded:
-        build_repository_image(spec, say)
+        build_repository_image(spec, say, pip_cert)
     if rows:
-        lines = (json.dumps(row_from_instance(instance_of(spec))) for spec in loaded)
+        instances = [_with_tests(instance_of(spec, by_id)) for spec in loaded]
+        lines = [json.dumps(row_from_instance(instance)) for instance in instances]
         write_atomic(rows, "".join(f"{line}\n" for line in lines))
         say(f"images: instances written to {rows}")
+
+
+def _with_tests(instance: Instance) -> Instance:
+    """Derives the names of the tests if there is a test and a patch, but no names."""
+    if instance.fail_to_pass or not (instance.eval_script and instance.gold_patch):
+        return instance
+    from srl_swe.evaluation.derived_tests import derive_tests
+    from srl_swe.progress import say
+    from srl_swe_envs.docker import open_docker_sandbox
+
+    derived = derive_tests(instance, open_docker_sandbox)
+    say(
+        f"images: {instance.instance_id}: the patch mends {len(derived.fail_to_pass)} tests, "
+        f"{len(derived.pass_to_pass)} pass before and after"
+    )
+    return derived
 
 
 def _images_of(instances: Sequence[Instance]) -> list[str]:

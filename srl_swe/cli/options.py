@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from srl_swe.rollout import Agent
     from srl_swe.types import Instance
 
-Bench = Annotated[
-    str,
-    typer.Option(
-        help="starter, verified, lite, full, multilingual, multimodal, hf:OWNER/NAME, or a path: "
-        "jsonl, json, parquet or a task repo. Rows are in swebench's schema or that of SWE-Gym, "
-        "SWE-smith, R2E-Gym, SWE-rebench, SWE-bench-Live, SWE-bench Pro or Multi-SWE-bench."
-    ),
-]
+_BENCH = typer.Option(
+    help="starter, verified, lite, full, multilingual, multimodal, hf:OWNER/NAME, or a path: "
+    "jsonl, json, parquet or a task repo. Rows are in swebench's schema or that of SWE-Gym, "
+    "SWE-smith, R2E-Gym, SWE-rebench, SWE-bench-Live, SWE-bench Pro or Multi-SWE-bench."
+)
+Bench = Annotated[str, _BENCH]
+BenchOrNone = Annotated[str | None, _BENCH]
 Ids = Annotated[
     list[str] | None, typer.Option("--id", help="Only this instance; repeat it for more.")
 ]
