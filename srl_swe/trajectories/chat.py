@@ -16,8 +16,7 @@ from srl_swe.trajectories.chat_events import (
     read_task,
 )
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
-from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome, recorded_patch
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import Trajectory
 
@@ -39,18 +38,18 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages")
     steps, notes = make_steps(read_messages(messages))
-    patch = row.optional_text("patch" if row.get("model_patch") is None else "model_patch")
+    named = named_instance(row)
     return Trajectory(
-        plain_instance_id(row.optional_text("instance_id") or row.file_name),
+        named.id,
         steps,
         row.optional_text("problem_statement") or read_task(messages),
         ended_by_policy(steps),
-        tidy_patch(patch),
-        row.optional_bool("resolved"),
+        recorded_patch(row),
+        recorded_outcome(row),
         row.optional_text("model"),
         NAME,
-        exit_status=row.optional_text("exit_status"),
-        notes=notes,
+        exit_status=row.optional_text("exit_status") or row.optional_text("finish_reason"),
+        notes=(*named.notes, *notes),
     )
 
 

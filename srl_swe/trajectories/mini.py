@@ -16,6 +16,7 @@ from srl_swe.trajectories.fields import Fields, argument_texts
 from srl_swe.trajectories.issue_text import find_issue
 from srl_swe.trajectories.mini_output import is_output, make_observation
 from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome
 from srl_swe.trajectories.turns import Answer, Call, Turn, make_steps
 from srl_swe.types import Action, StopReason, Trajectory
 
@@ -49,17 +50,19 @@ def read_one(record: Any, where: str) -> Trajectory:
     messages, info = row.items("messages"), row.mapping("info")
     conversation, submission = _split_submission(messages)
     steps, notes = make_steps(_events(conversation))
+    named = named_instance(row)
     exit_status = info.optional_text("exit_status") or _exit_status(messages)
     return Trajectory(
-        row.optional_text("instance_id") or row.file_name,
+        named.id,
         steps,
         _issue(conversation),
         _stop_reason(exit_status, submission),
         _patch(info.optional_text("submission") or submission),
-        model=info.mapping("config").mapping("model").optional_text("model_name"),
-        source=NAME,
+        recorded_outcome(row),
+        info.mapping("config").mapping("model").optional_text("model_name"),
+        NAME,
         exit_status=exit_status,
-        notes=(*notes, *_unrecorded_replies(conversation)),
+        notes=(*named.notes, *notes, *_unrecorded_replies(conversation)),
     )
 
 

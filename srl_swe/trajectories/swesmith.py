@@ -12,6 +12,8 @@ from itertools import islice
 from typing import Any
 
 from srl_swe.trajectories.fields import Fields
+from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome
 from srl_swe.trajectories.sweagent_history import read_history, read_issue
 from srl_swe.types import Step, StopReason, Trajectory
 
@@ -43,16 +45,18 @@ def read_one(record: Any, where: str) -> Trajectory:
     steps, made_up = _without_made_up_submit(read)
     if made_up is not None:
         notes += ("the submit that the data set adds after a limit is left out",)
+    named = named_instance(row)
     return Trajectory(
-        row.optional_text("instance_id") or row.file_name,
+        named.id,
         steps,
         read_issue(messages),
         _stop_reason(steps, made_up),
-        resolved=row.optional_bool("resolved"),
-        model=row.optional_text("model"),
-        source=NAME,
+        tidy_patch(row.optional_text("rollout_patch")),
+        recorded_outcome(row),
+        row.optional_text("model"),
+        NAME,
         exit_status=made_up,
-        notes=notes,
+        notes=(*named.notes, *notes),
     )
 
 
