@@ -16,7 +16,12 @@ from typing import Any
 from srl_swe.trajectories.chat_events import read_call, task_in
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.row_facts import NamedInstance, named_instance
-from srl_swe.trajectories.text_forms import PLAIN, plain_thought, read_plain_answer
+from srl_swe.trajectories.text_forms import (
+    PLAIN,
+    plain_thought,
+    read_plain_answer,
+    without_placeholder,
+)
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory
 
@@ -73,6 +78,7 @@ def _read_turn(item: Fields) -> Turn:
         turn = PLAIN.read_reply(message)
     else:
         shown = "" if _EVENT_TEXT.fullmatch(message) else plain_thought(message)
+        shown = without_placeholder(shown, calls)
         turn = Turn(shown, calls, answered_as_one=True)
     hidden = (item.optional_text("reasoning_content") or "").strip()
     thought = "\n\n".join(text for text in (hidden, turn.thought) if text)

@@ -1,7 +1,8 @@
 """Any chat of a policy that calls tools: ``messages``, or a bare list of them.
 
 The least certain family, asked last: calls are native (``tool_calls``, the older
-``function_call``) or text (``<function=...>``). Columns are read by their common names.
+``function_call``, Anthropic's ``tool_use``) or text (``<function=...>``, ``<tool_call>``).
+Columns are read by their common names.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from srl_swe.types import Trajectory
 
 NAME = "chat"
 
-_CALLS_AS_JSON = ('"tool_calls"', '"function_call"', "<function=")
+_IN_TEXT = ("<function=", "<tool_call>")
+_CALLS_AS_JSON = ('"tool_calls"', '"function_call"', '"tool_use"', *_IN_TEXT)
+_IDS = {"instance_id", "trajectory_id"}
 
 
 def is_one(record: Any) -> bool:
-    """Whether some message of the policy's holds a call."""
+    """Whether some message of the policy's holds a call; or it has an id, and nothing ran."""
     messages = record.get("messages") if isinstance(record, Mapping) else record
+    if isinstance(record, Mapping) and _IDS & record.keys() and isinstance(messages, list):
+        return not messages or has_role_messages(messages)
     if isinstance(messages, str):
         return '"role"' in messages and any(mark in messages for mark in _CALLS_AS_JSON)
     return has_role_messages(messages) and any(_has_call(message) for message in messages)
@@ -58,5 +63,8 @@ def _has_call(message: Any) -> bool:
     if not isinstance(role, str) or role not in ASSISTANT:
         return False
     content = message.get("content")
-    in_text = isinstance(content, str) and "<function=" in content
-    return bool(message.get("tool_calls") or message.get("function_call")) or in_text
+    if isinstance(content, list):
+        return any(isinstance(p, Mapping) and p.get("type") == "tool_use" for p in content)
+    in_text = isinstance(content, str) and any(mark in content for mark in _IN_TEXT)
+    called = message.get("tool_calls") or message.get("function_call")
+    return bool(called) or in_text or role == "function_call"

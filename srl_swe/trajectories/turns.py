@@ -7,7 +7,7 @@ that all families share are here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from srl_swe.trajectories.observed import never_ran
 from srl_swe.types import Action, Observation, Step, StopReason
@@ -107,13 +107,27 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
     observation does not tell.
     """
     pairing = _Pairing()
-    for event in events:
+    for event in _with_several_answers(list(events)):
         if isinstance(event, Turn):
             pairing.add_turn(event)
         else:
             pairing.add_answer(event)
     notes = [f"{pairing.unpaired} recorded observations answer no recorded call"]
     return tuple(_close(pairing)), tuple(notes if pairing.unpaired else [])
+
+
+def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | Answer]:
+    """The events; a turn that got several answers was not answered as one."""
+    answers = 0
+    found: list[Turn | Answer] = []
+    for event in reversed(events):
+        if isinstance(event, Turn):
+            found.append(replace(event, answered_as_one=event.answered_as_one and answers < 2))
+            answers = 0
+        else:
+            found.append(event)
+            answers += 1
+    return reversed(found)
 
 
 def _close(pairing: _Pairing) -> Iterator[Step]:
