@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeGuard
 
+from srl_swe.tools.foreign_shells import as_plain_call
 from srl_swe.trajectories.fields import Fields, argument_texts, parse_json
 from srl_swe.trajectories.issue_text import find_issue
 from srl_swe.trajectories.json_calls import parse_calls
@@ -111,7 +112,7 @@ def read_call(function: Fields, call_id: str | None) -> Call:
         with suppress(ValueError):
             arguments = parse_json(arguments) if arguments.strip() else {}
     if arguments is None or isinstance(arguments, Mapping):
-        return Call(Action(name, argument_texts(arguments or {})), call_id)
+        return Call(as_plain_call(Action(name, argument_texts(arguments or {}))), call_id)
     return Call(Action(name, argument_texts({"arguments": arguments})), call_id, runnable=False)
 
 
