@@ -31,7 +31,7 @@ def as_plain_call(action: Action) -> Action:
     >>> as_plain_call(Action("shell", {"command": listed, "workdir": "/testbed"}))
     Action(tool='shell', arguments={'command': 'ls'})
     >>> as_plain_call(Action("shell", {"command": '["git", "log", "a b"]', "workdir": "src"}))
-    Action(tool='shell', arguments={'command': "(cd src && git log 'a b'\\n)"})
+    Action(tool='shell', arguments={'command': "(cd src && git log 'a b'\n)"})
     """
     name = "command" if "command" in action.arguments else "cmd"
     command = action.arguments.get(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from srl_swe.trajectories.fields import Fields, kind_of
@@ -58,6 +58,14 @@ def named_instance(row: Fields, names: Sequence[str] = _NAMES) -> NamedInstance:
 def names_instance(trajectory: Trajectory) -> bool:
     """Whether its record named the instance that it is about."""
     return NO_INSTANCE not in trajectory.notes
+
+
+def with_instance(trajectory: Trajectory, instance_id: str | None) -> Trajectory:
+    """The trajectory under the id given by hand, if its record names no instance."""
+    if instance_id is None or names_instance(trajectory):
+        return trajectory
+    notes = tuple(note for note in trajectory.notes if note != NO_INSTANCE)
+    return replace(trajectory, instance_id=instance_id, notes=notes)
 
 
 def recorded_outcome(row: Fields) -> bool | None:

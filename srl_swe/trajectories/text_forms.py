@@ -112,6 +112,7 @@ def plain_thought(text: str) -> str:
 def without_placeholder(thought: str, calls: Sequence[Call]) -> str:
     """The thought, empty if a converter only filled the field with the name of the call.
 
+    >>> from srl_swe.types import Action
     >>> without_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
     ''
     """
