@@ -22,7 +22,7 @@ from srl_swe.context_window import (
     make_prompt,
 )
 from srl_swe.dialects import Dialect, UnwritableStep
-from srl_swe.tools.own_calls import as_own_call
+from srl_swe.tools.own_calls import as_own_call, is_own_call
 from srl_swe.types import Action, Message, Step, Trajectory
 
 Observations = Literal["recorded", "replayed"]
@@ -68,7 +68,8 @@ class DropReason(StrEnum):
     """Blocked, refused, or copied from another run."""
     NO_ISSUE = "no_issue"
     NOT_WRITABLE = "not_writable"
-    """The dialect has no form that reads back as this step, or none of one in its window."""
+    """It is not a call of our own tools, or the dialect has no form that reads back as it; or
+    that holds of a step in its window."""
     OVER_BUDGET = "over_budget"
     """The issue alone exceeds the token budget."""
 
@@ -105,7 +106,7 @@ def step_contexts(
         reason = _unfit(own, index, include_last=include_last)
         yield making.dropped(index, reason) if reason else making.context(index, past)
         if step.executed or _is_answered_format_error(step):
-            past.append(make_pair(step, dialect, window))
+            past.append(_pair(step, dialect, window))
 
 
 def trajectory_id(trajectory: Trajectory) -> str:
@@ -190,11 +191,25 @@ def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropRea
         return DropReason.NOT_EXECUTED
     if trajectory.problem_statement is None:
         return DropReason.NO_ISSUE
-    return None
+    return None if is_own_call(step.action) else DropReason.NOT_WRITABLE
+
+
+def _pair(step: Step, dialect: Dialect, window: Window) -> Pair:
+    """The step as later prompts show it; not writable if it would look like a call of ours."""
+    pair = make_pair(step, dialect, window)
+    looks_own = step.action is not None and step.action.tool in _OWN_TOOLS
+    if step.action is None or not looks_own or is_own_call(step.action):
+        return pair
+    return replace(pair, is_writable=False)
+
+
+_OWN_TOOLS = ("bash", "str_replace_editor", "submit")
 
 
 def _with_own_call(step: Step, family: str) -> Step:
-    return step if step.action is None else replace(step, action=as_own_call(step.action, family))
+    if step.action is None:
+        return step
+    return replace(step, action=as_own_call(step.action, family, step.observation))
 
 
 def _is_answered_format_error(step: Step) -> bool:

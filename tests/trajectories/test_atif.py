@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from srl_swe.trajectories import atif
 from srl_swe.trajectories.atif_writing import save_atif, write_one
 from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 
@@ -84,7 +85,7 @@ def test_steps_copied_from_an_earlier_run_are_not_executed_again() -> None:
     copied = agent("", call("1", "ls"), results=[result("x", "1")], is_copied_context=True)
     found = read(copied, agent("", call("2", "ls"), results=[result("y", "2")]))
     assert [step.executed for step in found.steps] == [False, True]
-    assert found.notes == ("1 messages are copied from an earlier run and not executed here",)
+    assert found.notes[1:] == ("1 messages are copied from an earlier run and not executed here",)
 
 
 def test_what_stands_in_other_files_is_noted() -> None:
@@ -95,6 +96,7 @@ def test_what_stands_in_other_files_is_noted() -> None:
         subagent_trajectories=[{}],
     )
     assert found.notes == (
+        NO_INSTANCE,
         "a",
         "b",
         "continues in trajectory.cont-1.json",
@@ -173,3 +175,20 @@ def test_what_is_written_holds_only_what_the_format_allows() -> None:
         ids = {made["tool_call_id"] for made in step.get("tool_calls", [])}
         answered = step.get("observation", {}).get("results", [])
         assert {r["source_call_id"] for r in answered if "source_call_id" in r} <= ids
+
+
+def test_what_converters_write_for_a_missing_thought_is_none() -> None:
+    calls = [
+        agent("Executed Bash toolu_01", call("toolu_01", "Bash", command="ls")),
+        agent("Executed shell call_2", call("call_2", "shell", command=["bash", "-lc", "ls"])),
+        agent("Executed run_shell_command", call("", "run_shell_command", command="ls")),
+        agent("Executed Bash scripts come next.", call("4", "Bash", command="ls")),
+    ]
+    assert [s.thought for s in read(*calls).steps] == [
+        "", "", "", "Executed Bash scripts come next.",
+    ]  # fmt: skip
+
+
+def test_codex_shell_with_a_list_is_a_command() -> None:
+    listed = call("1", "shell", command=["bash", "-lc", "ls | wc"], workdir="/testbed")
+    assert read(agent("", listed)).steps[0].action == Action("shell", {"command": "ls | wc"})
