@@ -128,9 +128,11 @@ write() {
 }
 
 # Sets base, and tip, where HEAD will be: at the base commit, or if HEAD is there at the image's one
-# commit on top of it (those of SWE-bench have one). Otherwise it has to leave where it is: ahead.
+# commit on top of it (those of SWE-bench have one), which no remote has. Otherwise HEAD has to leave
+# where it is: ahead.
 find_commits() {
     local read head="" parents
+    if [[ $since == -* ]]; then refuse "that is not a commit"; fi
     if read=$(git rev-list --no-walk=unsorted --timestamp --parents "$since^{commit}" HEAD -- 2>/dev/null)
     then
         read -r _ head parents <<<"${read##*$'\n'}"
@@ -140,7 +142,8 @@ find_commits() {
     fi
     read -r base_s base _ <<<"$read"
     tip=$base ahead=""
-    if [[ $own_commit == may && $head && $parents == "$base" ]]; then
+    if [[ $own_commit == may && $head && $parents == "$base" &&
+        ! $(git for-each-ref --count=1 --contains="$head" refs/remotes) ]]; then
         tip=$head
     elif [[ $head != "$base" ]]; then
         ahead=$head
@@ -194,7 +197,7 @@ clean_index() {
     if [[ ! $work ]]; then return; fi
     if [[ -e $folder/index.lock ]]; then rm -- "$folder/index.lock"; fi
     if [[ -e $folder/index ]]; then
-        git diff-index --cached --quiet "${ahead:-$tip}" || differs=$?
+        git diff-index --cached --ita-invisible-in-index --quiet "${ahead:-$tip}" || differs=$?
         if ((differs == 0 && ${#shared[@]} == 0)) && ! grep -qa REUC "$folder/index"; then differs=no; fi
     fi
     if [[ $differs != no ]]; then
@@ -299,10 +302,12 @@ write_refs() {
     fi
 }
 
-# Lists what can be reached from HEAD and the references, and what is stored. The empty tree is left
-# out: git can read it even if it is stored nowhere.
-empty_trees=(-e 4b825dc642cb6eb9a060e54bf8d69288fbee4904)
-empty_trees+=(-e 6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321)
+# Lists what can be reached from HEAD and the references, and what is stored. The empty tree doesn't
+# count, as git can read it even if it is stored nowhere.
+empty_tree=(-e 4b825dc642cb6eb9a060e54bf8d69288fbee4904)
+empty_tree+=(-e 6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321)
+empty_blob=(-e e69de29bb2d1d6434b8b29ae775ad8c2e48c5391)
+empty_blob+=(-e 473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813)
 reached() { printf '%s\n' "${tips[@]}" | git rev-list --objects "${missing[@]}" --stdin; }
 stored() { git cat-file --batch-all-objects --batch-check='%(objectname)'; }
 
@@ -312,7 +317,7 @@ clean_objects() {
     if [[ $known == whole && ! $partial && $alone ]]; then return; fi
     count_reached
     if [[ $alone ]]; then
-        stored=$(stored | grep -vc "${empty_trees[@]}") || refuse "its objects can't be listed"
+        stored=$(stored | grep -vc "${empty_tree[@]}") || refuse "its objects can't be listed"
     fi
     if [[ $reached != "$stored" ]]; then pack_anew; fi
     if ((${#missing[@]})); then allow_missing; fi
@@ -320,19 +325,23 @@ clean_objects() {
 
 count_reached() {
     if [[ ! $partial ]]; then
-        reached=$(reached | grep -vc "${empty_trees[@]}") || refuse "objects of the past are missing or damaged"
+        reached=$(reached | grep -vc "${empty_tree[@]}") ||
+            refuse "objects of the past are missing or damaged"
         return
     fi
-    if reached=$(reached 2>/dev/null | grep -vc "${empty_trees[@]}"); then return; fi
+    if reached=$(reached 2>/dev/null | grep -vc "${empty_tree[@]}"); then return; fi
     missing=(--missing=allow-any)
-    reached=$(reached | grep -vc "${empty_trees[@]}") || refuse "objects of the past are damaged"
+    reached=$(reached | grep -vc "${empty_tree[@]}") || refuse "objects of the past are damaged"
 }
 
 # Packs what can be reached, wherever it is stored, and puts that in the place of all objects.
 pack_anew() {
     local new=$common/new-objects left
     mkdir -p -- "$new"/objects/{info,pack}
-    reached | cut -d ' ' -f 1 | sort >"$new/reached" || refuse "its objects can't be read"
+    (
+        reached | cut -d ' ' -f 1
+        git ls-files --stage | grep -ohm1 "${empty_blob[@]}" || true  # as `git add -N` needs it
+    ) | sort -u >"$new/reached" || refuse "its objects can't be read"
     git pack-objects -q --delta-base-offset "$new/objects/pack/pack" <"$new/reached" >/dev/null ||
         refuse "objects of the past are damaged"
     if [[ -L $common/objects ]]; then

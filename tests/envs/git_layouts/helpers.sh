@@ -35,11 +35,11 @@ at() { GIT_AUTHOR_DATE="2020-01-0$1T00:00:00Z" GIT_COMMITTER_DATE="2020-01-0$1T0
 
 planted() { echo "$1" >>"$here/future"; echo "$1"; }
 
-# Stores a blob, and a commit on top of $1 (or the base commit) that has it; prints its name.
+# Each stores an object of the future and prints its name; a commit is one on top of $1 or of $base.
 blob() { planted "$(echo "$secret blob $RANDOM$RANDOM" | git hash-object -w --stdin)"; }
-tree() { planted "$(printf '100644 blob %s\tfixed\n' "$(blob | tail -1)" | git mktree)"; }
+tree() { planted "$( (git ls-tree "$base"; printf '100644 blob %s\tfixed\n' "$(blob)") | git mktree)"; }
 commit() {
-    planted "$(git commit-tree -m "$secret commit $RANDOM" -p "${1:-$base}" "$(tree | tail -1)")"
+    planted "$(git commit-tree -m "$secret commit $RANDOM" -p "${1:-$base}" "$(tree)")"
 }
 tag() { planted "$(printf 'object %s\ntype %s\ntag %s\ntagger a <a@b> %s +0000\n\n%s\n' \
     "$1" "$(git cat-file -t "$1")" "$2" "${3:-1714867200}" "$secret tag $RANDOM" | git mktag)"; }

@@ -22,17 +22,17 @@ git config --system --add safe.directory '*'
 git config --system protocol.file.allow always
 """
 USES = """
-git fsck --no-progress; git status --short; git diff --stat; git log --stat --format=%h; git blame file
-echo more >>file; git stash -q; git stash pop -q; git commit -qam mine; git rev-parse --verify HEAD^
+git fsck --no-progress; git status --short; git diff --stat; git log --stat --format=%h
+git blame file
+echo more >>file; git commit -qam mine; git rev-parse --verify HEAD^
 """
 """What a user does there, and it works."""
 
 
-def bash(text: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def bash(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", text], cwd=folder, env={**os.environ, **more}, text=True, timeout=60,
+        ["bash", "-c", text], cwd=folder, text=True, timeout=60, errors="replace", check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        errors="replace",
     )  # fmt: skip
 
 
@@ -81,9 +81,11 @@ def readable(folder: Path, shas: list[str]) -> list[str]:
 
 
 def working_tree(folder: Path) -> dict[str, str]:
-    tree = {}
+    tree: dict[str, str] = {}
+    if folder.suffix == ".git":
+        return tree
     for top, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".git"]
+        folders[:] = [name for name in folders if not name.endswith(".git")]
         for name in names:
             path = Path(top) / name
             if name != ".git" and path.is_file():
@@ -110,6 +112,7 @@ def examine(here: Path, make: str, helpers: str, script: str) -> dict[str, Any]:
     report |= {"exit": done.returncode, "output": done.stdout}
     if done.returncode:
         return report
+    check = (here / "check").read_text() if (here / "check").exists() else ""
     again = bash(f"set -- {work} {base}\n{script}", work)
     changed = dict(before.items() ^ working_tree(work).items())
     return report | {
@@ -118,7 +121,7 @@ def examine(here: Path, make: str, helpers: str, script: str) -> dict[str, Any]:
         "lost": sorted(set(past) - set(readable(work, past))),
         "tree_changed": [] if (here / "moved").exists() else sorted(changed),
         "references": [] if (here / "untagged").exists() else lost_references(work),
-        "check": bash((here / "check").read_text(), work).stdout if (here / "check").exists() else "",
+        "check": bash(check, work).stdout,
         "use": "" if (here / "unusual").exists() else use(work),
     }
 
