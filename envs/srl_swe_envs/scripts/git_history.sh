@@ -128,8 +128,7 @@ write() {
 }
 
 # Sets base, and tip, where HEAD will be: at the base commit, or if HEAD is there at the image's one
-# commit on top of it (those of SWE-bench have one), which no remote has. Otherwise HEAD has to leave
-# where it is: ahead.
+# commit on top of it (those of SWE-bench have one). Otherwise it has to leave where it is: ahead.
 find_commits() {
     local read head="" parents
     if [[ $since == -* ]]; then refuse "that is not a commit"; fi
@@ -142,8 +141,7 @@ find_commits() {
     fi
     read -r base_s base _ <<<"$read"
     tip=$base ahead=""
-    if [[ $own_commit == may && $head && $parents == "$base" &&
-        ! $(git for-each-ref --count=1 --contains="$head" refs/remotes) ]]; then
+    if [[ $own_commit == may && $head && $parents == "$base" ]]; then
         tip=$head
     elif [[ $head != "$base" ]]; then
         ahead=$head

@@ -70,9 +70,6 @@ git stash -q; git checkout -q "$(commit "$(commit)")"; git stash pop -q; touch .
 echo 'tail -1 file | grep -qx edited || echo lost; ls fixed 2>/dev/null' >../check
 ## HEAD in the future, with an edit in the way -> can't be moved there
 git checkout -q -f "$(commit "$(commit)")"; echo edited >>fixed
-## HEAD at the commit after, of a remote
-c=$(commit); git update-ref refs/remotes/origin/main "$(commit "$c")"; git checkout -q "$c"
-touch ../moved; echo 'git rev-parse HEAD | grep -vx "$(git rev-parse refs/heads/main)"' >../check
 ## HEAD in the past
 git branch later "$(commit)"; git checkout -q -f "$base^"; touch ../moved
 ## merge with the future as the image's commit
