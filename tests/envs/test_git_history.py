@@ -32,7 +32,6 @@ WITHOUT_FUTURE = {
     "linked worktree without its repository",
     "submodule without its superproject",
 }
-ALWAYS_PACKED = {"intent to add"}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def test_the_past_is_all_that_is_left(reports: dict[str, Any], name: str) -> Non
     assert report["check"] == ""
     assert report["use"] == ""
     assert report["references"] == []
-    assert report["again"] == [0, "\n" if name in ALWAYS_PACKED else "whole\n"]
+    assert report["again"] == [0, "whole\n"]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -13,10 +13,9 @@ export GIT_NO_REPLACE_OBJECTS=1 GIT_NO_LAZY_FETCH=1 GIT_TERMINAL_PROMPT=0 LC_ALL
 users_home=$HOME users_xdg=$XDG_CONFIG_HOME whole=whole
 export HOME=/dev/null XDG_CONFIG_HOME=/dev/null
 
-git() {
-    command git -c core.hooksPath=/dev/null -c core.fsmonitor= -c core.splitIndex=false \
-        -c core.commitGraph=false -c core.multiPackIndex=false -c submodule.recurse=false "$@"
-}
+# As `git -c` would, for every git from here on.
+settings="'core.hooksPath=/dev/null' 'core.fsmonitor=' 'core.splitIndex=false'"
+export GIT_CONFIG_PARAMETERS="$settings 'core.commitGraph=false' 'core.multiPackIndex=false'"
 
 refuse() {
     echo "the git history of ${work:-$folder} can't be taken back to $since: $1"
@@ -24,7 +23,7 @@ refuse() {
 }
 
 # Sets folder (of git), common (the same, but for a linked worktree) and work (empty if bare), and
-# fails if there is no repository. With GIT_DIR, git doesn't mind who owns it.
+# goes there; fails if there is no repository. With GIT_DIR, git doesn't mind who owns it.
 find_repository() {
     local above=$1
     until at_repository "$above"; do
@@ -34,6 +33,7 @@ find_repository() {
     export GIT_DIR=$folder
     unset GIT_WORK_TREE
     if [[ $work ]]; then export GIT_WORK_TREE=$work; fi
+    cd -- "${work:-$folder}"
 }
 
 at_repository() {
@@ -45,13 +45,14 @@ at_repository() {
     elif [[ ! -d $folder && -f $1/HEAD && -d $1/objects && -d $1/refs ]]; then
         folder=$1 work=""
     fi
-    folder=$(cd -P -- "$folder" 2>/dev/null && pwd) || return 1
-    common=$folder
-    if [[ -f $folder/commondir ]]; then
+    cd -P -- "$folder" 2>/dev/null || return 1
+    folder=$PWD common=$PWD
+    if [[ -f commondir ]]; then
         read_target "$folder/commondir"
-        common=$(cd -P -- "$target" 2>/dev/null && pwd) || return 1
+        cd -P -- "$target" 2>/dev/null || return 1
+        common=$PWD
     fi
-    held=("$common"/objects/*/*)
+    held=(objects/*/*)
     [[ -e $folder/HEAD || ${#held[@]} -gt 0 ]]
 }
 
@@ -71,7 +72,7 @@ read_target() {
 # other place for objects or files, and runs nothing here.
 setting_stays() {
     case $1 in
-    core.worktree) [[ $work && ($2 -ef $work || $folder/$2 -ef $work) ]] ;;
+    core.worktree) (cd -- "$folder" && [[ $work && $2 -ef $work ]]) ;;
     core.repositoryformatversion | core.bare | core.filemode | core.symlinks | core.ignorecase) ;;
     core.logallrefupdates | core.precomposeunicode | core.autocrlf | core.eol | core.safecrlf) ;;
     core.whitespace | core.quotepath | core.abbrev | core.trustctime | core.checkstat) ;;
@@ -94,7 +95,10 @@ plain_settings+=$'|(name|email) = [^][\\\\"#;\n]*)|\n)*$'
 
 clean_settings() {
     local entry key value section="" text=""
-    if [[ ! -e $1 || ! -L $1 && $(<"$1") =~ $plain_settings ]]; then return; fi
+    if [[ ! -e $1 ]]; then return; fi
+    IFS= read -r -d '' text <"$1" || true
+    if [[ ! -L $1 && $text =~ $plain_settings ]]; then return; fi
+    text=""
     GIT_DIR=/dev/null git config --file "$1" --list -z >"$common/scratch" ||
         refuse "its settings can't be read"
     while IFS= read -r -d '' entry; do
@@ -151,12 +155,11 @@ find_commits() {
 # Fills refs with the branches and tags of the past by name: those of tip and of its ancestors. As a
 # tag's message may tell about the future, its date has to be in the past, too. Sets head as well.
 find_refs() {
-    local name sha type of date line
-    tips=("$tip") head=$tip
-    git for-each-ref --merged="$tip" --format='%(refname) %(objectname) %(objecttype)
+    local read name sha type of date line
+    tips=$tip head=$tip
+    read=$(git for-each-ref --merged="$tip" --format='%(refname) %(objectname) %(objecttype)
 %(*objecttype) %(taggerdate:unix)
-%(HEAD)%(symref)' refs/heads refs/tags refs/remotes >"$common/scratch" ||
-        refuse "its branches and tags can't be read"
+%(HEAD)%(symref)' refs/heads refs/tags refs/remotes) || refuse "its branches and tags can't be read"
     while read -r name sha type && read -r of date && IFS= read -r line; do
         case $type/$of in
         tag/tag) is_old_tag "$sha" || continue ;;
@@ -166,10 +169,10 @@ find_refs() {
             symbolic[$name]=${line:1}
         else
             refs[$name]=$sha
-            tips+=("$sha")
+            tips+=$'\n'$sha
         fi
         if [[ $line == '*'* && $name == refs/heads/* && ! $ahead ]]; then head="ref: $name"; fi
-    done <"$common/scratch"
+    done <<<"$read"
     read_line "$folder/HEAD"
     if [[ $line == 'ref: refs/heads/'* && $line != */.invalid && $head == "$tip" && ! $ahead ]] &&
         ! git rev-parse --quiet --verify HEAD >/dev/null; then
@@ -187,28 +190,20 @@ is_old_tag() {
     done
 }
 
-# Lets the index be that of HEAD, in one file, without what it knows of resolved conflicts: what was
-# staged beyond HEAD becomes an edit of the working tree. Then leaves a HEAD that is not to stay, as
-# a checkout does: edits are carried along, and if they can't be this fails.
+# Makes the index that of HEAD; flags of its entries and times of files are kept. What was staged
+# beyond HEAD is then an edit of the working tree. Then leaves a HEAD that is not to stay, as a
+# checkout does: edits are carried along, and if one is in the way this fails.
 clean_index() {
-    local shared=("$folder"/sharedindex.*) differs=0
     if [[ ! $work ]]; then return; fi
     if [[ -e $folder/index.lock ]]; then rm -- "$folder/index.lock"; fi
-    if [[ -e $folder/index ]]; then
-        git diff-index --cached --ita-invisible-in-index --quiet "${ahead:-$tip}" || differs=$?
-        if ((differs == 0 && ${#shared[@]} == 0)) && ! grep -qa REUC "$folder/index"; then differs=no; fi
-    fi
-    if [[ $differs != no ]]; then
-        git read-tree --reset "${ahead:-$tip}" || refuse "its index can't be read"
-    fi
-    if [[ $ahead ]]; then
-        (
-            export HOME=$users_home XDG_CONFIG_HOME=$users_xdg  # for filters, as those of LFS
-            unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL
-            git update-index -q --refresh || true
-            git read-tree -m -u "$ahead" "$tip"
-        ) || refuse "HEAD is elsewhere, and can't be moved there"
-    fi
+    git read-tree --reset "${ahead:-$tip}" || refuse "its index can't be read"
+    if [[ ! $ahead ]]; then return; fi
+    (
+        export HOME=$users_home XDG_CONFIG_HOME=$users_xdg  # for filters, as those of LFS
+        unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL
+        git update-index -q --refresh || true
+        git read-tree -m -u "$ahead" "$tip"
+    ) || refuse "HEAD is elsewhere, and can't be moved there"
 }
 
 # Collects in junk all that is in the folders of git but what is named here, and what other tools
@@ -218,6 +213,7 @@ find_junk() {
     for path in "$common"/* "$common"/worktrees/*; do
         case ${path#"$common"/} in
         HEAD | config | objects | hooks | info | shallow | modules) continue ;;
+        refs) if [[ ! -L $path ]]; then continue; fi ;;
         index | config.worktree) if [[ $folder == "$common" ]]; then continue; fi ;;
         worktrees) if [[ $folder == "$path"/* ]]; then continue; fi ;;
         esac
@@ -228,6 +224,10 @@ find_junk() {
         HEAD | config.worktree | index | info | modules | commondir | gitdir) continue ;;
         esac
         if [[ $folder != "$common" ]]; then junk+=("$path"); fi
+    done
+    junk+=("$common"/refs/{heads,tags}/*)
+    for path in "$common"/refs/*; do
+        if [[ $path != */heads && $path != */tags || -L $path || ! -d $path ]]; then junk+=("$path"); fi
     done
     for path in "$common"/info/* "$folder"/info/*; do
         case ${path##*/} in exclude | attributes | sparse-checkout) continue ;; esac
@@ -269,7 +269,7 @@ drop_worktrees() {
     local other target line checkout ancestor
     for other in "$common"/worktrees/*; do
         read_target "$other/gitdir"
-        checkout=$(cd -P -- "${target%/.git}" 2>/dev/null && pwd) || continue
+        checkout=$(cd -P -- "${target%/.git}" 2>/dev/null && pwd) || continue  # it is gone
         if [[ $work/ == "$checkout"/* || $common/ == "$checkout"/* || ! -f $checkout/.git ]]; then
             continue
         fi
@@ -283,7 +283,9 @@ drop_worktrees() {
 
 write_refs() {
     local name packed=""
-    mkdir -p -- "$common"/refs/{heads,tags}
+    if [[ ! -d $common/refs/heads || ! -d $common/refs/tags ]]; then
+        mkdir -p -- "$common"/refs/{heads,tags}
+    fi
     for name in "${!refs[@]}"; do packed+="${refs[$name]} $name"$'\n'; done
     write "$common/packed-refs" "$packed"
     for name in "${!symbolic[@]}"; do
@@ -304,10 +306,7 @@ write_refs() {
 # count, as git can read it even if it is stored nowhere.
 empty_tree=(-e 4b825dc642cb6eb9a060e54bf8d69288fbee4904)
 empty_tree+=(-e 6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321)
-empty_blob=(-e e69de29bb2d1d6434b8b29ae775ad8c2e48c5391)
-empty_blob+=(-e 473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813)
-reached() { printf '%s\n' "${tips[@]}" | git rev-list --objects "${missing[@]}" --stdin; }
-stored() { git cat-file --batch-all-objects --batch-check='%(objectname)'; }
+reached() { git rev-list --objects "${missing[@]}" --stdin <<<"$tips"; }
 
 # Leaves in the object store what can be reached and nothing else.
 clean_objects() {
@@ -315,19 +314,18 @@ clean_objects() {
     if [[ $known == whole && ! $partial && $alone ]]; then return; fi
     count_reached
     if [[ $alone ]]; then
-        stored=$(stored | grep -vc "${empty_tree[@]}") || refuse "its objects can't be listed"
+        stored=$(git cat-file --batch-all-objects --batch-check='%(objectname)' |
+            grep -vc "${empty_tree[@]}") || refuse "its objects can't be listed"
     fi
     if [[ $reached != "$stored" ]]; then pack_anew; fi
     if ((${#missing[@]})); then allow_missing; fi
 }
 
 count_reached() {
-    if [[ ! $partial ]]; then
-        reached=$(reached | grep -vc "${empty_tree[@]}") ||
-            refuse "objects of the past are missing or damaged"
-        return
-    fi
-    if reached=$(reached 2>/dev/null | grep -vc "${empty_tree[@]}"); then return; fi
+    local why=/dev/stderr
+    if [[ $partial ]]; then why=/dev/null; fi
+    reached=$(reached 2>"$why" | grep -vc "${empty_tree[@]}") && return
+    if [[ ! $partial ]]; then refuse "objects of the past are missing or damaged"; fi
     missing=(--missing=allow-any)
     reached=$(reached | grep -vc "${empty_tree[@]}") || refuse "objects of the past are damaged"
 }
@@ -336,10 +334,7 @@ count_reached() {
 pack_anew() {
     local new=$common/new-objects left
     mkdir -p -- "$new"/objects/{info,pack}
-    (
-        reached | cut -d ' ' -f 1
-        git ls-files --stage | grep -ohm1 "${empty_blob[@]}" || true  # as `git add -N` needs it
-    ) | sort -u >"$new/reached" || refuse "its objects can't be read"
+    reached | cut -d ' ' -f 1 | sort >"$new/reached" || refuse "its objects can't be read"
     git pack-objects -q --delta-base-offset "$new/objects/pack/pack" <"$new/reached" >/dev/null ||
         refuse "objects of the past are damaged"
     if [[ -L $common/objects ]]; then
@@ -348,8 +343,9 @@ pack_anew() {
     fi
     rm -rf -- "$common"/objects/*
     mv -- "$new"/objects/* "$common/objects"
-    stored | sort >"$new/stored" || refuse "its objects can't be listed"
-    left=$(comm -13 "$new/reached" "$new/stored" | head -n 3)
+    git cat-file --batch-all-objects --batch-check='%(objectname)' | sort >"$new/stored" ||
+        refuse "its objects can't be listed"
+    left=$(comm -13 "$new/reached" "$new/stored") || refuse "its objects can't be compared"
     if [[ $left ]]; then refuse "objects are left that are not of the past: ${left//$'\n'/, }"; fi
     rm -rf -- "$new"
     whole=""
@@ -367,7 +363,7 @@ allow_missing() {
 clean_shallow() {
     local kept
     if [[ ! -e $common/shallow ]]; then return; fi
-    kept=$(printf '%s\n' "${tips[@]}" | git rev-list --stdin | grep -Fxf "$common/shallow") || kept=""
+    kept=$(git rev-list --stdin <<<"$tips" | grep -Fxf "$common/shallow") || kept=""
     if [[ $kept ]]; then write "$common/shallow" "$kept"$'\n'; else rm -- "$common/shallow"; fi
 }
 
@@ -379,7 +375,7 @@ clean_submodules() {
     if [[ ! $work || ! -e $work/.gitmodules && ! -d $common/modules && ! -d $folder/modules ]]; then
         return
     fi
-    git ls-files -z --stage >"$common/scratch" || refuse "its index can't be read"
+    git ls-files --stage -z >"$common/scratch" || refuse "its index can't be read"
     while IFS= read -r -d '' entry; do
         if [[ $entry == '160000 '* ]]; then entries+=("$entry"); fi
     done <"$common/scratch"
@@ -423,7 +419,7 @@ restore_owner() {
 # if HEAD may be at one commit on top of it; with `here` as $4 it is not looked for further up.
 clean() {
     local since=$2 own_commit=$3 work folder common alone=yes partial="" ref_storage="" refs_are_ours=""
-    local base base_s tip ahead head tips=() junk=()
+    local base base_s tip ahead head tips junk=()
     local -A refs=() symbolic=()
     if ! find_repository "$1" "$4"; then return; fi
     clean_settings "$common/config"
@@ -434,7 +430,7 @@ clean() {
     clean_index
     drop_worktrees
     find_junk
-    rm -rf -- "${junk[@]}"
+    if ((${#junk[@]})); then rm -rf -- "${junk[@]}"; fi
     write_refs
     if [[ -L $common/objects || -s $common/objects/info/alternates ]]; then alone=""; fi
     clean_objects

@@ -308,7 +308,6 @@ git branch later "$(commit)"; git checkout -q file; git sparse-checkout init --c
 echo "git sparse-checkout list >/dev/null 2>&1 || echo off" >../check
 ## intent to add
 commit >/dev/null; git add -N untracked
-echo "git ls-files -- untracked | grep -q . || echo lost" >../check
 ## no index
 commit >/dev/null; rm .git/index
 
