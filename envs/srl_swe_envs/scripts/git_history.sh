@@ -7,7 +7,7 @@
 # Every sandbox waits for this, so it starts no process that it can do without.
 set -eo pipefail
 shopt -s nullglob dotglob
-unset ${!GIT_@}
+unset CDPATH ${!GIT_@}
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 export GIT_NO_REPLACE_OBJECTS=1 GIT_NO_LAZY_FETCH=1 GIT_TERMINAL_PROMPT=0 LC_ALL=C
 users_home=$HOME users_xdg=$XDG_CONFIG_HOME whole=whole
@@ -307,6 +307,7 @@ write_refs() {
 empty_tree=(-e 4b825dc642cb6eb9a060e54bf8d69288fbee4904)
 empty_tree+=(-e 6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321)
 reached() { git rev-list --objects "${missing[@]}" --stdin <<<"$tips"; }
+stored() { git cat-file --batch-all-objects --batch-check='%(objectname)'; }
 
 # Leaves in the object store what can be reached and nothing else.
 clean_objects() {
@@ -314,8 +315,7 @@ clean_objects() {
     if [[ $known == whole && ! $partial && $alone ]]; then return; fi
     count_reached
     if [[ $alone ]]; then
-        stored=$(git cat-file --batch-all-objects --batch-check='%(objectname)' |
-            grep -vc "${empty_tree[@]}") || refuse "its objects can't be listed"
+        stored=$(stored | grep -vc "${empty_tree[@]}") || refuse "its objects can't be listed"
     fi
     if [[ $reached != "$stored" ]]; then pack_anew; fi
     if ((${#missing[@]})); then allow_missing; fi
@@ -334,8 +334,8 @@ count_reached() {
 pack_anew() {
     local new=$common/new-objects left
     mkdir -p -- "$new"/objects/{info,pack}
-    reached | cut -d ' ' -f 1 | sort >"$new/reached" || refuse "its objects can't be read"
-    git pack-objects -q --delta-base-offset "$new/objects/pack/pack" <"$new/reached" >/dev/null ||
+    reached >"$new/list" || refuse "its objects can't be read"
+    git pack-objects -q --delta-base-offset "$new/objects/pack/pack" <"$new/list" >/dev/null ||
         refuse "objects of the past are damaged"
     if [[ -L $common/objects ]]; then
         rm -- "$common/objects"
@@ -343,10 +343,10 @@ pack_anew() {
     fi
     rm -rf -- "$common"/objects/*
     mv -- "$new"/objects/* "$common/objects"
-    git cat-file --batch-all-objects --batch-check='%(objectname)' | sort >"$new/stored" ||
-        refuse "its objects can't be listed"
+    cut -d ' ' -f 1 "$new/list" | sort >"$new/reached"
+    stored | sort >"$new/stored" || refuse "its objects can't be listed"
     left=$(comm -13 "$new/reached" "$new/stored") || refuse "its objects can't be compared"
-    if [[ $left ]]; then refuse "objects are left that are not of the past: ${left//$'\n'/, }"; fi
+    if [[ $left ]]; then refuse "objects are left that are not of the past: ${left:0:200}"; fi
     rm -rf -- "$new"
     whole=""
 }

@@ -208,9 +208,9 @@ touch .git/objects/pack/pack-$(<../pack).promisor
 ## promisor pack, kept, with settings
 commit >/dev/null; packed <../future >../pack; git prune-packed
 touch .git/objects/pack/pack-$(<../pack).{promisor,keep}
-git config remote.origin.promisor true; git config remote.origin.url 'ext::touch /promised'
+git config remote.origin.promisor true; git config remote.origin.url "ext::touch $here/fired"
 git config core.repositoryformatversion 1; git config extensions.partialClone origin
-echo "ls /promised 2>/dev/null; git config extensions.partialclone" >../check
+echo "ls ../fired 2>/dev/null; git config extensions.partialclone" >../check
 ## cruft pack
 commit; git repack -q --cruft -d; ls .git/objects/pack/*.mtimes
 ## multi-pack index
@@ -244,11 +244,6 @@ for s in pruneExpire=never reflogExpire=never cruftPacks=true auto=0 bigPackThre
     git config "gc.${s%=*}" "${s#*=}"
 done
 git config pack.packSizeLimit 1; git config repack.writeBitmaps true; git config pack.island 'x'
-## settings of the user and the system
-git branch later "$(commit)"
-printf '[gc]\npruneExpire = never\n[core]\nhooksPath = /nowhere\n' >../home; echo >../no-system
-git config --system gc.pruneExpire never; cp ../home /root/.gitconfig
-echo "rm /root/.gitconfig; git config --system --unset gc.pruneExpire" >../check
 ## precious objects
 git branch later "$(commit)"; git config core.repositoryformatversion 1
 git config extensions.preciousObjects true
@@ -356,17 +351,18 @@ git branch later "$(commit)"; echo r/dir >../workdir; touch ../unusual
 ## working tree elsewhere
 git branch later "$(commit)"; mkdir ../other; git config core.worktree "$PWD/../other"
 ## hooks
-git branch later "$(commit)"
+git branch later "$(commit)"; git add untracked; planted "$(git rev-parse :untracked)"
 for h in post-checkout reference-transaction pre-auto-gc post-index-change; do
-    printf '#!/bin/sh\ntouch /hook\n' >.git/hooks/$h; chmod +x .git/hooks/$h
+    printf '#!/bin/sh\ntouch %s/fired\n' "$here" >.git/hooks/$h; chmod +x .git/hooks/$h
 done
-rm -f /hook; git config core.fsmonitor .git/hooks/post-checkout
-git add untracked; planted "$(git rev-parse :untracked)"; rm -f /hook
-echo "ls /hook 2>/dev/null; ls .git/hooks/post-checkout >/dev/null" >../check
+git config core.fsmonitor .git/hooks/post-checkout
+echo "ls ../fired 2>/dev/null; ls .git/hooks/post-checkout >/dev/null; rm .git/hooks/*" >../check
+touch ../unusual
 ## hooks elsewhere
-git branch later "$(commit)"; mkdir ../hooks; printf '#!/bin/sh\ntouch /hook\n' >../hooks/post-index-change
-chmod +x ../hooks/*; git config core.hooksPath "$PWD/../hooks"; git add untracked; rm -f /hook
-planted "$(git rev-parse :untracked)"; echo "ls /hook 2>/dev/null; git config core.hooksPath" >../check
+git branch later "$(commit)"; git add untracked; planted "$(git rev-parse :untracked)"; mkdir ../hooks
+printf '#!/bin/sh\ntouch %s/fired\n' "$here" >../hooks/post-index-change; chmod +x ../hooks/*
+git config core.hooksPath "$PWD/../hooks"; touch ../unusual
+echo "ls ../fired 2>/dev/null; git config core.hooksPath" >../check
 ## shallow clone
 git branch later "$(commit)"; cd ..; git clone -q --depth 1 "file://$PWD/r" clone; rm -rf r future
 mv clone r; cd r; echo "$base" | tee ../base >../past; commit >/dev/null; touch ../untagged

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 SETTINGS = """
 git config --system --add safe.directory '*'
 git config --system protocol.file.allow always
+git config --system gc.pruneExpire never
+git config --system gc.reflogExpire never
 """
 USES = """
 git fsck --no-progress; git status --short; git diff --stat; git log --stat --format=%h
@@ -142,10 +145,12 @@ def main() -> None:
     Path("/layouts").mkdir()
     made = bash(f"{SETTINGS}\n{given['helpers']}\ncd /layouts\nseed seed", Path("/"))
     assert made.returncode == 0, made.stdout
-    reports = [
-        examine(Path(f"/layouts/{number}"), make, given["helpers"], given["script"])
-        for number, make in enumerate(given["layouts"])
-    ]
+    def report(numbered: tuple[int, str]) -> dict[str, Any]:
+        number, make = numbered
+        return examine(Path(f"/layouts/{number}"), make, given["helpers"], given["script"])
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(report, enumerate(given["layouts"])))
     Path(sys.argv[2]).write_text(json.dumps(reports))
 
 
