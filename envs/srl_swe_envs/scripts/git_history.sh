@@ -158,7 +158,7 @@ find_refs() {
     local read name sha type of date line
     tips=$tip head=$tip
     read=$(git for-each-ref --merged="$tip" --format='%(refname) %(objectname) %(objecttype)
-%(*objecttype) %(taggerdate:unix)
+%(type) %(taggerdate:unix)
 %(HEAD)%(symref)' refs/heads refs/tags refs/remotes) || refuse "its branches and tags can't be read"
     while read -r name sha type && read -r of date && IFS= read -r line; do
         case $type/$of in

@@ -137,7 +137,7 @@ echo own >file; test -f .git/MERGE_HEAD
 echo $secret >file; git checkout -q --detach; git commit -qam "$secret"
 planted "$(git rev-parse HEAD)"; planted "$(git rev-parse HEAD:file)"; git checkout -q main
 echo mine >file; at 4 git commit -qam own; git merge 'HEAD@{2}' >/dev/null || true
-git checkout -q --ours file; git add file; git update-ref -d MERGE_HEAD; grep -qa REUC .git/index
+git checkout -q --ours file; git add file; rm .git/MERGE_HEAD; grep -qa REUC .git/index
 echo "grep -a REUC .git/index" >../check
 ## rebase under way
 echo $secret >file; git checkout -q --detach; git commit -qam "$secret"
