@@ -33,8 +33,8 @@ _VENV = ".venv/bin/activate"
 """Images of R2E-Gym have it in the working folder."""
 _BUG_FILE = "/tmp/.srl_swe.bug"
 _WHOLE: set[tuple[str, str, str]] = set()
-"""Image ids, folders and base commits for which git_history.sh found nothing but the past stored:
-an image doesn't change, and a walk over all objects takes seconds where there are many."""
+"""Image id, folder and base commit of the repositories that hold no object of the future, so that
+git_history.sh walks over all objects once per image. An image with this id never changes."""
 
 
 @contextmanager
@@ -86,7 +86,10 @@ class DockerSandbox:
         return read_enforced(self._processes.client, self._processes.container)
 
     def prepare(self, instance: Instance) -> None:
-        """Enter the working folder, and take out of its git history what would tell too much."""
+        """Enter the working folder, and remove the future from its git history.
+
+        Raises SandboxError if that fails, or if the repository can't be read.
+        """
         folder = shlex.quote(instance.workdir)
         activate = (
             f"if [[ -f {_ACTIVATE} ]]; then source {_ACTIVATE} testbed; "
@@ -103,7 +106,7 @@ class DockerSandbox:
             self._take_future(instance)
 
     def _take_future(self, instance: Instance) -> None:
-        """Leave the past of the git history alone; its walk over all objects is per image."""
+        """Remove the future from the git history. Raises SandboxError if any of it is left."""
         image = (self._processes.container.attrs["Image"], instance.workdir, instance.base_commit)
         known = "whole" if image in _WHOLE else ""
         printed = self._run_script("git_history.sh", instance.workdir, instance.base_commit, known)

@@ -145,6 +145,7 @@ def main() -> None:
     Path("/layouts").mkdir()
     made = bash(f"{SETTINGS}\n{given['helpers']}\ncd /layouts\nseed seed", Path("/"))
     assert made.returncode == 0, made.stdout
+
     def report(numbered: tuple[int, str]) -> dict[str, Any]:
         number, make = numbered
         return examine(Path(f"/layouts/{number}"), make, given["helpers"], given["script"])
