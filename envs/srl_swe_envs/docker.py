@@ -32,6 +32,9 @@ _ACTIVATE = "/opt/miniconda3/bin/activate"
 _VENV = ".venv/bin/activate"
 """Images of R2E-Gym have it in the working folder."""
 _BUG_FILE = "/tmp/.srl_swe.bug"
+_WHOLE: set[tuple[str, str, str]] = set()
+"""Image id, folder and base commit of the repositories that hold no object of the future, so that
+git_history.sh walks over all objects once per image. An image with this id never changes."""
 
 
 @contextmanager
@@ -83,31 +86,46 @@ class DockerSandbox:
         return read_enforced(self._processes.client, self._processes.container)
 
     def prepare(self, instance: Instance) -> None:
-        """Enter the working folder, and take out of its git history what would tell too much."""
+        """Enter the working folder, and remove the future from its git history.
+
+        Raises SandboxError if that fails, or if the repository can't be read.
+        """
         folder = shlex.quote(instance.workdir)
         activate = (
             f"if [[ -f {_ACTIVATE} ]]; then source {_ACTIVATE} testbed; "
             f"elif [[ -f {folder}/{_VENV} ]]; then source {folder}/{_VENV}; fi"
         )
         self._set_up(f"{activate}; cd -- {folder}", keep_state=True)
-        base_commit = "HEAD" if instance.bug_patch else instance.base_commit
-        self._run_script("git_history.sh", instance.workdir, base_commit)
         if instance.bug_patch:
             self.write_file(_BUG_FILE, instance.bug_patch.encode("utf-8", "surrogateescape"))
             self._run_script("make_bug.sh", instance.workdir, _BUG_FILE, instance.base_commit)
+            self._run_script(
+                "git_history.sh", instance.workdir, f"refs/tags/{instance.base_commit}"
+            )
+        else:
+            self._take_future(instance)
+
+    def _take_future(self, instance: Instance) -> None:
+        """Remove the future from the git history. Raises SandboxError if any of it is left."""
+        image = (self._processes.container.attrs["Image"], instance.workdir, instance.base_commit)
+        known = "whole" if image in _WHOLE else ""
+        printed = self._run_script("git_history.sh", instance.workdir, instance.base_commit, known)
+        if printed.endswith("whole\n"):
+            _WHOLE.add(image)
 
     def check_network(self) -> None:
         """Make sure that there is none where none was asked for. Raises SandboxError."""
         if self._limits.network == "none":
             self._run_script("no_network.sh")
 
-    def _run_script(self, name: str, *arguments: str) -> None:
-        self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}", keep_state=False)
+    def _run_script(self, name: str, *arguments: str) -> str:
+        return self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}", keep_state=False)
 
-    def _set_up(self, command: str, keep_state: bool) -> None:
+    def _set_up(self, command: str, keep_state: bool) -> str:
         result = self.exec(command, _SETUP_TIMEOUT_S, keep_state)
         if result.exit_code != 0:
             raise SandboxError(f"a sandbox of {self._image} can't be set up: {result.output}")
+        return result.output
 
     @property
     def _image(self) -> str:
