@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import docker
@@ -13,17 +14,21 @@ from docker.models.containers import Container
 from docker.types import Ulimit
 from docker.utils import parse_bytes
 
-from srl_swe.errors import SandboxDied
+from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, reason, remove
 from srl_swe_envs.exec_channel import ExecChannel
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import owner_labels
+from srl_swe_envs.scripts import script
 
 _STAY_ALIVE = "exec 3<> <(:); while :; do read -r -u 3; done"
 """As PID 1 it reaps orphans, and no signal from inside the container ends it."""
 _NO_QUOTA = re.compile(r"storage.?opt", re.IGNORECASE)
 _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
 """Engines that have said that their storage driver can't bound what a container writes."""
+_NO_SYSCTL = re.compile(r"/proc/sys/|sysctl", re.IGNORECASE)
+_without_sysctls: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
+"""Engines whose kernel lacks what :func:`_sysctls` sets: it was built without IPv6."""
 
 
 class ContainerProcesses:
@@ -31,9 +36,13 @@ class ContainerProcesses:
 
     marker = ""
 
-    def __init__(self, client: docker.DockerClient, container: Container) -> None:
+    def __init__(
+        self, client: docker.DockerClient, container: Container, plain: Callable[[], Container]
+    ) -> None:
+        """``plain`` makes another, without sysctls if the engine is in ``_without_sysctls``."""
         self.client = client
         self.container = container
+        self._plain = plain
         self._removed = False
 
     @property
@@ -42,8 +51,16 @@ class ContainerProcesses:
         return str(self.container.id)
 
     def start(self) -> None:
-        """Have the engine start it. Raises SandboxError."""
-        attempt("starting the container", self.container.start)
+        """Have the engine start it, without sysctls if they are unknown there; or SandboxError."""
+        try:
+            attempt("starting the container", self.container.start)
+        except SandboxError as error:
+            if not _NO_SYSCTL.search(str(error)) or self.client in _without_sysctls:
+                raise
+            _without_sysctls.add(self.client)
+            remove(self.container)
+            self.container = self._plain()
+            attempt("starting the container", self.container.start)
 
     def spawn(self, script: str, *arguments: str) -> ExecChannel:
         """Start ``bash -c script`` with pipes. Raises SandboxError."""
@@ -58,6 +75,9 @@ class ContainerProcesses:
         """End every process in it; files stay. Raises SandboxDied."""
         try:
             self.container.restart(timeout=0)
+            if self.container.attrs["HostConfig"]["NetworkMode"] == "host":
+                # The engine has copied the host's /etc/hosts again.
+                self.container.exec_run(["bash", "-c", script("host_names.sh")])
         except ENGINE_ERRORS as error:
             raise SandboxDied(f"the container can't be restarted: {reason(error)}") from error
 
@@ -85,15 +105,19 @@ def create(
 
     def call() -> Container:
         quota = None if client in _without_quota else limits.disk
+        asked = config | ({"sysctls": {}} if client in _without_sysctls else {})
         try:
-            return _call(client, image, config, quota)
+            return _call(client, image, asked, quota)
         except APIError as error:
             if quota is None or not _NO_QUOTA.search(reason(error)):
                 raise
         _without_quota.add(client)
-        return _call(client, image, config, None)
+        return _call(client, image, asked, None)
 
-    return ContainerProcesses(client, attempt(f"making a container of {image}", call))
+    def make() -> Container:
+        return attempt(f"making a container of {image}", call)
+
+    return ContainerProcesses(client, make(), plain=make)
 
 
 def _call(
@@ -114,6 +138,7 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         # The engine then does not set up a network that has nothing in it: on the engine that
         # was measured a container starts in 110 ms and not in 280.
         "network_disabled": limits.network == "none",
+        "sysctls": _sysctls(limits.network),
         "cap_drop": ["ALL"],
         "cap_add": list(limits.capabilities),
         "security_opt": ["no-new-privileges"],
@@ -124,6 +149,12 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "shm_size": limits.shm,
         "ulimits": _file_size_limit(limits),
     }
+
+
+def _sysctls(network: str) -> dict[str, str]:
+    """Have ``::1`` in a network of the container's own: engines before Docker 26 take it away."""
+    is_own = network not in {"none", "host"} and not network.startswith(("container:", "ns:"))
+    return {"net.ipv6.conf.lo.disable_ipv6": "0"} if is_own else {}
 
 
 def _file_size_limit(limits: Limits) -> list[Ulimit]:
