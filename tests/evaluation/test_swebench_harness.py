@@ -33,9 +33,9 @@ class CountingHarness(SwebenchHarness):
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, job: HarnessJob, tick: Callable[[], None]) -> None:
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         self.runs += 1
-        super().run(job, tick)
+        super().run(job, done)
 
 
 @pytest.fixture(scope="module")
