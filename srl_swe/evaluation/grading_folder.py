@@ -58,7 +58,7 @@ class GradingFolder:
     def run_id(self) -> str:
         """The folder's own, made once: it names the containers, so a later call finds them."""
         path = self.harness / "run_id"
-        if not path.is_file():
+        if not _text(path):
             write_atomic(path, f"srl-{secrets.token_hex(6)}")
         return path.read_text(encoding="utf-8")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def verdict_in_fresh_sandbox(
             verdict = verdict_in_sandbox(
                 instance, patch, sandbox, timeout_s, patched_hooks=patched_hooks
             )
+            verdict = replace(verdict, network=str(sandbox.enforced.get("network", "")))
     except SandboxError as error:
         if verdict is None:  # else only closing failed, and what was found stands
             return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))
