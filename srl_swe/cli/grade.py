@@ -37,9 +37,10 @@ def grade(
     Exit code 1 if too many sandboxes broke to give a rate.
     """
     from srl_swe.evaluation.predictions import load_predictions
+    from srl_swe.progress import say
 
     instances = options.load_bench(bench, ids, limit)
-    held = load_predictions(predictions, instances)
+    held = load_predictions(predictions, instances, report=say)
     grade_and_report(instances, held, out, workers=workers, test_timeout=test_timeout)
 
 

@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
+from srl_swe.cli.grade import grade_and_report
 from srl_swe.evaluation import gold_predictions, save_predictions
 from srl_swe.instances import load_instances, row_from_instance
-from srl_swe.types import Instance, Prediction
+from srl_swe.trajectories import save_jsonl
+from srl_swe.types import Action, Instance, Observation, Prediction, Step, Trajectory
 
 STARTER = load_instances("starter")[:3]
 NO_ENGINE = {"DOCKER_HOST": "unix:///no/such.sock"}
@@ -42,11 +45,10 @@ def report(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "report.json").read_text()))
 
 
-def trajectory_of(folder: Path, instance: Instance) -> Path:
-    path = folder / "trajectories.jsonl"
-    step = {"thought": "", "action": {"tool": "bash", "arguments": {"command": "true"}}}
-    path.write_text(json.dumps({"instance_id": instance.instance_id, "steps": [step]}) + "\n")
-    return path
+def save_trajectory(folder: Path, instance: Instance) -> Path:
+    step = Step("look", Action("bash", {"command": "true"}), Observation("", 0))
+    save_jsonl(folder / "trajectories.jsonl", [Trajectory(instance.instance_id, (step,))])
+    return folder / "trajectories.jsonl"
 
 
 GRADING = {
@@ -58,7 +60,7 @@ GRADING = {
 TRAINING = {
     "rlvr": "train rlvr --config rlvr-paper --model no-such-model --bench {bench} --output {out}",
     "validation": "train sft --config sft-demo --model no-such-model --data no-such-data "
-    "--validation.instances.bench {bench} --output {out}",
+    "--validation.every_steps 1 --validation.instances.bench {bench} --output {out}",
     "curriculum": "train curriculum --config study-srl-rlvr --model no-such-model "
     "--data no-such-data --bench {bench} --output {out}",
     "study": "study --suite {bench} --out {out}",
@@ -74,7 +76,7 @@ def test_a_row_that_cannot_be_graded_is_refused_before_policies_and_images_are_t
     words = (GRADING | TRAINING)[command].format(
         bench=save_bench(tmp_path, UNTESTED),
         out=tmp_path / "out",
-        trajectory=trajectory_of(tmp_path, UNTESTED),
+        trajectory=save_trajectory(tmp_path, UNTESTED),
     )
     result = srl_swe(*words.split(), **NO_ENGINE)
     (line,) = result.stderr.splitlines()
@@ -98,6 +100,21 @@ def test_a_file_without_predictions_is_a_mistake(tmp_path: Path) -> None:
     result = srl_swe("grade", tmp_path / "p.jsonl", "--out", tmp_path / "out", **NO_ENGINE)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "p.jsonl holds no prediction" in result.stderr
+
+
+def test_a_rollout_whose_sandbox_broke_is_not_counted_as_unresolved(tmp_path: Path) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        grade_and_report(
+            STARTER[:1],
+            [],
+            tmp_path,
+            workers=1,
+            test_timeout=1,
+            broken={STARTER[0].instance_id: "its rollout broke: no image"},
+        )
+    assert ended.value.exit_code == 1
+    assert report(tmp_path)["infra_failure_ids"] == [STARTER[0].instance_id]
+    assert report(tmp_path)["resolved_rate"] is None
 
 
 @pytest.mark.docker
