@@ -89,7 +89,7 @@ def have_images(instances: Sequence[Instance]) -> None:
 
 
 def owned_harness() -> SwebenchHarness:
-    """The harness of swebench; `srl-swe reap` and the next run know its containers for ours."""
+    """The harness of swebench, with containers that the next run and `srl-swe reap` see as ours."""
     from srl_swe.evaluation import SwebenchHarness
     from srl_swe_envs.owners import owner_labels
 

@@ -22,9 +22,11 @@ import pytest
 from srl_swe.evaluation import gold_predictions, grade, save_predictions
 from srl_swe.evaluation.grading_folder import GradingFolder
 from srl_swe.evaluation.harness_process import OwnedClient
+from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.swebench_harness import HarnessJob, SwebenchHarness, parse_job, render_job
 from srl_swe.instances import load_instances
 from srl_swe.types import Outcome, Prediction
+from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.owners import EXPIRES, Fate, find, owner_labels
 
 INSTANCE = load_instances("starter")[0]
@@ -224,6 +226,13 @@ def with_volume(client: docker.DockerClient) -> str:
     recipe = b"FROM srl-swe/base:1\nVOLUME /data\nSTOPSIGNAL SIGTERM\n"
     image, _ = client.images.build(fileobj=io.BytesIO(recipe), rm=True)
     return str(image.id)
+
+
+@pytest.mark.docker
+def test_a_verdict_of_our_own_runner_names_its_network_too() -> None:
+    patch = INSTANCE.gold_patch
+    verdict = verdict_in_fresh_sandbox(INSTANCE, patch, open_docker_sandbox)
+    assert (verdict.outcome, verdict.network) == (Outcome.RESOLVED, "none")
 
 
 def test_a_run_id_that_is_lost_removes_nothing_of_others(tmp_path: Path) -> None:
