@@ -133,7 +133,8 @@ def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
     """A list in the newer data sets, its JSON text in the older, Python's in a few."""
     value = row.get(field) or []
     try:
-        names = _parsed_list(value) if isinstance(value, str) else list(value)
+        names = _parsed_list(value) if isinstance(value, str) else value
+        names = list(names) if not isinstance(names, str | Mapping) else None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import get_dialect
 from srl_swe.evaluation import grade
+from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.files import write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, Limits, predictions, rollout_all
@@ -63,6 +64,7 @@ class Measuring:
     """What policies are measured on, alike for each. ``data``: a folder of step contexts.
 
     ``grading``: where verdicts are kept; policies may share it, as they are keyed by the patch.
+    ``harness``: None is one whose containers carry no owner.
     """
 
     data: Path
@@ -73,6 +75,7 @@ class Measuring:
     dialect: str = "xml"
     max_steps: int = 40
     max_new_tokens: int = 512
+    harness: Harness | None = None
 
 
 def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResult:
@@ -91,7 +94,8 @@ def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResul
     opened = open_local_policy(str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0)
     agent = Agent(opened, get_dialect(on.dialect), on.window, Limits(steps=on.max_steps))
     rollouts = rollout_all(agent, on.instances, on.open_sandbox, folder)
-    verdicts = grade(on.instances, predictions(rollouts, name), on.grading, report=say)
+    handed_in = predictions(rollouts, name)
+    verdicts = grade(on.instances, handed_in, on.grading, report=say, harness=on.harness)
     result = PolicyResult(
         label=name,
         steps=scores.n,

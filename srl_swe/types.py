@@ -187,3 +187,5 @@ class Verdict:
     log_path: str | None = None
     detail: str = ""
     """One line for a person; empty where the outcome says it all."""
+    network: str = ""
+    """The engine's network that the tests ran in; empty if none ran or it is not recorded."""

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -32,6 +33,9 @@ _RESTART_TIMEOUT_S = 2.0
 _NO_QUOTA = re.compile(r"storage.?opt", re.IGNORECASE)
 _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
 """Engines whose storage driver has refused to bound what a container writes."""
+_NO_SYSCTL = re.compile(r"/proc/sys/|sysctl", re.IGNORECASE)
+_without_sysctls: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
+"""Engines whose kernel lacks what :func:`_sysctls` sets: it was built without IPv6."""
 
 
 class ContainerProcesses:
@@ -44,9 +48,13 @@ class ContainerProcesses:
     shell_prefix = ("nice", "-n", "19")
     """PID 1 must be scheduled before hundreds of busy processes of the same CPU quota."""
 
-    def __init__(self, client: docker.DockerClient, container: Container) -> None:
+    def __init__(
+        self, client: docker.DockerClient, container: Container, plain: Callable[[], Container]
+    ) -> None:
+        """``plain`` makes another, without sysctls if the engine is in ``_without_sysctls``."""
         self.client = client
         self.container = container
+        self._plain = plain
         self._removed = False
 
     @property
@@ -55,8 +63,16 @@ class ContainerProcesses:
         return str(self.container.id)
 
     def start(self) -> None:
-        """Have the engine start it. Raises SandboxError."""
-        attempt("starting the container", self.container.start)
+        """Have the engine start it, without sysctls if they are unknown there; or SandboxError."""
+        try:
+            attempt("starting the container", self.container.start)
+        except SandboxError as error:
+            if not _NO_SYSCTL.search(str(error)) or self.client in _without_sysctls:
+                raise
+            _without_sysctls.add(self.client)
+            remove(self.container)
+            self.container = self._plain()
+            attempt("starting the container", self.container.start)
 
     def spawn(self, script: str, *arguments: str) -> EngineChannel:
         """Start ``bash -c script`` with pipes. Raises SandboxError."""
@@ -131,6 +147,9 @@ class ContainerProcesses:
         if failures:
             why = reason(failures[0])
             raise SandboxDied(f"the container can't be restarted: {why}") from failures[0]
+        if self.container.attrs["HostConfig"]["NetworkMode"] == "host":
+            # The engine has copied the host's /etc/hosts again.
+            self.container.exec_run(["bash", "-c", script("host_names.sh")])
 
     def _give_up(self) -> None:
         self._removed = True
@@ -152,15 +171,19 @@ def create(
 
     def call() -> Container:
         quota = None if client in _without_quota else limits.disk
+        asked = config | ({"sysctls": {}} if client in _without_sysctls else {})
         try:
-            return _call(client, image, config, quota)
+            return _call(client, image, asked, quota)
         except APIError as error:
             if quota is None or not _NO_QUOTA.search(reason(error)):
                 raise
         _without_quota.add(client)
-        return _call(client, image, config, None)
+        return _call(client, image, asked, None)
 
-    return ContainerProcesses(client, attempt(f"making a container of {image}", call))
+    def make() -> Container:
+        return attempt(f"making a container of {image}", call)
+
+    return ContainerProcesses(client, make(), plain=make)
 
 
 def _call(
@@ -183,6 +206,7 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         # The engine then does not set up a network that has nothing in it: on the engine that
         # was measured a container starts in 110 ms and not in 280.
         "network_disabled": limits.network == "none",
+        "sysctls": _sysctls(limits.network),
         "cap_drop": ["ALL"],
         "cap_add": list(limits.capabilities),
         "security_opt": ["no-new-privileges"],
@@ -193,6 +217,12 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "shm_size": limits.shm,
         "ulimits": _file_size_limit(limits),
     }
+
+
+def _sysctls(network: str) -> dict[str, str]:
+    """Have ``::1`` in a network of the container's own: engines before Docker 26 take it away."""
+    is_own = network not in {"none", "host"} and not network.startswith(("container:", "ns:"))
+    return {"net.ipv6.conf.lo.disable_ipv6": "0"} if is_own else {}
 
 
 def _file_size_limit(limits: Limits) -> list[Ulimit]:

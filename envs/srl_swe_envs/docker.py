@@ -113,10 +113,13 @@ class DockerSandbox:
         if printed.endswith("whole\n"):
             _WHOLE.add(image)
 
-    def check_network(self) -> None:
-        """Make sure that there is none where none was asked for. Raises SandboxError."""
-        if self._limits.network == "none":
-            self._run_script("no_network.sh")
+    def set_up_network(self) -> None:
+        """Check that there is none if none was asked for, and have names resolve.
+
+        Raises SandboxError.
+        """
+        alone = script("no_network.sh") if self._limits.network == "none" else ""
+        self._set_up(alone + script("host_names.sh"), keep_state=False)
 
     def _run_script(self, name: str, *arguments: str) -> str:
         return self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}", keep_state=False)
@@ -200,7 +203,7 @@ def start_sandbox(
     try:
         processes.start()
         sandbox = DockerSandbox(processes, limits, snapshots, restore)
-        sandbox.check_network()
+        sandbox.set_up_network()
     except BaseException:
         processes.remove()
         raise

@@ -45,6 +45,21 @@ def ensure_images(instances: Iterable[Instance], report: Report) -> None:
             pull_missing(client, sorted(others), report)
 
 
+def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
+    """As :func:`ensure_images`, but images that can't be had are reported, unless that is all.
+
+    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if not one is there.
+    """
+    instances = list(instances)
+    try:
+        ensure_images(instances, report)
+    except ImageMissing as missing:
+        with closing(connect()) as client:
+            if not any(_id_of(client, one.image) for one in instances):
+                raise
+        report(f"images: {missing}")
+
+
 def build_bundled_images(instances: Iterable[Instance], report: Report) -> set[str]:
     """Build the images of those instances that ship with us; returns their ids.
 

@@ -25,7 +25,7 @@ def demo(
     """
     from rich.console import Console
 
-    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.cli.sandboxes import owned_harness, sandboxes_for
     from srl_swe.demo.plan import FULL, QUICK
     from srl_swe.demo.report import render_table
     from srl_swe.demo.run import run_demo
@@ -34,7 +34,8 @@ def demo(
 
     folder = out or Path("runs/demo-quick" if quick else "runs/demo")
     open_sandbox = sandboxes_for(load_instances("starter"))
-    summary = run_demo(QUICK if quick else FULL, folder, open_sandbox, fresh=fresh)
+    plan = QUICK if quick else FULL
+    summary = run_demo(plan, folder, open_sandbox, fresh=fresh, harness=owned_harness())
     console = Console()
     console.print(render_table(summary))
     console.print(CAVEAT)

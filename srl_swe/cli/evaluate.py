@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.grade import TestTimeout, grade_and_report
 from srl_swe.cli.rollout import roll_out
+
+if TYPE_CHECKING:
+    from srl_swe.types import Trajectory
 
 
 def evaluate(
@@ -33,15 +36,19 @@ def evaluate(
 ) -> None:
     """Roll a policy out on a benchmark, grade its patches, and report what is resolved.
 
-    Options of sandboxes are for the rollouts; the harness grades in containers of its own.
+    Options of sandboxes are for the rollouts; the harness grades in containers of its own. Exit
+    code 1 if too many sandboxes broke to give a rate.
     """
     from srl_swe.cli.sandboxes import sandbox_settings
+    from srl_swe.evaluation.admission import check_gradeable
+    from srl_swe.types import StopReason
 
     settings = options.AgentSettings(
         max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     instances = options.load_bench(bench, ids, limit)
+    check_gradeable(instances)
     rollouts, predictions = roll_out(policy, bench, instances, out, settings, sandboxes, workers)
     grade_and_report(
         instances,
@@ -50,4 +57,14 @@ def evaluate(
         workers=workers,
         test_timeout=test_timeout,
         enforced={one.instance_id: one.enforced for one in rollouts if one.enforced},
+        broken={
+            one.instance_id: _last_words(one)
+            for one in rollouts
+            if one.stop_reason is StopReason.SANDBOX_ERROR
+        },
     )
+
+
+def _last_words(rollout: Trajectory) -> str:
+    last = rollout.steps[-1].observation if rollout.steps else None
+    return f"its rollout broke: {last.text if last else 'nothing was recorded'}"

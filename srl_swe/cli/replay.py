@@ -95,6 +95,10 @@ def replay(
     )
     trajectories = _load(source, reading)
     instances = _instances(bench, trajectories)
+    if grade:
+        from srl_swe.evaluation.admission import check_gradeable
+
+        check_gradeable(list(instances.values()))
     if shell:
         from srl_swe.cli.replay_shell import replay_and_drop_in
 

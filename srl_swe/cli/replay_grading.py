@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srl_swe.errors import UserError
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def grade_replays(
     Infrastructure that fails is BROKEN_SANDBOX, and tried again at the next call. Raises
     UserError where nothing can be graded at all.
     """
+    from srl_swe.cli.sandboxes import owned_harness
     from srl_swe.evaluation import grade
     from srl_swe.types import Prediction
 
@@ -56,6 +56,7 @@ def grade_replays(
             max_workers=workers,
             timeout_s=timeout_s,
             report=say,
+            harness=owned_harness(),
         )
         graded.verdicts.update((keys[one.instance_id], one) for one in verdicts)
     return graded
@@ -75,16 +76,10 @@ def _gradeable(
 
 
 def _why_not(attempt: Attempt, instance: Instance | None) -> str:
-    from srl_swe.evaluation.admission import check_gradeable
-
     if attempt.replay is None or instance is None:
         return "it was not replayed"
     if attempt.replay.patch is None:
         return "it has ruined the repository, so that there is no patch"
-    try:
-        check_gradeable([instance])
-    except UserError as error:
-        return str(error)
     return ""
 
 

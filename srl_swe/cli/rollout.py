@@ -59,14 +59,14 @@ def roll_out(
     workers: int,
 ) -> tuple[list[Trajectory], list[Prediction]]:
     """Run the rollouts that ``out`` lacks and write down what all of them hand in."""
-    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.cli.sandboxes import sandboxes_for_most
     from srl_swe.evaluation import save_predictions
     from srl_swe.rollout import predictions, rollout_all
     from srl_swe.run_folder import claim
 
     claim(out, {"policy": policy, "bench": bench, **asdict(settings), **sandboxes.decisive})
     agent = options.make_agent(policy, settings)
-    open_sandbox = sandboxes_for(instances, sandboxes)
+    open_sandbox = sandboxes_for_most(instances, sandboxes)
     rollouts = rollout_all(agent, instances, open_sandbox, out, workers=workers)
     handed_in = predictions(rollouts, agent.policy.name)
     save_predictions(out / "predictions.jsonl", handed_in)

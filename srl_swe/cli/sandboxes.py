@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance
 
+if TYPE_CHECKING:
+    from srl_swe.evaluation import SwebenchHarness
+
+EnsureImages = Callable[[Sequence[Instance], Callable[[str], None]], None]
 Kind = Literal["docker", "local"]
 
 
@@ -60,20 +64,58 @@ def sandboxes_for(
 
     Raises EngineUnavailable or ImageMissing.
     """
-    settings = settings or SandboxSettings()
+    from srl_swe_envs.images import ensure_images
+
+    return _sandboxes(instances, settings or SandboxSettings(), ensure_images)
+
+
+def sandboxes_for_most(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
+    """As :func:`sandboxes_for`, but opening one whose image can't be had raises ImageMissing.
+
+    Raises it at once if none of the images can be had.
+    """
+    from srl_swe_envs.images import ensure_some_images
+
+    return _sandboxes(instances, settings, ensure_some_images)
+
+
+def have_images(instances: Sequence[Instance]) -> None:
+    """Build or pull what is missing; an image that can't be had is reported.
+
+    Raises EngineUnavailable, or ImageMissing if none can be had. Asks no engine for no instances.
+    """
+    if instances:
+        sandboxes_for_most(instances, SandboxSettings())
+
+
+def owned_harness() -> SwebenchHarness:
+    """The harness of swebench, with containers that the next run and `srl-swe reap` see as ours."""
+    from srl_swe.evaluation import SwebenchHarness
+    from srl_swe_envs.owners import owner_labels
+
+    return SwebenchHarness(owner_labels)
+
+
+def _sandboxes(
+    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
+) -> OpenSandbox:
     match settings.kind:
         case "docker":
-            return _docker(instances, settings)
+            return _docker(instances, settings, ensure)
         case "local":
             return _local(settings)
 
 
-def _docker(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
+def _docker(
+    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
+) -> OpenSandbox:
     from srl_swe_envs.docker import open_docker_sandbox
-    from srl_swe_envs.images import ensure_images
     from srl_swe_envs.limits import Limits
+    from srl_swe_envs.owners import reap_once
+    from srl_swe_envs.shared_client import shared_client
 
-    ensure_images(instances, say)
+    reap_once(shared_client())
+    ensure(instances, say)
     return partial(open_docker_sandbox, limits=Limits.from_settings(settings.limits))
 
 

@@ -22,13 +22,22 @@ def self_check(
 
     Exit code 1 if an instance is at fault or could not be decided.
     """
-    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.cli.sandboxes import have_images, owned_harness
     from srl_swe.evaluation import self_check as check
+    from srl_swe.evaluation.admission import check_gradeable
     from srl_swe.progress import say
 
     instances = options.load_bench(bench, ids, limit)
-    sandboxes_for(instances)
-    result = check(instances, out, max_workers=workers, timeout_s=test_timeout, report=say)
+    check_gradeable(instances)
+    have_images(instances)
+    result = check(
+        instances,
+        out,
+        max_workers=workers,
+        timeout_s=test_timeout,
+        report=say,
+        harness=owned_harness(),
+    )
     for instance_id, fault in result.faults.items():
         typer.echo(f"fault: {instance_id}: {fault}")
     for instance_id in result.undecided:

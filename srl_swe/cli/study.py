@@ -58,7 +58,8 @@ def study(
     Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR.
     Killed and run again, it continues.
     """
-    from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
+    from srl_swe.cli.sandboxes import owned_harness, sandbox_settings, sandboxes_for
+    from srl_swe.evaluation.sandbox_tests import check_testable
     from srl_swe.study import run_study
     from srl_swe.training.curriculum import PhaseStopped
     from srl_swe.training.phase_process import phases_at_once
@@ -69,6 +70,8 @@ def study(
     plan = replace(plan, trajectories=trajectories)
     limits = sandbox_limit or ()
     instances = options.load_bench(suite, None, None)
+    for instance in instances:
+        check_testable(instance)
     open_sandbox = sandboxes_for(
         instances, sandbox_settings(sandbox, limits, trusted=trust_commands)
     )
@@ -81,7 +84,9 @@ def study(
         at_once=at_once,
     )
     try:
-        results = run_study(plan, instances, out, open_sandbox, run, at_once=at_once)
+        results = run_study(
+            plan, instances, out, open_sandbox, run, at_once=at_once, harness=owned_harness()
+        )
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
     _show(results, out)

@@ -107,15 +107,15 @@ def rlvr(
     Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
     --bench starter --setting patch --limits.steps 20.
     """
-    from srl_swe.cli.benches import validation_bench
+    from srl_swe.cli.benches import testable_bench, validation_bench
     from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
     from srl_swe.training.recipes.records import RlvrRecipe
 
     recipe = _load(RlvrRecipe, config, context.args)
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
-    instances = options.load_bench(recipe.bench, ids, limit)
-    open_sandbox = sandboxes_for(instances, settings)
+    instances = testable_bench(recipe.bench, ids, limit)
     bench = validation_bench(recipe, settings, workers)
+    open_sandbox = sandboxes_for(instances, settings)
     from srl_swe.training.rlvr.training import train_rlvr
     from srl_swe.training.train import leave_process_group
 
@@ -148,7 +148,7 @@ def curriculum(
     from srl_swe.training.recipes.curricula import load_curriculum
 
     recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
-    check_benches(recipe)
+    check_benches(recipe, ids, limit)
     run = phase_runner(
         workers=workers,
         sandbox=sandbox,

@@ -14,6 +14,7 @@ from srl_swe.demo.plan import DemoPlan
 from srl_swe.demo.report import save_html
 from srl_swe.demo.stages import DemoRun, measure, replay, sft, srl, steps, summarise, tiny_policy
 from srl_swe.demo.summary import DemoSummary
+from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.files import write_atomic
 from srl_swe.progress import say
 from srl_swe.run_folder import claim
@@ -30,16 +31,22 @@ class Stage:
 
 
 def run_demo(
-    plan: DemoPlan, folder: Path, open_sandbox: OpenSandbox, *, fresh: bool = False
+    plan: DemoPlan,
+    folder: Path,
+    open_sandbox: OpenSandbox,
+    *,
+    fresh: bool = False,
+    harness: Harness | None = None,
 ) -> DemoSummary:
     """Run the stages that ``folder`` lacks, write ``report.html`` there, and return the numbers.
 
-    ``fresh`` removes what the folder holds first. Raises UserError if it holds another plan's.
+    ``fresh`` removes what the folder holds first; ``harness`` is that of
+    :class:`srl_swe.measure.Measuring`. Raises UserError if the folder holds another plan's.
     """
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     claim(folder, asdict(plan))
-    demo = DemoRun(plan, folder, open_sandbox)
+    demo = DemoRun(plan, folder, open_sandbox, harness)
     stages = [
         Stage("replay the expert trajectories in their containers", 4, lambda: replay(demo)),
         Stage("build step contexts", 1, lambda: steps(demo)),

@@ -16,6 +16,7 @@ from srl_swe.demo.plan import DemoPlan
 from srl_swe.demo.summary import CurvePoint, DemoSummary
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
+from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.files import write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.measure import Measuring, load_result
@@ -43,6 +44,7 @@ class DemoRun:
     plan: DemoPlan
     folder: Path
     open_sandbox: OpenSandbox
+    harness: Harness | None = None
 
     @cached_property
     def instances(self) -> Mapping[str, Instance]:
@@ -168,6 +170,7 @@ def measure(demo: DemoRun, name: str) -> None:
         window=plan.window,
         max_steps=plan.max_steps,
         max_new_tokens=plan.max_new_tokens,
+        harness=demo.harness,
     )
     measure_policy(demo.policy(name), name, on, demo.measured(name))
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from srl_swe.errors import ImageMissing, UserError
+from srl_swe.errors import ImageMissing, UserError, did_you_mean
 from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
-_FOR_GRADING = ("eval_script", "log_parser", "eval_type")
+_FOR_GRADING = {
+    "eval_script": "eval_script",
+    "log_parser": "log_parser",
+    "eval_type": "eval_type",
+    "FAIL_TO_PASS": "fail_to_pass",
+}
+"""Field of the row: field of the instance. swebench takes a row without FAIL_TO_PASS for resolved
+whatever the patch."""
 
 
 def patches_by_instance(
@@ -46,15 +54,55 @@ def verdict_without_tests(instance: Instance, patches: Mapping[str, str]) -> Ver
     return None
 
 
+def needing_tests(
+    instances: Sequence[Instance], predictions: Sequence[Prediction]
+) -> list[Instance]:
+    """The instances whose prediction only their tests can judge: no other needs its image."""
+    patches = {one.instance_id: one.model_patch for one in predictions}
+    return [one for one in instances if verdict_without_tests(one, patches) is None]
+
+
 def check_gradeable(instances: Sequence[Instance]) -> None:
     """Raises UserError for an instance whose row does not say how to test it."""
-    for instance in instances:
-        lacking = [name for name in _FOR_GRADING if not getattr(instance, name)]
-        if lacking:
-            raise UserError(
-                f"{instance.instance_id} can be rolled out but not graded: its row has no "
-                f"{', '.join(lacking)}; take it from a data set in swebench 5's schema."
-            )
+    faulty = [(one, why) for one in instances for why in _faults(one)]
+    if not faulty:
+        return
+    first, why = faulty[0]
+    others = len({one.instance_id for one, _ in faulty}) - 1
+    raise UserError(
+        f"{first.instance_id} can be rolled out but not graded: {why}; take it from a data set in "
+        "swebench 5's schema, or leave it out"
+        + (f"; {others} other rows can't be graded either." if others else ".")
+    )
+
+
+def _faults(instance: Instance) -> Iterator[str]:
+    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT, EvalType
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    lacking = [name for name, field in _FOR_GRADING.items() if not getattr(instance, field)]
+    if lacking:
+        yield f"its row has no {', '.join(lacking)}"
+        return
+    if not all(name.strip() for name in (*instance.fail_to_pass, *instance.pass_to_pass)):
+        yield "FAIL_TO_PASS or PASS_TO_PASS holds an empty name"
+    if instance.log_parser not in PARSER_REGISTRY:
+        near = did_you_mean(instance.log_parser, PARSER_REGISTRY).strip()
+        yield f"swebench has no log_parser {instance.log_parser!r}" + (near and f" ({near})")
+    kinds = [kind.value for kind in EvalType]
+    if instance.eval_type not in kinds:
+        yield f"its eval_type {instance.eval_type!r} is not one of {', '.join(kinds)}"
+    if START_TEST_OUTPUT not in instance.eval_script or END_TEST_OUTPUT not in instance.eval_script:
+        yield f"its eval_script does not print '{START_TEST_OUTPUT}' and '{END_TEST_OUTPUT}'"
+    if not _is_object(instance.image_assets or "{}"):
+        yield "its image_assets are not a JSON object"
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def image_ids(

@@ -1,7 +1,7 @@
 """The folder that a grading works in, and what the harness leaves there.
 
 run_folder/verdicts.jsonl     one line a verdict of the harness, appended as it comes
-run_folder/harness/           its working directory: logs/, harness.log, run_id, lock
+run_folder/harness/           its working directory: logs/, harness.log, run_id, network, lock
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srl_swe.errors import UserError
 from srl_swe.evaluation.grading import HarnessFiles, verdict_from_files
-from srl_swe.evaluation.swebench_harness import HarnessJob
+from srl_swe.evaluation.swebench_harness import NETWORK_FILE, HarnessJob
 from srl_swe.files import write_atomic
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance, Verdict
@@ -58,7 +58,7 @@ class GradingFolder:
     def run_id(self) -> str:
         """The folder's own, made once: it names the containers, so a later call finds them."""
         path = self.harness / "run_id"
-        if not path.is_file():
+        if not _text(path):
             write_atomic(path, f"srl-{secrets.token_hex(6)}")
         return path.read_text(encoding="utf-8")
 
@@ -69,7 +69,8 @@ class GradingFolder:
         output = logs / "test_output.txt"
         evidence = output if output.is_file() else logs / "run_instance.log"
         log_path = evidence.relative_to(self.run_folder).as_posix()
-        return verdict_from_files(case.instance.instance_id, files, log_path)
+        verdict = verdict_from_files(case.instance.instance_id, files, log_path)
+        return verdict and replace(verdict, network=_text(self.harness / NETWORK_FILE) or "")
 
     def clear(self, case: Case) -> None:
         """Forgets an earlier attempt at the case, so that it is not read for the next."""
@@ -89,6 +90,7 @@ class GradingFolder:
             max_workers=max_workers,
             timeout_s=timeout_s,
         )
+        (self.harness / NETWORK_FILE).unlink(missing_ok=True)
         _write_lines(job.rows, [row_from_instance(case.instance) for case in cases])
         _write_lines(job.predictions, [_prediction_row(case) for case in cases])
         return job

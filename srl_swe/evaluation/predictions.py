@@ -24,7 +24,8 @@ def load_predictions(
     """The predictions in a .jsonl or .json file, or those that ``gold`` or ``empty`` names.
 
     JSON is a list, or SWE-agent's object from instance id to prediction. Of several for one
-    instance the last one wins, and ``report`` is told. A null patch is an empty one.
+    instance the last one wins, and ``report`` is told. A null patch is an empty one. Raises
+    UserError for a file without any.
     """
     match str(source):
         case "gold":
@@ -94,6 +95,8 @@ def _prediction(row: Any, where: str) -> Prediction:
 def _last_of_each(
     predictions: list[Prediction], path: Path, report: Callable[[str], None]
 ) -> list[Prediction]:
+    if not predictions:
+        raise UserError(f"{path} holds no prediction; there is nothing to grade.")
     last = {prediction.instance_id: prediction for prediction in predictions}
     surplus = len(predictions) - len(last)
     if surplus:

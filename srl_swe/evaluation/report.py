@@ -20,6 +20,7 @@ MOST_BROKEN = 0.05
 
 _Z_95 = 1.959963984540054
 _IDS_SHOWN = 5
+_TESTED = frozenset({Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,16 @@ class Report:
         return wilson_interval(len(self.ids(Outcome.RESOLVED)), self.counted)
 
     @property
+    def networks(self) -> dict[str, list[str]]:
+        """The instances by the network that their tests ran in; "" where it is not recorded.
+
+        Those whose tests did not run are left out.
+        """
+        tested = [v for v in self.verdicts if v.network or v.outcome in _TESTED]
+        names = sorted({v.network for v in tested})
+        return {n: sorted(v.instance_id for v in tested if v.network == n) for n in names}
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The share resolved of all instances if no broken one had been, and if each had."""
         total = max(1, len(self.verdicts))
@@ -88,10 +99,21 @@ def shared_conditions(report: Report) -> dict[str, Any]:
 
 def provenance(report: Report) -> str:
     """Grader and sandboxes in one line; network modes must not be mixed in one comparison."""
+    graded = f"graded by {report.grader or 'a grader not named'}, {_grading_network(report)}"
     if not report.enforced:
-        return report.grader
+        return graded
     kind, network = (_alike(report, name) for name in ("sandbox", "network"))
-    return f"graded by {report.grader}; rolled out in sandbox {kind}, network {network}"
+    return f"{graded}; rolled out in sandbox {kind}, network {network}"
+
+
+def _grading_network(report: Report) -> str:
+    match list(report.networks):
+        case []:
+            return "no tests run"
+        case [name]:
+            return f"network {name or 'not recorded'}"
+        case names:
+            return f"networks mixed: {', '.join(name or 'not recorded' for name in names)}"
 
 
 def _alike(report: Report, condition: str) -> str:
@@ -129,6 +151,7 @@ def report_fields(report: Report) -> dict[str, Any]:
         "resolved_rate_95": report.interval,
         "resolved_rate_bounds": report.bounds,
         "grader": report.grader,
+        "grading_networks": report.networks,
         "sandbox": shared,
         "sandbox_by_instance": {
             instance_id: {k: v for k, v in held.items() if k not in shared}

@@ -33,8 +33,9 @@ def grade(
     """One verdict for each instance, in their order; ``timeout_s`` is for one instance's tests.
 
     Known verdicts are reused, BROKEN_SANDBOX is tried again, and a killed call continues
-    where it was. ``Verdict.log_path`` is relative to ``run_folder``. Raises UserError where
-    nothing can be graded: no engine, none of the images, an instance without tests.
+    where it was. ``Verdict.log_path`` is relative to ``run_folder``. Instances whose image can't
+    be had are BROKEN_SANDBOX. Raises UserError if nothing can be graded: no engine, not one image
+    of those to be tested, an instance that can't be graded.
     """
     harness = harness or SwebenchHarness()
     patches = patches_by_instance(instances, predictions, report)
@@ -64,6 +65,7 @@ class _Grading:
         self._timeout_s = timeout_s
         self._report = report
         self._settled: dict[str, Verdict] = {}
+        self._lost: dict[str, Verdict] = {}
         self._pending: dict[str, Case] = {}
         self._to_run = 0
         self._started = time.monotonic()
@@ -78,7 +80,7 @@ class _Grading:
             self._report(f"{len(self._settled)} of {len(instances)} need no run of the harness")
         if self._pending:
             self._run(max_workers)
-        return self._settled
+        return self._settled | self._lost
 
     def _look_up(
         self, instances: Sequence[Instance], patches: dict[str, str], max_workers: int
@@ -88,7 +90,8 @@ class _Grading:
         for one in instances:
             image_id = images[one.image]
             if isinstance(image_id, ImageMissing):
-                self._settled[one.instance_id] = _broken(one, str(image_id))
+                self._lost[one.instance_id] = _broken(one, str(image_id))
+                self._report(f"{one.instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
                 continue
             case = self._case(one, patches[one.instance_id], image_id)
             if verdict := known.get(case.key):
@@ -118,11 +121,15 @@ class _Grading:
     def _run(self, max_workers: int) -> None:
         self._to_run, self._started = len(self._pending), time.monotonic()
         job = self._folder.job(list(self._pending.values()), max_workers, self._timeout_s)
-        self._harness.run(job, self._collect)
+        self._harness.run(job, self._all_in)
         self._collect()
         for case in list(self._pending.values()):
             why = "the harness ended without a result for it; see harness/harness.log"
             self._settle(case, _broken(case.instance, why))
+
+    def _all_in(self) -> bool:
+        self._collect()
+        return not self._pending
 
     def _collect(self) -> None:
         for case in list(self._pending.values()):

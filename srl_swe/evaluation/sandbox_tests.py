@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from srl_swe.evaluation.admission import check_gradeable, verdict_without_tests
 from srl_swe.evaluation.grading import verdict_from_report
 from srl_swe.evaluation.runner_hooks import restore_runner_hooks, save_runner_hooks
 from srl_swe.instances import row_from_instance
-from srl_swe.sandbox import ExecResult, OpenSandbox, Sandbox
+from srl_swe.sandbox import ExecResult, OpenSandbox, Sandbox, enforced
 from srl_swe.types import Instance, Outcome, Verdict
 
 DEFAULT_TESTS_TIMEOUT_S = 1800.0
@@ -84,6 +85,7 @@ def verdict_in_fresh_sandbox(
             verdict = verdict_in_sandbox(
                 instance, patch, sandbox, timeout_s, patched_hooks=patched_hooks
             )
+            verdict = replace(verdict, network=str(enforced(sandbox).get("network", "")))
     except SandboxError as error:
         if verdict is None:  # else only closing failed, and what was found stands
             return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-import resource
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 from srl_swe.errors import EngineUnavailable, ImageMissing
 
+MakeLabels = Callable[[float], Mapping[str, str]]
+"""From the seconds that they must last to labels that name this process as a container's owner."""
+NETWORK_FILE = "network"
+"""In the job's folder: the network that the containers were in."""
 _TICK_S = 1.0
+_REMOVAL_S = 30.0
+"""Most that is waited for the engine to remove the containers: one may be wedged."""
+_AROUND_TESTS_S = 3600.0
+"""Most that an instance takes beside its tests: to make, patch and remove a container."""
+_DAY_S = 24 * 3600.0
+_GONE = re.compile(r"already in progress|No such container", re.IGNORECASE)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +40,8 @@ class HarnessJob:
     """One run of the harness. ``folder`` is its working directory: it writes ``logs/`` there.
 
     ``rows`` and ``predictions`` are .jsonl files. Containers are named
-    ``sweb.eval.<instance>.<run_id>``, so a run id belongs to one folder only.
+    ``sweb.eval.<instance>.<run_id>``, so a run id belongs to one folder only. ``labels`` go on
+    every container.
     """
 
     folder: Path
@@ -36,6 +50,21 @@ class HarnessJob:
     run_id: str
     max_workers: int
     timeout_s: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_job(job: HarnessJob) -> str:
+    """JSON with absolute paths, as the child process works in another folder."""
+    paths = {name: str(getattr(job, name).resolve()) for name in ("folder", "rows", "predictions")}
+    return json.dumps({**asdict(job), **paths})
+
+
+def parse_job(text: str) -> HarnessJob:
+    """The inverse of :func:`render_job`."""
+    job = HarnessJob(**json.loads(text))
+    return replace(
+        job, folder=Path(job.folder), rows=Path(job.rows), predictions=Path(job.predictions)
+    )
 
 
 class Harness(Protocol):
@@ -50,13 +79,22 @@ class Harness(Protocol):
         """The id of the image's content; pulls what is absent. Raises ImageMissing."""
         ...
 
-    def run(self, job: HarnessJob, tick: Callable[[], None]) -> None:
-        """Runs the job to its end, calling ``tick`` about every second; leaves no container."""
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+        """Runs the job until ``done``, which it asks about every second; leaves no container."""
         ...
 
 
 class SwebenchHarness:
-    """The real one: swebench, in a child process, on the engine of the ``docker`` command."""
+    """The real one: swebench, in a child process, on the engine of the ``docker`` command.
+
+    ``labels`` makes the labels of its containers. None: a run that is killed together with its
+    child leaves containers that only the next run in the same folder removes.
+    """
+
+    _labels: MakeLabels | None = None
+
+    def __init__(self, labels: MakeLabels | None = None) -> None:
+        self._labels = labels
 
     @property
     def version(self) -> str:
@@ -82,20 +120,39 @@ class SwebenchHarness:
             )
         return self.image_id(image)
 
-    def run(self, job: HarnessJob, tick: Callable[[], None]) -> None:
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         """See :class:`Harness`. The harness' own output goes to ``harness.log``."""
+        if self._labels:
+            job = replace(job, labels=self._labels(_longest_s(job)))
         _remove_containers(job.run_id)
         try:
             with (job.folder / "harness.log").open("wb") as log:
-                _supervise(job, log.fileno(), tick)
+                _supervise(job, log.fileno(), done)
         finally:
-            _remove_containers(job.run_id)
+            try:
+                _remove_containers(job.run_id)
+            except KeyboardInterrupt:  # the second one must not undo what the first asks for
+                _remove_containers(job.run_id)
+                raise
 
 
-def _supervise(job: HarnessJob, log: int, tick: Callable[[], None]) -> None:
-    arguments = json.dumps(_arguments(job))
+def _remove_containers(run_id: str) -> None:
+    """Removes the run's containers, with their volumes.
+
+    One that the engine can't remove is reported and left to the next cleanup.
+    """
+    name = rf"name=^/?sweb\.eval\..+\.{re.escape(run_id)}(\.[0-9]+)?$"
+    listed = _docker("ps", "--all", "--quiet", "--filter", name)
+    if containers := listed.stdout.split():
+        removed = _docker("rm", "--force", "--volumes", *containers, timeout_s=_REMOVAL_S)
+        if removed.returncode != 0 and not _GONE.search(removed.stderr):
+            why = _last_line(removed.stderr)
+            _logger.warning("containers of run %s can't be removed now: %s", run_id, why)
+
+
+def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "srl_swe.evaluation.harness_process", arguments],
+        [sys.executable, "-P", "-m", "srl_swe.evaluation.harness_process", render_job(job)],
         cwd=job.folder,
         env={**os.environ, "PYTHONUTF8": "1"},
         stdin=subprocess.PIPE,
@@ -105,49 +162,38 @@ def _supervise(job: HarnessJob, log: int, tick: Callable[[], None]) -> None:
         start_new_session=True,
     ) as process:
         try:
-            while process.poll() is None:
-                tick()
+            while process.poll() is None and not done():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_TICK_S)
         finally:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def _arguments(job: HarnessJob) -> dict[str, object]:
-    _, most_open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = most_open_files == resource.RLIM_INFINITY
-    return {
-        "dataset_name": str(job.rows.resolve()),
-        "split": "test",
-        "instance_ids": None,
-        "predictions_path": str(job.predictions.resolve()),
-        "max_workers": job.max_workers,
-        "open_file_limit": 4096 if unlimited else min(4096, most_open_files),
-        "run_id": job.run_id,
-        "timeout": job.timeout_s,
-        "rewrite_reports": False,
-        "modal": False,
-        "report_dir": "reports",
-    }
+def _longest_s(job: HarnessJob) -> float:
+    """How long the job can take at most; labels that expire earlier would be taken for a leak."""
+    cases = job.predictions.read_text(encoding="utf-8").count("\n")
+    rounds = -(-cases // job.max_workers)
+    return max(_DAY_S, rounds * (job.timeout_s + _AROUND_TESTS_S))
 
 
-def _remove_containers(run_id: str) -> None:
-    """Removes what a killed run left behind; a run id is 12 random digits, so only ours match."""
-    listed = _docker("ps", "--all", "--quiet", "--filter", f"name={run_id}")
-    if containers := listed.stdout.split():
-        _docker("rm", "--force", "--volumes", *containers)
-
-
-def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
+    """In a session of its own: Ctrl-C must not end a removal."""
+    command = ["docker", *arguments]
     try:
         return subprocess.run(
-            ["docker", *arguments],
+            command,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
+            start_new_session=True,
+            timeout=timeout_s,
         )
+    except subprocess.TimeoutExpired:
+        why = f"the engine has not answered for {timeout_s:g} s"
+        return subprocess.CompletedProcess(command, 124, stdout="", stderr=why)
     except FileNotFoundError as error:
         raise EngineUnavailable(
             "the docker command is not on the PATH, and swebench's harness needs it; install it."

@@ -43,6 +43,7 @@ def _parse(line: str) -> tuple[str, Verdict] | None:
             failed=tuple(row["failed"]),
             log_path=row["log_path"],
             detail=row["detail"],
+            network=row.get("network", ""),
         )
     except (ValueError, KeyError, TypeError):
         return None

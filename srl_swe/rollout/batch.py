@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from srl_swe.errors import SandboxError
+from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.files import append_line, drop_torn_line
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
@@ -29,7 +29,7 @@ def rollout_all(
     """One rollout an instance, in the order of ``instances``.
 
     Those that ``folder`` already holds are kept, but for the ones that a broken sandbox
-    ended, which are tried again.
+    ended, which are tried again. An image that can't be had breaks its own rollout.
     """
     path = folder / ROLLOUTS_FILE
     done = load_rollouts(path)
@@ -73,9 +73,9 @@ def _rollout_one(agent: Agent, instance: Instance, open_sandbox: OpenSandbox) ->
     try:
         with open_sandbox(instance) as sandbox:
             result = rollout(agent, instance, sandbox)
-    except SandboxError as error:
+    except (SandboxError, ImageMissing) as error:
         if result is None:
-            return _not_begun(agent, instance, error)
+            return _not_begun(agent, instance, SandboxError(str(error)))
         say(f"{instance.instance_id}: its sandbox could not be closed: {error}")
     assert result is not None, "a sandbox must not swallow its user's exception"
     return result

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
+from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.measure import Measuring, measure
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import say
@@ -48,6 +49,7 @@ class Study:
     """A lock for each seed's base."""
     measuring: Lock
     """Policies are measured one by one: the verdicts lie in one folder."""
+    harness: Harness | None = None
 
     @property
     def steps(self) -> Path:
@@ -72,17 +74,18 @@ def run_study(
     run_phase: RunPhase,
     *,
     at_once: int = 1,
+    harness: Harness | None = None,
 ) -> list[ArmResult]:
     """Train and measure what ``folder`` lacks, so many arms ``at_once``; returns all results.
 
-    ``instances`` are those of ``plan.suite``.
+    ``instances`` are those of ``plan.suite``; ``harness`` is :class:`Measuring`'s.
     Raises UserError for a folder of another plan, PhaseStopped where a training fails.
     """
     arms = get_arms(plan.arms)
     claim(folder, asdict(plan))
     bases = {seed: Lock() for seed in range(plan.seeds)}
     suite = load_suite(plan, instances)
-    study = Study(plan, suite, folder, open_sandbox, run_phase, bases, measuring=Lock())
+    study = Study(plan, suite, folder, open_sandbox, run_phase, bases, Lock(), harness)
     build_steps(plan, suite, study.steps)
     wanted = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
     done = {(one.seed, one.arm) for one in load_results(folder)}
@@ -142,6 +145,7 @@ def _train_and_measure(study: Study, seed: int, arm: Arm) -> ArmResult:
         window=plan.window,
         max_steps=plan.max_steps,
         max_new_tokens=plan.max_new_tokens,
+        harness=study.harness,
     )
     with study.measuring:
         say(f"seed {seed}: {arm.label} is measured")

@@ -32,7 +32,7 @@ class ScriptedHarness:
             raise ImageMissing(f"the image {image} is nowhere; build it.")
         return f"sha256:{image}-{self.image_version}"
 
-    def run(self, job: HarnessJob, tick: Callable[[], None]) -> None:
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         self.runs += 1
         for line in job.predictions.read_text().splitlines():
             prediction = json.loads(line)
@@ -41,8 +41,8 @@ class ScriptedHarness:
             if patch == "dies":
                 raise KeyboardInterrupt
             self._leave_files(job, prediction, patch)
-            if patch != "unseen":
-                tick()
+            if patch != "unseen" and done():
+                return
 
     def _leave_files(self, job: HarnessJob, prediction: dict[str, str], patch: str) -> None:
         logs = job.folder / "logs" / "run_evaluation" / job.run_id
@@ -64,7 +64,8 @@ def make_instance(instance_id: str, image: str = "image") -> Instance:
             "problem_statement": "p",
             "image": image,
             "patch": "resolved",
-            "eval_script": "true\n",
+            "eval_script": "echo '>>>>> Start Test Output'\ntrue\necho '>>>>> End Test Output'\n",
+            "FAIL_TO_PASS": ["t::a"],
             "log_parser": "parse_log_pytest",
             "eval_type": "pass_and_fail",
         }

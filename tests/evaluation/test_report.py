@@ -127,6 +127,32 @@ def test_mixed_network_modes_are_said() -> None:
     assert report_fields(report)["sandbox"] == {k: v for k, v in HELD.items() if k != "network"}
 
 
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        (["bridge", "bridge"], "graded by swebench 5, network bridge"),
+        (["bridge", "none"], "networks mixed: bridge, none"),
+        (["", ""], "network not recorded"),
+        (["", "bridge"], "networks mixed: not recorded, bridge"),
+    ],
+)
+def test_a_report_names_the_network_that_it_was_graded_in(networks: list[str], said: str) -> None:
+    verdicts = [Verdict(f"i-{n}", Outcome.UNRESOLVED, network=of) for n, of in enumerate(networks)]
+    report = Report((*verdicts, Verdict("e-1", Outcome.EMPTY_PATCH)), "swebench 5")
+    assert said in render_html(report, {})
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_table(report))
+    assert said in " ".join(console.export_text().split())
+    found = report_fields(report)["grading_networks"]
+    assert found == {of: [f"i-{n}" for n, o in enumerate(networks) if o == of] for of in networks}
+
+
+def test_where_no_tests_ran_no_network_is_named() -> None:
+    report = Report((Verdict("e-1", Outcome.EMPTY_PATCH),), "swebench 5")
+    assert "graded by swebench 5, no tests run" in render_html(report, {})
+    assert report_fields(report)["grading_networks"] == {}
+
+
 def test_where_the_patches_came_from_elsewhere_nothing_is_said_of_sandboxes() -> None:
     fields = report_fields(make_report(resolved=1))
     assert (fields["sandbox"], fields["sandbox_by_instance"]) == ({}, {})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation import grade
+from srl_swe.evaluation.swebench_harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
 from .conftest import ScriptedHarness, make_instance
@@ -129,6 +131,47 @@ def test_a_missing_image_breaks_its_own_instances_only(
 def test_without_any_image_nothing_is_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
     with pytest.raises(ImageMissing, match="build it"):
         judge(tmp_path, harness, {"a-1": "resolved"}, (replace(A, image="missing"),))
+
+
+def test_images_that_nothing_needs_are_not_missed(tmp_path: Path, harness: ScriptedHarness) -> None:
+    lost = replace(A, image="missing"), replace(C, image="missing")
+    patches = {"a-1": "", "b-1": "resolved"}
+    expected = ["empty_patch", "resolved", "not_attempted"]
+    assert judge(tmp_path, harness, patches, (lost[0], B, lost[1])) == expected
+
+
+def test_a_missing_image_is_reported_and_not_counted_as_known(
+    tmp_path: Path, harness: ScriptedHarness
+) -> None:
+    said: list[str] = []
+    lost = replace(A, image="missing")
+    judge(tmp_path, harness, {"a-1": "x", "b-1": "resolved"}, (lost, B), report=said.append)
+    assert said[0] == "a-1: broken_sandbox (the image missing is nowhere; build it.)"
+    assert said[1] == "[1/1] b-1: resolved"
+
+
+def test_the_harness_is_ended_with_the_last_verdict(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    class Asking(ScriptedHarness):
+        def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+            super().run(job, lambda: bool(asked.append(done()) or asked[-1]))
+
+    judge(tmp_path, Asking(), {"a-1": "resolved", "b-1": "timed_out", "c-1": "unresolved"})
+    assert asked == [False, False, True]
+
+
+def test_the_network_of_the_containers_is_kept_with_each_verdict(tmp_path: Path) -> None:
+    class InBridge(ScriptedHarness):
+        def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+            assert not (job.folder / NETWORK_FILE).exists()
+            (job.folder / NETWORK_FILE).write_text("bridge")
+            super().run(job, done)
+
+    predictions = [Prediction("a-1", "m", "resolved"), Prediction("b-1", "m", "")]
+    for _ in range(2):
+        verdicts = grade((A, B), predictions, tmp_path, harness=InBridge())
+        assert [one.network for one in verdicts] == ["bridge", ""]
 
 
 def test_an_instance_without_tests_is_refused_before_anything_runs(

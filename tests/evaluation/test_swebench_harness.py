@@ -33,9 +33,9 @@ class CountingHarness(SwebenchHarness):
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, job: HarnessJob, tick: Callable[[], None]) -> None:
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         self.runs += 1
-        super().run(job, tick)
+        super().run(job, done)
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +140,10 @@ def test_a_grading_that_was_killed_continues_and_its_containers_go(
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
         try:
             wait_until(log.exists, 60)
+            run_id = id_file.read_text()
+            assert containers(run_id) != []
         finally:
             process.kill()
-    run_id = id_file.read_text()
-    assert containers(run_id) != []
     said: list[str] = []
     verdicts = grade(
         starter[:2], gold_predictions(starter[:2]), tmp_path, max_workers=2, report=said.append

@@ -9,7 +9,7 @@ import pytest
 
 from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
-from srl_swe.errors import SandboxDied, SandboxError
+from srl_swe.errors import ImageMissing, SandboxDied, SandboxError
 from srl_swe.rollout import Agent, Completion, Limits, PromptTooLong, rollout, rollout_all
 from srl_swe.rollout.batch import load_rollouts, predictions
 from srl_swe.sandbox import ExecResult, Sandbox
@@ -114,9 +114,10 @@ def test_a_batch_that_was_killed_continues_where_it_was(tmp_path: Path) -> None:
     assert len(load_rollouts(tmp_path / "rollouts.jsonl")) == 3
 
 
-def test_what_a_broken_sandbox_ended_is_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [SandboxDied("no room"), ImageMissing("no room for the image")])
+def test_what_a_broken_sandbox_ended_is_tried_again(error: Exception, tmp_path: Path) -> None:
     def broken(instance: Instance) -> AbstractContextManager[Sandbox]:
-        raise SandboxDied("no room")
+        raise error
 
     (first,) = rollout_all(make_agent(), instances(1), broken, tmp_path)
     assert first.stop_reason is StopReason.SANDBOX_ERROR

@@ -1,0 +1,165 @@
+"""What grading commands check first, what they need, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+
+from srl_swe.cli.grade import grade_and_report
+from srl_swe.evaluation import gold_predictions, save_predictions
+from srl_swe.instances import load_instances, row_from_instance
+from srl_swe.trajectories import save_jsonl
+from srl_swe.types import Action, Instance, Observation, Prediction, Step, Trajectory
+
+STARTER = load_instances("starter")[:3]
+NO_ENGINE = {"DOCKER_HOST": "unix:///no/such.sock"}
+LOST = "srl-swe/no-such-image:1"
+UNTESTED = replace(STARTER[1], instance_id="untested-1", fail_to_pass=())
+
+
+def srl_swe(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "srl_swe", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def save_bench(folder: Path, *instances: Instance) -> Path:
+    path = folder / "bench.jsonl"
+    path.write_text("".join(f"{json.dumps(row_from_instance(one))}\n" for one in instances))
+    return path
+
+
+def report(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "report.json").read_text()))
+
+
+def save_trajectory(folder: Path, instance: Instance) -> Path:
+    step = Step("look", Action("bash", {"command": "true"}), Observation("", 0))
+    save_jsonl(folder / "trajectories.jsonl", [Trajectory(instance.instance_id, (step,))])
+    return folder / "trajectories.jsonl"
+
+
+GRADING = {
+    "grade": "grade gold --bench {bench} --out {out}",
+    "self-check": "self-check --bench {bench} --out {out}",
+    "eval": "eval no-such-policy --bench {bench} --out {out}",
+    "replay": "replay {trajectory} --bench {bench} --out {out} --grade",
+}
+TRAINING = {
+    "rlvr": "train rlvr --config rlvr-paper --model no-such-model --bench {bench} --output {out}",
+    "validation": "train sft --config sft-demo --model no-such-model --data no-such-data "
+    "--validation.every_steps 1 --validation.instances.bench {bench} --output {out}",
+    "curriculum": "train curriculum --config study-srl-rlvr --model no-such-model "
+    "--data no-such-data --bench {bench} --output {out}",
+    "study": "study --suite {bench} --out {out}",
+}
+
+
+@pytest.mark.parametrize(
+    "command", [*GRADING, *(pytest.param(name, marks=pytest.mark.train) for name in TRAINING)]
+)
+def test_a_row_that_cannot_be_graded_is_refused_before_policies_and_images_are_touched(
+    command: str, tmp_path: Path
+) -> None:
+    words = (GRADING | TRAINING)[command].format(
+        bench=save_bench(tmp_path, UNTESTED),
+        out=tmp_path / "out",
+        trajectory=save_trajectory(tmp_path, UNTESTED),
+    )
+    result = srl_swe(*words.split(), **NO_ENGINE)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2
+    assert line.startswith("srl-swe: untested-1 can be rolled out but not graded: its row has no ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_patches_need_neither_images_nor_an_engine(tmp_path: Path) -> None:
+    bench = save_bench(tmp_path, replace(STARTER[0], image=LOST), STARTER[1])
+    out = tmp_path / "out"
+    result = srl_swe("grade", "empty", "--bench", bench, "--out", out, **NO_ENGINE)
+    assert result.returncode == 0, result.stderr
+    assert report(out)["resolved_rate"] == 0.0
+    assert report(out)["grading_networks"] == {}
+    assert "no tests run" in (out / "report.html").read_text()
+
+
+def test_a_file_without_predictions_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("\n")
+    result = srl_swe("grade", tmp_path / "p.jsonl", "--out", tmp_path / "out", **NO_ENGINE)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "p.jsonl holds no prediction" in result.stderr
+
+
+def test_a_rollout_whose_sandbox_broke_is_not_counted_as_unresolved(tmp_path: Path) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        grade_and_report(
+            STARTER[:1],
+            [],
+            tmp_path,
+            workers=1,
+            test_timeout=1,
+            broken={STARTER[0].instance_id: "its rollout broke: no image"},
+        )
+    assert ended.value.exit_code == 1
+    assert report(tmp_path)["infra_failure_ids"] == [STARTER[0].instance_id]
+    assert report(tmp_path)["resolved_rate"] is None
+
+
+@pytest.mark.docker
+def test_without_any_image_the_command_fails_in_one_line(tmp_path: Path) -> None:
+    bench = save_bench(tmp_path, *(replace(one, image=LOST) for one in STARTER))
+    result = srl_swe("grade", "gold", "--bench", bench, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("srl-swe: ")
+    assert LOST in result.stderr
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.docker
+def test_an_image_that_cannot_be_had_breaks_its_instance_and_no_rate_is_exit_code_1(
+    tmp_path: Path,
+) -> None:
+    lost = replace(STARTER[1], instance_id="lost-1", image=LOST)
+    bench, out = save_bench(tmp_path, STARTER[0], lost), tmp_path / "out"
+    result = srl_swe("grade", "gold", "--bench", bench, "--out", out)
+    assert result.returncode == 1, result.stderr
+    found = report(out)
+    assert found["resolved_ids"] == [STARTER[0].instance_id]
+    assert found["infra_failure_ids"] == ["lost-1"]
+    assert LOST in str(found["failure_reasons"])
+    assert found["resolved_rate"] is None
+    assert "no rate: 1 sandboxes broke" in result.stdout
+
+
+@pytest.mark.docker
+def test_only_the_images_of_the_predictions_are_needed_and_the_network_is_reported(
+    tmp_path: Path,
+) -> None:
+    unasked = [replace(one, image=LOST) for one in STARTER[1:]]
+    bench, out = save_bench(tmp_path, STARTER[0], *unasked), tmp_path / "out"
+    (gold,) = gold_predictions(STARTER[:1])
+    stranger = Prediction("nobody-1", "m", "+x")
+    wrong = replace(gold, model_patch="--- a/no\n+++ b/no\n@@ -1 +1 @@\n-a\n+b\n")
+    save_predictions(tmp_path / "p.jsonl", [wrong, stranger, gold])
+    result = srl_swe("grade", tmp_path / "p.jsonl", "--bench", bench, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "1 earlier predictions for the same instances are not used" in result.stderr
+    assert "1 predictions are for other instances and are not graded" in result.stderr
+    assert LOST not in result.stderr
+    found = report(out)
+    assert (found["resolved_instances"], found["total_instances"]) == (1, 3)
+    assert found["grading_networks"] == {"bridge": [STARTER[0].instance_id]}
+    assert "network bridge" in (out / "report.html").read_text()
+    assert "network bridge" in " ".join(result.stdout.split())
