@@ -1,0 +1,195 @@
+"""Reads the changed files out of a sandbox, whatever was done to its repository.
+
+``collect.sh`` runs in the sandbox and may be lied to by everything in there: git, bash, the
+kernel's files. So its answer is only ever taken as paths and contents, and a path is refused
+unless it is legal (:mod:`srl_swe.sandbox.leftovers`). A sandbox whose answer is a lie is as one
+whose files have these contents.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+from srl_swe.sandbox.contract import Sandbox
+from srl_swe.sandbox.leftovers import Listed
+
+_BASH = (
+    '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
+    "bash --norc --noprofile -c"
+)
+"""Without the variables, functions, aliases and traps of the shell that commands ran in."""
+_NO_FILE = "000000"
+_MODE = rb"(000000|100644|100755|120000)"
+_ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
+_STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) ")
+_BLOB = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,9})\n")
+_LENGTH = re.compile(rb"[0-9]{1,9}")
+
+
+class Unreadable(Exception):
+    """The working tree or its repository can't be read by the sandbox's own programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Paths that differ from the base commit; ``new_folders`` is empty if few files are new."""
+
+    files: tuple[Listed, ...]
+    new_folders: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file as git has it: ``mode`` is 100644, 100755 or 120000, whose data is the target."""
+
+    mode: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file before and after. None: there was, or is, no such file."""
+
+    path: bytes
+    old: Blob | None
+    new: Blob | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """``cut_off`` are paths whose contents did not fit into one answer."""
+
+    changes: tuple[Change, ...]
+    cut_off: tuple[bytes, ...]
+
+
+class WorkingTree:
+    """One reading of the repository at ``workdir`` in ``sandbox``, in a folder of its own.
+
+    ``folder`` must not exist yet. Its methods raise Unreadable, SandboxError, and OSError if
+    the sandbox can't hold what they write.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, base_commit: str, workdir: str, folder: str, timeout_s: float
+    ) -> None:
+        self._sandbox = sandbox
+        self._arguments = (folder, workdir, base_commit)
+        self._folder = folder
+        self._deadline = time.monotonic() + timeout_s
+
+    def listing(self) -> Listing:
+        """What has changed, new files included, without what git ignores."""
+        changed, others, roots, stats = self._run("list", 4)
+        paths = [path for path, _, _ in _pairs(changed)]
+        new = _names(others)
+        known = _parse_stats(stats, [*paths, *new])
+        listed = [
+            *(Listed(path, True, *known.get(path, (None, None))) for path in paths),
+            *(Listed(path, False, *known.get(path, (None, None))) for path in new),
+        ]
+        return Listing(tuple(listed), frozenset(_names(roots)))
+
+    def pack(self, chosen: Collection[bytes]) -> Packed:
+        """The contents of the chosen paths, before and after."""
+        names = b"".join(path + b"\0" for path in chosen)
+        self._sandbox.write_file(f"{self._folder}/chosen", names)
+        entries, sizes, contents = self._run("pack", 3)
+        if b"missing" in sizes:
+            raise Unreadable("the repository has lost objects of the base commit")
+        blobs = _parse_blobs(contents)
+        wanted = frozenset(chosen)
+        changes, cut_off = [], []
+        for path, *sides in _pairs(entries):
+            if path not in wanted:
+                continue
+            if any(side.mode != _NO_FILE and side.object_id not in blobs for side in sides):
+                cut_off.append(path)
+                continue
+            old, new = (_blob(side, blobs) for side in sides)
+            changes.append(Change(path, old, new))
+        return Packed(tuple(changes), tuple(cut_off))
+
+    def remove(self) -> None:
+        """Take the folder away again. Raises SandboxError."""
+        self._sandbox.exec(f"command rm -rf {shlex.quote(self._folder)}", keep_state=False)
+
+    def _run(self, phase: str, parts: int) -> Sequence[bytes]:
+        script = shlex.join((_script(), "collect", phase, *self._arguments))
+        timeout_s = max(1.0, self._deadline - time.monotonic())
+        result = self._sandbox.exec(f"command {_BASH} {script}", timeout_s, keep_state=False)
+        if result.timed_out:
+            raise Unreadable("reading the working tree takes too long")
+        if result.exit_code != 0:
+            said = result.output.strip().splitlines() or ["git failed"]
+            raise Unreadable(said[-1][:200])
+        return _split(self._sandbox.read_file(f"{self._folder}/answer"), parts)
+
+
+@cache
+def _script() -> str:
+    return resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
+
+
+def _split(answer: bytes, parts: int) -> Sequence[bytes]:
+    head, _, rest = answer.partition(b"\n")
+    lengths = [int(word) for word in head.split() if _LENGTH.fullmatch(word)]
+    if len(lengths) != parts or sum(lengths) != len(rest):
+        raise Unreadable("git in the sandbox gives no usable answer")
+    ends = [sum(lengths[: i + 1]) for i in range(parts)]
+    return [rest[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _names(part: bytes) -> Sequence[bytes]:
+    """Names that end in NUL; what follows the last one was cut."""
+    return part.split(b"\0")[:-1]
+
+
+class _Side(NamedTuple):
+    mode: str
+    object_id: str
+
+
+def _pairs(part: bytes) -> Iterator[tuple[bytes, _Side, _Side]]:
+    """Entries of ``git diff --raw -z``: the path, and the file before and after."""
+    names = _names(part)
+    for head, path in zip(names[::2], names[1::2], strict=False):
+        found = _ENTRY.fullmatch(head)
+        if found is None:
+            raise Unreadable("git in the sandbox gives no usable answer")
+        old_mode, new_mode, old, new = (group.decode() for group in found.groups())
+        yield path, _Side(old_mode, old), _Side(new_mode, new)
+
+
+def _parse_stats(part: bytes, paths: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Mode and size by path. Names may hold newlines, and files that are gone have no line."""
+    known, at = {}, 0
+    for path in paths:
+        found = _STAT.match(part, at)
+        end = found.end() + len(path) if found else 0
+        if found and part[found.end() : end + 1] == path + b"\n":
+            known[path] = int(found[1], 16), int(found[2])
+            at = end + 1
+    return known
+
+
+def _parse_blobs(contents: bytes) -> dict[str, bytes]:
+    blobs, at = {}, 0
+    while found := _BLOB.match(contents, at):
+        at = found.end() + int(found[2])
+        if at >= len(contents):
+            break
+        blobs[found[1].decode()] = contents[found.end() : at]
+        at += 1
+    return blobs
+
+
+def _blob(side: _Side, blobs: dict[str, bytes]) -> Blob | None:
+    return None if side.mode == _NO_FILE else Blob(side.mode, blobs[side.object_id])
