@@ -1,15 +1,15 @@
 # Reads a working tree for srl_swe.sandbox.working_tree, in the sandbox that it lies in:
-#     collect.sh list PRIVATE WORKDIR BASE_COMMIT     what has changed
-#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT     the contents of what PRIVATE/chosen names
-# Of the repository only objects, refs and exclude file are used. Its index, locks, configuration,
+#     collect.sh list PRIVATE WORKDIR BASE_COMMIT       what has changed: PRIVATE/status and stats
+#     collect.sh folders PRIVATE WORKDIR BASE_COMMIT    folders without tracked files: folders
+#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT       of PRIVATE/chosen: changes and contents
+# Of the repository only objects, refs, exclude file and core.fileMode are used. Its index, locks,
 # hooks and HEAD may be in any state and are not touched: git works on a repository in PRIVATE.
-# The answer is PRIVATE/answer: a line with the length of each part in bytes, then the parts.
+# Every rollout waits for this, so it starts no process that it can do without.
 set -eu
 umask 077
 phase=$1 private=$2 workdir=$3 base=$4
-max_list=20000000 max_contents=50000000 # bytes; both parts fit into one file that can be read
+largest=$((16 << 20)) most=$((48 << 20)) # bytes of one file, and of all
 
-unset "${!GIT_@}"
 export HOME=$private XDG_CONFIG_HOME=$private LC_ALL=C
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
 export GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
@@ -21,69 +21,74 @@ while [[ -n $top && ! -e $top/.git ]]; do top=${top%/*}; done
 export GIT_WORK_TREE=${top:-/}
 cd -- "$GIT_WORK_TREE"
 
-answer() { # answer PART...
-    wc -c "$@" | while read -r length name; do [[ $name == total ]] || printf '%s ' "$length"; done
-    echo
-    cat -- "$@"
-}
-
 find_repository() { # sets repository and common, which differ in a linked worktree
     local word
-    repository=.git
-    if [[ -f .git ]]; then read -r word repository <.git; fi
+    repository=$PWD/.git
+    if [[ -f .git ]]; then
+        read -r word repository <.git
+        [[ $repository == /* ]] || repository=$PWD/$repository
+    fi
     common=$repository
     if [[ -f $repository/commondir ]]; then
-        read -r word <"$repository/commondir"
-        common=$repository/$word
-        [[ $word != /* ]] || common=$word
+        read -r common <"$repository/commondir"
+        [[ $common == /* ]] || common=$repository/$common
     fi
-    common=$(cd -- "$common" && pwd -P)
+}
+
+file_mode() { # prints what the repository's configuration has
+    local line mode=true
+    if [[ -f $common/config ]]; then
+        while read -r line; do
+            [[ ! ${line,,} =~ ^filemode[[:space:]]*=[[:space:]]*false ]] || mode=false
+        done <"$common/config"
+    fi 2>/dev/null
+    printf %s "$mode"
 }
 
 make_private() {
-    local filemode=true
     mkdir -p "$GIT_DIR"/{objects/info,refs,info}
-    if [[ -f $common/config ]]; then
-        filemode=$(git config -f "$common/config" --bool core.filemode 2>/dev/null || echo true)
-    fi
-    printf '[core]\nrepositoryformatversion = 0\nbare = false\nfilemode = %s\nfsmonitor = false
+    printf '[core]\nrepositoryformatversion = 0\nbare = false\nfileMode = %s\nfsmonitor = false
 untrackedCache = false\nlooseCompression = 1\nhooksPath = /dev/null\nattributesFile = /dev/null
-excludesFile = /dev/null\nautocrlf = false\n[gc]\nauto = 0\n' "$filemode" >"$GIT_DIR/config"
+excludesFile = /dev/null\nautocrlf = false\n[gc]\nauto = 0\n' "$(file_mode)" >"$GIT_DIR/config"
     printf '%s\n' "$common/objects" >"$GIT_DIR/objects/info/alternates"
-    echo ref: refs/heads/none >"$GIT_DIR/HEAD"
-    if [[ -f $common/info/exclude ]]; then cp -- "$common/info/exclude" "$GIT_DIR/info/"; fi
-    if [[ ! $base =~ ^[0-9a-f]{40}$ ]]; then # a name
+    if [[ -f $common/info/exclude ]]; then
+        printf '%s\n' "$(<"$common/info/exclude")" >"$GIT_DIR/info/exclude"
+    fi 2>/dev/null
+    if [[ $base =~ ^[0-9a-f]{40}$ ]]; then
+        echo "$base" >"$GIT_DIR/HEAD"
+    else # a name
         cp -R -- "$common/refs" "$GIT_DIR/"
         for name in "$common/packed-refs" "$repository/HEAD"; do
             if [[ -f $name ]]; then cp -- "$name" "$GIT_DIR/"; fi
         done
+        git rev-parse --verify "$base^{commit}" >"$private/commit"
+        mv -- "$private/commit" "$GIT_DIR/HEAD"
     fi
 }
 
 list() {
+    local entry
     find_repository
     make_private
-    git read-tree "$base"
-    git update-index -q --refresh >/dev/null || true # says by its status that files have changed
-    cd -- "$private"
-    git diff-files --raw -z --no-renames --ignore-submodules=all >changed
-    (cd -- "$GIT_WORK_TREE" && git ls-files -z --others --exclude-standard) |
-        { head -c "$max_list" && cat >/dev/null; } >others
-    : >roots
-    if (($(tr -dc '\0' <others | wc -c) > 200)); then
-        (cd -- "$GIT_WORK_TREE" && git ls-files -z --others --exclude-standard --directory) |
-            { head -c "$max_list" && cat >/dev/null; } >roots
-    fi
-    while IFS= read -r -d '' _ && IFS= read -r -d '' path; do
-        printf '%s\0' "$path"
-    done <changed >names
-    cat others >>names
-    (cd -- "$GIT_WORK_TREE" && xargs -0 -r stat -c '%f %s %n' -- <"$private/names" || true) \
-        2>/dev/null | { head -c "$max_list" && cat >/dev/null; } >stats
-    answer changed others roots stats >answer
+    git read-tree HEAD
+    git status --porcelain=v2 -z --no-renames --untracked-files=all --ignore-submodules=all \
+        >"$private/status"
+    while IFS= read -r -d '' entry; do
+        case $entry in
+            '? '*) printf '%s\0' "${entry#* }" ;;
+            '1 '*) printf '%s\0' "${entry#* * * * * * * * }" ;;
+        esac
+    done <"$private/status" >"$private/names"
+    # In the same order; of files that have gone there is no line.
+    xargs -0 -r stat -c '%f %s %n' -- <"$private/names" >"$private/stats" 2>/dev/null || true
+}
+
+folders() {
+    git ls-files -z --others --exclude-standard --directory >"$private/folders"
 }
 
 stage() { # one path at a time if not all can be read
+    local path
     if ! git update-index -z --add --remove --replace --stdin <"$private/chosen" 2>/dev/null; then
         while IFS= read -r -d '' path; do
             printf '%s\0' "$path" |
@@ -92,19 +97,31 @@ stage() { # one path at a time if not all can be read
     fi
 }
 
+wanted_objects() { # of the sizes on stdin: small ones first, and none beyond the limits
+    local id size large=() total=0
+    while read -r id size; do
+        if [[ $size == missing ]] || ((size < 100000 && (total += size) <= most)); then
+            echo "$id"
+        elif ((size <= largest)); then
+            large+=("$size $id")
+        fi
+    done
+    for entry in "${large[@]}"; do
+        if (((total += ${entry% *}) <= most)); then echo "${entry#* }"; fi
+    done
+}
+
 pack() {
     local old new
     stage
-    cd -- "$private"
-    git diff-index --cached --raw -z --no-renames --ignore-submodules=all "$base" >changes
+    git diff-index --cached --raw -z --no-renames --ignore-submodules=all HEAD >"$private/changes"
     while IFS=' ' read -r -d '' _ _ old new _ && IFS= read -r -d '' _; do
-        printf '%s\n' "$old" "$new"
-    done <changes | { grep -v '^0*$' || true; } | sort -u |
-        git cat-file --batch-check='%(objectsize) %(objectname)' | sort -n >sizes
-    # Smallest first: what no longer fits is cut off, and is missing.
-    { grep -v 'missing$' sizes || true; } | cut -d ' ' -f 2 | git cat-file --batch |
-        { head -c "$max_contents" && cat >/dev/null; } >contents
-    answer changes sizes contents >answer
+        [[ $old =~ ^0*$ ]] || echo "$old"
+        [[ $new =~ ^0*$ ]] || echo "$new"
+    done <"$private/changes" |
+        git cat-file --batch-check='%(objectname) %(objectsize)' |
+        wanted_objects |
+        git cat-file --batch >"$private/contents"
 }
 
 "$phase"

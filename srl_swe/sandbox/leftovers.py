@@ -24,7 +24,7 @@ from fnmatch import fnmatchcase
 MAX_NEW_FILE_BYTES = 2**20
 MAX_NEW_BINARY_BYTES = 100 * 2**10
 MAX_NEW_FILES = 200
-MAX_TRACKED_FILE_BYTES = 40 * 2**20
+MAX_TRACKED_FILE_BYTES = 16 * 2**20
 
 JUNK_FOLDERS: Mapping[str, tuple[str, ...]] = {
     "cache": (

@@ -64,9 +64,10 @@ def _split_by_file(text: bytes) -> Iterator[bytes]:
 
 
 def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
-    _git(folder, "init", "--quiet", "--bare", "--template=")
+    for name in ("objects", "refs", "info"):
+        Path(folder, name).mkdir()
+    Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
     if as_binary:
-        Path(folder, "info").mkdir(exist_ok=True)
         Path(folder, "info", "attributes").write_text("* -diff\n")
     old = ((change.path, change.old) for change in changes)
     new = ((change.path, change.new) for change in changes)

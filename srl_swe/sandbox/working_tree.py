@@ -18,19 +18,18 @@ from importlib import resources
 from typing import NamedTuple
 
 from srl_swe.sandbox.contract import Sandbox
-from srl_swe.sandbox.leftovers import Listed
+from srl_swe.sandbox.leftovers import MAX_NEW_FILES, Listed
 
-_BASH = (
-    '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
-    "bash --norc --noprofile -c"
-)
+_CLEAN = '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH"'
 """Without the variables, functions, aliases and traps of the shell that commands ran in."""
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
 _ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
 _STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) ")
 _BLOB = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,9})\n")
-_LENGTH = re.compile(rb"[0-9]{1,9}")
+_TRACKED = re.compile(rb"1 (?:[^ ]+ ){7}")
+_MISSING = re.compile(rb"[0-9a-f]{40} missing\n")
+_NO_ANSWER = "git in the sandbox gives no usable answer"
 
 
 class Unreadable(Exception):
@@ -87,27 +86,26 @@ class WorkingTree:
 
     def listing(self) -> Listing:
         """What has changed, new files included, without what git ignores."""
-        changed, others, roots, stats = self._run("list", 4)
-        paths = [path for path, _, _ in _pairs(changed)]
-        new = _names(others)
-        known = _parse_stats(stats, [*paths, *new])
-        listed = [
-            *(Listed(path, True, *known.get(path, (None, None))) for path in paths),
-            *(Listed(path, False, *known.get(path, (None, None))) for path in new),
-        ]
-        return Listing(tuple(listed), frozenset(_names(roots)))
+        self._run("list")
+        entries = list(_parse_status(self._read("status")))
+        known = _parse_stats(self._read("stats"), [path for path, _ in entries])
+        files = tuple(
+            Listed(path, is_tracked, *known.get(path, (None, None))) for path, is_tracked in entries
+        )
+        if sum(not file.is_tracked for file in files) <= MAX_NEW_FILES:
+            return Listing(files, frozenset())
+        self._run("folders")
+        return Listing(files, frozenset(_names(self._read("folders"))))
 
     def pack(self, chosen: Collection[bytes]) -> Packed:
         """The contents of the chosen paths, before and after."""
         names = b"".join(path + b"\0" for path in chosen)
         self._sandbox.write_file(f"{self._folder}/chosen", names)
-        entries, sizes, contents = self._run("pack", 3)
-        if b"missing" in sizes:
-            raise Unreadable("the repository has lost objects of the base commit")
-        blobs = _parse_blobs(contents)
+        self._run("pack")
+        blobs = _parse_blobs(self._read("contents"))
         wanted = frozenset(chosen)
         changes, cut_off = [], []
-        for path, *sides in _pairs(entries):
+        for path, *sides in _parse_changes(self._read("changes")):
             if path not in wanted:
                 continue
             if any(side.mode != _NO_FILE and side.object_id not in blobs for side in sides):
@@ -119,18 +117,21 @@ class WorkingTree:
 
     def remove(self) -> None:
         """Take the folder away again. Raises SandboxError."""
-        self._sandbox.exec(f"command rm -rf {shlex.quote(self._folder)}", keep_state=False)
+        self._sandbox.exec(f"{_CLEAN} rm -rf {shlex.quote(self._folder)}", keep_state=False)
 
-    def _run(self, phase: str, parts: int) -> Sequence[bytes]:
-        script = shlex.join((_script(), "collect", phase, *self._arguments))
+    def _run(self, phase: str) -> None:
+        script = ("bash", "--norc", "--noprofile", "-c", _script(), "collect", phase)
+        command = f"{_CLEAN} {shlex.join((*script, *self._arguments))}"
         timeout_s = max(1.0, self._deadline - time.monotonic())
-        result = self._sandbox.exec(f"command {_BASH} {script}", timeout_s, keep_state=False)
+        result = self._sandbox.exec(command, timeout_s, keep_state=False)
         if result.timed_out:
             raise Unreadable("reading the working tree takes too long")
         if result.exit_code != 0:
             said = result.output.strip().splitlines() or ["git failed"]
             raise Unreadable(said[-1][:200])
-        return _split(self._sandbox.read_file(f"{self._folder}/answer"), parts)
+
+    def _read(self, name: str) -> bytes:
+        return self._sandbox.read_file(f"{self._folder}/{name}")
 
 
 @cache
@@ -138,18 +139,20 @@ def _script() -> str:
     return resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
 
 
-def _split(answer: bytes, parts: int) -> Sequence[bytes]:
-    head, _, rest = answer.partition(b"\n")
-    lengths = [int(word) for word in head.split() if _LENGTH.fullmatch(word)]
-    if len(lengths) != parts or sum(lengths) != len(rest):
-        raise Unreadable("git in the sandbox gives no usable answer")
-    ends = [sum(lengths[: i + 1]) for i in range(parts)]
-    return [rest[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-
-
 def _names(part: bytes) -> Sequence[bytes]:
-    """Names that end in NUL; what follows the last one was cut."""
+    """Names that end in NUL."""
     return part.split(b"\0")[:-1]
+
+
+def _parse_status(status: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Paths of ``git status --porcelain=v2 -z``, and whether they are tracked."""
+    for entry in _names(status):
+        if entry.startswith(b"? "):
+            yield entry[2:], False
+        elif found := _TRACKED.match(entry):
+            yield entry[found.end() :], True
+        else:
+            raise Unreadable(_NO_ANSWER)
 
 
 class _Side(NamedTuple):
@@ -157,13 +160,13 @@ class _Side(NamedTuple):
     object_id: str
 
 
-def _pairs(part: bytes) -> Iterator[tuple[bytes, _Side, _Side]]:
+def _parse_changes(part: bytes) -> Iterator[tuple[bytes, _Side, _Side]]:
     """Entries of ``git diff --raw -z``: the path, and the file before and after."""
     names = _names(part)
     for head, path in zip(names[::2], names[1::2], strict=False):
         found = _ENTRY.fullmatch(head)
         if found is None:
-            raise Unreadable("git in the sandbox gives no usable answer")
+            raise Unreadable(_NO_ANSWER)
         old_mode, new_mode, old, new = (group.decode() for group in found.groups())
         yield path, _Side(old_mode, old), _Side(new_mode, new)
 
@@ -181,13 +184,16 @@ def _parse_stats(part: bytes, paths: Sequence[bytes]) -> dict[bytes, tuple[int, 
 
 
 def _parse_blobs(contents: bytes) -> dict[str, bytes]:
+    """Data by object id; of the output of ``git cat-file --batch``."""
     blobs, at = {}, 0
     while found := _BLOB.match(contents, at):
         at = found.end() + int(found[2])
         if at >= len(contents):
-            break
+            break  # cut off
         blobs[found[1].decode()] = contents[found.end() : at]
         at += 1
+    if _MISSING.match(contents, at):
+        raise Unreadable("the repository has lost objects of the base commit")
     return blobs
 
 
