@@ -18,8 +18,9 @@ export GIT_DIR=$private/git GIT_INDEX_FILE=$private/index
 cd -- "$workdir"
 top=$PWD
 while [[ -n $top && ! -e $top/.git ]]; do top=${top%/*}; done
-export GIT_WORK_TREE=${top:-/}
-cd -- "$GIT_WORK_TREE"
+[[ -n $top ]] || { echo "there is no repository" >&2; exit 1; }
+export GIT_WORK_TREE=$top
+cd -- "$top"
 
 find_repository() { # sets repository and common, which differ in a linked worktree
     local word
@@ -66,9 +67,20 @@ excludesFile = /dev/null\nautocrlf = false\n[gc]\nauto = 0\n' "$(file_mode)" >"$
     fi
 }
 
+refuse_pipes() { # for which git would wait
+    local found
+    found=$(find . -path ./.git -prune -o \( -name .gitignore -o -name .gitattributes \) \
+        ! -type f ! -type d ! -type l -print -quit)
+    if [[ -n $found ]]; then
+        echo "${found#./} is not a file" >&2
+        exit 1
+    fi
+}
+
 list() {
     local entry
     find_repository
+    refuse_pipes
     make_private
     git read-tree HEAD
     git status --porcelain=v2 -z --no-renames --untracked-files=all --ignore-submodules=all \

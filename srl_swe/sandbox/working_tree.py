@@ -20,8 +20,14 @@ from typing import NamedTuple
 from srl_swe.sandbox.contract import Sandbox
 from srl_swe.sandbox.leftovers import MAX_NEW_FILES, Listed
 
-_CLEAN = '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH"'
-"""Without the variables, functions, aliases and traps of the shell that commands ran in."""
+_CLEAN = (
+    '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
+    '${SRL_SWE_SANDBOX+SRL_SWE_SANDBOX="$SRL_SWE_SANDBOX"}'
+)
+"""Without the variables, functions, aliases and traps of the shell that commands ran in.
+
+The one variable is how a sandbox without a container finds its processes.
+"""
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
 _ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
