@@ -166,6 +166,7 @@ class DockerSandbox:
         None for another folder than the instance's. Entering it raises OSError if the folder is
         gone or holds too much, and as :func:`open_docker_sandbox` does.
         """
+        self._processes.check_present()
         if self._instance is None or workdir != self._instance.workdir:
             return None
         return self._reopened(self._instance)

@@ -108,6 +108,7 @@ class LocalSandbox:
 
     def reopened(self, workdir: str) -> AbstractContextManager[LocalSandbox] | None:
         """A fresh sandbox of the same instance with these files (srl_swe.sandbox.patches)."""
+        self._check_open()
         if self._instance is None or workdir != self._instance.workdir:
             return None
         return self._reopened(self._instance)

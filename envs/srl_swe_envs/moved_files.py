@@ -56,6 +56,7 @@ def _open_archive(source: Container, folder: str) -> Iterator[bytes]:
     try:
         return iter(source.get_archive(folder)[0])
     except NotFound as error:
+        source.reload()  # raises as well if it is the container that was not found
         raise _Refused(f"the working folder {folder} is gone") from error
 
 

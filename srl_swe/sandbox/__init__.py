@@ -12,12 +12,13 @@ from srl_swe.sandbox.contract import (
     enforced,
 )
 from srl_swe.sandbox.leftovers import Omitted
-from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, Patch, diff, take_patch
+from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
     "DIFF_TIMEOUT_S",
     "MAX_FILE_BYTES",
+    "MAX_PATCH_BYTES",
     "ExecResult",
     "ForkableSandbox",
     "Omitted",

@@ -83,6 +83,7 @@ list() {
     refuse_pipes
     make_private
     git read-tree HEAD
+    [[ -s $GIT_INDEX_FILE ]] || { echo "git does nothing" >&2; exit 1; }
     git status --porcelain=v2 -z --no-renames --untracked-files=all --ignore-submodules=all \
         >"$private/status"
     while IFS= read -r -d '' entry; do

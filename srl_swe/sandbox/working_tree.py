@@ -147,7 +147,10 @@ def _script() -> str:
 
 def _names(part: bytes) -> Sequence[bytes]:
     """Names that end in NUL."""
-    return part.split(b"\0")[:-1]
+    *names, rest = part.split(b"\0")
+    if rest:
+        raise Unreadable(_NO_ANSWER)
+    return names
 
 
 def _parse_status(status: bytes) -> Iterator[tuple[bytes, bool]]:
