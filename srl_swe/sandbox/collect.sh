@@ -1,5 +1,6 @@
 # Reads a working tree for srl_swe.sandbox.working_tree, in the sandbox that it lies in:
 #     collect.sh list PRIVATE WORKDIR BASE_COMMIT       what has changed: PRIVATE/status and stats
+#     collect.sh collapse PRIVATE WORKDIR BASE_COMMIT   the same, new folders by their names only
 #     collect.sh folders PRIVATE WORKDIR BASE_COMMIT    folders without tracked files: folders
 #     collect.sh pack PRIVATE WORKDIR BASE_COMMIT       of PRIVATE/chosen: changes and contents
 # Of the repository only objects, refs, exclude file and core.fileMode are used. Its index, locks,
@@ -78,13 +79,21 @@ refuse_pipes() { # for which git would wait
 }
 
 list() {
-    local entry
     find_repository
     refuse_pipes
     make_private
     git read-tree HEAD
     [[ -s $GIT_INDEX_FILE ]] || { echo "git does nothing" >&2; exit 1; }
-    git status --porcelain=v2 -z --no-renames --untracked-files=all --ignore-submodules=all \
+    list_files all
+}
+
+collapse() { # after list: of a new folder only its name
+    list_files normal
+}
+
+list_files() {
+    local entry
+    git status --porcelain=v2 -z --no-renames --untracked-files="$1" --ignore-submodules=all \
         >"$private/status"
     while IFS= read -r -d '' entry; do
         case $entry in

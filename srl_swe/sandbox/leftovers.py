@@ -168,7 +168,7 @@ def _reason(
     if not is_legal(file.path.rstrip(b"/")):
         return Omitted(shown, "not a path of the working tree")
     if file.path.endswith(b"/"):
-        return Omitted(shown, "a git repository of its own")
+        return Omitted(shown, "a git repository of its own, or too many files to list")
     if file.mode is not None and not (stat.S_ISREG(file.mode) or stat.S_ISLNK(file.mode)):
         return None if stat.S_ISDIR(file.mode) else Omitted(shown, "not a regular file")
     size = file.size_bytes or 0

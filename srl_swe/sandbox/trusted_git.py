@@ -72,7 +72,8 @@ def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
     old = ((change.path, change.old) for change in changes)
     new = ((change.path, change.new) for change in changes)
     stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
-    _git(folder, "fast-import", "--quiet", "--done", stdin=b"".join(stream))
+    fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
+    _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
 
 
 def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[bytes]:
@@ -108,8 +109,10 @@ def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
     except FileNotFoundError as error:
         raise UserError("git is not installed on this machine: apt-get install git") from error
     except subprocess.TimeoutExpired as error:
-        raise DiffFailed(f"git {arguments[0]} took more than {_TIMEOUT_S:.0f} s") from error
+        raise DiffFailed(
+            f"git {' '.join(arguments[:4])} took more than {_TIMEOUT_S:.0f} s"
+        ) from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip()[:300]
-        raise DiffFailed(f"git {arguments[0]} failed: {said}") from error
+        raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
     return done.stdout

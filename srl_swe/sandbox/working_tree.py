@@ -93,11 +93,13 @@ class WorkingTree:
     def listing(self) -> Listing:
         """What has changed, new files included, without what git ignores."""
         self._run("list")
-        entries = list(_parse_status(self._read("status")))
-        known = _parse_stats(self._read("stats"), [path for path, _ in entries])
-        files = tuple(
-            Listed(path, is_tracked, *known.get(path, (None, None))) for path, is_tracked in entries
-        )
+        try:
+            files = self._listed()
+        except FileNotFoundError:
+            raise
+        except OSError:  # more than MAX_FILE_BYTES
+            self._run("collapse")
+            files = self._listed()
         if sum(not file.is_tracked for file in files) <= MAX_NEW_FILES:
             return Listing(files, frozenset())
         self._run("folders")
@@ -124,6 +126,13 @@ class WorkingTree:
     def remove(self) -> None:
         """Take the folder away again. Raises SandboxError."""
         self._sandbox.exec(f"{_CLEAN} rm -rf {shlex.quote(self._folder)}", keep_state=False)
+
+    def _listed(self) -> tuple[Listed, ...]:
+        entries = list(_parse_status(self._read("status")))
+        known = _parse_stats(self._read("stats"), [path for path, _ in entries])
+        return tuple(
+            Listed(path, is_tracked, *known.get(path, (None, None))) for path, is_tracked in entries
+        )
 
     def _run(self, phase: str) -> None:
         script = ("bash", "--norc", "--noprofile", "-c", _script(), "collect", phase)

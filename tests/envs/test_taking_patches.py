@@ -11,10 +11,17 @@ from typing import Protocol
 import pytest
 from docker import DockerClient
 
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
+from srl_swe.replay import replay
+from srl_swe.replay.replaying import with_fresh_observations
+from srl_swe.rollout.loop import Agent, rollout
 from srl_swe.sandbox import MAX_PATCH_BYTES, Patch, Sandbox, take_patch
-from srl_swe.types import Instance
+from srl_swe.sandbox.trusted_git import plain_diff
+from srl_swe.sandbox.working_tree import Blob, Change
+from srl_swe.testing import ScriptedPolicy
+from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
@@ -405,6 +412,22 @@ def test_more_than_can_be_read_leaves_out_the_large_files() -> None:
     assert {note.path for note in patch.omitted} == {f"f{i}" for i in range(7)}
 
 
+def test_a_list_of_names_that_can_not_be_read_leaves_out_new_folders() -> None:
+    crowd = (
+        "import os\nos.mkdir('junk')\nos.chdir('junk')\n"
+        "for i in range(15):\n os.mkdir('d' * 250)\n os.chdir('d' * 250)\n"
+        "for i in range(18000):\n open(f'{i}', 'w')\n"
+    )
+    with open_local_sandbox() as sandbox:
+        base = commit(sandbox, {"x.py": b"1\n"})
+        sandbox.write_file("/tmp/crowd.py", crowd.encode())
+        sandbox.exec("python /tmp/crowd.py; echo 2 >x.py; echo 3 >new.py", timeout_s=100)
+        patch = take_patch(sandbox, base, "/testbed")
+    assert "\n-1\n+2\n" in text_of(patch)
+    assert "b/new.py" in text_of(patch)
+    assert [item.path for item in patch.omitted] == ["junk/"]
+
+
 @pytest.mark.parametrize(
     ("prepared", "workdir"),
     [("mkdir /testbed/a", "/testbed/a"), ("git worktree add -q /testbed/l", "/testbed/l")],
@@ -456,3 +479,29 @@ def test_a_closed_sandbox_is_an_infrastructure_failure() -> None:
         sandbox.close()
         with pytest.raises(SandboxError):
             take_patch(sandbox, INSTANCE.base_commit, INSTANCE.workdir)
+
+
+def run(command: str) -> Step:
+    return Step("t", Action("bash", {"command": command}), Observation("", exit_code=0))
+
+
+def test_a_rollout_notes_what_was_left_out_of_its_patch() -> None:
+    reply = "<function=bash>\n<parameter=command>{}</parameter>\n</function>"
+    replies = (reply.format(f"{FIX}; touch a.orig"), "<function=submit>\n</function>")
+    agent = Agent(ScriptedPolicy(replies), get_dialect("xml"))
+    with open_local_sandbox(INSTANCE) as sandbox:
+        record = rollout(agent, INSTANCE, sandbox)
+    assert record.stop_reason is StopReason.SUBMITTED
+    assert record.patch is not None and "+# the fix" in record.patch
+    assert record.notes == ("left out of the patch: a.orig (backup)",)
+
+
+def test_a_replay_takes_the_files_that_the_recorded_patch_has() -> None:
+    recorded = plain_diff([Change(b"a.log", None, Blob("100644", b"1\n"))]).decode()
+    steps = (run("echo 1 >a.log; echo 1 >b.log"),)
+    with open_local_sandbox(INSTANCE) as sandbox:
+        trajectory = Trajectory(INSTANCE.instance_id, steps, patch=recorded)
+        replayed = replay(trajectory, INSTANCE, sandbox)
+    assert replayed.faithful
+    assert replayed.notes == ("left out of the patch: b.log (log or dump)",)
+    assert with_fresh_observations(trajectory, replayed).notes == replayed.notes
