@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from srl_swe_envs.engine import pull
 from srl_swe_envs.files_shell import FilesShell
 from srl_swe_envs.image_uses import record_use
 from srl_swe_envs.limits import Limits
+from srl_swe_envs.moved_files import move_files
 from srl_swe_envs.owners import reap_once
 from srl_swe_envs.scripts import script
 from srl_swe_envs.shared_client import shared_client
@@ -35,6 +36,7 @@ _BUG_FILE = "/tmp/.srl_swe.bug"
 _WHOLE: set[tuple[str, str, str]] = set()
 """Image id, folder and base commit of the repositories that hold no object of the future, so that
 git_history.sh walks over all objects once per image. An image with this id never changes."""
+_TOO_LARGE_FILE = "/tmp/.srl_swe.too_large"
 
 
 @contextmanager
@@ -69,6 +71,7 @@ class DockerSandbox:
         self._snapshots = snapshots
         self._shell = PersistentShell(processes, limits.output_chars, restore)
         self._files = FilesShell(processes)
+        self._instance: Instance | None = None
 
     @property
     def container_id(self) -> str:
@@ -90,6 +93,7 @@ class DockerSandbox:
 
         Raises SandboxError if that fails, or if the repository can't be read.
         """
+        self._instance = instance
         folder = shlex.quote(instance.workdir)
         activate = (
             f"if [[ -f {_ACTIVATE} ]]; then source {_ACTIVATE} testbed; "
@@ -173,7 +177,33 @@ class DockerSandbox:
             processes = create(client, snapshot.image, self._limits, **snapshot.config)
         except ImageNotFound as error:
             raise SandboxError(f"somebody has removed the snapshot {snapshot_id}") from error
-        return start_sandbox(processes, self._limits, self._snapshots, snapshot.restore)
+        fork = start_sandbox(processes, self._limits, self._snapshots, snapshot.restore)
+        fork._instance = self._instance
+        return fork
+
+    def reopened(self, workdir: str) -> AbstractContextManager[DockerSandbox] | None:
+        """A fresh sandbox of the same instance with these files (srl_swe.sandbox.patches).
+
+        None for another folder than the instance's. Entering it raises OSError if the folder is
+        gone or holds too much, and as :func:`open_docker_sandbox` does.
+        """
+        self._processes.check_present()
+        if self._instance is None or workdir != self._instance.workdir:
+            return None
+        return self._reopened(self._instance)
+
+    @contextmanager
+    def _reopened(self, instance: Instance) -> Iterator[DockerSandbox]:
+        folder = shlex.quote(instance.workdir)
+        with open_docker_sandbox(instance, self._limits) as fresh:
+            empty = f"find {folder} -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {{}} +"
+            fresh._set_up(empty, keep_state=False)
+            containers = self._processes.container, fresh._processes.container
+            too_large = move_files(*containers, instance.workdir)
+            fresh.write_file(_TOO_LARGE_FILE, b"".join(path + b"\0" for path in too_large))
+            # Those that are tracked are taken as unchanged.
+            fresh.exec(f"git -C {folder} checkout-index -fqz --stdin <{_TOO_LARGE_FILE}")
+            yield fresh
 
     def close(self) -> None:
         """Remove the container, and the snapshots that were taken of it."""

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 from srl_swe.types import Instance
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.local_checkout import check_out
-from srl_swe_envs.local_files import read_regular, replace_file
+from srl_swe_envs.local_files import read_regular, replace_file, replace_working_files
 from srl_swe_envs.local_paths import LocalPaths
 from srl_swe_envs.local_processes import LocalProcesses
 from srl_swe_envs.shell import PersistentShell
@@ -41,7 +41,7 @@ def open_local_sandbox(
     """
     workdir = instance.workdir if instance else _WORKDIR
     with tempfile.TemporaryDirectory(prefix="srl-swe-", ignore_cleanup_errors=True) as root:
-        sandbox = LocalSandbox(Path(root).resolve(), limits or Limits(), workdir)
+        sandbox = LocalSandbox(Path(root).resolve(), limits or Limits(), workdir, instance)
         try:
             if instance:
                 check_out(instance, sandbox.folder)
@@ -57,10 +57,14 @@ class LocalSandbox:
     know by these names, and outputs call so again: see :class:`LocalPaths` for what escapes.
     """
 
-    def __init__(self, root: Path, limits: Limits, workdir: str) -> None:
+    def __init__(
+        self, root: Path, limits: Limits, workdir: str, instance: Instance | None = None
+    ) -> None:
         self.enforced = {"sandbox": "local"}
         """Nothing holds it in."""
         self._root = root
+        self._limits = limits
+        self._instance = instance
         self.folder = root / "testbed"
         temporary = root / "tmp"
         for folder in (self.folder, temporary):
@@ -101,6 +105,19 @@ class LocalSandbox:
             self._shell.close()
             self._processes.restart()
             shutil.rmtree(self._root, ignore_errors=True)
+
+    def reopened(self, workdir: str) -> AbstractContextManager[LocalSandbox] | None:
+        """A fresh sandbox of the same instance with these files (srl_swe.sandbox.patches)."""
+        self._check_open()
+        if self._instance is None or workdir != self._instance.workdir:
+            return None
+        return self._reopened(self._instance)
+
+    @contextmanager
+    def _reopened(self, instance: Instance) -> Iterator[LocalSandbox]:
+        with open_local_sandbox(instance, self._limits) as fresh:
+            replace_working_files(fresh.folder, self.folder)
+            yield fresh
 
     def _path(self, path: str) -> Path:
         return self.folder / self._paths.to_here(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,31 @@ def replace_file(path: Path, data: bytes) -> None:
         _replace_within(folder, target.name, data)
     finally:
         os.close(folder)
+
+
+def replace_working_files(target: Path, source: Path) -> None:
+    """Make the files of a working tree those of another; repositories are left out of it.
+
+    Special files and what is larger than MAX_FILE_BYTES are not copied. Raises OSError.
+    """
+    for entry in target.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != ".git":
+                shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.copytree(source, target, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True)
+
+
+def _not_to_copy(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name == ".git" or not _is_plain(Path(folder, name))}
+
+
+def _is_plain(path: Path) -> bool:
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size <= MAX_FILE_BYTES
+    return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
 
 
 def _replace_within(folder: int, name: str, data: bytes) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 from srl_swe.replay.comparing import compare
 from srl_swe.replay.drift import Cause, Match
 from srl_swe.replay.edits import edit_succeeded, is_edit
-from srl_swe.replay.patches import PatchComparison, compare_patches
-from srl_swe.sandbox import Sandbox, diff, enforced
+from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files
+from srl_swe.sandbox import Sandbox, enforced, take_patch
 from srl_swe.tools import Toolbox, toolbox_for
 from srl_swe.types import Instance, Observation, Step, Trajectory
 
@@ -55,9 +55,9 @@ OnStep = Callable[[int, ReplayedStep], None]
 class Replay:
     """What came of replaying one trajectory.
 
-    ``patch`` is the diff left behind (None: the repository was ruined); ``against_record`` is
+    ``patch`` is the diff left behind (None: the files can't be read); ``against_record`` is
     None where there is no patch to compare it with. ``enforced`` is what the sandbox was held
-    to, see :func:`srl_swe.sandbox.enforced`.
+    to, see :func:`srl_swe.sandbox.enforced`. ``notes`` are those of :class:`srl_swe.sandbox.Patch`.
     """
 
     instance_id: str
@@ -65,6 +65,7 @@ class Replay:
     patch: str | None
     against_record: PatchComparison | None = None
     enforced: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def patch_equal(self) -> bool | None:
@@ -101,10 +102,11 @@ def replay(
     """
     held_to = enforced(sandbox)
     replayed = replay_steps(trajectory, instance, sandbox, until=until, on_step=on_step)
-    patch = diff(sandbox, instance.base_commit, instance.workdir)
+    recorded = edited_files(trajectory.patch)
+    patch = take_patch(sandbox, instance.base_commit, instance.workdir, wanted=recorded)
     is_whole = until is None or until >= len(trajectory.steps)
-    seen = _against_record(trajectory.patch if is_whole else None, patch)
-    return Replay(trajectory.instance_id, replayed, patch, seen, held_to)
+    seen = _against_record(trajectory.patch if is_whole else None, patch.text)
+    return Replay(trajectory.instance_id, replayed, patch.text, seen, held_to, patch.notes)
 
 
 def replay_steps(
@@ -115,10 +117,7 @@ def replay_steps(
     until: int | None = None,
     on_step: OnStep = lambda index, step: None,
 ) -> tuple[ReplayedStep, ...]:
-    """As :func:`replay`, but the sandbox is left exactly as the last step has left it.
-
-    To take the diff means to stage every file.
-    """
+    """As :func:`replay`, but no patch is taken and nothing is compared but the steps."""
     toolbox = toolbox_for(trajectory, instance)
     replayed = []
     for index, step in enumerate(trajectory.steps[:until]):
@@ -144,6 +143,7 @@ def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Traject
         steps=steps,
         patch=replayed.patch,
         enforced=replayed.enforced,
+        notes=(*trajectory.notes, *replayed.notes),
         stop_reason=trajectory.stop_reason if is_whole else None,
         exit_status=trajectory.exit_status if is_whole else None,
         resolved=trajectory.resolved if is_whole and replayed.faithful else None,

@@ -10,7 +10,7 @@ from typing import Any
 from srl_swe.context_window import PAPER_WINDOW, CountTokens, Window, make_messages
 from srl_swe.dialects import Dialect, Strictness
 from srl_swe.errors import SandboxError
-from srl_swe.sandbox import Sandbox, diff, enforced
+from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
 from srl_swe.tools import SUBMIT, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
 
@@ -48,7 +48,8 @@ class Episode:
         self.stop_reason: StopReason | None = None
         """None while the policy may go on."""
         self.patch: str | None = None
-        """What :meth:`hand_in` found; None before, and where git refuses."""
+        """Text of the patch that :meth:`hand_in` took; None before, and if none can be taken."""
+        self._notes: tuple[str, ...] = ()
         self._instance = instance
         self._sandbox = sandbox
         self._rules = rules
@@ -84,9 +85,11 @@ class Episode:
         """End it from outside, as where there is no room for another prompt."""
         self.stop_reason = reason
 
-    def hand_in(self) -> None:
-        """Take the diff that the policy leaves behind."""
-        self.patch = diff(self._sandbox, self._instance.base_commit, self._instance.workdir)
+    def hand_in(self) -> Patch:
+        """Take the patch that the policy leaves behind; what it lacks is noted in the record."""
+        taken = take_patch(self._sandbox, self._instance.base_commit, self._instance.workdir)
+        self.patch, self._notes = taken.text, taken.notes
+        return taken
 
     def fail(self, error: SandboxError) -> None:
         """The infrastructure failed: nothing that happened here says anything of the policy."""
@@ -103,6 +106,7 @@ class Episode:
             patch=self.patch,
             model=model,
             enforced=self._held_to or None,
+            notes=self._notes,
         )
 
     def _add(self, step: Step) -> Step:

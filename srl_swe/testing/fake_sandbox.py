@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from srl_swe.errors import SandboxDied
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 
+PATCH_FILE = "/tmp/.srl_swe.patch"
+"""Put the patch that the sandbox shall leave behind into this file."""
 Answer = Callable[[str], ExecResult]
 
 
@@ -50,6 +52,13 @@ class FakeSandbox:
         if self._is_folder(path):
             raise IsADirectoryError(path)
         self.files[path] = bytes(data)
+
+    def own_patch(self, base_commit: str, workdir: str) -> str | None:
+        """The text of :data:`PATCH_FILE`; None if there is none, or the answer to git fails."""
+        answer = self.exec(f"command git -C {workdir} diff {base_commit}")
+        if answer.exit_code != 0 or PATCH_FILE not in self.files:
+            return None
+        return self.files[PATCH_FILE].decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
         """Refuse everything from here on, as a removed container would."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
-from srl_swe.sandbox import Sandbox, diff
+from srl_swe.sandbox import DIFF_TIMEOUT_S, Sandbox
 from srl_swe.types import Observation
 
+_PATCH_FILE = "/tmp/.srl_swe.patch"
 _REVIEW = """\
 Thank you for your work on this issue. Please carefully follow the steps below to help review \
 your changes.
@@ -47,13 +49,28 @@ class SubmitOfSweAgent:
         self._reviews_left = int(reviews)
 
     def __call__(self, arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-        """The review or the patch; nothing is left in the repository."""
-        patch = diff(sandbox, "HEAD", self._workdir) or ""
-        patch = patch.encode("utf-8", errors="replace").decode()
+        """The review or the patch; all files are staged, as SWE-agent does it."""
+        patch = _staged_diff(sandbox, self._workdir)
         if self._reviews_left:
             self._reviews_left -= 1
             return Observation(_REVIEW.format(diff=patch))
         return Observation(f"\n{patch}")
+
+
+def _staged_diff(sandbox: Sandbox, workdir: str) -> str:
+    """The text that the policy reads; the patch that counts is taken by ``take_patch``.
+
+    It travels by file, as the output of a command may be cut. Empty if git refuses.
+    """
+    git = f"command git -C {shlex.quote(workdir)}"
+    shown = "--cached --no-color --no-ext-diff --src-prefix=a/ --dst-prefix=b/ HEAD"
+    command = f"{git} add -A && {git} diff {shown} > {_PATCH_FILE}"
+    if sandbox.exec(command, DIFF_TIMEOUT_S, keep_state=False).exit_code != 0:
+        return ""
+    try:
+        return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def finish_of_r2e(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from srl_swe.errors import SandboxDied, SandboxError
-from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.sandbox import ExecResult, Sandbox, diff
 from srl_swe.testing import FakeSandbox
+from srl_swe.testing.fake_sandbox import PATCH_FILE
 
 
 def test_it_answers_as_it_is_told_and_remembers_what_it_was_asked() -> None:
@@ -38,3 +39,11 @@ def test_an_answer_may_be_a_failure_of_the_infrastructure() -> None:
 
     with pytest.raises(SandboxError):
         FakeSandbox(die).exec("ls")
+
+
+def test_it_leaves_the_patch_that_it_was_given() -> None:
+    assert diff(FakeSandbox(), "HEAD", "/testbed") is None
+    sandbox = FakeSandbox(files={PATCH_FILE: b"the patch"})
+    assert diff(sandbox, "HEAD", "/testbed") == "the patch"
+    refusing = FakeSandbox(lambda command: ExecResult("", 128), {PATCH_FILE: b"the patch"})
+    assert diff(refusing, "HEAD", "/testbed") is None

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from srl_swe.errors import SandboxError
-from srl_swe.sandbox import Sandbox, diff
+from srl_swe.sandbox import Sandbox, diff, take_patch
 from srl_swe.testing.sandbox_contract.fixtures import folder_of
 
 
@@ -97,7 +97,23 @@ def test_a_diff_holds_new_files_and_survives_redefined_tools(sandbox: Sandbox) -
     assert "+more" in patch
 
 
-def test_a_diff_of_a_ruined_repository_is_none_and_keeps_the_shell(used_sandbox: Sandbox) -> None:
+def test_a_patch_is_taken_from_a_locked_repository_without_its_leftovers(sandbox: Sandbox) -> None:
+    folder = folder_of(sandbox)
+    sandbox.exec(
+        "git init -q .; git config user.name n; git config user.email e@example.invalid;"
+        "echo old >file; git add -A; git commit -qm base; echo new >file;"
+        "touch .git/index.lock; rm .git/HEAD; git init -q inner; printf '\\xe9\\n' >latin;"
+        "head -c 5M /dev/zero >large; touch file.orig"
+    )
+    base = sandbox.exec("cat .git/refs/heads/*").output.strip()
+    patch = take_patch(sandbox, base, folder)
+    assert patch.text is not None, patch.detail
+    assert "\n-old\n+new\n" in patch.text
+    assert {"large", "file.orig"} <= {item.path for item in patch.omitted}
+    assert len(patch.text.encode("utf-8")) < 2**20
+
+
+def test_a_diff_without_a_repository_is_none_and_keeps_the_shell(used_sandbox: Sandbox) -> None:
     used_sandbox.exec("f() { echo kept; }")
     assert diff(used_sandbox, "HEAD", folder_of(used_sandbox)) is None
     assert used_sandbox.exec("f").output == "kept\n"

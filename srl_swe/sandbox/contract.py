@@ -6,7 +6,6 @@ tests. The suite in :mod:`srl_swe.testing.sandbox_contract` runs over each of th
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,13 +16,6 @@ from srl_swe.types import Instance
 DEFAULT_TIMEOUT_S = 60.0
 MAX_FILE_BYTES = 64 * 2**20
 """The largest file that is read or written."""
-DIFF_TIMEOUT_S = 300.0
-"""For repositories that are large, on machines that are busy."""
-_PATCH_FILE = "/tmp/.srl_swe.patch"
-_AS_GIT_APPLY_READS_IT = (
-    "--cached --binary --no-color --no-ext-diff --no-textconv --src-prefix=a/ --dst-prefix=b/"
-)
-"""Whatever git was configured to in there: colours and other prefixes make a patch of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +102,3 @@ def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
     """
     said: Mapping[str, Any] = getattr(sandbox, "enforced", {})
     return said
-
-
-def diff(sandbox: Sandbox, base_commit: str, workdir: str) -> str | None:
-    """The unified diff from ``base_commit`` to the working tree, new files included.
-
-    It travels by file, so that no output cap can cut a patch. None means that git refused:
-    the commands that ran here have ruined the repository, and there is no patch to speak of.
-    """
-    git = f"command git -C {shlex.quote(workdir)}"
-    result = sandbox.exec(
-        f"{git} add -A && {git} -c core.fileMode=false diff {_AS_GIT_APPLY_READS_IT} "
-        f"{shlex.quote(base_commit)} > {_PATCH_FILE}",
-        DIFF_TIMEOUT_S,
-        keep_state=False,
-    )
-    if result.exit_code != 0:
-        return None
-    try:
-        return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="surrogateescape")
-    except OSError:
-        return None

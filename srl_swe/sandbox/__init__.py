@@ -1,0 +1,31 @@
+"""A sandbox, the container of one rollout: its contract, and the patch that is taken from it."""
+
+from __future__ import annotations
+
+from srl_swe.sandbox.contract import (
+    DEFAULT_TIMEOUT_S,
+    MAX_FILE_BYTES,
+    ExecResult,
+    ForkableSandbox,
+    OpenSandbox,
+    Sandbox,
+    enforced,
+)
+from srl_swe.sandbox.leftovers import Omitted
+from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
+
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "DIFF_TIMEOUT_S",
+    "MAX_FILE_BYTES",
+    "MAX_PATCH_BYTES",
+    "ExecResult",
+    "ForkableSandbox",
+    "Omitted",
+    "OpenSandbox",
+    "Patch",
+    "Sandbox",
+    "diff",
+    "enforced",
+    "take_patch",
+]

@@ -1,0 +1,196 @@
+"""Takes the patch that the commands in a sandbox leave behind.
+
+Those commands may have replaced git, ruined the repository or filled it with junk, and what is
+taken is later applied where the tests run. So files are taken, not a diff:
+
+1. The sandbox's own git lists the changed files, in a repository of ours beside the policy's
+   (:mod:`~srl_swe.sandbox.working_tree`). It can lie, but only about paths and contents.
+2. Leftovers are dropped by name, size and number (:mod:`~srl_swe.sandbox.leftovers`).
+3. The git of this machine makes the diff of what is kept (:mod:`~srl_swe.sandbox.trusted_git`).
+
+A policy can thus put into a patch what it could have put into files of the repository, and
+nothing else: no path outside of it, none of git's own, no odd syntax. If the sandbox's git or the
+base commit's objects are gone, a sandbox that can do so hands its files to a fresh one, by means
+that nothing in it can replace, and the steps are taken there.
+
+Two attributes that are no part of the contract change this for a sandbox that has them:
+``reopened(workdir)`` gives a context manager of that fresh sandbox, or None if there is none for
+this folder; ``own_patch(base_commit, workdir)`` gives the text itself, or None, and is trusted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+
+from srl_swe.errors import SandboxError
+from srl_swe.sandbox.contract import Sandbox
+from srl_swe.sandbox.leftovers import (
+    MAX_NEW_BINARY_BYTES,
+    Omitted,
+    choose,
+    link_leads_out,
+    merge,
+    notes,
+    printable,
+    too_large,
+)
+from srl_swe.sandbox.trusted_git import DiffFailed, diff_by_file, plain_diff
+from srl_swe.sandbox.working_tree import Change, Packed, Unreadable, WorkingTree
+
+DIFF_TIMEOUT_S = 300.0
+"""For repositories that are large, on machines that are busy."""
+MAX_PATCH_BYTES = 8 * 2**20
+_LINK = "120000"
+_BINARY_PROBE_BYTES = 8000
+"""Of a file, as far as git looks for a NUL (buffer_is_binary in xdiff-interface.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What was taken: ``text`` is a diff in git's format, pure UTF-8, at most MAX_PATCH_BYTES.
+
+    ``text`` is empty if nothing has changed, and None if neither the sandbox nor a fresh one
+    could read the files; ``detail`` then has the reason. Otherwise ``detail`` is empty, or one
+    line on why the files had to be moved to a fresh sandbox.
+    """
+
+    text: str | None
+    omitted: tuple[Omitted, ...] = ()
+    detail: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for a record: what was left out and how the patch was taken, if unusually."""
+        detail = (f"patch: {self.detail}",) if self.detail else ()
+        return (*detail, *notes(self.omitted))
+
+
+def diff(sandbox: Sandbox, base_commit: str, workdir: str) -> str | None:
+    """The text of :func:`take_patch`."""
+    return take_patch(sandbox, base_commit, workdir).text
+
+
+def take_patch(
+    sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[str] = ()
+) -> Patch:
+    """The patch from ``base_commit`` to the working tree in ``workdir``, new files included.
+
+    New files named in ``wanted`` are never left out for their name, size or number. The
+    repository, its index included, is left as it is. Raises SandboxError if the infrastructure
+    fails, and UserError if git is not installed on this machine.
+    """
+    own: Callable[[str, str], str | None] | None = getattr(sandbox, "own_patch", None)
+    if own is not None:
+        return Patch(own(base_commit, workdir))
+    names = frozenset(path.encode("utf-8", "surrogateescape") for path in wanted)
+    try:
+        return _take(sandbox, base_commit, workdir, names)
+    except DiffFailed as error:
+        return Patch(None, detail=str(error))
+    except (Unreadable, OSError, SandboxError) as error:
+        fresh = _reopened(sandbox, workdir)
+        if fresh is None and isinstance(error, SandboxError):
+            raise
+        reason = " ".join(str(error).split())
+        return _take_elsewhere(fresh, base_commit, workdir, names, reason)
+
+
+def _reopened(sandbox: Sandbox, workdir: str) -> AbstractContextManager[Sandbox] | None:
+    reopen: Callable[[str], AbstractContextManager[Sandbox] | None] | None
+    reopen = getattr(sandbox, "reopened", None)
+    return None if reopen is None else reopen(workdir)
+
+
+def _take_elsewhere(
+    fresh: AbstractContextManager[Sandbox] | None,
+    base_commit: str,
+    workdir: str,
+    wanted: Collection[bytes],
+    reason: str,
+) -> Patch:
+    if fresh is None:
+        return Patch(None, detail=reason)
+    try:
+        with fresh as sandbox:
+            patch = _take(sandbox, base_commit, workdir, wanted)
+    except (Unreadable, OSError, DiffFailed) as error:
+        return Patch(None, detail=f"{reason}; in a fresh sandbox: {error}")
+    return replace(patch, detail=f"the files were moved to a fresh sandbox: {reason}")
+
+
+def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[bytes]) -> Patch:
+    folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
+    tree = WorkingTree(sandbox, base_commit, workdir, folder, DIFF_TIMEOUT_S)
+    try:
+        listing = tree.listing()
+        choice = choose(listing.files, listing.new_folders, wanted)
+        packed = tree.pack(choice.kept) if choice.kept else Packed((), ())
+    finally:
+        with suppress(SandboxError):  # whatever broke it is raised already, or by the next call
+            tree.remove()
+    kept, by_contents = _leave_out_by_contents(packed.changes, wanted)
+    text, by_size = _render(kept)
+    cut_off = [Omitted(printable(path), "too large to be read") for path in packed.cut_off]
+    return Patch(text, merge([*choice.omitted, *by_contents, *by_size, *cut_off]))
+
+
+def _leave_out_by_contents(
+    changes: Sequence[Change], wanted: Collection[bytes]
+) -> tuple[list[Change], list[Omitted]]:
+    reasons = [(change, _reason(change, wanted)) for change in changes]
+    kept = [change for change, reason in reasons if reason is None]
+    return kept, [reason for _, reason in reasons if reason is not None]
+
+
+def _reason(change: Change, wanted: Collection[bytes]) -> Omitted | None:
+    path, new = change.path, change.new
+    if new is None:
+        return None
+    if new.mode == _LINK:
+        leads_out = link_leads_out(path, new.data)
+        return Omitted(printable(path), "a link out of the repository") if leads_out else None
+    if change.old is None and path not in wanted and _is_binary(new.data):
+        return too_large(path, len(new.data), MAX_NEW_BINARY_BYTES)
+    return None
+
+
+def _is_binary(data: bytes) -> bool:
+    return b"\0" in data[:_BINARY_PROBE_BYTES] or not _is_utf8(data)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _render(changes: Sequence[Change]) -> tuple[str, list[Omitted]]:
+    """The text of the diff, and what does not fit into it: the largest parts, new files first."""
+    text = plain_diff(changes)
+    if len(text) <= MAX_PATCH_BYTES and _is_utf8(text):
+        return text.decode("utf-8"), []
+    by_file = diff_by_file(changes)
+    in_text = [(change, part) for change, part in by_file if _is_utf8(part)]
+    no_text = diff_by_file([change for change, part in by_file if not _is_utf8(part)], True)
+    fits, omitted = _fitting([*in_text, *no_text])
+    binary = [change for change, _ in no_text if change.path in fits]
+    text = plain_diff([change for change, _ in in_text if change.path in fits])
+    return (text + plain_diff(binary, as_binary=True)).decode("utf-8"), omitted
+
+
+def _fitting(parts: Sequence[tuple[Change, bytes]]) -> tuple[set[bytes], list[Omitted]]:
+    """The paths of the parts that fit into a patch together, and the others."""
+    fits, omitted, left = set(), [], MAX_PATCH_BYTES
+    for change, part in sorted(parts, key=lambda item: (item[0].old is None, len(item[1]))):
+        if len(part) <= left:
+            fits.add(change.path)
+            left -= len(part)
+        else:
+            reason = f"{len(part)} bytes of diff; a patch has at most {MAX_PATCH_BYTES}"
+            omitted.append(Omitted(printable(change.path), reason))
+    return fits, omitted
