@@ -143,9 +143,8 @@ class _Recorder:
         if problem not in self._problems and len(self._problems) < 20:
             self._problems.append(problem)
 
-    def made(self, item: Any, call: Any, report: Any) -> Any:
+    def made(self, item: Any, excinfo: Any, report: Any) -> Any:
         """A report as it leaves pytest, beside what was really raised."""
-        excinfo = call.excinfo
         if excinfo is None:
             return
         if report.outcome == "passed":
@@ -211,8 +210,9 @@ def _hooks(recorder: Any) -> Any:
 
         @pytest.hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
+            excinfo = call.excinfo
             outcome = yield
-            recorder.made(item, call, outcome.get_result())
+            recorder.made(item, excinfo, outcome.get_result())
 
         @pytest.hookimpl(trylast=True)
         def pytest_runtest_logreport(self, report: Any) -> Any:
@@ -241,7 +241,7 @@ def _functions() -> Any:
                     found[module_name + "." + name] = (module, name, value, None)
                 if value.__module__ == module_name:
                     for attribute, method in list(vars(value).items()):
-                        if callable(method) or isinstance(method, (property, staticmethod)):
+                        if callable(method) or hasattr(method, "__get__"):
                             key = "%s.%s.%s" % (module_name, name, attribute)
                             found[key] = (value, attribute, method, _code(method))
             elif callable(value) and (_code(value) or module_name == "builtins"):
