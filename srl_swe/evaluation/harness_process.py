@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 
+from srl_swe.evaluation.engine_notes import note_engine_records
+
 
 def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
@@ -23,6 +25,7 @@ def main() -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     from swebench.harness.run_evaluation import main as run_evaluation
 
+    note_engine_records()
     run_evaluation(**json.loads(sys.argv[1]))
 
 
