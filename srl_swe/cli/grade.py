@@ -58,6 +58,7 @@ def grade_and_report(
     from srl_swe.cli.sandboxes import sandboxes_for
     from srl_swe.evaluation import Report, SwebenchHarness, render_table, save_html, save_report
     from srl_swe.evaluation import grade as run_grading
+    from srl_swe.evaluation.marks import marks
     from srl_swe.progress import say
 
     sandboxes_for(instances)
@@ -65,9 +66,10 @@ def grade_and_report(
         instances, predictions, out, max_workers=workers, timeout_s=test_timeout, report=say
     )
     grader = f"{SwebenchHarness().version}, network open"
-    report = Report(tuple(verdicts), grader, enforced or {})
-    save_report(report, out / "report.json")
     patches = {p.instance_id: p.model_patch for p in predictions}
+    marked = marks(instances, patches, verdicts, out)
+    report = Report(tuple(verdicts), grader, enforced or {}, marked)
+    save_report(report, out / "report.json")
     save_html(report, patches, out / "report.html")
     Console().print(render_table(report))
     typer.echo(f"{out}/report.html")

@@ -259,9 +259,12 @@ def _names_of_pair(text: str) -> Iterator[str]:
         words = text.split(" ")
         half = len(words) // 2
         yield from (" ".join(words[:half]), " ".join(words[half:]))
+    starts = [0, *(blank.end() for blank in re.finditer(r"\s+", text))]
+    if len(starts) == 2:
+        return  # no blank but the one between the two
     for word in text.split():
         yield from _if_dangerous(word)
-    for start in (0, *(blank.end() for blank in re.finditer(r"\s+", text)))[:_MOST_BLANKS]:
+    for start in starts[:_MOST_BLANKS]:
         yield from _if_dangerous(text[start:])
 
 

@@ -16,7 +16,8 @@ from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance, Outcome
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.limits import Limits
-from tests.evaluation.cheats import CHEATS, INSTANCE, PROGRAM, Cheat, rows
+
+from .cheats import CHEATS, INSTANCE, PROGRAM, Cheat, rows
 
 _PAGE = Path(__file__).parents[2] / "docs" / "sandbox.md"
 _REFUSED = [one for one in CHEATS if one.outcome is Outcome.PATCH_FAILED]
