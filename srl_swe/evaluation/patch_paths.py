@@ -98,7 +98,16 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _LINK, _SUBMODULE = "120000", "160000"
 _NO_FILE = "/dev/null"
 _MOST_BLANKS = 64
-"""In one header line; a longer one is read as whole words only."""
+"""At which a name may end or begin in one header line."""
+_MOST_HEADER_CHARS = 2 * 4 * 4096
+"""Two paths, each of Linux' PATH_MAX bytes, all in octal escapes."""
+_REMARK = re.compile(r"/dev/null(?:\s|$)")
+_DANGER = re.compile(
+    r"(?:^|[/\\])(?:(?:\.git|git~\d+)[. ]*(?::[^/\\]*)?|\.\.)(?:[/\\]|$)|^/|^[^/]+//", re.IGNORECASE
+)
+"""The names that :func:`kind_of` finds to be outside or git's, in one look."""
+_SUSPICIOUS = re.compile(r"\.\.|git|(?:^|\s)/|//", re.IGNORECASE)
+"""Without any of these no reading of a header is dangerous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +135,18 @@ def touched_paths(patch: str) -> tuple[TouchedPath, ...]:
 
 def refusal(patch: str) -> str | None:
     """The reason why a patch can't earn a reward, in one line; None if it may."""
-    for touched in touched_paths(patch):
-        match touched.kind:
+    for name in _names(patch):
+        match kind_of(name):
             case PathKind.OUTSIDE:
-                return f"the patch leads out of the repository: {touched.path!r}"
+                return f"the patch leads out of the repository: {stripped(name)[:200]!r}"
             case PathKind.GIT:
-                return f"the patch writes to git's own files: {touched.path!r}"
+                return f"the patch writes to git's own files: {stripped(name)[:200]!r}"
             case PathKind.RUNNER | PathKind.TEST | PathKind.ORDINARY:
                 continue
     if any(map(_ED_COMMAND.fullmatch, header_lines(patch))):
         return "the patch is a script for ed, which can run commands"
+    if any(map(_is_too_long, header_lines(patch))):
+        return "the patch has a header that is longer than any path"
     return _refused_mode(patch)
 
 
@@ -186,10 +197,14 @@ def _is_git_folder(part: str) -> bool:
     return _GIT_FOLDER.fullmatch(plain) is not None
 
 
+def _is_too_long(line: str) -> bool:
+    return len(line) > _MOST_HEADER_CHARS and bool(_NAMED.match(line) or _PAIR.match(line))
+
+
 def _names(patch: str) -> Iterator[str]:
     """Raw names, with their prefix if they have one."""
     for line in header_lines(patch):
-        if _RANGE.match(line):
+        if _RANGE.match(line) or len(line) > _MOST_HEADER_CHARS:
             continue
         if named := _NAMED.match(line):
             # In `rename from` lines git's names have no prefix.
@@ -243,9 +258,11 @@ def _readings(text: str) -> Iterator[str]:
         yield _unescaped(quoted[1])
         return
     text = text.rstrip()
-    cuts = [blank.start() for blank in re.finditer(r"\s+", text)]
     if shown := text.partition("\t")[0].rstrip():
         yield shown
+    if not _is_suspicious(text):
+        return
+    cuts = [blank.start() for blank in re.finditer(r"\s+", text)]
     for cut in cuts[:_MOST_BLANKS]:
         yield from _if_dangerous(text[:cut])
     yield from _if_dangerous(text)
@@ -260,7 +277,7 @@ def _names_of_pair(text: str) -> Iterator[str]:
         half = len(words) // 2
         yield from (" ".join(words[:half]), " ".join(words[half:]))
     starts = [0, *(blank.end() for blank in re.finditer(r"\s+", text))]
-    if len(starts) == 2:
+    if len(starts) == 2 or not _is_suspicious(text):
         return  # no blank but the one between the two
     for word in text.split():
         yield from _if_dangerous(word)
@@ -268,8 +285,12 @@ def _names_of_pair(text: str) -> Iterator[str]:
         yield from _if_dangerous(text[start:])
 
 
+def _is_suspicious(text: str) -> bool:
+    return _SUSPICIOUS.search(_IGNORED_BY_HFS.sub("", text)) is not None
+
+
 def _if_dangerous(name: str) -> Iterator[str]:
-    if not name.startswith(f"{_NO_FILE} ") and kind_of(name) in {PathKind.OUTSIDE, PathKind.GIT}:
+    if not _REMARK.match(name) and _DANGER.search(_IGNORED_BY_HFS.sub("", name)):
         yield name
 
 
