@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -24,11 +25,12 @@ from srl_swe.evaluation.test_run import TestRun
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance
 
-MOST_CPU_S = 20
+MOST_CPU_S = 10
 """Of one log. The longest logs of SWE-bench, a few MB, take swebench's parsers under a second."""
 MOST_WALL_S = 300.0
 """A backstop, for a process that is stopped rather than busy."""
 MOST_MEMORY_BYTES = 4 * 2**30
+_DYING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,21 @@ def read_log(instance: Instance, run: TestRun, patched: Collection[str] = ()) ->
         "run": asdict(replace(run, records=tuple(dict(record) for record in run.records))),
         "patched": sorted(patched),
     }
-    with _worker() as worker:
-        answer = worker.ask(json.dumps(request).encode())
+    answer = _ask(json.dumps(request).encode())
     if answer is None:
         why = f"swebench's {instance.log_parser} can't read what the tests printed within limits"
         return Reading({}, failure=why)
     return Reading(**json.loads(answer))
+
+
+def _ask(request: bytes) -> bytes | None:
+    """The answer; None if no process survives the request."""
+    for _ in range(2):
+        with _worker() as worker:
+            answer = worker.ask(request)
+        if answer is not None or worker.exit_code == -signal.SIGXCPU:
+            return answer
+    return None  # once, somebody else may have killed it
 
 
 class _Worker:
@@ -78,6 +89,10 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
     def ask(self, request: bytes) -> bytes | None:
         """The answer, or None if the process died of it or took too long; it is dead then."""
         assert self._process.stdin and self._process.stdout
@@ -85,10 +100,12 @@ class _Worker:
             self._process.stdin.write(b"%d\n" % len(request) + request)
             self._process.stdin.flush()
             size = self._receive_line()
-            return self._receive(int(size)) if size else None
+            answer = self._receive(int(size)) if size else None
         except (OSError, ValueError):
-            self.kill()
-            return None
+            answer = None
+        if answer is None:
+            self._end()
+        return answer
 
     def _receive_line(self) -> bytes:
         deadline = time.monotonic() + MOST_WALL_S
@@ -96,7 +113,6 @@ class _Worker:
             assert self._process.stdout
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(deadline - time.monotonic()):
-                self.kill()
                 return b""
         return self._process.stdout.readline()
 
@@ -104,6 +120,13 @@ class _Worker:
         assert self._process.stdout
         data = self._process.stdout.read(size)
         return data if len(data) == size else None
+
+    def _end(self) -> None:
+        """Let one that is dying keep its exit code; kill one that is not."""
+        try:
+            self._process.wait(_DYING_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def kill(self) -> None:
         """End it; a second call does nothing."""
