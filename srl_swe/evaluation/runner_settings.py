@@ -46,8 +46,8 @@ def _of_ini(text: str) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read_string(text)
     found = {name: dict(parser[name]) for name in parser if _INI_SECTION.fullmatch(name)}
-    plugins = {"options.entry_points"} & set(parser.sections())
-    return found | {name: {"pytest11": parser[name].get("pytest11", "")} for name in plugins}
+    plugins = parser.get("options.entry_points", "pytest11", fallback="")
+    return found | ({"options.entry_points": {"pytest11": plugins}} if plugins else {})
 
 
 def _of_toml(read: dict[str, Any]) -> list[Any]:
