@@ -98,11 +98,15 @@ def test_the_files_of_an_instance_that_are_put_back() -> None:
 
 def prepare(sandbox: Sandbox) -> Protected:
     """A repository with tests, settings and a script of its own, before a patch is applied."""
-    sandbox.exec(
-        "git init -q; mkdir -p tests pkg bin src/own; echo own >tests/helper.py; echo own >bin/test; "
-        "echo code >pkg/x.py; printf '[metadata]\nname=x\n[tool:pytest]\naddopts=-q\n' >setup.cfg; "
-        "printf '[tool.pytest.ini_options]\naddopts=\"-q\"\n' >pyproject.toml; touch src/own/json.py"
-    )
+    sandbox.exec("git init -q; mkdir -p tests pkg bin src/own; touch src/own/json.py")
+    for path, text in {
+        "tests/helper.py": "own",
+        "bin/test": "own",
+        "pkg/x.py": "code",
+        "setup.cfg": "[metadata]\nname=x\n[tool:pytest]\naddopts=-q\n",
+        "pyproject.toml": '[tool.pytest.ini_options]\naddopts="-q"\n',
+    }.items():
+        sandbox.write_file(path, text.encode())
     protected = protected_files(INSTANCE)
     save_runner_hooks(sandbox, WORKDIR, protected)
     return protected

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import docker
 import pytest
 
 from srl_swe.bundled import bundled
@@ -19,7 +21,7 @@ from srl_swe.evaluation.sandbox_tests import (
     verdict_in_sandbox,
 )
 from srl_swe.instances import load_instances
-from srl_swe.sandbox import EngineRecord, ExecResult, Sandbox
+from srl_swe.sandbox import EngineRecord, ExecResult, Sandbox, engine_record
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.docker import open_docker_sandbox
@@ -171,6 +173,20 @@ def test_broken_is_what_the_engine_says(
     assert verdict.outcome is outcome, verdict
 
 
+@pytest.mark.docker
+def test_a_container_that_is_killed_from_outside_is_broken(client: docker.DockerClient) -> None:
+    instance = STARTER[0]
+    with open_docker_sandbox(instance) as sandbox:
+        waits = at_import(instance, "import time; time.sleep(60)")
+        kill = threading.Timer(4, lambda: client.api.kill(sandbox.container_id))
+        kill.start()
+        with pytest.raises(SandboxError):
+            verdict_in_sandbox(instance, waits, sandbox, timeout_s=50)
+        record = engine_record(sandbox)
+        kill.join()
+    assert record == EngineRecord(running=False, oom_killed=False, exit_code=137)
+
+
 def _package(instance: Instance) -> str:
     return instance.instance_id.partition("__")[2].partition("-")[0]
 
@@ -215,14 +231,20 @@ LEAVES_A_PROCESS = "import subprocess; subprocess.Popen(['sleep', '30'], stdout=
 REMOVES_FILES = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /root/* /home/*')"
 
 
+ON_ALL = ("gold", "harmless", "breaks what worked")
+"""The rest on two instances each, other ones for each kind."""
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("kind", PATCHES)
 def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(tmp_path: Path, kind: str) -> None:
-    for one in STARTER:
+    turn = list(PATCHES).index(kind) % 5
+    instances = STARTER if kind in ON_ALL else STARTER[turn::5]
+    for one in instances:
         SwebenchHarness().image_id(one.image)
-    patches = {one.instance_id: PATCHES[kind](one) for one in STARTER}
+    patches = {one.instance_id: PATCHES[kind](one) for one in instances}
     predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
-    theirs = grade(STARTER, predictions, tmp_path, max_workers=2, timeout_s=120)
+    theirs = grade(instances, predictions, tmp_path, max_workers=2, timeout_s=120)
 
     def judged(instance: Instance) -> list[Verdict]:
         return [
@@ -237,7 +259,7 @@ def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(tmp_path: Path,
         ]
 
     with ThreadPoolExecutor(2) as pool:
-        ours = list(pool.map(judged, STARTER))
+        ours = list(pool.map(judged, instances))
     for (reported, rewarded), harness in zip(ours, theirs, strict=True):
         assert reported.outcome is harness.outcome, (reported, harness)
         assert (reported.passed, reported.failed) == (harness.passed, harness.failed)
