@@ -13,12 +13,13 @@ from typing import Any
 
 import docker
 import requests
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.types import Ulimit
 from docker.utils import parse_bytes
 
 from srl_swe.errors import SandboxDied, SandboxError
+from srl_swe.sandbox import EngineRecord
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, reason, remove
 from srl_swe_envs.exec_channel import EngineChannel
 from srl_swe_envs.limits import Limits
@@ -101,6 +102,21 @@ class ContainerProcesses:
             self._order("end", _END_TIMEOUT_S)
         except SandboxError:
             self._restart_by_engine()
+
+    def engine_record(self) -> EngineRecord | None:
+        """The engine's record of it; None if somebody has removed it. Raises SandboxError."""
+        try:
+            attempt("asking the engine about the container", self.container.reload)
+        except SandboxError as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        state = self.container.attrs["State"]
+        return EngineRecord(
+            running=bool(state["Running"]),
+            oom_killed=bool(state.get("OOMKilled")),
+            exit_code=int(state["ExitCode"]),
+        )
 
     def check_present(self) -> None:
         """Raises SandboxDied once it was removed."""

@@ -12,7 +12,7 @@ import docker
 from docker.errors import ImageNotFound
 
 from srl_swe.errors import SandboxError
-from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
+from srl_swe.sandbox import DEFAULT_TIMEOUT_S, EngineRecord, ExecResult
 from srl_swe.types import Instance
 from srl_swe_envs.containers import ContainerProcesses, create
 from srl_swe_envs.enforced import read_enforced
@@ -87,6 +87,11 @@ class DockerSandbox:
     def enforced(self) -> Mapping[str, Any]:
         """See :func:`srl_swe_envs.enforced.read_enforced`."""
         return read_enforced(self._processes.client, self._processes.container)
+
+    @property
+    def engine_record(self) -> EngineRecord | None:
+        """See :func:`srl_swe.sandbox.engine_record`; asked anew each time."""
+        return self._processes.engine_record()
 
     def prepare(self, instance: Instance) -> None:
         """Enter the working folder, and remove the future from its git history.

@@ -66,6 +66,7 @@ def grade_and_report(
     from srl_swe.evaluation import Report, render_table, save_html, save_report
     from srl_swe.evaluation import grade as run_grading
     from srl_swe.evaluation.admission import check_gradeable, needing_tests
+    from srl_swe.evaluation.marks import marks
     from srl_swe.progress import say
 
     to_test, harness = needing_tests(instances, predictions), owned_harness()
@@ -81,9 +82,10 @@ def grade_and_report(
         harness=harness,
     )
     blamed = tuple(_blame_rollout(verdict, broken or {}) for verdict in verdicts)
-    report = Report(blamed, harness.version, enforced or {})
-    save_report(report, out / "report.json")
     patches = {p.instance_id: p.model_patch for p in predictions}
+    marked = marks(instances, patches, verdicts, out)
+    report = Report(blamed, harness.version, enforced or {}, marked)
+    save_report(report, out / "report.json")
     save_html(report, patches, out / "report.html")
     Console().print(render_table(report))
     typer.echo(f"{out}/report.html")

@@ -33,6 +33,10 @@ _CONTAINER_DIED = re.compile(
     rf"^\d{{4}}-\d\d-\d\d [\d:,]+ - INFO - Git diff after:\n{_NO_EXEC}", re.MULTILINE
 )
 _PATCH_FAILED = re.compile(rf">>>>> Patch Apply Failed:\n(?!{_NO_EXEC})")
+_PARSER_FAILED = re.compile(r'^  File "[^"\n]*swebench/harness/log_parsers/', re.MULTILINE)
+"""In the traceback of an attempt that crashed: output that the parser can't read is the tests'."""
+_KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15, 255})
+"""Exit codes of a first process that the engine, or somebody through it, has stopped."""
 _TIMED_OUT = re.compile(r"Test timed out after [\d.]+ seconds\.")
 
 
@@ -42,35 +46,64 @@ class HarnessFiles:
 
     report: str | None = None
     instance_log: str | None = None
+    engine: str | None = None
+    """The engine's record of the container before it was removed: ``State``, as JSON."""
 
 
 def verdict_from_files(
     instance_id: str, files: HarnessFiles, log_path: str | None = None
 ) -> Verdict | None:
-    """The verdict that the files hold, or None where the attempt has not ended yet.
+    """The verdict that the files hold, or None if the attempt has not ended yet.
 
-    swebench's own words decide, but for a container that died under the tests: swebench counts
-    that as unresolved. Such a death, its ``infra_failure`` and every failure to run the tests
-    are BROKEN_SANDBOX, even if the patch brought it about: from these files the two can't be
-    told apart, which is why a report gives bounds beside its rate.
+    swebench's own words decide, but for a container that died under the tests, which swebench
+    counts as unresolved, and for its ``infra_failure``, which it reads in what the tests printed.
+    Broken is what the engine says: code under test that prints ``Killed``, that its parser fails
+    on, or that ends its own container is unresolved. Without the engine's record, a dead
+    container and every failure to run the tests are BROKEN_SANDBOX.
     """
     log = files.instance_log or ""
     report = _entry(files.report, instance_id)
     if report is not None and "tests_status" not in report and _CONTAINER_DIED.search(log):
-        died = "the container died while the tests ran"
-        return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=died)
+        return _of_dead_container(instance_id, files.engine, log_path)
     if report is not None:
         return verdict_from_report(instance_id, report, log_path)
     if ended := _last(_ENDED, log):
         return _from_exception(instance_id, ended, log_path)
     if crashed := _last(_CRASHED, log):
-        return Verdict(
-            instance_id,
-            Outcome.BROKEN_SANDBOX,
-            log_path=log_path,
-            detail=f"swebench failed: {crashed}",
-        )
+        return _from_crash(instance_id, crashed, files, log_path)
     return None
+
+
+def _of_dead_container(instance_id: str, engine: str | None, log_path: str | None) -> Verdict:
+    if engine is not None and _ended_from_inside(engine):
+        why = "the code under test ended its container"
+        return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=why)
+    died = "the container died while the tests ran"
+    return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=died)
+
+
+def _from_crash(
+    instance_id: str, crashed: str, files: HarnessFiles, log_path: str | None
+) -> Verdict:
+    log = files.instance_log or ""
+    *_, last = _CRASHED.finditer(log)
+    if _PARSER_FAILED.search(log, last.end()):
+        why = f"swebench's parser can't read what the tests printed: {crashed}"
+        return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=why)
+    if "is not running" in crashed and files.engine and _ended_from_inside(files.engine):
+        return _of_dead_container(instance_id, files.engine, log_path)
+    why = f"swebench failed: {crashed}"
+    return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=why)
+
+
+def _ended_from_inside(engine: str) -> bool:
+    """True if the engine runs the container still (the log is forged), or did not stop it."""
+    try:
+        state = json.loads(engine)
+        running, oom_killed, code = state["Running"], state.get("OOMKilled"), state["ExitCode"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(running or oom_killed) or code not in _KILLED_FROM_OUTSIDE
 
 
 def grading_key(
@@ -107,12 +140,13 @@ def _entry(report: str | None, instance_id: str) -> Mapping[str, Any] | None:
 def verdict_from_report(
     instance_id: str, report: Mapping[str, Any], log_path: str | None = None
 ) -> Verdict:
-    """The verdict that one instance's part of swebench's report holds."""
+    """The verdict that one instance's part of swebench's report holds.
+
+    Its ``infra_failure`` is read out of the tests' output and decides nothing here.
+    """
     tests = report.get("tests_status", {})
     reason = str(report.get("infra_failure_reason", ""))
-    if report.get("infra_failure"):
-        outcome, detail = Outcome.BROKEN_SANDBOX, reason
-    elif report["resolved"]:
+    if report["resolved"]:
         outcome, detail = Outcome.RESOLVED, ""
     elif tests:
         outcome, detail = Outcome.UNRESOLVED, ""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srl_swe.errors import UserError
+from srl_swe.evaluation.engine_notes import ENGINE_RECORD
 from srl_swe.evaluation.grading import HarnessFiles, verdict_from_files
 from srl_swe.evaluation.swebench_harness import NETWORK_FILE, HarnessJob
 from srl_swe.files import write_atomic
@@ -65,7 +66,11 @@ class GradingFolder:
     def verdict(self, case: Case) -> Verdict | None:
         """What the harness' files say of the case; None where it has not ended yet."""
         logs = self._logs(case)
-        files = HarnessFiles(_text(logs / "report.json"), _text(logs / "run_instance.log"))
+        files = HarnessFiles(
+            _text(logs / "report.json"),
+            _text(logs / "run_instance.log"),
+            _text(logs / ENGINE_RECORD),
+        )
         output = logs / "test_output.txt"
         evidence = output if output.is_file() else logs / "run_instance.log"
         log_path = evidence.relative_to(self.run_folder).as_posix()

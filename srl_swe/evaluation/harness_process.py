@@ -26,6 +26,7 @@ import docker
 from docker.models.containers import Container, ContainerCollection
 from docker.types import Mount
 
+from srl_swe.evaluation.engine_notes import note_engine_records
 from srl_swe.evaluation.swebench_harness import NETWORK_FILE, HarnessJob, parse_job
 from srl_swe.files import write_atomic
 
@@ -112,6 +113,7 @@ def _judge(job: HarnessJob) -> None:
     from swebench.harness.utils import make_test_spec, run_threadpool
 
     _limit_open_files()
+    note_engine_records()
     client = OwnedClient.from_env(
         timeout=swebench.DOCKER_CLIENT_TIMEOUT, max_pool_size=swebench.DOCKER_CLIENT_POOL_SIZE
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from srl_swe.evaluation.marks import Mark
 from srl_swe.evaluation.report import Report, headline, provenance
 from srl_swe.files import write_atomic
 from srl_swe.html_page import page
@@ -14,6 +15,7 @@ from srl_swe.types import Outcome, Verdict
 _STYLE = """\
 td { vertical-align: top }
 .resolved { color: #2a8a3e } .broken_sandbox { color: #b7791f }
+.marked { color: #b7791f }
 .unresolved, .patch_failed, .timed_out { color: #c53030 }
 """
 
@@ -33,15 +35,19 @@ def _lines(report: Report, patches: Mapping[str, str]) -> Iterator[str]:
     for outcome in Outcome:
         if ids := report.ids(outcome):
             yield f'<li class="{outcome.value}">{outcome.value}: {len(ids)}</li>\n'
+    if report.marks:
+        yield f'<li class="marked">marked: {len(report.marks)}</li>\n'
     yield "</ul>\n<table><thead><tr><th>instance<th>outcome<th>evidence</tr></thead><tbody>\n"
     for verdict in sorted(report.verdicts, key=lambda one: one.instance_id):
-        yield _row(verdict, patches.get(verdict.instance_id, ""))
+        name = verdict.instance_id
+        yield _row(verdict, patches.get(name, ""), report.marks.get(name, ()))
     yield "</tbody></table>\n"
 
 
-def _row(verdict: Verdict, patch: str) -> str:
+def _row(verdict: Verdict, patch: str, marks: Sequence[Mark]) -> str:
     evidence = [
         escape(verdict.detail),
+        *(f'<span class="marked">{escape(f"{m.kind}: {m.what}")}</span><br>' for m in marks),
         _folded(f"{len(verdict.failed)} failing tests", verdict.failed),
         _folded("patch", patch.splitlines()),
         f'<a href="{escape(verdict.log_path)}">log</a>' if verdict.log_path else "",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srl_swe.evaluation.marks import Mark
 from srl_swe.files import write_atomic
 from srl_swe.types import Outcome, Verdict
 
@@ -28,12 +29,14 @@ class Report:
     """Everything derives from the verdicts; ``grader`` says whose they are.
 
     ``enforced`` is what the sandboxes of the rollouts were held to, by instance id; empty where
-    the patches came from elsewhere.
+    the patches came from elsewhere. ``marks`` are what a reader should look at
+    (:mod:`.marks`), by instance id.
     """
 
     verdicts: tuple[Verdict, ...]
     grader: str = ""
     enforced: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    marks: Mapping[str, Sequence[Mark]] = field(default_factory=dict)
 
     def ids(self, *outcomes: Outcome) -> list[str]:
         """The instances with one of these outcomes, sorted."""
@@ -150,6 +153,12 @@ def report_fields(report: Report) -> dict[str, Any]:
         "resolved_rate": report.resolved_rate,
         "resolved_rate_95": report.interval,
         "resolved_rate_bounds": report.bounds,
+        "marked_instances": len(report.marks),
+        "marked_ids": sorted(report.marks),
+        "marks": {
+            instance_id: [{"kind": mark.kind.value, "what": mark.what} for mark in marks]
+            for instance_id, marks in sorted(report.marks.items())
+        },
         "grader": report.grader,
         "grading_networks": report.networks,
         "sandbox": shared,
@@ -192,6 +201,9 @@ def render_table(report: Report) -> Table:
     for outcome in Outcome:
         if ids := report.ids(outcome):
             table.add_row(outcome.value, str(len(ids)), escape(_some(ids)))
+    if report.marks:
+        ids = sorted(report.marks)
+        table.add_row("marked", str(len(ids)), escape(_some(ids)), style="yellow")
     return table
 
 

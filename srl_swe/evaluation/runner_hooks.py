@@ -1,58 +1,162 @@
-"""Undoes what a patch did to files that would run inside the test runner rather than be tested.
+"""Undoes what a patch did to files that would run the tests rather than be tested.
 
 A policy whose reward is the tests soon finds that a ``conftest.py`` can make them pass. Only
 rewards do without such files: a verdict that is reported is swebench's own, on the whole patch.
 
-Files are looked at, not the patch: git and GNU patch read so many forms, and a policy's own git
-may write any of them, that no text tells for sure what will be written where.
+Files are compared before and after the patch was applied, by what the kernel recorded of them:
+git and GNU patch read so many forms that no text tells for sure what will be written where. Put
+back are, unless the gold patch is about them too,
+
+- what a runner loads by itself (:func:`.patch_paths.is_runner_file`), wherever it lies;
+- the folders of tests that the instance's own tests lie in, helpers and ``__init__.py`` included;
+- files that the eval script names, such as ``tests/runtests.py`` or ``bin/test``;
+- ``setup.cfg``, ``pyproject.toml`` and ``package.json``, if their settings of test runners differ;
+- new modules beside the package that would be imported in the place of the standard library's or
+  of a test tool's (``json.py``, ``pytest.py``);
+- symbolic links that lead out of the repository.
+
+Git's own files (hooks, config, references: all but objects and index) must be as they were.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from srl_swe.errors import SandboxError
-from srl_swe.sandbox import Sandbox
-
-RUNNER_HOOKS = (
-    "conftest.py",
-    "pytest.ini",
-    ".pytest.ini",
-    "pytest.toml",
-    ".pytest.toml",
-    "sitecustomize.py",
-    "usercustomize.py",
+from srl_swe.evaluation.patch_paths import (
+    RUNNER_HOOKS,
+    PathKind,
+    is_runner_file,
+    is_test_folder,
+    kind_of,
+    touched_paths,
 )
-"""Files that Python or pytest loads by itself, wherever they lie.
+from srl_swe.evaluation.runner_settings import SETTINGS_FILES, same_runner_settings
+from srl_swe.sandbox import Sandbox
+from srl_swe.types import Instance
 
-Settings in ``setup.cfg``, ``tox.ini`` and ``pyproject.toml`` stay: honest fixes edit them.
-"""
+__all__ = ["RUNNER_HOOKS", "Protected", "gold_hooks", "protected_files"]
+
 _BACKUP = "/tmp/.srl_swe_hooks.tar"
-_NAMED = " -o ".join(f"-name {name}" for name in RUNNER_HOOKS)
-_FIND = rf"find . -path ./.git -prune -o \( {_NAMED} \)"
+_MEMBERS = "/tmp/.srl_swe_hooks.members"
+_MODULES = "/tmp/.srl_swe_hooks.modules"
+_GIT = "/tmp/.srl_swe_hooks.git"
+_MARKER = "/tmp/.srl_swe_hooks.marker"
+_CHANGED = "/tmp/.srl_swe_hooks.changed"
+_TARGETS = "/tmp/.srl_swe_hooks.targets"
 _PATH = re.compile(r"^(?:--- a|\+\+\+ b)/(.*?)\t?$", re.MULTILINE)
+_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?.*?\n\1\n", re.DOTALL)
+_MODULE_FOLDERS = (".", "src", "lib", "python")
+"""Folders of a repository that are often on ``sys.path``."""
+_MODULE = re.compile(r"(?:(?:\./)?(?P<folder>src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
+_TEST_TOOLS = frozenset(
+    re.findall(
+        r"\w+",
+        """pytest _pytest pluggy py iniconfig attr attrs exceptiongroup tomli packaging pygments
+        nose nose2 hypothesis xdist execnet coverage pytest_cov pytest_asyncio anyio tox mock
+        setuptools pkg_resources pip wheel _distutils_hack""",
+    )
+)
+_IMPORTED_FIRST = frozenset(sys.stdlib_module_names) | _TEST_TOOLS
 _TIMEOUT_S = 300.0
+_SETTLE_S = 0.02
+"""Longer than a tick of the kernel's clock, by which it dates changes."""
 
 
-def save_runner_hooks(sandbox: Sandbox, workdir: str) -> None:
-    """Before the patch is applied. Raises SandboxError."""
-    _run(f"{_FIND} -print0 | tar --null --no-recursion -cf {_BACKUP} -T -", sandbox, workdir)
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Paths of one instance, relative to its working folder, that a reward does without.
 
-
-def restore_runner_hooks(sandbox: Sandbox, workdir: str, gold_patch: str = "") -> None:
-    """After it: all hooks are as they were, but for those that the gold patch is about too.
-
-    Raises SandboxError.
+    ``roots`` are folders whose every file is put back, ``files`` single ones; ``free`` are the
+    paths of the gold patch, which stay as the patch has them whatever they are.
     """
-    allowed = [f"./{path}" for path in gold_hooks(gold_patch)]
-    kept = "".join(f" -not -path {shlex.quote(path)}" for path in allowed)
-    excluded = "".join(f" --exclude={shlex.quote(path)}" for path in allowed)
+
+    roots: tuple[str, ...] = ()
+    files: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
+
+    def holds(self, path: str) -> bool:
+        """True for a path that must be as it was, by its name alone."""
+        if path in self.free:
+            return False
+        inside = any(path == root or path.startswith(f"{root}/") for root in self.roots)
+        return inside or path in self.files or is_runner_file(path)
+
+
+def protected_files(instance: Instance) -> Protected:
+    """The paths that the instance's tests and its eval script are made of."""
+    tests = [touched.path for touched in touched_paths(instance.test_patch)]
+    nodes = (*instance.fail_to_pass, *instance.pass_to_pass)
+    tests += [node.partition("::")[0] for node in nodes if "::" in node]
+    roots = {root for path in tests if (root := _test_root(path))}
+    return Protected(
+        roots=tuple(sorted(roots)),
+        files=frozenset({*tests, *_named_by(instance.eval_script)}),
+        free=frozenset(touched.path for touched in touched_paths(instance.gold_patch)),
+    )
+
+
+def save_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected | None = None) -> None:
+    """Before the patch is applied. Raises SandboxError."""
+    protected = protected or Protected()
+    names = [*RUNNER_HOOKS, *SETTINGS_FILES]
+    tests = [f"-name {shlex.quote(name)}" for name in names]
+    tests += ["-name '*.pth'", "-path '*.egg-info/*'", "-path '*.dist-info/*'"]
+    tests += [f"-path {_literal(f'./{root}/')}'*'" for root in protected.roots]
+    tests += [f"-path {_literal(f'./{path}')}" for path in sorted(protected.files)]
+    found = rf"find . -path ./.git -prune -o ! -type d \( {' -o '.join(tests)} \) -print0"
+    modules = " ".join(_MODULE_FOLDERS)
     _run(
-        f"{_FIND}{kept} -print0 | xargs -0 -r rm -rf -- && tar -xf {_BACKUP}{excluded}",
+        f"{found} > {_MEMBERS} && tar --null --no-recursion -cf {_BACKUP} -T {_MEMBERS} && "
+        f"{{ ls -1dA {modules} $(printf '%s/* ' {modules}) > {_MODULES} 2>/dev/null || :; }} && "
+        f"{{ {_GIT_STATE}; }} > {_GIT} && touch {_MARKER} && sleep {_SETTLE_S}",
         sandbox,
         workdir,
     )
+
+
+def restore_runner_hooks(
+    sandbox: Sandbox, workdir: str, gold_patch: str = "", protected: Protected | None = None
+) -> str | None:
+    """After it: all protected files are as they were, but for those of the gold patch.
+
+    Returns the reason why the patch can't earn a reward: git's own files are others now. Else
+    None. Raises SandboxError.
+    """
+    free = frozenset(gold_hooks(gold_patch)) | (protected.free if protected else frozenset())
+    protected = Protected(
+        roots=protected.roots if protected else (),
+        files=protected.files if protected else frozenset(),
+        free=free,
+    )
+    changes = _changes(sandbox, workdir)
+    if changes is None:
+        return "the patch changed git's own files"
+    members = _lines_of(sandbox, _MEMBERS, "\0")
+    targets = _to_put_back(changes, protected, members, _lines_of(sandbox, _MODULES, "\n"))
+    kept = set(free)
+    for path in changes:
+        if PurePosixPath(path).name in SETTINGS_FILES and path not in free:
+            if path in members and not _settings_changed(sandbox, workdir, path):
+                kept.add(path)
+            else:
+                targets.add(path)
+    kept -= targets
+    sandbox.write_file(_TARGETS, "".join(f"./{path}\0" for path in sorted(targets)).encode())
+    excluded = "".join(f" --exclude={_literal(f'./{path}')}" for path in sorted(kept))
+    _run(
+        f"xargs -0 -r -a {_TARGETS} rm -rf -- && "
+        f"tar -xf {_BACKUP} --anchored --no-wildcards{excluded}",
+        sandbox,
+        workdir,
+    )
+    return None
 
 
 def gold_hooks(gold_patch: str) -> list[str]:
@@ -63,6 +167,123 @@ def gold_hooks(gold_patch: str) -> list[str]:
     """
     paths = dict.fromkeys(_PATH.findall(gold_patch))
     return [path for path in paths if path.rpartition("/")[2] in RUNNER_HOOKS]
+
+
+_GIT_STATE = (
+    "if [ -d .git ]; then cd .git; "
+    r"find . -path ./objects -prune -o ! -path ./index ! -type d -printf '%y %m %p %l\0' "
+    "| sort -z; "
+    r"find . -path ./objects -prune -o ! -path ./index -type f -print0 | sort -z "
+    "| xargs -0 -r sha256sum; cd ..; fi"
+)
+"""Names, modes and contents of all that is git's but objects and index."""
+
+
+def _changes(sandbox: Sandbox, workdir: str) -> Mapping[str, str | None] | None:
+    """What changed since the marker, each with a link's target; None if git's own did.
+
+    The kernel dates a change of the inode itself, so no patch can hide one.
+    """
+    _run(
+        f"{{ {_GIT_STATE}; }} | cmp -s - {_GIT} || echo git > {_GIT}; "
+        rf"find . -path ./.git -prune -o ! -type d -cnewer {_MARKER} -printf '%y%p\0%l\0' "
+        f"> {_CHANGED}",
+        sandbox,
+        workdir,
+    )
+    if sandbox.read_file(_GIT) == b"git\n":
+        return None
+    fields = _read(sandbox, _CHANGED).split("\0")
+    return {
+        what[1:].removeprefix("./"): target if what[0] == "l" else None
+        for what, target in zip(fields[::2], fields[1::2], strict=False)
+        if what
+    }
+
+
+def _to_put_back(
+    changes: Mapping[str, str | None],
+    protected: Protected,
+    members: Collection[str],
+    modules: Collection[str],
+) -> set[str]:
+    """What to remove before the saved files are written again."""
+    folders = {str(parent) for path in members for parent in PurePosixPath(path).parents}
+    targets = set()
+    for path, link in changes.items():
+        if path in protected.free:
+            continue
+        wrong = (
+            protected.holds(path)
+            or path in folders  # something took the place of a folder
+            or kind_of(path) is PathKind.GIT
+            or _shadows(path, modules)
+            or (link is not None and _leads_out(path, link))
+        )
+        if wrong:
+            parents = [str(parent) for parent in PurePosixPath(path).parents]
+            targets.add(next((parent for parent in parents if parent in members), path))
+    return targets
+
+
+def _shadows(path: str, modules: Collection[str]) -> bool:
+    """True for a new module that Python would import in the place of an installed one."""
+    found = _MODULE.fullmatch(path)
+    if not found or found["name"] not in _IMPORTED_FIRST:
+        return False
+    folder = found["folder"] or "."
+    stem = f"{folder}/{found['name']}"
+    return not any(known == stem or known.startswith(f"{stem}.") for known in modules)
+
+
+def _leads_out(path: str, target: str) -> bool:
+    parent = str(PurePosixPath(path).parent)
+    end = posixpath.normpath(posixpath.join(parent, target))
+    return end.startswith(("/", "../")) or end == ".." or kind_of(end) is PathKind.GIT
+
+
+def _settings_changed(sandbox: Sandbox, workdir: str, path: str) -> bool:
+    before = f"{_TARGETS}.before"
+    _run(f"tar -xOf {_BACKUP} {shlex.quote(f'./{path}')} > {before}", sandbox, workdir)
+    try:
+        after = _read(sandbox, f"{workdir}/{path}")
+    except OSError:
+        return True
+    return not same_runner_settings(path, _read(sandbox, before), after)
+
+
+def _test_root(path: str) -> str | None:
+    """The outermost folder of tests above a path, or None."""
+    parts = PurePosixPath(path).parts
+    for depth, part in enumerate(parts[:-1], start=1):
+        if is_test_folder(part):
+            return "/".join(parts[:depth])
+    return None
+
+
+def _named_by(eval_script: str) -> Iterator[str]:
+    """Words of the script, its heredocs left out, that may be files of the repository."""
+    for word in re.split(r"[\s;|&()'\"=]+", _HEREDOC.sub("\n", eval_script)):
+        path = word.removeprefix("./")
+        if re.search(r"[./]", path) and not path.startswith(("-", "/", ".")) and len(path) < 256:
+            yield path
+
+
+def _lines_of(sandbox: Sandbox, path: str, end: str) -> set[str]:
+    return {
+        line if path == _MODULES else line.removeprefix("./")
+        for line in _read(sandbox, path).split(end)
+        if line
+    }
+
+
+def _read(sandbox: Sandbox, path: str) -> str:
+    return sandbox.read_file(path).decode("utf-8", "surrogateescape")
+
+
+def _literal(path: str) -> str:
+    """Quoted for the shell, and for ``find -path``, which takes ``[`` for a pattern."""
+    return shlex.quote(re.sub(r"([*?\[\\])", r"\\\1", path))
 
 
 def _run(command: str, sandbox: Sandbox, workdir: str) -> None:

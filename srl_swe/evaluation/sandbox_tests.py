@@ -7,27 +7,32 @@ it starts fast, has no network unless asked, and is reaped. A test holds the two
 
 from __future__ import annotations
 
-import secrets
 import shlex
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from srl_swe.errors import SandboxError, UserError
+from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.evaluation.admission import check_gradeable, verdict_without_tests
 from srl_swe.evaluation.grading import verdict_from_report
-from srl_swe.evaluation.runner_hooks import restore_runner_hooks, save_runner_hooks
+from srl_swe.evaluation.log_reading import read_log
+from srl_swe.evaluation.patch_paths import refusal, touched_paths
+from srl_swe.evaluation.runner_hooks import (
+    protected_files,
+    restore_runner_hooks,
+    save_runner_hooks,
+)
+from srl_swe.evaluation.test_run import TestRun, run_eval_script
 from srl_swe.instances import row_from_instance
-from srl_swe.sandbox import ExecResult, OpenSandbox, Sandbox, enforced
+from srl_swe.sandbox import OpenSandbox, Sandbox, enforced, engine_record
 from srl_swe.types import Instance, Outcome, Verdict
 
 DEFAULT_TESTS_TIMEOUT_S = 1800.0
 """What swebench's harness gives the tests of one instance."""
 _GIT_TIMEOUT_S = 300.0
 _PATCH_FILE = "/tmp/.srl_swe_tests.diff"
-_SCRIPT_FILE = "/tmp/.srl_swe_tests.sh"
-_LOG_FILE = "/tmp/.srl_swe_tests.log"
+_KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15, 255})
+"""Exit codes of a first process that the engine, or somebody through it, has stopped."""
+_PROBE_TIMEOUT_S = 10.0
 
 
 def verdict_in_sandbox(
@@ -41,26 +46,40 @@ def verdict_in_sandbox(
     """The verdict on ``patch``, whose tests run in ``sandbox``: a fresh one, for nothing else.
 
     What a policy did to the sandbox it acted in must not reach the tests: its patch alone does,
-    and the eval script puts the test files back. ``patched_hooks`` False, for rewards: what the
-    test runner loads by itself is put back too (:mod:`.runner_hooks`). Raises SandboxError where
-    the infrastructure fails, and UserError for an instance that can't be tested here.
+    and the eval script puts the test files back. ``patched_hooks`` False, for rewards:
+
+    - a patch that leads out of the repository or into git's own files is refused
+      (:mod:`.patch_paths`), as PATCH_FAILED;
+    - what would run the tests rather than be tested is put back (:mod:`.runner_hooks`);
+    - a log that its own evidence contradicts resolves nothing (:mod:`.evidence`).
+
+    Raises SandboxError if the infrastructure fails, and UserError for an instance that can't be
+    tested here. A sandbox that the code under test has ruined is not such a failure if the engine
+    says that all is well with it.
     """
-    check_testable(instance)
-    early = verdict_without_tests(instance, {instance.instance_id: patch})
+    early = _verdict_without_sandbox(instance, patch, patched_hooks=patched_hooks)
     if early is not None:
         return early
-    if not patched_hooks:
-        save_runner_hooks(sandbox, instance.workdir)
-    refused = _apply(patch, sandbox, instance)
+    protected = None if patched_hooks else protected_files(instance)
+    if protected is not None:
+        save_runner_hooks(sandbox, instance.workdir, protected)
+    refused = apply_patch(patch, sandbox, instance)
+    if refused is None and protected is not None:
+        refused = restore_runner_hooks(sandbox, instance.workdir, protected=protected)
     if refused is not None:
         return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
-    if not patched_hooks:
-        restore_runner_hooks(sandbox, instance.workdir, instance.gold_patch)
-    result = _run_tests(instance, sandbox, timeout_s)
-    if result.timed_out:
+    try:
+        lines = test_spec(instance).eval_script_list
+        run = run_eval_script(lines, sandbox, timeout_s, recording=not patched_hooks)
+    except SandboxError as error:
+        if not _ruined_from_inside(sandbox):
+            raise
+        why = f"the code under test ruined its sandbox: {error}"
+        return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=why)
+    if run.timed_out:
         why = f"the tests ran longer than {timeout_s:g} seconds"
         return Verdict(instance.instance_id, Outcome.TIMED_OUT, detail=why)
-    return verdict_from_log(instance, _read_log(sandbox))
+    return verdict_from_run(instance, run, patch, strict=not patched_hooks)
 
 
 def verdict_in_fresh_sandbox(
@@ -76,8 +95,7 @@ def verdict_in_fresh_sandbox(
     An infrastructure failure is a BROKEN_SANDBOX verdict; nothing is opened for a patch that
     needs no tests.
     """
-    check_testable(instance)
-    verdict = verdict_without_tests(instance, {instance.instance_id: patch})
+    verdict = _verdict_without_sandbox(instance, patch, patched_hooks=patched_hooks)
     if verdict is not None:
         return verdict
     try:
@@ -104,27 +122,68 @@ def check_testable(instance: Instance) -> None:
 
 
 def verdict_from_log(instance: Instance, log: str) -> Verdict:
-    """What swebench's parser and grading say of the output of a whole run of the tests.
+    """What swebench's parser and grading say of the output of a whole run of the tests."""
+    return verdict_from_run(instance, TestRun(log, None), patch="", strict=False)
+
+
+def verdict_from_run(instance: Instance, run: TestRun, patch: str, *, strict: bool) -> Verdict:
+    """The verdict on a run that ended in time.
 
     Output that the parser fails on is as good as none: code under test may print anything, and
-    must neither end a training nor have its sample dropped.
+    must neither end a training nor have its sample dropped. ``strict``, for rewards: evidence that
+    does not agree passes no test.
     """
-    from swebench.harness.grading import get_eval_report
+    touched = {path.path for path in touched_paths(patch)}
+    reading = read_log(instance, run, touched)
+    if reading.failure is not None:
+        return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=reading.failure)
+    verdict = verdict_from_report(instance.instance_id, reading.report)
+    doubt = reading.doubt
+    if run.exit_code is None and doubt is None:
+        doubt = "the test command was killed, or has no exit status"
+    if not strict or doubt is None or not verdict.passed:
+        return verdict
+    return Verdict(
+        instance.instance_id,
+        Outcome.UNRESOLVED,
+        failed=(*instance.fail_to_pass, *instance.pass_to_pass),
+        detail=f"the evidence does not agree: {doubt}",
+    )
 
-    prediction = {"instance_id": instance.instance_id, "model_patch": "tested"}
-    with tempfile.TemporaryDirectory(prefix="srl-swe-") as folder:
-        path = Path(folder) / "test_output.txt"
-        path.write_text(log, encoding="utf-8", errors="replace")
-        try:
-            report = get_eval_report(_spec(instance), prediction, str(path), True)
-        except (IndexError, AttributeError) as error:  # Django's parser, of a bare "ERROR:"
-            why = f"swebench's {instance.log_parser} can't read what the tests printed: {error}"
-            return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=why)
-    return verdict_from_report(instance.instance_id, report[instance.instance_id])
+
+def _verdict_without_sandbox(
+    instance: Instance, patch: str, *, patched_hooks: bool
+) -> Verdict | None:
+    check_testable(instance)
+    early = verdict_without_tests(instance, {instance.instance_id: patch})
+    if early is not None or patched_hooks:
+        return early
+    refused = refusal(patch)
+    if refused is None:
+        return None
+    return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
 
 
-def _apply(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
-    """Apply it as swebench does; None if that went well, else what git said last."""
+def _ruined_from_inside(sandbox: Sandbox) -> bool:
+    """Whether the engine says that it, and the container as such, did not fail."""
+    try:
+        record = engine_record(sandbox)
+        if record is None:
+            return False
+        if not record.running:
+            return record.oom_killed or record.exit_code not in _KILLED_FROM_OUTSIDE
+        return sandbox.exec("true", _PROBE_TIMEOUT_S).exit_code != 0
+    except SandboxDied:
+        return True  # it runs, and no shell starts in it: no process or memory is left
+    except SandboxError:
+        return False
+
+
+def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
+    """Apply it as swebench does; None if that succeeds, else git's last message.
+
+    Raises SandboxError.
+    """
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
     try:
@@ -148,30 +207,8 @@ def _apply(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
     return lines[-1] if lines else "the patch does not apply"
 
 
-def _run_tests(instance: Instance, sandbox: Sandbox, timeout_s: float) -> ExecResult:
-    """The output goes to a file, so that no cap on output can cut what is graded.
-
-    The script travels inside the command, as a local sandbox knows folders by other names.
-    """
-    script = _spec(instance).eval_script
-    end = f"SRL_SWE_{secrets.token_hex(8)}"
-    write = f"rm -rf {_LOG_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
-    written = sandbox.exec(write, keep_state=False)
-    if written.exit_code != 0:
-        raise SandboxError(f"the tests can't be put into a fresh sandbox: {written.output}")
-    command = f"bash {_SCRIPT_FILE} > {_LOG_FILE} 2>&1 < /dev/null"
-    return sandbox.exec(command, timeout_s, keep_state=False)
-
-
-def _read_log(sandbox: Sandbox) -> str:
-    """Empty where the tests did away with it: they left no results then."""
-    try:
-        return sandbox.read_file(_LOG_FILE).decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _spec(instance: Instance) -> Any:
+def test_spec(instance: Instance) -> Any:
+    """swebench's TestSpec of the instance."""
     from swebench.harness.utils import make_test_spec
 
     return make_test_spec(row_from_instance(instance))

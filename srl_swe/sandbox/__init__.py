@@ -5,11 +5,13 @@ from __future__ import annotations
 from srl_swe.sandbox.contract import (
     DEFAULT_TIMEOUT_S,
     MAX_FILE_BYTES,
+    EngineRecord,
     ExecResult,
     ForkableSandbox,
     OpenSandbox,
     Sandbox,
     enforced,
+    engine_record,
 )
 from srl_swe.sandbox.leftovers import Omitted
 from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
@@ -19,6 +21,7 @@ __all__ = [
     "DIFF_TIMEOUT_S",
     "MAX_FILE_BYTES",
     "MAX_PATCH_BYTES",
+    "EngineRecord",
     "ExecResult",
     "ForkableSandbox",
     "Omitted",
@@ -27,5 +30,6 @@ __all__ = [
     "Sandbox",
     "diff",
     "enforced",
+    "engine_record",
     "take_patch",
 ]

@@ -102,3 +102,24 @@ def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
     """
     said: Mapping[str, Any] = getattr(sandbox, "enforced", {})
     return said
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """What the container engine itself has on record of a sandbox, whatever runs inside.
+
+    ``exit_code`` is that of the container's first process; it says nothing while it runs.
+    """
+
+    running: bool
+    oom_killed: bool
+    exit_code: int
+
+
+def engine_record(sandbox: Sandbox) -> EngineRecord | None:
+    """Ask the engine about a sandbox that fails; None if there is no engine, or no container.
+
+    Like :func:`enforced`, it is an attribute that a sandbox may have. Raises SandboxError.
+    """
+    said: EngineRecord | None = getattr(sandbox, "engine_record", None)
+    return said

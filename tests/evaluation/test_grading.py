@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def recorded(name: str) -> HarnessFiles:
         ("unreadable", Outcome.UNRESOLVED, "the tests left no results that can be read"),
         ("patch_failed", Outcome.PATCH_FAILED, "1 out of 1 hunk ignored"),
         ("timed_out", Outcome.TIMED_OUT, "Test timed out after 5 seconds."),
-        ("infra_failure", Outcome.BROKEN_SANDBOX, "out_of_memory"),
+        ("infra_failure", Outcome.UNRESOLVED, "the tests left no results that can be read (out_"),
         ("container_died", Outcome.BROKEN_SANDBOX, "the container died while the tests ran"),
         ("image_missing", Outcome.BROKEN_SANDBOX, "500 Server Error"),
         ("crashed", Outcome.BROKEN_SANDBOX, "swebench failed: 'parse_log_nothing'"),
@@ -78,6 +79,42 @@ def test_a_dead_container_that_refuses_the_patch_does_not_blame_the_patch() -> N
     verdict = verdict_from_files(ID, HarnessFiles(None, log))
     assert verdict is not None
     assert verdict.outcome is Outcome.BROKEN_SANDBOX
+
+
+def state(**fields: Any) -> str:
+    return json.dumps({"Running": False, "OOMKilled": False, "ExitCode": 0, **fields})
+
+
+@pytest.mark.parametrize(
+    ("engine", "outcome"),
+    [
+        (state(ExitCode=137), Outcome.BROKEN_SANDBOX),
+        (state(ExitCode=255), Outcome.BROKEN_SANDBOX),
+        ("no JSON", Outcome.BROKEN_SANDBOX),
+        (state(ExitCode=137, OOMKilled=True), Outcome.UNRESOLVED),
+        (state(ExitCode=139), Outcome.UNRESOLVED),
+        (state(Running=True), Outcome.UNRESOLVED),
+    ],
+)
+def test_of_a_dead_container_the_engine_says_who_ended_it(engine: str, outcome: Outcome) -> None:
+    verdict = verdict_from_files(ID, replace(recorded("container_died"), engine=engine))
+    assert verdict is not None
+    assert verdict.outcome is outcome
+    crash = (recorded("crashed").instance_log or "").replace(
+        "'parse_log_nothing'", "409 Client Error: Conflict (container x is not running)"
+    )
+    crashed = verdict_from_files(ID, HarnessFiles(None, crash, engine))
+    assert crashed is not None
+    assert crashed.outcome is outcome
+
+
+def test_output_that_breaks_the_parser_breaks_no_sandbox() -> None:
+    crash = (recorded("crashed").instance_log or "").replace(
+        "harness/grading.py", "harness/log_parsers/python.py"
+    )
+    verdict = verdict_from_files(ID, HarnessFiles(None, crash))
+    assert verdict is not None
+    assert verdict.outcome is Outcome.UNRESOLVED
 
 
 CONDITIONS: dict[str, Any] = {"image_id": "sha256:1", "harness_version": "5", "timeout_s": 60}

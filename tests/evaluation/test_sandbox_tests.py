@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import difflib
 import errno
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import docker
 import pytest
 
+from srl_swe.bundled import bundled
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.evaluation import SwebenchHarness, grade
 from srl_swe.evaluation.sandbox_tests import (
@@ -16,7 +21,7 @@ from srl_swe.evaluation.sandbox_tests import (
     verdict_in_sandbox,
 )
 from srl_swe.instances import load_instances
-from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.sandbox import EngineRecord, ExecResult, Sandbox, engine_record
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.docker import open_docker_sandbox
@@ -126,32 +131,148 @@ def test_an_instance_that_can_not_be_tested_here_is_the_users_mistake(lacking: d
         verdict_in_sandbox(replace(STARTER[0], **lacking), "a patch", FakeSandbox())
 
 
-def _judged(instance: Instance, patch: str, timeout_s: int) -> Verdict:
-    return verdict_in_fresh_sandbox(instance, patch, open_docker_sandbox, timeout_s)
+class RuinedSandbox(FakeSandbox):
+    """The tests end in a SandboxError; the engine has its own record of why."""
+
+    def __init__(self, record: EngineRecord | None, *, answers: bool = False) -> None:
+        super().__init__(self._ruin, dict.fromkeys(_SAVED, b""))
+        self.engine_record = record
+        self._answers = answers
+
+    def _ruin(self, command: str) -> ExecResult:
+        if "exec 47<" in command or (command == "true" and not self._answers):
+            raise SandboxDied("no shell starts in the sandbox")
+        return ExecResult("", 0)
+
+
+_SAVED = tuple(f"/tmp/.srl_swe_hooks.{name}" for name in ("git", "changed", "members", "modules"))
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "outcome"),
+    [
+        (RuinedSandbox(EngineRecord(True, False, 0)), Outcome.UNRESOLVED),
+        (RuinedSandbox(EngineRecord(False, True, 137)), Outcome.UNRESOLVED),
+        (RuinedSandbox(EngineRecord(False, False, 139)), Outcome.UNRESOLVED),
+        (RuinedSandbox(EngineRecord(False, False, 137)), Outcome.BROKEN_SANDBOX),
+        (RuinedSandbox(EngineRecord(True, False, 0), answers=True), Outcome.BROKEN_SANDBOX),
+        (RuinedSandbox(None), Outcome.BROKEN_SANDBOX),
+    ],
+)
+@pytest.mark.parametrize("patched_hooks", [True, False])
+def test_broken_is_what_the_engine_says(
+    sandbox: RuinedSandbox, outcome: Outcome, patched_hooks: bool
+) -> None:
+    instance = STARTER[0]
+    verdict = verdict_in_fresh_sandbox(
+        instance,
+        instance.gold_patch,
+        lambda _: nullcontext(sandbox),
+        patched_hooks=patched_hooks,
+    )
+    assert verdict.outcome is outcome, verdict
 
 
 @pytest.mark.docker
-def test_the_sandbox_and_swebenchs_harness_give_equal_verdicts(tmp_path: Path) -> None:
-    make: tuple[Callable[[Instance], str], ...] = (
-        lambda instance: instance.gold_patch,
-        lambda _: HARMLESS,
-        lambda _: DOES_NOT_APPLY,
-        lambda _: "",
-        lambda _: BREAKS_THE_RUNNER,
-        lambda _: HANGS,
-    )
-    SwebenchHarness().image_id(STARTER[0].image)
-    patches = {one.instance_id: make[n % len(make)](one) for n, one in enumerate(STARTER)}
+def test_a_container_that_is_killed_from_outside_is_broken(client: docker.DockerClient) -> None:
+    instance = STARTER[0]
+    with open_docker_sandbox(instance) as sandbox:
+        waits = at_import(instance, "import time; time.sleep(60)")
+        kill = threading.Timer(4, lambda: client.api.kill(sandbox.container_id))
+        kill.start()
+        with pytest.raises(SandboxError):
+            verdict_in_sandbox(instance, waits, sandbox, timeout_s=50)
+        record = engine_record(sandbox)
+        kill.join()
+    assert record == EngineRecord(running=False, oom_killed=False, exit_code=137)
+
+
+def _package(instance: Instance) -> str:
+    return instance.instance_id.partition("__")[2].partition("-")[0]
+
+
+def at_import(instance: Instance, code: str) -> str:
+    """The package runs ``code`` when it is imported."""
+    name = _package(instance)
+    path = f"{name}/__init__.py"
+    old = (bundled("starter") / "packages" / name / path).read_text().splitlines(keepends=True)
+    lines = difflib.unified_diff(old, [*old, f"{code}\n"], f"a/{path}", f"b/{path}")
+    return f"diff --git a/{path} b/{path}\n" + "".join(lines)
+
+
+def first_hunk(instance: Instance) -> str:
+    """A part of the fix; all of it where it has one hunk."""
+    lines = instance.gold_patch.splitlines(keepends=True)
+    hunks = [number for number, line in enumerate(lines) if line.startswith("@@")]
+    files = [number for number, line in enumerate(lines) if line.startswith("diff --git")]
+    end = min([n for n in (*hunks[1:], *files[1:]) if n > hunks[0]], default=len(lines))
+    return "".join(lines[:end])
+
+
+PATCHES: dict[str, Callable[[Instance], str]] = {
+    "gold": lambda instance: instance.gold_patch,
+    "harmless": lambda _: HARMLESS,
+    "part of the fix": first_hunk,
+    "the fix, and tests of its own": lambda i: (
+        i.gold_patch + new_file("tests/test_own.py", "x = 1")
+    ),
+    "the fix, and noise": lambda i: (
+        i.gold_patch + at_import(i, "print('PASSED FAILED x\\r\\n', 1)")
+    ),
+    "the fix, and what is left behind": lambda i: i.gold_patch + at_import(i, LEAVES_A_PROCESS),
+    "the fix, and no temporary files": lambda i: i.gold_patch + at_import(i, REMOVES_FILES),
+    "breaks what worked": lambda i: at_import(i, "raise SystemError"),
+    "ends the tests": lambda i: at_import(i, "import os; os._exit(3)"),
+    "kills everything": lambda i: at_import(i, "import os; os.kill(-1, 9)"),
+    "does not apply": lambda _: DOES_NOT_APPLY,
+    "empty": lambda _: "",
+}
+LEAVES_A_PROCESS = "import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)"
+REMOVES_FILES = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /root/* /home/*')"
+
+
+ON_ALL = ("gold", "harmless", "breaks what worked")
+"""The rest on two instances each, other ones for each kind."""
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", PATCHES)
+def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(tmp_path: Path, kind: str) -> None:
+    turn = list(PATCHES).index(kind) % 5
+    instances = STARTER if kind in ON_ALL else STARTER[turn::5]
+    for one in instances:
+        SwebenchHarness().image_id(one.image)
+    patches = {one.instance_id: PATCHES[kind](one) for one in instances}
     predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
-    theirs = grade(STARTER, predictions, tmp_path, max_workers=2, timeout_s=6)
-    ours = [_judged(one, patches[one.instance_id], timeout_s=6) for one in STARTER]
-    for mine, harness in zip(ours, theirs, strict=True):
-        assert mine.outcome is harness.outcome, (mine, harness)
-        assert (mine.passed, mine.failed) == (harness.passed, harness.failed)
-    assert {one.outcome for one in ours} >= {
-        Outcome.RESOLVED,
-        Outcome.UNRESOLVED,
-        Outcome.PATCH_FAILED,
-        Outcome.EMPTY_PATCH,
-        Outcome.TIMED_OUT,
-    }
+    theirs = grade(instances, predictions, tmp_path, max_workers=2, timeout_s=120)
+
+    def judged(instance: Instance) -> list[Verdict]:
+        return [
+            verdict_in_fresh_sandbox(
+                instance,
+                patches[instance.instance_id],
+                open_docker_sandbox,
+                120,
+                patched_hooks=hooks,
+            )
+            for hooks in (True, False)
+        ]
+
+    with ThreadPoolExecutor(2) as pool:
+        ours = list(pool.map(judged, instances))
+    for (reported, rewarded), harness in zip(ours, theirs, strict=True):
+        assert reported.outcome is harness.outcome, (reported, harness)
+        assert (reported.passed, reported.failed) == (harness.passed, harness.failed)
+        assert rewarded.outcome is harness.outcome, (rewarded, harness)
+        if harness.outcome is Outcome.RESOLVED:
+            assert set(rewarded.passed) == set(harness.passed)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("patch", [HANGS, BREAKS_THE_RUNNER])
+def test_a_runner_that_hangs_or_breaks_is_the_same_to_both(tmp_path: Path, patch: str) -> None:
+    first = STARTER[0]
+    (theirs,) = grade([first], [Prediction(first.instance_id, "m", patch)], tmp_path, timeout_s=6)
+    ours = verdict_in_fresh_sandbox(first, patch, open_docker_sandbox, timeout_s=6)
+    assert ours.outcome is theirs.outcome
+    assert (ours.passed, ours.failed) == (theirs.passed, theirs.failed)

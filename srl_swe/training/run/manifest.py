@@ -37,7 +37,9 @@ REWARD_CODE = (
     "types.py", "dialects/*.py", "rewards/*.py", "training/replies.py",
     "training/srl/step_reward.py", "training/srl/whole_solution.py", "rollout/search_replace.py",
     "evaluation/admission.py", "evaluation/grading.py", "evaluation/judge.py",
-    "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py",
+    "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py", "evaluation/patch_paths.py",
+    "evaluation/runner_settings.py", "evaluation/test_run.py", "evaluation/recorder.py",
+    "evaluation/evidence.py", "evaluation/log_reading.py", "evaluation/log_reader.py",
 )  # fmt: skip
 """What makes a reward of a reply, or of a patch. Tools and prompts are what the policy meets."""
 

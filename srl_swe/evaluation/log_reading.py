@@ -1,0 +1,171 @@
+"""Reads test logs in a process that can be killed: a log is whatever code under test printed.
+
+swebench's parsers are regular expressions over the whole log, some of them quadratic, and hold
+Python's interpreter lock: 100 kB of ``"PASSED "`` take the sympy parser six seconds. So a child
+process reads them, kept warm for the next log, with a limit on CPU time (a busy machine must not
+change a verdict) and on memory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from srl_swe.evaluation.test_run import TestRun
+from srl_swe.instances import row_from_instance
+from srl_swe.types import Instance
+
+MOST_CPU_S = 10
+"""Of one log. The longest logs of SWE-bench, a few MB, take swebench's parsers under a second."""
+MOST_WALL_S = 300.0
+"""A backstop, for a process that is stopped rather than busy."""
+MOST_MEMORY_BYTES = 4 * 2**30
+_DYING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a log says. ``report`` is swebench's on the instance.
+
+    ``doubt`` is the reason why the evidence does not agree (:mod:`.evidence`), None if it does.
+    ``failure`` is the reason why the log can't be read at all; the rest is empty then.
+    """
+
+    report: Mapping[str, Any]
+    doubt: str | None = None
+    failure: str | None = None
+
+
+def read_log(instance: Instance, run: TestRun, patched: Collection[str] = ()) -> Reading:
+    """What swebench's parser and grading make of a run, and whether the evidence agrees.
+
+    ``patched`` are the paths that the patch touches. Safe to call from many threads.
+    """
+    request = {
+        "row": row_from_instance(instance),
+        "run": asdict(replace(run, records=tuple(dict(record) for record in run.records))),
+        "patched": sorted(patched),
+    }
+    answer = _ask(json.dumps(request).encode())
+    if answer is None:
+        why = f"swebench's {instance.log_parser} can't read what the tests printed within limits"
+        return Reading({}, failure=why)
+    return Reading(**json.loads(answer))
+
+
+def _ask(request: bytes) -> bytes | None:
+    """The answer; None if no process survives the request."""
+    for _ in range(2):
+        with _worker() as worker:
+            answer = worker.ask(request)
+        if answer is not None or worker.exit_code == -signal.SIGXCPU:
+            return answer
+    return None  # once, somebody else may have killed it
+
+
+class _Worker:
+    """One child process, and the pipes to it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "srl_swe.evaluation.log_reader"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def ask(self, request: bytes) -> bytes | None:
+        """The answer, or None if the process died of it or took too long; it is dead then."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(b"%d\n" % len(request) + request)
+            self._process.stdin.flush()
+            size = self._receive_line()
+            answer = self._receive(int(size)) if size else None
+        except (OSError, ValueError):
+            answer = None
+        if answer is None:
+            self._end()
+        return answer
+
+    def _receive_line(self) -> bytes:
+        deadline = time.monotonic() + MOST_WALL_S
+        with selectors.DefaultSelector() as selector:
+            assert self._process.stdout
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(deadline - time.monotonic()):
+                return b""
+        return self._process.stdout.readline()
+
+    def _receive(self, size: int) -> bytes | None:
+        assert self._process.stdout
+        data = self._process.stdout.read(size)
+        return data if len(data) == size else None
+
+    def _end(self) -> None:
+        """Let one that is dying keep its exit code; kill one that is not."""
+        try:
+            self._process.wait(_DYING_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it; a second call does nothing."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                try:
+                    stream.close()
+                except OSError:  # what was never sent
+                    continue
+
+
+_idle: list[_Worker] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def _worker() -> Iterator[_Worker]:
+    """A warm one if there is one; it is kept for the next log unless it died."""
+    with _lock:
+        while _idle and not _idle[-1].alive:
+            _idle.pop().kill()
+        worker = _idle.pop() if _idle else None
+    worker = worker or _Worker()
+    try:
+        yield worker
+    except BaseException:
+        worker.kill()
+        raise
+    if worker.alive:
+        with _lock:
+            _idle.append(worker)
+    else:
+        worker.kill()
+
+
+@atexit.register
+def _end() -> None:
+    with _lock:
+        while _idle:
+            _idle.pop().kill()

@@ -1,0 +1,326 @@
+r"""The paths that the text of a patch names, in any spelling, and the kind of each.
+
+swebench tries ``git apply`` in three ways and then GNU patch (``-p1``, fuzzy). The two read more
+forms than git writes: names with C escapes, ``Index:`` lines, context, normal and ed diffs,
+indented or quoted mails. So every line that either could take for a header is read as one, except
+the lines of a unified hunk whose counts add up: both programs skip those by count.
+
+A patch is refused for a reward if a name leads out of the repository, into git's own folder, or
+through a symbolic link that the same patch makes, and if it adds a submodule. The list errs on the
+side of too many paths; what a patch really changed is looked up after it was applied
+(:mod:`.runner_hooks`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+
+class PathKind(StrEnum):
+    """The owner of a path in a repository."""
+
+    OUTSIDE = "outside"
+    """Not in the repository: absolute, or through ``..``."""
+    GIT = "git"
+    """Git's own: ``.git`` in any spelling that some file system takes for it, at any depth."""
+    RUNNER = "runner"
+    """Loaded by Python, pytest or another test runner by itself, wherever it lies."""
+    TEST = "test"
+    ORDINARY = "ordinary"
+
+
+RUNNER_HOOKS = (
+    "conftest.py",
+    "pytest.ini",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+    "tox.ini",
+    "tox.toml",
+    "noxfile.py",
+    ".coveragerc",
+    "sitecustomize.py",
+    "usercustomize.py",
+    "setup.py",
+    ".gitattributes",
+    ".gitmodules",
+    "jest.config.js",
+    "jest.config.cjs",
+    "jest.config.mjs",
+    "jest.config.ts",
+    "jest.config.json",
+    ".mocharc.js",
+    ".mocharc.cjs",
+    ".mocharc.json",
+    ".mocharc.yml",
+    ".mocharc.yaml",
+    "karma.conf.js",
+    "vitest.config.js",
+    "vitest.config.ts",
+    "vitest.config.mts",
+    "vitest.workspace.ts",
+    ".rspec",
+    "spec_helper.rb",
+    "phpunit.xml",
+    "phpunit.xml.dist",
+)
+"""Files that a test runner, an installer or git loads by itself, wherever they lie."""
+RUNNER_SUFFIXES = (".pth", ".pyc", ".pyo")
+"""Run or imported without a source that a reader would see."""
+_RUNNER_FOLDERS = re.compile(r".*\.(?:egg-info|dist-info)|__pycache__|site-packages|dist-packages")
+"""Python looks into these for plugins (``entry_points.txt``) and compiled code."""
+_TEST_FOLDER = re.compile(r"_*(?:tests?|specs?)_*", re.IGNORECASE)
+_TEST_FILE = re.compile(
+    r"test_.*\.py|.*_tests?\.(?:py|go|rb|c|cc|cpp|rs)|tests?\.py|.*[.-](?:test|spec)\.[cm]?[jt]sx?"
+    r"|.*(?:Test|Tests|IT)\.(?:java|php|kt)|.*_spec\.rb"
+)
+_IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+"""Code points that HFS+ drops from names (git's utf8.c, next_hfs_char)."""
+_GIT_FOLDER = re.compile(r"\.git|git~\d+")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_QUOTING = re.compile(r"^(?:[ \tX]|- )*")
+"""GNU patch takes off an indent of blanks and ``X``, and the ``- `` of RFC 934 (pch.c)."""
+_RANGE = re.compile(r"(?:\*\*\*|---) \d+(?:,\d+)? (?:\*{4}|-{4})")
+"""The line numbers of a context diff's hunk, which look like a header."""
+_NAMED = re.compile(
+    r"(?:---|\+\+\+|\*\*\*|Index:|Prereq:|rename (?:from|to|old|new)|copy (?:from|to))[ \t]*(.*)"
+)
+_PAIR = re.compile(r"(?:diff --git|diff(?: -\S+)+)[ \t]+(.*)")
+_ED_COMMAND = re.compile(r"\d+(?:,\d+)?[acdis]")
+_MODE = re.compile(r"(?:new file mode|new mode|old mode|deleted file mode|index \S+) (\d{6})")
+_ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
+_ESCAPED = re.compile(r"\\([0-3][0-7]{2}|[abtnvfr\"\\])")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_LINK, _SUBMODULE = "120000", "160000"
+_NO_FILE = "/dev/null"
+_MOST_BLANKS = 64
+"""At which a name may end or begin in one header line."""
+_MOST_HEADER_CHARS = 2 * 4 * 4096
+"""Two paths, each of Linux' PATH_MAX bytes, all in octal escapes."""
+_REMARK = re.compile(r"/dev/null(?:\s|$)")
+_DANGER = re.compile(
+    r"(?:^|[/\\])(?:(?:\.git|git~\d+)[. ]*(?::[^/\\]*)?|\.\.)(?:[/\\]|$)|^/|^[^/]+//", re.IGNORECASE
+)
+"""The names that :func:`kind_of` finds to be outside or git's, in one look."""
+_SUSPICIOUS = re.compile(r"\.\.|git|(?:^|\s)/|//", re.IGNORECASE)
+"""Without any of these no reading of a header is dangerous."""
+
+
+@dataclass(frozen=True, slots=True)
+class TouchedPath:
+    """A path as ``-p1`` leaves it, and its kind."""
+
+    path: str
+    kind: PathKind
+
+
+def touched_paths(patch: str) -> tuple[TouchedPath, ...]:
+    r"""Every path that the patch names, in any reading, sorted by path.
+
+    >>> patch = '--- a/x.py\n+++ "b/\\056git/hooks/pre-commit"\n'
+    >>> [(touched.path, touched.kind.value) for touched in touched_paths(patch)]
+    [('.git/hooks/pre-commit', 'git'), ('x.py', 'ordinary')]
+    """
+    found: dict[str, PathKind] = {}
+    for name in _names(patch):
+        if name == _NO_FILE:
+            continue
+        found.setdefault(stripped(name), kind_of(name))
+    return tuple(TouchedPath(path, kind) for path, kind in sorted(found.items()))
+
+
+def refusal(patch: str) -> str | None:
+    """The reason why a patch can't earn a reward, in one line; None if it may."""
+    for name in _names(patch):
+        match kind_of(name):
+            case PathKind.OUTSIDE:
+                return f"the patch leads out of the repository: {stripped(name)[:200]!r}"
+            case PathKind.GIT:
+                return f"the patch writes to git's own files: {stripped(name)[:200]!r}"
+            case PathKind.RUNNER | PathKind.TEST | PathKind.ORDINARY:
+                continue
+    if any(map(_ED_COMMAND.fullmatch, header_lines(patch))):
+        return "the patch is a script for ed, which can run commands"
+    if any(map(_is_too_long, header_lines(patch))):
+        return "the patch has a header that is longer than any path"
+    return _refused_mode(patch)
+
+
+def kind_of(name: str) -> PathKind:
+    """The kind of a name as a patch or a folder has it, by its spelling alone.
+
+    >>> [kind_of(name).value for name in ("/etc/x", "a/../../x", "sub/.GIT./config", "conftest.py")]
+    ['outside', 'outside', 'git', 'runner']
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in {"", "."}]
+    if name != _NO_FILE and (name.startswith("/") or stripped(name).startswith("/")):
+        return PathKind.OUTSIDE
+    if ".." in parts:
+        return PathKind.OUTSIDE
+    if any(map(_is_git_folder, parts)):
+        return PathKind.GIT
+    if is_runner_file("/".join(parts)):
+        return PathKind.RUNNER
+    if parts and (_TEST_FILE.fullmatch(parts[-1]) or any(map(is_test_folder, parts[:-1]))):
+        return PathKind.TEST
+    return PathKind.ORDINARY
+
+
+def is_runner_file(path: str) -> bool:
+    """True for what a runner loads by itself wherever it lies."""
+    pure = PurePosixPath(path)
+    return (
+        any(part in RUNNER_HOOKS for part in pure.parts)
+        or pure.suffix in RUNNER_SUFFIXES
+        or any(map(_RUNNER_FOLDERS.fullmatch, pure.parts))
+    )
+
+
+def is_test_folder(name: str) -> bool:
+    """True for one component that names a folder of tests."""
+    return _TEST_FOLDER.fullmatch(name) is not None
+
+
+def stripped(name: str) -> str:
+    """The name without its first component and the slash after it, as ``-p1`` has it."""
+    if name == _NO_FILE or "/" not in name.lstrip("/"):
+        return name
+    return name.lstrip("/").partition("/")[2] if not name.startswith("/") else name
+
+
+def _is_git_folder(part: str) -> bool:
+    plain = _IGNORED_BY_HFS.sub("", part).split(":")[0].rstrip(". ").lower()
+    return _GIT_FOLDER.fullmatch(plain) is not None
+
+
+def _is_too_long(line: str) -> bool:
+    return len(line) > _MOST_HEADER_CHARS and bool(_NAMED.match(line) or _PAIR.match(line))
+
+
+def _names(patch: str) -> Iterator[str]:
+    """Raw names, with their prefix if they have one."""
+    for line in header_lines(patch):
+        if _RANGE.match(line) or len(line) > _MOST_HEADER_CHARS:
+            continue
+        if named := _NAMED.match(line):
+            # In `rename from` lines git's names have no prefix.
+            prefix = "" if line[0] in "-+*I" else "p/"
+            yield from (f"{prefix}{name}" for name in _readings(named[1]))
+        elif pair := _PAIR.match(line):
+            yield from _names_of_pair(pair[1])
+
+
+def header_lines(patch: str) -> Iterator[str]:
+    """The lines that may be headers: all but those of unified hunks that add up."""
+    lines = patch.split("\n")
+    at, names_came = 0, False
+    while at < len(lines):
+        hunk = _HUNK.match(lines[at]) if names_came else None
+        end = _end_of_hunk(lines, at + 1, hunk) if hunk else None
+        if end is not None:
+            at = end
+            continue
+        names_came = lines[at].startswith(("--- ", "+++ "))
+        yield _QUOTING.sub("", lines[at], count=1).rstrip("\r")
+        at += 1
+
+
+def _end_of_hunk(lines: list[str], at: int, hunk: re.Match[str]) -> int | None:
+    """The line after the hunk that begins at ``at``; None if its counts do not add up."""
+    old, new = (int(count) if count is not None else 1 for count in hunk.groups())
+    while old > 0 or new > 0:
+        if at >= len(lines):
+            return None
+        match lines[at][:1]:
+            case " " | "" | "\r":
+                old, new = old - 1, new - 1
+            case "-":
+                old -= 1
+            case "+":
+                new -= 1
+            case "\\":
+                pass
+            case _:
+                return None
+        at += 1
+    if at < len(lines) and lines[at].startswith("\\"):  # No newline at end of file
+        at += 1
+    return at if old == new == 0 else None
+
+
+def _readings(text: str) -> Iterator[str]:
+    """A header's name: quoted, or cut at any blank, as a date or a remark may follow."""
+    if quoted := _QUOTED.match(text):
+        yield _unescaped(quoted[1])
+        return
+    text = text.rstrip()
+    if shown := text.partition("\t")[0].rstrip():
+        yield shown
+    if not _is_suspicious(text):
+        return
+    cuts = [blank.start() for blank in re.finditer(r"\s+", text)]
+    for cut in cuts[:_MOST_BLANKS]:
+        yield from _if_dangerous(text[:cut])
+    yield from _if_dangerous(text)
+
+
+def _names_of_pair(text: str) -> Iterator[str]:
+    """``a/x b/x``, either quoted; with blanks in them, the halves are equal but for the prefix."""
+    for quoted in _QUOTED.finditer(text):
+        yield _unescaped(quoted[1])
+    if '"' not in text:
+        words = text.split(" ")
+        half = len(words) // 2
+        yield from (" ".join(words[:half]), " ".join(words[half:]))
+    starts = [0, *(blank.end() for blank in re.finditer(r"\s+", text))]
+    if len(starts) == 2 or not _is_suspicious(text):
+        return  # no blank but the one between the two
+    for word in text.split():
+        yield from _if_dangerous(word)
+    for start in starts[:_MOST_BLANKS]:
+        yield from _if_dangerous(text[start:])
+
+
+def _is_suspicious(text: str) -> bool:
+    return _SUSPICIOUS.search(_IGNORED_BY_HFS.sub("", text)) is not None
+
+
+def _if_dangerous(name: str) -> Iterator[str]:
+    if not _REMARK.match(name) and _DANGER.search(_IGNORED_BY_HFS.sub("", name)):
+        yield name
+
+
+def _unescaped(text: str) -> str:
+    """Git's C style; octal escapes are bytes of UTF-8."""
+    pieces: list[bytes] = []
+    end = 0
+    for escape in _ESCAPED.finditer(text):
+        pieces.append(text[end : escape.start()].encode("utf-8", "surrogateescape"))
+        code = escape[1]
+        pieces.append(bytes([_ESCAPES[code] if code in _ESCAPES else int(code, 8)]))
+        end = escape.end()
+    pieces.append(text[end:].encode("utf-8", "surrogateescape"))
+    return b"".join(pieces).decode("utf-8", "surrogateescape")
+
+
+def _refused_mode(patch: str) -> str | None:
+    """Submodules, and paths that go through a symbolic link of the same patch."""
+    links: set[str] = set()
+    last = ""
+    for line in header_lines(patch):
+        if pair := _PAIR.match(line):
+            names = list(_names_of_pair(pair[1]))
+            last = stripped(names[-1]) if names else ""
+        elif (mode := _MODE.match(line)) and mode[1] == _SUBMODULE:
+            return f"the patch adds or changes a submodule: {last!r}"
+        elif mode and mode[1] == _LINK:
+            links.add(last)
+    for touched in touched_paths(patch):
+        through = {str(parent) for parent in PurePosixPath(touched.path).parents} & links
+        if through:
+            return f"the patch writes through its own link {through.pop()!r}: {touched.path!r}"
+    return None

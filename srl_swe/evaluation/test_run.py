@@ -1,0 +1,208 @@
+"""One run of an eval script in a sandbox: its output, its exit status, pytest's own account.
+
+The output is streamed to our side while the tests run, through a pipe that the sandbox's shell
+holds the other end of: there is no file that code under test could remove, fill or overwrite.
+What it may still do is what it may do to swebench's runner, which reads the engine's stream: print,
+and kill. The script is read whole by bash before its first line runs, so that nobody can
+append to it, and its exit status is the one of the test command, as the engine reports it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import json
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srl_swe.errors import SandboxError
+from srl_swe.evaluation import recorder
+from srl_swe.sandbox import ExecResult, Sandbox
+
+MOST_HEAD_BYTES = 32 * 2**20
+MOST_TAIL_BYTES = 16 * 2**20
+"""Of a log that is longer, its beginning and its end are kept, with a line between."""
+_CHUNK_BYTES = 49152
+"""65,536 characters of base64: below the 100,000 that a sandbox prints of one command."""
+_SCRIPT_FILE = "/tmp/.srl_swe_tests.sh"
+_PIPE = 47
+START_MARKER, END_MARKER = ">>>>> Start Test Output", ">>>>> End Test Output"
+"""swebench's, around the output of the tests (swebench.harness.constants)."""
+_EXIT_VARIABLE = "SWEBENCH_TEST_EXIT_CODE"
+_DRAIN_STEPS = 100
+"""Hundredths of a second that output already written gets to arrive after the script has ended.
+It ends at once unless a process that the tests left behind holds their output open."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """What one run came to.
+
+    ``exit_code`` is the test command's own; None if it was killed before it had one, or if the
+    script has no test command that swebench knows. ``records`` are the recorder's, parsed; none
+    if the script ran another test runner than pytest. ``recording`` is False if the recorder was
+    not asked for.
+    """
+
+    __test__ = False
+
+    log: str
+    exit_code: int | None
+    timed_out: bool = False
+    records: tuple[Mapping[str, Any], ...] = ()
+    recording: bool = False
+
+
+def run_eval_script(
+    lines: Sequence[str], sandbox: Sandbox, timeout_s: float, *, recording: bool = False
+) -> TestRun:
+    """Runs swebench's eval script, given by its lines. Raises SandboxError.
+
+    With ``recording``, pytest gives its own account (:mod:`.recorder`).
+    """
+    token = secrets.token_hex(12)
+    folder = f"/tmp/.srl_swe_{token}"
+    if recording:
+        _put_recorder(sandbox, folder, token)
+    _put_script(sandbox, _as_one_command(lines, folder if recording else None))
+    deadline = time.monotonic() + timeout_s
+    log, exit_code, timed_out = _stream(sandbox, deadline)
+    text = log.decode("utf-8", errors="replace")
+    records, text = _take_records(text, token)
+    return TestRun(text, exit_code, timed_out, records, recording)
+
+
+def _as_one_command(lines: Sequence[str], recorder_folder: str | None) -> str:
+    """A group that bash parses whole; it ends with the test command's exit status."""
+    script: list[str] = ["{"]
+    for line in lines:
+        if recorder_folder and START_MARKER in line:
+            path = f'{recorder_folder}${{PYTHONPATH:+":$PYTHONPATH"}}'
+            script.append(f"{{ SRL_SWE_PATH=${{PYTHONPATH-}}; export PYTHONPATH={path}; }} 2>&-")
+        script.append(line)
+        if recorder_folder and END_MARKER in line:
+            script.append('{ export PYTHONPATH="$SRL_SWE_PATH"; } 2>&-')
+    has_status = any(line.startswith(f"{_EXIT_VARIABLE}=") for line in lines)
+    script.append(f"exit ${_EXIT_VARIABLE}" if has_status else "exit 255")
+    return "\n".join(["set -uxo pipefail", *script, "}", ""])
+
+
+def _put_recorder(sandbox: Sandbox, folder: str, token: str) -> None:
+    source = inspect.getsource(recorder)
+    call = f"\nbegin({token!r}, os.path.dirname(os.path.abspath(__file__)))\n"
+    try:
+        sandbox.write_file(f"{folder}/sitecustomize.py", (source + call).encode())
+    except OSError as error:
+        raise SandboxError(f"the tests can't be put into a fresh sandbox: {error}") from error
+
+
+def _put_script(sandbox: Sandbox, script: str) -> None:
+    """It travels inside a command, as a local sandbox knows folders by other names."""
+    end = f"SRL_SWE_{secrets.token_hex(8)}"
+    command = f"rm -rf {_SCRIPT_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
+    written = sandbox.exec(command, keep_state=False)
+    if written.exit_code != 0:
+        raise SandboxError(f"the tests can't be put into a fresh sandbox: {written.output}")
+
+
+def _stream(sandbox: Sandbox, deadline: float) -> tuple[bytes, int | None, bool]:
+    """The output, the exit status, and whether the time was up."""
+    log = _HeadAndTail()
+    started = sandbox.exec(_START_COMMAND)
+    if started.exit_code != 0:
+        raise SandboxError(f"the tests can't be started in a fresh sandbox: {started.output}")
+    while True:
+        chunk = _ask(sandbox, _READ_COMMAND, deadline)
+        if chunk.timed_out:
+            return log.whole(), None, True
+        data = _decoded(chunk)
+        log.add(data)
+        if chunk.restarted or chunk.exit_code != 0:
+            return log.whole(), None, False
+        if not data:
+            break
+    ended = _ask(sandbox, f"exec {_PIPE}<&-; wait $SRL_SWE_TESTS", deadline)
+    lost = ended.restarted or ended.timed_out
+    return log.whole(), None if lost else ended.exit_code, ended.timed_out
+
+
+def _ask(sandbox: Sandbox, command: str, deadline: float) -> ExecResult:
+    return sandbox.exec(command, max(0.1, deadline - time.monotonic()))
+
+
+_RELAY = (
+    "exec </dev/null 2>/dev/null; exec {out}> >(exec cat); relay=$!; "
+    f'bash {_SCRIPT_FILE} >&"$out" 2>&1 {{out}}>&-; status=$?; exec {{out}}>&-; '
+    f"for ((step=0; step<{_DRAIN_STEPS}; step++)); do "
+    'kill -0 "$relay" || break; sleep 0.01; done; kill -9 "$relay"; exit "$status"'
+)
+"""Output goes through ``cat``: processes that the tests leave behind hold its input open, but not
+the pipe to us, so the end of the script is the end of the stream."""
+_START_COMMAND = f"exec {_PIPE}< <({_RELAY}); SRL_SWE_TESTS=$!"
+_READ_COMMAND = f"head -c {_CHUNK_BYTES} <&{_PIPE} | base64 -w0"
+
+
+def _decoded(chunk: ExecResult) -> bytes:
+    if chunk.elided_chars:
+        raise SandboxError(
+            f"the sandbox prints less than {_CHUNK_BYTES * 4 // 3} characters of one command, and "
+            "tests can't be read through it; raise its limit output_chars."
+        )
+    try:
+        return base64.b64decode(chunk.output, validate=True)
+    except binascii.Error:  # what killed the shell cut it off
+        return b""
+
+
+class _HeadAndTail:
+    """Bytes, of which the middle is dropped where they are too many."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._in_tail = 0
+        self._dropped = 0
+
+    def add(self, data: bytes) -> None:
+        room = MOST_HEAD_BYTES - len(self._head)
+        self._head += data[:room]
+        if rest := data[room:]:
+            self._tail.append(rest)
+            self._in_tail += len(rest)
+        while self._in_tail > MOST_TAIL_BYTES:
+            gone = len(self._tail.popleft())
+            self._in_tail -= gone
+            self._dropped += gone
+
+    def whole(self) -> bytes:
+        note = f"\n[{self._dropped} bytes of the log left out here]\n" if self._dropped else ""
+        return bytes(self._head) + note.encode() + b"".join(self._tail)
+
+
+def _take_records(log: str, token: str) -> tuple[tuple[Mapping[str, Any], ...], str]:
+    """The recorder's records, and the log without them."""
+    frame = re.compile(rf"\x1e{token} (\d+)/(\d+) ([A-Za-z0-9+/=]*)\x1e\n")
+    records: list[Mapping[str, Any]] = []
+    pieces: list[str] = []
+    for number, count, piece in frame.findall(log):
+        pieces.append(piece)
+        if number == count:
+            record = _parsed("".join(pieces))
+            if record is not None:
+                records.append(record)
+            pieces = []
+    return tuple(records), frame.sub("", log)
+
+
+def _parsed(encoded: str) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(base64.b64decode(encoded))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
