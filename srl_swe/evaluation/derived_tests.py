@@ -1,4 +1,4 @@
-"""FAIL_TO_PASS and PASS_TO_PASS of an instance, found by running its tests before and after its patch.
+"""FAIL_TO_PASS and PASS_TO_PASS, found by running the tests before and after the patch.
 
 The lists of SWE-bench were made alike (arXiv 2310.06770, section 2.1): the tests of the instance
 run on the base commit, and on it with the gold patch.
@@ -67,7 +67,7 @@ def _passing_in(instance: Instance, log: str) -> set[str]:
             raise SandboxError(f"swebench's parser fails on the log: {error}") from error
     if not statuses:
         raise UserError(
-            f"{instance.instance_id}: {instance.log_parser} finds no test in the output, which ends "
-            f"with: {' | '.join(log.splitlines()[-5:])[-500:]}"
+            f"{instance.instance_id}: {instance.log_parser} finds no test in the output, which "
+            f"ends with: {' | '.join(log.splitlines()[-5:])[-500:]}"
         )
     return {name for name, status in statuses.items() if status in passed}

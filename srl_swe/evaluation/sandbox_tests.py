@@ -208,7 +208,7 @@ def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
 
 
 def test_spec(instance: Instance) -> Any:
-    """swebench's TestSpec of the instance."""
+    """The TestSpec that swebench makes of the instance."""
     from swebench.harness.utils import make_test_spec
 
     return make_test_spec(row_from_instance(instance))
