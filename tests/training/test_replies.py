@@ -8,7 +8,7 @@ from datasets import load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import get_dialect
-from srl_swe.training.replies import decode_reply, opens_thought
+from srl_swe.rollout.replies import decode_reply, opens_thought
 from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
 from srl_swe.types import Action
 

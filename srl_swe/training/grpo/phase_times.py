@@ -23,6 +23,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from srl_swe.rollout.generate import plain_generation
 from srl_swe.training.grpo.vllm_weights import weight_sync
 
 P = ParamSpec("P")
@@ -73,10 +74,14 @@ class Stopwatch:
 
 
 class TimedGRPOTrainer(GRPOTrainer):
-    """TRL's trainer with a stopwatch held to its phases; it computes the very same."""
+    """TRL's trainer with a stopwatch held to its phases.
+
+    It computes the very same, unless a checkpoint's generation config would change the sampling.
+    """
 
     args: Any
     model: torch.nn.Module
+    model_wrapped: torch.nn.Module
     vllm_generation: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -108,6 +113,11 @@ class TimedGRPOTrainer(GRPOTrainer):
         with self.stopwatch.phase("generate"):
             samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return samples
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Sampled as the recipe asks, whatever else the checkpoint's generation config holds."""
+        with plain_generation(self.model_wrapped):
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _calculate_rewards(
         self,

@@ -28,6 +28,7 @@ from srl_swe.errors import UserError
 from srl_swe.files import append_line, drop_torn_line
 from srl_swe.progress import progress
 from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.run_folder import claim
 from srl_swe.step_dataset import save_dataset
 from srl_swe.training.guards.checks import (
@@ -43,7 +44,6 @@ from srl_swe.training.profile.table import (
     profile_line,
     read_profiles,
 )
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.srl.step_reward import ReplyScorer
 from srl_swe.training.srl.whole_solution import PROFILE_COLUMN, with_solutions
 
@@ -126,7 +126,7 @@ def _profile_batches(
         temperature=profiling.temperature,
         max_new_tokens=profiling.max_new_tokens,
     )
-    scorer = _scorer(profiling, tokenizer)
+    scorer = _scorer(profiling, tokenizer, sampler.end_ids)
     with progress("profile", len(batches)) as advance:
         for batch in batches:
             rows = data.select(batch).to_list()
@@ -156,13 +156,16 @@ def _profiles(
     ]
 
 
-def _scorer(profiling: Profiling, tokenizer: PreTrainedTokenizerBase) -> ReplyScorer:
+def _scorer(
+    profiling: Profiling, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]
+) -> ReplyScorer:
     return ReplyScorer(
         tokenizer,
         get_dialect(profiling.dialect),
         profiling.strictness,
         think_opened=opens_thought(tokenizer),
         whole_solution=asks_for_solution([profiling.reward]),
+        end_ids=end_ids,
     )
 
 

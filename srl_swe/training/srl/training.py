@@ -12,7 +12,9 @@ from trl.trainer.grpo_config import GRPOConfig
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.chat_template import reply_ends
 from srl_swe.training.guards.checks import (
     check_dialect,
     fitting_prompts,
@@ -24,10 +26,10 @@ from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
+    model_init_kwargs,
     template_kwargs,
     trl_refusals,
 )
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
 from srl_swe.training.srl.step_reward import ReplyScorer
@@ -91,4 +93,5 @@ def _scorer(recipe: SrlRecipe, args: GRPOConfig, tokenizer: PreTrainedTokenizerB
         recipe.strictness,
         think_opened=opens_thought(tokenizer, template_kwargs(args)),
         whole_solution=asks_for_solution(recipe.rewards),
+        end_ids=reply_ends(recipe.model, tokenizer, model_init_kwargs(args).get("revision")),
     )

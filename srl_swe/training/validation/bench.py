@@ -21,12 +21,12 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation.judge import Judge
 from srl_swe.evaluation.sandbox_tests import check_testable
 from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe, ValidationInstances
 from srl_swe.training.recipes.trainer_args import template_kwargs
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
 from srl_swe.training.validation.held_out_steps import evenly_spread
 from srl_swe.training.validation.instance_episodes import InstanceEpisodes

@@ -14,12 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from srl_swe.dialects import Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import StepScore, step_reward
+from srl_swe.rollout.generate import Sampling, encode, generate
+from srl_swe.rollout.replies import decode_reply, find_end_ids, opens_thought
 from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
-from srl_swe.training.replies import decode_reply, opens_thought
-
-GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
-"""The last one too: many instruction-tuned models ship with a penalty in their config."""
-
 
 METRICS = {
     "similarity": "similarity_mean",
@@ -96,26 +93,14 @@ def greedy_replies(
     sharded, every rank must bring the same number of prompts.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(str(prompts[index])))
+    end_ids = find_end_ids(tokenizer, model.generation_config, template)
     replies: dict[int, str] = {}
     for batch in _batches(order, batch_size):
-        encoded: Any = tokenizer.apply_chat_template(
-            [prompts[index] for index in batch],
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
-            **(template or {}),
-        )
-        with torch.no_grad():
-            output = model.generate(
-                **encoded.to(model.device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                **GREEDY,
-            )
-        new_ids = output[:, encoded["input_ids"].size(1) :].tolist()
+        asked = [prompts[index] for index in batch]
+        encoded = encode(tokenizer, asked, model.device, template)
+        new_ids = generate(model, tokenizer, encoded, Sampling(max_new_tokens), end_ids)
         for index, ids in zip(batch, new_ids, strict=True):
-            replies[index] = decode_reply(tokenizer, ids)[0]
+            replies[index] = decode_reply(tokenizer, ids, end_ids)[0]
     return [replies[index] for index in range(len(prompts))]
 
 

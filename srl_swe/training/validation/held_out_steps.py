@@ -11,10 +11,10 @@ from datasets import Dataset
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.training.guards.checks import check_dialect, load_step_contexts, overlong_rows
 from srl_swe.training.recipes.records import Recipe, Validation
 from srl_swe.training.recipes.trainer_args import template_kwargs
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.srl.whole_solution import with_solutions
 from srl_swe.training.validation.examination import Reply
 from srl_swe.training.validation.greedy import METRICS, Scoring, score_replies
