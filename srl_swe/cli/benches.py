@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srl_swe.cli import options
@@ -27,7 +28,16 @@ def validation_bench(
     if not asked:
         return None
     instances = options.load_bench(asked.bench, None, None)
+    check_start(recipe)
     return ValidationBench(instances, sandboxes_for(instances, settings), workers)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raise UserError for a mistyped model before images are pulled, unless the run is finished."""
+    from srl_swe.rollout.weights import check_folder
+
+    if not (Path(recipe.output) / "final").is_dir():
+        check_folder(recipe.model)
 
 
 def check_benches(curriculum: CurriculumRecipe) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from srl_swe.errors import UserError
 from srl_swe.rollout.generate import Sampling, context_length, encode, generate
 from srl_swe.rollout.policy import Completion, PromptTooLong
-from srl_swe.rollout.replies import decode_reply, find_end_ids, opens_thought
+from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.rollout.weights import find_weights
 from srl_swe.types import Message
@@ -73,9 +73,9 @@ class LocalPolicy:
         self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
 
     @property
-    def think_opened(self) -> bool:
-        """Whether the generation prompt holds ``<think>`` already, so that no reply does."""
-        return opens_thought(self._tokenizer, self._template)
+    def opening(self) -> Opening:
+        """How the generation prompt leaves the thought."""
+        return thought_opening(self._tokenizer, self._template)
 
     def reply(self, messages: Sequence[Message]) -> Completion:
         """Sample one reply; special tokens at its end are left out of its text."""

@@ -77,17 +77,12 @@ def opens_thought(
     return thought_opening(tokenizer, template) == "opened"
 
 
-def check_thought(
-    model: str,
-    tokenizer: PreTrainedTokenizerBase,
-    strictness: Strictness,
-    template: Mapping[str, Any] | None = None,
-) -> None:
+def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
     """Raise UserError if replies must hold a thought and the generation prompt has closed it.
 
     Every reply would be out of format.
     """
-    if strictness == "strict" and thought_opening(tokenizer, template) == "closed":
+    if strictness == "strict" and opening == "closed":
         raise UserError(
             f"the chat template of {model} closes the thought before a reply begins (</think> in "
             "the generation prompt), so that no reply could hold one: leave `enable_thinking: "

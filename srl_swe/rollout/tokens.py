@@ -39,6 +39,10 @@ class TokenCounter:
         """The tokens of the chat, as in :data:`~srl_swe.context_window.CountTokens`."""
         return self._count(self.render(messages))
 
+    def count_text(self, text: str) -> int:
+        """The tokens of a text that :meth:`render` made."""
+        return self._count(text)
+
     def render(self, messages: Sequence[Message]) -> str:
         """The text that is tokenized; up to where a reply begins, if no reply ends it."""
         chat: list[Any] = list(messages)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,24 @@ def find_weights(policy: str) -> PolicyWeights:
 
     Raises UserError if there is no such model: a mistyped name costs no import of torch.
     """
+    is_local = check_folder(policy)
+    return PolicyWeights(policy, fingerprint(Path(policy)) if is_local else _commit(policy))
+
+
+def check_folder(policy: str) -> bool:
+    """True for the folder of a model, False for what can only be a name on the hub.
+
+    Raises UserError for a path with no model; nothing is hashed, and the hub is not asked.
+    """
     folder = Path(policy)
     if folder.is_dir():
-        _check_folder(folder)
-        return PolicyWeights(policy, fingerprint(folder))
+        _check_files(folder)
+        return True
     hint = _neighbour(folder)
     is_path = policy.startswith((".", "/", "~")) or policy.count("/") != 1 or folder.exists()
     if is_path or hint:
         raise UserError(f"no model folder at {policy}.{hint}")
-    return PolicyWeights(policy, _commit(policy))
+    return False
 
 
 def fingerprint(folder: Path) -> str:
@@ -103,7 +113,7 @@ def _deciding(folder: Path) -> Iterator[Path]:
                 yield file
 
 
-def _check_folder(folder: Path) -> None:
+def _check_files(folder: Path) -> None:
     if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
         nested = next((name for name in ("final", "best") if (folder / name).is_dir()), None)
         hint = f" Its policy is {folder / nested}." if nested else ""
@@ -119,6 +129,7 @@ def _neighbour(folder: Path) -> str:
     return did_you_mean(folder.name, [one.name for one in beside.iterdir() if one.is_dir()])
 
 
+@cache
 def _commit(name: str) -> str:
     """The commit that the hub, or its cache if the hub can't be reached, has of the model."""
     from huggingface_hub import HfApi, errors, hf_hub_download

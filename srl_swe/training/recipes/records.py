@@ -57,7 +57,8 @@ class ValidationInstances:
 
     ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
     is all. ``limits`` and ``window`` are those of an episode; None is what RLVR trains its episodes
-    under, and for SFT and SRL 40 steps and the paper's window. A prompt that outgrows the model
+    under, and for SFT and SRL 40 steps and the window of the data, if it is recorded, or else the
+    paper's. A prompt that outgrows the model
     loses its oldest observations first.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from srl_swe.training.guards.checks import most_tokens
+from srl_swe.training.guards.lengths import most_tokens, room_for_prompt
 from srl_swe.training.recipes.records import RlvrRecipe
 
 
@@ -29,8 +29,14 @@ class TokenLimits:
 
 
 def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
-    """Of the recipe, and of the model or vLLM, which would die of a prompt too long."""
+    """Of the recipe, and of the model or vLLM, which would die of a prompt too long.
+
+    Raises UserError if the longest reply leaves no room for a prompt.
+    """
     hard = most_tokens(recipe.model, args)
+    if hard is not None:
+        name = "trainer: max_completion_length"
+        room_for_prompt(hard, args.max_completion_length, name, recipe.model)
     return TokenLimits(recipe.window.token_budget, hard, args.max_completion_length)
 
 

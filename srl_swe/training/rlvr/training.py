@@ -24,7 +24,7 @@ from srl_swe.evaluation.sandbox_tests import check_testable
 from srl_swe.instances import row_from_instance
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rollout import Rules
-from srl_swe.rollout.replies import opens_thought
+from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.training.guards.before_training import check_run, on_every_rank
@@ -114,6 +114,8 @@ def _checked(
     _check_recipe(recipe, instances)
     check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    opening = thought_opening(tokenizer, template_kwargs(args))
+    check_thought(recipe.model, opening, recipe.strictness)
     limits = token_limits(recipe, args)
     setting = _Setting(recipe, args, tokenizer, open_sandbox, instances, workers, limits)
     try:

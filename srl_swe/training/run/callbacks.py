@@ -15,6 +15,7 @@ from srl_swe.training.run.manifest import ManifestLog
 from srl_swe.training.run.metrics_log import MetricsLog
 from srl_swe.training.run.progress import watch_progress
 from srl_swe.training.run.report import ReportLog
+from srl_swe.training.run.trained_prompting import CarriedByCheckpoints
 from srl_swe.training.validation.bench import ValidationBench
 from srl_swe.training.validation.callback import make_validation
 
@@ -45,6 +46,7 @@ def _callbacks(
     yield ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256"))
     yield MetricsLog(run.metrics)
     yield StepTimes(trainer)
+    yield CarriedByCheckpoints(run.notes)
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
         yield CompletionsLog(trainer, run.completions, recipe.completions_every)
     if recipe.validation:

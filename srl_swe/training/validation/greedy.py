@@ -62,8 +62,12 @@ def greedy_scores(
     strictness: Strictness = "strict",
     max_new_tokens: int = 512,
     batch_size: int = 32,
+    template: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Scores of one greedy reply a step; ``instance_ids`` None means all rows of the data."""
+    """Scores of one greedy reply per step; ``instance_ids`` None means all rows of the data.
+
+    ``template``: variables of the chat template.
+    """
     rows = [
         row
         for row in load_step_contexts(str(data))
@@ -75,8 +79,9 @@ def greedy_scores(
     model: Any = AutoModelForCausalLM.from_pretrained(str(policy), dtype="auto")
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     prompts = [row["prompt"] for row in rows]
-    texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size)
-    return score_replies(texts, rows, Scoring(dialect, strictness, opens_thought(tokenizer)))
+    texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size, template)
+    scoring = Scoring(dialect, strictness, opens_thought(tokenizer, template))
+    return score_replies(texts, rows, scoring)
 
 
 def greedy_replies(

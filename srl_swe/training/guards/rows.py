@@ -1,0 +1,61 @@
+"""Rows of step contexts that no trainer could take, found by column before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+from datasets import Dataset
+
+from srl_swe.errors import UserError
+
+_IMAGES = ("images", "image")
+"""Columns by which TRL takes a row for one of a vision model."""
+_MESSAGES, _TEXTS = ("prompt", "completion"), ("expert_action", "instance_id", "tool")
+
+
+def check_rows(data: Dataset, folder: str) -> None:
+    """Raise UserError that names the first row whose prompt, reply, action or place is missing."""
+    for name in _IMAGES:
+        if name in data.column_names:
+            raise UserError(
+                f"{folder} has a column {name!r}: step contexts are text alone; remove the column."
+            )
+    table = data.data if data._indices is None else data.flatten_indices().data
+    for name in _MESSAGES:
+        _refuse(_without_messages(table.column(name), name, folder), f"no {name}", folder)
+    for name in _TEXTS:
+        column = table.column(name)
+        _refuse(_either(pc.is_null(column), pc.equal(column, "")), f"no {name}", folder)
+    steps, index = table.column("n_steps"), table.column("step_index")
+    _refuse(_either(pc.is_null(steps), pc.less(steps, 1)), "n_steps below 1", folder)
+    outside = pc.or_(pc.less(index, 0), pc.greater_equal(index, steps))
+    _refuse(_either(pc.is_null(index), outside), "a step_index outside of n_steps", folder)
+
+
+def _without_messages(column: Any, name: str, folder: str) -> Any:
+    """Whether each row is without a message, or has one without a text."""
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise UserError(f"{folder}: {name} must be a list of messages, not {column.type}.")
+    empty = _either(pc.is_null(column), pc.equal(pc.list_value_length(column), 0))
+    contents = pc.struct_field(pc.list_flatten(column), "content")
+    if not contents.null_count:
+        return empty
+    silent = pc.filter(pc.list_parent_indices(column), pc.is_null(contents))
+    rows = pa.array(range(len(column)), silent.type)
+    return pc.or_(empty, pc.is_in(rows, value_set=pa.array(silent.to_pylist(), silent.type)))
+
+
+def _either(is_null: Any, is_wrong: Any) -> Any:
+    return pc.or_(is_null, pc.fill_null(is_wrong, True))
+
+
+def _refuse(wrong: Any, what: str, folder: str) -> None:
+    count = pc.sum(wrong).as_py() or 0
+    if count:
+        first = pc.index(wrong, True).as_py()
+        raise UserError(
+            f"{folder}: {count} of {len(wrong)} rows have {what} (the first is row {first}); leave "
+            "them out, or make the step contexts anew with `srl-swe steps`."
+        )
