@@ -24,6 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from srl_swe.rollout.generate import plain_generation
+from srl_swe.training.alarms import warned_after
 from srl_swe.training.grpo.vllm_weights import weight_sync
 
 P = ParamSpec("P")
@@ -83,6 +84,8 @@ class TimedGRPOTrainer(GRPOTrainer):
     model: torch.nn.Module
     model_wrapped: torch.nn.Module
     vllm_generation: Any
+    reward_call_s: float | None = None
+    """A reward call that takes longer is warned of; None never is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,7 +129,11 @@ class TimedGRPOTrainer(GRPOTrainer):
         completions: list[Any],
         completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
-        with self.stopwatch.phase("reward"):
+        slow = (
+            f"step {self.state.global_step}: a reward call has taken {self.reward_call_s} s and "
+            "goes on, while nothing is sampled or trained (alarms.reward_call_s)"
+        )
+        with self.stopwatch.phase("reward"), warned_after(self.reward_call_s, slow):
             rewards: torch.Tensor = super()._calculate_rewards(
                 inputs, prompts, completions, completion_ids_list
             )

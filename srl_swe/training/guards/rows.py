@@ -27,7 +27,11 @@ def check_rows(data: Dataset, folder: str) -> None:
         _refuse(_without_messages(table.column(name), name, folder), f"no {name}", folder)
     for name in _TEXTS:
         column = table.column(name)
-        _refuse(_either(pc.is_null(column), pc.equal(column, "")), f"no {name}", folder)
+        _refuse(
+            _either(pc.is_null(column), pc.equal(pc.utf8_trim_whitespace(column), "")),
+            f"no {name}",
+            folder,
+        )
     steps, index = table.column("n_steps"), table.column("step_index")
     _refuse(_either(pc.is_null(steps), pc.less(steps, 1)), "n_steps below 1", folder)
     outside = pc.or_(pc.less(index, 0), pc.greater_equal(index, steps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from srl_swe.errors import UserError
 from srl_swe.training.guards.lengths import most_tokens, room_for_prompt
 from srl_swe.training.recipes.records import RlvrRecipe
 
@@ -33,6 +34,8 @@ def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
 
     Raises UserError if the longest reply leaves no room for a prompt.
     """
+    if args.max_completion_length is None:
+        raise UserError("trainer: max_completion_length must be set for rlvr.")
     hard = most_tokens(recipe.model, args)
     if hard is not None:
         name = "trainer: max_completion_length"

@@ -112,8 +112,8 @@ def _checked(
 ) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
     """The tokenizer, and what the setting brings to the trainer, after all guards."""
     _check_recipe(recipe, instances)
-    check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    check_run(recipe, args, model, len(instances))
     opening = thought_opening(tokenizer, template_kwargs(args))
     check_thought(recipe.model, opening, recipe.strictness)
     limits = token_limits(recipe, args)

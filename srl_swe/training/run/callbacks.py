@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from srl_swe.training.alarms import TrainingAlarms
 from srl_swe.training.grpo.phase_times import StepTimes
 from srl_swe.training.recipes.records import Recipe, SftRecipe
 from srl_swe.training.run.completions_log import CompletionsLog
@@ -52,3 +53,6 @@ def _callbacks(
     if recipe.validation:
         yield make_validation(trainer, recipe, run, bench)
     yield ReportLog(run.path, run.report)
+    if not isinstance(recipe, SftRecipe):
+        trainer.reward_call_s = recipe.alarms.reward_call_s
+        yield TrainingAlarms(recipe.alarms)
