@@ -61,7 +61,9 @@ def _of_rlvr(recipe: RlvrRecipe, template: dict[str, Any]) -> Prompting:
 
 
 def _prompt_of_data(data: Path) -> str | None:
-    if not data.is_dir():
+    """None for what is no data set: the guards refuse it with more to say."""
+    try:
+        prompt = load_from_disk(str(data))[0]["prompt"]
+    except (FileNotFoundError, ValueError, KeyError, IndexError):
         return None
-    rows = load_from_disk(str(data))
-    return prompt_version(rows[0]["prompt"]) if len(rows) else None
+    return prompt_version(prompt) if isinstance(prompt, list) else None
