@@ -12,30 +12,35 @@ from srl_swe.errors import UserError
 
 _IMAGES = ("images", "image")
 """Columns by which TRL takes a row for one of a vision model."""
-_MESSAGES, _TEXTS = ("prompt", "completion"), ("expert_action", "instance_id", "tool")
 
 
 def check_rows(data: Dataset, folder: str) -> None:
-    """Raise UserError that names the first row whose prompt, reply, action or place is missing."""
+    """Raise UserError that names the first row whose prompt, reply or place is missing."""
     for name in _IMAGES:
         if name in data.column_names:
             raise UserError(
                 f"{folder} has a column {name!r}: step contexts are text alone; remove the column."
             )
-    table = data.data if data._indices is None else data.flatten_indices().data
-    for name in _MESSAGES:
+    table = _table(data)
+    for name in ("prompt", "completion"):
         _refuse(_without_messages(table.column(name), name, folder), f"no {name}", folder)
-    for name in _TEXTS:
-        column = table.column(name)
-        _refuse(
-            _either(pc.is_null(column), pc.equal(pc.utf8_trim_whitespace(column), "")),
-            f"no {name}",
-            folder,
-        )
+    for name in ("instance_id", "tool"):
+        _refuse(pc.is_null(table.column(name)), f"no {name}", folder)
     steps, index = table.column("n_steps"), table.column("step_index")
     _refuse(_either(pc.is_null(steps), pc.less(steps, 1)), "n_steps below 1", folder)
     outside = pc.or_(pc.less(index, 0), pc.greater_equal(index, steps))
     _refuse(_either(pc.is_null(index), outside), "a step_index outside of n_steps", folder)
+
+
+def check_expert_actions(data: Dataset, folder: str) -> None:
+    """Raise UserError for rows that no reply can be compared with; SFT takes them."""
+    column = _table(data).column("expert_action")
+    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+    _refuse(_either(pc.is_null(column), blank), "no expert_action", folder)
+
+
+def _table(data: Dataset) -> Any:
+    return data.data if data._indices is None else data.flatten_indices().data
 
 
 def _without_messages(column: Any, name: str, folder: str) -> Any:

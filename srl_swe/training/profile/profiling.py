@@ -35,6 +35,7 @@ from srl_swe.step_dataset import save_dataset
 from srl_swe.step_dataset.recorded import read_config
 from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
 from srl_swe.training.guards.lengths import max_positions, overlong_rows, room_for_prompt
+from srl_swe.training.guards.rows import check_expert_actions
 from srl_swe.training.profile.sampler import StepSampler
 from srl_swe.training.profile.table import (
     StepProfile,
@@ -190,6 +191,7 @@ def _digest(data: Dataset) -> str:
 
 def _rows(profiling: Profiling) -> Dataset:
     data = load_step_contexts(profiling.data)
+    check_expert_actions(data, profiling.data)
     if PROFILE_COLUMN in data.column_names:
         raise UserError(f"{profiling.data} is what a profile kept; profile the data it is from.")
     if asks_for_solution([profiling.reward]):

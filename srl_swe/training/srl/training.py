@@ -21,6 +21,7 @@ from srl_swe.training.guards.checks import (
     load_tokenizer,
 )
 from srl_swe.training.guards.lengths import fitting_prompts
+from srl_swe.training.guards.rows import check_expert_actions
 from srl_swe.training.recipes.records import SrlRecipe
 from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
@@ -77,6 +78,7 @@ def _checked(
     """The tokenizer and the rows to train on, after all guards."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
+    check_expert_actions(data, recipe.data)
     check_dialect(data, recipe.data, recipe.dialect)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     opening = thought_opening(tokenizer, template_kwargs(args))

@@ -17,6 +17,7 @@ from srl_swe.rewards import StepScore, step_reward
 from srl_swe.rollout.generate import Sampling, encode, generate
 from srl_swe.rollout.replies import decode_reply, find_end_ids, opens_thought
 from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
+from srl_swe.training.guards.rows import check_expert_actions
 
 METRICS = {
     "similarity": "similarity_mean",
@@ -68,11 +69,9 @@ def greedy_scores(
 
     ``template``: variables of the chat template.
     """
-    rows = [
-        row
-        for row in load_step_contexts(str(data))
-        if instance_ids is None or row["instance_id"] in instance_ids
-    ]
+    contexts = load_step_contexts(str(data))
+    check_expert_actions(contexts, str(data))
+    rows = [row for row in contexts if instance_ids is None or row["instance_id"] in instance_ids]
     if not rows:
         raise UserError(f"{data} holds no step of the instances asked for.")
     tokenizer = load_tokenizer(str(policy), {})

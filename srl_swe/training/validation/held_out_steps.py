@@ -18,6 +18,7 @@ from srl_swe.rollout.replies import opens_thought
 from srl_swe.step_dataset.recorded import recorded_settings
 from srl_swe.training.guards.checks import check_dialect, load_step_contexts, warn
 from srl_swe.training.guards.lengths import overlong_rows, room_for_prompt
+from srl_swe.training.guards.rows import check_expert_actions
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe, Validation
 from srl_swe.training.recipes.trainer_args import template_kwargs
 from srl_swe.training.run.trained_prompting import trained_prompting
@@ -62,6 +63,7 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
         asks_for_solution(getattr(recipe, "rewards", {})),
     )
     rows = load_step_contexts(validation.data)
+    check_expert_actions(rows, validation.data)
     check_dialect(rows, validation.data, scoring.dialect)
     _warn_of_other_prompts(recipe, validation.data)
     if scoring.whole_solution:
