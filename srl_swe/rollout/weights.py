@@ -33,7 +33,7 @@ _DECIDES_NOTHING = frozenset(
 """Files of a run beside a policy's own. How it is prompted is an option of a rollout."""
 _LARGE_BYTES = 256 * 2**20
 _SETTLED_S = 2.0
-"""A file changed later than so long ago may change again within one tick of its clock."""
+"""A file that changed less than this ago may change again within one tick of its clock."""
 _HUB_TIMEOUT_S = 10.0
 _SHORT = 12
 """Hex digits of a fingerprint that go into a name."""
@@ -161,13 +161,13 @@ class _Cache:
     def digest(self, file: Path) -> str:
         """SHA-256 of the file."""
         stat, key = file.stat(), str(file.resolve())
+        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         held = self._held.get(key)
         if held and held[:-1] == state:
             return str(held[-1])
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
-        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S
         if stat.st_size >= _LARGE_BYTES and settled:
             self._new[key] = [*state, found]
         return found

@@ -26,7 +26,7 @@ def check_rows(data: Dataset, folder: str) -> None:
         _refuse(_without_messages(table.column(name), name, folder), f"no {name}", folder)
     for name in ("instance_id", "tool"):
         _refuse(pc.is_null(table.column(name)), f"no {name}", folder)
-    steps, index = table.column("n_steps"), table.column("step_index")
+    steps, index = _numbers(table, "n_steps", folder), _numbers(table, "step_index", folder)
     _refuse(_either(pc.is_null(steps), pc.less(steps, 1)), "n_steps below 1", folder)
     outside = pc.or_(pc.less(index, 0), pc.greater_equal(index, steps))
     _refuse(_either(pc.is_null(index), outside), "a step_index outside of n_steps", folder)
@@ -34,9 +34,16 @@ def check_rows(data: Dataset, folder: str) -> None:
 
 def check_expert_actions(data: Dataset, folder: str) -> None:
     """Raise UserError for rows that no reply can be compared with; SFT takes them."""
-    column = _table(data).column("expert_action")
+    column = _table(data).column("expert_action").cast(pa.string())
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     _refuse(_either(pc.is_null(column), blank), "no expert_action", folder)
+
+
+def _numbers(table: Any, name: str, folder: str) -> Any:
+    column = table.column(name)
+    if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        raise UserError(f"{folder}: {name} must be a whole number, not {column.type}.")
+    return column
 
 
 def _table(data: Dataset) -> Any:
@@ -48,6 +55,9 @@ def _without_messages(column: Any, name: str, folder: str) -> Any:
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise UserError(f"{folder}: {name} must be a list of messages, not {column.type}.")
     empty = _either(pc.is_null(column), pc.equal(pc.list_value_length(column), 0))
+    kind = column.type.value_type
+    if not pa.types.is_struct(kind) or kind.get_field_index("content") < 0:
+        raise UserError(f"{folder}: {name} must be messages of role and content, not {kind}.")
     contents = pc.struct_field(pc.list_flatten(column), "content")
     if not contents.null_count:
         return empty

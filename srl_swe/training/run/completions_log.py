@@ -57,8 +57,9 @@ class CompletionsLog(TrainerCallback):
 
     def _rows(self, step: int) -> Iterator[dict[str, Any]]:
         trainer = self._trainer
+        ends = getattr(trainer, "eos_token_ids", ())
         for reply in trainer.sampled.replies:
-            text, ended = decode_reply(trainer.processing_class, reply.ids, trainer.eos_token_ids)
+            text, ended = decode_reply(trainer.processing_class, reply.ids, ends)
             yield {
                 "step": step,
                 "rank": trainer.accelerator.process_index,
