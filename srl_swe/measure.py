@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from srl_swe.evaluation.swebench_harness import Harness
 from srl_swe.files import write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, Limits, predictions, rollout_all
+from srl_swe.rollout.prompting import Prompting, differences, load_prompting
+from srl_swe.rollout.replies import check_thought
+from srl_swe.rollout.weights import find_weights
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
 
@@ -37,6 +40,8 @@ class PolicyResult:
     format_rate: float
     exact_rate: float
     verdicts: tuple[Verdict, ...]
+    weights: str = ""
+    """The fingerprint of the policy; empty in results of earlier releases."""
 
     def resolved(self, instance_ids: Sequence[str]) -> int:
         """How many of these instances its patches resolved."""
@@ -79,20 +84,29 @@ class Measuring:
 
 
 def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResult:
-    """Score, roll out and grade the policy; what ``folder`` holds already is not done again.
+    """Score, roll out and grade the policy; what ``folder`` holds of these weights is kept.
 
-    Where sandboxes broke it is: their instances are tried anew. ``name`` goes into predictions
-    and is the label.
+    Instances whose sandboxes broke are tried anew. Replies are read as in the policy's training,
+    or else strictly on steps and leniently in rollouts. ``name`` goes into predictions and is the
+    label.
     """
-    path = folder / RESULT_FILE
-    if path.exists() and not (held := load_result(folder)).broken:
-        return held
-    from srl_swe.rollout.local_policy import open_local_policy
+    path, weights = folder / RESULT_FILE, find_weights(str(policy)).fingerprint
+    if path.exists():
+        held = load_result(folder)
+        if held.weights == weights and not held.broken:
+            return held
     from srl_swe.training.validation.greedy import greedy_scores
 
-    scores = greedy_scores(policy, on.data, dialect=on.dialect, max_new_tokens=on.max_new_tokens)
-    opened = open_local_policy(str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0)
-    agent = Agent(opened, get_dialect(on.dialect), on.window, Limits(steps=on.max_steps))
+    trained = load_prompting(str(policy))
+    scores = greedy_scores(
+        policy,
+        on.data,
+        dialect=on.dialect,
+        strictness=trained.strictness if trained else "strict",
+        max_new_tokens=on.max_new_tokens,
+        template=trained.template if trained else {},
+    )
+    agent = _make_agent(policy, on, trained)
     rollouts = rollout_all(agent, on.instances, on.open_sandbox, folder)
     handed_in = predictions(rollouts, name)
     verdicts = grade(on.instances, handed_in, on.grading, report=say, harness=on.harness)
@@ -103,9 +117,32 @@ def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResul
         format_rate=scores.format_rate,
         exact_rate=scores.exact_rate,
         verdicts=tuple(verdicts),
+        weights=weights,
     )
     write_atomic(path, _results().dump_json(result, indent=2))
     return result
+
+
+def _make_agent(policy: Path, on: Measuring, trained: Prompting | None) -> Agent:
+    """Greedy, with the window of the measurement; warns if the policy was trained with another."""
+    from srl_swe.rollout.local_policy import open_local_policy
+
+    dialect, known = get_dialect(on.dialect), trained or Prompting(on.dialect, "lenient")
+    used = replace(known, dialect=on.dialect, window=on.window)
+    if differing := differences(known, used):
+        say(f"warning: {policy} is not prompted as it was trained: {differing}")
+    opened = open_local_policy(
+        str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0, template=known.template
+    )
+    check_thought(str(policy), opened.opening, known.strictness)
+    return Agent(
+        opened,
+        dialect,
+        on.window,
+        Limits(steps=on.max_steps),
+        known.strictness,
+        think_opened=opened.opening == "opened",
+    )
 
 
 def load_result(folder: Path) -> PolicyResult:

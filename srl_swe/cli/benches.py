@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srl_swe.cli import options
@@ -27,6 +28,7 @@ def validation_bench(
     if not asked:
         return None
     instances = _examined(asked)
+    check_start(recipe)
     return ValidationBench(instances, sandboxes_for(instances, settings), workers)
 
 
@@ -45,6 +47,14 @@ def check_benches(curriculum: CurriculumRecipe, ids: list[str] | None, limit: in
             testable_bench(bench, ids, limit)
         if phase.recipe.validation and phase.recipe.validation.instances:
             _examined(phase.recipe.validation.instances)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raise UserError for a mistyped model before images are pulled, unless the run is finished."""
+    from srl_swe.rollout.weights import check_folder
+
+    if not (Path(recipe.output) / "final").is_dir():
+        check_folder(recipe.model)
 
 
 def _examined(asked: ValidationInstances) -> list[Instance]:

@@ -22,12 +22,13 @@ def evaluate(
     ids: options.Ids = None,
     limit: options.Limit = None,
     max_steps: options.Steps = 40,
-    pairs: options.Pairs = 2,
-    observation_chars: options.ObservationChars = 10_000,
-    thoughts: options.Thoughts = "drop",
+    pairs: options.Pairs = None,
+    observation_chars: options.ObservationChars = None,
+    thoughts: options.Thoughts = None,
+    strictness: options.StrictnessName = None,
     max_new_tokens: options.NewTokens = 1024,
     temperature: options.Temperature = 0.0,
-    dialect: options.DialectName = "xml",
+    dialect: options.DialectName = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
     sandbox: options.SandboxKind = "docker",
@@ -43,10 +44,18 @@ def evaluate(
     from srl_swe.evaluation.admission import check_gradeable
     from srl_swe.types import StopReason
 
-    settings = options.AgentSettings(
-        max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
-    )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    settings = options.agent_settings(
+        policy,
+        max_steps=max_steps,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        pairs=pairs,
+        observation_chars=observation_chars,
+        thoughts=thoughts,
+        dialect=dialect,
+        strictness=strictness,
+    )
     instances = options.load_bench(bench, ids, limit)
     check_gradeable(instances)
     rollouts, predictions = roll_out(policy, bench, instances, out, settings, sandboxes, workers)

@@ -38,9 +38,11 @@ def profile(
     OUT/steps is a data set for `train srl`. A second run goes on where the first was stopped;
     with other --min-std or --max-mean it only chooses anew.
     """
+    from srl_swe.rollout.weights import check_folder
     from srl_swe.training.train import need_train_extra
 
     need_train_extra()
+    check_folder(policy)
     from srl_swe.dialects import get_dialect
     from srl_swe.training.profile.profiling import Profiling, keep_pivots, profile_steps
 

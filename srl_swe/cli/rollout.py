@@ -23,12 +23,13 @@ def rollout(
     ids: options.Ids = None,
     limit: options.Limit = None,
     max_steps: options.Steps = 40,
-    pairs: options.Pairs = 2,
-    observation_chars: options.ObservationChars = 10_000,
-    thoughts: options.Thoughts = "drop",
+    pairs: options.Pairs = None,
+    observation_chars: options.ObservationChars = None,
+    thoughts: options.Thoughts = None,
+    strictness: options.StrictnessName = None,
     max_new_tokens: options.NewTokens = 1024,
     temperature: options.Temperature = 0.0,
-    dialect: options.DialectName = "xml",
+    dialect: options.DialectName = None,
     workers: options.Workers = 2,
     sandbox: options.SandboxKind = "docker",
     sandbox_limit: options.SandboxLimits = None,
@@ -40,10 +41,18 @@ def rollout(
     """
     from srl_swe.cli.sandboxes import sandbox_settings
 
-    settings = options.AgentSettings(
-        max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
-    )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    settings = options.agent_settings(
+        policy,
+        max_steps=max_steps,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        pairs=pairs,
+        observation_chars=observation_chars,
+        thoughts=thoughts,
+        dialect=dialect,
+        strictness=strictness,
+    )
     instances = options.load_bench(bench, ids, limit)
     roll_out(policy, bench, instances, out, settings, sandboxes, workers)
     typer.echo(f"{out}/predictions.jsonl")
@@ -62,10 +71,12 @@ def roll_out(
     from srl_swe.cli.sandboxes import sandboxes_for_most
     from srl_swe.evaluation import save_predictions
     from srl_swe.rollout import predictions, rollout_all
-    from srl_swe.run_folder import claim
+    from srl_swe.run_folder import claim, refuse_other
 
-    claim(out, {"policy": policy, "bench": bench, **asdict(settings), **sandboxes.decisive})
+    config = {"policy": policy, "bench": bench, **asdict(settings), **sandboxes.decisive}
+    refuse_other(out, config)
     agent = options.make_agent(policy, settings)
+    claim(out, config)
     open_sandbox = sandboxes_for_most(instances, sandboxes)
     rollouts = rollout_all(agent, instances, open_sandbox, out, workers=workers)
     handed_in = predictions(rollouts, agent.policy.name)

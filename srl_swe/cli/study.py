@@ -60,11 +60,14 @@ def study(
     """
     from srl_swe.cli.sandboxes import owned_harness, sandbox_settings, sandboxes_for
     from srl_swe.evaluation.sandbox_tests import check_testable
+    from srl_swe.rollout.weights import check_folder
     from srl_swe.study import run_study
     from srl_swe.training.curriculum import PhaseStopped
     from srl_swe.training.phase_process import phases_at_once
     from srl_swe.training.train import need_train_extra
 
+    if model:
+        check_folder(model)
     need_train_extra()
     plan = replace(_plan(quick, seeds, arms, updates), suite=suite, model=model)
     plan = replace(plan, trajectories=trajectories)

@@ -107,13 +107,14 @@ def rlvr(
     Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
     --bench starter --setting patch --limits.steps 20.
     """
-    from srl_swe.cli.benches import testable_bench, validation_bench
+    from srl_swe.cli.benches import check_start, testable_bench, validation_bench
     from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
     from srl_swe.training.recipes.records import RlvrRecipe
 
     recipe = _load(RlvrRecipe, config, context.args)
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
     instances = testable_bench(recipe.bench, ids, limit)
+    check_start(recipe)
     bench = validation_bench(recipe, settings, workers)
     open_sandbox = sandboxes_for(instances, settings)
     from srl_swe.training.rlvr.training import train_rlvr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,9 @@ def steps(demo: DemoRun) -> None:
         )
         if isinstance(item, StepContext)
     ]
-    save_step_contexts(careless(contexts), demo.folder / "demonstrations", _CARELESS_CARD)
+    save_step_contexts(
+        careless(contexts), demo.folder / "demonstrations", _CARELESS_CARD, asdict(settings)
+    )
 
 
 _CARELESS_CARD = """\

@@ -108,10 +108,18 @@ def _parse_actions(
         return Solution(thought, (), FormatReason.TWO_ACTIONS)
     if strictness == "strict" and _FUNCTION.sub("", rest).strip():
         return Solution(thought, (), FormatReason.TRAILING_TEXT)
+    if any(_repeats_a_parameter(block) for block in blocks):
+        return Solution(thought, (), FormatReason.BAD_ACTION)
     actions = tuple(_action(block) for block in blocks)
     if any(action.tool not in TOOLS for action in actions):
         return Solution(thought, (), FormatReason.BAD_TOOL)
     return Solution(thought, actions)
+
+
+def _repeats_a_parameter(block: re.Match[str]) -> bool:
+    """Whether a parameter is given twice: no reader could know which of the values is meant."""
+    names = [name for name, _ in _PARAMETER.findall(block[2])]
+    return len(set(names)) < len(names)
 
 
 def _action(block: re.Match[str]) -> Action:

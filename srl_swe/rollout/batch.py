@@ -26,13 +26,14 @@ def rollout_all(
     *,
     workers: int = 2,
 ) -> list[Trajectory]:
-    """One rollout an instance, in the order of ``instances``.
+    """One rollout per instance, in the order of ``instances``.
 
-    Those that ``folder`` already holds are kept, but for the ones that a broken sandbox
-    ended, which are tried again. An image that can't be had breaks its own rollout.
+    Those that ``folder`` already holds of this policy, by its name, are kept, except the ones that
+    a broken sandbox ended, which are tried again. An image that can't be had breaks its own
+    rollout.
     """
     path = folder / ROLLOUTS_FILE
-    done = load_rollouts(path)
+    done = load_rollouts(path, agent.policy.name)
     missing = [i for i in instances if i.instance_id not in done]
 
     def run(instance: Instance) -> Trajectory:
@@ -49,13 +50,15 @@ def rollout_all(
     return [done[instance.instance_id] for instance in instances]
 
 
-def load_rollouts(path: Path) -> dict[str, Trajectory]:
-    """What the file holds, by instance; a later line replaces an earlier one.
+def load_rollouts(path: Path, model: str | None = None) -> dict[str, Trajectory]:
+    """The rollouts in the file by instance; a later line replaces an earlier one.
 
-    Rollouts that a broken sandbox ended say nothing of the policy and are left out.
+    ``model``: only those of the policy with that name; None is any. Rollouts that a broken sandbox
+    ended show nothing about the policy and are left out.
     """
     drop_torn_line(path)
-    found = {t.instance_id: t for t in load_jsonl(path)} if path.exists() else {}
+    held = load_jsonl(path) if path.exists() else []
+    found = {t.instance_id: t for t in held if model is None or t.model == model}
     return {k: t for k, t in found.items() if t.stop_reason is not StopReason.SANDBOX_ERROR}
 
 

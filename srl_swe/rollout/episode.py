@@ -23,6 +23,8 @@ class Limits:
     format_errors: int = 3
     """So many replies in a row without a usable action."""
     seconds: float = 1800.0
+    """Spent in the sandbox: a reply, and waiting for one, counts nothing, so that the limit is the
+    same whether one or many episodes share a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Rules:
 
 
 class Episode:
-    """The steps so far, in an open sandbox that the caller closes. Time runs from its making.
+    """The steps so far, in an open sandbox that the caller closes.
 
     Every method that acts raises SandboxError where the infrastructure fails; :meth:`fail`
     puts that on record.
@@ -53,7 +55,7 @@ class Episode:
         self._instance = instance
         self._sandbox = sandbox
         self._rules = rules
-        self._deadline = time.monotonic() + rules.limits.seconds
+        self._acted_s = 0.0
         self._held_to: Mapping[str, Any] = {}
         self._toolbox = open_toolbox(rules.dialect.FAMILY, workdir=instance.workdir)
 
@@ -78,8 +80,11 @@ class Episode:
         return self.act(reply.action, reply.thought)
 
     def act(self, action: Action, thought: str = "") -> Step:
-        """Carry out an action that needs no parsing."""
-        return self._add(Step(thought, action, self._toolbox.perform(action, self._sandbox)))
+        """Carry out an action that needs no parsing. The episode's clock runs meanwhile."""
+        started = time.monotonic()
+        observation = self._toolbox.perform(action, self._sandbox)
+        self._acted_s += time.monotonic() - started
+        return self._add(Step(thought, action, observation))
 
     def stop(self, reason: StopReason) -> None:
         """End it from outside, as where there is no room for another prompt."""
@@ -122,7 +127,7 @@ class Episode:
             return StopReason.FORMAT_ERRORS
         if len(self.steps) >= limits.steps:
             return StopReason.STEP_LIMIT
-        if time.monotonic() > self._deadline:
+        if self._acted_s > limits.seconds:
             return StopReason.TIME_LIMIT
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,11 +25,13 @@ class TokenCounter:
 
     ``tokenizer`` is one of transformers' that has a chat template. A slow one, written in
     Python, may encode a segment by what lies around it, so that it counts whole texts; so does
-    one that is told to split added tokens too.
+    one that is told to split added tokens too. ``template``: variables that the chat template is
+    rendered with, such as ``enable_thinking``.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: Mapping[str, Any] | None = None) -> None:
         self._tokenizer = tokenizer
+        self._template = dict(template or {})
         by_segment = tokenizer.is_fast and not tokenizer.split_special_tokens
         self._count = _count_by_segment(tokenizer) if by_segment else self._count_whole
 
@@ -37,11 +39,17 @@ class TokenCounter:
         """The tokens of the chat, as in :data:`~srl_swe.context_window.CountTokens`."""
         return self._count(self.render(messages))
 
+    def count_text(self, text: str) -> int:
+        """The tokens of a text that :meth:`render` made."""
+        return self._count(text)
+
     def render(self, messages: Sequence[Message]) -> str:
         """The text that is tokenized; up to where a reply begins, if no reply ends it."""
         chat: list[Any] = list(messages)
         asks = chat[-1]["role"] != "assistant"
-        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks)
+        text = self._tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=asks, **self._template
+        )
         return str(text)
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
 from srl_swe.demo.careless import careless
 from srl_swe.dialects import get_dialect
 from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import save_step_contexts
+from srl_swe.step_dataset import StepSettings, save_step_contexts
 from srl_swe.study.plan import StudyPlan
 from srl_swe.study.suite import Suite
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe
@@ -52,7 +53,8 @@ def _make_tiny_policy(plan: StudyPlan, suite: Suite, tiny: Path, data: Path, see
         for item in step_contexts(trajectory, get_dialect("xml"), plan.window, include_last=True)
         if isinstance(item, StepContext)
     ]
-    save_step_contexts(careless(contexts, seed), data, _CARD)
+    settings = StepSettings(window=plan.window, include_last=True)
+    save_step_contexts(careless(contexts, seed), data, _CARD, asdict(settings))
     prompts = (message["content"] for context in contexts for message in context.prompt)
     replies = (context.expert_reply for context in contexts)
     texts = [*prompts, *replies]

@@ -12,16 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from srl_swe.rollout.replies import check_thought, thought_opening
 from srl_swe.training.guards.before_training import check_run, on_every_rank
 from srl_swe.training.guards.chat_template import check_replies
-from srl_swe.training.guards.checks import (
-    fitting_rows,
-    load_step_contexts,
-    load_tokenizer,
-    max_positions,
-    overlong_rows,
-    with_thoughts,
-)
+from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer, with_thoughts
+from srl_swe.training.guards.lengths import fitting_rows, max_positions, overlong_rows
 from srl_swe.training.recipes.records import SftRecipe
 from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
@@ -65,6 +60,7 @@ def _checked(
 ) -> tuple[PreTrainedTokenizerBase, Dataset]:
     """The tokenizer and the rows to train on, after all guards."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
+    check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
     rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
     if args.chat_template_path is None:
         check_replies(recipe.model, tokenizer, rows[0])
@@ -85,8 +81,6 @@ def _fitting(
     rows = data.select_columns(["prompt", "completion"])
     if not limits:
         return rows
-    tokens = overlong_rows(
-        rows, tokenizer, min(limits), lambda row: row["prompt"] + row["completion"], {}
-    )
+    tokens = overlong_rows(data, tokenizer, min(limits), "row", recorded_in=recipe.data)
     way_out = "make the step contexts with a smaller token budget, raise max_length"
     return fitting_rows(rows, tokens, min(limits), recipe.overlong, recipe.data, way_out)

@@ -40,6 +40,10 @@ def test_no_white_space_of_a_value_is_lost(value: str) -> None:
 
 THOUGHT = "<think>\nwhy\n</think>\n\n"
 SUBMIT = "<function=submit>\n</function>"
+TWICE = (
+    "<function=bash>\n<parameter=command>ls</parameter>\n"
+    "<parameter=command>rm -r .</parameter>\n</function>"
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,7 @@ SUBMIT = "<function=submit>\n</function>"
         ("<think> </think>" + SUBMIT, FormatReason.EMPTY_THOUGHT),
         (THOUGHT, FormatReason.NO_ACTION),
         (THOUGHT + "<function=bash>\n<parameter=command>ls", FormatReason.BAD_ACTION),
+        (THOUGHT + TWICE, FormatReason.BAD_ACTION),
         (THOUGHT + SUBMIT + "\n" + SUBMIT, FormatReason.TWO_ACTIONS),
         (THOUGHT + SUBMIT + "\nDone.", FormatReason.TRAILING_TEXT),
         (THOUGHT + "So:\n" + SUBMIT, FormatReason.TRAILING_TEXT),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -163,3 +164,50 @@ def test_a_sandbox_that_says_nothing_of_what_it_is_held_to_leaves_no_record(
     assert "enforced" not in (tmp_path / "rollouts.jsonl").read_text()
     (read,) = load_rollouts(tmp_path / "rollouts.jsonl").values()
     assert read.enforced is None
+
+
+class SlowPolicy(ScriptedPolicy):
+    """Replies late, as behind the queue of other workers."""
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        time.sleep(0.15)
+        return super().reply(messages)
+
+
+def slow(command: str) -> ExecResult:
+    time.sleep(0.15)
+    return ExecResult("", 0)
+
+
+def test_a_reply_and_the_wait_for_it_count_nothing_to_the_time_limit() -> None:
+    policy = SlowPolicy([LOOK, LOOK, SUBMIT])
+    agent = Agent(policy, get_dialect("xml"), limits=Limits(seconds=0.1))
+    assert rollout(agent, INSTANCE, make_sandbox()).stop_reason is StopReason.SUBMITTED
+
+
+def test_the_sandboxs_own_time_does() -> None:
+    agent = Agent(ScriptedPolicy([LOOK] * 9), get_dialect("xml"), limits=Limits(seconds=0.4))
+    result = rollout(agent, INSTANCE, FakeSandbox(answer=slow))
+    assert result.stop_reason is StopReason.TIME_LIMIT
+    assert len(result.steps) == 3
+
+
+class Named(ScriptedPolicy):
+    def __init__(self, name: str, replies: Sequence[str]) -> None:
+        super().__init__(replies)
+        self.name = name
+
+
+def test_rollouts_of_other_weights_under_the_same_path_are_not_reused(tmp_path: Path) -> None:
+    def roll_out(name: str, *replies: str) -> list[str | None]:
+        agent = Agent(Named(name, replies), get_dialect("xml"))
+        opened = lambda _: nullcontext(make_sandbox())  # noqa: E731
+        found = rollout_all(agent, instances(2), opened, tmp_path, workers=1)
+        return [one.model for one in found]
+
+    assert roll_out("srl/final@1", SUBMIT, SUBMIT) == ["srl/final@1"] * 2
+    assert roll_out("srl/final@1") == ["srl/final@1"] * 2
+    assert roll_out("srl/final@2", SUBMIT, SUBMIT) == ["srl/final@2"] * 2
+    assert set(load_rollouts(tmp_path / "rollouts.jsonl", "srl/final@1")) == {
+        one.instance_id for one in instances(2)
+    }

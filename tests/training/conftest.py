@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import get_dialect
 from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import save_step_contexts
+from srl_swe.step_dataset import StepSettings, save_step_contexts
 from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.sft import train_sft
@@ -59,7 +59,7 @@ def make_contexts() -> list[StepContext]:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "steps"
-    save_step_contexts(make_contexts(), folder, "card")
+    save_step_contexts(make_contexts(), folder, "card", dataclasses.asdict(StepSettings()))
     return folder
 
 

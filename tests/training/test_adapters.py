@@ -11,7 +11,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from srl_swe.context_window import PAPER_WINDOW
 from srl_swe.errors import UserError
+from srl_swe.rollout.prompting import Prompting, load_prompting
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
 from srl_swe.training.recipes.trainer_args import model_arguments
 from srl_swe.training.run.metrics_log import read_metrics
@@ -53,6 +55,7 @@ def test_the_final_policy_is_the_model_with_the_adapter_in_its_weights(
         assert torch.allclose(by_adapter, merged(ids).logits, atol=1e-5)
     assert (final / "chat_template.jinja").is_file()
     assert not list(final.rglob("training_args.bin"))
+    assert load_prompting(str(final)) == Prompting("xml", "strict", PAPER_WINDOW, "none")
 
 
 @pytest.mark.train

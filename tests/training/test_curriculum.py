@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from srl_swe.errors import UserError
+from srl_swe.rollout.prompting import load_prompting
 from srl_swe.training.curriculum import PhaseStopped, save_recipe, train_curriculum
 from srl_swe.training.recipes.curricula import load_curriculum
 from srl_swe.training.recipes.loading import load_recipe
@@ -248,6 +249,7 @@ def test_a_curriculum_killed_in_any_phase_goes_on_where_it_was(
     for name in first:
         rows = read_metrics(out / name / "metrics.jsonl")
         assert [row["step"] for row in rows] == [1, 2, 3]
+        assert load_prompting(str(out / name / "final")) is not None
     assert "phase 2 of 2" in ended.stderr
     assert "phase 1 of 2" not in ended.stderr
 

@@ -81,14 +81,20 @@ def test_advantages_are_centred_and_scaled_within_a_group(
 LOSS_TYPES = ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "vespo", "luspo"]
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize(("beta", "entropy_coef"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.3)])
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_a_dead_group_weighs_nothing_and_the_others_as_if_they_were_all(
-    make_trainer: MakeTrainer, scripted_reward: Any, loss_type: str, beta: float
+    make_trainer: MakeTrainer,
+    scripted_reward: Any,
+    loss_type: str,
+    beta: float,
+    entropy_coef: float,
 ) -> None:
-    trainer, batch, alone = whole_and_live(make_trainer, scripted_reward, loss_type, beta=beta)
+    trainer, batch, alone = whole_and_live(
+        make_trainer, scripted_reward, loss_type, beta=beta, entropy_coef=entropy_coef
+    )
     whole = trainer.compute_loss(trainer.model, batch)
-    trainer.beta = beta
+    trainer.beta, trainer.entropy_coef = beta, entropy_coef
     part = trainer.compute_loss(trainer.model, alone)
     assert abs(part.item()) > 1e-4
     torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-6)
@@ -112,6 +118,54 @@ def test_so_do_dead_groups_that_fill_micro_batches_but_for_bnpo(
     assert abs(part.item()) > 1e-4
     diluted = live / 8 if loss_type == "bnpo" else 1.0
     torch.testing.assert_close(whole, diluted * part, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_entropy_bonus_makes_up_for_dead_rows_in_micro_batches(
+    make_trainer: MakeTrainer, scripted_reward: Any, rows: int, adaptive: bool
+) -> None:
+    """Micro-batches of two rows are live or dead as a whole, those of eight hold both kinds."""
+    held = {"use_adaptive_entropy": True, "entropy_target": 99.0, "entropy_coef_delta": 0.0}
+    fields: dict[str, Any] = held if adaptive else {}
+    trainer, batch, alone = whole_and_live(
+        make_trainer,
+        scripted_reward,
+        "grpo",
+        entropy_coef=0.3,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=16 // rows,
+        **fields,
+    )
+    trainer._last_world_entropy = 0.0
+    in_order = torch.arange(16) if rows == 2 else torch.arange(16).view(2, 8).t().flatten()
+    mixed = {key: t[in_order] if t.dim() else t for key, t in batch.items()}
+    coefficient = trainer.entropy_coef
+    bonus = in_micro_batches(trainer, mixed, 16 // rows)
+    trainer.entropy_coef = 0.0
+    bonus = bonus - in_micro_batches(trainer, mixed, 16 // rows)
+    trainer.entropy_coef, trainer._filled = coefficient if adaptive else 0.3, 1.0
+    live = alone["advantages"].size(0) // 2
+    expected = in_micro_batches(trainer, alone, live)
+    trainer.entropy_coef = 0.0
+    expected = expected - in_micro_batches(trainer, alone, live)
+    assert abs(expected.item()) > 1e-2
+    torch.testing.assert_close(bonus, expected, rtol=2e-2, atol=1e-4)
+
+
+def test_an_adaptive_entropy_bonus_moves_as_trls_does(
+    make_trainer: MakeTrainer, scripted_reward: Any
+) -> None:
+    trainer, batch, alone = whole_and_live(
+        make_trainer, scripted_reward, "grpo", entropy_coef=0.3, use_adaptive_entropy=True
+    )
+    for target, moved in ((99.0, 0.305), (0.0, 0.295)):
+        trainer.args.entropy_target = target
+        for inputs in (batch, alone):
+            trainer.entropy_coef = 0.3
+            trainer.compute_loss(trainer.model, inputs)
+            assert trainer.entropy_coef == pytest.approx(moved)
+            assert trainer._metrics["train"]["entropy_coef"][-1] == pytest.approx(moved)
 
 
 def whole_and_live(

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from srl_swe.training.srl.training import trainer_section
 from srl_swe.training.train import train
 
 MakeSrlRecipe = Callable[..., SrlRecipe]
+ON_CPU = {"use_cpu": True, "bf16": False}
 
 
 def refused(recipe: SrlRecipe | SftRecipe) -> str:
@@ -259,6 +261,122 @@ def test_rewards_scaled_over_a_batch_are_refused_with_dynamic_sampling(
     assert "or set `dynamic_sampling: null`" in refused(
         dataclasses.replace(recipe, dynamic_sampling=refills)
     )
+
+
+Row = dict[str, Any]
+BROKEN_ROWS: list[tuple[str, Callable[[Row], Row], str]] = [
+    ("no action", lambda row: {**row, "expert_action": None}, "no expert_action"),
+    ("empty action", lambda row: {**row, "expert_action": " "}, "no expert_action"),
+    ("empty prompt", lambda row: {**row, "prompt": []}, "no prompt"),
+    ("no prompt", lambda row: {**row, "prompt": None}, "no prompt"),
+    (
+        "silent prompt",
+        lambda row: {**row, "prompt": [{"role": "user", "content": None}]},
+        "no prompt",
+    ),
+    ("empty reply", lambda row: {**row, "completion": []}, "no completion"),
+    ("no steps", lambda row: {**row, "n_steps": 0}, "n_steps below 1"),
+    ("unknown steps", lambda row: {**row, "n_steps": None}, "n_steps below 1"),
+    ("past the end", lambda row: {**row, "step_index": 3}, "a step_index outside of n_steps"),
+    ("no tool", lambda row: {**row, "tool": None}, "no tool"),
+]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"), [one[1:] for one in BROKEN_ROWS], ids=[one[0] for one in BROKEN_ROWS]
+)
+def test_a_row_that_cannot_be_trained_on_is_named(
+    policy: Path, data: Path, tmp_path: Path, broken: Callable[[Row], Row], said: str
+) -> None:
+    whole = load_from_disk(str(data))
+    rows = [broken(row) if index in {3, 5} else row for index, row in enumerate(whole.to_list())]
+    folder = tmp_path / "broken"
+    Dataset.from_list(rows, features=whole.features).save_to_disk(str(folder))
+    recipe = SrlRecipe(str(policy), str(folder), str(tmp_path / "out"), trainer=ON_CPU)
+    assert f"2 of 8 rows have {said} (the first is row 3)" in refused(recipe)
+
+
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+@pytest.mark.parametrize("name", ["images", "image"])
+def test_data_with_images_is_refused(
+    method: type[SrlRecipe | SftRecipe], policy: Path, data: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "images"
+    load_from_disk(str(data)).add_column(name, [[]] * 8).save_to_disk(str(folder))
+    said = refused(method(str(policy), str(folder), str(tmp_path / "out")))
+    assert f"has a column '{name}': step contexts are text alone" in said
+
+
+def test_prompts_that_are_one_text_are_refused(policy: Path, data: Path, tmp_path: Path) -> None:
+    folder, rows = tmp_path / "texts", load_from_disk(str(data))
+    rows.remove_columns("prompt").add_column("prompt", ["sort"] * 8).save_to_disk(str(folder))
+    said = refused(SrlRecipe(str(policy), str(folder), str(tmp_path / "out")))
+    assert "prompt must be a list of messages, not string" in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"temperature": 0}, "temperature 0 would make all replies of a group alike"),
+        ({"temperature": 0.0}, "temperature 0.0 would make"),
+        ({"temperature": -1.0}, "temperature -1.0 would make"),
+        ({"top_p": 0.0}, "top_p must be more than 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0"),
+        ({"max_completion_length": 0}, "max_completion_length must be 1 or more"),
+        ({"max_completion_length": 128}, "max_completion_length 128 leaves no room for a prompt"),
+        ({"max_completion_length": 4096}, "max_completion_length 4096 leaves no room"),
+    ],
+)
+def test_what_can_not_be_sampled_is_refused(
+    srl_recipe: MakeSrlRecipe, fields: dict[str, Any], said: str
+) -> None:
+    assert said in refused(srl_recipe(**fields))
+
+
+@pytest.mark.skipif(find_spec("liger_kernel") is not None, reason="Liger is installed")
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+def test_liger_that_is_not_installed_is_said(
+    method: type[SrlRecipe | SftRecipe], policy: Path, data: Path, tmp_path: Path
+) -> None:
+    trainer = {**ON_CPU, "use_liger_kernel": True}
+    if method is SrlRecipe:
+        trainer |= {"per_device_train_batch_size": 4, "num_generations": 4}
+        trainer |= {"max_completion_length": 24}
+    said = refused(method(str(policy), str(data), str(tmp_path / "out"), trainer=trainer))
+    assert said == "trainer: use_liger_kernel needs Liger: pip install liger-kernel."
+
+
+CLOSED = "{% if add_generation_prompt and not thinking %}<think>\n\n</think>\n\n{% endif %}"
+
+
+def closing(policy: Path, folder: Path) -> Path:
+    """The policy with a template that closes the thought unless it is told not to, as Qwen3's."""
+    shutil.copytree(policy, folder)
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text("utf-8") + CLOSED)
+    return folder
+
+
+@pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
+def test_a_generation_prompt_that_closes_the_thought_is_refused(
+    method: type[SrlRecipe | SftRecipe], policy: Path, data: Path, tmp_path: Path
+) -> None:
+    closed = closing(policy, tmp_path / "closed")
+    said = refused(method(str(closed), str(data), str(tmp_path / "out"), trainer=ON_CPU))
+    assert f"the chat template of {closed} closes the thought before a reply begins" in said
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("lenient", [True, False])
+def test_it_trains_leniently_or_if_the_template_is_told_to_leave_the_thought_open(
+    srl_recipe: MakeSrlRecipe, policy: Path, tmp_path: Path, lenient: bool
+) -> None:
+    closed = closing(policy, tmp_path / "closed")
+    if lenient:
+        recipe = dataclasses.replace(srl_recipe(closed, max_steps=1), strictness="lenient")
+    else:
+        recipe = srl_recipe(closed, max_steps=1, chat_template_kwargs={"thinking": True})
+    assert (train(recipe) / "config.json").is_file()
 
 
 def test_a_vllm_server_that_does_not_answer_is_one_line() -> None:

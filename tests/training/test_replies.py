@@ -8,7 +8,13 @@ from datasets import load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import get_dialect
-from srl_swe.training.replies import decode_reply, opens_thought
+from srl_swe.errors import UserError
+from srl_swe.rollout.replies import (
+    check_thought,
+    decode_reply,
+    opens_thought,
+    thought_opening,
+)
 from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
 from srl_swe.types import Action
 
@@ -45,6 +51,33 @@ def test_a_template_that_opens_the_thought_is_noticed(tokenizer: PreTrainedToken
     )
     assert opens_thought(thinking)
     assert not opens_thought(thinking, {"thinking": False})
+
+
+@pytest.mark.parametrize(
+    ("tail", "opening"),
+    [
+        ("", "none"),
+        ("<think>", "opened"),
+        ("<think>\n", "opened"),
+        ("<think>\n\n</think>\n\n", "closed"),
+        ("<think></think>", "closed"),
+        ("</think>", "closed"),
+    ],
+)
+def test_how_a_generation_prompt_leaves_the_thought_is_found_out(
+    tokenizer: PreTrainedTokenizerBase, tail: str, opening: str
+) -> None:
+    other = copy.deepcopy(tokenizer)
+    said = "Think between <think> and </think>."
+    other.chat_template = f"{said}{tokenizer.chat_template}{tail}"
+    assert thought_opening(other) == opening
+    assert opens_thought(other) == (opening == "opened")
+    check_thought("model", thought_opening(other), "lenient")
+    if opening == "closed":
+        with pytest.raises(UserError, match="closes the thought before a reply begins"):
+            check_thought("model", thought_opening(other), "strict")
+    else:
+        check_thought("model", thought_opening(other), "strict")
 
 
 class Extra:

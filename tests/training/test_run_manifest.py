@@ -112,7 +112,7 @@ def test_the_reward_version_is_that_of_the_code() -> None:
 @pytest.mark.parametrize(
     "decides",
     [
-        "types.py", "dialects/xml.py", "rewards/similarity.py", "training/replies.py",
+        "types.py", "dialects/xml.py", "rewards/similarity.py", "rollout/replies.py",
         "training/srl/step_reward.py", "training/srl/whole_solution.py",
         "rollout/search_replace.py", "evaluation/admission.py", "evaluation/grading.py",
         "evaluation/judge.py", "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py",

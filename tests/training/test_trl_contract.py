@@ -31,6 +31,8 @@ def test_the_overridden_methods_of_trl_take_what_they_took() -> None:
     assert list(logps.parameters)[:5] == [
         "self", "model", "input_ids", "attention_mask", "logits_to_keep",
     ]  # fmt: skip
+    loss = inspect.signature(GRPOTrainer._compute_loss)
+    assert list(loss.parameters) == ["self", "model", "inputs"]
     step = inspect.signature(GRPOTrainer.training_step)
     assert list(step.parameters) == ["self", "model", "inputs", "num_items_in_batch"]
 
@@ -45,6 +47,9 @@ def test_what_is_read_of_trls_trainer_is_there_and_of_its_kind(
     assert trainer._pending_extra_logs == {}
     assert trainer._tokenizer is trainer.processing_class
     assert trainer.beta == trainer.args.beta
+    assert trainer.entropy_coef == trainer.args.entropy_coef
+    assert not (trainer.use_adaptive_entropy or trainer._entropy_bonus_enabled)
+    assert trainer.eos_token_ids == [trainer.processing_class.eos_token_id]
     assert trainer.reward_weights.tolist() == [1.0]
     assert trainer.reward_func_names == ["scripted"]
     assert (trainer.use_vllm, trainer.mask_truncated_completions) == (False, False)

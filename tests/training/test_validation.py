@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from srl_swe.errors import UserError
+from srl_swe.rollout.prompting import load_prompting
 from srl_swe.runs.record import read_metrics
 from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
 from srl_swe.training.sft import train_sft
@@ -125,6 +126,8 @@ def test_the_best_policy_is_kept_beside_the_checkpoints(validated: SrlRecipe) ->
     assert scores.similarity_mean == pytest.approx(note["score"], abs=1e-6)
     assert len(list(output.glob("checkpoint-*"))) == 2
     assert not list(output.glob(".best*"))
+    assert load_prompting(str(output / "best")) == load_prompting(str(output / "final"))
+    assert load_prompting(str(output / "best")) is not None
 
 
 @pytest.mark.parametrize("better", [True, False], ids=["was better", "was worse"])

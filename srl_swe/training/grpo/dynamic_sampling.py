@@ -35,6 +35,10 @@ AVERAGED_OVER_ROWS = {"grpo", "dr_grpo", "luspo", "sapo"}
 ``cispo``, ``dapo`` and ``vespo`` divide by the live tokens of the whole batch."""
 
 
+LIVE = "live"
+"""Key of a merged batch with dead rows: which rows are worth training on, (rows,)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One call of the sampler: this rank's samples, and every rank's group stds."""
@@ -49,7 +53,7 @@ class Round:
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     """TRL's trainer; with ``dynamic_sampling=None`` it is that to the last bit.
 
-    With TimedGRPOTrainer it overrides four private methods of TRL 1.16; a test pins them, and
+    With TimedGRPOTrainer it overrides six private methods of TRL 1.16; a test pins them, and
     what else of TRL's own is used. Nothing of it needs a checkpoint: new prompts depend on the
     seed, the step, the micro-step within it and the round alone. Every rank decides from the same
     gathered rewards, so that collectives stay aligned.
@@ -58,8 +62,12 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     args: Any
     model: torch.nn.Module
     train_dataset: Dataset
+    use_adaptive_entropy: bool
+    _last_world_entropy: float
     beta: float
     """Of the KL term of the batch under way; like its advantages it makes up for dead rows."""
+    entropy_coef: float
+    """Of the entropy bonus, likewise; an adaptive one is made up for in :meth:`_compute_loss`."""
 
     def __init__(
         self, *args: Any, dynamic_sampling: DynamicSampling | None = None, **kwargs: Any
@@ -71,6 +79,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         self._rewards_per_func = torch.empty(0)
         self._tokens_written = 0
         self._warned = False
+        self._filled = 1.0
         self.add_callback(WeightSyncAlarm())
         if dynamic_sampling is not None:
             check_dynamic_sampling(self.args)
@@ -115,6 +124,33 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         self._log("dynamic_sampling/tokens_sampled", sum(round.tokens for round in rounds))
         self._log("dynamic_sampling/tokens_trained", samples["num_items_in_batch"].item())
         return samples
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """TRL's loss; its entropy bonus weighs live rows as if they were all.
+
+        The bonus is a mean over the live tokens of a micro-batch, so that one with few live rows
+        would weigh as much as a full one, and one with none would dilute the others.
+        """
+        if (live := inputs.get(LIVE)) is None:
+            loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+            return loss
+        coefficient, share = self.entropy_coef, live.float().mean().item()
+        made_up_for = self._filled if self.use_adaptive_entropy else 1.0
+        self.entropy_coef = coefficient * share / made_up_for
+        loss = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        self.entropy_coef = self._next_entropy_coef(coefficient)
+        if logged := self._metrics["train"]["entropy_coef"]:
+            logged[-1] = self.entropy_coef
+        return loss
+
+    def _next_entropy_coef(self, coefficient: float) -> float:
+        """As TRL's adaptive control moves it at the end of an update."""
+        args = self.args
+        if not (self.use_adaptive_entropy and self.accelerator.sync_gradients):
+            return coefficient
+        if self._last_world_entropy <= args.entropy_target:
+            return min(coefficient + float(args.entropy_coef_delta), float(args.entropy_coef_max))
+        return max(coefficient - float(args.entropy_coef_delta), float(args.entropy_coef_min))
 
     def _end_batch(self, rounds: Sequence[Round]) -> None:
         sampling = self.dynamic_sampling
@@ -168,6 +204,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
 
     def _merge(self, rounds: Sequence[Round], epsilon: float, filled: float) -> Samples:
         first, self.beta = rounds[0].samples, self.args.beta
+        self._filled = filled or 1.0
+        if not self.use_adaptive_entropy:
+            self.entropy_coef = self.args.entropy_coef / self._filled
         if len(rounds) == 1 and filled == 1:
             return first
         slots: list[Slot] = fill_slots(self._live_here(rounds, epsilon))
@@ -180,6 +219,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         if self.loss_type in AVERAGED_OVER_ROWS and filled > 0:
             samples["advantages"] = samples["advantages"] / filled
             self.beta = self.args.beta / filled
+        if self._entropy_bonus_enabled and filled < 1:
+            alive = torch.tensor([slot.live for slot in slots]).repeat_interleave(self._group_size)
+            samples[LIVE] = alive.to(samples["advantages"].device)
         mask = samples["completion_mask"] * samples.get("tool_mask", 1)
         samples["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
         return samples

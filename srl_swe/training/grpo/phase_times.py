@@ -23,6 +23,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from srl_swe.rollout.generate import plain_generation
+from srl_swe.training.alarms import warned_after
 from srl_swe.training.grpo.vllm_weights import weight_sync
 
 P = ParamSpec("P")
@@ -73,11 +75,17 @@ class Stopwatch:
 
 
 class TimedGRPOTrainer(GRPOTrainer):
-    """TRL's trainer with a stopwatch held to its phases; it computes the very same."""
+    """TRL's trainer with a stopwatch held to its phases.
+
+    It computes the very same, unless a checkpoint's generation config would change the sampling.
+    """
 
     args: Any
     model: torch.nn.Module
+    model_wrapped: torch.nn.Module
     vllm_generation: Any
+    reward_call_s: float | None = None
+    """A reward call that takes longer is warned of; None never is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,6 +117,11 @@ class TimedGRPOTrainer(GRPOTrainer):
             samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return samples
 
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Sampled as the recipe asks, whatever else the checkpoint's generation config holds."""
+        with plain_generation(self.model_wrapped):
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     def _calculate_rewards(
         self,
         inputs: list[dict[str, Any]],
@@ -116,7 +129,11 @@ class TimedGRPOTrainer(GRPOTrainer):
         completions: list[Any],
         completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
-        with self.stopwatch.phase("reward"):
+        slow = (
+            f"step {self.state.global_step}: a reward call has taken {self.reward_call_s} s and "
+            "goes on, while nothing is sampled or trained (alarms.reward_call_s)"
+        )
+        with self.stopwatch.phase("reward"), warned_after(self.reward_call_s, slow):
             rewards: torch.Tensor = super()._calculate_rewards(
                 inputs, prompts, completions, completion_ids_list
             )

@@ -63,6 +63,7 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
         one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
+        check_sampling(args)
         check_batch(args, rows)
         if recipe.dynamic_sampling is not None:
             check_dynamic_sampling(args)
@@ -86,6 +87,8 @@ def check_packages(args: Any, model: ModelArguments) -> None:
     """Raise UserError where what the recipe asks for is not installed; warn of untested vLLM."""
     if model.quantization_config is not None and find_spec("bitsandbytes") is None:
         raise UserError("model_config: 4 and 8 bit need bitsandbytes: pip install bitsandbytes.")
+    if getattr(args, "use_liger_kernel", False) and find_spec("liger_kernel") is None:
+        raise UserError("trainer: use_liger_kernel needs Liger: pip install liger-kernel.")
     if not getattr(args, "use_vllm", False):
         return
     with warnings.catch_warnings(record=True) as caught:
@@ -94,6 +97,22 @@ def check_packages(args: Any, model: ModelArguments) -> None:
             raise UserError("trainer: use_vllm needs vLLM: pip install 'srl-swe[vllm]'.")
     for warning in caught:
         warn(" ".join(str(warning.message).split()))
+
+
+def check_sampling(args: Any) -> None:
+    """Raise UserError for a temperature or a reply limit that GRPO can't sample groups with."""
+    if not args.temperature > 0:
+        raise UserError(
+            f"trainer: temperature {args.temperature} would make all replies of a group alike; "
+            "GRPO needs one above 0, the paper's is 1.0."
+        )
+    for name in ("top_p", "repetition_penalty"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"trainer: {name} must be more than 0, not {getattr(args, name)}.")
+    if args.max_completion_length is not None and args.max_completion_length < 1:
+        raise UserError(
+            f"trainer: max_completion_length must be 1 or more, not {args.max_completion_length}."
+        )
 
 
 def check_batch(args: Any, rows: int) -> None:

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
+from srl_swe.rollout.replies import find_end_ids
 
 
 def rendered(
@@ -43,21 +44,29 @@ def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | No
         )
 
 
+def reply_ends(
+    model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+) -> list[int]:
+    """All tokens that end a sampled reply, before the model is loaded."""
+    return find_end_ids(tokenizer, _generation_config(model, revision))
+
+
 def _ends_of_model(
     model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None
 ) -> list[str]:
-    """What ends a sampled reply beside the tokenizer's own eos token.
-
-    A model without a generation config has what transformers makes of its config.
-    """
-    try:
-        config = GenerationConfig.from_pretrained(model, revision=revision or "main")
-    except OSError:
-        its = AutoConfig.from_pretrained(model, revision=revision)
-        config = GenerationConfig.from_model_config(its)
-    ids = config.eos_token_id
+    """The tokens that end a sampled reply beside the tokenizer's own eos token."""
+    ids = _generation_config(model, revision).eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     return [str(token) for token in tokenizer.convert_ids_to_tokens(ids) if token is not None]
+
+
+def _generation_config(model: str, revision: str | None) -> GenerationConfig:
+    """The checkpoint's; without one, the config that transformers makes of its model config."""
+    try:
+        return GenerationConfig.from_pretrained(model, revision=revision or "main")
+    except OSError:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        return GenerationConfig.from_model_config(config)
 
 
 def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> None:

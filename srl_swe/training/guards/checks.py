@@ -7,18 +7,18 @@ others waiting in a collective for ever.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState  # type: ignore[import-untyped]
 from datasets import Dataset, load_from_disk
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.training.guards.chat_template import check_end, rendered
-from srl_swe.training.recipes.records import Overlong, SrlRecipe
+from srl_swe.training.guards.chat_template import check_end
+from srl_swe.training.guards.rows import check_rows
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index",
 
 
 def load_step_contexts(folder: str) -> Dataset:
-    """The data set in the folder; UserError if it is none or lacks a column."""
+    """The data set in the folder; UserError if it is none, or has rows that can't be trained on."""
     try:
         data = load_from_disk(folder)
     except (FileNotFoundError, ValueError):
@@ -42,6 +42,7 @@ def load_step_contexts(folder: str) -> Dataset:
         raise UserError(f"{folder} holds no step contexts: it lacks {', '.join(missing)}.")
     if len(data) == 0:
         raise UserError(f"{folder} holds no rows.")
+    check_rows(data, folder)
     return data
 
 
@@ -94,93 +95,10 @@ def load_tokenizer(
     return loaded
 
 
-def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
-    """How many tokens the model can take; None if its config does not say."""
-    try:
-        config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{model!r} is no model: {_first_line(error)}") from None
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(positions) if positions else None
-
-
-def served_tokens(args: Any) -> int | None:
-    """How many tokens the vLLM that samples takes; None without one, or if nobody says."""
-    length: int | None = args.vllm_max_model_length if args.use_vllm else None
-    return length
-
-
-def most_tokens(model: str, args: Any) -> int | None:
-    """How many tokens of prompt and reply the model and its sampler take; None if neither says."""
-    limits = (max_positions(model, args.model_init_kwargs or {}), served_tokens(args))
-    return min((limit for limit in limits if limit), default=None)
-
-
-def fitting_prompts(
-    recipe: SrlRecipe, args: Any, data: Dataset, tokenizer: PreTrainedTokenizerBase
-) -> Dataset:
-    """The rows whose prompt leaves room for a reply: TRL would not look, and vLLM would die."""
-    room = most_tokens(recipe.model, args)
-    if room is None:
-        return data
-    limit = room - (args.max_completion_length or 0)
-    template = {"add_generation_prompt": True, **(args.chat_template_kwargs or {})}
-    tokens = overlong_rows(data, tokenizer, limit, lambda row: row["prompt"], template)
-    way_out = (
-        f"{'vLLM' if room == served_tokens(args) else recipe.model} has room for {room} with "
-        f"max_completion_length {args.max_completion_length}; make the step contexts with a "
-        "smaller token budget"
-    )
-    return fitting_rows(data, tokens, limit, recipe.overlong, recipe.data, way_out)
-
-
-def fitting_rows(
-    data: Dataset, tokens: Mapping[int, int], limit: int, choice: Overlong, name: str, way_out: str
-) -> Dataset:
-    """The rows but those in ``tokens``, which take more than ``limit`` by :func:`overlong_rows`.
-
-    Raises UserError unless they may be dropped, and where nothing would be left.
-    """
-    if not tokens:
-        return data
-    finding = (
-        f"{len(tokens)} of {len(data)} rows in {name} take more than {limit} tokens "
-        f"(the longest {max(tokens.values())})"
-    )
-    some_fit = len(tokens) < len(data)
-    if choice == "error" or not some_fit:
-        or_drop = ", or set `overlong: drop`" if some_fit else ""
-        raise UserError(f"{finding}; {way_out}{or_drop}.")
-    warn(f"{finding} and are left out.")
-    return data.select([index for index in range(len(data)) if index not in tokens])
-
-
 def warn(finding: str) -> None:
     """Say it once, on the first rank; for what may well go wrong but need not."""
     if PartialState().is_main_process:
         logger.warning("%s", finding)
-
-
-def overlong_rows(
-    data: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    limit: int,
-    messages: Callable[[Mapping[str, Any]], list[dict[str, str]]],
-    template_kwargs: Mapping[str, Any],
-) -> dict[int, int]:
-    """Rows whose ``messages`` take more than ``limit`` tokens, with how many they take.
-
-    A token is at least one byte, so that only rows of enough bytes are tokenized.
-    """
-    overlong: dict[int, int] = {}
-    for index, row in enumerate(data):
-        text = rendered(tokenizer, messages(row), **template_kwargs)
-        if len(text.encode("utf-8", "surrogatepass")) <= limit:
-            continue
-        tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        if tokens > limit:
-            overlong[index] = tokens
-    return overlong
 
 
 def _is_local(model: str) -> bool:

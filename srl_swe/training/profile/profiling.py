@@ -28,14 +28,14 @@ from srl_swe.errors import UserError
 from srl_swe.files import append_line, drop_torn_line
 from srl_swe.progress import progress
 from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
+from srl_swe.rollout.weights import find_weights
 from srl_swe.run_folder import claim
 from srl_swe.step_dataset import save_dataset
-from srl_swe.training.guards.checks import (
-    load_step_contexts,
-    load_tokenizer,
-    max_positions,
-    overlong_rows,
-)
+from srl_swe.step_dataset.recorded import read_config
+from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
+from srl_swe.training.guards.lengths import max_positions, overlong_rows, room_for_prompt
+from srl_swe.training.guards.rows import check_expert_actions
 from srl_swe.training.profile.sampler import StepSampler
 from srl_swe.training.profile.table import (
     StepProfile,
@@ -43,7 +43,6 @@ from srl_swe.training.profile.table import (
     profile_line,
     read_profiles,
 )
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.srl.step_reward import ReplyScorer
 from srl_swe.training.srl.whole_solution import PROFILE_COLUMN, with_solutions
 
@@ -72,10 +71,21 @@ def profile_steps(profiling: Profiling, out: Path) -> list[StepProfile]:
     for a reply.
     """
     weight_shares({profiling.reward: 1.0})
+    if not profiling.temperature > 0:
+        raise UserError(
+            f"temperature {profiling.temperature}: greedy replies to one prompt are all alike; "
+            "set a temperature above 0."
+        )
     data = _rows(profiling)
     tokenizer = load_tokenizer(profiling.policy, {})
+    check_thought(profiling.policy, thought_opening(tokenizer), profiling.strictness)
     _check_room(profiling, data, tokenizer)
-    claim(out, {**dataclasses.asdict(profiling), "rows": len(data), "data_sha256": _digest(data)})
+    known_by = {
+        "weights": find_weights(profiling.policy).fingerprint,
+        "rows": len(data),
+        "data_sha256": _digest(data),
+    }
+    claim(out, {**dataclasses.asdict(profiling), **known_by})
     path = out / "profile.jsonl"
     drop_torn_line(path)
     done = {profile.row for profile in read_profiles(path)}
@@ -106,7 +116,9 @@ def keep_pivots(
     rows = _rows(profiling).select([profile.row for profile in kept])
     rows = rows.add_column(PROFILE_COLUMN, [profile.mean for profile in kept])
     rows = rows.add_column("profile_std", [profile.std for profile in kept])
-    save_dataset(rows, out / "steps", card)
+    made_from = read_config(Path(profiling.data))
+    config = {**made_from, "profile": dataclasses.asdict(profiling)} if made_from else None
+    save_dataset(rows, out / "steps", card, config)
     return card
 
 
@@ -126,7 +138,7 @@ def _profile_batches(
         temperature=profiling.temperature,
         max_new_tokens=profiling.max_new_tokens,
     )
-    scorer = _scorer(profiling, tokenizer)
+    scorer = _scorer(profiling, tokenizer, sampler.end_ids)
     with progress("profile", len(batches)) as advance:
         for batch in batches:
             rows = data.select(batch).to_list()
@@ -156,13 +168,16 @@ def _profiles(
     ]
 
 
-def _scorer(profiling: Profiling, tokenizer: PreTrainedTokenizerBase) -> ReplyScorer:
+def _scorer(
+    profiling: Profiling, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]
+) -> ReplyScorer:
     return ReplyScorer(
         tokenizer,
         get_dialect(profiling.dialect),
         profiling.strictness,
         think_opened=opens_thought(tokenizer),
         whole_solution=asks_for_solution([profiling.reward]),
+        end_ids=end_ids,
     )
 
 
@@ -176,6 +191,7 @@ def _digest(data: Dataset) -> str:
 
 def _rows(profiling: Profiling) -> Dataset:
     data = load_step_contexts(profiling.data)
+    check_expert_actions(data, profiling.data)
     if PROFILE_COLUMN in data.column_names:
         raise UserError(f"{profiling.data} is what a profile kept; profile the data it is from.")
     if asks_for_solution([profiling.reward]):
@@ -187,9 +203,13 @@ def _check_room(profiling: Profiling, data: Dataset, tokenizer: PreTrainedTokeni
     positions = max_positions(profiling.policy, {})
     if positions is None:
         return
-    limit = positions - profiling.max_new_tokens
-    template = {"add_generation_prompt": True}
-    overlong = overlong_rows(data, tokenizer, limit, lambda row: row["prompt"], template)
+    limit = room_for_prompt(
+        positions, profiling.max_new_tokens, "--max-new-tokens", profiling.policy
+    )
+    as_made = not asks_for_solution([profiling.reward])
+    overlong = overlong_rows(
+        data, tokenizer, limit, "prompt", recorded_in=profiling.data if as_made else None
+    )
     if overlong:
         raise UserError(
             f"{len(overlong)} of {len(data)} prompts in {profiling.data} leave no room for "

@@ -8,9 +8,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from srl_swe.rollout.generate import Sampling, encode, generate
+from srl_swe.rollout.replies import find_end_ids
+
 
 class StepSampler:
-    """The frozen policy. Draws from its plain distribution, whatever its own config asks for."""
+    """The frozen policy. Draws from its plain distribution, whatever its own config asks for.
+
+    ``end_ids``: the tokens that end its replies.
+    """
 
     def __init__(
         self,
@@ -25,28 +31,11 @@ class StepSampler:
         model: Any = AutoModelForCausalLM.from_pretrained(policy, dtype="auto")
         self._model = model.to(device).eval()
         self._tokenizer = tokenizer
-        self._options = {
-            "num_return_sequences": samples,
-            "temperature": temperature,
-            "max_new_tokens": max_new_tokens,
-            "do_sample": True,
-            "top_k": 0,
-            "top_p": 1.0,
-            "repetition_penalty": 1.0,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        self._sampling = Sampling(max_new_tokens, temperature, samples)
+        self.end_ids = find_end_ids(tokenizer, model.generation_config)
 
     def sample(self, prompts: Sequence[Any], seed: int) -> list[list[int]]:
         """New token ids, the samples of a prompt one after another; padded to one length."""
         torch.manual_seed(seed)
-        encoded: Any = self._tokenizer.apply_chat_template(
-            list(prompts),
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            output = self._model.generate(**encoded.to(self._model.device), **self._options)
-        ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
-        return ids
+        encoded = encode(self._tokenizer, prompts, self._model.device)
+        return generate(self._model, self._tokenizer, encoded, self._sampling, self.end_ids)

@@ -9,6 +9,7 @@ dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
 trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed on untouched
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
 validation: {data: ..., every_steps: 20}               or null: none; `instances:` likewise
+alarms: {format_steps: 20}   srl and rlvr: when a run that is under way stops or warns
 
 srl_swe.training.recipes.loading reads them, srl_swe.training.curriculum chains them.
 """
@@ -57,7 +58,8 @@ class ValidationInstances:
 
     ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
     is all. ``limits`` and ``window`` are those of an episode; None is what RLVR trains its episodes
-    under, and for SFT and SRL 40 steps and the paper's window. A prompt that outgrows the model
+    under, and for SFT and SRL 40 steps and the window of the data, if it is recorded, or else the
+    paper's. A prompt that outgrows the model
     loses its oldest observations first.
     """
 
@@ -98,6 +100,33 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarms:
+    """When a run that is under way stops or warns (:mod:`srl_swe.training.alarms`).
+
+    ``format_steps``: so many steps with a format rate of at most ``format_rate``; with
+    ``format_stops`` that stops the run, else it warns. ``unfilled_steps``: so many steps in which
+    dynamic sampling filled nothing; ``unfilled_stops`` likewise. ``drift_steps``: over so many
+    steps the mean reward fell by more than ``drift_reward`` while replies grew by more than the
+    share ``drift_length``. ``reward_call_s``: a call of the rewards took more seconds. None in
+    place of the steps or seconds switches an alarm off. The defaults are ours.
+    """
+
+    format_steps: int | None = 20
+    format_rate: float = 0.01
+    format_stops: bool = True
+    unfilled_steps: int | None = 10
+    unfilled_stops: bool = False
+    drift_steps: int | None = 50
+    drift_reward: float = 0.1
+    drift_length: float = 0.25
+    reward_call_s: float | None = 300.0
+
+
+ALARMS_OF_TESTS = Alarms(format_stops=False, reward_call_s=DEFAULT_TESTS_TIMEOUT_S)
+"""Of RLVR, whose reward calls run tests, and whose rewards are sparse by nature."""
+
+
+@dataclass(frozen=True, slots=True)
 class SrlRecipe:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
@@ -116,6 +145,7 @@ class SrlRecipe:
     model_config: Mapping[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
     completions_every: int = 10
+    alarms: Alarms = field(default_factory=Alarms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +191,7 @@ class RlvrRecipe:
     model_config: Mapping[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
     completions_every: int = 10
+    alarms: Alarms = ALARMS_OF_TESTS
 
 
 Recipe = SftRecipe | SrlRecipe | RlvrRecipe

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import huggingface_hub.constants
+from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from srl_swe.errors import UserError
+from srl_swe.rollout.generate import PLAIN
 from srl_swe.training.recipes.records import Recipe
 
 Config = TypeVar("Config")
@@ -28,7 +30,8 @@ _OF_THE_USERS = re.compile(
 """How RuntimeErrors of transformers and TRL begin that a recipe or a machine is at fault for."""
 
 OUR_DEFAULTS = {"logging_steps": 1, "report_to": "none"}
-"""Where TRL's defaults are 10 and every reporter that happens to be installed."""
+"""Where TRL's defaults are 10 and every reporter that happens to be installed. GRPO samples by
+:data:`srl_swe.rollout.generate.PLAIN` beside them, as validation and rollouts do."""
 
 INIT_KWARGS = {
     "dtype": "dtype",
@@ -92,7 +95,8 @@ def make_trainer_args(
 ) -> Config:
     """The config with TRL's own defaults and checks; what they refuse becomes a UserError."""
     disable_telemetry()
-    asked = {**OUR_DEFAULTS, **section, "output_dir": str(output)}
+    sampling = PLAIN if issubclass(config, GRPOConfig) else {}
+    asked = {**OUR_DEFAULTS, **sampling, **section, "output_dir": str(output)}
     if model is not None:
         asked["model_init_kwargs"] = model.init_kwargs
     with trl_refusals(), warnings.catch_warnings():

@@ -20,6 +20,7 @@ from srl_swe.training.recipes.fields import (
     typed_section,
 )
 from srl_swe.training.recipes.records import (
+    Alarms,
     DynamicSampling,
     Overlong,
     Setting,
@@ -34,6 +35,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "instances": ValidationInstances,
     "limits": Limits,
     "window": Window,
+    "alarms": Alarms,
 }
 """Sections of ours; those of TRL's are ``trainer`` and ``model_config``."""
 
@@ -48,7 +50,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
 
 _SIMPLE = {str: "a text", bool: "true or false"}
 
-MAY_BE_ZERO = {"epsilon", "max_rounds", "pairs", "completions_every"}
+MAY_BE_ZERO = {"epsilon", "max_rounds", "pairs", "completions_every", "format_rate"}
 
 
 def read_field(value: Any, field: dataclasses.Field[Any], hint: Any, where: str) -> Any:

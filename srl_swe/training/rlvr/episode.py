@@ -60,11 +60,15 @@ class EpisodeRollout:
         reply_tokens: int,
         workers: int,
         template_kwargs: Mapping[str, Any],
+        end_ids: Sequence[int] = (),
     ) -> None:
-        """``make_env()`` makes a SweEnv for an episode; ``reply_tokens``: the longest reply."""
+        """``make_env()`` makes a SweEnv for an episode; ``reply_tokens``: the longest reply.
+
+        ``end_ids``: what ends a reply; without them any special token does.
+        """
         self._make_env = make_env
         self._tokenizer: Any = tokenizer
-        self._chat = ChatTokens(tokenizer, template_kwargs)
+        self._chat = ChatTokens(tokenizer, template_kwargs, end_ids)
         self._longest_context = token_budget - reply_tokens
         self._workers = workers
         self._tested: list[Tested] = []

@@ -9,6 +9,7 @@ get mask 0: they are read in training as they were in sampling, and no gradient 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from srl_swe.training.replies import decode_reply
+from srl_swe.rollout.replies import decode_reply
 from srl_swe.types import Message
 
 _MARK = "\u2042reply\u2042"
@@ -67,10 +68,19 @@ class ChatTokens:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template_kwargs: Mapping[str, Any],
+        end_ids: Sequence[int] = (),
     ) -> None:
+        """``end_ids``: what ends a reply; without them any special token does."""
         self._tokenizer: Any = tokenizer
         self._template_kwargs = template_kwargs
+        self._end_ids = end_ids
+        ends = end_ids or [self._tokenizer.eos_token_id]
+        self._end = re.compile(
+            "|".join(re.escape(str(tokenizer.convert_ids_to_tokens(one))) for one in ends)
+        )
         self._lock = threading.Lock()
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -81,7 +91,7 @@ class ChatTokens:
     def read(self, reply: Sequence[int]) -> tuple[str, bool]:
         """The text of a reply, and whether the policy itself ended it."""
         with self._lock:
-            return decode_reply(self._tokenizer, reply)
+            return decode_reply(self._tokenizer, reply, self._end_ids)
 
     def between(self, observation: str) -> list[int]:
         """What stands between the last token of a reply and the first of the next."""
@@ -92,9 +102,9 @@ class ChatTokens:
 
     def _tokens_after_reply(self, rendered: str) -> list[int]:
         tail = rendered.partition(_MARK)[2]
-        closing, end, rest = tail.partition(self._tokenizer.eos_token)
-        if end and not closing.strip():  # the reply has its end already
-            tail = rest
+        end = self._end.search(tail)
+        if end and not tail[: end.start()].strip():  # the reply has its end already
+            tail = tail[end.end() :]
         return list(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
 
     def _render(self, messages: Sequence[Any], **options: Any) -> Any:

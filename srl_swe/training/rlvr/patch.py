@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ from srl_swe.evaluation.judge import Judge
 from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
 from srl_swe.rollout.repair_prompt import oracle_files, repair_messages
+from srl_swe.rollout.replies import decode_reply
 from srl_swe.rollout.search_replace import read_repair
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.training.replies import decode_reply
 from srl_swe.training.rlvr.outcome_stats import Tested
 from srl_swe.types import Instance
 
@@ -101,7 +101,9 @@ class PatchReward:
         workers: int,
         strictness: Strictness = "strict",
         think_opened: bool = False,
+        end_ids: Collection[int] = (),
     ) -> None:
+        """``end_ids``: what ends a reply; without them any special token does."""
         self._tasks = tasks
         self._judge = judge
         self._tokenizer = tokenizer
@@ -109,6 +111,7 @@ class PatchReward:
         self._workers = workers
         self._strictness: Strictness = strictness
         self._think_opened = think_opened
+        self._end_ids = end_ids
         self._tested: list[Tested] = []
 
     def __call__(
@@ -120,7 +123,7 @@ class PatchReward:
         **_: Any,
     ) -> list[float | None]:
         """One reward a completion; None where its sandbox broke."""
-        replies = [decode_reply(self._tokenizer, ids) for ids in completion_ids]
+        replies = [decode_reply(self._tokenizer, ids, self._end_ids) for ids in completion_ids]
         with ThreadPoolExecutor(self._workers) as pool:
             tested = list(pool.map(self._test, instance_id, replies))
         self._tested += tested

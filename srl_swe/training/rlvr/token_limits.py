@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from srl_swe.training.guards.checks import most_tokens
+from srl_swe.errors import UserError
+from srl_swe.training.guards.lengths import most_tokens, room_for_prompt
 from srl_swe.training.recipes.records import RlvrRecipe
 
 
@@ -29,8 +30,16 @@ class TokenLimits:
 
 
 def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
-    """Of the recipe, and of the model or vLLM, which would die of a prompt too long."""
+    """Of the recipe, and of the model or vLLM, which would die of a prompt too long.
+
+    Raises UserError if the longest reply leaves no room for a prompt.
+    """
+    if args.max_completion_length is None:
+        raise UserError("trainer: max_completion_length must be set for rlvr.")
     hard = most_tokens(recipe.model, args)
+    if hard is not None:
+        name = "trainer: max_completion_length"
+        room_for_prompt(hard, args.max_completion_length, name, recipe.model)
     return TokenLimits(recipe.window.token_budget, hard, args.max_completion_length)
 
 

@@ -24,9 +24,11 @@ from srl_swe.evaluation.sandbox_tests import check_testable
 from srl_swe.instances import row_from_instance
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rollout import Rules
+from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.chat_template import reply_ends
 from srl_swe.training.guards.checks import load_tokenizer
 from srl_swe.training.recipes.fields import one_of
 from srl_swe.training.recipes.records import EPISODE_WINDOW, RlvrRecipe
@@ -34,10 +36,10 @@ from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
+    model_init_kwargs,
     template_kwargs,
     trl_refusals,
 )
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.episode import EpisodeRollout, episode_dataset
 from srl_swe.training.rlvr.episode_tokens import ChatTokens
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
@@ -110,8 +112,10 @@ def _checked(
 ) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
     """The tokenizer, and what the setting brings to the trainer, after all guards."""
     _check_recipe(recipe, instances)
-    check_run(recipe, args, model, len(instances))
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
+    check_run(recipe, args, model, len(instances))
+    opening = thought_opening(tokenizer, template_kwargs(args))
+    check_thought(recipe.model, opening, recipe.strictness)
     limits = token_limits(recipe, args)
     setting = _Setting(recipe, args, tokenizer, open_sandbox, instances, workers, limits)
     try:
@@ -143,6 +147,7 @@ class _Setting:
             workers=self.workers,
             strictness=self.recipe.strictness,
             think_opened=opens_thought(self.tokenizer, template),
+            end_ids=self._end_ids(),
         )
         return {
             "train_dataset": patch_dataset(tasks, self.tokenizer, self.limits.prompt, template),
@@ -168,6 +173,7 @@ class _Setting:
             reply_tokens=self.args.max_completion_length,
             workers=self.workers,
             template_kwargs=template_kwargs(self.args),
+            end_ids=self._end_ids(),
         )
         return {
             "train_dataset": episode_dataset(self.instances),
@@ -188,6 +194,10 @@ class _Setting:
                     f"tokens of {budget}, and max_completion_length is "
                     f"{self.args.max_completion_length}; leave it out of the bench."
                 )
+
+    def _end_ids(self) -> list[int]:
+        revision = model_init_kwargs(self.args).get("revision")
+        return reply_ends(self.recipe.model, self.tokenizer, revision)
 
     def _judge(self) -> Judge:
         return Judge(as_sandbox_errors(self.open_sandbox), self.recipe.tests_timeout_s)

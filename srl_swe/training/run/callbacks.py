@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from srl_swe.training.alarms import TrainingAlarms
 from srl_swe.training.grpo.phase_times import StepTimes
 from srl_swe.training.recipes.records import Recipe, SftRecipe
 from srl_swe.training.run.completions_log import CompletionsLog
@@ -15,6 +16,7 @@ from srl_swe.training.run.manifest import ManifestLog
 from srl_swe.training.run.metrics_log import MetricsLog
 from srl_swe.training.run.progress import watch_progress
 from srl_swe.training.run.report import ReportLog
+from srl_swe.training.run.trained_prompting import CarriedByCheckpoints
 from srl_swe.training.validation.bench import ValidationBench
 from srl_swe.training.validation.callback import make_validation
 
@@ -45,8 +47,12 @@ def _callbacks(
     yield ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256"))
     yield MetricsLog(run.metrics)
     yield StepTimes(trainer)
+    yield CarriedByCheckpoints(run.notes)
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
         yield CompletionsLog(trainer, run.completions, recipe.completions_every)
     if recipe.validation:
         yield make_validation(trainer, recipe, run, bench)
     yield ReportLog(run.path, run.report)
+    if not isinstance(recipe, SftRecipe):
+        trainer.reward_call_s = recipe.alarms.reward_call_s
+        yield TrainingAlarms(recipe.alarms)

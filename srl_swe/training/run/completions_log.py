@@ -19,8 +19,8 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from srl_swe.files import write_atomic
+from srl_swe.rollout.replies import decode_reply
 from srl_swe.training.grpo.sampled import SampledReply
-from srl_swe.training.replies import decode_reply
 
 
 class CompletionsLog(TrainerCallback):
@@ -57,8 +57,9 @@ class CompletionsLog(TrainerCallback):
 
     def _rows(self, step: int) -> Iterator[dict[str, Any]]:
         trainer = self._trainer
+        ends = getattr(trainer, "eos_token_ids", ())
         for reply in trainer.sampled.replies:
-            text, ended = decode_reply(trainer.processing_class, reply.ids)
+            text, ended = decode_reply(trainer.processing_class, reply.ids, ends)
             yield {
                 "step": step,
                 "rank": trainer.accelerator.process_index,

@@ -13,8 +13,9 @@ from typing import Any
 
 from srl_swe.training.recipes.records import Recipe
 
-OURS = {"output", "completions_every"}
-"""Fields of a recipe that only say where, and how often, something is written down."""
+OURS = {"output", "completions_every", "alarms"}
+"""Fields of a recipe that only say where, and how often, something is written down, or when to
+stop: a run that an alarm has stopped goes on with another threshold."""
 
 REPORTED = {
     "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",

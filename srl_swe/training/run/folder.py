@@ -8,7 +8,7 @@ output/completions/      what was sampled, as parquet
 output/checkpoint-N/     TRL's
 output/validation/       the episodes of each validation on instances, step-N.jsonl
 output/best/             the policy that did best in validation, whole or not there
-output/final/            the policy, whole or not there
+output/final/            the policy, whole or not there; prompting.json: how it is prompted
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
+from srl_swe.rollout.prompting import FILE, dump_prompting
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe
 from srl_swe.training.run.decisive import decisive_fields
@@ -30,6 +31,7 @@ from srl_swe.training.run.kept_memory import keep_freed_memory
 from srl_swe.training.run.last_step import train_what_is_left
 from srl_swe.training.run.redaction import without_secrets
 from srl_swe.training.run.report import save_report
+from srl_swe.training.run.trained_prompting import trained_prompting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class RunFolder:
     path: Path
     config: Mapping[str, Any]
     """What decides the result; in JSON's types."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Files that each saved policy gets beside its own, by name: how it is prompted."""
 
     @property
     def final(self) -> Path:
@@ -100,7 +104,8 @@ def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
     name, not by its weights.
     """
     path = Path(recipe.output)
-    run = RunFolder(path, _config(recipe, data_sha256))
+    notes = {FILE: dump_prompting(trained_prompting(recipe))}
+    run = RunFolder(path, _config(recipe, data_sha256), notes)
     if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
         raise UserError(
             f"{path} holds checkpoints of an unknown run; choose another output folder."
@@ -115,7 +120,7 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
     if trainer.args.device.type == "cpu":
         keep_freed_memory()
     train_what_is_left(trainer, run.checkpoint())
-    save_policy(trainer, run.final)
+    save_policy(trainer, run.final, run.notes)
     if trainer.accelerator.is_main_process:
         save_report(run.path, run.report)
     return run.final

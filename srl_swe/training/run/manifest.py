@@ -34,7 +34,7 @@ PACKAGES = (
 )  # fmt: skip
 """Those whose version can change a result; what is not installed is left out."""
 REWARD_CODE = (
-    "types.py", "dialects/*.py", "rewards/*.py", "training/replies.py",
+    "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py",
     "training/srl/step_reward.py", "training/srl/whole_solution.py", "rollout/search_replace.py",
     "evaluation/admission.py", "evaluation/grading.py", "evaluation/judge.py",
     "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py", "evaluation/patch_paths.py",

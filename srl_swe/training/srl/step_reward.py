@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import Dialect, Strictness
 from srl_swe.rewards import STEP_REWARDS, ReadReply, group_rewards, read_reply
-from srl_swe.training.replies import decode_reply
+from srl_swe.rollout.replies import decode_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,11 @@ class ReplyScorer:
         *,
         think_opened: bool = False,
         whole_solution: bool = False,
+        end_ids: Collection[int] = (),
     ) -> None:
+        """``end_ids``: what ends a reply; without them any special token does."""
         self._tokenizer = tokenizer
+        self._end_ids = end_ids
         self._dialect = dialect
         self._strictness = strictness
         self._think_opened = think_opened
@@ -76,7 +79,7 @@ class ReplyScorer:
         return self._rewards[key]
 
     def _read(self, ids: Sequence[int]) -> DecodedReply:
-        text, ended = decode_reply(self._tokenizer, ids)
+        text, ended = decode_reply(self._tokenizer, ids, self._end_ids)
         read = read_reply(
             text,
             self._dialect,

@@ -12,22 +12,25 @@ from trl.trainer.grpo_config import GRPOConfig
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
 from srl_swe.training.guards.before_training import check_run, on_every_rank
+from srl_swe.training.guards.chat_template import reply_ends
 from srl_swe.training.guards.checks import (
     check_dialect,
-    fitting_prompts,
     load_step_contexts,
     load_tokenizer,
 )
+from srl_swe.training.guards.lengths import fitting_prompts
+from srl_swe.training.guards.rows import check_expert_actions
 from srl_swe.training.recipes.records import SrlRecipe
 from srl_swe.training.recipes.trainer_args import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
+    model_init_kwargs,
     template_kwargs,
     trl_refusals,
 )
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.run.callbacks import add_callbacks
 from srl_swe.training.run.folder import open_run, train_to_end
 from srl_swe.training.srl.step_reward import ReplyScorer
@@ -75,11 +78,15 @@ def _checked(
     """The tokenizer and the rows to train on, after all guards."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
+    check_expert_actions(data, recipe.data)
     check_dialect(data, recipe.data, recipe.dialect)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
-    if asks_for_solution(recipe.rewards):
+    opening = thought_opening(tokenizer, template_kwargs(args))
+    check_thought(recipe.model, opening, recipe.strictness)
+    whole = asks_for_solution(recipe.rewards)
+    if whole:
         data = with_solutions(data, get_dialect(recipe.dialect))
-    rows = fitting_prompts(recipe, args, data, tokenizer)
+    rows = fitting_prompts(recipe, args, data, tokenizer, as_made=not whole)
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
 
@@ -91,4 +98,5 @@ def _scorer(recipe: SrlRecipe, args: GRPOConfig, tokenizer: PreTrainedTokenizerB
         recipe.strictness,
         think_opened=opens_thought(tokenizer, template_kwargs(args)),
         whole_solution=asks_for_solution(recipe.rewards),
+        end_ids=reply_ends(recipe.model, tokenizer, model_init_kwargs(args).get("revision")),
     )

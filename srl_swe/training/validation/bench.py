@@ -21,13 +21,17 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation.judge import Judge
 from srl_swe.evaluation.sandbox_tests import check_testable
 from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout.prompting import differences
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv
+from srl_swe.training.guards.checks import warn
+from srl_swe.training.guards.lengths import room_for_prompt
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe, ValidationInstances
 from srl_swe.training.recipes.trainer_args import template_kwargs
-from srl_swe.training.replies import opens_thought
 from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
+from srl_swe.training.run.trained_prompting import trained_prompting
 from srl_swe.training.validation.held_out_steps import evenly_spread
 from srl_swe.training.validation.instance_episodes import InstanceEpisodes
 from srl_swe.types import Instance
@@ -83,7 +87,7 @@ def instance_episodes(
 
 def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Window, Limits]:
     if not isinstance(recipe, RlvrRecipe):
-        return asked.window or PAPER_WINDOW, asked.limits or Limits()
+        return _window(asked, recipe), asked.limits or Limits()
     if recipe.setting != "episode":
         raise UserError(
             f"validation.instances plays episodes, and a policy of `setting: {recipe.setting}` "
@@ -92,11 +96,23 @@ def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Wind
     return asked.window or recipe.window, asked.limits or recipe.limits
 
 
+def _window(asked: ValidationInstances, recipe: Recipe) -> Window:
+    """As the policy is trained, unless the recipe asks for another; then it warns."""
+    trained = trained_prompting(recipe)
+    if asked.window is None:
+        return trained.window or PAPER_WINDOW
+    differing = differences(trained, dataclasses.replace(trained, window=asked.window))
+    if trained.window is not None and differing:
+        warn(f"validation.instances prompts otherwise than the data: {differing}.")
+    return asked.window
+
+
 def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
     """The window, within what the model's positions leave for a prompt."""
     config = trainer.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    room = positions - reply_tokens if positions else None
+    field = "validation.max_new_tokens"
+    room = room_for_prompt(positions, reply_tokens, field, "the model") if positions else None
     known = [limit for limit in (window.token_budget, room) if limit is not None]
     return dataclasses.replace(window, token_budget=min(known, default=None))
 

@@ -22,8 +22,10 @@ class BestPolicy:
     the same weights would earn the same again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, notes: Mapping[str, str] | None = None) -> None:
+        """``notes``: files that the policy gets beside its own, by name."""
         self._folder = folder
+        self._notes = dict(notes or {})
         self._score = float("-inf")
 
     def recall(self, accelerator: Any) -> None:
@@ -44,4 +46,5 @@ class BestPolicy:
             return
         self._score = score
         note = {"step": step, "metric": metric, "score": score, "figures": dict(figures)}
-        save_policy(trainer, self._folder, {NOTE: json.dumps(note, indent=2) + "\n"})
+        notes = {**self._notes, NOTE: json.dumps(note, indent=2) + "\n"}
+        save_policy(trainer, self._folder, notes)

@@ -101,7 +101,7 @@ def make_validation(
         if bench is None:
             raise UserError("validation.instances: no sandboxes were given to open them in.")
         examinations.append(instance_episodes(trainer, recipe, bench, run.validation))
-    return ValidationCallback(trainer, asked, BestPolicy(run.best), examinations)
+    return ValidationCallback(trainer, asked, BestPolicy(run.best, run.notes), examinations)
 
 
 @contextmanager

@@ -14,12 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from srl_swe.dialects import Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import StepScore, step_reward
+from srl_swe.rollout.generate import Sampling, encode, generate
+from srl_swe.rollout.replies import decode_reply, find_end_ids, opens_thought
 from srl_swe.training.guards.checks import load_step_contexts, load_tokenizer
-from srl_swe.training.replies import decode_reply, opens_thought
-
-GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
-"""The last one too: many instruction-tuned models ship with a penalty in their config."""
-
+from srl_swe.training.guards.rows import check_expert_actions
 
 METRICS = {
     "similarity": "similarity_mean",
@@ -65,21 +63,24 @@ def greedy_scores(
     strictness: Strictness = "strict",
     max_new_tokens: int = 512,
     batch_size: int = 32,
+    template: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Scores of one greedy reply a step; ``instance_ids`` None means all rows of the data."""
-    rows = [
-        row
-        for row in load_step_contexts(str(data))
-        if instance_ids is None or row["instance_id"] in instance_ids
-    ]
+    """Scores of one greedy reply per step; ``instance_ids`` None means all rows of the data.
+
+    ``template``: variables of the chat template.
+    """
+    contexts = load_step_contexts(str(data))
+    check_expert_actions(contexts, str(data))
+    rows = [row for row in contexts if instance_ids is None or row["instance_id"] in instance_ids]
     if not rows:
         raise UserError(f"{data} holds no step of the instances asked for.")
     tokenizer = load_tokenizer(str(policy), {})
     model: Any = AutoModelForCausalLM.from_pretrained(str(policy), dtype="auto")
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     prompts = [row["prompt"] for row in rows]
-    texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size)
-    return score_replies(texts, rows, Scoring(dialect, strictness, opens_thought(tokenizer)))
+    texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size, template)
+    scoring = Scoring(dialect, strictness, opens_thought(tokenizer, template))
+    return score_replies(texts, rows, scoring)
 
 
 def greedy_replies(
@@ -96,26 +97,14 @@ def greedy_replies(
     sharded, every rank must bring the same number of prompts.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(str(prompts[index])))
+    end_ids = find_end_ids(tokenizer, model.generation_config, template)
     replies: dict[int, str] = {}
     for batch in _batches(order, batch_size):
-        encoded: Any = tokenizer.apply_chat_template(
-            [prompts[index] for index in batch],
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
-            **(template or {}),
-        )
-        with torch.no_grad():
-            output = model.generate(
-                **encoded.to(model.device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                **GREEDY,
-            )
-        new_ids = output[:, encoded["input_ids"].size(1) :].tolist()
+        asked = [prompts[index] for index in batch]
+        encoded = encode(tokenizer, asked, model.device, template)
+        new_ids = generate(model, tokenizer, encoded, Sampling(max_new_tokens), end_ids)
         for index, ids in zip(batch, new_ids, strict=True):
-            replies[index] = decode_reply(tokenizer, ids)[0]
+            replies[index] = decode_reply(tokenizer, ids, end_ids)[0]
     return [replies[index] for index in range(len(prompts))]
 
 

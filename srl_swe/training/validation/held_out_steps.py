@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
@@ -11,10 +13,15 @@ from datasets import Dataset
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution
-from srl_swe.training.guards.checks import check_dialect, load_step_contexts, overlong_rows
-from srl_swe.training.recipes.records import Recipe, Validation
+from srl_swe.rollout.prompting import differences
+from srl_swe.rollout.replies import opens_thought
+from srl_swe.step_dataset.recorded import recorded_settings
+from srl_swe.training.guards.checks import check_dialect, load_step_contexts, warn
+from srl_swe.training.guards.lengths import overlong_rows, room_for_prompt
+from srl_swe.training.guards.rows import check_expert_actions
+from srl_swe.training.recipes.records import Recipe, RlvrRecipe, Validation
 from srl_swe.training.recipes.trainer_args import template_kwargs
-from srl_swe.training.replies import opens_thought
+from srl_swe.training.run.trained_prompting import trained_prompting
 from srl_swe.training.srl.whole_solution import with_solutions
 from srl_swe.training.validation.examination import Reply
 from srl_swe.training.validation.greedy import METRICS, Scoring, score_replies
@@ -56,12 +63,24 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
         asks_for_solution(getattr(recipe, "rewards", {})),
     )
     rows = load_step_contexts(validation.data)
+    check_expert_actions(rows, validation.data)
     check_dialect(rows, validation.data, scoring.dialect)
+    _warn_of_other_prompts(recipe, validation.data)
     if scoring.whole_solution:
         rows = with_solutions(rows, get_dialect(scoring.dialect))
     rows = rows.select(evenly_spread(len(rows), validation.rows))
-    _refuse_overlong(trainer, validation, rows, template)
+    as_made = not scoring.whole_solution
+    _refuse_overlong(trainer, validation, rows, template, as_made=as_made)
     return HeldOutSteps(trainer.accelerator, list(rows), scoring)
+
+
+def _warn_of_other_prompts(recipe: Recipe, data: str) -> None:
+    trained, window = trained_prompting(recipe), recorded_settings(Path(data)).window
+    if isinstance(recipe, RlvrRecipe) or window is None or trained.window is None:
+        return
+    differing = differences(trained, replace(trained, window=window))
+    if differing:
+        warn(f"validation.data {data} is prompted otherwise than {recipe.data}: {differing}.")
 
 
 def evenly_spread(count: int, wanted: int | None) -> list[int]:
@@ -75,16 +94,26 @@ def evenly_spread(count: int, wanted: int | None) -> list[int]:
 
 
 def _refuse_overlong(
-    trainer: Any, validation: Validation, rows: Dataset, template: Mapping[str, Any]
+    trainer: Any,
+    validation: Validation,
+    rows: Dataset,
+    template: Mapping[str, Any],
+    *,
+    as_made: bool,
 ) -> None:
     config = trainer.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if not positions:
         return
-    limit = positions - validation.max_new_tokens
-    asked = {"add_generation_prompt": True, **template}
+    field = "validation.max_new_tokens"
+    limit = room_for_prompt(positions, validation.max_new_tokens, field, "the model")
     overlong = overlong_rows(
-        rows, trainer.processing_class, limit, lambda row: row["prompt"], asked
+        rows,
+        trainer.processing_class,
+        limit,
+        "prompt",
+        template,
+        recorded_in=validation.data if as_made else None,
     )
     if overlong:
         raise UserError(

@@ -1,0 +1,115 @@
+"""From token ids to the reply's text: what ends a reply, and what the chat template puts before it.
+
+Rollouts, validation, profiles and training all read replies by these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from srl_swe.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from srl_swe.dialects import Strictness
+
+Opening = Literal["none", "opened", "closed"]
+"""How a generation prompt leaves the thought: not begun, begun, or empty and closed."""
+
+_MARK = "\u2042reply\u2042"
+
+
+def decode_reply(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: Collection[int] = ()
+) -> tuple[str, bool]:
+    """The text of sampled ids, and whether the policy itself ended it.
+
+    ``end_ids``: all that ends a reply (:func:`find_end_ids`); without them any special token does.
+    Decoded from the ids, since a tokenizer with a ``response_template`` moves the thought out
+    of the message's content. Only the special tokens at the end go: one in the middle is text.
+    """
+    special = {*tokenizer.all_special_ids, *end_ids}
+    end = len(ids)
+    while end and ids[end - 1] in special:
+        end -= 1
+    text = tokenizer.decode(
+        list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return str(text), any(one in end_ids or not end_ids for one in ids[end:])
+
+
+def find_end_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    generation_config: Any,
+    template: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """All tokens that end a reply, without doubles.
+
+    The tokenizer's eos token, those of the checkpoint's generation config (one or a list), and
+    the special token by which the chat template ends an assistant's turn.
+    """
+    declared = getattr(generation_config, "eos_token_id", None)
+    listed = declared if isinstance(declared, list) else [declared]
+    found = [tokenizer.eos_token_id, *listed, _end_of_template(tokenizer, template)]
+    return list(dict.fromkeys(int(one) for one in found if one is not None))
+
+
+def thought_opening(
+    tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
+) -> Opening:
+    """The state in which the template's generation prompt leaves the thought.
+
+    R1's and Qwen3-Thinking's open one; Qwen3's with ``enable_thinking: false`` opens and closes it.
+    """
+    asked = _render(tokenizer, [{"role": "user", "content": _MARK}], template, asks=True)
+    added = asked.rpartition(_MARK)[2]
+    if "</think>" in added:
+        return "closed"
+    return "opened" if added.rstrip().endswith("<think>") else "none"
+
+
+def opens_thought(
+    tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
+) -> bool:
+    """Whether the template's generation prompt already holds ``<think>``, as those of R1 do."""
+    return thought_opening(tokenizer, template) == "opened"
+
+
+def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
+    """Raise UserError if replies must hold a thought and the generation prompt has closed it.
+
+    Every reply would be out of format.
+    """
+    if strictness == "strict" and opening == "closed":
+        raise UserError(
+            f"the chat template of {model} closes the thought before a reply begins (</think> in "
+            "the generation prompt), so that no reply could hold one: leave `enable_thinking: "
+            "false` out of chat_template_kwargs, or take replies without a thought by `strictness: "
+            "lenient`."
+        )
+
+
+def _end_of_template(
+    tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None
+) -> int | None:
+    """The first special token behind a reply; None if the template writes none there."""
+    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
+    tail = _render(tokenizer, turn, template, asks=False).rpartition(_MARK)[2]
+    ids: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+    added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return next((one for one in ids if one in added), None)
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Any],
+    template: Mapping[str, Any] | None,
+    *,
+    asks: bool,
+) -> str:
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=asks, **(template or {})
+    )
+    return str(text)
