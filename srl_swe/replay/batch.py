@@ -27,7 +27,7 @@ from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, StopReason, Trajectory
 
 REPLAYS_FILE = "replays.jsonl"
-SCHEMA = 2
+SCHEMA = 3
 """Of what is written down; another one is not read, and its trajectories are replayed again."""
 
 

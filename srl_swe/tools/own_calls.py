@@ -19,6 +19,26 @@ _EDITOR_ARGUMENTS = frozenset(
 _ENDS = frozenset({"submit", "finish", "mark_task_complete"})
 
 
+_OWN_EDITS = _EDITS - {"undo_edit"}
+
+
+def is_own_call(action: Action) -> bool:
+    """Whether it is a call that our own tools carry out.
+
+    >>> is_own_call(Action("submit")), is_own_call(Action("bash", {"restart": "true"}))
+    (True, False)
+    """
+    given = action.arguments
+    match action.tool:
+        case "bash":
+            return given.keys() == {"command"}
+        case "str_replace_editor":
+            return given.get("command") in _OWN_EDITS and given.keys() <= _EDITOR_ARGUMENTS
+        case "submit":
+            return not given
+    return False
+
+
 def as_own_call(action: Action, family: str) -> Action:
     """The same call by our names; ``action`` itself where it is one, or has no equal.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 PATH_ARGUMENTS = frozenset(
-    {"path", "dir", "file", "filename", "file_path", "filePath", "command", "cmd"}
+    {"path", "dir", "file", "filename", "file_path", "filePath", "absolute_path", "command", "cmd"}
 )
 """Arguments of the tools that hold a path, or a command with paths in it."""
 

@@ -88,9 +88,7 @@ def translate_edit(
     return untranslated(_why_not(before, after))
 
 
-def carry_out(
-    call: Action, path: str, content: bytes | None
-) -> tuple[bytes | None, Observation]:
+def carry_out(call: Action, path: str, content: bytes | None) -> tuple[bytes | None, Observation]:
     """What our own editor makes of the one file ``path``, and what it answers."""
     file = _OneFile(path, content)
     answer = open_toolbox().perform(call, file)
@@ -155,7 +153,7 @@ def _repeats_too_much(hunk: _Hunk) -> bool:
     if min(len(hunk.removed), len(hunk.added)) <= _MOST_UNCHANGED_LINES:
         return False
     same = SequenceMatcher(None, hunk.removed, hunk.added, autojunk=False).get_matching_blocks()
-    return sum(block.size for block in same) > _MOST_UNCHANGED_LINES
+    return int(sum(block.size for block in same)) > _MOST_UNCHANGED_LINES
 
 
 def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:

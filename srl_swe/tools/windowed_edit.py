@@ -9,8 +9,9 @@ from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.refusal import Refused, answer
 from srl_swe.tools.syntax_check import new_fault, syntax_fault
 from srl_swe.tools.windowed_file import WINDOW, Windows, count_lines, render_window
-from srl_swe.types import Observation
+from srl_swe.types import Action, Observation
 
+_CURSORS_USAGE = "Usage: set_cursors <start_line> <end_line>"
 _USAGE = "Usage: edit <start_line>:<end_line>\n<replacement_text>\nend_of_edit"
 _REVIEW = (
     " Please review the changes and make sure they are correct:\n\n"
@@ -37,7 +38,8 @@ def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
     """Replace lines, or a text within the window, or the whole window, as the arguments say.
 
     ``start_line, end_line, replacement_text`` (windowed_edit_linting), ``search, replace[,
-    replace-all]`` (windowed_edit_replace) or ``text`` (windowed_edit_rewrite).
+    replace-all]`` (windowed_edit_replace), ``text`` (windowed_edit_rewrite), or
+    ``replacement_text`` alone, between the cursors (0.x, cursors_edit_linting).
     """
     if "search" in arguments:
         return answer(lambda: _edit_text(arguments, sandbox, windows))
@@ -51,13 +53,42 @@ def insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> 
     return answer(lambda: _insert(arguments, sandbox, windows))
 
 
-def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
-    windows.open_path(windows.style.no_file_to_edit)
-    text = windows.read(sandbox)
+def uses_cursors(action: Action) -> bool:
+    """Whether the call is of SWE-agent 0.x with cursors: to set them, or to edit between them."""
+    is_bare = action.tool == "edit" and action.arguments.keys() == {"replacement_text"}
+    return is_bare or action.tool == "set_cursors"
+
+
+def set_cursors(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+    """Mark the lines ``start_line`` to ``end_line``, which a bare ``edit`` replaces (0.x)."""
+
+    def mark() -> str:
+        text = windows.read(sandbox)
+        start, end = _bounds(arguments, _CURSORS_USAGE)
+        if start > end:
+            raise Refused(
+                f"{_CURSORS_USAGE}\nError: start_line must be less than or equal to end_line"
+            )
+        windows.cursors = (start, end)
+        return windows.show(text)
+
+    return answer(mark)
+
+
+def _bounds(arguments: Mapping[str, str], usage: str) -> tuple[int, int]:
     try:
         start, end = (int(arguments[name][:12]) for name in ("start_line", "end_line"))
     except (KeyError, ValueError):
-        raise Refused(_USAGE) from None
+        raise Refused(usage) from None
+    return start, end
+
+
+def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    windows.open_path(windows.style.no_file_to_edit)
+    text = windows.read(sandbox)
+    if uses_cursors(Action("edit", arguments)):
+        return _edit_between_cursors(arguments["replacement_text"], text, sandbox, windows)
+    start, end = _bounds(arguments, _USAGE)
     new = arguments.get("replacement_text", "")
     first, last = max(start - 1, 0), max(end - 1, start - 2, -1)
     change = _replace_lines(text, first, last, new, adds_newline=windows.style.window_first)
@@ -66,6 +97,17 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
     window = render_window(windows.open_path(), change.after, windows.first)
     updated = windows.style.updated
     return f"{window}\n{updated}" if windows.style.window_first else f"{updated}\n{window}"
+
+
+def _edit_between_cursors(new: str, text: str, sandbox: Sandbox, windows: Windows) -> str:
+    """The window stays where it is, and the cursors mark what was written."""
+    start, end = windows.cursors or (1, 1)
+    first, last = max(start - 1, 0), max(end - 1, -1)
+    change = _replace_lines(text, first, last, new, adds_newline=True)
+    _apply(change, sandbox, windows)
+    windows.move_to(windows.first, change.after)
+    windows.cursors = (start, max(start, start + change.n_lines - 1))
+    return f"{windows.show(change.after)}\n{windows.style.updated}"
 
 
 def _replace_lines(text: str, first: int, last: int, new: str, *, adds_newline: bool) -> _Change:

@@ -98,6 +98,8 @@ class Windows:
     """The open file, absolute; None before the first is opened."""
     first: int = 0
     """The first line shown, from 0."""
+    cursors: tuple[int, int] | None = None
+    """The lines, from 1, between which a bare ``edit`` writes; None if there are no cursors."""
 
     def open_path(self, otherwise: str = "No file open. Use the open command first.") -> str:
         """The open file. Raises Refused, with that text, where there is none."""
@@ -142,9 +144,30 @@ class Windows:
             raise Refused(self.style.not_found.format(path=path))
         self.path = full
 
+    def show(self, text: str) -> str:
+        """The open file's window, with the cursors where there are any, kept within it."""
+        path = self.open_path()
+        if self.cursors is None:
+            return render_window(path, text, self.first)
+        last = max(1, min(self.first + WINDOW, count_lines(text)))
+        start, end = (max(self.first + 1, min(cursor, last)) for cursor in self.cursors)
+        self.cursors = (start, end)
+        return _mark(render_window(path, text, self.first), start, end)
+
     def move_to(self, first: float, text: str) -> None:
         """Show from this line on, counted from 0, or as near to it as the file lets."""
         self.first = max(0, min(int(first), count_lines(text) - WINDOW))
+
+
+def _mark(window: str, start: int, end: int) -> str:
+    """The window with a line above the start cursor's and one below the end cursor's."""
+    marked: list[str] = []
+    for line in window.split("\n"):
+        number = line.partition(":")[0]
+        marked += ["<<<<< START CURSOR >>>>>"] if number == str(start) else []
+        marked += [line]
+        marked += ["<<<<< END CURSOR >>>>>"] if number == str(end) else []
+    return "\n".join(marked)
 
 
 def count_lines(text: str) -> int:

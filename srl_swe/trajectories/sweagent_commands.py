@@ -16,6 +16,7 @@ from srl_swe.types import Action
 _POSITIONAL: dict[str, tuple[str, ...]] = {
     "open": ("path", "line_number"),
     "goto": ("line_number",),
+    "set_cursors": ("start_line", "end_line"),
     "create": ("filename",),
     "scroll_up": (),
     "scroll_down": (),
@@ -26,7 +27,8 @@ _POSITIONAL: dict[str, tuple[str, ...]] = {
     "filemap": ("file_path",),
     "submit": ("flag",),  # a flag only in capture-the-flag runs
 }
-_EDIT_LINES = re.compile(r"edit (\d+):(\d+)[ \t]*\n(.*?)\n?end_of_edit\s*", re.DOTALL)
+_EDIT_LINES = re.compile(r"edit (\d+)[: ](\d+)[ \t]*\n(.*?)\n?end_of_edit\s*", re.DOTALL)
+_EDIT_AT_CURSORS = re.compile(r"edit[ \t]*\n(.*?)\n?end_of_edit\s*", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
 _OPERATORS = frozenset("|&;<>()\n")
 
@@ -45,6 +47,9 @@ def parse_command(text: str) -> Action:
     if lines:
         names = ("start_line", "end_line", "replacement_text")
         return Action("edit", dict(zip(names, lines.groups(), strict=True)))
+    at_cursors = _EDIT_AT_CURSORS.fullmatch(command)
+    if at_cursors:
+        return Action("edit", {"replacement_text": at_cursors[1]})
     action = None
     if tool in _POSITIONAL or tool in {"edit", "str_replace_editor"}:
         words = _words(command)
