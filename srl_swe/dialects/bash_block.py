@@ -54,6 +54,11 @@ _EXPLANATIONS = {
 }
 
 
+def is_submit_command(command: str) -> bool:
+    """Whether mini-swe-agent takes the command for the end of the episode."""
+    return _SUBMITS.fullmatch(command) is not None
+
+
 def render_action(action: Action) -> str:
     """The block of the command. Raises UnwritableStep for another tool than bash and submit."""
     if action.tool == "submit" and not action.arguments:
@@ -61,6 +66,11 @@ def render_action(action: Action) -> str:
     if action.tool != "bash" or action.arguments.keys() != {"command"}:
         raise UnwritableStep(f"a call of {action.tool} has no form as a command")
     return render_block(action.arguments["command"], "bash")
+
+
+def declare(action: Action) -> str:
+    """Nothing: there are no calls of tools, so none of others can be shown."""
+    return ""
 
 
 def read_actions(text: str) -> list[Action]:
@@ -119,7 +129,7 @@ def _why_none(rest: str, *, is_open: bool) -> FormatReason:
 
 
 def _action(command: str) -> Action:
-    if _SUBMITS.fullmatch(command):
+    if is_submit_command(command):
         return Action("submit")
     return Action("bash", {"command": command})
 

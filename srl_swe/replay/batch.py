@@ -27,8 +27,10 @@ from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, StopReason, Trajectory
 
 REPLAYS_FILE = "replays.jsonl"
-SCHEMA = 3
-"""Of what is written down; another one is not read, and its trajectories are replayed again."""
+SCHEMA = 2
+"""Of certificates and summaries."""
+_STORED = 3
+"""Of replays; another one is not read, and its trajectories are replayed again."""
 
 
 class Ending(StrEnum):
@@ -188,7 +190,7 @@ class _Batch:
     def key(self, trajectory: Trajectory, conditions: Mapping[str, object] | None) -> str:
         instance = self._instances.get(trajectory.instance_id)
         image = instance.image if instance else ""
-        decisive = f"{SCHEMA}\0{render_line(trajectory)}\0{image}\0{self._until}"
+        decisive = f"{_STORED}\0{render_line(trajectory)}\0{image}\0{self._until}"
         if conditions:
             decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
         return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
@@ -228,7 +230,7 @@ def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attem
                     f"{path}:{number}: not JSON ({error}); delete that line, and what it held is "
                     "replayed again."
                 ) from None
-            if record.get("schema") == SCHEMA and record.get("replay") is not None:
+            if record.get("schema") == _STORED and record.get("replay") is not None:
                 held[record["key"]] = record
     return {
         key: Attempt(
@@ -248,7 +250,7 @@ def _render(attempt: Attempt) -> str:
     return json.dumps(
         {
             "key": attempt.key,
-            "schema": SCHEMA,
+            "schema": _STORED,
             "instance_id": attempt.trajectory.instance_id,
             "ending": attempt.ending,
             "reason": attempt.reason,

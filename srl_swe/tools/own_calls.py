@@ -7,7 +7,8 @@ calls are those; where a tool does something else (``think``, a window of SWE-ag
 
 from __future__ import annotations
 
-from srl_swe.tools.harnesses import HARNESSES
+from srl_swe.dialects.bash_block import is_submit_command
+from srl_swe.tools.harnesses import BUNDLED, HARNESSES
 from srl_swe.types import Action
 
 _WITHOUT_EFFECT = frozenset({"security_risk", "timeout", "description", "blocking"})
@@ -54,7 +55,8 @@ def as_own_call(action: Action, family: str) -> Action:
     if given.get("is_input") == "false":
         del given["is_input"]
     if action.tool in harness.shell_names and given.keys() == {"command"}:
-        return Action("bash", given)
+        submits = harness is not BUNDLED and is_submit_command(given["command"])
+        return Action("submit") if submits else Action("bash", given)
     edits = given.get("command") in _EDITS and given.keys() <= _EDITOR_ARGUMENTS
     if action.tool in harness.editors and edits:
         return Action("str_replace_editor", given)
