@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -22,6 +22,7 @@ from srl_swe.context_window import (
     make_prompt,
 )
 from srl_swe.dialects import Dialect, UnwritableStep
+from srl_swe.tools.own_calls import is_own_call
 from srl_swe.tools.own_steps import OwnStep, own_steps
 from srl_swe.types import Action, Message, Step, Trajectory
 
@@ -70,7 +71,8 @@ class DropReason(StrEnum):
     """Blocked, refused, or copied from another run."""
     NO_ISSUE = "no_issue"
     NOT_WRITABLE = "not_writable"
-    """The dialect has no form that reads back as this step, or none of one in its window."""
+    """It is not a call of our own tools, or the dialect has no form that reads back as it; or
+    that holds of a step in its window."""
     OVER_BUDGET = "over_budget"
     """The issue alone exceeds the token budget."""
 
@@ -108,7 +110,7 @@ def step_contexts(
         reason = _unfit(own, index, include_last=include_last)
         yield making.dropped(index, reason) if reason else making.context(index, past)
         if step.executed or _is_answered_format_error(step):
-            past.append(make_pair(step, dialect, window))
+            past.append(_pair(step, dialect, window))
 
 
 def trajectory_id(trajectory: Trajectory) -> str:
@@ -206,6 +208,14 @@ def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropRea
     if trajectory.problem_statement is None:
         return DropReason.NO_ISSUE
     return None
+
+
+def _pair(step: Step, dialect: Dialect, window: Window) -> Pair:
+    """The step as later prompts show it; not writable if it would look like a call of ours."""
+    pair = make_pair(step, dialect, window)
+    if step.action is None or pair.declaration or is_own_call(step.action):
+        return pair
+    return replace(pair, is_writable=False)
 
 
 def _is_answered_format_error(step: Step) -> bool:

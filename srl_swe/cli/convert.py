@@ -36,6 +36,7 @@ def convert(
     shuffle: trajectory_options.Shuffle = False,
     seed: trajectory_options.Seed = 0,
     skip_broken: trajectory_options.SkipBroken = False,
+    instance: trajectory_options.InstanceName = None,
 ) -> None:
     """Write trajectories of any format in another one. A data set pushed anew is private."""
     from srl_swe.errors import UserError
@@ -48,11 +49,16 @@ def convert(
         if to != "parquet":
             raise UserError("--push pushes rows: say --to parquet.")
     reading = trajectory_options.make_reading(
-        only, limit, part, seed if shuffle else None, skip_broken=skip_broken
+        only,
+        limit,
+        part,
+        seed if shuffle else None,
+        skip_broken=skip_broken,
+        instance=instance,
     )
     report = ReadReport()
-    count = converting.convert(stream_trajectories(source, reading, report), out, to)
-    trajectory_options.say_report(report)
+    with trajectory_options.reporting(report):
+        count = converting.convert(stream_trajectories(source, reading, report), out, to)
     typer.echo(f"{count} trajectories written to {out}")
     if push is not None:
         push_rows(out, push)

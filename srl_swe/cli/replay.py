@@ -67,6 +67,7 @@ def replay(
     shuffle: trajectory_options.Shuffle = False,
     seed: trajectory_options.Seed = 0,
     skip_broken: trajectory_options.SkipBroken = False,
+    instance: trajectory_options.InstanceName = None,
 ) -> None:
     """Execute trajectories in their containers; compare what they print and leave with the record.
 
@@ -85,7 +86,12 @@ def replay(
     is_ours = Path(source).exists() and Path(source).resolve().is_relative_to(ours.resolve())
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands or is_ours)
     reading = trajectory_options.make_reading(
-        only, limit, part, seed if shuffle else None, skip_broken=skip_broken
+        only,
+        limit,
+        part,
+        seed if shuffle else None,
+        skip_broken=skip_broken,
+        instance=instance,
     )
     trajectories = _load(source, reading)
     instances = _instances(bench, trajectories)
@@ -123,9 +129,8 @@ def _load(source: str, reading: Reading) -> list[Trajectory]:
     from srl_swe.trajectories import ReadReport, load_trajectories
 
     report = ReadReport()
-    trajectories = load_trajectories(source, reading, report)
-    trajectory_options.say_report(report)
-    return trajectories
+    with trajectory_options.reporting(report):
+        return load_trajectories(source, reading, report)
 
 
 def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Instance]:

@@ -63,6 +63,10 @@ NotIn = Annotated[
     list[str] | None,
     typer.Option(help="No instance of this bench (see eval); repeat it for more."),
 ]
+Unnamed = Annotated[
+    Literal["refuse", "keep", "drop"],
+    typer.Option(help="What --not-in does with trajectories whose records name no instance."),
+]
 Validation = Annotated[
     float,
     typer.Option(min=0, max=1, help="Share of the instances for a data set OUT-validation."),

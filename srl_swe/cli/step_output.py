@@ -30,9 +30,9 @@ def build(
     job = StepJob(out, making, _given(source, settings), workers, source.repeatable)
     report = ReadReport()
     pace = Pace(say, lambda: report.records, source.total)
-    if build_step_dataset(source.stream(report), job, report, pace):
-        trajectory_options.say_report(report)
-    else:
+    with trajectory_options.reporting(report):
+        made = build_step_dataset(source.stream(report), job, report, pace)
+    if not made:
         say(f"{out} was made with these settings already: left as it is.")
     _print_cards(job)
     if push:
@@ -79,9 +79,10 @@ def _made_rows(source: StepSource, settings: StepSettings) -> Iterator[Mapping[s
     from srl_swe.step_dataset import Making
     from srl_swe.trajectories import ReadReport
 
-    making = Making(settings, token_counter)
-    for trajectory in source.stream(ReadReport()):
-        yield from making.rows(trajectory)
+    making, report = Making(settings, token_counter), ReadReport()
+    with trajectory_options.reporting(report):
+        for trajectory in source.stream(report):
+            yield from making.rows(trajectory)
 
 
 def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:

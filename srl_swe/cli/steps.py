@@ -25,7 +25,9 @@ def steps(
     per_instance: step.PerInstance = None,
     drop_duplicates: step.DropDuplicates = False,
     not_in: step.NotIn = None,
+    unnamed: step.Unnamed = "refuse",
     validation: step.Validation = 0.0,
+    instance: trajectory.InstanceName = None,
     only: trajectory.Filters = None,
     limit: trajectory.Limit = None,
     part: trajectory.Slice = None,
@@ -53,8 +55,10 @@ def steps(
     if push is not None:
         check_name(push)
     order = seed if shuffle else None
-    reading = trajectory.make_reading(only, limit, part, order, skip_broken=skip_broken)
-    selection = Selection(resolved_only, model, per_instance, drop_duplicates)
+    reading = trajectory.make_reading(
+        only, limit, part, order, skip_broken=skip_broken, instance=instance
+    )
+    selection = Selection(resolved_only, model, per_instance, drop_duplicates, unnamed=unnamed)
     found = step.make_source(source, reading, selection, not_in)
     if out is not None:
         build(found, settings, out, workers or os.cpu_count() or 1, push)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +42,14 @@ SkipBroken = Annotated[
     bool,
     typer.Option("--skip-broken", help="Count records that can't be read, and go on."),
 ]
+InstanceName = Annotated[
+    str | None,
+    typer.Option(
+        "--instance",
+        metavar="ID",
+        help="The instance of those trajectories whose records name none.",
+    ),
+]
 
 
 def make_reading(
@@ -49,6 +59,7 @@ def make_reading(
     seed: int | None,
     *,
     skip_broken: bool,
+    instance: str | None = None,
 ) -> Reading:
     """From the options' text; ``seed`` None: in the source's order. Raises UserError."""
     from srl_swe.trajectories import Reading, parse_filter
@@ -61,15 +72,38 @@ def make_reading(
         first=first,
         last=last,
         limit=limit,
+        instance=instance,
     )
+
+
+@contextmanager
+def reporting(report: ReadReport) -> Iterator[None]:
+    """Print what became of the records; the error that it ends in says the counts itself."""
+    try:
+        yield
+    except Exception:
+        _say_reasons(report)
+        raise
+    say_report(report)
 
 
 def say_report(report: ReadReport) -> None:
     """Print what became of the records, where something else than all of them was used."""
     if report.dropped:
         typer.echo(str(report), err=True)
+    _say_reasons(report)
+
+
+def _say_reasons(report: ReadReport) -> None:
+    from srl_swe.trajectories.read_report import BROKEN
+
+    for remark in report.remarks:
+        typer.echo(f"{remark}.", err=True)
     for error in report.broken:
         typer.echo(f"  {error}", err=True)
+    more = report.dropped[BROKEN] - len(report.broken)
+    if more > 0:
+        typer.echo(f"  and {more} more", err=True)
 
 
 def _parse_slice(text: str) -> tuple[int, int | None]:

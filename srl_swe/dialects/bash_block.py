@@ -54,11 +54,6 @@ _EXPLANATIONS = {
 }
 
 
-def is_submit_command(command: str) -> bool:
-    """Whether mini-swe-agent takes the command for the end of the episode."""
-    return _SUBMITS.fullmatch(command) is not None
-
-
 def render_action(action: Action) -> str:
     """The block of the command. Raises UnwritableStep for another tool than bash and submit."""
     if action.tool == "submit" and not action.arguments:
@@ -129,7 +124,7 @@ def _why_none(rest: str, *, is_open: bool) -> FormatReason:
 
 
 def _action(command: str) -> Action:
-    if is_submit_command(command):
+    if _SUBMITS.fullmatch(command):
         return Action("submit")
     return Action("bash", {"command": command})
 

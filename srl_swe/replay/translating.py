@@ -73,15 +73,17 @@ class Translator:
         self, action: Action, answer: Observation, before: Before | None
     ) -> Translation | None:
         """To be called after it; None if the call is one of our own already."""
-        own = as_own_call(action, self._family)
-        if is_own_call(own) and (before is None or self._does_the_same(own, before)):
+        exact = self._toolbox.harness.edits_exactly
+        if exact and action.tool in READERS:
+            return self._read_call(action)
+        own = as_own_call(action, self._family, answer)
+        is_ours = is_own_call(own) and not (exact and action.tool in {*WRITERS, *EDITORS})
+        if is_ours and (before is None or self._does_the_same(own, before)):
             return self._late_view(own, answer)
         if before is not None:
             return self._edit(action, answer, before)
         if self._toolbox.windows and action.tool in _WINDOW_VIEWS:
             return self._window(action, answer)
-        if action.tool in READERS and self._toolbox.harness.edits_exactly:
-            return self._read_call(action)
         if action.tool in _SEARCHES:
             return self._search(action)
         return untranslated(Untranslated.NO_EQUAL_TOOL)

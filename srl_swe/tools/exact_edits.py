@@ -19,7 +19,7 @@ from srl_swe.tools.text_files import decode, encode, kind_of
 from srl_swe.types import Observation
 
 READERS = ("Read", "read", "read_file")
-WRITERS = ("Write", "write", "write_file")
+WRITERS = ("Write", "write", "write_file", "create_file")
 EDITORS = ("Edit", "MultiEdit", "edit", "patch", "replace")
 _MAX_CHARS = 30_000
 _CUT = "\n... (the rest is not shown)"

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from srl_swe.tools.bash import Output, Shell
 from srl_swe.tools.editor_dialect import EditorDialect
 from srl_swe.tools.editors import ACI_0_3, ANTHROPIC, R2E, SWE_AGENT, SWE_MASTER
+from srl_swe.tools.foreign_shells import LIST_SHELLS
 from srl_swe.tools.openhands_frame import OpenHandsFrame
 from srl_swe.tools.windowed_file import VERSION_0, VERSION_1, WindowStyle
 
@@ -104,7 +105,7 @@ OPENHANDS = Harness(
         timeout_message=_OPENHANDS_TIMEOUT,
         takes_input=True,
     ),
-    shell_names=("execute_bash", "run", "bash"),
+    shell_names=("execute_bash", "run", "bash", "terminal"),
     editors=dict.fromkeys((*_EDITORS, "edit", "read"), ACI_0_3),
     ends=("think", "finish", "task_tracker"),
 )
@@ -133,7 +134,9 @@ R2E_GYM = Harness(
 GENERIC = Harness(
     # unknown agents: most start a shell for each command (FORMATS: mini, R2E, hermes)
     Shell(keep_state=False, timeout_s=120),
-    shell_names=("bash", "execute_bash", "Bash", "shell", "terminal", "run"),
+    shell_names=(
+        *("bash", "execute_bash", "Bash", "terminal", "run", "run_shell_command", *LIST_SHELLS),
+    ),
     editors=dict.fromkeys(_EDITORS, ACI_0_3),
     ends=("submit", "finish", "think", "task_tracker"),
     edits_exactly=True,

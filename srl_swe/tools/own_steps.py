@@ -61,7 +61,7 @@ def _own_step(step: Step, translation: Translation | None, family: str) -> OwnSt
         seen = translation.observation or step.observation
         own = replace(step, action=translation.action, observation=seen)
         return OwnStep(own, translated=step.action.tool)
-    action = as_own_call(step.action, family)
+    action = as_own_call(step.action, family, step.observation)
     own = replace(step, action=action)
     if translation is not None and translation.reason:
         return OwnStep(own, problem=translation.reason)

@@ -62,11 +62,11 @@ _SHARE = 0.6
 """Of the places that a record names, so many have to lie in the folder."""
 _CHANGES_FOLDER = re.compile(r"(?:^|[;&|(\n]\s*)cd\s+['\"]?(/[\w./+-]+)")
 _SHOWN = re.compile(
-    r"^\[File: (/[^\n]+?) \(\d+ lines total\)\]"
-    r"|^\[Current working directory: (/[^\n\]]+)\]"
-    r"|^Found \d+ matches for [^\n]*? in (/[^\n:]+):"
-    r"|^Here's the result of running `cat -n` on (?:a snippet of )?(/[^\n:]+):"
-    r"|^Here's the files and directories up to 2 levels deep in (/[^\n,]+), ",
+    r"^(?:\[File: |Here's the result of running `cat -n` on (?:a snippet of )?)"
+    r"(?P<file>/[^\n]+?)(?: \(\d+ lines total\)\]|:)$"
+    r"|^\[Current working directory: (?P<folder>/[^\n\]]+)\]"
+    r"|^Found \d+ matches for [^\n]*? in (?P<place>/[^\n:]+):"
+    r"|^Here's the files and directories up to 2 levels deep in (?P<listed>/[^\n,]+), ",
     re.MULTILINE,
 )
 _END_CHARS = 400
@@ -83,12 +83,13 @@ def named_root(steps: Iterable[Step], workdir: str) -> str | None:
     >>> named_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
     '/workspace/a__b__1.0'
     """
-    counts = Counter(filter(None, map(_top_of, _places(steps))))
+    places = list(_places(steps))
+    counts = Counter(filter(None, map(_top_of, places)))
     if not counts or workdir in counts:
         return None
     root, count = counts.most_common(1)[0]
     if count >= _SHARE * counts.total():
-        return root
+        return root if any(place.startswith(f"{root}/") for place in places) else None
     return _WORKSPACE if all(one.startswith(_WORKSPACE) for one in counts) else None
 
 
@@ -99,16 +100,17 @@ def changes_folder(step: Step) -> bool:
 
 
 def _places(steps: Iterable[Step]) -> Iterator[str]:
+    """Absolute paths; those of folders end with a slash."""
     for step in steps:
         for name, value in step.action.arguments.items() if step.action else ():
             if name in {"command", "cmd"}:
-                yield from _CHANGES_FOLDER.findall(value)
+                yield from (f"{folder}/" for folder in _CHANGES_FOLDER.findall(value))
             elif name in PATH_ARGUMENTS and value.startswith("/"):
                 yield value
         text = step.observation.text if step.observation else ""
         for part in {text[:_END_CHARS], text[-_END_CHARS:]}:
             for found in _SHOWN.finditer(part.replace("\r", "")):
-                yield next(filter(None, found.groups()))
+                yield found["file"] or f"{found['folder'] or found['place'] or found['listed']}/"
 
 
 def _top_of(place: str) -> str | None:

@@ -19,6 +19,7 @@ from srl_swe.tools.episode_ends import (
     submit,
     think,
 )
+from srl_swe.tools.foreign_shells import asks_for_more
 from srl_swe.tools.harnesses import HARNESSES, Harness
 from srl_swe.tools.recorded_paths import PATH_ARGUMENTS, RecordedPaths, find_recorded_root
 from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor, view_only
@@ -50,8 +51,6 @@ _EXACT = {
     **dict.fromkeys(exact_edits.EDITORS, exact_edits.edit_exactly),
 }
 _EDITOR_COMMANDS = frozenset({"view", "create", "str_replace", "insert", "undo_edit"})
-_NOT_IN_THE_FOREGROUND = ("restart", "run_in_background", "is_background")
-"""Arguments of a shell that, if true, ask for more than to run a command and wait for it."""
 _VERSION_0_MARKS = ("correct (correct indentation", "(1 lines total)]\n1:")
 """How SWE-agent 0.x words an edit, and what its ``create`` shows."""
 
@@ -83,8 +82,9 @@ class Toolbox:
         if action.tool not in self.tools:
             return False
         if action.tool in harness.shell_names:
-            asks_more = any(given.get(n, "").lower() == "true" for n in _NOT_IN_THE_FOREGROUND)
-            return not asks_more and not given.keys().isdisjoint({"command", "cmd"})
+            typed = {"is_input"} if harness.shell.takes_input else set()
+            more = asks_for_more({n: v for n, v in given.items() if n not in typed})
+            return not more and not given.keys().isdisjoint({"command", "cmd"})
         if action.tool in harness.editors and action.tool != "read":
             return given.get("command") in _EDITOR_COMMANDS
         return True

@@ -15,7 +15,13 @@ from typing import Any
 
 from srl_swe.trajectories.chat_events import read_call, task_in
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.text_forms import PLAIN, plain_thought, read_plain_answer
+from srl_swe.trajectories.row_facts import NamedInstance, named_instance
+from srl_swe.trajectories.text_forms import (
+    PLAIN,
+    plain_thought,
+    read_plain_answer,
+    without_placeholder,
+)
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory
 
@@ -42,14 +48,15 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     own, items = row.mapping("extra").mapping(OWN), row.items("steps")
     steps, notes = make_steps(_read_items(items, is_own=bool(own.values)))
+    named = _named_instance(row)
     trajectory = Trajectory(
-        _instance_id(row),
+        named.id,
         _mark_executed(steps, items),
         _task(items),
         ended_by_policy(steps),
         model=row.mapping("agent").optional_text("model_name"),
         source=NAME,
-        notes=(*notes, *_notes(row, items)),
+        notes=(*named.notes, *notes, *_notes(row, items)),
     )
     return _restore(trajectory, own) if own.values else trajectory
 
@@ -71,6 +78,7 @@ def _read_turn(item: Fields) -> Turn:
         turn = PLAIN.read_reply(message)
     else:
         shown = "" if _EVENT_TEXT.fullmatch(message) else plain_thought(message)
+        shown = without_placeholder(shown, calls)
         turn = Turn(shown, calls, answered_as_one=True)
     hidden = (item.optional_text("reasoning_content") or "").strip()
     thought = "\n\n".join(text for text in (hidden, turn.thought) if text)
@@ -149,16 +157,14 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
     )
 
 
-def _instance_id(row: Fields) -> str:
-    """Our own word, else whatever names the run; Harbor's files are all called trajectory."""
+def _named_instance(row: Fields) -> NamedInstance:
+    """Our own word, else what names the run; Harbor's files are all called trajectory."""
     extra = row.mapping("extra")
-    return (
-        extra.mapping(OWN).optional_text("instance_id")
-        or extra.optional_text("instance_id")
-        or row.optional_text("trajectory_id")
-        or row.optional_text("session_id")
-        or row.file_name
-    )
+    own = extra.mapping(OWN).optional_text("instance_id")
+    if own:
+        return NamedInstance(own)
+    given = {"instance_id": extra.optional_text("instance_id")}
+    return named_instance(Fields({**row.values, **given}, row.where))
 
 
 def _task(items: Sequence[Fields]) -> str | None:

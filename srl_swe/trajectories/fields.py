@@ -47,6 +47,11 @@ class Fields:
         """
         return name_of(self.where)
 
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether the record is its file, and not a line or a row of it."""
+        return not self.where.rpartition(":")[2].isdecimal()
+
     def broken(self, name: str, why: str) -> BrokenRecord:
         """The exception to raise about the field ``name``."""
         return BrokenRecord(self.where, self._path(name), why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from srl_swe.errors import UserError
 
@@ -12,16 +12,19 @@ _ROWS_AT_ONCE = 16
 """A row is a whole trajectory, often a megabyte."""
 
 
-def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows with their places, counted from 1. Raises ValueError where it is no parquet."""
+def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows with their places in ``name``, counted from 1.
+
+    Raises ValueError if it is not parquet.
+    """
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     number = 0
-    with pyarrow.parquet.ParquetFile(path) as table:
+    with pyarrow.parquet.ParquetFile(file) as table:
         for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:{number}", row
+                yield f"{name}:{number}", row
 
 
 def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,12 +1,14 @@
 """Calls of tools that a reply writes as JSON: ``<tool_call>`` blocks, and terminus-2's object.
 
-Both are found in Harbor's exports: ``<tool_call>`` in its conversations, terminus-2's
-``{"analysis", "plan", "commands": [{"keystrokes", "duration"}], "task_complete"}`` wherever a
-run was recorded as the model wrote it.
+Hermes and Qwen write ``<tool_call>`` blocks, Harbor's exports hold them too; LLaMA-Factory's
+``function_call`` messages are the JSON alone. terminus-2's ``{"analysis", "plan", "commands":
+[{"keystrokes", "duration"}], "task_complete"}`` stands wherever a run was recorded as the model
+wrote it. A stop word may have cut the end of the last call.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ from srl_swe.trajectories.fields import argument_texts, parse_json
 from srl_swe.types import Action
 
 _START, _END = "<tool_call>", "</tool_call>"
+_CUT_END = re.compile(r"</?[a-z_]{0,10}\Z")
+_MOST_OPEN = 20
 
 
 def read_json_calls(text: str) -> tuple[str, list[Action]]:
@@ -22,13 +26,24 @@ def read_json_calls(text: str) -> tuple[str, list[Action]]:
     >>> read_json_calls('Look.<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>')
     ('Look.', [Action(tool='ls', arguments={'a': '1'})])
     """
-    before, *blocks = text.split(_START)
-    actions = [action for block in blocks if (action := _tool_call(block.partition(_END)[0]))]
-    if actions:
-        return before.strip(), actions
     hidden, shown = _split_thinking(text.strip())
+    before, *blocks = shown.split(_START)
+    actions = [action for block in blocks for action in parse_calls(block.partition(_END)[0])]
+    if actions:
+        return (hidden + before).strip(), actions
     thought, actions = _terminus_reply(shown.strip()) or (shown, [])
     return hidden + thought, actions
+
+
+def parse_calls(text: str) -> list[Action]:
+    """The calls that a text of JSON holds: one object or a list; none if it is something else.
+
+    >>> parse_calls('[{"name": "ls", "arguments": {}}, {"name": "id", "arguments": {}')
+    [Action(tool='ls', arguments={}), Action(tool='id', arguments={})]
+    """
+    value = _parse_cut(text.strip())
+    calls = [_read_call(item) for item in (value if isinstance(value, list) else [value])]
+    return [call for call in calls if call] if all(calls) else []
 
 
 def _split_thinking(text: str) -> tuple[str, str]:
@@ -38,19 +53,54 @@ def _split_thinking(text: str) -> tuple[str, str]:
     return text[:at], text[at:]
 
 
-def _tool_call(block: str) -> Action | None:
-    call = _object(block)
-    name, arguments = call.get("name"), call.get("arguments")
+def _read_call(call: Any) -> Action | None:
+    if not isinstance(call, Mapping):
+        return None
+    inner = call.get("function")
+    call = inner if isinstance(inner, Mapping) else call
+    name = call.get("name")
+    arguments = call.get("arguments", call.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = _parse(arguments)
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         return None
     return Action(name, argument_texts(arguments))
 
 
+def _parse_cut(text: str) -> Any:
+    """The JSON value, also if what closes its objects and lists was cut off; else None."""
+    if text[:1] not in {"{", "["}:
+        return None
+    value = _parse(text)
+    if value is not None:
+        return value
+    text = _CUT_END.sub("", text).rstrip()
+    missing = _missing_end(text)
+    return _parse(text + missing) if missing and len(missing) <= _MOST_OPEN else None
+
+
+def _missing_end(text: str) -> str | None:
+    """What closes the objects and lists that are open at the end; None within a string."""
+    closing: list[str] = []
+    in_string = escaped = False
+    for sign in text:
+        if in_string:
+            in_string = escaped or sign != '"'
+            escaped = sign == "\\" and not escaped
+        elif sign == '"':
+            in_string = True
+        elif sign in "{[":
+            closing.append("}" if sign == "{" else "]")
+        elif sign in "}]" and closing:
+            closing.pop()
+    return None if in_string else "".join(reversed(closing))
+
+
 def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
     """Thought and calls as Harbor's own converter for terminus-2 writes them."""
-    reply = _object(text)
-    commands = reply.get("commands")
-    if not isinstance(commands, list) or "plan" not in reply:
+    reply = _parse(text) if text.startswith("{") else None
+    commands = reply.get("commands") if isinstance(reply, Mapping) else None
+    if not isinstance(reply, Mapping) or not isinstance(commands, list) or "plan" not in reply:
         return None
     actions = [
         Action("bash_command", argument_texts(command))
@@ -62,12 +112,8 @@ def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
     return f"Analysis: {reply.get('analysis', '')}\nPlan: {reply['plan']}", actions
 
 
-def _object(text: str) -> Mapping[str, Any]:
-    """The JSON object that the text is; an empty one where it is none."""
-    if not text.lstrip().startswith("{"):
-        return {}
+def _parse(text: str) -> Any:
     try:
-        value = parse_json(text)
+        return parse_json(text)
     except ValueError:
-        return {}
-    return value if isinstance(value, Mapping) else {}
+        return None

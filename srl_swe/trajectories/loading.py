@@ -15,6 +15,7 @@ from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.filters import Filter
 from srl_swe.trajectories.read_report import ReadReport
 from srl_swe.trajectories.record_files import Record, read_records
+from srl_swe.trajectories.row_facts import with_instance
 from srl_swe.types import Trajectory
 
 SHUFFLE_BUFFER = 1000
@@ -29,7 +30,8 @@ class Reading:
     """What to read of a source, and what a broken record does.
 
     Filters come first, then the shuffle, then ``first`` to ``last`` (not included), then
-    ``limit``. ``shuffle_seed`` None: the source's order.
+    ``limit``. ``shuffle_seed`` None: the source's order. ``instance`` is the id of those
+    trajectories whose records name none.
     """
 
     on_broken: Literal["fail", "skip"] = "fail"
@@ -38,6 +40,7 @@ class Reading:
     first: int = 0
     last: int | None = None
     limit: int | None = None
+    instance: str | None = None
 
 
 def stream_trajectories(
@@ -94,7 +97,7 @@ def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[
             report.drop(STRAY)
             continue
         try:
-            trajectory = _read_one(record)
+            trajectory = with_instance(_read_one(record), reading.instance)
         except BrokenRecord as error:
             if reading.on_broken == "fail":
                 raise

@@ -16,8 +16,9 @@ from srl_swe.trajectories.fields import Fields, argument_texts
 from srl_swe.trajectories.issue_text import find_issue
 from srl_swe.trajectories.mini_output import is_output, make_observation
 from srl_swe.trajectories.recorded_patch import tidy_patch
-from srl_swe.trajectories.turns import Answer, Call, Turn, make_steps
-from srl_swe.types import Action, StopReason, Trajectory
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome
+from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.types import Action, Step, StopReason, Trajectory
 
 NAME = "mini-swe-agent"
 
@@ -26,6 +27,7 @@ _BLOCK = re.compile(
     r"|<mswea_bash_command>((?:(?!<mswea_bash_command>).)*?)</mswea_bash_command>",
     re.DOTALL,
 )
+_BLOCK_MARKS = ("```bash", "```mswea_bash_command", "<mswea_bash_command>")
 _SUBMITS = ("COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", "MINI_SWE_AGENT_FINAL_OUTPUT")
 _STOP_REASONS = {"Submitted": StopReason.SUBMITTED, "LimitsExceeded": StopReason.STEP_LIMIT}
 _ISSUE_LEAD = re.compile(r"Please solve this issue: (.*?)\n\nYou can execute bash", re.DOTALL)
@@ -33,10 +35,14 @@ _MESSAGES_LOOKED_AT = 12
 
 
 def is_one(record: Any) -> bool:
-    """By the mark that its files carry; a list of messages by their blocks and return codes."""
+    """By the mark that its files carry; messages without it by their blocks and return codes."""
     if isinstance(record, Mapping):
         mark = record.get("trajectory_format")
-        return isinstance(mark, str) and mark.startswith("mini-swe-agent-1")
+        if mark is not None or "traj_id" in record:
+            return isinstance(mark, str) and mark.startswith("mini-swe-agent-1")
+        record = record.get("messages")
+    if isinstance(record, str):
+        return any(b in record for b in _BLOCK_MARKS) and "<returncode>" in record
     if not isinstance(record, list):
         return False
     texts = [_text_of(m) for m in islice(record, _MESSAGES_LOOKED_AT)]
@@ -49,17 +55,19 @@ def read_one(record: Any, where: str) -> Trajectory:
     messages, info = row.items("messages"), row.mapping("info")
     conversation, submission = _split_submission(messages)
     steps, notes = make_steps(_events(conversation))
+    named = named_instance(row)
     exit_status = info.optional_text("exit_status") or _exit_status(messages)
     return Trajectory(
-        row.optional_text("instance_id") or row.file_name,
+        named.id,
         steps,
         _issue(conversation),
-        _stop_reason(exit_status, submission),
+        _stop_reason(exit_status, submission, steps),
         _patch(info.optional_text("submission") or submission),
-        model=info.mapping("config").mapping("model").optional_text("model_name"),
-        source=NAME,
+        recorded_outcome(row),
+        info.mapping("config").mapping("model").optional_text("model_name"),
+        NAME,
         exit_status=exit_status,
-        notes=(*notes, *_unrecorded_replies(conversation)),
+        notes=(*named.notes, *notes, *_unrecorded_replies(conversation)),
     )
 
 
@@ -96,10 +104,15 @@ def _exit_status(messages: Sequence[Fields]) -> str | None:
     return last.mapping("extra").optional_text("exit_status") if last and is_exit else None
 
 
-def _stop_reason(exit_status: str | None, submission: str | None) -> StopReason | None:
+def _stop_reason(
+    exit_status: str | None, submission: str | None, steps: Sequence[Step]
+) -> StopReason | None:
+    """As the source says; without a word of it, submitted if the last command was to submit."""
     if exit_status is None and submission is not None:
         return StopReason.SUBMITTED
-    return _STOP_REASONS.get(exit_status or "")
+    if exit_status is None:
+        return ended_by_policy(steps[-1:]) if steps and not steps[-1].observation else None
+    return _STOP_REASONS.get(exit_status)
 
 
 def _patch(submission: str | None) -> str | None:

@@ -10,8 +10,7 @@ from typing import Any
 
 from srl_swe.trajectories.chat_events import has_role_messages, read_messages, read_task
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
-from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome, recorded_patch
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import StopReason, Trajectory
 
@@ -34,16 +33,16 @@ def read_one(record: Any, where: str) -> Trajectory:
     messages = row.items("trajectory")
     steps, notes = make_steps(read_messages(messages))
     exit_status = row.optional_text("exit_status")
-    name = row.optional_text("instance_id") or row.optional_text("trajectory_id")
+    named = named_instance(row)
     return Trajectory(
-        plain_instance_id(name or row.file_name),
+        named.id,
         steps,
         read_task(messages),
         StopReason.SUBMITTED if exit_status == "submit" else ended_by_policy(steps),
-        tidy_patch(row.optional_text("model_patch")),
-        row.optional_bool("resolved"),
+        recorded_patch(row),
+        recorded_outcome(row),
         row.optional_text("model"),
         NAME,
         exit_status=exit_status,
-        notes=notes,
+        notes=(*named.notes, *notes),
     )

@@ -12,9 +12,8 @@ from typing import Any
 
 from srl_swe.trajectories.fences import last_fence
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
 from srl_swe.trajectories.issue_text import find_issue
-from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome, recorded_patch
 from srl_swe.trajectories.sweagent import PSEUDO_ACTIONS, stop_reason_of
 from srl_swe.trajectories.sweagent_commands import parse_command
 from srl_swe.trajectories.sweagent_history import make_observation
@@ -29,6 +28,8 @@ _DEMONSTRATION = "Here is a demonstration of how to"
 def is_one(record: Any) -> bool:
     """By the items of ``trajectory``, which may be JSON text."""
     items = record.get("trajectory") if isinstance(record, Mapping) else None
+    if items == [] and {"generated_patch", "exit_status"} <= record.keys():
+        return True
     if isinstance(items, str):
         return '"mask"' in items and '"role"' in items
     first = items[0] if isinstance(items, list) and items else None
@@ -40,18 +41,19 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     items = row.items("trajectory")
     steps, notes = make_steps(_read_items(items))
+    named = named_instance(row)
     exit_status = row.optional_text("exit_status")
     return Trajectory(
-        plain_instance_id(row.optional_text("instance_id") or row.file_name),
+        named.id,
         steps,
         _issue(items),
         stop_reason_of(exit_status),
-        tidy_patch(row.optional_text("generated_patch")),
-        row.optional_bool("target"),
+        recorded_patch(row),
+        recorded_outcome(row),
         row.optional_text("model_name"),
         NAME,
         exit_status=exit_status,
-        notes=notes,
+        notes=(*named.notes, *notes),
     )
 
 

@@ -28,16 +28,53 @@ _TIMED_OUT_AT_END = re.compile(  # OpenHands: after the output
     r"|The command timed out after [\d.]+ seconds"
     r"|Command timed out)"
 )
-_NEVER_RAN = (
-    re.compile(r"Operation '.*' is not supported by this environment", re.DOTALL),  # SWE-agent
-    re.compile(r"Your bash command contained syntax errors and was NOT executed"),
-    re.compile(r"Your proposed edit has introduced new syntax error\(s\)"),  # lint refusal
-    re.compile(r"\[Your proposed edit has introduced new syntax error\(s\)"),  # OpenHands, 2024
-    re.compile(r"Your edit was not applied \(file not modified\)"),
-    re.compile(r"Bash command '[^']*' is not allowed"),  # R2E-Gym
-    re.compile(r"ERROR: Cannot execute multiple commands at once"),  # OpenHands
-    re.compile(r"(?:<exception>)?action was not executed"),  # mini-swe-agent 2
+_NEVER_RAN = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        # SWE-agent: blocked, not parsed, refused by the linter
+        r"Operation '.*' is not supported by this environment",
+        r"Your bash command contained syntax errors and was NOT executed",
+        r"\[?Your proposed edit has introduced new syntax error\(s\)",  # OpenHands of 2024 too
+        r"Your edit was not applied \(file not modified\)",
+        # R2E-Gym, mini-swe-agent 2
+        r"Bash command '[^']*' is not allowed",
+        r"(?:<exception>)?action was not executed",
+        # OpenHands: several commands, an unknown tool, wrong arguments; V1 without "ERROR:"
+        r"Cannot execute multiple commands at once\.",
+        r"Tool '?[^'\n]{1,200}'? (?:not found\. Available|is not registered)",
+        r"Error validating (?:tool|args) ",
+        r"Missing required argument \S{1,200} in tool call ",
+        r"Failed to parse tool call arguments",
+        # Claude Code, OpenCode, Gemini CLI, Codex
+        r"<tool_use_error>",
+        r"No such tool available: ",
+        r"InputValidationError: ",
+        r"The \S{1,200} tool was called with invalid arguments",
+        r"Model tried to call unavailable tool ",
+        r"Tool \"[^\"\n]{1,200}\" (?:not found in registry|does not exist)",
+        r"Invalid parameters provided\. Reason: ",
+        r"failed to parse function arguments",
+        r"unsupported (?:custom tool )?call: ",
+        # this project
+        r"Unknown tool '[^'\n]{1,200}'\. Known: ",
+        # a person said no
+        r"Action (?:has been )?rejected",
+        r"The user (?:doesn't|does not) want to (?:proceed with this tool use|take this action)",
+        r"\[Request interrupted by user",
+        r"\[Operation Cancelled\]",
+        r"User (?:rejected|denied|declined|did not allow) (?:the |this )?"
+        r"(?:tool|command|action|edit|call|request|permission|change)",
+        r"(?:The )?(?:tool|exec|command|patch)[\w ]{0,40} (?:was )?rejected by (?:the )?user",
+        r"Permission to use \S{1,200}(?: with command .{0,2000})? has been denied",
+        r"Claude requested permissions? to ",
+    )
 )
+"""How a text begins that answers a call which never ran; :data:`_ERROR_HEADS` may stand before."""
+_ERROR_HEADS = re.compile(
+    r"(?:OBSERVATION:\s*|ERROR:\s*|Error:\s*|\[An error occurred during execution\.\]\s*)*"
+)
+_HEAD = 20_000
+"""A refusal that quotes the call says what it is within so many characters."""
 _TAIL = 1000
 """OpenHands' line about a timeout stands within so many characters of the end."""
 
@@ -59,5 +96,7 @@ def never_ran(observation: Observation | None) -> bool:
     >>> never_ran(Observation("Bash command 'git' is not allowed. Please use a different tool."))
     True
     """
-    text = observation.text.lstrip() if observation else ""
-    return any(mark.match(text) for mark in _NEVER_RAN)
+    text = observation.text[:_HEAD].lstrip() if observation else ""
+    heads = _ERROR_HEADS.match(text)
+    starts = {0, heads.end() if heads else 0}
+    return any(mark.match(text, start) for mark in _NEVER_RAN for start in starts)

@@ -1,6 +1,7 @@
 """OpenHands' ``output.jsonl`` (evaluation, resolver), its bare lists of events, and feedback.
 
 ``history`` is a list of events, or in older files of pairs of an action and its observation.
+Those of the software agent SDK (V1) are other events in the same places.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from srl_swe.trajectories import openhands_events, openhands_v1_events
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.issue_text import find_issue
-from srl_swe.trajectories.openhands_events import read_events, read_first_message, read_model
 from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import NamedInstance, named_instance, recorded_outcome
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import StopReason, Trajectory
 
@@ -21,37 +23,48 @@ _STREAMS = ("history", "trajectory")
 
 
 def is_one(record: Any) -> bool:
-    """A list of events, or a record that holds one."""
+    """A list of events, or a record that holds one; it may be empty beside a ``test_result``."""
     if isinstance(record, list):
         return _are_events(record)
-    return isinstance(record, Mapping) and any(_are_events(record.get(key)) for key in _STREAMS)
+    if not isinstance(record, Mapping):
+        return False
+    nothing_ran = not record.get("history") and {"history", "test_result"} <= record.keys()
+    return nothing_ran or any(_are_events(record.get(key)) for key in _STREAMS)
 
 
 def read_one(record: Any, where: str) -> Trajectory:
     """One run; a bare list of events is named after its file."""
     row = Fields.of({"history": record} if isinstance(record, list) else record, where)
     events = _events(row, "history" if row.get("history") is not None else "trajectory")
-    steps, notes = make_steps(read_events(events))
-    task = read_first_message(events)
+    reader = openhands_v1_events if _are_v1(row.get("history")) else openhands_events
+    steps, notes = make_steps(reader.read_events(events))
+    task = reader.read_first_message(events) or row.optional_text("instruction")
     result, error = row.mapping("test_result"), row.optional_text("error")
+    named = _named_instance(row)
     return Trajectory(
-        _instance_id(row),
+        named.id,
         steps,
         find_issue(task) if task is not None else None,
         _stop_reason(error) or ended_by_policy(steps),
         tidy_patch(result.optional_text("git_patch") or row.optional_text("git_patch")),
         _resolved(row),
-        _model(row) or read_model(events),
+        _model(row) or openhands_events.read_model(events),
         NAME,
         exit_status=error,
-        notes=notes,
+        notes=(*named.notes, *notes),
     )
+
+
+def _are_v1(items: object) -> bool:
+    return isinstance(items, list) and bool(items) and openhands_v1_events.is_event(items[0])
 
 
 def _are_events(items: object) -> bool:
     """Whether the first items are events or pairs of them, and no steps of SWE-agent's."""
     if not isinstance(items, list) or not items:
         return False
+    if _are_v1(items):
+        return True
     first = items[0][0] if isinstance(items[0], list) and items[0] else items[0]
     if not isinstance(first, Mapping) or "role" in first:
         return False
@@ -68,16 +81,20 @@ def _events(row: Fields, name: str) -> list[Fields]:
     return Fields({name: value}, row.where, row.path).items(name)
 
 
-def _instance_id(row: Fields) -> str:
+def _named_instance(row: Fields) -> NamedInstance:
     """The row's own, else the issue's of the resolver, else that of the feedback or the file."""
     issue = row.mapping("issue")
     owner, repo, number = (issue.get(name) for name in ("owner", "repo", "number"))
-    of_issue = f"{owner}__{repo}-{number}" if owner and repo and number else None
-    return row.optional_text("instance_id") or of_issue or row.optional_text("id") or row.file_name
+    if not row.get("instance_id") and owner and repo and number:
+        return NamedInstance(f"{owner}__{repo}-{number}")
+    return named_instance(row)
 
 
 def _model(row: Fields) -> str | None:
-    return row.mapping("metadata").mapping("llm_config").optional_text("model")
+    metadata = row.mapping("metadata")
+    agent = row.mapping("base_state").mapping("agent")
+    places = (metadata.mapping("llm_config"), metadata.mapping("llm"), agent.mapping("llm"))
+    return next((model for place in places if (model := place.optional_text("model"))), None)
 
 
 def _resolved(row: Fields) -> bool | None:
@@ -85,8 +102,9 @@ def _resolved(row: Fields) -> bool | None:
     for report in (row.mapping("test_result").mapping("report"), row.mapping("report")):
         if report.get("resolved") is not None:
             return report.optional_bool("resolved")
-    return None
+    return recorded_outcome(row)
 
 
 def _stop_reason(error: str | None) -> StopReason | None:
-    return StopReason.STEP_LIMIT if error and "maximum iteration" in error else None
+    limits = ("maximum iteration", "MaxIterationsReached", "max iterations")
+    return StopReason.STEP_LIMIT if error and any(limit in error for limit in limits) else None

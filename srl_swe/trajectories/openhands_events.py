@@ -22,6 +22,8 @@ _NOT_THE_POLICYS = frozenset(
     {"system", "recall", "initialize", "start", "change_agent_state", "null", "condensation"}
 )
 _NO_ANSWERS = frozenset({"agent_state_changed", "recall", "null", "condense"})
+_REFUSALS = frozenset({"error", "user_rejected"})
+"""Observations of actions that were never carried out."""
 _TOOLS = {"run": "execute_bash"}
 """The name that a policy calls an action by, where it differs."""
 _BOOKKEEPING = frozenset(
@@ -77,7 +79,8 @@ class _Stream:
         cause = _id_text(event.get("cause")) or self._latest_open(kind)
         self.open_actions = [(i, k) for i, k in self.open_actions if i != cause]
         answer = read_observation(event)
-        self.events.append(Answer(answer, cause or f"unknown {kind}"))
+        refused = kind in _REFUSALS and not answer.timed_out
+        self.events.append(Answer(answer, cause or f"unknown {kind}", refused))
 
     def add_user_message(self, event: Fields) -> None:
         last = next((e for e in reversed(self.events) if isinstance(e, _Said)), None)
@@ -132,12 +135,14 @@ def read_observation(event: Fields) -> Observation:
     if shown is not None or not metadata.values:
         code = extras.get("exit_code") if event.get("exit_code") is None else event.get("exit_code")
         return observed(event.content() if shown is None else shown, _exit_code(code))
+    return framed(event.content(), metadata)
+
+
+def framed(text: str, metadata: Fields) -> Observation:
+    """The output of a command in the frame that ``metadata`` describes."""
     code = metadata.optional_int("exit_code")
-    lines = [
-        (metadata.optional_text("prefix") or "")
-        + event.content()
-        + (metadata.optional_text("suffix") or "")
-    ]
+    prefix, suffix = (metadata.optional_text(name) or "" for name in ("prefix", "suffix"))
+    lines = [prefix + text + suffix]
     for name, words in (
         ("working_dir", "Current working directory: "),
         ("py_interpreter_path", "Python interpreter: "),

@@ -11,7 +11,7 @@ from typing import Any
 
 from srl_swe.trajectories.chat_events import opening_texts, read_messages, read_task
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome, recorded_patch
 from srl_swe.trajectories.text_forms import OPENHANDS
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import Trajectory
@@ -34,14 +34,15 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages")
     steps, notes = make_steps(read_messages(messages, OPENHANDS))
-    name = row.optional_text("instance_id") or row.optional_text("id") or row.file_name
+    named = named_instance(row)
     return Trajectory(
-        plain_instance_id(name),
+        named.id,
         steps,
         read_task(messages),
         ended_by_policy(steps),
-        resolved=row.optional_bool("resolved"),
-        model=row.optional_text("model"),
-        source=NAME,
-        notes=notes,
+        recorded_patch(row),
+        recorded_outcome(row),
+        row.optional_text("model"),
+        NAME,
+        notes=(*named.notes, *notes),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import NO_INSTANCE, as_outcome
 from srl_swe.trajectories.text_forms import R2E_GYM, plain_thought, read_r2e_answer
 from srl_swe.trajectories.turns import Answer, Turn, make_steps
 from srl_swe.types import StopReason, Trajectory
@@ -38,19 +39,19 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     steps, notes = make_steps(_read_steps(row))
     exit_reason = row.optional_text("exit_reason")
-    reward = row.get("reward")
     task = row.mapping("ds")
+    name = task.optional_text("instance_id") or row.optional_text("docker_image")
     return Trajectory(
-        task.optional_text("instance_id") or row.optional_text("docker_image") or row.file_name,
+        name or row.file_name,
         steps,
         row.optional_text("problem_statement"),
         _STOP_REASONS.get(exit_reason or ""),
         tidy_patch(row.optional_text("output_patch")),
-        reward == 1 if isinstance(reward, int | float) else None,
+        as_outcome(row.get("reward")),
         row.mapping("agent_args").optional_text("llm_name"),
         NAME,
         exit_status=exit_reason,
-        notes=notes,
+        notes=notes if name else (NO_INSTANCE, *notes),
     )
 
 

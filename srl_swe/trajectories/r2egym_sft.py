@@ -12,6 +12,7 @@ from typing import Any
 
 from srl_swe.trajectories.chat_events import opening_texts, read_messages, read_task
 from srl_swe.trajectories.fields import Fields
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome, recorded_patch
 from srl_swe.trajectories.text_forms import R2E_GYM, find_form
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import Trajectory
@@ -37,11 +38,15 @@ def read_one(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages" if row.get("messages") is not None else "input")
     steps, notes = make_steps(read_messages(messages, R2E_GYM))
+    named = named_instance(row)
     return Trajectory(
-        row.optional_text("instance_id") or row.file_name,
+        named.id,
         steps,
         read_task(messages),
         ended_by_policy(steps),
-        source=NAME,
-        notes=notes,
+        recorded_patch(row),
+        recorded_outcome(row),
+        row.optional_text("model"),
+        NAME,
+        notes=(*named.notes, *notes),
     )

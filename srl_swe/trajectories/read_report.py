@@ -24,6 +24,8 @@ class ReadReport:
     """Trajectories read, by family; those counted that were dropped later."""
     broken: list[BrokenRecord] = field(default_factory=list)
     """The first few."""
+    remarks: list[str] = field(default_factory=list)
+    """What a selection could not tell of the records, a line for each."""
 
     @property
     def given(self) -> int:

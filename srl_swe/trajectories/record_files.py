@@ -1,15 +1,17 @@
 """Where records come from: files of several kinds, folders, globs, stdin, the hub.
 
-A record is one parsed JSON value: a whole file, one line of JSONL, one row of a table. What
-can't even be parsed is given as the exception, so that whoever reads on can count it.
+A record is one parsed JSON value: a whole file, one line of JSONL, one row of a table, or all
+events of one conversation. What can't even be parsed is given as the exception, so that whoever
+reads on can count it.
 """
 
 from __future__ import annotations
 
 import io
 import random
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from itertools import chain
@@ -17,16 +19,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from srl_swe.errors import UserError
+from srl_swe.trajectories import openhands
 from srl_swe.trajectories.broken_record import BrokenRecord
 from srl_swe.trajectories.families import find_family
 from srl_swe.trajectories.fields import parse_json
 from srl_swe.trajectories.hub_records import read_hub, read_parquet
+from srl_swe.trajectories.yaml_values import parse_yaml
 
 FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
 """Endings of the files that are looked at in a folder; .txt are expert scripts."""
 
-
 _MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
+_BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
+"""Fields of predictions and of benchmark rows, which lie beside trajectories as JSONL too."""
+_EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
+_PARQUET = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,10 @@ class Record:
     stray: bool = False
 
 
-def read_records(
-    source: str | Path, *, shuffle_seed: int | None = None
-) -> Iterator[Record | BrokenRecord]:
+Records = Iterator[Record | BrokenRecord]
+
+
+def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Records:
     """The records of a file, folder, glob, ``-`` (stdin), or ``hf:OWNER/NAME[:split]``.
 
     Lines and rows are read one after the other; other files are held whole. Files are read in
@@ -53,24 +61,74 @@ def read_records(
     """
     source = str(source)
     if source == "-":
-        yield from read_lines(sys.stdin.buffer, "stdin")
+        yield from read_stream(sys.stdin.buffer, "stdin")
     elif source.startswith("hf:"):
         yield from (Record(where, row) for where, row in read_hub(source))
     else:
-        files = find_files(source)
+        units = _gather_conversations(find_files(source))
         if shuffle_seed is not None:
-            random.Random(shuffle_seed).shuffle(files)
+            random.Random(shuffle_seed).shuffle(units)
         in_folder = Path(source).is_dir()
-        for file in files:
-            records = read_file(file)
-            others = in_folder and file.suffix in _MAY_BE_OTHERS
-            yield from map(_mark_stray, records) if others else records
+        for unit in units:
+            records = read_file(unit) if isinstance(unit, Path) else iter([unit])
+            yield from map(_mark_stray, records) if in_folder else records
 
 
 def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
     if isinstance(record, BrokenRecord) or find_family(record.value) is not None:
         return record
-    return replace(record, stray=True)
+    suffix = Path(record.where.partition(":")[0]).suffix
+    beside = isinstance(record.value, Mapping) and any(f <= record.value.keys() for f in _BESIDE)
+    return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
+
+
+def _gather_conversations(files: Iterable[Path]) -> list[Path | Record]:
+    """The files by name, those of one folder of OpenHands events as one record."""
+    files = list(files)
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        name = _EVENT_FILE.fullmatch(path.name)
+        if name and (name[1] or path.parent.name == "events"):
+            folders.setdefault(path.parent, []).append(path)
+    found: dict[Path, Path | Record] = {path: path for path in files}
+    for folder, paths in folders.items():
+        record = _read_conversation(folder, paths)
+        if record is not None:
+            for path in [*paths, _state_file(folder)]:
+                found.pop(path, None)
+            found[_home(folder)] = record
+    return [found[path] for path in sorted(found)]
+
+
+def _state_file(events: Path) -> Path:
+    return _home(events) / "base_state.json"
+
+
+def _home(events: Path) -> Path:
+    return events.parent if events.name == "events" else events
+
+
+def _read_conversation(folder: Path, paths: Iterable[Path]) -> Record | None:
+    """The events of a folder in their order; None unless all of them are events."""
+    events = []
+    for path in sorted(paths, key=lambda path: int(_event_number(path.name))):
+        found = list(read_file(path))
+        if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
+            return None
+        events.append(found[0].value)
+    state = next(read_file(_state_file(folder)), None)
+    value = state.value if isinstance(state, Record) else None
+    return Record(str(_home(folder)), {"history": events, "base_state": value})
+
+
+def _event_number(name: str) -> str:
+    match = _EVENT_FILE.fullmatch(name)
+    return match[2] if match else "0"
+
+
+def is_event(value: Any) -> bool:
+    """Whether it is one event of an OpenHands conversation, which alone is not a trajectory."""
+    return isinstance(value, Mapping) and find_family(value) is None and openhands.is_one([value])
 
 
 def find_files(source: str) -> list[Path]:
@@ -93,15 +151,15 @@ def find_files(source: str) -> list[Path]:
     return sorted(found)
 
 
-def read_file(path: Path) -> Iterator[Record | BrokenRecord]:
+def read_file(path: Path) -> Records:
     """The records of one file; what it holds decides how it is read, but for binary kinds."""
     try:
         if path.suffix == ".parquet":
-            yield from (Record(where, row) for where, row in read_parquet(path))
+            yield from (Record(where, row) for where, row in read_parquet(path, str(path)))
         elif path.suffix in {".yaml", ".yml"}:
-            yield from _split(_parse_yaml(path), str(path))
+            yield from _split(parse_yaml(_decode(path.read_bytes())), str(path))
         elif path.suffix == ".txt":
-            yield Record(str(path), path.read_text(encoding="utf-8"))
+            yield Record(str(path), _decode(path.read_bytes()))
         elif path.suffix == ".jsonl":
             with path.open("rb") as lines:
                 yield from read_lines(lines, str(path))
@@ -111,7 +169,54 @@ def read_file(path: Path) -> Iterator[Record | BrokenRecord]:
         yield BrokenRecord(str(path), "", f"can't be read ({_first_line(error)})")
 
 
-def read_lines(lines: BinaryIO, name: str) -> Iterator[Record | BrokenRecord]:
+def read_stream(stream: BinaryIO, name: str) -> Records:
+    """The records of a stream that has no name to tell its kind: anything that a file may be.
+
+    Lines are given one by one if the first is a JSON value; else all of it is read first.
+    """
+    head: list[bytes] = []
+    for line in stream:
+        head.append(line)
+        if line.strip():
+            break
+    if not head or _is_json(head[-1]):
+        yield from _parse_lines(chain(head, stream), name)
+        return
+    data = b"".join([*head, *stream])
+    try:
+        if data.startswith(_PARQUET):
+            yield from (Record(at, row) for at, row in read_parquet(io.BytesIO(data), name))
+        else:
+            yield from _parse_text(data, name)
+    except (OSError, ValueError, RecursionError) as error:
+        yield BrokenRecord(name, "", f"can't be read ({_first_line(error)})")
+
+
+def _parse_text(data: bytes, name: str) -> Records:
+    """JSON, lines of JSON, an expert script, or YAML; the first that it is."""
+    text = _decode(data)
+    if _is_json(data):
+        yield from _split(parse_json(text), name)
+    elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {"{", "["}:
+        yield from _parse_lines(io.BytesIO(data), name)
+    elif find_family(text) is not None:
+        yield Record(name, text)
+    else:
+        yield from _split(parse_yaml(text), name)
+
+
+_LINES_TRIED = 20
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        value = parse_json(_decode(data))
+    except ValueError:
+        return False
+    return isinstance(value, dict | list)
+
+
+def read_lines(lines: BinaryIO, name: str) -> Records:
     """One record a line; all of it as one value where the first line only opens one."""
     first = next(lines, b"")
     if first.strip() in {b"[", b"{"}:
@@ -120,10 +225,10 @@ def read_lines(lines: BinaryIO, name: str) -> Iterator[Record | BrokenRecord]:
         yield from _parse_lines(chain([first], lines), name)
 
 
-def _parse_whole(data: bytes, name: str) -> Iterator[Record | BrokenRecord]:
+def _parse_whole(data: bytes, name: str) -> Records:
     """One value: a trajectory, or a list of them; lines of values where it is not one value."""
     try:
-        value = parse_json(data.decode("utf-8"))
+        value = parse_json(_decode(data))
     except ValueError as error:
         records = _parse_lines(io.BytesIO(data), name)
         first = next(records, None)
@@ -144,28 +249,38 @@ def _split(value: Any, name: str) -> Iterator[Record]:
         yield Record(name, value)
 
 
-def _parse_lines(lines: Iterable[bytes], name: str) -> Iterator[Record | BrokenRecord]:
+def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
+    """A record for each line; one for all lines if they are events."""
+    records = _records_of_lines(lines, name)
+    first = next(records, None)
+    if isinstance(first, Record) and is_event(first.value):
+        rest = list(records)
+        broken = next((record for record in rest if isinstance(record, BrokenRecord)), None)
+        events = [first.value, *(record.value for record in rest if isinstance(record, Record))]
+        yield broken or Record(name, events)
+    elif first is not None:
+        yield first
+        yield from records
+
+
+def _records_of_lines(lines: Iterable[bytes], name: str) -> Records:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield from _parse_line(line, f"{name}:{number}")
 
 
-def _parse_line(line: bytes, where: str) -> Iterator[Record | BrokenRecord]:
+def _parse_line(line: bytes, where: str) -> Records:
     try:
-        value = parse_json(line.decode("utf-8"))
+        value = parse_json(_decode(line))
     except ValueError as error:
         yield BrokenRecord(where, "", f"not JSON ({error})")
         return
     yield from _split(value, where)
 
 
-def _parse_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"no YAML: {_first_line(error)}") from None
+def _decode(data: bytes) -> str:
+    """UTF-8, without the mark that some editors put before it."""
+    return data.decode("utf-8-sig")
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from srl_swe.trajectories.chat_events import read_call
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.issue_text import find_issue
 from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import as_outcome, named_instance
 from srl_swe.trajectories.text_forms import plain_thought, read_plain_answer
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
 from srl_swe.types import StopReason, Trajectory
@@ -40,8 +41,9 @@ def read_one(record: Any, where: str) -> Trajectory:
     about = [row, row.mapping("metadata"), request.mapping("metadata")]
     steps, notes = make_steps(_read_items(response.items("output")))
     instance_id = _first_text(about, "instance_id")
+    named = named_instance(Fields({**row.values, "instance_id": instance_id}, where))
     return Trajectory(
-        instance_id or row.file_name,
+        named.id,
         steps,
         _first_text(about, "problem_statement") or _task(request),
         StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else ended_by_policy(steps),
@@ -50,7 +52,7 @@ def read_one(record: Any, where: str) -> Trajectory:
         response.optional_text("model"),
         NAME,
         exit_status=row.optional_text("agent_error_kind"),
-        notes=notes,
+        notes=(*named.notes, *notes),
     )
 
 
@@ -103,8 +105,7 @@ def _resolved(row: Fields, instance_id: str | None) -> bool | None:
     for place in (row, report):
         if place.get("resolved") is not None:
             return place.optional_bool("resolved")
-    reward = row.get("reward")
-    return reward == 1 if isinstance(reward, int | float) else None
+    return as_outcome(row.get("reward"))
 
 
 def _first_text(places: Sequence[Fields], name: str) -> str | None:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Literal
 
+from srl_swe.errors import UserError
 from srl_swe.trajectories.instance_ids import plain_instance_id
 from srl_swe.trajectories.read_report import ReadReport
+from srl_swe.trajectories.row_facts import names_instance
 from srl_swe.types import Trajectory
 
 
@@ -22,7 +25,8 @@ from srl_swe.types import Trajectory
 class Selection:
     """What a trajectory has to be. The defaults drop nothing.
 
-    ``model`` is a glob; ``not_in`` the ids of instances that are evaluated on.
+    ``model`` is a glob; ``not_in`` the ids of instances that are evaluated on, and ``unnamed``
+    what becomes of trajectories whose records name no instance if there are any such ids.
     """
 
     resolved_only: bool = False
@@ -30,6 +34,7 @@ class Selection:
     per_instance: int | None = None
     drop_duplicates: bool = False
     not_in: frozenset[str] = frozenset()
+    unnamed: Literal["refuse", "keep", "drop"] = "refuse"
 
 
 PAPER_SELECTION = Selection(
@@ -43,6 +48,9 @@ PAPER_SELECTION = Selection(
 class Unselected(StrEnum):
     """Why a trajectory was not selected; the first of these that holds is counted."""
 
+    NO_STEPS = "without a step"
+    NOTHING_RAN = "in which nothing ran"
+    UNNAMED = "of no named instance"
     EVALUATED = "of an evaluated instance"
     UNRESOLVED = "not resolved"
     RESOLVED_UNKNOWN = "not known to be resolved"
@@ -56,26 +64,86 @@ def select(
 ) -> Iterator[Trajectory]:
     """Those selected, in their order; ``report`` counts the others by :class:`Unselected`.
 
-    Of each trajectory only a hash is kept, so that any number can be streamed through.
+    Of each trajectory only a hash is kept, so that any number can be streamed through. Raises
+    UserError at the first that names no instance if ``selection`` refuses these; it says how
+    many there are.
     """
-    report = ReadReport() if report is None else report
-    evaluated = frozenset(map(_same_instance, selection.not_in))
-    taken: Counter[str] = Counter()
-    seen: set[bytes] = set()
+    selecting = _Selecting(selection, ReadReport() if report is None else report)
+    trajectories = iter(trajectories)
     for trajectory in trajectories:
-        reason = _unfit(trajectory, selection, evaluated)
+        if selecting.refuses(trajectory):
+            raise selecting.refusal(trajectories)
+        reason = selecting.reason_against(trajectory)
+        if reason is None:
+            yield trajectory
+        else:
+            selecting.report.drop(reason)
+    selecting.report.remarks += selecting.remarks()
+
+
+class _Selecting:
+    """One pass over trajectories, with what it remembers of those before."""
+
+    def __init__(self, selection: Selection, report: ReadReport) -> None:
+        self.report = report
+        self._selection = selection
+        self._evaluated = frozenset(map(_same_instance, selection.not_in))
+        self._taken: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+        self._read = self._unnamed = self._unknown = 0
+
+    def refuses(self, trajectory: Trajectory) -> bool:
+        """Whether it can't be told to be evaluated on, and nobody said what to do then."""
+        self._read += 1
+        self._unnamed += not names_instance(trajectory)
+        self._unknown += trajectory.resolved is None
+        must_know = self._evaluated and self._selection.unnamed == "refuse"
+        return bool(must_know and trajectory.steps and not names_instance(trajectory))
+
+    def refusal(self, rest: Iterable[Trajectory]) -> UserError:
+        """The exception to raise, after a look at all others."""
+        for trajectory in rest:
+            self._read += 1
+            self._unnamed += not names_instance(trajectory)
+        return UserError(
+            f"{self._unnamed} of {self._read} records name no instance, so that --not-in can't "
+            "tell whether they are evaluated on. Name it with --instance, or say --unnamed drop "
+            "or --unnamed keep."
+        )
+
+    def reason_against(self, trajectory: Trajectory) -> Unselected | None:
+        """The first that holds; None if it is selected."""
+        selection = self._selection
+        reason = _unfit(trajectory, selection, self._evaluated)
         if reason is None and selection.drop_duplicates:
             fingerprint = _fingerprint(trajectory)
-            reason = Unselected.DUPLICATE if fingerprint in seen else None
-            seen.add(fingerprint)
-        if reason is None and selection.per_instance is not None:
-            full = taken[trajectory.instance_id] >= selection.per_instance
+            reason = Unselected.DUPLICATE if fingerprint in self._seen else None
+            self._seen.add(fingerprint)
+        if reason is None and selection.per_instance is not None and names_instance(trajectory):
+            full = self._taken[trajectory.instance_id] >= selection.per_instance
             reason = Unselected.INSTANCE_FULL if full else None
-        if reason is not None:
-            report.drop(reason)
-            continue
-        taken[trajectory.instance_id] += 1
-        yield trajectory
+        if reason is None:
+            self._taken[trajectory.instance_id] += 1
+        return reason
+
+    def remarks(self) -> list[str]:
+        """How many records did not say what the selection goes by."""
+        selection, found = self._selection, []
+        by_instance = {
+            "--not-in": bool(self._evaluated),
+            "--per-instance": selection.per_instance is not None,
+        }
+        asking = " and ".join(name for name, asked in by_instance.items() if asked)
+        if self._unnamed and asking:
+            found.append(
+                f"{self._unnamed} of {self._read} records name no instance, which {asking} goes by"
+            )
+        if self._unknown and selection.resolved_only:
+            found.append(
+                f"{self._unknown} of {self._read} records name no outcome, which --resolved-only "
+                "goes by"
+            )
+        return found
 
 
 def held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
@@ -92,6 +160,12 @@ def _unfit(
     trajectory: Trajectory, selection: Selection, evaluated: frozenset[str]
 ) -> Unselected | None:
     """The reason that lies in the trajectory itself, and not in those before it."""
+    if not trajectory.steps:
+        return Unselected.NO_STEPS
+    if not any(step.executed for step in trajectory.steps):
+        return Unselected.NOTHING_RAN
+    if evaluated and selection.unnamed == "drop" and not names_instance(trajectory):
+        return Unselected.UNNAMED
     if _same_instance(trajectory.instance_id) in evaluated:
         return Unselected.EVALUATED
     if selection.resolved_only and trajectory.resolved is None:

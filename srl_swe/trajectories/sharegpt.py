@@ -11,7 +11,12 @@ from typing import Any
 
 from srl_swe.trajectories.chat_events import read_messages, read_task
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
+from srl_swe.trajectories.row_facts import (
+    as_outcome,
+    named_instance,
+    recorded_outcome,
+    recorded_patch,
+)
 from srl_swe.trajectories.text_forms import find_form
 from srl_swe.trajectories.turns import ended_by_policy, make_steps
 from srl_swe.types import Trajectory
@@ -34,17 +39,17 @@ def read_one(record: Any, where: str) -> Trajectory:
     messages = [_as_chat(message) for message in row.items("conversations")]
     form = find_form(message.content() for message in messages)
     steps, notes = make_steps(read_messages(messages, form))
-    names = (row.optional_text(name) for name in ("instance_id", "id", "task"))
-    result = row.get("result")
+    named, result = named_instance(row), as_outcome(row.get("result"))
     return Trajectory(
-        plain_instance_id(next((name for name in names if name), row.file_name)),
+        named.id,
         steps,
         read_task(messages),
         ended_by_policy(steps),
-        resolved=result in {"1", "1.0"} if isinstance(result, str) else None,
-        model=row.optional_text("model"),
-        source=NAME,
-        notes=notes,
+        recorded_patch(row),
+        recorded_outcome(row) if result is None else result,
+        row.optional_text("model"),
+        NAME,
+        notes=(*named.notes, *notes),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.observed import never_ran, observed
 from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import NamedInstance, named_instance
 from srl_swe.trajectories.sweagent_commands import parse_command
 from srl_swe.trajectories.sweagent_history import read_calls, read_history, read_issue
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
@@ -52,6 +53,8 @@ def is_one(record: Any) -> bool:
     if not isinstance(record, Mapping):
         return False
     steps, history = record.get("trajectory"), record.get("history")
+    if steps == [] and history == []:
+        return isinstance(record.get("info"), Mapping)
     if steps:
         return _first_has(steps, "action", "observation")
     return _first_has(history, "role", "content") or _first_has(history, "role", "tool_calls")
@@ -67,8 +70,9 @@ def read_one(record: Any, where: str) -> Trajectory:
     submission = info.optional_text("submission")
     patch = clean_submission(_shown_at_the_end(steps) if submission is None else submission)
     environment = row.optional_text("environment") or ""
+    named = named_instance(row) if environment in _NO_NAMES else NamedInstance(environment)
     return Trajectory(
-        row.file_name if environment in _NO_NAMES else environment,
+        named.id,
         steps,
         read_issue(history),
         stop_reason_of(exit_status),
@@ -76,7 +80,7 @@ def read_one(record: Any, where: str) -> Trajectory:
         model=_model(row),
         source=NAME,
         exit_status=exit_status,
-        notes=(*notes, *_notes(row, patch)),
+        notes=(*named.notes, *notes, *_notes(row, patch)),
     )
 
 

@@ -16,6 +16,7 @@ from srl_swe.trajectories.fields import Fields, argument_texts
 from srl_swe.trajectories.issue_text import find_issue
 from srl_swe.trajectories.observed import observed
 from srl_swe.trajectories.sweagent_commands import parse_command
+from srl_swe.trajectories.text_forms import plain_thought
 from srl_swe.trajectories.turns import Answer, Call, Turn, make_steps
 from srl_swe.trajectories.xml_calls import read_xml_calls
 from srl_swe.types import Action, Observation, Step
@@ -102,7 +103,7 @@ def _read_reply(reply: Fields, style: Style) -> Turn:
     command = reply.optional_text("action") or ""
     if not calls and command.strip():
         calls = (Call(parse_command(command)),)
-    return Turn((reply.optional_text("thought") or content).strip(), calls)
+    return Turn(plain_thought(reply.optional_text("thought") or content), calls)
 
 
 def _answered_id(answer: Fields) -> str | None:

@@ -1,7 +1,8 @@
 """SWE-smith's trajectories (Hugging Face ``SWE-bench/SWE-smith-trajectories``, MIT).
 
 Its splits ``tool``, ``xml`` and ``ticks`` render the same runs of SWE-agent in three ways. The
-column ``patch`` is not that of its row in any sample seen, so that it is not read.
+column ``patch`` is not that of its row in any sample seen, so that it is not read. SERA's data
+sets have SWE-agent's messages too, and the patch as ``rollout_patch``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from itertools import islice
 from typing import Any
 
 from srl_swe.trajectories.fields import Fields
+from srl_swe.trajectories.recorded_patch import tidy_patch
+from srl_swe.trajectories.row_facts import named_instance, recorded_outcome
 from srl_swe.trajectories.sweagent_history import read_history, read_issue
 from srl_swe.types import Step, StopReason, Trajectory
 
@@ -20,6 +23,7 @@ NAME = "swe-smith"
 _LIMIT_THOUGHT = "Exit due to "
 _CALLS = ("<function=bash>", "<function=str_replace_editor>", "<function=submit>")
 _OTHERS = ("EXECUTION RESULT of [", "Execution output of [")
+_HISTORY_MARKS = ('"message_type"', '"tool_call_ids"')
 _MESSAGES_LOOKED_AT = 40
 
 
@@ -27,9 +31,9 @@ def is_one(record: Any) -> bool:
     """By ``traj_id``; a row without one by SWE-agent's tools and its frame of observations."""
     if not isinstance(record, Mapping) or not record.get("messages"):
         return isinstance(record, list) and _looks_like_it(_start_of(record))
-    if "traj_id" in record:
-        return True
     messages = record["messages"]
+    if "traj_id" in record or _is_history(messages):
+        return True
     return "trajectory_format" not in record and _looks_like_it(
         messages if isinstance(messages, str) else _start_of(messages)
     )
@@ -43,17 +47,27 @@ def read_one(record: Any, where: str) -> Trajectory:
     steps, made_up = _without_made_up_submit(read)
     if made_up is not None:
         notes += ("the submit that the data set adds after a limit is left out",)
+    named = named_instance(row)
     return Trajectory(
-        row.optional_text("instance_id") or row.file_name,
+        named.id,
         steps,
         read_issue(messages),
         _stop_reason(steps, made_up),
-        resolved=row.optional_bool("resolved"),
-        model=row.optional_text("model"),
-        source=NAME,
+        tidy_patch(row.optional_text("rollout_patch")),
+        recorded_outcome(row),
+        row.optional_text("model"),
+        NAME,
         exit_status=made_up,
-        notes=notes,
+        notes=(*named.notes, *notes),
     )
+
+
+def _is_history(messages: Any) -> bool:
+    """Whether the messages are SWE-agent's own, as in SERA's data sets."""
+    if isinstance(messages, str):
+        return all(mark in messages for mark in _HISTORY_MARKS)
+    first = messages[0] if isinstance(messages, list) else None
+    return isinstance(first, Mapping) and {"message_type", "agent", "role"} <= first.keys()
 
 
 def _start_of(messages: Any) -> str:

@@ -7,7 +7,7 @@ Three forms are told apart by what stands before an observation: OpenHands'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from srl_swe.trajectories.json_calls import read_json_calls
@@ -25,6 +25,8 @@ _R2E_HEAD = re.compile(
 _R2E_TAIL = re.compile(
     r"\n(?:This is step \d+ of a maximum of \d+\. )?Steps Remaining: -?\d+\.?\s*\Z"
 )
+_CALL_TAGS = re.compile(r"</?tool_(?:call|response)>")
+_RESPONSE, _RESPONSE_END = "<tool_response>", "</tool_response>"
 _TAIL = 200
 """The last line, about the exit code or the steps remaining, is never longer."""
 
@@ -93,12 +95,39 @@ def find_form(texts: Iterable[str]) -> TextForm:
 
 
 def plain_thought(text: str) -> str:
-    r"""The thought without the tags around its hidden part.
+    r"""The thought without the tags around its hidden part and around calls.
 
-    >>> plain_thought("<think>Maybe.</think> Yes.")
+    A chat template may have written the opening ``<think>``, so that it is not in the text.
+
+    >>> plain_thought("<think>Maybe.</think> Yes.\n<tool_call>")
     'Maybe.\n\nYes.'
     """
-    if not text.lstrip().startswith("<think>"):
-        return text.strip()
-    hidden, _, shown = text.lstrip().removeprefix("<think>").partition("</think>")
+    text = _CALL_TAGS.sub("", text).strip()
+    hidden, closed, shown = text.removeprefix("<think>").partition("</think>")
+    if not text.startswith("<think>") and (not closed or "<think>" in hidden):
+        return text
     return "\n\n".join(part.strip() for part in (hidden, shown) if part.strip())
+
+
+def without_placeholder(thought: str, calls: Sequence[Call]) -> str:
+    """The thought, empty if a converter only filled the field with the name of the call.
+
+    >>> from srl_swe.types import Action
+    >>> without_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
+    ''
+    """
+    words = thought.split()
+    named = any(words[1:] in ([c.action.tool], [c.action.tool, c.id]) for c in calls)
+    return "" if words[:1] == ["Executed"] and named else thought
+
+
+def split_responses(text: str) -> list[str]:
+    r"""What stands in the ``<tool_response>`` blocks that a message is made of; else all of it.
+
+    >>> split_responses("<tool_response>\na\n</tool_response>\n<tool_response>\nb")
+    ['a', 'b']
+    """
+    if not text.lstrip().startswith(_RESPONSE):
+        return [text]
+    blocks = text.split(_RESPONSE)[1:]
+    return [strip_one_newline(block.rpartition(_RESPONSE_END)[0] or block) for block in blocks]

@@ -7,7 +7,7 @@ that all families share are here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from srl_swe.trajectories.observed import never_ran
 from srl_swe.types import Action, Observation, Step, StopReason
@@ -39,10 +39,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. ``id`` is that of the call; None where the source has none."""
+    """What came back. ``id`` is that of the call; None where the source has none.
+
+    ``refused``: the source marks the call as one that never ran, whatever the text.
+    """
 
     observation: Observation
     id: str | None = None
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -53,12 +57,12 @@ class _Open:
     thought: str
     call: Call | None
     may_be_silent: bool = False
-    observation: Observation | None = None
+    answer: Answer | None = None
 
     def takes(self, answer: Answer) -> bool:
         """Whether an answer may be paired with it by position."""
         own_id = self.call.id if self.call else None
-        return self.observation is None and (own_id is None or answer.id is None)
+        return self.answer is None and (own_id is None or answer.id is None)
 
 
 @dataclass(slots=True)
@@ -83,11 +87,11 @@ class _Pairing:
     def add_answer(self, answer: Answer) -> None:
         named = self.by_id.get(answer.id, []) if answer.id else []
         if named:
-            named.pop(0).observation = answer.observation
+            named.pop(0).answer = answer
             return
         free = [step for step in self.latest if step.takes(answer)]
         if free:
-            free[-1 if free[-1].may_be_silent else 0].observation = answer.observation
+            free[-1 if free[-1].may_be_silent else 0].answer = answer
         else:
             self.unpaired += 1
 
@@ -97,12 +101,13 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
 
     An answer belongs to the call of its id, and only where one of both has no id to the first
     call of the latest message that has none yet (to the last, if it is for all). A call did
-    not run if it is not runnable, if its observation says so, or if it has none although it
-    is not in the last message (a last one, as ``submit``, often has none). A source without a
-    single observation does not tell.
+    not run if it is not runnable, if its observation or its source says so, if it has none
+    although it is not in the last message (a last one, as ``submit``, often has none), or if it
+    follows the call in the last message that ended the run. A source without a single
+    observation does not tell.
     """
     pairing = _Pairing()
-    for event in events:
+    for event in _with_several_answers(list(events)):
         if isinstance(event, Turn):
             pairing.add_turn(event)
         else:
@@ -111,20 +116,52 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
     return tuple(_close(pairing)), tuple(notes if pairing.unpaired else [])
 
 
+def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | Answer]:
+    """The events; a turn that got several answers was not answered as one."""
+    answers = 0
+    found: list[Turn | Answer] = []
+    for event in reversed(events):
+        if isinstance(event, Turn):
+            found.append(replace(event, answered_as_one=event.answered_as_one and answers < 2))
+            answers = 0
+        else:
+            found.append(event)
+            answers += 1
+    return reversed(found)
+
+
 def _close(pairing: _Pairing) -> Iterator[Step]:
-    recorded = any(step.observation for step in pairing.steps)
+    recorded = any(step.answer for step in pairing.steps)
+    ended_in = None
     for step in pairing.steps:
-        call, seen = step.call, step.observation
-        silent_for_good = step.may_be_silent or not recorded or step.turn == pairing.turns - 1
+        call, answer = step.call, step.answer
+        is_last = step.turn == pairing.turns - 1
+        seen = answer.observation if answer else None
+        silent_for_good = step.may_be_silent or not recorded or is_last
         ran = (seen is not None or silent_for_good) and not never_ran(seen)
+        ran = ran and not (answer and answer.refused) and not (is_last and ended_in == step.turn)
         executed = bool(call and call.runnable and ran)
         yield Step(step.thought, call.action if call else None, seen, executed, step.turn)
+        if executed and call and ends_run(call.action):
+            ended_in = step.turn
 
 
 _LAST_TOOLS = frozenset({"finish", "submit", "mark_task_complete"})
+_LAST_COMMANDS = (
+    "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",
+    "echo MINI_SWE_AGENT_FINAL_OUTPUT",
+)
+
+
+def ends_run(action: Action) -> bool:
+    """Whether the policy ends its run by this call: a tool to submit, or mini's command."""
+    command = action.arguments.get("command", "").lstrip()
+    return action.tool in _LAST_TOOLS or command.startswith(_LAST_COMMANDS)
 
 
 def ended_by_policy(steps: Sequence[Step]) -> StopReason | None:
-    """SUBMITTED where the last step says so; None where it does not tell."""
-    last = steps[-1].action if steps else None
-    return StopReason.SUBMITTED if last and last.tool in _LAST_TOOLS else None
+    """SUBMITTED if the call that ended the run is in the last message; None if none does."""
+    turn = steps[-1].turn if steps else None
+    last = steps[-1:] if turn is None else [step for step in steps if step.turn == turn]
+    ends = any(step.executed and step.action and ends_run(step.action) for step in last)
+    return StopReason.SUBMITTED if ends else None

@@ -62,7 +62,7 @@ def test_what_a_record_holds_is_shown_to_the_letter(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_example_that_is_said(tmp_path: Path) -> None:
-    save_jsonl(tmp_path / "none.jsonl", [Trajectory("a__b-1", ())])
+    save_jsonl(tmp_path / "none.jsonl", [Trajectory("a__b-1", (Step("t", Action("submit")),))])
     with pytest.raises(UserError, match="no step of it gives"):
         run("--show", "1", "--source", str(tmp_path / "none.jsonl"))
     with pytest.raises(UserError, match="8 held out for validation"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from srl_swe.trajectories import atif
 from srl_swe.trajectories.atif_writing import save_atif, write_one
 from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 
@@ -84,7 +85,7 @@ def test_steps_copied_from_an_earlier_run_are_not_executed_again() -> None:
     copied = agent("", call("1", "ls"), results=[result("x", "1")], is_copied_context=True)
     found = read(copied, agent("", call("2", "ls"), results=[result("y", "2")]))
     assert [step.executed for step in found.steps] == [False, True]
-    assert found.notes == ("1 messages are copied from an earlier run and not executed here",)
+    assert found.notes[1:] == ("1 messages are copied from an earlier run and not executed here",)
 
 
 def test_what_stands_in_other_files_is_noted() -> None:
@@ -95,6 +96,7 @@ def test_what_stands_in_other_files_is_noted() -> None:
         subagent_trajectories=[{}],
     )
     assert found.notes == (
+        NO_INSTANCE,
         "a",
         "b",
         "continues in trajectory.cont-1.json",

@@ -85,10 +85,13 @@ def test_a_real_file_reads_as_expected(
         assert Counter(s.action.tool for s in calls if s.action) == expected["tools"]
 
 
+NOT_RUNS = {"instances", "editor_golden", "EXPECTED_COUNTS.json", "atif_rfc_sources", "math"}
+
+
 def _all_records() -> Iterator[Record]:
     for path in sorted([*SAMPLES.rglob("*.json*"), *SAMPLES.rglob("*.traj")]):
         folder = path.relative_to(SAMPLES).parts[0]
-        if folder in {"instances", "editor_golden", "EXPECTED_COUNTS.json", "atif_rfc_sources"}:
+        if folder in NOT_RUNS:
             continue
         if path.name == "example_inputs.jsonl":  # tasks without a run
             continue
