@@ -41,6 +41,8 @@ class Ending(StrEnum):
     """Infrastructure failed: it says nothing about the trajectory."""
     IMAGE_MISSING = "image_missing"
     NOT_IN_BENCH = "not_in_bench"
+    NO_STEPS = "no_steps"
+    """The record holds nothing that ran: there is nothing to certify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +166,16 @@ def replay_all(
 
 
 def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
-    """The trajectory to save after a replay: fresh observations, patch, issue and ending."""
+    """The trajectory to save after a replay: fresh observations, patch and ending.
+
+    The issue is the trajectory's own; the instance's only if it has none.
+    """
     fresh = with_fresh_observations(trajectory, replayed)
     last = fresh.steps[-1].action if fresh.steps else None
     submitted = last is not None and last.tool == SUBMIT
     return replace(
         fresh,
-        problem_statement=instance.problem_statement,
+        problem_statement=trajectory.problem_statement or instance.problem_statement,
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # what is written down is ours, but the tools are still those of where it came from
         source=jsonl.NAME if trajectory.source == expert_script.NAME else trajectory.source,
@@ -201,6 +206,9 @@ class _Batch:
         if instance is None:
             why = "the bench does not hold its instance"
             return Attempt(key, trajectory, Ending.NOT_IN_BENCH, reason=why)
+        if not any(step.executed and step.action for step in trajectory.steps):
+            why = "nothing in the record ran" if trajectory.steps else "the record has no steps"
+            return Attempt(key, trajectory, Ending.NO_STEPS, reason=why)
         watch.begin(key, trajectory, len(trajectory.steps[: self._until]))
         started = time.perf_counter()
         try:

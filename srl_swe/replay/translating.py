@@ -28,7 +28,7 @@ from srl_swe.tools.translation import (
     translate_edit,
     untranslated,
 )
-from srl_swe.tools.windowed_file import WINDOW, count_lines
+from srl_swe.tools.windowed_file import WINDOW
 from srl_swe.types import Action, Observation, Translation
 
 _WINDOW_VIEWS = frozenset({"open", "goto", "scroll_up", "scroll_down"})
@@ -57,11 +57,18 @@ class Translator:
         self._family = family
         self._toolbox = toolbox
         self._sandbox = sandbox
-        roots = toolbox.paths.roots
-        self._own = open_toolbox(workdir=toolbox.workdir, recorded_paths=roots)
+        self._own: Toolbox | None = None
+
+    def _perform(self, call: Action) -> Observation:
+        """Carry out a call of our own, by the names that the record has for folders."""
+        if self._own is None:
+            roots = self._toolbox.paths.roots
+            self._own = open_toolbox(workdir=self._toolbox.workdir, recorded_paths=roots)
+        return self._own.perform(call, self._sandbox)
 
     def look(self, action: Action) -> Before | None:
         """To be called before the call; None if it edits no file that is known."""
+        self._toolbox.set_up(self._sandbox)
         path = self._edited_path(action)
         if path is None:
             return None
@@ -145,7 +152,7 @@ class Translator:
                 return untranslated(Untranslated.CALL_FAILED)
             return self._view(path)
         path = windows.open_path()
-        total = count_lines(windows.read(self._sandbox))
+        total = windows.style.count(windows.read(self._sandbox))
         if total <= WINDOW:
             return self._view(path)
         return self._view(path, windows.first + 1, windows.first + WINDOW)
@@ -171,7 +178,7 @@ class Translator:
         first, _, last = wanted.strip("[] ").partition(",")
         if self._toolbox.harness is BUNDLED or not last or answer.exit_code:
             return None
-        if self._own.perform(own, self._sandbox).exit_code == 0 or not first.strip().isdecimal():
+        if self._perform(own).exit_code == 0 or not first.strip().isdecimal():
             return None
         path = self._toolbox.paths.to_sandbox(own.arguments["path"])
         return self._view(path, int(first[:9]), -1)
@@ -179,7 +186,7 @@ class Translator:
     def _view(self, path: str, first: int | None = None, last: int = -1) -> Translation:
         bounds = {} if first is None else {"view_range": f"[{first}, {last}]"}
         call = edit_call("view", self._recorded(path), **bounds)
-        return Translation(call, self._own.perform(call, self._sandbox))
+        return Translation(call, self._perform(call))
 
     def _search(self, action: Action) -> Translation:
         """The command that finds the same files, or shows the lines that were counted."""

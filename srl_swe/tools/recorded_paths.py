@@ -87,7 +87,8 @@ def named_root(steps: Iterable[Step], workdir: str) -> str | None:
     counts = Counter(filter(None, map(_top_of, places)))
     if not counts or workdir in counts:
         return None
-    root, count = counts.most_common(1)[0]
+    named = [top for top in counts if "__" in top]  # owner__name, as SWE-bench has it
+    root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
     if count >= _SHARE * counts.total():
         return root if any(place.startswith(f"{root}/") for place in places) else None
     return _WORKSPACE if all(one.startswith(_WORKSPACE) for one in counts) else None

@@ -20,9 +20,15 @@ from srl_swe.tools.episode_ends import (
     think,
 )
 from srl_swe.tools.foreign_shells import asks_for_more
-from srl_swe.tools.harnesses import HARNESSES, Harness
-from srl_swe.tools.recorded_paths import PATH_ARGUMENTS, RecordedPaths, find_recorded_root
+from srl_swe.tools.harnesses import BUNDLED, HARNESSES, Harness
+from srl_swe.tools.recorded_paths import (
+    PATH_ARGUMENTS,
+    RecordedPaths,
+    find_recorded_root,
+    named_root,
+)
 from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor, view_only
+from srl_swe.tools.text_files import kind_of
 from srl_swe.tools.windowed_file import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
@@ -65,6 +71,7 @@ class Toolbox:
         paths: RecordedPaths,
         workdir: str,
         windows: Windows | None = None,
+        guessed_root: str | None = None,
     ) -> None:
         self.harness = harness
         self.tools = tools
@@ -72,6 +79,7 @@ class Toolbox:
         self.workdir = workdir
         self.windows = windows
         """What SWE-agent's windowed tools remember; None if the family has none."""
+        self._guessed_root = guessed_root
         environment = harness.environment
         self._exports = [f"export {name}={shlex.quote(v)}" for name, v in environment.items()]
         self._is_set_up = False
@@ -99,13 +107,18 @@ class Toolbox:
         if tool is None:
             known = ", ".join(self.tools)
             return Observation(f"Unknown tool {action.tool!r}. Known: {known}.", exit_code=1)
-        if not self._is_set_up:
-            self._set_up(sandbox)
+        self.set_up(sandbox)
         seen = tool(self.arguments(action), sandbox)
         text = self.paths.to_recorded(seen.text)
         return Observation(text, seen.exit_code, seen.truncated, seen.timed_out)
 
-    def _set_up(self, sandbox: Sandbox) -> None:
+    def set_up(self, sandbox: Sandbox) -> None:
+        """Before the first call: export the harness's variables, settle where paths lead."""
+        if self._is_set_up:
+            return
+        root = self._guessed_root
+        if root and kind_of(root, sandbox) is None:
+            self.paths = RecordedPaths({root: self.workdir})
         links = self.paths.linking()
         if links and enforced(sandbox).get("sandbox") == "local":
             links = []  # this machine's own folders are no place for them
@@ -132,12 +145,14 @@ def open_toolbox(
     *,
     workdir: str = WORKDIR,
     recorded_paths: Mapping[str, str] | None = None,
+    guessed_root: str | None = None,
     reviews: bool = False,
     cursors: bool = False,
 ) -> Toolbox:
     """The tools of a family, named as ``Trajectory.source`` is, fresh for one episode.
 
     ``recorded_paths`` maps folders that actions speak of to where they lie in the sandbox;
+    ``guessed_root`` is one that means ``workdir`` unless the sandbox has such a folder;
     ``reviews``: the first ``submit`` of SWE-agent shows a review, and only the second submits;
     ``cursors``: its windows show the cursors between which ``edit`` writes.
     Raises UserError for an unknown family.
@@ -150,7 +165,8 @@ def open_toolbox(
     if windows and cursors:
         windows.cursors = (1, 1)
     tools = _make_tools(harness, workdir, windows, reviews=reviews)
-    return Toolbox(harness, tools, RecordedPaths(recorded_paths or {}), workdir, windows)
+    paths = RecordedPaths(recorded_paths or {})
+    return Toolbox(harness, tools, paths, workdir, windows, guessed_root)
 
 
 def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
@@ -167,12 +183,15 @@ def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
         *(a.arguments.get(name, "") for a in actions for name in PATH_ARGUMENTS),
         *(step.observation.text for step in trajectory.steps if step.observation),
     ]
-    is_ours = HARNESSES[family] is HARNESSES["srl-swe"]
-    root = None if is_ours else find_recorded_root(texts, instance.repo, instance.workdir)
+    root, guess = None, None
+    if HARNESSES[family] is not BUNDLED:
+        root = find_recorded_root(texts, instance.repo, instance.workdir)
+        guess = None if root else named_root(trajectory.steps, instance.workdir)
     return open_toolbox(
         family,
         workdir=instance.workdir,
         recorded_paths={root: instance.workdir} if root else None,
+        guessed_root=guess,
         reviews=sum(action.tool == SUBMIT for action in actions) > 1,
         cursors=any(map(windowed_edit.uses_cursors, actions)),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools.refusal import Refused, answer
 from srl_swe.tools.text_files import kind_of
-from srl_swe.tools.windowed_file import OVERLAP, WINDOW, Windows, count_lines, render_window
+from srl_swe.tools.windowed_file import OVERLAP, WINDOW, Windows, render_window
 from srl_swe.types import Observation
 
 _OPEN_USAGE = 'Usage: open "<file>"'
@@ -34,11 +34,11 @@ def _open(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> s
         windows.move_to(0 if windows.style.opens_existing else windows.first, text)
         windows.move_to(windows.first and windows.first - windows.style.lines_above, text)
     else:
-        line, warning = _within(wanted, count_lines(text))
+        line, warning = _within(wanted, windows.style.count(text))
         windows.move_to(line - windows.style.lines_above, text)
     if windows.style.opens_existing:
         return warning + windows.show(text)
-    return warning + render_window(path, text, windows.first)
+    return warning + render_window(path, text, windows.first, windows.style)
 
 
 def _within(line: int, total: int) -> tuple[int, str]:
@@ -62,8 +62,9 @@ def goto(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
             f"{_GOTO_USAGE}\nError: <line> must be a number",
             missing=_GOTO_USAGE,
         )
-        if line > count_lines(text):
-            raise Refused(f"Error: <line> must be less than or equal to {count_lines(text)}")
+        total = windows.style.count(text)
+        if line > total:
+            raise Refused(f"Error: <line> must be less than or equal to {total}")
         windows.move_to(line - windows.style.lines_above, text)
         return windows.show(text)
 
@@ -107,7 +108,7 @@ def _create(path: str, sandbox: Sandbox, windows: Windows) -> str:
     windows.path, windows.first = full, 0
     if style.opens_existing:
         return windows.show(style.new_file)
-    return render_window(path, style.new_file, 0)
+    return render_window(path, style.new_file, 0, style)
 
 
 def _number(value: str | None, problem: str, missing: str | None = None) -> int:

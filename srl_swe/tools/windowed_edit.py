@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.refusal import Refused, answer
 from srl_swe.tools.syntax_check import new_fault, syntax_fault
-from srl_swe.tools.windowed_file import WINDOW, Windows, count_lines, render_window
+from srl_swe.tools.windowed_file import WINDOW, Windows, WindowStyle, render_window
 from srl_swe.types import Action, Observation
 
 _CURSORS_USAGE = "Usage: set_cursors <start_line> <end_line>"
@@ -94,7 +94,7 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
     change = _replace_lines(text, first, last, new, adds_newline=windows.style.window_first)
     _apply(change, sandbox, windows)
     windows.move_to(first - windows.style.lines_above_edit, change.after)
-    window = render_window(windows.open_path(), change.after, windows.first)
+    window = render_window(windows.open_path(), change.after, windows.first, windows.style)
     updated = windows.style.updated
     return f"{window}\n{updated}" if windows.style.window_first else f"{updated}\n{window}"
 
@@ -134,7 +134,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
     if everywhere:
         return _replace_everywhere(text, search, new, sandbox, windows)
     lines = text.split("\n")
-    shown_to = min(windows.first + WINDOW, count_lines(text))
+    shown_to = min(windows.first + WINDOW, windows.style.count(text))
     shown = "\n".join(lines[windows.first : shown_to])
     if shown.count(search) != 1:
         raise Refused(_NOT_APPLIED + _why_not_once(text, shown, search))
@@ -143,7 +143,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
     last = at + search.count("\n")
     _apply(_Change(text, after, at, last, new.count("\n") + 1), sandbox, windows)
     windows.move_to(at - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first)
+    window = render_window(windows.open_path(), after, windows.first, windows.style)
     return f"Text replaced.{_REVIEW}{window}"
 
 
@@ -158,9 +158,13 @@ def _replace_everywhere(
         raise Refused(f"{_NOT_APPLIED}The file would be too large.")
     after = text.replace(search, new)
     first = text[: text.index(search)].count("\n") + 1
-    _apply(_Change(text, after, 0, count_lines(text), count_lines(after)), sandbox, windows)
+    _apply(
+        _Change(text, after, 0, windows.style.count(text), windows.style.count(after)),
+        sandbox,
+        windows,
+    )
     windows.move_to(first - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first)
+    window = render_window(windows.open_path(), after, windows.first, windows.style)
     return f"Replaced {count} occurrences.{_REVIEW}{window}"
 
 
@@ -192,7 +196,7 @@ def _why_not_once(text: str, shown: str, search: str) -> str:
 def _edit_window(new: str, sandbox: Sandbox, windows: Windows) -> str:
     windows.open_path("No file opened. Either `open` a file first.")
     text = windows.read(sandbox)
-    last = min(windows.first + WINDOW, count_lines(text)) - 1
+    last = min(windows.first + WINDOW, windows.style.count(text)) - 1
     lines = text.split("\n")
     added = new.split("\n") if new else []
     after = "\n".join([*lines[: windows.first], *added, *lines[last + 1 :]])
@@ -211,12 +215,13 @@ def _insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) ->
     if new:
         at, lines = max(line or 0, 0), text.split("\n")
         if line is None:
-            at, lines = count_lines(text), text.removesuffix("\n").split("\n") if text else []
+            at = windows.style.count(text)
+            lines = text.removesuffix("\n").split("\n") if text else []
         after = "\n".join([*lines[:at], new, *lines[at:]])
         _apply(_Change(text, after, at, at - 1, new.count("\n") + 1), sandbox, windows)
         windows.move_to(at - windows.style.lines_above_edit, after)
         text = after
-    return render_window(windows.open_path(), text, windows.first)
+    return render_window(windows.open_path(), text, windows.first, windows.style)
 
 
 def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
@@ -235,11 +240,11 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     style, path = windows.style, windows.open_path()
     if style.shows_surroundings:
         first, n_before = change.first, change.last - change.first + 1
-        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines)
-        original = _around(path, change.before, first + (n_before + 1) // 2, n_before)
+        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines, style)
+        original = _around(path, change.before, first + (n_before + 1) // 2, n_before, style)
     else:
-        applied = render_window(path, change.after, windows.first)
-        original = render_window(path, change.before, windows.first)
+        applied = render_window(path, change.after, windows.first, style)
+        original = render_window(path, change.before, windows.first, style)
     return (
         "Your proposed edit has introduced new syntax error(s). Please read this error message "
         f"carefully and then retry editing the file.\n\nERRORS:\n- E999 {problem}\n\n"
@@ -249,8 +254,8 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     )
 
 
-def _around(path: str, text: str, middle: int, n_lines: int) -> str:
+def _around(path: str, text: str, middle: int, n_lines: int, style: WindowStyle) -> str:
     """The lines about ``middle`` and five more on either side, as version 0 shows them."""
     size = n_lines + 10
     start = middle - (size + 1) // 2
-    return render_window(path, text, max(0, min(start, count_lines(text) - size)), size)
+    return render_window(path, text, max(0, min(start, style.count(text) - size)), style, size)

@@ -163,9 +163,7 @@ RIGHT = {
         "Fix add() in /testbed/a.py",
         stop=None,
     ),
-    "r3_v1_refused_ran.json": Right(
-        "starter__inikit-1", "chat", "terminal terminal finish", "-xx"
-    ),
+    "r3_v1_refused_ran.json": Right("starter__inikit-1", "chat", "terminal terminal finish", "-xx"),
     "r10b_swesmith_head_recorded.jsonl": Right(
         "starter__inikit-1", "swe-smith", "bash bash submit", "xxx", "x", resolved=True
     ),
