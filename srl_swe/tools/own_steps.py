@@ -42,7 +42,7 @@ def own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, ...]]:
         _own_step(step, step.translation or from_record, trajectory.source)
         for step, from_record in zip(trajectory.steps, shown, strict=True)
     ]
-    root = named_root([own.step for own in made], WORKDIR)
+    root = named_root([*trajectory.steps, *(own.step for own in made)], WORKDIR)
     if root is not None:
         made = [replace(own, step=_moved(own.step, root)) for own in made]
     issue = trajectory.problem_statement

@@ -44,7 +44,7 @@ class Untranslated(StrEnum):
     TABS = "tabs"
     """Our editor writes spaces for all tabs of a file that it edits."""
     LINE_ENDS = "line_ends"
-    """Our editor writes newlines for all line ends of a file that it edits."""
+    """A carriage return ends lines: our editor writes newlines alone."""
     NOT_TEXT = "not_text"
     """What it wrote is not UTF-8."""
     NOT_EQUAL = "not_equal"
@@ -82,6 +82,8 @@ def translate_edit(
     if before is None and not folder_exists:
         return untranslated(Untranslated.NO_FOLDER)
     for call in (*wishes, *_calls(path, before, after, inserts=inserts)):
+        if any("\r" in value for value in call.arguments.values()):
+            continue  # no policy should have to write one
         written, answer = carry_out(call, path, before)
         if written == after:
             return Translation(call, answer)
@@ -159,6 +161,7 @@ def _repeats_too_much(hunk: _Hunk) -> bool:
 def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
     """``str_replace`` of the changed lines, and of those around them until they are unique."""
     n_lines = len(hunk.lines)
+    end = n_lines - (hunk.lines[-1] == "")  # what follows the last newline is no line
     if not hunk.removed or not hunk.added:  # a newline goes or comes with the lines
         hunk = hunk.widened(1, 0) if hunk.first else hunk.widened(0, hunk.last < n_lines)
     while True:
@@ -168,7 +171,8 @@ def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
             new = "\n".join(hunk.added)
             yield edit_call("str_replace", path, old_str=old, new_str=new)
             return
-        hunk = hunk.widened(hunk.first > 0, hunk.last < n_lines)
+        above, below = hunk.first > 0, hunk.last < end
+        hunk = hunk.widened(above, below or not above)
 
 
 def _why_not(before: bytes | None, after: bytes) -> Untranslated:
@@ -176,10 +180,10 @@ def _why_not(before: bytes | None, after: bytes) -> Untranslated:
         new = after.decode()
     except UnicodeDecodeError:
         return Untranslated.NOT_TEXT
+    if b"\r" in after or (before and b"\r" in before):
+        return Untranslated.LINE_ENDS
     if before is None:
         return Untranslated.NOT_EQUAL
-    if b"\r" in before:
-        return Untranslated.LINE_ENDS
     if b"\t" in before or b"\t" in after:
         return Untranslated.TABS
     spread = _repeats_too_much(_changed(decode(before), new))
