@@ -93,6 +93,8 @@ class Translator:
             return self._window(action, answer)
         if action.tool in _SEARCHES:
             return self._search(action)
+        if action.tool in {*_WINDOW_EDITS, *WRITERS, *EDITORS} and answer.exit_code:
+            return untranslated(Untranslated.CALL_FAILED)
         return untranslated(Untranslated.NO_EQUAL_TOOL)
 
     def _edited_path(self, action: Action) -> str | None:
