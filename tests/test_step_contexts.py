@@ -201,3 +201,15 @@ Run it; I expect the error of the issue.
 <function=bash>
 <parameter=command>python reproduce.py 2>&1 | tail -n 1</parameter>
 </function>"""
+
+
+def test_a_call_with_arguments_that_our_tool_refuses_is_not_writable_nor_shown() -> None:
+    look = Step("t", Action("bash", {"command": "ls"}), Observation("x"))
+    restart = Step("t", Action("bash", {"restart": "true"}), Observation("restarted"))
+    delete = Step("t", Action("str_replace_editor", {"command": "delete", "path": "/a"}))
+    steps = (look, restart, look, look, look, delete, look)
+    items = list(step_contexts(Trajectory("i", steps, "issue", source="chat"), XML))
+    made = [item.step_index for item in items if isinstance(item, StepContext)]
+    dropped = {i.step_index: i.reason.value for i in items if isinstance(i, Dropped)}
+    assert made == [0, 4], "two pairs are shown: not the restart"
+    assert dropped == dict.fromkeys((1, 2, 3, 5), "not_writable") | {6: "last_step"}

@@ -76,7 +76,9 @@ def _parse_cut(text: str) -> Any:
         return value
     text = _CUT_END.sub("", text).rstrip()
     missing = _missing_end(text)
-    return _parse(text + missing) if missing and len(missing) <= _MOST_OPEN else None
+    if missing is None or len(missing) > _MOST_OPEN:
+        return None
+    return _parse(text + missing)
 
 
 def _missing_end(text: str) -> str | None:

@@ -68,6 +68,55 @@ def test_broken_records_are_fatal_or_counted(tmp_path: Path) -> None:
     assert "| records dropped | broken 1 |" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_why_records_are_broken_is_said_even_if_none_is_left(tmp_path: Path) -> None:
+    broken = "".join(f"{{broken {n}\n" for n in range(12))
+    result = CliRunner().invoke(
+        app, ["steps", str(tmp_path / "out"), "--source", "-", "--skip-broken"], input=broken
+    )
+    assert isinstance(result.exception, UserError)
+    assert "12 broken" in str(result.exception)
+    assert "stdin:1: not JSON" in result.output
+    assert "and 2 more" in result.output
+
+
+def chat_line(**row: object) -> str:
+    call = {"id": "1", "function": {"name": "bash", "arguments": {"command": "ls"}}}
+    messages = [
+        {"role": "user", "content": "Crash."},
+        {"role": "assistant", "content": "Look.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "a.py"},
+        {"role": "assistant", "content": "End.", "tool_calls": [{**call, "id": "2"}]},
+    ]
+    return json.dumps({"messages": messages, **row}) + "\n"
+
+
+def test_an_evaluated_instance_is_left_out_whatever_column_names_it(tmp_path: Path) -> None:
+    evaluated = load_trajectories(STARTER)[0].instance_id
+    text = chat_line(trajectory_id=f"{evaluated}_run1") + chat_line(id="a__b-1_run2_0")
+    result = steps(tmp_path / "out", "--source", "-", "--not-in", "starter", text=text)
+    assert "1 of an evaluated instance" in result.output
+    assert instances(tmp_path / "out") == {"a__b-1"}
+
+
+def test_runs_of_no_named_instance_are_refused_or_told_apart_by_hand(tmp_path: Path) -> None:
+    options, text = ("--source", "-", "--not-in", "starter"), chat_line() + chat_line(id="a__b-1")
+    with pytest.raises(UserError, match="1 of 2 records name no instance"):
+        steps(tmp_path / "out", *options, text=text)
+    kept = steps(tmp_path / "kept", *options, "--unnamed", "keep", text=text)
+    assert "1 of 2 records name no instance, which --not-in goes by." in kept.output
+    dropped = steps(tmp_path / "dropped", *options, "--unnamed", "drop", text=text)
+    assert "1 of no named instance" in dropped.output
+    steps(tmp_path / "named", *options, "--instance", "c__d-2", text=text)
+    assert instances(tmp_path / "named") == {"a__b-1", "c__d-2"}
+
+
+def test_a_run_without_steps_is_counted_as_such(tmp_path: Path) -> None:
+    text = line("a") + render_line(Trajectory("b", (), "Crash."))
+    result = steps(tmp_path / "out", "--source", "-", text=text)
+    assert "1 of 2 trajectories; dropped: 1 without a step" in result.output
+    assert "| records dropped | without a step 1 |" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_the_papers_selection_is_asked_for_by_options(tmp_path: Path) -> None:
     bundled_id = load_trajectories(STARTER)[0].instance_id
     text = "".join(

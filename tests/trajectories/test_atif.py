@@ -175,3 +175,20 @@ def test_what_is_written_holds_only_what_the_format_allows() -> None:
         ids = {made["tool_call_id"] for made in step.get("tool_calls", [])}
         answered = step.get("observation", {}).get("results", [])
         assert {r["source_call_id"] for r in answered if "source_call_id" in r} <= ids
+
+
+def test_what_converters_write_for_a_missing_thought_is_none() -> None:
+    calls = [
+        agent("Executed Bash toolu_01", call("toolu_01", "Bash", command="ls")),
+        agent("Executed shell call_2", call("call_2", "shell", command=["bash", "-lc", "ls"])),
+        agent("Executed run_shell_command", call("", "run_shell_command", command="ls")),
+        agent("Executed Bash scripts come next.", call("4", "Bash", command="ls")),
+    ]
+    assert [s.thought for s in read(*calls).steps] == [
+        "", "", "", "Executed Bash scripts come next.",
+    ]  # fmt: skip
+
+
+def test_codex_shell_with_a_list_is_a_command() -> None:
+    listed = call("1", "shell", command=["bash", "-lc", "ls | wc"], workdir="/testbed")
+    assert read(agent("", listed)).steps[0].action == Action("shell", {"command": "ls | wc"})

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import chat, responses, sharegpt
+from srl_swe.trajectories.families import read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
 
@@ -193,3 +194,134 @@ def test_calls_in_json_are_read_too() -> None:
     assert found.steps[2].observation == Observation("New Terminal Output:")
     assert all(step.executed for step in found.steps)
     assert found.resolved is True
+
+
+def says(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+LS = Action("bash", {"command": "ls"})
+END = [says("assistant", 'End.\n<tool_call>\n{"name": "submit", "arguments": {}}\n</tool_call>')]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>',
+        'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n',
+        'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool',
+        'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "ls"',
+        'Look.<tool_call>{"name": "bash", "arguments": "{\\"command\\": \\"ls\\"}"}</tool_call>',
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</parameter>\n</function>"
+        "\n</tool_call>",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</parameter>\n</function>",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</parameter>\n</func",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</parameter>\n",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</param",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n",
+        "Look.\n<tool_call>\n<function=bash>\n<parameter=command>\nls\n</function>\n</tool_call>",
+    ],
+)
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_a_call_in_tags_is_read_wherever_a_stop_word_cut_it(reply: str, role: str) -> None:
+    seen = says(role, "<tool_response>\na.py\n</tool_response>")
+    messages = [USER, says("assistant", reply), seen, *END]
+    assert chat.is_one({"messages": messages})
+    found = chat.read_one({"messages": messages}, "x.json")
+    assert found.steps == (
+        Step("Look.", LS, Observation("a.py"), True, 0),
+        Step("End.", Action("submit"), None, True, 1),
+    )
+
+
+def test_several_responses_in_one_message_answer_several_calls() -> None:
+    calls = "".join(
+        f'<tool_call>\n{{"name": "bash", "arguments": {{"command": "{c}"}}}}\n</tool_call>\n'
+        for c in ("ls", "pwd")
+    )
+    seen = "<tool_response>\na\n</tool_response>\n<tool_response>\n/w\n</tool_response>"
+    steps = chat.read_one([USER, says("assistant", calls), says("user", seen)], "x.json").steps
+    assert [step.observation for step in steps] == [Observation("a"), Observation("/w")]
+    assert all(step.executed and step.thought == "" for step in steps)
+
+
+def test_a_call_that_is_cut_within_a_value_is_not_one() -> None:
+    reply = 'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "rm -rf /tm'
+    (step,) = chat.read_one([USER, says("assistant", reply)], "x.json").steps
+    assert step.action is None
+    assert "<tool_call>" not in step.thought
+
+
+def test_anthropics_blocks_are_calls_and_results() -> None:
+    reply = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+        {"type": "text", "text": "I look."},
+        {"type": "tool_use", "id": "1", "name": "bash", "input": {"command": "ls"}},
+        {"type": "tool_use", "id": "2", "name": "bash", "input": {"restart": True}},
+    ]
+    results = [
+        {"type": "tool_result", "tool_use_id": "2", "content": "restarted"},
+        {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "a.py"}]},
+        {"type": "text", "text": "Go on."},
+    ]
+    messages = [USER, {"role": "assistant", "content": reply}, {"role": "user", "content": results}]
+    assert chat.is_one(messages)
+    assert chat.is_one({"messages": json.dumps(messages)})
+    restart = Action("bash", {"restart": "true"})
+    assert chat.read_one(messages, "x.json").steps == (
+        Step("Hm.\n\nI look.", LS, Observation("a.py"), True, 0),
+        Step("Hm.\n\nI look.", restart, Observation("restarted"), True, 0),
+    )
+
+
+def test_llama_factorys_function_calls_are_calls_and_not_thoughts() -> None:
+    listed = '[{"name": "bash", "arguments": {"command": "ls"}}, {"name": "id", "arguments": {}}]'
+    record = {
+        "conversations": [
+            {"from": "human", "value": "Fix."},
+            {"from": "function_call", "value": '{"name": "bash", "arguments": {"command": "ls"}}'},
+            {"from": "observation", "value": "a.py"},
+            {"from": "function_call", "value": listed},
+            {"from": "observation", "value": "a.py 0"},
+            {"from": "gpt", "value": "Done."},
+        ]
+    }
+    assert sharegpt.is_one(record)
+    assert sharegpt.read_one(record, "x.json").steps == (
+        Step("", LS, Observation("a.py"), True, 0),
+        Step("", LS, None, True, 1),
+        Step("", Action("id"), Observation("a.py 0"), True, 1),
+        Step("Done.", None, None, False, 2),
+    )
+
+
+def test_a_placeholder_is_not_a_thought() -> None:
+    called = assistant("Executed bash toolu_1", ("toolu_1", "bash", '{"command": "ls"}'))
+    assert chat.read_one([USER, called], "x.json").steps[0].thought == ""
+    real = assistant("Executed bash scripts are listed first.", ("1", "bash", "{}"))
+    assert chat.read_one([USER, real], "x.json").steps[0].thought.startswith("Executed bash")
+
+
+def test_a_thought_whose_opening_tag_the_template_wrote_is_a_thought() -> None:
+    called = assistant("Maybe.\n</think>\n\nYes.", ("1", "bash", "{}"))
+    assert chat.read_one([USER, called], "x.json").steps[0].thought == "Maybe.\n\nYes."
+
+
+def test_a_run_without_a_call_is_read_if_it_says_whose_it_is() -> None:
+    record = {"instance_id": "a__b-1", "messages": [USER]}
+    assert chat.is_one(record)
+    assert chat.read_one(record, "x.json").steps == ()
+    assert not chat.is_one({"messages": [USER]})
+
+
+def test_minis_messages_are_known_without_its_mark() -> None:
+    messages = [
+        {"role": "user", "content": "<pr_description>\nBug.\n</pr_description>"},
+        says("assistant", "THOUGHT: Look.\n\n```bash\nls\n```"),
+        says("user", "<returncode>0</returncode>\n<output>\na.py\n</output>"),
+        says("assistant", "```bash\necho MINI_SWE_AGENT_FINAL_OUTPUT && git diff\n```"),
+    ]
+    for record in ({"id": "a__b.1.c__d", "messages": messages}, {"messages": json.dumps(messages)}):
+        found = read_record(record, "x.jsonl:1")
+        assert (found.source, found.stop_reason) == ("mini-swe-agent", StopReason.SUBMITTED)
+        assert found.steps[0] == Step("THOUGHT: Look.", LS, Observation("a.py\n", 0), True, 0)

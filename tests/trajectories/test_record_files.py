@@ -16,8 +16,9 @@ from srl_swe.trajectories import (
     load_trajectories,
     stream_trajectories,
 )
+from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import render_line
-from srl_swe.trajectories.record_files import Record, read_lines, read_records
+from srl_swe.trajectories.record_files import Record, read_lines, read_records, read_stream
 from srl_swe.types import Trajectory
 
 
@@ -118,6 +119,8 @@ def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
         ("a.jsonl", b'{"x": ' * 200_000 + b"\n"),
         ("a.yaml", b"{"),
         ("a.yaml", b"a: [" * 20_000),
+        ("a.yaml", b"a: &a [*a]"),
+        ("a.yaml", b"a: 0x" + b"f" * 5000),
         ("a.parquet", b"PAR1"),
         ("a.txt", b"\xff"),
         ("a.txt", b"and then? <function=x>"),
@@ -152,6 +155,98 @@ def test_other_files_beside_trajectories_are_counted_and_no_mistake(tmp_path: Pa
     for name in ("preds.json", "config.yaml", "notes.txt"):
         with pytest.raises(BrokenRecord, match="of a known kind"):
             load_trajectories(tmp_path / name)
+
+
+def test_a_run_folder_of_swe_agents_holds_predictions_too(tmp_path: Path) -> None:
+    step = {"action": "submit", "observation": "", "thought": "t", "state": {"a": "b"}}
+    run = {"environment": "a__b-1", "trajectory": [step], "history": [], "info": {}}
+    (tmp_path / "a__b-1").mkdir()
+    (tmp_path / "a__b-1" / "a__b-1.traj").write_text(json.dumps(run))
+    prediction = {"instance_id": "a__b-1", "model_patch": "", "model_name_or_path": "m"}
+    (tmp_path / "all_preds.jsonl").write_text(json.dumps(prediction) + "\n")
+    instance = {"instance_id": "a__b-1", "repo": "a/b", "base_commit": "x"}
+    (tmp_path / "instances.jsonl").write_text(json.dumps(instance) + "\n")
+    report = ReadReport()
+    assert [t.instance_id for t in load_trajectories(tmp_path, report=report)] == ["a__b-1"]
+    assert report.dropped == {"in files of another kind": 2}
+    with pytest.raises(BrokenRecord, match="of a known kind"):
+        load_trajectories(tmp_path / "all_preds.jsonl")
+
+
+BOM = "\ufeff"
+SCRIPT = "<think>\nx\n</think>\n\n<function=submit>\n</function>\n"
+YAML = "history:\n  - {role: assistant, content: hello}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", our_line("a")),
+        ("a.jsonl", our_line("a") + our_line("b")),
+        ("a.yaml", YAML),
+        ("a.txt", SCRIPT),
+    ],
+)
+def test_a_byte_order_mark_is_not_part_of_a_file(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    plain = load_trajectories(tmp_path / name)
+    (tmp_path / name).write_text(BOM + text, encoding="utf-8")
+    assert load_trajectories(tmp_path / name) == plain
+
+
+def of_stream(data: bytes) -> list[Trajectory]:
+    found = list(read_stream(io.BytesIO(data), "stdin"))
+    assert all(isinstance(record, Record) for record in found), found
+    return [read_record(r.value, "stdin") for r in found if isinstance(r, Record)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        our_line("a") + our_line("b"),
+        "\n\n" + our_line("a"),
+        json.dumps(row("a")),
+        json.dumps(row("a"), indent=1),
+        json.dumps([row("a"), row("b")], indent=1),
+        json.dumps({"traj_id": "t"})[:-1]
+        + ',\n"messages":'
+        + json.dumps(row("a")["messages"])
+        + "}",
+        SCRIPT,
+        YAML,
+        BOM + our_line("a"),
+        BOM + json.dumps(row("a"), indent=1),
+    ],
+    ids=range(10),
+)
+def test_stdin_takes_what_a_path_takes(text: str) -> None:
+    assert of_stream(text.encode())
+
+
+def test_a_table_on_stdin_is_read_too(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([row("a"), row("b")]).to_parquet(tmp_path / "x.parquet")
+    assert len(of_stream((tmp_path / "x.parquet").read_bytes())) == 2
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"{", b"a: &a [*a]", b"PAR1", b"[" * 100_000, b"hm"])
+def test_what_stdin_cannot_be_is_a_broken_record(data: bytes) -> None:
+    (record,) = read_stream(io.BytesIO(data), "stdin")
+    with pytest.raises(BrokenRecord, match="stdin"):
+        raise record if isinstance(record, BrokenRecord) else read_failure(record)
+
+
+def read_failure(record: Record) -> BrokenRecord:
+    try:
+        read_record(record.value, record.where)
+    except BrokenRecord as broken:
+        return broken
+    pytest.fail(f"read: {record}")
+
+
+def test_a_broken_line_of_many_on_stdin_is_one_broken_record() -> None:
+    lines = ("broken\n" + our_line("a") + our_line("b")).encode()
+    found = list(read_stream(io.BytesIO(lines), "stdin"))
+    assert [isinstance(record, Record) for record in found] == [False, True, True]
 
 
 def test_half_of_a_surrogate_pair_does_not_come_through(tmp_path: Path) -> None:

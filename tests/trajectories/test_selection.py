@@ -2,7 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from srl_swe.errors import UserError
 from srl_swe.trajectories import ReadReport
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.trajectories.selection import (
     PAPER_SELECTION,
     Selection,
@@ -64,6 +68,49 @@ def test_another_output_makes_another_trajectory() -> None:
     one = made(0)
     other = replace(one, steps=(replace(one.steps[0], observation=Observation("y")),))
     assert list(select([one, other], Selection(drop_duplicates=True))) == [one, other]
+
+
+def test_a_run_without_steps_and_one_in_which_nothing_ran_are_counted() -> None:
+    report = ReadReport(records=3)
+    nothing = replace(made(0), steps=(replace(made(0).steps[0], executed=False),))
+    empty = replace(made(0), steps=())
+    assert list(select([made(0), nothing, empty], Selection(), report)) == [made(0)]
+    assert report.dropped == {Unselected.NO_STEPS: 1, Unselected.NOTHING_RAN: 1}
+
+
+def unnamed(number: int) -> Trajectory:
+    return replace(made(number, instance=f"all-{number}"), notes=(NO_INSTANCE,))
+
+
+NOT_IN = Selection(not_in=frozenset({"a__b-1"}))
+
+
+def test_a_run_that_names_no_instance_may_be_evaluated_on_and_is_refused() -> None:
+    with pytest.raises(UserError, match=r"2 of 4 records name no instance.*--instance"):
+        list(select([made(0), unnamed(1), made(2), unnamed(3)], NOT_IN))
+
+
+def test_what_becomes_of_runs_that_name_no_instance_can_be_said() -> None:
+    some = [unnamed(1), made(2, instance="a__b-2")]
+    report = ReadReport(records=2)
+    assert list(select(some, replace(NOT_IN, unnamed="keep"), report)) == some
+    assert report.remarks == ["1 of 2 records name no instance, which --not-in goes by"]
+    report = ReadReport(records=2)
+    assert list(select(some, replace(NOT_IN, unnamed="drop"), report)) == some[1:]
+    assert report.dropped == {Unselected.UNNAMED: 1}
+
+
+def test_runs_that_name_no_instance_are_not_counted_as_one_of_the_same() -> None:
+    some, report = [unnamed(1), unnamed(1), made(2), made(3)], ReadReport(records=4)
+    assert list(select(some, Selection(per_instance=1), report)) == some[:3]
+    assert report.remarks == ["2 of 4 records name no instance, which --per-instance goes by"]
+
+
+def test_how_many_records_name_no_outcome_is_said() -> None:
+    report = ReadReport(records=2)
+    some = [made(1, resolved=None), made(2)]
+    assert list(select(some, Selection(resolved_only=True), report)) == some[1:]
+    assert report.remarks == ["1 of 2 records name no outcome, which --resolved-only goes by"]
 
 
 def test_whole_instances_are_held_out_by_a_seeded_split() -> None:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from srl_swe.tools.foreign_shells import as_plain_call
+from srl_swe.types import Action
+
+PATCH = "*** Begin Patch\n*** Add File: n.txt\n+x\n*** End Patch"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["bash", "-lc", "echo 'a b' | cat"], "echo 'a b' | cat"),
+        (["/bin/bash", "-c", "ls"], "ls"),
+        (["git", "commit", "-m", "it's done"], """git commit -m 'it'"'"'s done'"""),
+        (["zsh", "-lc", "ls"], "zsh -lc ls"),
+        (["bash", "x.sh"], "bash x.sh"),
+        (["sleep", 3], "sleep 3"),
+    ],
+)
+def test_a_list_of_words_is_the_command_that_it_runs(words: list[object], command: str) -> None:
+    call = Action("shell", {"command": json.dumps(words)})
+    assert as_plain_call(call) == Action("shell", {"command": command})
+
+
+@pytest.mark.parametrize("folder", ["/testbed", ".", ""])
+def test_the_folder_of_the_repository_needs_no_mention(folder: str) -> None:
+    call = Action("exec_command", {"cmd": "ls", "workdir": folder})
+    assert as_plain_call(call) == Action("exec_command", {"cmd": "ls"})
+
+
+def test_another_folder_is_gone_into_for_this_command_alone() -> None:
+    call = Action("run_shell_command", {"command": "ls # all", "directory": "my docs"})
+    assert as_plain_call(call).arguments == {"command": "(cd 'my docs' && ls # all\n)"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        json.dumps(["apply_patch", PATCH]),
+        json.dumps(["bash", "-lc", f"apply_patch <<'EOF'\n{PATCH}\nEOF"]),
+        f"apply_patch <<EOF\n{PATCH}\nEOF\n",
+    ],
+)
+def test_a_patch_that_codex_takes_out_of_a_command_is_no_command(command: str) -> None:
+    call = Action("shell", {"command": command})
+    assert as_plain_call(call) == Action("apply_patch", {"input": PATCH})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Action("bash", {"command": '["a"]'}),
+        Action("shell", {"command": "[ -f x ] && ls"}),
+        Action("shell", {"command": "["}),
+        Action("run_shell_command", {"command": '["a"]'}),
+        Action("exec_command", {"session_id": "3"}),
+    ],
+)
+def test_what_is_a_command_already_stays_as_it_is(action: Action) -> None:
+    assert as_plain_call(action) == action
