@@ -9,6 +9,7 @@ repository in becomes the one that prompts name.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from srl_swe.tools.harnesses import HARNESSES
 from srl_swe.tools.own_calls import as_own_call, is_own_call
@@ -42,7 +43,7 @@ def own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, ...]]:
         _own_step(step, step.translation or from_record, trajectory.source)
         for step, from_record in zip(trajectory.steps, shown, strict=True)
     ]
-    root = named_root([*trajectory.steps, *(own.step for own in made)], WORKDIR)
+    root = named_root(chain(trajectory.steps, (own.step for own in made)), WORKDIR)
     if root is not None:
         made = [replace(own, step=_moved(own.step, root)) for own in made]
     issue = trajectory.problem_statement

@@ -83,9 +83,14 @@ def named_root(steps: Iterable[Step], workdir: str) -> str | None:
     >>> named_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
     '/workspace/a__b__1.0'
     """
-    places = list(_places(steps))
-    counts = Counter(filter(None, map(_top_of, places)))
-    if not counts or workdir in counts:
+    places, counts = list[str](), Counter[str]()
+    for place in _places(steps):
+        top = _top_of(place)
+        if top == workdir:
+            return None
+        places.append(place)
+        counts.update([top] if top else [])
+    if not counts:
         return None
     named = [top for top in counts if "__" in top]  # owner__name, as SWE-bench has it
     root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
