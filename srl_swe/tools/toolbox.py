@@ -85,10 +85,13 @@ class Toolbox:
         self._is_set_up = False
 
     def has_equal(self, action: Action) -> bool:
-        """Whether a tool here does what the call asks for, and not something else."""
+        """Whether a tool here does what the call asks for, and not something else.
+
+        Our own tools do whatever a call of them asks for, if only to refuse it.
+        """
         given, harness = action.arguments, self.harness
-        if action.tool not in self.tools:
-            return False
+        if action.tool not in self.tools or harness is BUNDLED:
+            return action.tool in self.tools
         if action.tool in harness.shell_names:
             typed = {"is_input"} if harness.shell.takes_input else set()
             more = asks_for_more({n: v for n, v in given.items() if n not in typed})

@@ -329,3 +329,9 @@ def test_a_pipeline_that_a_signal_ends_prints_nothing_of_the_shell(sandbox: Sand
     step = Step("t", Action("bash", {"command": "seq 1 1000000 | head -2"}), Observation("1\n2"))
     _, result = replayed("swe-smith", sandbox, step)
     assert result.steps[0].match is Match.EQUAL
+
+
+def test_a_mistake_in_our_own_tools_is_made_again(sandbox: Sandbox) -> None:
+    steps = (call("bash"), call("str_replace_editor", command="delete", path="/testbed/long.txt"))
+    _, result = replayed("srl-swe", sandbox, *steps)
+    assert [step.match for step in result.steps] == [Match.DIFFERENT, Match.DIFFERENT]
