@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "File, folder, glob, - for stdin, or hf:OWNER/NAME[:split], of SWE-agent, mini-swe-agent, "
-    "SWE-smith, OpenHands, SWE-Gym, R2E-Gym, nebius, ATIF, chat messages or our own JSONL"
+    "SWE-smith, OpenHands, SWE-Gym, R2E-Gym, nebius, ATIF, chat messages or our own JSONL "
+    "(docs/steps.md has a table)"
 )
 SOURCE_HELP = f"{SOURCES}; the bundled ones if left out."
 Filters = Annotated[

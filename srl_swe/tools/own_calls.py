@@ -42,7 +42,7 @@ _SUBMITS = re.compile(  # what mini's prompts let follow only prints the patch
     rf"\s*{_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
     r"|\s*&&\s*cat [\w./-]+)?\s*"
 )
-_ENDS_WITHIN = re.compile(rf"(?:^|[;&|\n]\s*){_MARK}")
+_ENDS_WITHIN = re.compile(rf"(?:^|[;&|\n])[ \t]*{_MARK}")
 _WINDOW_TOOLS = frozenset(
     {
         *("open", "goto", "scroll_up", "scroll_down", "create", "edit", "insert", "set_cursors"),

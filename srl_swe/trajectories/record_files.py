@@ -70,7 +70,7 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
             random.Random(shuffle_seed).shuffle(units)
         in_folder = Path(source).is_dir()
         for unit in units:
-            records = read_file(unit) if isinstance(unit, Path) else iter([unit])
+            records = read_file(unit) if isinstance(unit, Path) else unit.read()
             yield from map(_mark_stray, records) if in_folder else records
 
 
@@ -82,48 +82,45 @@ def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
     return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
 
 
-def _gather_conversations(files: Iterable[Path]) -> list[Path | Record]:
-    """The files by name, those of one folder of OpenHands events as one record."""
-    files = list(files)
-    folders: dict[Path, list[Path]] = {}
-    for path in files:
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """Files of OpenHands events that lie in one folder, and the state that lies beside them."""
+
+    home: Path
+    events: tuple[Path, ...]
+    state: Path | None
+
+    def read(self) -> Records:
+        """All events as one record; each file on its own if one of them is not an event."""
+        values = []
+        for path in self.events:
+            found = list(read_file(path))
+            if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
+                files = sorted([*self.events, *([self.state] if self.state else [])])
+                yield from chain.from_iterable(map(read_file, files))
+                return
+            values.append(found[0].value)
+        state = next(read_file(self.state), None) if self.state else None
+        about = state.value if isinstance(state, Record) else None
+        yield Record(str(self.home), {"history": values, "base_state": about})
+
+
+def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
+    """The files by name, those of one folder of events together."""
+    found: dict[Path, Path | _Conversation] = {path: path for path in files}
+    folders: dict[Path, list[tuple[int, Path]]] = {}
+    for path in found:
         name = _EVENT_FILE.fullmatch(path.name)
         if name and (name[1] or path.parent.name == "events"):
-            folders.setdefault(path.parent, []).append(path)
-    found: dict[Path, Path | Record] = {path: path for path in files}
-    for folder, paths in folders.items():
-        record = _read_conversation(folder, paths)
-        if record is not None:
-            for path in [*paths, _state_file(folder)]:
-                found.pop(path, None)
-            found[_home(folder)] = record
+            folders.setdefault(path.parent, []).append((int(name[2]), path))
+    for folder, numbered in folders.items():
+        home = folder.parent if folder.name == "events" else folder
+        state = home / "base_state.json"
+        events = tuple(path for _, path in sorted(numbered))
+        for path in (*events, state):
+            found.pop(path, None)
+        found[home] = _Conversation(home, events, state if state.is_file() else None)
     return [found[path] for path in sorted(found)]
-
-
-def _state_file(events: Path) -> Path:
-    return _home(events) / "base_state.json"
-
-
-def _home(events: Path) -> Path:
-    return events.parent if events.name == "events" else events
-
-
-def _read_conversation(folder: Path, paths: Iterable[Path]) -> Record | None:
-    """The events of a folder in their order; None unless all of them are events."""
-    events = []
-    for path in sorted(paths, key=lambda path: int(_event_number(path.name))):
-        found = list(read_file(path))
-        if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
-            return None
-        events.append(found[0].value)
-    state = next(read_file(_state_file(folder)), None)
-    value = state.value if isinstance(state, Record) else None
-    return Record(str(_home(folder)), {"history": events, "base_state": value})
-
-
-def _event_number(name: str) -> str:
-    match = _EVENT_FILE.fullmatch(name)
-    return match[2] if match else "0"
 
 
 def is_event(value: Any) -> bool:

@@ -26,6 +26,9 @@ _R2E_TAIL = re.compile(
     r"\n(?:This is step \d+ of a maximum of \d+\. )?Steps Remaining: -?\d+\.?\s*\Z"
 )
 _CALL_TAGS = re.compile(r"</?tool_(?:call|response)>")
+_PLACEHOLDERS = frozenset(
+    {"(tool use)", "[tool use]", "(tool call)", "[tool call]", "(no content)"}
+)
 _RESPONSE, _RESPONSE_END = "<tool_response>", "</tool_response>"
 _TAIL = 200
 """The last line, about the exit code or the steps remaining, is never longer."""
@@ -110,13 +113,15 @@ def plain_thought(text: str) -> str:
 
 
 def without_placeholder(thought: str, calls: Sequence[Call]) -> str:
-    """The thought, empty if a converter only filled the field with the name of the call.
+    """The thought, empty if a converter only filled the field, as with the name of the call.
 
     >>> from srl_swe.types import Action
     >>> without_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
     ''
     """
     words = thought.split()
+    if calls and thought.strip().lower() in _PLACEHOLDERS:
+        return ""
     named = any(words[1:] in ([c.action.tool], [c.action.tool, c.id]) for c in calls)
     return "" if words[:1] == ["Executed"] and named else thought
 

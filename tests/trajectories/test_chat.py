@@ -298,6 +298,8 @@ def test_llama_factorys_function_calls_are_calls_and_not_thoughts() -> None:
 def test_a_placeholder_is_not_a_thought() -> None:
     called = assistant("Executed bash toolu_1", ("toolu_1", "bash", '{"command": "ls"}'))
     assert chat.read_one([USER, called], "x.json").steps[0].thought == ""
+    called = assistant("(no content)", ("toolu_1", "bash", "{}"))
+    assert chat.read_one([USER, called], "x.json").steps[0].thought == ""
     real = assistant("Executed bash scripts are listed first.", ("1", "bash", "{}"))
     assert chat.read_one([USER, real], "x.json").steps[0].thought.startswith("Executed bash")
 

@@ -105,6 +105,74 @@ CASES: list[Any] = [
             "output": [{"type": "function_call", "call_id": "c", "name": "b", "arguments": "{}"}]
         }
     },
+    {
+        "instance_id": "a__b-1",
+        "base_state": {"agent": {"llm": {"model": "m"}}},
+        "history": [
+            {
+                "source": "user",
+                "kind": "MessageEvent",
+                "llm_message": {"role": "user", "content": [{"type": "text", "text": "Fix."}]},
+            },
+            {
+                "id": "a1",
+                "source": "agent",
+                "kind": "ActionEvent",
+                "thought": [{"type": "text", "text": "Look."}],
+                "thinking_blocks": [{"thinking": "x"}],
+                "action": {"command": "ls", "kind": "TerminalAction"},
+                "tool_name": "terminal",
+                "tool_call_id": "c",
+                "tool_call": {"id": "c", "name": "terminal", "arguments": "{}"},
+                "llm_response_id": "r",
+            },
+            {
+                "source": "environment",
+                "kind": "ObservationEvent",
+                "action_id": "a1",
+                "observation": {
+                    "content": [{"type": "text", "text": "x"}],
+                    "metadata": {"exit_code": 0},
+                    "kind": "TerminalObservation",
+                },
+            },
+            {"source": "agent", "kind": "AgentErrorEvent", "tool_call_id": "c", "error": "x"},
+        ],
+    },
+    {
+        "id": "a__b-1_run1",
+        "reward": 1.0,
+        "messages": [
+            {"role": "user", "content": "Fix."},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "x"},
+                    {"type": "text", "text": "Look."},
+                    {"type": "tool_use", "id": "c", "name": "bash", "input": {"command": "ls"}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}],
+            },
+            {"role": "assistant", "content": 'Look.<tool_call>{"name": "a", "arguments": {}}'},
+            {"role": "tool", "content": "<tool_response>\nx\n</tool_response>"},
+        ],
+    },
+    {
+        "conversations": [
+            {"from": "human", "value": "x"},
+            {
+                "from": "function_call",
+                "value": '[{"name": "shell", "arguments": {"command": ["ls"]}}]',
+            },
+            {"from": "observation", "value": "x"},
+        ]
+    },
+    {"trajectory": [], "history": [], "info": {"exit_status": "exit_error"}, "environment": "a"},
+    {"history": [], "test_result": {}, "instance_id": "a__b-1"},
+    {"messages": [], "instance_id": "a__b-1"},
     json.loads(render_line(read_record({"messages": CHAT, "traj_id": "t"}, "x"))),
     write_one(read_record({"messages": CHAT, "traj_id": "t"}, "x")),
 ]
@@ -210,6 +278,8 @@ PIECES = [
     *("```", "```bash", "```mswea_bash_command", "<think>", "</think>", "\n", " ", "ls", "'", '"'),
     *("<returncode>", "</returncode>", "<output>", "</output>", "<output_head>", "1", "\\", "$("),
     *("open a", "edit 1:1", "end_of_edit", "submit", "str_replace_editor view", "--", "|", "\r"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", '{"name": "a"', "}"),
+    *("*** Begin Patch", "apply_patch <<EOF", '["bash", "-lc", "ls"]', "\\", "set_cursors 1 2"),
     *("OBSERVATION:", "EXECUTION RESULT of [", "Exit due to ", "<pr_description>", "ISSUE:"),
 ]
 texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=30)

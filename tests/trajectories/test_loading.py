@@ -15,6 +15,7 @@ from srl_swe.trajectories import (
     save_jsonl,
     stream_trajectories,
 )
+from srl_swe.trajectories.families import FAMILIES
 from srl_swe.types import StopReason, Trajectory
 
 
@@ -121,3 +122,11 @@ def test_every_record_is_given_or_counted_as_dropped(
 def test_nothing_left_is_a_mistake_that_says_what_was_dropped(twenty: Path) -> None:
     with pytest.raises(UserError, match="20 not instance=x"):
         numbers(twenty, filters=(parse_filter("instance=x"),))
+
+
+def test_the_page_on_steps_lists_every_family() -> None:
+    page = Path(__file__).parents[2] / "docs" / "steps.md"
+    table = page.read_text(encoding="utf-8").partition("## What is read")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    sources = {name for cell in cells for name in cell.split("`")[1::2]}
+    assert {family.NAME for family in FAMILIES} <= sources

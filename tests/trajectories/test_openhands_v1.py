@@ -168,3 +168,12 @@ def test_a_row_in_which_nothing_ran_is_read() -> None:
     assert openhands.is_one(record)
     found = openhands.read_one(record, "output.jsonl:1")
     assert (found.steps, found.exit_status) == ((), "No sandbox.")
+
+
+def test_a_folder_called_events_may_hold_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "events"
+    folder.mkdir()
+    record = {"instance_id": "a__b-1", "history": [SYSTEM, TASK, FINISH]}
+    for number in (1, 2):
+        (folder / f"{number}.json").write_text(json.dumps(record))
+    assert [found.instance_id for found in load_trajectories(tmp_path)] == ["a__b-1"] * 2
