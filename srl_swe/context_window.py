@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from srl_swe.dialects import Dialect, UnwritableStep
@@ -22,6 +22,8 @@ CountTokens = Callable[[Sequence[Message]], int]
 Where the last message is not the assistant's, the generation prompt is counted too.
 """
 
+WORKDIR = "/testbed"
+"""Where the repository lies in the prompts' own words."""
 ELIDED = Observation("(old observation left out)")
 
 
@@ -54,11 +56,13 @@ class Pair:
     """A past step as two messages: what the policy wrote, and what came back.
 
     ``is_writable`` False: the dialect has no form of that action, so no prompt can show it.
+    ``declaration`` is a line for the system prompt about a tool that it does not have, or empty.
     """
 
     reply: str
     observation: str
     is_writable: bool = True
+    declaration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +79,25 @@ def make_messages(
     dialect: Dialect,
     window: Window = PAPER_WINDOW,
     count_tokens: CountTokens | None = None,
+    workdir: str = WORKDIR,
 ) -> list[Message]:
     """The prompt after ``history``: system, issue, then the window's pairs, oldest first.
 
-    Raises what :func:`make_prompt` does.
+    ``workdir`` is where the repository lies. Raises what :func:`make_prompt` does.
     """
     past = [make_pair(step, dialect, window) for step in _last(history, window.pairs)]
-    return list(make_prompt(problem_statement, past, dialect, window, count_tokens).messages)
+    prompt = make_prompt(problem_statement, past, dialect, window, count_tokens, workdir)
+    return list(prompt.messages)
 
 
 def make_pair(step: Step, dialect: Dialect, window: Window) -> Pair:
     """The step as later prompts show it; without an action, the whole text of its reply."""
     observation = dialect.render_observation(step.observation or Observation(""))
     cut = cut_middle(observation, window.observation_chars)
+    declaration = dialect.declare(step.action) if step.action else ""
     try:
-        return Pair(_past_reply(step, dialect, thoughts=window.thoughts), cut)
+        reply = _past_reply(step, dialect, thoughts=window.thoughts)
+        return Pair(reply, cut, declaration=declaration)
     except UnwritableStep:
         return Pair("", cut, is_writable=False)
 
@@ -100,9 +108,11 @@ def make_prompt(
     dialect: Dialect,
     window: Window = PAPER_WINDOW,
     count_tokens: CountTokens | None = None,
+    workdir: str = WORKDIR,
 ) -> Prompt:
     """The prompt after ``past``, with as little left out as the budget allows.
 
+    Its system prompt names ``workdir``, and declares every tool that it shows a call of.
     The tokens are counted a number of times that is the logarithm of the pairs', and once
     where all fits. Raises OverBudget if the budget can't be met, UnwritableStep if the dialect
     has no form of a past action, ValueError if a budget comes without ``count_tokens``.
@@ -111,13 +121,13 @@ def make_prompt(
     if not all(pair.is_writable for pair in shown):
         raise UnwritableStep("the dialect has no form of an action that the prompt has to show")
     marker = dialect.render_observation(ELIDED)
-    opening: tuple[Message, ...] = (
-        {"role": "system", "content": dialect.SYSTEM_PROMPT},
-        {"role": "user", "content": problem_statement.strip()},
-    )
+    issue: Message = {"role": "user", "content": problem_statement.strip()}
+    system = dialect.SYSTEM_PROMPT.replace(WORKDIR, workdir)
 
     def prompt(elided: int) -> Prompt:
-        return Prompt((*opening, *_render(_elide(shown, elided, marker))), elided)
+        left = _elide(shown, elided, marker)
+        opening: Message = {"role": "system", "content": _declaring(system, left)}
+        return Prompt((opening, issue, *_render(left)), elided)
 
     whole = prompt(0)
     if budget is None:
@@ -140,10 +150,16 @@ def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
     """
     observations, dropped = min(elided, len(shown)), max(elided - len(shown), 0)
     old = [
-        Pair(pair.reply, min(pair.observation, marker, key=len))
+        replace(pair, observation=min(pair.observation, marker, key=len))
         for pair in shown[dropped:observations]
     ]
     return [*old, *shown[observations:]]
+
+
+def _declaring(system: str, pairs: Sequence[Pair]) -> str:
+    """The system prompt, which ends with the list of tools, with those of the pairs after them."""
+    lines = sorted({pair.declaration for pair in pairs} - {""})
+    return "\n".join([system.rstrip("\n"), *lines]) + "\n" if lines else system
 
 
 def _render(pairs: Sequence[Pair]) -> list[Message]:

@@ -7,7 +7,7 @@ issue and the last two action/observation pairs, without the expert's thoughts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -22,7 +22,8 @@ from srl_swe.context_window import (
     make_prompt,
 )
 from srl_swe.dialects import Dialect, UnwritableStep
-from srl_swe.tools.own_calls import as_own_call, is_own_call
+from srl_swe.tools.own_calls import is_own_call
+from srl_swe.tools.own_steps import OwnStep, own_steps
 from srl_swe.types import Action, Message, Step, Trajectory
 
 Observations = Literal["recorded", "replayed"]
@@ -39,6 +40,7 @@ class StepContext:
     are None where nobody counts; those of the completion include the end that the chat
     template gives it. ``has_thought`` False: the expert wrote none, so that its reply is the
     action alone, which the format does not allow; the action can be compared all the same.
+    ``translated`` names the expert's tool if ``expert_action`` is a translation of its call.
     """
 
     instance_id: str
@@ -56,6 +58,7 @@ class StepContext:
     completion_tokens: int | None = None
     elided: int = 0
     has_thought: bool = True
+    translated: str = ""
 
 
 class DropReason(StrEnum):
@@ -81,6 +84,8 @@ class Dropped:
     instance_id: str
     step_index: int
     reason: DropReason
+    detail: str = ""
+    """Of NOT_WRITABLE: the expert's tool and why its call has no form, see ``own_steps``."""
 
 
 def step_contexts(
@@ -95,14 +100,13 @@ def step_contexts(
 
     The last step, ``submit``, is a target only with ``include_last``. A step that never ran is
     no target, and no part of later prompts either; but a reply without an action that was
-    answered is, as the policy saw what was wrong with it. Calls are those of our own tools
-    where the expert only had other names for them (:mod:`srl_swe.tools.own_calls`).
+    answered is, as the policy saw what was wrong with it. Calls are those of our own tools,
+    and the repository lies where prompts have it (:mod:`srl_swe.tools.own_steps`).
     """
-    steps = [_with_own_call(step, trajectory.source) for step in trajectory.steps]
-    own = replace(trajectory, steps=tuple(steps))
-    making = _Making(own, dialect, window, trajectory_id(trajectory), count_tokens)
+    own, steps = own_steps(trajectory)
+    making = _Making(own, steps, dialect, window, trajectory_id(trajectory), count_tokens)
     past: list[Pair] = []
-    for index, step in enumerate(steps):
+    for index, step in enumerate(own.steps):
         reason = _unfit(own, index, include_last=include_last)
         yield making.dropped(index, reason) if reason else making.context(index, past)
         if step.executed or _is_answered_format_error(step):
@@ -125,25 +129,36 @@ class _Making:
     """What the examples of one trajectory have in common."""
 
     trajectory: Trajectory
+    own: Sequence[OwnStep]
     dialect: Dialect
     window: Window
     trajectory_id: str
     count_tokens: CountTokens | None
 
-    def dropped(self, index: int, reason: DropReason) -> Dropped:
-        return Dropped(self.trajectory.instance_id, index, reason)
+    def dropped(self, index: int, reason: DropReason, detail: str = "") -> Dropped:
+        return Dropped(self.trajectory.instance_id, index, reason, detail)
+
+    def not_writable(self, index: int, why: str) -> Dropped:
+        action = self.trajectory.steps[index].action
+        detail = f"{action.tool}: {why}" if action else why
+        return self.dropped(index, DropReason.NOT_WRITABLE, detail)
 
     def context(self, index: int, past: list[Pair]) -> StepContext | Dropped:
         trajectory, step = self.trajectory, self.trajectory.steps[index]
         assert step.action is not None
         assert trajectory.problem_statement is not None
+        if self.own[index].problem:
+            return self.not_writable(index, self.own[index].problem)
         try:
             reply = self._reply(step.thought, step.action)
+        except UnwritableStep:
+            return self.not_writable(index, "no_form")
+        try:
             prompt = make_prompt(
                 trajectory.problem_statement, past, self.dialect, self.window, self.count_tokens
             )
         except UnwritableStep:
-            return self.dropped(index, DropReason.NOT_WRITABLE)
+            return self.not_writable(index, "no_form_of_the_steps_before")
         except OverBudget:
             return self.dropped(index, DropReason.OVER_BUDGET)
         prompt_tokens, completion_tokens = self._count(prompt.messages, reply)
@@ -163,6 +178,7 @@ class _Making:
             completion_tokens=completion_tokens,
             elided=prompt.elided,
             has_thought=bool(step.thought.strip()),
+            translated=self.own[index].translated,
         )
 
     def _reply(self, thought: str, action: Action) -> str:
@@ -191,25 +207,15 @@ def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropRea
         return DropReason.NOT_EXECUTED
     if trajectory.problem_statement is None:
         return DropReason.NO_ISSUE
-    return None if is_own_call(step.action) else DropReason.NOT_WRITABLE
+    return None
 
 
 def _pair(step: Step, dialect: Dialect, window: Window) -> Pair:
     """The step as later prompts show it; not writable if it would look like a call of ours."""
     pair = make_pair(step, dialect, window)
-    looks_own = step.action is not None and step.action.tool in _OWN_TOOLS
-    if step.action is None or not looks_own or is_own_call(step.action):
+    if step.action is None or pair.declaration or is_own_call(step.action):
         return pair
     return replace(pair, is_writable=False)
-
-
-_OWN_TOOLS = ("bash", "str_replace_editor", "submit")
-
-
-def _with_own_call(step: Step, family: str) -> Step:
-    if step.action is None:
-        return step
-    return replace(step, action=as_own_call(step.action, family, step.observation))
 
 
 def _is_answered_format_error(step: Step) -> bool:

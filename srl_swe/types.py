@@ -92,6 +92,20 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Translation:
+    """A step's call as one of this project's own tools, with the same effect.
+
+    A replay, or the record itself, has proven that effect (:mod:`srl_swe.tools.translation`).
+    ``action`` None: there is no such call, for the ``reason``. ``observation`` is what the own
+    tool answers to ``action``.
+    """
+
+    action: Action | None = None
+    observation: Observation | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One thought, one action, one observation.
 
@@ -99,7 +113,8 @@ class Step:
     recorded, as for the last step of many sources. ``executed`` False: recorded but never
     run (blocked, refused, format error), so a replay leaves it out. ``turn`` counts the
     policy's messages from 0: the steps of one message share it, and its thought; None where
-    every step is a message of its own.
+    every step is a message of its own. ``translation`` None: the call is one of our own tools,
+    or nobody has tried.
     """
 
     thought: str
@@ -107,6 +122,7 @@ class Step:
     observation: Observation | None = None
     executed: bool = True
     turn: int | None = None
+    translation: Translation | None = None
 
 
 class StopReason(StrEnum):

@@ -156,3 +156,31 @@ def test_a_long_observation_is_cut_in_its_middle_and_says_so() -> None:
 def test_a_reply_without_an_action_is_shown_whole() -> None:
     wrong = Step("I give up", None, Observation("no action"), executed=False)
     assert make_messages(ISSUE, [wrong], XML)[2]["content"] == "I give up"
+
+
+def system_prompt(history: Sequence[Step], workdir: str = "/testbed") -> str:
+    return make_messages(ISSUE, history, XML, Window(), workdir=workdir)[0]["content"]
+
+
+def test_a_prompt_declares_the_foreign_tools_that_it_shows_and_no_others() -> None:
+    think = Step("t", Action("think", {"thought": "hm"}), Observation("logged"))
+    undo = Step(
+        "t",
+        Action("str_replace_editor", {"command": "undo_edit", "path": "/testbed/x"}),
+        Observation("undone"),
+    )
+    assert system_prompt(HISTORY) == XML.SYSTEM_PROMPT
+    assert system_prompt([think, *HISTORY]) == XML.SYSTEM_PROMPT  # it is out of the window
+    lines = system_prompt([think, undo]).splitlines()
+    assert lines[:-2] == XML.SYSTEM_PROMPT.splitlines()
+    assert lines[-2:] == [
+        "- str_replace_editor undo_edit(path): it was there before; you can no longer call it.",
+        "- think(thought): it was there before; you can no longer call it.",
+    ]
+
+
+def test_a_prompt_names_the_folder_where_the_repository_lies() -> None:
+    for name in ("xml", "bash_block"):
+        messages = make_messages(ISSUE, [], get_dialect(name), workdir="/app")
+        assert "/app" in messages[0]["content"]
+        assert "/testbed" not in messages[0]["content"]

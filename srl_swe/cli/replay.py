@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,17 +105,37 @@ def replay(
 
         replay_and_drop_in(trajectories, instances, settings, until)
         return
-    attempts = _attempt(trajectories, instances, settings, out, until, workers)
-    if record:
-        _save_record(attempts, instances, record)
-    graded = None
-    if grade and out:
-        from srl_swe.cli.replay_grading import grade_replays
+    asked = {"source": source, "bench": bench, "until": until, **settings.decisive}
+    with _alone_in(out, asked):
+        attempts = _attempt(trajectories, instances, settings, out, until, workers)
+        if record:
+            _save_record(attempts, instances, record)
+        graded = None
+        if grade and out:
+            from srl_swe.cli.replay_grading import grade_replays
 
-        graded = grade_replays(
-            attempts, instances, out / "grade", workers=workers, timeout_s=test_timeout
-        )
-    raise typer.Exit(0 if _report(attempts, instances, graded, out) else 1)
+            graded = grade_replays(
+                attempts, instances, out / "grade", workers=workers, timeout_s=test_timeout
+            )
+        all_faithful = _report(attempts, instances, graded, out)
+    raise typer.Exit(0 if all_faithful else 1)
+
+
+@contextmanager
+def _alone_in(out: Path | None, asked: Mapping[str, object]) -> Iterator[None]:
+    """Work in a folder that no other run uses. Raises UserError if it holds one of other options.
+
+    What a run chooses of its source (``--limit`` and the like) may change from run to run.
+    """
+    from srl_swe.files import held_alone
+    from srl_swe.run_folder import claim
+
+    if out is None:
+        yield
+        return
+    with held_alone(out):
+        claim(out, asked)
+        yield
 
 
 def _check_places(out: Path | None, record: Path | None) -> None:
@@ -198,6 +219,7 @@ def _save_record(
     from srl_swe.replay import as_recorded
     from srl_swe.trajectories import save_jsonl
 
+    _warn_of_record(attempts, instances)
     fresh = [
         as_recorded(one.trajectory, instances[one.trajectory.instance_id], one.replay)
         for one in attempts
@@ -205,6 +227,36 @@ def _save_record(
     ]
     save_jsonl(path, fresh)
     typer.echo(f"recorded in {path}: {len(fresh)} of {len(attempts)} trajectories")
+
+
+def _warn_of_record(attempts: Sequence[Attempt], instances: Mapping[str, Instance]) -> None:
+    """Say which recorded replays are not faithful, and which issues are not the bench's."""
+    from srl_swe.progress import say
+
+    done = [(one.trajectory, one.replay) for one in attempts if one.replay]
+    drifted = [theirs.instance_id for theirs, replay in done if not replay.faithful]
+    if drifted:
+        say(
+            f"warning: {len(drifted)} of {len(done)} recorded replays are not faithful: their "
+            f"observations belong to other states than the expert's ({_some(drifted)})."
+        )
+    other = [
+        theirs.instance_id
+        for theirs, _ in done
+        if theirs.problem_statement
+        and theirs.problem_statement.strip()
+        != instances[theirs.instance_id].problem_statement.strip()
+    ]
+    if other:
+        say(
+            f"warning: the issue of {len(other)} of {len(done)} trajectories is not that of the "
+            f"bench; the trajectory's own is kept ({_some(other)})."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _report(

@@ -123,6 +123,13 @@ def print_result(summary: Summary, certificates: Sequence[Certificate], console:
     console.print(_by_family(summary))
     if summary.causes:
         console.print(_by_cause(summary))
+    for what, tools in (
+        ("translated into our own tools", summary.translated),
+        ("skipped, as no tool here is equal to them", summary.skipped_tools),
+    ):
+        if tools:
+            counts = ", ".join(f"{tool} {count}" for tool, count in tools.items())
+            console.print(f"calls {what}: {counts}", markup=False, highlight=False, soft_wrap=True)
     for one in [c for c in certificates if c.faithful is None][:MOST_ROWS]:
         line = f"not replayed: {one.instance_id}: {one.ending}: {one.reason}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -63,6 +63,11 @@ def render_action(action: Action) -> str:
     return render_block(action.arguments["command"], "bash")
 
 
+def declare(action: Action) -> str:
+    """Nothing: there are no calls of tools, so none of others can be shown."""
+    return ""
+
+
 def read_actions(text: str) -> list[Action]:
     """Every closed block of the text in order; the inverse of :func:`render_action`."""
     return [_action(block.content) for block in find_blocks(text, _LANGUAGES["strict"]).found]

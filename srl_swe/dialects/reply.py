@@ -66,6 +66,13 @@ class Dialect(Protocol):
         """
         ...
 
+    def declare(self, action: Action) -> str:
+        """A line about the tool of a past action, for the system prompt's list of tools.
+
+        Empty if that list has the tool, or names none.
+        """
+        ...
+
     def render_reply(self, thought: str, action: Action) -> str:
         """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep where none is."""
         ...

@@ -27,7 +27,10 @@ from srl_swe.dialects.thoughts import (
 from srl_swe.types import Action, Observation
 
 FAMILY = "srl-swe"
-TOOLS = ("bash", "str_replace_editor", "submit")
+EDITOR = "str_replace_editor"
+TOOLS = ("bash", EDITOR, "submit")
+EDITOR_COMMANDS = ("view", "create", "str_replace", "insert")
+"""Those that the system prompt describes."""
 _PROMPTS = resources.files("srl_swe").joinpath("prompts")
 SYSTEM_PROMPT = _PROMPTS.joinpath("xml_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("xml_solution.md").read_text("utf-8")
@@ -53,6 +56,23 @@ _EXPLANATIONS = {
 def render_action(action: Action) -> str:
     """The canonical text itself, for a tool that the dialect does not have as well."""
     return action.text
+
+
+def declare(action: Action) -> str:
+    """A line of the list of tools for a call that the system prompt does not describe.
+
+    >>> declare(Action("think", {"thought": "hm"}))
+    '- think(thought): it was there before; you can no longer call it.'
+    """
+    if action.tool != EDITOR and action.tool in TOOLS:
+        return ""
+    command = action.arguments.get("command", "")
+    if action.tool == EDITOR and command in EDITOR_COMMANDS:
+        return ""
+    name = f"{EDITOR} {command}" if action.tool == EDITOR else action.tool
+    names = (name, *(key for key in action.arguments if action.tool != EDITOR or key != "command"))
+    tool, *given = (" ".join(text.split()) for text in names)
+    return f"- {tool}({', '.join(given)}): it was there before; you can no longer call it."
 
 
 def render_reply(thought: str, action: Action) -> str:

@@ -28,7 +28,9 @@ from srl_swe.types import Instance, StopReason, Trajectory
 
 REPLAYS_FILE = "replays.jsonl"
 SCHEMA = 2
-"""Of what is written down; another one is not read, and its trajectories are replayed again."""
+"""Of certificates and summaries."""
+_STORED = 3
+"""Of replays; another one is not read, and its trajectories are replayed again."""
 
 
 class Ending(StrEnum):
@@ -39,6 +41,8 @@ class Ending(StrEnum):
     """Infrastructure failed: it says nothing about the trajectory."""
     IMAGE_MISSING = "image_missing"
     NOT_IN_BENCH = "not_in_bench"
+    NO_STEPS = "no_steps"
+    """The record holds nothing that ran: there is nothing to certify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +166,16 @@ def replay_all(
 
 
 def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
-    """The trajectory to save after a replay: fresh observations, patch, issue and ending."""
+    """The trajectory to save after a replay: fresh observations, patch and ending.
+
+    The issue is the trajectory's own; the instance's only if it has none.
+    """
     fresh = with_fresh_observations(trajectory, replayed)
     last = fresh.steps[-1].action if fresh.steps else None
     submitted = last is not None and last.tool == SUBMIT
     return replace(
         fresh,
-        problem_statement=instance.problem_statement,
+        problem_statement=trajectory.problem_statement or instance.problem_statement,
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # what is written down is ours, but the tools are still those of where it came from
         source=jsonl.NAME if trajectory.source == expert_script.NAME else trajectory.source,
@@ -188,7 +195,7 @@ class _Batch:
     def key(self, trajectory: Trajectory, conditions: Mapping[str, object] | None) -> str:
         instance = self._instances.get(trajectory.instance_id)
         image = instance.image if instance else ""
-        decisive = f"{SCHEMA}\0{render_line(trajectory)}\0{image}\0{self._until}"
+        decisive = f"{_STORED}\0{render_line(trajectory)}\0{image}\0{self._until}"
         if conditions:
             decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
         return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
@@ -199,6 +206,9 @@ class _Batch:
         if instance is None:
             why = "the bench does not hold its instance"
             return Attempt(key, trajectory, Ending.NOT_IN_BENCH, reason=why)
+        if not any(step.executed and step.action for step in trajectory.steps):
+            why = "nothing in the record ran" if trajectory.steps else "the record has no steps"
+            return Attempt(key, trajectory, Ending.NO_STEPS, reason=why)
         watch.begin(key, trajectory, len(trajectory.steps[: self._until]))
         started = time.perf_counter()
         try:
@@ -228,7 +238,7 @@ def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attem
                     f"{path}:{number}: not JSON ({error}); delete that line, and what it held is "
                     "replayed again."
                 ) from None
-            if record.get("schema") == SCHEMA and record.get("replay") is not None:
+            if record.get("schema") == _STORED and record.get("replay") is not None:
                 held[record["key"]] = record
     return {
         key: Attempt(
@@ -248,7 +258,7 @@ def _render(attempt: Attempt) -> str:
     return json.dumps(
         {
             "key": attempt.key,
-            "schema": SCHEMA,
+            "schema": _STORED,
             "instance_id": attempt.trajectory.instance_id,
             "ending": attempt.ending,
             "reason": attempt.reason,

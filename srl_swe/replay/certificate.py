@@ -20,13 +20,24 @@ CERTIFICATES_FILE = "certificates.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step; ``tool`` is empty where the step holds no action."""
+    """One step; ``tool`` is empty if the step holds no action.
+
+    ``translated``: the call is one of a foreign tool, and has an equal among our own;
+    ``untranslated`` is why it has none, empty for the others.
+    """
 
     tool: str
     match: Match
     ratio: float | None
     cause: Cause | None
     seconds: float
+    translated: bool = False
+    untranslated: str = ""
+
+    @property
+    def is_skipped_tool(self) -> bool:
+        """Whether it was left out for want of a tool that does the same."""
+        return self.match is Match.SKIPPED and self.cause is Cause.MISSING_TOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,10 @@ def certify_all(
     verdicts: Mapping[str, Verdict] | None = None,
     not_graded: Mapping[str, str] | None = None,
 ) -> list[Certificate]:
-    """One for each, in their order; ``verdicts`` and ``not_graded`` are by the attempt's key."""
+    """One for each, in their order; ``verdicts`` and ``not_graded`` are by the attempt's key.
+
+    A record without steps has one too, which says so: it is counted, and not saved.
+    """
     return [
         certify(
             one,
@@ -112,8 +126,12 @@ def certify_all(
 
 
 def save_certificates(certificates: Iterable[Certificate], path: Path) -> None:
-    """One JSON object a line; the file is replaced whole or not at all."""
-    lines = (_adapter().dump_json(one) for one in certificates)
+    """One JSON object per line; the file is replaced whole or not at all.
+
+    Records without steps are left out.
+    """
+    held = (one for one in certificates if one.ending is not Ending.NO_STEPS)
+    lines = (_adapter().dump_json(one) for one in held)
     write_atomic(path, b"".join(line + b"\n" for line in lines))
 
 
@@ -131,6 +149,8 @@ def _step_records(attempt: Attempt) -> tuple[StepRecord, ...]:
             new.ratio,
             new.cause,
             round(new.seconds, 4),
+            translated=bool(new.translation and new.translation.action),
+            untranslated=new.translation.reason if new.translation else "",
         )
         for old, new in zip(attempt.trajectory.steps, done, strict=False)
     )

@@ -8,11 +8,13 @@ from srl_swe.types import Action, Observation
 
 _EDIT_COMMANDS = frozenset({"create", "str_replace", "insert", "undo_edit"})
 _EDIT_TOOLS = frozenset(
-    {"edit", "insert", "create", "Edit", "Write", "write", "write_file", "patch"}
+    {"edit", "insert", "create", "Edit", "MultiEdit", "Write", "write", "write_file", "patch"}
+    | {"replace", "create_file", "apply_patch"}
 )
 _DONE = re.compile(
-    r"The file \S.{0,500} has been (?:edited|updated|created)"
-    r"|File created (?:successfully )?at|Last edit to .{1,500} undone|Text replaced\."
+    r"The file (?:\S.{0,500} )?has been (?:edited|updated|created)"
+    r"|File created(?: successfully)?\b|Applied \d{1,4} edits?\b"
+    r"|Last edit to .{1,500} undone|Text replaced\."
     r"|\[?File updated|Edit applied successfully|Successfully (?:replaced|edited|created|wrote)"
     r'|\bWrote .{1,500} successfully|"success": true|\A\s*\[File: ',
 )

@@ -56,6 +56,11 @@ RULES = (
         Cause.FRAME,
         r"^Your command ran successfully and did not produce any output\.$",
     ),
+    _rule(  # mini-swe-agent 2 in NeMo-Gym; the exit code is compared as such
+        "NeMo's line about a failed command",
+        Cause.FRAME,
+        r"\n?^CommandExecError: \d{1,3}$",
+    ),
     _rule(
         "ls -l of a folder",
         Cause.FILE_METADATA,

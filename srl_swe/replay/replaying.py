@@ -11,7 +11,8 @@ known here. Where the recorded patch was cut, both must hold: the files that it 
 the steps. That says little of a trajectory whose record holds neither edits nor exit codes.
 
 A step that the record shows ended by its timeout is not executed: what it had done by then
-can't be known, and waiting for it again would not tell.
+can't be known, and waiting for it again would not tell. Nor is a call that no tool here is equal
+to. Calls of foreign tools are translated (:mod:`srl_swe.replay.translating`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from srl_swe.replay.comparing import compare
 from srl_swe.replay.drift import Cause, Match
 from srl_swe.replay.edits import edit_succeeded, is_edit
 from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files
+from srl_swe.replay.translating import Translator
 from srl_swe.sandbox import Sandbox, enforced, take_patch
 from srl_swe.tools import Toolbox, toolbox_for
-from srl_swe.types import Instance, Observation, Step, Trajectory
+from srl_swe.tools.translation import Untranslated, untranslated
+from srl_swe.types import Instance, Observation, Step, Trajectory, Translation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class ReplayedStep:
 
     ``ratio`` and ``cause`` are those of the :class:`~srl_swe.replay.drift.Comparison`.
     ``same_effect`` False: an edit failed that succeeded in the record or the reverse, the exit
-    code is another one, the command was ended by a timeout, or the tool is not known here.
+    code is another one, the command was ended by a timeout, or no tool here is equal to it.
+    ``translation`` None: the call is one of our own tools, or never ran.
     """
 
     observation: Observation | None
@@ -45,6 +49,7 @@ class ReplayedStep:
     ratio: float | None = None
     cause: Cause | None = None
     same_effect: bool = True
+    translation: Translation | None = None
 
 
 OnStep = Callable[[int, ReplayedStep], None]
@@ -119,9 +124,10 @@ def replay_steps(
 ) -> tuple[ReplayedStep, ...]:
     """As :func:`replay`, but no patch is taken and nothing is compared but the steps."""
     toolbox = toolbox_for(trajectory, instance)
+    translator = Translator(trajectory.source, toolbox, sandbox)
     replayed = []
     for index, step in enumerate(trajectory.steps[:until]):
-        replayed.append(_replay_step(step, toolbox, sandbox))
+        replayed.append(_replay_step(step, toolbox, sandbox, translator))
         on_step(index, replayed[-1])
     return tuple(replayed)
 
@@ -134,7 +140,11 @@ def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Traject
     the patch that it was said of.
     """
     steps = tuple(
-        replace(old, observation=new.observation or old.observation)
+        replace(
+            old,
+            observation=new.observation or old.observation,
+            translation=new.translation or old.translation,
+        )
         for old, new in zip(trajectory.steps, replayed.steps, strict=False)
     )
     is_whole = len(steps) == len(trajectory.steps)
@@ -158,17 +168,36 @@ def _against_record(recorded: str | None, fresh: str | None) -> PatchComparison 
     return compare_patches(recorded, fresh)
 
 
-def _replay_step(step: Step, toolbox: Toolbox, sandbox: Sandbox) -> ReplayedStep:
+def _replay_step(
+    step: Step, toolbox: Toolbox, sandbox: Sandbox, translator: Translator
+) -> ReplayedStep:
     if step.action is None or not step.executed:
         return ReplayedStep(None, Match.SKIPPED, 0.0)
+    if not toolbox.has_equal(step.action):
+        return ReplayedStep(
+            None,
+            Match.SKIPPED,
+            0.0,
+            cause=Cause.MISSING_TOOL,
+            same_effect=False,
+            translation=untranslated(Untranslated.NO_EQUAL_TOOL),
+        )
     if step.observation and step.observation.timed_out:
         return ReplayedStep(None, Match.SKIPPED, 0.0, cause=Cause.TIMED_OUT)
+    before = translator.look(step.action)
     started = time.perf_counter()
     fresh = toolbox.perform(step.action, sandbox)
     seconds = time.perf_counter() - started
     seen = compare(step.observation, fresh, step.action)
-    same_effect = step.action.tool in toolbox.tools and _has_same_effect(step, fresh, seen.match)
-    return ReplayedStep(fresh, seen.match, seconds, seen.ratio, seen.cause, same_effect)
+    return ReplayedStep(
+        fresh,
+        seen.match,
+        seconds,
+        seen.ratio,
+        seen.cause,
+        _has_same_effect(step, fresh, seen.match),
+        translator.translate(step.action, fresh, before),
+    )
 
 
 def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:

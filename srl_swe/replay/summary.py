@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from srl_swe.files import write_atomic
@@ -29,11 +29,17 @@ class FamilySummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """``causes`` counts steps by cause and, under each, by match."""
+    """``causes`` counts steps by cause and, under each, by match.
+
+    ``skipped_tools`` counts calls that were not carried out, as no tool here is equal to them, by
+    tool; ``translated`` counts calls of foreign tools that have an equal among our own.
+    """
 
     families: tuple[FamilySummary, ...]
     causes: Mapping[Cause, Mapping[Match, int]]
     endings: Mapping[Ending, int]
+    skipped_tools: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def all_faithful(self) -> bool:
@@ -44,9 +50,8 @@ class Summary:
 def summarise(certificates: Sequence[Certificate]) -> Summary:
     """Families by their names, causes and endings in the order of their enums."""
     families = sorted({one.family for one in certificates})
-    pairs = Counter(
-        (step.cause, step.match) for one in certificates for step in one.steps if step.cause
-    )
+    steps = [step for one in certificates for step in one.steps]
+    pairs = Counter((step.cause, step.match) for step in steps if step.cause)
     endings = Counter(one.ending for one in certificates)
     return Summary(
         tuple(_family(name, [c for c in certificates if c.family == name]) for name in families),
@@ -56,7 +61,14 @@ def summarise(certificates: Sequence[Certificate]) -> Summary:
             if any(pairs[cause, match] for match in Match)
         },
         {ending: endings[ending] for ending in Ending if endings[ending]},
+        _ranked(step.tool for step in steps if step.is_skipped_tool),
+        _ranked(step.tool for step in steps if step.translated),
     )
+
+
+def _ranked(tools: Iterable[str]) -> dict[str, int]:
+    """The most frequent first, and those of one count by name."""
+    return dict(sorted(Counter(tools).items(), key=lambda item: (-item[1], item[0])))
 
 
 def save_summary(summary: Summary, path: Path) -> None:

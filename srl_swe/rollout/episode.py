@@ -66,7 +66,8 @@ class Episode:
     def messages(self, count_tokens: CountTokens | None = None) -> list[Message]:
         """The prompt of the next reply. Raises OverBudget where the window has no room for it."""
         issue, rules = self._instance.problem_statement, self._rules
-        return make_messages(issue, self.steps, rules.dialect, rules.window, count_tokens)
+        where = self._instance.workdir
+        return make_messages(issue, self.steps, rules.dialect, rules.window, count_tokens, where)
 
     def reply(self, text: str) -> Step:
         """Carry out what the reply asks for; one that can't be used is answered with why."""

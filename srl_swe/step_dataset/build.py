@@ -181,9 +181,11 @@ def _seal(job: StepJob, partial: PartialBuild, report: ReadReport) -> None:
 def _make_card(split: Split, job: StepJob, partial: PartialBuild, report: ReadReport) -> Card:
     shards = partial.shards(split)
     tables = [CardShard(s.file, s.rows, s.sha256) for s in shards if s.file and s.sha256]
-    dropped = Counter[str]()
+    dropped, not_writable, translated = Counter[str](), Counter[str](), Counter[str]()
     for shard in shards:
         dropped.update(shard.dropped)
+        not_writable.update(shard.not_writable)
+        translated.update(shard.translated)
     facts = read_facts(job.partial / split / table.file for table in tables)
     return Card(
         split=split,
@@ -196,6 +198,8 @@ def _make_card(split: Split, job: StepJob, partial: PartialBuild, report: ReadRe
         facts=facts,
         shards=tuple(tables),
         sha256=digest_of([table.sha256 for table in tables]),
+        not_writable=dict(sorted(not_writable.items())),
+        translated=dict(sorted(translated.items())),
     )
 
 

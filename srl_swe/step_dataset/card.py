@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ class Card:
 
     ``config`` is all that decided its rows. ``records`` came in and ``dropped_records`` are
     those that were not used, by reason; both are of all splits together. ``steps`` are those of
-    this split's ``trajectories``: as many as rows and ``dropped_steps``. ``sha256`` is that of
-    the shards' digests in order.
+    this split's ``trajectories``: as many as rows and ``dropped_steps``. ``not_writable`` details
+    the steps dropped for that reason, by the expert's tool; ``translated`` counts rows whose call
+    is a translation, by the expert's tool. ``sha256`` is that of the shards' digests in order.
     """
 
     split: Split
@@ -50,6 +51,8 @@ class Card:
     facts: Facts
     shards: tuple[CardShard, ...]
     sha256: str
+    not_writable: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_card(folder: Path) -> Card:
@@ -102,6 +105,8 @@ def render_summary(card: Card) -> str:
         ("cut by the token budget", f"{facts.elided}"),
         ("steps", f"{card.steps}"),
         ("steps dropped", _counts(card.dropped_steps) or "none"),
+        ("not writable", _counts(card.not_writable) or "none"),
+        ("translated calls", _counts(card.translated) or "none"),
         ("records read", f"{card.records}"),
         ("records dropped", _counts(card.dropped_records) or "none"),
     ]

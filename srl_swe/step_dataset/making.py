@@ -38,13 +38,19 @@ class StepSettings:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one trajectory gave: a serialised record batch, and its steps that gave no row."""
+    """What one trajectory gave: a serialised record batch, and its steps that gave no row.
+
+    ``dropped`` counts those by reason, ``not_writable`` details that reason, and ``translated``
+    counts rows by the tool of the expert whose call was translated.
+    """
 
     trajectory_id: str
     split: Split
     rows: int
     batch: bytes
     dropped: Mapping[str, int] = field(default_factory=dict)
+    not_writable: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +73,16 @@ class Making:
     def _make(self, trajectory: Trajectory) -> Made:
         items = list(self._items(trajectory))
         rows = [item for item in items if isinstance(item, StepContext)]
+        dropped = [item for item in items if isinstance(item, Dropped)]
         for_validation = held_out(trajectory, self.settings.validation, self.settings.seed)
         return Made(
             trajectory_id(trajectory),
             "validation" if for_validation else "train",
             len(rows),
             make_batch(rows).serialize().to_pybytes() if rows else b"",
-            Counter(item.reason.value for item in items if isinstance(item, Dropped)),
+            Counter(item.reason.value for item in dropped),
+            Counter(item.detail for item in dropped if item.detail),
+            Counter(item.translated for item in rows if item.translated),
         )
 
     def _items(self, trajectory: Trajectory) -> Iterator[StepContext | Dropped]:

@@ -41,6 +41,8 @@ class Shard:
     sha256: str | None
     trajectories: int
     dropped: Mapping[str, int]
+    not_writable: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,15 @@ class _OpenShard:
     rows: int = 0
     trajectories: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    not_writable: Counter[str] = field(default_factory=Counter)
+    translated: Counter[str] = field(default_factory=Counter)
     writer: Any = None
 
     def add(self, made: Made) -> None:
         self.trajectories += 1
         self.dropped.update(made.dropped)
+        self.not_writable.update(made.not_writable)
+        self.translated.update(made.translated)
         if not made.rows:
             return
         self.rows += made.rows
@@ -150,7 +156,12 @@ class _OpenShard:
         self.writer.write_batch(pa.ipc.read_record_batch(pa.py_buffer(made.batch), SCHEMA))
 
     def close(self) -> Shard:
-        counts = (self.trajectories, dict(sorted(self.dropped.items())))
+        counts = (
+            self.trajectories,
+            dict(sorted(self.dropped.items())),
+            dict(sorted(self.not_writable.items())),
+            dict(sorted(self.translated.items())),
+        )
         if self.writer is None:
             return Shard(None, 0, None, *counts)
         self.writer.close()

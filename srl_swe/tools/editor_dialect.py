@@ -104,6 +104,9 @@ class ViewStyle:
     """The nothing after the last newline is shown as a line."""
     counts_last_empty_line: bool = True
     """A range may reach it."""
+    counts_all_breaks: bool = True
+    """Without the last empty line, lines are those of Python's ``splitlines``, which a form feed
+    ends too; else those of the file, of which a range shows those that ``splitlines`` makes."""
     expands_tabs: bool = True
     clips_header_too: bool = False
     late_range_end_is_fine: bool = False

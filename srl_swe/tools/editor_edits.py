@@ -58,7 +58,7 @@ def insert_lines(text: str, at: int, new: str, dialect: EditorDialect) -> Edit:
         text, new = text.expandtabs(), new.expandtabs()
     added = new.split("\n")
     if dialect.inserts_whole_lines:
-        lines = text.splitlines(keepends=True)
+        lines = split_lines(text)
         whole = [f"{line}\n" for line in added]
         after = "".join([*lines[:at], *whole, *lines[at:]])
     else:
@@ -71,7 +71,20 @@ def insert_lines(text: str, at: int, new: str, dialect: EditorDialect) -> Edit:
 
 def count_lines(text: str, dialect: EditorDialect) -> int:
     """How many lines there are to insert after."""
-    return len(text.splitlines()) if dialect.inserts_whole_lines else len(text.split("\n"))
+    return len(split_lines(text)) if dialect.inserts_whole_lines else len(text.split("\n"))
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines with their ends, as reading a file line by line gives them.
+
+    Unlike ``str.splitlines``, which a form feed or a Unicode separator ends too.
+
+    >>> split_lines("a\x0cb\nc")
+    ['a\x0cb\n', 'c']
+    """
+    lines = text.split("\n")
+    last = lines.pop()
+    return [*(f"{line}\n" for line in lines), *([last] if last else [])]
 
 
 def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, int]:
@@ -79,7 +92,7 @@ def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, in
     first = max(0, first)
     match end:
         case SnippetEnd.NEWLINE:
-            return "".join(text.splitlines(keepends=True)[first : last + 1]), first + 1
+            return "".join(split_lines(text)[first : last + 1]), first + 1
         case SnippetEnd.CUT:
             last = min(last, len(text.splitlines()) - 1)
         case SnippetEnd.EMPTY_LINE:

@@ -8,7 +8,8 @@ import shlex
 from pathlib import PurePosixPath
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.editor_dialect import EditorDialect
+from srl_swe.tools.editor_dialect import EditorDialect, ViewStyle
+from srl_swe.tools.editor_edits import split_lines
 from srl_swe.tools.numbered_text import clip, number_lines
 from srl_swe.tools.outline import CONDENSED, FILEMAP, outline
 from srl_swe.tools.refusal import Refused
@@ -56,12 +57,23 @@ def view_file(
             return in_short
         lines = text.split("\n") if style.shows_last_empty_line else text.splitlines()
         return cat(path, lines, 1, dialect)
-    lines = text.split("\n") if style.counts_last_empty_line else text.splitlines()
+    lines = _counted(text, style)
     try:
         first, last, note = _checked(bounds, len(lines), dialect)
     except Refused as refusal:
         raise Refused(style.refusal.format(dialect.refusal.format(refusal))) from None
-    return note + cat(path, lines[first - 1 : last], first, dialect)
+    shown = lines[first - 1 : last]
+    if not style.counts_all_breaks:
+        shown = "\n".join(shown).splitlines()
+    return note + cat(path, shown, first, dialect)
+
+
+def _counted(text: str, style: ViewStyle) -> list[str]:
+    if style.counts_last_empty_line:
+        return text.split("\n")
+    if style.counts_all_breaks:
+        return text.splitlines()
+    return [line.removesuffix("\n") for line in split_lines(text)]
 
 
 def _checked(bounds: list[int], total: int, dialect: EditorDialect) -> tuple[int, int, str]:

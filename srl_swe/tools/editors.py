@@ -92,7 +92,12 @@ ACI_0_3 = replace(
             "values: [0, {total}]"
         ),
     ),
-    view=ViewStyle(counts_last_empty_line=False, expands_tabs=False, late_range_end_is_fine=True),
+    view=ViewStyle(
+        counts_last_empty_line=False,
+        counts_all_breaks=False,
+        expands_tabs=False,
+        late_range_end_is_fine=True,
+    ),
     listing=ListingStyle(footer="", marks_folders=True),
     clipped=ANTHROPIC.clipped.replace("To save on context", "Due to the max output limit,"),
     expands_tabs=False,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from srl_swe.tools.foreign_shells import SWITCHES, as_plain_call, asks_for_more
-from srl_swe.tools.harnesses import HARNESSES, MINI, Harness
+from srl_swe.tools.harnesses import BUNDLED, HARNESSES, MINI, Harness
 from srl_swe.types import Action, Observation
 
 FOREIGN_SHELL = "foreign_shell"
@@ -59,12 +59,15 @@ def is_own_call(action: Action) -> bool:
 
     >>> is_own_call(Action("submit")), is_own_call(Action("bash", {"restart": "true"}))
     (True, False)
+
+    Our own ``undo_edit`` never has a history, and refuses each call.
     """
     match action.tool:
         case "bash":
             return action.arguments.keys() == {"command"} and _is_command(action.arguments)
         case "str_replace_editor":
-            return _is_edit(action.arguments)
+            undoes = action.arguments.get("command") == "undo_edit"
+            return _is_edit(action.arguments) and not undoes
         case "submit":
             return not action.arguments
     return False
@@ -118,7 +121,7 @@ def _as_bash(given: Mapping[str, str], harness: Harness) -> Action | None:
     if len(given) != 1 or given.keys().isdisjoint({"command", "cmd"}):
         return None
     (command,) = given.values()
-    if harness is MINI and _SUBMITS.fullmatch(command):
+    if harness is not BUNDLED and _SUBMITS.fullmatch(command):
         return Action("submit")
     ends_and_more = harness is MINI and _ENDS_WITHIN.search(command)
     if ends_and_more or (harness.windows and _runs_window_tools(command)):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from srl_swe.types import Step
+
 PATH_ARGUMENTS = frozenset(
-    {"path", "dir", "file", "filename", "file_path", "filePath", "command", "cmd"}
+    {"path", "dir", "file", "filename", "file_path", "filePath", "absolute_path", "command", "cmd"}
 )
 """Arguments of the tools that hold a path, or a command with paths in it."""
 
@@ -44,6 +47,89 @@ class RecordedPaths:
             f"[ -e {then} ] || {{ mkdir -p {parent} && ln -s {now} {then}; }} 2>/dev/null"
             for then, now, parent in map(_quoted, self.roots.items())
         ]
+
+
+_SYSTEM = frozenset(
+    {"bin", "boot", "dev", "etc", "home", "lib", "lib64", "media", "miniconda3", "mnt", "opt"}
+    | {"private", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var", "Users"}
+)
+"""Top folders that are no repository's."""
+_WORKSPACE = "/workspace"
+"""The repository lies in it, or is it."""
+_PARTS = frozenset({"src", "lib", "test", "tests", "docs"})
+"""Folders in a repository."""
+_SHARE = 0.6
+"""Of the places that a record names, so many have to lie in the folder."""
+_CHANGES_FOLDER = re.compile(r"(?:^|[;&|(\n]\s*)cd\s+['\"]?(/[\w./+-]+)")
+_SHOWN = re.compile(
+    r"^(?:\[File: |Here's the result of running `cat -n` on (?:a snippet of )?)"
+    r"(?P<file>/[^\n]+?)(?: \(\d+ lines total\)\]|:)$"
+    r"|^\[Current working directory: (?P<folder>/[^\n\]]+)\]"
+    r"|^Found \d+ matches for [^\n]*? in (?P<place>/[^\n:]+):"
+    r"|^Here's the files and directories up to 2 levels deep in (?P<listed>/[^\n,]+), ",
+    re.MULTILINE,
+)
+_END_CHARS = 400
+"""Where tools name a place: so near the beginning or the end of what they print."""
+_LOOKS_LIKE_A_FILE = re.compile(r"\.[A-Za-z]{1,5}$")
+
+
+def named_root(steps: Iterable[Step], workdir: str) -> str | None:
+    """The folder that most of what steps name lies in, as calls and answers call it.
+
+    For records whose repository is not known. None if that is ``workdir``, or can't be told.
+
+    >>> from srl_swe.types import Action
+    >>> named_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
+    '/workspace/a__b__1.0'
+    """
+    places, counts = list[str](), Counter[str]()
+    for place in _places(steps):
+        top = _top_of(place)
+        if top == workdir:
+            return None
+        places.append(place)
+        counts.update([top] if top else [])
+    if not counts:
+        return None
+    named = [top for top in counts if "__" in top]  # owner__name, as SWE-bench has it
+    root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
+    if count >= _SHARE * counts.total():
+        return root if any(place.startswith(f"{root}/") for place in places) else None
+    return _WORKSPACE if all(one.startswith(_WORKSPACE) for one in counts) else None
+
+
+def changes_folder(step: Step) -> bool:
+    """Whether the step's command goes to another folder."""
+    command = step.action.arguments.get("command", "") if step.action else ""
+    return re.search(r"(?:^|[;&|(\n]\s*)cd\s", command) is not None
+
+
+def _places(steps: Iterable[Step]) -> Iterator[str]:
+    """Absolute paths; those of folders end with a slash."""
+    for step in steps:
+        for name, value in step.action.arguments.items() if step.action else ():
+            if name in {"command", "cmd"}:
+                yield from (f"{folder}/" for folder in _CHANGES_FOLDER.findall(value))
+            elif name in PATH_ARGUMENTS and value.startswith("/"):
+                yield value
+        text = step.observation.text if step.observation else ""
+        for part in {text[:_END_CHARS], text[-_END_CHARS:]}:
+            for found in _SHOWN.finditer(part.replace("\r", "")):
+                yield found["file"] or f"{found['folder'] or found['place'] or found['listed']}/"
+
+
+def _top_of(place: str) -> str | None:
+    """The folder of a repository that lies there; None if there can't be any."""
+    first, *rest = [part for part in place.split("/") if part] or [""]
+    if first == "home" and len(rest) > 1:
+        return f"/home/{rest[0]}/{rest[1]}"
+    if f"/{first}" == _WORKSPACE and rest:
+        is_part = rest[0] in _PARTS or _LOOKS_LIKE_A_FILE.search(rest[0])
+        return _WORKSPACE if is_part else f"{_WORKSPACE}/{rest[0]}"
+    if not first or first in _SYSTEM or _LOOKS_LIKE_A_FILE.search(first):
+        return None
+    return f"/{first}"
 
 
 def _quoted(root: tuple[str, str]) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -19,9 +19,16 @@ from srl_swe.tools.episode_ends import (
     submit,
     think,
 )
-from srl_swe.tools.harnesses import HARNESSES, Harness
-from srl_swe.tools.recorded_paths import PATH_ARGUMENTS, RecordedPaths, find_recorded_root
+from srl_swe.tools.foreign_shells import asks_for_more
+from srl_swe.tools.harnesses import BUNDLED, HARNESSES, Harness
+from srl_swe.tools.recorded_paths import (
+    PATH_ARGUMENTS,
+    RecordedPaths,
+    find_recorded_root,
+    named_root,
+)
 from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor, view_only
+from srl_swe.tools.text_files import kind_of
 from srl_swe.tools.windowed_file import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
@@ -32,6 +39,7 @@ SUBMIT = "submit"
 WORKDIR = "/testbed"
 
 _WINDOWED = {
+    "set_cursors": windowed_edit.set_cursors,
     "open": windowed.open_file,
     "goto": windowed.goto,
     "scroll_up": windowed.scroll_up,
@@ -44,10 +52,11 @@ _WINDOWED = {
     "search_file": code_search.search_file,
 }
 _EXACT = {
-    **dict.fromkeys(("Read", "read", "read_file"), exact_edits.read_whole_file),
-    **dict.fromkeys(("Write", "write", "write_file"), exact_edits.write_whole_file),
-    **dict.fromkeys(("Edit", "edit", "patch"), exact_edits.edit_exactly),
+    **dict.fromkeys(exact_edits.READERS, exact_edits.read_whole_file),
+    **dict.fromkeys(exact_edits.WRITERS, exact_edits.write_whole_file),
+    **dict.fromkeys(exact_edits.EDITORS, exact_edits.edit_exactly),
 }
+_EDITOR_COMMANDS = frozenset({"view", "create", "str_replace", "insert", "undo_edit"})
 _VERSION_0_MARKS = ("correct (correct indentation", "(1 lines total)]\n1:")
 """How SWE-agent 0.x words an edit, and what its ``create`` shows."""
 
@@ -56,12 +65,40 @@ class Toolbox:
     """Made for one episode, by :func:`open_toolbox`. Not to be shared between sandboxes."""
 
     def __init__(
-        self, tools: Mapping[str, Tool], environment: Mapping[str, str], paths: RecordedPaths
+        self,
+        harness: Harness,
+        tools: Mapping[str, Tool],
+        paths: RecordedPaths,
+        workdir: str,
+        windows: Windows | None = None,
+        guessed_root: str | None = None,
     ) -> None:
+        self.harness = harness
         self.tools = tools
-        self._paths = paths
+        self.paths = paths
+        self.workdir = workdir
+        self.windows = windows
+        """What SWE-agent's windowed tools remember; None if the family has none."""
+        self._guessed_root = guessed_root
+        environment = harness.environment
         self._exports = [f"export {name}={shlex.quote(v)}" for name, v in environment.items()]
         self._is_set_up = False
+
+    def has_equal(self, action: Action) -> bool:
+        """Whether a tool here does what the call asks for, and not something else.
+
+        Our own tools do whatever a call of them asks for, if only to refuse it.
+        """
+        given, harness = action.arguments, self.harness
+        if action.tool not in self.tools or harness is BUNDLED:
+            return action.tool in self.tools
+        if action.tool in harness.shell_names:
+            typed = {"is_input"} if harness.shell.takes_input else set()
+            more = asks_for_more({n: v for n, v in given.items() if n not in typed})
+            return not more and not given.keys().isdisjoint({"command", "cmd"})
+        if action.tool in harness.editors and action.tool != "read":
+            return given.get("command") in _EDITOR_COMMANDS
+        return True
 
     def perform(self, action: Action, sandbox: Sandbox) -> Observation:
         """Carry out one action and say what the policy sees of it.
@@ -73,24 +110,30 @@ class Toolbox:
         if tool is None:
             known = ", ".join(self.tools)
             return Observation(f"Unknown tool {action.tool!r}. Known: {known}.", exit_code=1)
-        if not self._is_set_up:
-            self._set_up(sandbox)
-        seen = tool(self._arguments(action), sandbox)
-        text = self._paths.to_recorded(seen.text)
+        self.set_up(sandbox)
+        seen = tool(self.arguments(action), sandbox)
+        text = self.paths.to_recorded(seen.text)
         return Observation(text, seen.exit_code, seen.truncated, seen.timed_out)
 
-    def _set_up(self, sandbox: Sandbox) -> None:
-        links = self._paths.linking()
+    def set_up(self, sandbox: Sandbox) -> None:
+        """Before the first call: export the harness's variables, settle where paths lead."""
+        if self._is_set_up:
+            return
+        root = self._guessed_root
+        if root and kind_of(root, sandbox) is None:
+            self.paths = RecordedPaths({root: self.workdir})
+        links = self.paths.linking()
         if links and enforced(sandbox).get("sandbox") == "local":
             links = []  # this machine's own folders are no place for them
         if self._exports or links:
             sandbox.exec("; ".join([*self._exports, *links]))
         self._is_set_up = True
 
-    def _arguments(self, action: Action) -> dict[str, str]:
+    def arguments(self, action: Action) -> dict[str, str]:
+        """The call's arguments with paths as the sandbox has them."""
         clean = {name: _encodable(value) for name, value in action.arguments.items()}
         return {
-            name: self._paths.to_sandbox(value) if name in PATH_ARGUMENTS else value
+            name: self.paths.to_sandbox(value) if name in PATH_ARGUMENTS else value
             for name, value in clean.items()
         }
 
@@ -105,20 +148,28 @@ def open_toolbox(
     *,
     workdir: str = WORKDIR,
     recorded_paths: Mapping[str, str] | None = None,
+    guessed_root: str | None = None,
     reviews: bool = False,
+    cursors: bool = False,
 ) -> Toolbox:
     """The tools of a family, named as ``Trajectory.source`` is, fresh for one episode.
 
     ``recorded_paths`` maps folders that actions speak of to where they lie in the sandbox;
-    ``reviews``: the first ``submit`` of SWE-agent shows a review, and only the second submits.
+    ``guessed_root`` is one that means ``workdir`` unless the sandbox has such a folder;
+    ``reviews``: the first ``submit`` of SWE-agent shows a review, and only the second submits;
+    ``cursors``: its windows show the cursors between which ``edit`` writes.
     Raises UserError for an unknown family.
     """
     harness = HARNESSES.get(family)
     if harness is None:
         known = ", ".join(HARNESSES)
         raise UserError(f"no tools are known for the family {family!r}. Known: {known}.")
-    tools = _make_tools(harness, workdir, reviews=reviews)
-    return Toolbox(tools, harness.environment, RecordedPaths(recorded_paths or {}))
+    windows = Windows(workdir, harness.windows) if harness.windows else None
+    if windows and cursors:
+        windows.cursors = (1, 1)
+    tools = _make_tools(harness, workdir, windows, reviews=reviews)
+    paths = RecordedPaths(recorded_paths or {})
+    return Toolbox(harness, tools, paths, workdir, windows, guessed_root)
 
 
 def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
@@ -128,29 +179,36 @@ def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
     where the repository lay. A source that is not known here has the bundled tools.
     """
     family = trajectory.source if trajectory.source in HARNESSES else "srl-swe"
-    if family == "swe-agent" and _is_version_0(trajectory):
-        family = "swe-agent-0"
     actions = [step.action for step in trajectory.steps if step.action and step.executed]
+    if family == "swe-agent" and _is_version_0(trajectory, actions):
+        family = "swe-agent-0"
     texts = [
         *(a.arguments.get(name, "") for a in actions for name in PATH_ARGUMENTS),
         *(step.observation.text for step in trajectory.steps if step.observation),
     ]
-    is_ours = HARNESSES[family] is HARNESSES["srl-swe"]
-    root = None if is_ours else find_recorded_root(texts, instance.repo, instance.workdir)
+    root, guess = None, None
+    if HARNESSES[family] is not BUNDLED:
+        root = find_recorded_root(texts, instance.repo, instance.workdir)
+        guess = None if root else named_root(trajectory.steps, instance.workdir)
     return open_toolbox(
         family,
         workdir=instance.workdir,
         recorded_paths={root: instance.workdir} if root else None,
+        guessed_root=guess,
         reviews=sum(action.tool == SUBMIT for action in actions) > 1,
+        cursors=any(map(windowed_edit.uses_cursors, actions)),
     )
 
 
-def _is_version_0(trajectory: Trajectory) -> bool:
+def _is_version_0(trajectory: Trajectory, actions: Iterable[Action]) -> bool:
     texts = (step.observation.text for step in trajectory.steps if step.observation)
-    return any(mark in text for text in texts for mark in _VERSION_0_MARKS)
+    marked = any(mark in text for text in texts for mark in _VERSION_0_MARKS)
+    return marked or any(map(windowed_edit.uses_cursors, actions))
 
 
-def _make_tools(harness: Harness, workdir: str, *, reviews: bool) -> dict[str, Tool]:
+def _make_tools(
+    harness: Harness, workdir: str, windows: Windows | None, *, reviews: bool
+) -> dict[str, Tool]:
     tools: dict[str, Tool] = {
         name: partial(bash, shell=harness.shell) for name in harness.shell_names
     }
@@ -158,10 +216,9 @@ def _make_tools(harness: Harness, workdir: str, *, reviews: bool) -> dict[str, T
     for name, dialect in harness.editors.items():
         history, edit = histories[id(dialect)], view_only if name == "read" else str_replace_editor
         tools[name] = partial(edit, dialect=dialect, history=history, workdir=workdir)
-    if harness.windows:
-        windows = Windows(workdir, harness.windows)
+    if windows:
         windowed_tools = {name: partial(tool, windows=windows) for name, tool in _WINDOWED.items()}
-        if harness.windows.ends_with_newline:
+        if windows.style.ends_with_newline:
             tools |= {name: _with_newline(tool) for name, tool in windowed_tools.items()}
         else:
             tools |= windowed_tools

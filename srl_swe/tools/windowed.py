@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools.refusal import Refused, answer
 from srl_swe.tools.text_files import kind_of
-from srl_swe.tools.windowed_file import OVERLAP, WINDOW, Windows, count_lines, render_window
+from srl_swe.tools.windowed_file import OVERLAP, WINDOW, Windows, render_window
 from srl_swe.types import Observation
 
 _OPEN_USAGE = 'Usage: open "<file>"'
@@ -25,7 +25,7 @@ def _open(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> s
     if not path:
         if windows.path is None:
             raise Refused(_OPEN_USAGE)
-        return render_window(windows.path, windows.read(sandbox), windows.first)
+        return windows.show(windows.read(sandbox))
     wanted = _number(asked, _OPEN_LINE_USAGE) if asked is not None else None
     windows.show_file(path, sandbox)
     text = windows.read(sandbox)
@@ -34,10 +34,11 @@ def _open(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> s
         windows.move_to(0 if windows.style.opens_existing else windows.first, text)
         windows.move_to(windows.first and windows.first - windows.style.lines_above, text)
     else:
-        line, warning = _within(wanted, count_lines(text))
+        line, warning = _within(wanted, windows.style.count(text))
         windows.move_to(line - windows.style.lines_above, text)
-    shown_as = windows.open_path() if windows.style.opens_existing else path
-    return warning + render_window(shown_as, text, windows.first)
+    if windows.style.opens_existing:
+        return warning + windows.show(text)
+    return warning + render_window(path, text, windows.first, windows.style)
 
 
 def _within(line: int, total: int) -> tuple[int, str]:
@@ -61,10 +62,11 @@ def goto(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
             f"{_GOTO_USAGE}\nError: <line> must be a number",
             missing=_GOTO_USAGE,
         )
-        if line > count_lines(text):
-            raise Refused(f"Error: <line> must be less than or equal to {count_lines(text)}")
+        total = windows.style.count(text)
+        if line > total:
+            raise Refused(f"Error: <line> must be less than or equal to {total}")
         windows.move_to(line - windows.style.lines_above, text)
-        return render_window(windows.open_path(), text, windows.first)
+        return windows.show(text)
 
     return answer(move)
 
@@ -82,7 +84,7 @@ def scroll_up(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) 
 def _scroll(lines: int, sandbox: Sandbox, windows: Windows) -> str:
     text = windows.read(sandbox)
     windows.move_to(windows.first + lines, text)
-    return render_window(windows.open_path(), text, windows.first)
+    return windows.show(text)
 
 
 def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
@@ -104,7 +106,9 @@ def _create(path: str, sandbox: Sandbox, windows: Windows) -> str:
     except OSError as error:
         raise Refused(f"The file {path} can't be created: {error}.") from None
     windows.path, windows.first = full, 0
-    return render_window(full if style.opens_existing else path, style.new_file, 0)
+    if style.opens_existing:
+        return windows.show(style.new_file)
+    return render_window(path, style.new_file, 0, style)
 
 
 def _number(value: str | None, problem: str, missing: str | None = None) -> int:

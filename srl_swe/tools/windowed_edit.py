@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.refusal import Refused, answer
 from srl_swe.tools.syntax_check import new_fault, syntax_fault
-from srl_swe.tools.windowed_file import WINDOW, Windows, count_lines, render_window
-from srl_swe.types import Observation
+from srl_swe.tools.windowed_file import WINDOW, Windows, WindowStyle, render_window
+from srl_swe.types import Action, Observation
 
+_CURSORS_USAGE = "Usage: set_cursors <start_line> <end_line>"
 _USAGE = "Usage: edit <start_line>:<end_line>\n<replacement_text>\nend_of_edit"
 _REVIEW = (
     " Please review the changes and make sure they are correct:\n\n"
@@ -37,7 +38,8 @@ def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
     """Replace lines, or a text within the window, or the whole window, as the arguments say.
 
     ``start_line, end_line, replacement_text`` (windowed_edit_linting), ``search, replace[,
-    replace-all]`` (windowed_edit_replace) or ``text`` (windowed_edit_rewrite).
+    replace-all]`` (windowed_edit_replace), ``text`` (windowed_edit_rewrite), or
+    ``replacement_text`` alone, between the cursors (0.x, cursors_edit_linting).
     """
     if "search" in arguments:
         return answer(lambda: _edit_text(arguments, sandbox, windows))
@@ -51,21 +53,61 @@ def insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> 
     return answer(lambda: _insert(arguments, sandbox, windows))
 
 
-def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
-    windows.open_path(windows.style.no_file_to_edit)
-    text = windows.read(sandbox)
+def uses_cursors(action: Action) -> bool:
+    """Whether the call is of SWE-agent 0.x with cursors: to set them, or to edit between them."""
+    is_bare = action.tool == "edit" and action.arguments.keys() == {"replacement_text"}
+    return is_bare or action.tool == "set_cursors"
+
+
+def set_cursors(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+    """Mark the lines ``start_line`` to ``end_line``, which a bare ``edit`` replaces (0.x)."""
+
+    def mark() -> str:
+        text = windows.read(sandbox)
+        start, end = _bounds(arguments, _CURSORS_USAGE)
+        if start > end:
+            raise Refused(
+                f"{_CURSORS_USAGE}\nError: start_line must be less than or equal to end_line"
+            )
+        windows.cursors = (start, end)
+        return windows.show(text)
+
+    return answer(mark)
+
+
+def _bounds(arguments: Mapping[str, str], usage: str) -> tuple[int, int]:
     try:
         start, end = (int(arguments[name][:12]) for name in ("start_line", "end_line"))
     except (KeyError, ValueError):
-        raise Refused(_USAGE) from None
+        raise Refused(usage) from None
+    return start, end
+
+
+def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    windows.open_path(windows.style.no_file_to_edit)
+    text = windows.read(sandbox)
+    if uses_cursors(Action("edit", arguments)):
+        return _edit_between_cursors(arguments["replacement_text"], text, sandbox, windows)
+    start, end = _bounds(arguments, _USAGE)
     new = arguments.get("replacement_text", "")
     first, last = max(start - 1, 0), max(end - 1, start - 2, -1)
     change = _replace_lines(text, first, last, new, adds_newline=windows.style.window_first)
     _apply(change, sandbox, windows)
     windows.move_to(first - windows.style.lines_above_edit, change.after)
-    window = render_window(windows.open_path(), change.after, windows.first)
+    window = render_window(windows.open_path(), change.after, windows.first, windows.style)
     updated = windows.style.updated
     return f"{window}\n{updated}" if windows.style.window_first else f"{updated}\n{window}"
+
+
+def _edit_between_cursors(new: str, text: str, sandbox: Sandbox, windows: Windows) -> str:
+    """The window stays where it is, and the cursors mark what was written."""
+    start, end = windows.cursors or (1, 1)
+    first, last = max(start - 1, 0), max(end - 1, -1)
+    change = _replace_lines(text, first, last, new, adds_newline=True)
+    _apply(change, sandbox, windows)
+    windows.move_to(windows.first, change.after)
+    windows.cursors = (start, max(start, start + change.n_lines - 1))
+    return f"{windows.show(change.after)}\n{windows.style.updated}"
 
 
 def _replace_lines(text: str, first: int, last: int, new: str, *, adds_newline: bool) -> _Change:
@@ -92,7 +134,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
     if everywhere:
         return _replace_everywhere(text, search, new, sandbox, windows)
     lines = text.split("\n")
-    shown_to = min(windows.first + WINDOW, count_lines(text))
+    shown_to = min(windows.first + WINDOW, windows.style.count(text))
     shown = "\n".join(lines[windows.first : shown_to])
     if shown.count(search) != 1:
         raise Refused(_NOT_APPLIED + _why_not_once(text, shown, search))
@@ -101,7 +143,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
     last = at + search.count("\n")
     _apply(_Change(text, after, at, last, new.count("\n") + 1), sandbox, windows)
     windows.move_to(at - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first)
+    window = render_window(windows.open_path(), after, windows.first, windows.style)
     return f"Text replaced.{_REVIEW}{window}"
 
 
@@ -116,9 +158,13 @@ def _replace_everywhere(
         raise Refused(f"{_NOT_APPLIED}The file would be too large.")
     after = text.replace(search, new)
     first = text[: text.index(search)].count("\n") + 1
-    _apply(_Change(text, after, 0, count_lines(text), count_lines(after)), sandbox, windows)
+    _apply(
+        _Change(text, after, 0, windows.style.count(text), windows.style.count(after)),
+        sandbox,
+        windows,
+    )
     windows.move_to(first - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first)
+    window = render_window(windows.open_path(), after, windows.first, windows.style)
     return f"Replaced {count} occurrences.{_REVIEW}{window}"
 
 
@@ -150,7 +196,7 @@ def _why_not_once(text: str, shown: str, search: str) -> str:
 def _edit_window(new: str, sandbox: Sandbox, windows: Windows) -> str:
     windows.open_path("No file opened. Either `open` a file first.")
     text = windows.read(sandbox)
-    last = min(windows.first + WINDOW, count_lines(text)) - 1
+    last = min(windows.first + WINDOW, windows.style.count(text)) - 1
     lines = text.split("\n")
     added = new.split("\n") if new else []
     after = "\n".join([*lines[: windows.first], *added, *lines[last + 1 :]])
@@ -169,12 +215,13 @@ def _insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) ->
     if new:
         at, lines = max(line or 0, 0), text.split("\n")
         if line is None:
-            at, lines = count_lines(text), text.removesuffix("\n").split("\n") if text else []
+            at = windows.style.count(text)
+            lines = text.removesuffix("\n").split("\n") if text else []
         after = "\n".join([*lines[:at], new, *lines[at:]])
         _apply(_Change(text, after, at, at - 1, new.count("\n") + 1), sandbox, windows)
         windows.move_to(at - windows.style.lines_above_edit, after)
         text = after
-    return render_window(windows.open_path(), text, windows.first)
+    return render_window(windows.open_path(), text, windows.first, windows.style)
 
 
 def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
@@ -193,11 +240,11 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     style, path = windows.style, windows.open_path()
     if style.shows_surroundings:
         first, n_before = change.first, change.last - change.first + 1
-        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines)
-        original = _around(path, change.before, first + (n_before + 1) // 2, n_before)
+        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines, style)
+        original = _around(path, change.before, first + (n_before + 1) // 2, n_before, style)
     else:
-        applied = render_window(path, change.after, windows.first)
-        original = render_window(path, change.before, windows.first)
+        applied = render_window(path, change.after, windows.first, style)
+        original = render_window(path, change.before, windows.first, style)
     return (
         "Your proposed edit has introduced new syntax error(s). Please read this error message "
         f"carefully and then retry editing the file.\n\nERRORS:\n- E999 {problem}\n\n"
@@ -207,8 +254,8 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     )
 
 
-def _around(path: str, text: str, middle: int, n_lines: int) -> str:
+def _around(path: str, text: str, middle: int, n_lines: int, style: WindowStyle) -> str:
     """The lines about ``middle`` and five more on either side, as version 0 shows them."""
     size = n_lines + 10
     start = middle - (size + 1) // 2
-    return render_window(path, text, max(0, min(start, count_lines(text) - size)), size)
+    return render_window(path, text, max(0, min(start, style.count(text) - size)), style, size)

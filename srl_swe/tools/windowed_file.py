@@ -41,6 +41,13 @@ class WindowStyle:
     """The windows of a rejected edit are its surroundings, and not what was shown before."""
     ends_with_newline: bool
     """What a tool prints ends with a newline, and is recorded so (0.4 to 0.6)."""
+    counts_all_breaks: bool
+    """Lines are counted by Python's ``splitlines``, which a form feed ends too, and not by line
+    ends; they are shown by line ends all the same."""
+
+    def count(self, text: str) -> int:
+        """How many lines the tools take the text to have."""
+        return len(text.splitlines()) if self.counts_all_breaks else count_lines(text)
 
 
 _REVIEW = "(correct indentation, no duplicate lines, etc). Edit the file again if necessary."
@@ -67,6 +74,7 @@ VERSION_0 = WindowStyle(
     ),
     shows_surroundings=True,
     ends_with_newline=True,
+    counts_all_breaks=False,
 )
 """SWE-agent 0.7 ``config/commands/{defaults,edit_linting}.sh``."""
 
@@ -84,6 +92,7 @@ VERSION_1 = WindowStyle(
     rejected=f"\n{_REJECTED}{_ADVICE}",
     shows_surroundings=False,
     ends_with_newline=False,
+    counts_all_breaks=True,
 )
 """SWE-agent 1.1 ``tools/windowed*``."""
 
@@ -98,6 +107,8 @@ class Windows:
     """The open file, absolute; None before the first is opened."""
     first: int = 0
     """The first line shown, from 0."""
+    cursors: tuple[int, int] | None = None
+    """The lines, from 1, between which a bare ``edit`` writes; None if there are no cursors."""
 
     def open_path(self, otherwise: str = "No file open. Use the open command first.") -> str:
         """The open file. Raises Refused, with that text, where there is none."""
@@ -142,9 +153,30 @@ class Windows:
             raise Refused(self.style.not_found.format(path=path))
         self.path = full
 
+    def show(self, text: str) -> str:
+        """The open file's window, with the cursors where there are any, kept within it."""
+        path = self.open_path()
+        if self.cursors is None:
+            return render_window(path, text, self.first, self.style)
+        last = max(1, min(self.first + WINDOW, self.style.count(text)))
+        start, end = (max(self.first + 1, min(cursor, last)) for cursor in self.cursors)
+        self.cursors = (start, end)
+        return _mark(render_window(path, text, self.first, self.style), start, end)
+
     def move_to(self, first: float, text: str) -> None:
         """Show from this line on, counted from 0, or as near to it as the file lets."""
-        self.first = max(0, min(int(first), count_lines(text) - WINDOW))
+        self.first = max(0, min(int(first), self.style.count(text) - WINDOW))
+
+
+def _mark(window: str, start: int, end: int) -> str:
+    """The window with a line above the start cursor's and one below the end cursor's."""
+    marked: list[str] = []
+    for line in window.split("\n"):
+        number = line.partition(":")[0]
+        marked += ["<<<<< START CURSOR >>>>>"] if number == str(start) else []
+        marked += [line]
+        marked += ["<<<<< END CURSOR >>>>>"] if number == str(end) else []
+    return "\n".join(marked)
 
 
 def count_lines(text: str) -> int:
@@ -156,9 +188,9 @@ def count_lines(text: str) -> int:
     return text.count("\n") + (not text.endswith("\n") and text != "")
 
 
-def render_window(path: str, text: str, first: int, size: int = WINDOW) -> str:
+def render_window(path: str, text: str, first: int, style: WindowStyle, size: int = WINDOW) -> str:
     """The lines from ``first`` (from 0), and how many there are above and below."""
-    total = count_lines(text)
+    total = style.count(text)
     last = min(first + size, total)
     parts = [f"[File: {path} ({total} lines total)]"]
     if first > 0:

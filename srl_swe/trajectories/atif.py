@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from srl_swe.trajectories.chat_events import read_call, task_in
 from srl_swe.trajectories.fields import Fields
 from srl_swe.trajectories.row_facts import NamedInstance, named_instance
@@ -23,7 +25,7 @@ from srl_swe.trajectories.text_forms import (
     without_placeholder,
 )
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
-from srl_swe.types import Observation, Step, StopReason, Trajectory
+from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
 NAME = "atif"
 OWN = "srl_swe"
@@ -128,16 +130,29 @@ def _read_result(result: Fields) -> Observation:
 
 
 def _mark_executed(steps: Sequence[Step], items: Sequence[Fields]) -> tuple[Step, ...]:
-    """The steps, with our own word on whether each was executed where it was written down."""
-    told: list[bool | None] = []
+    """The steps, with what we have written down of each: whether it ran, and its translation."""
+    told: list[Fields | None] = []
     for item in items:
         if item.get("source") == "agent":
-            extras = [call.mapping("extra").mapping(OWN) for call in item.items("tool_calls")]
-            told += [extra.optional_bool("executed") for extra in extras] or [None]
+            told += [call.mapping("extra").mapping(OWN) for call in item.items("tool_calls")] or [
+                None
+            ]
     if len(told) != len(steps):
         return tuple(steps)
-    pairs = zip(steps, told, strict=True)
-    return tuple(step if ran is None else replace(step, executed=ran) for step, ran in pairs)
+    return tuple(_with_own(step, own) for step, own in zip(steps, told, strict=True))
+
+
+def _with_own(step: Step, own: Fields | None) -> Step:
+    if own is None:
+        return step
+    ran, translation = own.optional_bool("executed"), own.get("translation")
+    if translation is not None:
+        try:
+            found = TypeAdapter(Translation).validate_python(translation)
+        except ValidationError as error:
+            raise own.broken("translation", error.errors()[0]["msg"]) from None
+        step = replace(step, translation=found)
+    return step if ran is None else replace(step, executed=ran)
 
 
 def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from srl_swe.files import write_atomic
 from srl_swe.trajectories.atif import OWN
-from srl_swe.types import Observation, Step, Trajectory
+from srl_swe.types import Observation, Step, Trajectory, Translation
 
 VERSION = "ATIF-v1.7"
 
@@ -74,13 +76,19 @@ def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
                     "tool_call_id": call_id,
                     "function_name": step.action.tool,
                     "arguments": dict(step.action.arguments),
-                    "extra": {OWN: {"executed": step.executed}},
+                    "extra": {OWN: {"executed": step.executed} | _translation(step)},
                 }
             )
         if step.observation is not None:
             results.append(_write_result(step.observation, call_id if step.action else None))
     written |= {"tool_calls": calls} if calls else {}
     return written | ({"observation": {"results": results}} if results else {})
+
+
+def _translation(step: Step) -> dict[str, Any]:
+    if step.translation is None:
+        return {}
+    return {"translation": TypeAdapter(Translation).dump_python(step.translation, mode="json")}
 
 
 def _write_result(observation: Observation, call_id: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from srl_swe.types import Trajectory
 FORMAT = "srl-swe-trajectory-1"
 NAME = "srl-swe"
 
-_LATER_FIELDS = {"enforced", "exit_status", "notes", "turn"}
+_LATER_FIELDS = {"enforced", "exit_status", "notes", "turn", "translation"}
 """Left out where they say nothing, as older readers, and keys made of lines, don't know them."""
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from srl_swe.tools.text_files import encode
+from srl_swe.tools.translation import translate_edit
 from srl_swe.trajectories.chat_events import read_call
 from srl_swe.trajectories.fields import Fields, argument_texts
 from srl_swe.trajectories.observed import observed
 from srl_swe.trajectories.text_forms import plain_thought
 from srl_swe.trajectories.turns import Answer, Call, Turn
-from srl_swe.types import Action, Observation
+from srl_swe.types import Action, Observation, Translation
 
 _NOT_THE_POLICYS = frozenset(
     {"system", "recall", "initialize", "start", "change_agent_state", "null", "condensation"}
@@ -64,6 +66,7 @@ class _Stream:
     events: list[_Said | Answer] = field(default_factory=list)
     by_response: dict[str, _Said] = field(default_factory=dict)
     open_actions: list[tuple[str, str]] = field(default_factory=list)
+    calls: dict[str, Call] = field(default_factory=dict)
     count: int = 0
 
     def add_action(self, event: Fields, kind: str) -> None:
@@ -72,7 +75,8 @@ class _Stream:
             return
         self.count += 1
         call_id = _id_text(event.get("id")) or f"action {self.count}"
-        said.calls.append(_read_action(event, kind, call_id))
+        self.calls[call_id] = _read_action(event, kind, call_id)
+        said.calls.append(self.calls[call_id])
         self.open_actions.append((call_id, kind))
 
     def add_observation(self, event: Fields, kind: str) -> None:
@@ -80,7 +84,9 @@ class _Stream:
         self.open_actions = [(i, k) for i, k in self.open_actions if i != cause]
         answer = read_observation(event)
         refused = kind in _REFUSALS and not answer.timed_out
-        self.events.append(Answer(answer, cause or f"unknown {kind}", refused))
+        found = self.calls.get(cause or "")
+        translation = _shown_edit(event, found.action) if found else None
+        self.events.append(Answer(answer, cause or f"unknown {kind}", refused, translation))
 
     def add_user_message(self, event: Fields) -> None:
         last = next((e for e in reversed(self.events) if isinstance(e, _Said)), None)
@@ -184,6 +190,24 @@ def _read_action(event: Fields, kind: str, call_id: str) -> Call:
     named = {name: value for name, value in arguments if name not in _BOOKKEEPING}
     kept = {name: value for name, value in named.items() if not isinstance(value, bool)}
     return Call(Action(_TOOLS.get(kind, kind), argument_texts(kept)), call_id)
+
+
+def _shown_edit(event: Fields, action: Action) -> Translation | None:
+    """What an edit by a model of its own (``edit_file``) did, if the event holds both contents.
+
+    Other edits are calls of our own editor as they are.
+    """
+    extras = event.mapping("extras")
+    path, after = extras.get("path"), extras.get("new_content")
+    before = extras.get("old_content") if extras.get("prev_exist") is not False else None
+    shown = isinstance(path, str) and isinstance(after, str) and isinstance(before, str | None)
+    if not shown or "command" in action.arguments or not path.startswith("/"):
+        return None
+    try:
+        old = None if before is None else encode(before)
+        return translate_edit(path, old, encode(after))
+    except UnicodeEncodeError:
+        return None
 
 
 def _thought(event: Fields, response: Fields) -> str:

@@ -40,14 +40,18 @@ def read_one(record: Any, where: str) -> Trajectory:
     request = row.mapping("responses_create_params")
     about = [row, row.mapping("metadata"), request.mapping("metadata")]
     steps, notes = make_steps(_read_items(response.items("output")))
+    stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else ended_by_policy(steps)
+    patch = tidy_patch(_first_text(about, "model_patch"))
+    if not patch and stop is not StopReason.SUBMITTED:
+        patch = None  # NeMo-Gym writes an empty one for a run that handed in nothing
     instance_id = _first_text(about, "instance_id")
     named = named_instance(Fields({**row.values, "instance_id": instance_id}, where))
     return Trajectory(
         named.id,
         steps,
         _first_text(about, "problem_statement") or _task(request),
-        StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else ended_by_policy(steps),
-        tidy_patch(_first_text(about, "model_patch")),
+        stop,
+        patch,
         _resolved(row, instance_id),
         response.optional_text("model"),
         NAME,

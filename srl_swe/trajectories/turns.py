@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from srl_swe.trajectories.observed import never_ran
-from srl_swe.types import Action, Observation, Step, StopReason
+from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Answer:
     observation: Observation
     id: str | None = None
     refused: bool = False
+    translation: Translation | None = None
+    """What the source itself shows that the call did to a file, as a call of our own."""
 
 
 @dataclass(slots=True)
@@ -141,7 +143,9 @@ def _close(pairing: _Pairing) -> Iterator[Step]:
         ran = (seen is not None or silent_for_good) and not never_ran(seen)
         ran = ran and not (answer and answer.refused) and not (is_last and ended_in == step.turn)
         executed = bool(call and call.runnable and ran)
-        yield Step(step.thought, call.action if call else None, seen, executed, step.turn)
+        translation = answer.translation if answer and executed else None
+        action = call.action if call else None
+        yield Step(step.thought, action, seen, executed, step.turn, translation)
         if executed and call and ends_run(call.action):
             ended_in = step.turn
 

@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from datasets import load_from_disk
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -16,6 +19,7 @@ from srl_swe.bundled import bundled
 from srl_swe.cli.main import app
 from srl_swe.cli.replay_table import LiveTable, print_result
 from srl_swe.errors import ImageMissing, UserError
+from srl_swe.files import held_alone
 from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.replay import (
     Attempt,
@@ -26,8 +30,9 @@ from srl_swe.replay import (
     load_certificates,
     summarise,
 )
+from srl_swe.step_dataset.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
-from srl_swe.types import Trajectory
+from srl_swe.types import Action, Observation, Step, Trajectory
 
 STARTER = load_trajectories(bundled("trajectories") / "starter.jsonl")
 
@@ -178,3 +183,133 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines() -> None:
     )
     assert "replay 1/1: starter__inikit-1: 1 steps, faithful" in result.stderr
     assert "\x1b" not in result.stderr + result.stdout
+
+
+LOCAL = ("--sandbox", "local", "--trust-commands")
+
+
+def test_a_record_without_steps_gets_no_certificate(tmp_path: Path) -> None:
+    empty = replace(STARTER[1], steps=(), patch=None)
+    blocked = replace(
+        STARTER[2], steps=tuple(replace(step, executed=False) for step in STARTER[2].steps)
+    )
+    theirs, out = saved(tmp_path, STARTER[0], empty, blocked), tmp_path / "out"
+    result = replay(theirs, *LOCAL, "--out", str(out), "--record", str(tmp_path / "r.jsonl"))
+    assert result.exit_code == 1
+    assert "no_steps: the record has no steps" in result.output
+    assert "no_steps: nothing in the record ran" in result.output
+    assert "0 steps, faithful" not in result.output
+    (certificate,) = load_certificates(out / "certificates.jsonl")
+    assert certificate.instance_id == STARTER[0].instance_id
+    assert len(load_trajectories(tmp_path / "r.jsonl")) == 1
+    assert json.loads((out / "summary.json").read_text())["endings"]["no_steps"] == 2
+
+
+def test_one_folder_is_one_runs(tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    ours = ("--sandbox", "local", "--limit", "1")
+    assert replay(*ours, *out).exit_code == 0
+    assert replay("--sandbox", "local", "--limit", "2", *out).exit_code == 0  # goes on
+    before = (tmp_path / "out" / "certificates.jsonl").read_bytes()
+    theirs = saved(tmp_path, STARTER[0])
+    for options, why in (
+        ((*ours, "--until", "3"), "until: None -> 3"),
+        ((theirs, *LOCAL), "source"),
+    ):
+        with pytest.raises(UserError, match=why):
+            replay(*options, *out)
+    with held_alone(tmp_path / "out"), pytest.raises(UserError, match="by another process"):
+        replay(*ours, *out)
+    assert (tmp_path / "out" / "certificates.jsonl").read_bytes() == before
+
+
+def test_recording_says_what_is_not_faithful_and_whose_issue_it_keeps(tmp_path: Path) -> None:
+    other = replace(
+        STARTER[0], patch="diff --git a/x b/x\n+x\n", problem_statement="Their own words."
+    )
+    record = tmp_path / "record.jsonl"
+    result = replay(saved(tmp_path, other, STARTER[1]), *LOCAL, "--record", str(record))
+    name = other.instance_id
+    assert "1 of 2 recorded replays are not faithful" in result.stderr
+    assert f"the trajectory's own is kept ({name})" in result.stderr
+    assert [t.problem_statement for t in load_trajectories(record)] == [
+        "Their own words.",
+        STARTER[1].problem_statement,
+    ]
+
+
+def test_the_result_counts_what_was_translated_and_what_no_tool_is_equal_to(
+    tmp_path: Path,
+) -> None:
+    steps = (
+        Step("t", Action("Write", {"file_path": "/testbed/n.txt", "content": "a\n"})),
+        Step("t", Action("apply_patch", {"input": "*** Begin Patch"}), Observation("Done!")),
+        Step("t", Action("submit")),
+    )
+    theirs = Trajectory(STARTER[0].instance_id, steps, "issue", source="atif")
+    out = ("--out", str(tmp_path / "out"))
+    result = replay(saved(tmp_path, theirs), *LOCAL, *out)
+    assert "calls translated into our own tools: Write 1" in result.output
+    assert "calls skipped, as no tool here is equal to them: apply_patch 1" in result.output
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["translated"] == {"Write": 1}
+    assert summary["skipped_tools"] == {"apply_patch": 1}
+
+
+MISSING_COLON = """\
+#!/usr/bin/env python3
+
+
+def division(a: float, b: float) -> float
+    return a/b
+
+
+if __name__ == "__main__":
+    print(division(123, 15))
+
+"""
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+DEMONSTRATIONS = (
+    "sweagent_v0_thought_action/swe-agent__test-repo-i1.traj",
+    "sweagent_v1_function_calling/6e44b9__sweagenttestrepo-1c2844.traj",
+    "sweagent_v1_function_calling/function_calling_simple.traj",
+    "sweagent_demo_yaml/str_replace_anthropic_demo.yaml",
+)
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the published samples are not here")
+def test_all_demonstrations_of_swe_agents_test_repository_give_edits_as_targets(
+    tmp_path: Path,
+) -> None:
+    """They are of three versions, and each has the repository in a folder of its own."""
+    instance = load_instances("starter")[0]
+    theirs = [load_trajectories(SAMPLES / name)[0] for name in DEMONSTRATIONS]
+    where = ("/testbed/tests/missing_colon.py", "/testbed/src/testpkg/missing_colon.py")
+    lay_out = "; ".join(
+        f"mkdir -p $(dirname {path}) && printf %s {shlex.quote(MISSING_COLON)} > {path}"
+        for path in where
+    )
+    first = Step("Lay it out.", Action("bash", {"command": lay_out}), Observation(""))
+    moved = [
+        replace(one, instance_id=instance.instance_id, steps=(first, *one.steps), patch=None)
+        for one in theirs
+    ]
+    record = tmp_path / "record.jsonl"
+    replay(saved(tmp_path, *moved), "--record", str(record))
+    out = tmp_path / "steps"
+    made = CliRunner().invoke(app, ["steps", str(out), "--source", str(record), "--workers", "1"])
+    assert made.exit_code == 0, made.output
+    edits = [
+        row["expert_action"]
+        for row in load_from_disk(str(out))
+        if "-> float:" in row["expert_action"] and row["tool"] == "str_replace_editor"
+    ]
+    assert len(edits) == len(DEMONSTRATIONS)
+    assert all("<parameter=command>str_replace</parameter>" in edit for edit in edits)
+    assert all("<parameter=path>/testbed/" in edit for edit in edits)
+    card = load_card(out)
+    assert card.translated == {"edit": 3, "find_file": 3, "open": 3}
+    assert "| translated calls | edit 3, find_file 3, open 3 |" in (out / "README.md").read_text()
+    shown = json.dumps([row["prompt"] for row in load_from_disk(str(out))])
+    assert not re.search(r"(?<!\w)/(?:klieret__|SWE-agent__|swe-agent-)[\w-]*test-repo", shown)

@@ -35,6 +35,11 @@ EXAMPLES = {
         "",
         Cause.FRAME,
     ),
+    "NeMo's line about a failed command": (  # mini_v2_responses_api_nemo
+        "grep: x.py: No such file or directory\nCommandExecError: 2",
+        "grep: x.py: No such file or directory",
+        Cause.FRAME,
+    ),
     "ls -l of a folder": (  # mini_v1_full
         "drwxrwxrwx  1 root root  4096 Mar  2  2025 doc",
         "drwxrwxrwx. 9 me   me   16384 Nov 18 23:59 doc",

@@ -241,3 +241,25 @@ def test_r2es_linting_refuses_python_that_does_not_parse(local: Sandbox) -> None
     assert "(a.py, line 1)" in refused
     assert local.exec(f"test -e {PATH}").exit_code == 1
     assert editor("create", file_text="x = 1\n", enable_linting="true").startswith("File created")
+
+
+BREAKS = ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+"""What ``str.splitlines`` takes for the end of a line, and reading a file by lines does not."""
+
+
+@pytest.mark.parametrize("mark", BREAKS)
+def test_lines_are_counted_as_each_editor_counted_them(mark: str) -> None:
+    text = f"a = 1\n{mark}\nb = 2\nc = 3\n"
+    for dialect in (ACI_0_3, ACI_0_1, ANTHROPIC, SWE_AGENT, R2E, SWE_MASTER):
+        editor, sandbox = editor_with(dialect, text)
+        editor("insert", insert_line="3", new_str="NEW = 0")
+        after = text.replace("b = 2\n", "b = 2\nNEW = 0\n")
+        assert sandbox.files[PATH].decode() == after, dialect
+    aci, _ = editor_with(ACI_0_3, text)
+    assert "[0, 4]" in aci("insert", insert_line="5", new_str="x")
+    # in a range it shows what splitlines makes of it; R2E counts those lines as well
+    assert aci("view", view_range="[1, 3]").count("\n") == 4 + 1
+    r2e, _ = editor_with(R2E, text)
+    assert "<= 5" in r2e("view", view_range="[1, 6]")
+    ours, _ = editor_with(SWE_AGENT, text)
+    assert "     3\tb = 2" in ours("view", view_range="[3, 3]")

@@ -240,3 +240,28 @@ def test_what_is_searched_for_can_not_reach_the_shell(agent: Agent) -> None:
     agent("open", path="$(touch /testbed/pwned)")
     assert agent.sandbox.exec("ls /testbed/pwned").exit_code != 0
     assert agent.sandbox.exec("ls src").output == "m.py\n"
+
+
+@pytest.mark.parametrize(("family", "total"), [("swe-agent-0", 3), ("swe-agent", 4)])
+def test_a_form_feed_ends_a_line_for_swe_agent_1_alone(
+    family: str, total: int, sandbox: Sandbox
+) -> None:
+    sandbox.write_file("/testbed/ff.txt", b"a\fb\nc\nd\n")
+    agent = Agent(family, sandbox)
+    assert f"({total} lines total)]\n1:a\fb\n2:c\n3:d" in agent("open", path="/testbed/ff.txt").text
+    assert (agent("goto", line_number="4").exit_code == 0) is (total == 4)
+    agent("edit", start_line="2", end_line="2", replacement_text="C")
+    assert sandbox.read_file("/testbed/ff.txt") == b"a\fb\nC\nd\n"
+
+
+def test_cursors_mark_what_a_bare_edit_replaces(sandbox: Sandbox) -> None:
+    sandbox.write_file("/testbed/x.txt", b"one\ntwo\nthree\n")
+    agent = Agent("swe-agent-0", sandbox)
+    agent("open", path="/testbed/x.txt")
+    refused = agent("set_cursors", start_line="3", end_line="2")
+    assert "start_line must be less than or equal to end_line" in refused.text
+    shown = agent("set_cursors", start_line="2", end_line="3").text
+    assert "1:one\n<<<<< START CURSOR >>>>>\n2:two\n3:three\n<<<<< END CURSOR >>>>>" in shown
+    shown = agent("edit", replacement_text="2\n2.5").text
+    assert sandbox.read_file("/testbed/x.txt") == b"one\n2\n2.5\n"
+    assert "<<<<< START CURSOR >>>>>\n2:2\n3:2.5\n<<<<< END CURSOR >>>>>\nFile updated." in shown

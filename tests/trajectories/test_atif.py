@@ -12,7 +12,7 @@ from srl_swe.trajectories import atif
 from srl_swe.trajectories.atif_writing import save_atif, write_one
 from srl_swe.trajectories.broken_record import BrokenRecord
 from srl_swe.trajectories.row_facts import NO_INSTANCE
-from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
+from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
 
 
 def call(call_id: str, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -192,3 +192,13 @@ def test_what_converters_write_for_a_missing_thought_is_none() -> None:
 def test_codex_shell_with_a_list_is_a_command() -> None:
     listed = call("1", "shell", command=["bash", "-lc", "ls | wc"], workdir="/testbed")
     assert read(agent("", listed)).steps[0].action == Action("shell", {"command": "ls | wc"})
+
+
+def test_translations_come_back_from_our_own_files() -> None:
+    own = Translation(Action("bash", {"command": "ls"}), Observation("x", exit_code=0))
+    steps = tuple(
+        Step("t", Action("edit", {"text": "x"}), Observation("ok"), True, turn, translation)
+        for turn, translation in enumerate((own, Translation(reason="tabs"), None))
+    )
+    trajectory = Trajectory("a__b-1", steps, "issue", source="swe-agent")
+    assert atif.read_one(write_one(trajectory), "x.json").steps == steps

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from srl_swe.trajectories import openhands
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
@@ -168,3 +170,42 @@ def test_an_error_about_a_reply_that_is_not_kept_is_noted() -> None:
 def test_rows_that_name_their_source_are_no_events() -> None:
     assert not openhands.is_one([{"source": "swe-play", "messages": []}])
     assert not openhands.is_one({"trajectory": [{"action": "ls", "observation": "x", "state": ""}]})
+
+
+@pytest.mark.parametrize(
+    ("before", "existed", "command"),
+    [("a = 1\nb = 2\n", True, "str_replace"), ("", False, "create"), (None, True, "create")],
+)
+def test_an_edit_by_a_model_of_its_own_is_what_the_event_shows_of_the_file(
+    before: str | None, existed: bool, command: str
+) -> None:
+    action = {
+        "id": 1,
+        "source": "agent",
+        "action": "edit",
+        "args": {"path": "/workspace/x.py", "content": "# ...\nb = 3", "start": 1, "end": -1},
+    }
+    answer = {
+        "id": 2,
+        "cause": 1,
+        "source": "agent",
+        "observation": "edit",
+        "content": "[File /workspace/x.py edited with 1 changes.]",
+        "extras": {
+            "path": "/workspace/x.py",
+            "prev_exist": existed,
+            "old_content": before,
+            "new_content": "a = 1\nb = 3\n",
+        },
+    }
+    (step,) = openhands.read_one(
+        {"instance_id": "a__b-1", "history": [action, answer]}, "x.jsonl:1"
+    ).steps
+    assert step.translation is not None
+    assert step.translation.action is not None
+    assert step.translation.action.arguments["command"] == command
+    editor = {**action, "args": {"path": "/workspace/x.py", "command": "str_replace"}}
+    (step,) = openhands.read_one(
+        {"instance_id": "a__b-1", "history": [editor, answer]}, "x.jsonl:1"
+    ).steps
+    assert step.translation is None
