@@ -9,6 +9,7 @@ SrlSweError
 ├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
 └── SandboxError              infrastructure failed: never a wrong answer of the policy's
     └── SandboxDied           the container or its shell is gone for good
+        └── SandboxGivenUp    what ran in it could not be ended; its engine is well
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class SandboxError(SrlSweError):
 
 class SandboxDied(SandboxError):
     """The sandbox can't answer any more; open another."""
+
+
+class SandboxGivenUp(SandboxDied):
+    """What ran in it could not be ended, so it was removed: not the fault of the engine."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

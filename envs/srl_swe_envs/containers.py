@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, NoReturn
 
 import docker
 import requests
@@ -18,7 +18,7 @@ from docker.models.containers import Container
 from docker.types import Ulimit
 from docker.utils import parse_bytes
 
-from srl_swe.errors import SandboxDied, SandboxError
+from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp
 from srl_swe.sandbox import EngineRecord
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, reason, remove
 from srl_swe_envs.exec_channel import EngineChannel
@@ -167,10 +167,10 @@ class ContainerProcesses:
             # The engine has copied the host's /etc/hosts again.
             self.container.exec_run(["bash", "-c", script("host_names.sh")])
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> NoReturn:
         self._removed = True
         threading.Thread(target=remove, args=[self.container], daemon=True).start()
-        raise SandboxDied(
+        raise SandboxGivenUp(
             "the sandbox was given up and is being removed: what runs in it could not be ended"
         )
 

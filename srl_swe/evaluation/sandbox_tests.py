@@ -11,7 +11,7 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from srl_swe.errors import SandboxDied, SandboxError, UserError
+from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp, UserError
 from srl_swe.evaluation.admission import check_gradeable, verdict_without_tests
 from srl_swe.evaluation.grading import verdict_from_report
 from srl_swe.evaluation.log_reading import read_log
@@ -72,7 +72,7 @@ def verdict_in_sandbox(
         lines = test_spec(instance).eval_script_list
         run = run_eval_script(lines, sandbox, timeout_s, recording=not patched_hooks)
     except SandboxError as error:
-        if not _ruined_from_inside(sandbox):
+        if not isinstance(error, SandboxGivenUp) and not _ruined_from_inside(sandbox):
             raise
         why = f"the code under test ruined its sandbox: {error}"
         return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=why)

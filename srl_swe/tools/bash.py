@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, Sandbox
@@ -19,12 +18,6 @@ TIMEOUT_MESSAGE = (
 )
 RESTARTED_MESSAGE = "The shell ended and was restarted; its functions and variables are gone."
 _NOTHING_RUNS = "ERROR: No previous running command to {}."
-_NO_TERMINAL = re.compile(
-    r"^bash: \[\d{1,9}: \d{1,3} \(\d{1,3}\)\] tcsetattr: Inappropriate ioctl for device\n",
-    re.MULTILINE,
-)
-"""What the sandbox's bash, which has no terminal, prints itself after a pipeline in which a signal
-ended a program (``seq 1 1000000 | head -2``)."""
 _STDERR_FILE = "/tmp/.srl_swe.stderr"
 
 
@@ -72,7 +65,6 @@ def bash(arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell = PERSISTE
         notes.append(shell.timeout_message.format(seconds=timeout_s))
     if result.restarted:
         notes.append(RESTARTED_MESSAGE)
-    result = replace(result, output=_NO_TERMINAL.sub("", result.output))
     shown = _shown(command, result, shell.output, sandbox)
     text = "\n".join(part for part in (shown, *notes) if part)
     return Observation(text, result.exit_code, result.elided_chars > 0, result.timed_out)
