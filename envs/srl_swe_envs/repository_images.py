@@ -96,11 +96,11 @@ def _install_script(spec: RepositorySpec) -> str:
     ]
     lines = [
         "exec 2>&1",
-        "set -exo pipefail",
-        *(packages if spec.packages else ()),
         "if [[ -s /tmp/set-up/certificates.pem ]]; then",
         "    export PIP_CERT=/tmp/set-up/certificates.pem",
         "fi",
+        "set -exo pipefail",
+        *(packages if spec.packages else ()),
         *spec.install,
     ]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import Any
 
 import git
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from srl_swe.cli.main import app
 from srl_swe.errors import ImageMissing, SandboxError, UserError
+from srl_swe.evaluation.derived_tests import derive_tests
+from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
+from srl_swe.evaluation.selfcheck import HARMLESS_PATCH as HARMLESS
 from srl_swe.instances import instance_from_row, load_instances, row_from_instance
 from srl_swe.sandbox import diff
-from srl_swe.types import Instance
+from srl_swe.types import Instance, Outcome
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.engine import connect
 from srl_swe_envs.repository_images import build_repository_image
@@ -168,7 +172,7 @@ def test_a_spec_that_can_not_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read"):
         load_spec(tmp_path / "none.toml")
     (tmp_path / "broken.toml").write_text("a = ")
-    with pytest.raises(UserError, match="no TOML file"):
+    with pytest.raises(UserError, match="is not a TOML file"):
         load_spec(tmp_path / "broken.toml")
 
 
@@ -243,6 +247,8 @@ def test_a_build_that_fails_ends_with_the_last_lines_of_its_log(
     assert f"can't be built from the spec of {ID}" in said
     assert "+ echo before | before | + ls /no/such/file | ls: cannot access '/no/such/file'" in said
     assert "\n" not in said and "\x1b" not in said
+    kept = Path(said.partition("its log (")[2].partition(")")[0]).read_text()
+    assert kept.count("before") == 2 and "check-out.sh" in kept
 
 
 @pytest.mark.docker
@@ -265,3 +271,153 @@ def test_a_transport_that_would_run_a_command_here_is_refused(
     with pytest.raises(UserError, match="can't be fetched"):
         build_repository_image(spec, lambda _: None)
     assert not (tmp_path / "escaped").exists()
+
+
+GOLD_PATCH = """\
+diff --git a/sizes.py b/sizes.py
+--- a/sizes.py
++++ b/sizes.py
+@@ -1,2 +1,2 @@
+ def size(text):
+-    return 0
++    return len(text)
+"""
+OFFICIAL_EVAL_SCRIPT = """\
+#!/bin/bash
+set -uxo pipefail
+source /opt/miniconda3/bin/activate
+conda activate testbed
+cd /testbed
+git config --global --add safe.directory /testbed
+git status
+source /opt/miniconda3/bin/activate
+conda activate testbed
+python -m pip --version
+git checkout {base} test_sizes.py
+git apply -v - <<'EOF_114329324912'
+{test_patch}
+EOF_114329324912
+: '>>>>> Start Test Output'
+pytest -rA test_sizes.py
+: '>>>>> End Test Output'
+git checkout {base} test_sizes.py
+"""
+
+
+def published_row(base: str, **others: Any) -> dict[str, Any]:
+    """As SWE-bench publishes one, with the image of a registry that is not there."""
+    return {
+        "instance_id": ID,
+        "repo": "test-of/repository-images",
+        "base_commit": base,
+        "problem_statement": "Every size is 0.",
+        "image": "test-of/sweb.eval.x86_64.test-of_1776_repository-images-1:latest",
+        "patch": GOLD_PATCH,
+        "test_patch": TEST_PATCH,
+        "FAIL_TO_PASS": ["test_sizes.py::test_of_one"],
+        "PASS_TO_PASS": ["test_sizes.py::test_of_nothing"],
+        "eval_script": OFFICIAL_EVAL_SCRIPT.format(base=base, test_patch=TEST_PATCH),
+        "log_parser": "parse_log_pytest",
+        "eval_type": "pass_and_fail",
+        **others,
+    }
+
+
+def write_row(folder: Path, base: str) -> Path:
+    path = folder / "bench.jsonl"
+    path.write_text(json.dumps(published_row(base)) + "\n")
+    return path
+
+
+def images_build(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["images", "build", *arguments])
+
+
+@pytest.mark.docker
+def test_a_published_row_is_graded_by_its_own_script_on_an_image_built_here(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    spec = tmp_path / "row.toml"
+    spec.write_text(f"instance_id = {ID!r}\nrepository = {str(upstream.folder)!r}\n")
+    rows = tmp_path / "rows.jsonl"
+    bench = str(write_row(tmp_path, upstream.base))
+    run = images_build("--bench", bench, "--spec", str(spec), "--rows", str(rows))
+    assert run.exit_code == 0, run.output
+    (instance,) = load_instances(str(rows))
+    try:
+        assert row_from_instance(instance) == row_from_instance(
+            instance_from_row(published_row(upstream.base))
+        )
+        for patch, outcome in ((GOLD_PATCH, Outcome.RESOLVED), (HARMLESS, Outcome.UNRESOLVED)):
+            verdict = verdict_in_fresh_sandbox(instance, patch, open_docker_sandbox)
+            assert verdict.outcome is outcome, verdict
+    finally:
+        remove(instance.image)
+
+
+@pytest.mark.docker
+def test_the_names_of_the_tests_are_derived_by_running_them(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "gold.patch").write_text(GOLD_PATCH)
+    (tmp_path / "test.patch").write_text(TEST_PATCH)
+    spec = write_spec(
+        tmp_path,
+        upstream,
+        instance_id=f"{ID}-derived",
+        test="pytest -rA",
+        patch="gold.patch",
+        test_patch="test.patch",
+    )
+    rows = tmp_path / "rows.jsonl"
+    run = images_build("--spec", str(spec), "--rows", str(rows))
+    assert run.exit_code == 0, run.output
+    (instance,) = load_instances(str(rows))
+    try:
+        assert instance.fail_to_pass == ("test_sizes.py::test_of_one",)
+        assert instance.pass_to_pass == ("test_new.py::test_new", "test_sizes.py::test_of_nothing")
+        with pytest.raises(UserError, match="no test fails before the patch and passes after it"):
+            derive_tests(replace(instance, gold_patch=HARMLESS), open_docker_sandbox)
+        with pytest.raises(UserError, match="its patch does not apply"):
+            derive_tests(replace(instance, gold_patch=GOLD_PATCH * 2), open_docker_sandbox)
+    finally:
+        remove(instance.image)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("image_removed")
+def test_pip_trusts_the_certificates_it_is_given_during_the_build_only(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    certificates = tmp_path / "mine.pem"
+    certificates.write_text("mine\n")
+    install = ["cat $PIP_CERT >/seen", "python -m pip --version >>/seen"]
+    spec = load_spec(write_spec(tmp_path, upstream, install=install))
+    build_repository_image(spec, lambda _: None, certificates)
+    with open_docker_sandbox(instance_of(spec)) as sandbox:
+        seen = sandbox.exec("cat /seen; echo ${PIP_CERT-none}; ls /tmp/set-up").output
+    assert seen.startswith("mine\npip ") and "\nnone\nls: cannot access" in seen
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", r"'base_commit' is missing; give the full id, or the --bench"),
+        (f"base_commit = {'1' * 40!r}", r"'base_commit' is not that of the row"),
+        ("image = 'other:1'", r"'image' is not that of the row"),
+        ("test = 'true'", r"'test' is not that of the row"),
+    ],
+)
+def test_a_spec_that_contradicts_its_row_is_refused(lines: str, said: str, tmp_path: Path) -> None:
+    spec = tmp_path / "row.toml"
+    spec.write_text(f"instance_id = {ID!r}\nrepository = 'https://a/b/c'\n{lines}\n")
+    rows = {ID: instance_from_row(published_row(COMMIT))} if lines else {}
+    with pytest.raises(UserError, match=said):
+        load_spec(spec, rows)
+
+
+def test_a_spec_beside_a_bench_that_has_no_row_for_it_is_refused(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, instance_id="other__one-1", repository="https://a/b/c")
+    run = images_build("--bench", str(write_row(tmp_path, COMMIT)), "--spec", str(spec))
+    assert isinstance(run.exception, UserError)
+    assert "the bench has no row 'other__one-1'" in str(run.exception)
