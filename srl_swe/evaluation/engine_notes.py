@@ -6,12 +6,15 @@ swebench's; the engine knows until swebench removes the container.
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 ENGINE_RECORD = "engine.json"
-"""JSON: ``State`` of the engine's inspection, in the folder of an attempt's logs."""
+"""In the folder of an attempt's logs: ``State`` as the engine inspects it, and its ``Events``, the
+names of what happened to the container, oldest first, as far as the engine remembers."""
 
 _TIMEOUT_S = 30.0
 
@@ -31,9 +34,21 @@ def note_engine_records() -> None:
 
 
 def _note(container: Any, folder: Path) -> None:
-    command = ["docker", "inspect", "--format", "{{json .State}}", str(container.id)]
     try:
-        state = subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_S).stdout
-    except (OSError, subprocess.SubprocessError):  # then it is the engine that fails
-        return
-    (folder / ENGINE_RECORD).write_bytes(state)
+        state = json.loads(_docker("inspect", "--format", "{{json .State}}", str(container.id)))
+        since, until = state["StartedAt"], f"{time.time():.9f}"
+        events = _docker(
+            "events", "--since", since, "--until", until, "--format", "{{.Action}}",
+            "--filter", f"container={container.id}",
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return  # then it is the engine that fails
+    note = {"State": state, "Events": events.split("\n")}
+    (folder / ENGINE_RECORD).write_text(json.dumps(note), encoding="utf-8")
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, check=True, timeout=_TIMEOUT_S, text=True
+    )
+    return done.stdout

@@ -27,7 +27,7 @@ _CRASHED = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - ERROR - Error in evaluating model for [^\n:]+: (?P<why>[^\n]*)$",
     re.MULTILINE,
 )
-_NO_EXEC = r"(?:OCI runtime exec failed|cannot exec in a stopped)"
+_NO_EXEC = r"(?:OCI runtime exec failed|cannot exec in an? \w+ (?:state|container))"
 """What the engine answers in the place of output where the container is dead."""
 _CONTAINER_DIED = re.compile(
     rf"^\d{{4}}-\d\d-\d\d [\d:,]+ - INFO - Git diff after:\n{_NO_EXEC}", re.MULTILINE
@@ -37,6 +37,9 @@ _PARSER_FAILED = re.compile(r'^  File "[^"\n]*swebench/harness/log_parsers/', re
 """In the traceback of an attempt that crashed: output that the parser can't read is the tests'."""
 _KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15, 255})
 """Exit codes of a first process that the engine, or somebody through it, has stopped."""
+_CLEANED_UP = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Attempting to stop", re.MULTILINE)
+"""swebench's next line after the engine's record was noted."""
+_STOPPING = frozenset({"kill", "stop", "restart", "pause"})
 _TIMED_OUT = re.compile(r"Test timed out after [\d.]+ seconds\.")
 
 
@@ -47,7 +50,7 @@ class HarnessFiles:
     report: str | None = None
     instance_log: str | None = None
     engine: str | None = None
-    """The engine's record of the container before it was removed: ``State``, as JSON."""
+    """The engine's record of the container before it was removed (:mod:`.engine_notes`)."""
 
 
 def verdict_from_files(
@@ -64,6 +67,8 @@ def verdict_from_files(
     log = files.instance_log or ""
     report = _entry(files.report, instance_id)
     if report is not None and "tests_status" not in report and _CONTAINER_DIED.search(log):
+        if files.engine is None and not _CLEANED_UP.search(log):
+            return None
         return _of_dead_container(instance_id, files.engine, log_path)
     if report is not None:
         return verdict_from_report(instance_id, report, log_path)
@@ -84,26 +89,38 @@ def _of_dead_container(instance_id: str, engine: str | None, log_path: str | Non
 
 def _from_crash(
     instance_id: str, crashed: str, files: HarnessFiles, log_path: str | None
-) -> Verdict:
+) -> Verdict | None:
     log = files.instance_log or ""
     *_, last = _CRASHED.finditer(log)
     if _PARSER_FAILED.search(log, last.end()):
         why = f"swebench's parser can't read what the tests printed: {crashed}"
         return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=why)
-    if "is not running" in crashed and files.engine and _ended_from_inside(files.engine):
-        return _of_dead_container(instance_id, files.engine, log_path)
+    if "is not running" in crashed:
+        if files.engine is None and not _CLEANED_UP.search(log, last.end()):
+            return None
+        if files.engine is not None and _ended_from_inside(files.engine):
+            return _of_dead_container(instance_id, files.engine, log_path)
     why = f"swebench failed: {crashed}"
     return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=why)
 
 
 def _ended_from_inside(engine: str) -> bool:
-    """True if the engine runs the container still (the log is forged), or did not stop it."""
+    """True if the engine runs the container still (the log is forged), or did not stop it.
+
+    A ``kill -9 -1`` and a ``docker kill`` leave the same exit code, but only the second is an event
+    of the engine's, just before the container's death.
+    """
     try:
-        state = json.loads(engine)
-        running, oom_killed, code = state["Running"], state.get("OOMKilled"), state["ExitCode"]
+        note = json.loads(engine)
+        state, events = note["State"], list(note["Events"])
+        if state["Running"] or state.get("OOMKilled"):
+            return True
+        if state["ExitCode"] not in _KILLED_FROM_OUTSIDE:
+            return True
     except (ValueError, KeyError, TypeError):
         return False
-    return bool(running or oom_killed) or code not in _KILLED_FROM_OUTSIDE
+    before = events[: events.index("die")] if "die" in events else []
+    return bool(before) and not _STOPPING & set(before)
 
 
 def grading_key(

@@ -81,19 +81,23 @@ def test_a_dead_container_that_refuses_the_patch_does_not_blame_the_patch() -> N
     assert verdict.outcome is Outcome.BROKEN_SANDBOX
 
 
-def state(**fields: Any) -> str:
-    return json.dumps({"Running": False, "OOMKilled": False, "ExitCode": 0, **fields})
+def note(*events: str, **fields: Any) -> str:
+    state = {"Running": False, "OOMKilled": False, "ExitCode": 137, **fields}
+    return json.dumps({"State": state, "Events": events})
 
 
 @pytest.mark.parametrize(
     ("engine", "outcome"),
     [
-        (state(ExitCode=137), Outcome.BROKEN_SANDBOX),
-        (state(ExitCode=255), Outcome.BROKEN_SANDBOX),
+        (note("start", "exec_start: /bin/bash /eval.sh", "kill", "die"), Outcome.BROKEN_SANDBOX),
+        (note("start", "kill", "die", ExitCode=255), Outcome.BROKEN_SANDBOX),
+        (note("die"), Outcome.BROKEN_SANDBOX),
+        (note(), Outcome.BROKEN_SANDBOX),
         ("no JSON", Outcome.BROKEN_SANDBOX),
-        (state(ExitCode=137, OOMKilled=True), Outcome.UNRESOLVED),
-        (state(ExitCode=139), Outcome.UNRESOLVED),
-        (state(Running=True), Outcome.UNRESOLVED),
+        (note("start", "exec_start: /bin/bash /eval.sh", "die"), Outcome.UNRESOLVED),
+        (note("start", "oom", "die", OOMKilled=True), Outcome.UNRESOLVED),
+        (note(ExitCode=139), Outcome.UNRESOLVED),
+        (note(Running=True), Outcome.UNRESOLVED),
     ],
 )
 def test_of_a_dead_container_the_engine_says_who_ended_it(engine: str, outcome: Outcome) -> None:
@@ -106,6 +110,14 @@ def test_of_a_dead_container_the_engine_says_who_ended_it(engine: str, outcome: 
     crashed = verdict_from_files(ID, HarnessFiles(None, crash, engine))
     assert crashed is not None
     assert crashed.outcome is outcome
+
+
+def test_a_dead_container_has_no_verdict_before_the_engine_was_asked() -> None:
+    died = recorded("container_died")
+    log = died.instance_log or ""
+    under_way = replace(died, instance_log=log[: log.index("Attempting to stop")])
+    assert verdict_from_files(ID, under_way) is None
+    assert verdict_from_files(ID, replace(under_way, engine=note("start", "die"))) is not None
 
 
 def test_output_that_breaks_the_parser_breaks_no_sandbox() -> None:
