@@ -65,7 +65,7 @@ def dump_prompting(prompting: Prompting) -> str:
 
 
 def load_prompting(policy: str) -> Prompting | None:
-    """What a folder, or a model on the hub, carries; None for a policy that carries nothing.
+    """Read it from a folder or the hub; None for a policy that carries none.
 
     Raises UserError for a file that can't be read.
     """
@@ -80,7 +80,7 @@ def load_prompting(policy: str) -> Prompting | None:
 
 
 def differences(trained: Prompting, used: Prompting) -> str:
-    """What differs, one phrase per field: ``pairs 2 in training, all here``; empty if nothing does.
+    """One phrase per differing field: ``pairs 2 in training, all here``; empty if there is none.
 
     A field that one of them does not know can't differ.
     """

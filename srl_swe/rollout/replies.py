@@ -1,4 +1,4 @@
-"""From token ids to the reply's text: what ends a reply, and what the chat template puts before it.
+"""From token ids to the reply's text; its end, and the thought that a template opens or closes.
 
 Rollouts, validation, profiles and training all read replies by these functions.
 """
@@ -59,7 +59,7 @@ def find_end_ids(
 def thought_opening(
     tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
 ) -> Opening:
-    """The state in which the template's generation prompt leaves the thought.
+    """Find out how the template's generation prompt leaves the thought.
 
     R1's and Qwen3-Thinking's open one; Qwen3's with ``enable_thinking: false`` opens and closes it.
     """

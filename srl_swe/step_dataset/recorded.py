@@ -1,4 +1,4 @@
-"""What a data set of step contexts records of how its prompts were made, in its config.json."""
+"""Reads from a data set's config.json how its prompts were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches a run for what makes the rest of it worthless: stops it, or warns.
+"""Alarms of a run under way: they stop it, or warn, if the rest of it would be worthless.
 
 | alarm | by default | then |
 |---|---|---|
@@ -37,9 +37,9 @@ _OUT_OF_FORMAT = (
     EditFault.NO_EDIT.value,
     StopReason.FORMAT_ERRORS.value,
 )
-"""How replies of RLVR end that are out of format."""
+"""Ends of replies and episodes of RLVR that are out of format."""
 _FEWEST_LOGS = 6
-"""Of a stretch that is looked at for a trend."""
+"""Needed for a trend."""
 
 
 @dataclass(frozen=True, slots=True)

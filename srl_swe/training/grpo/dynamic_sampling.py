@@ -2,7 +2,8 @@
 
 Groups with a population std of rewards <= epsilon carry no gradient. They are replaced: new
 prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed; what is
-still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all. One
+still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all, in the
+KL term and the entropy bonus too. One
 loss type can't keep that: ``bnpo`` divides by each micro-batch's own tokens and averages over the
 micro-batches, so that one without a live reply counts as a zero.
 """

@@ -22,7 +22,7 @@ from srl_swe.training.guards.checks import warn
 from srl_swe.training.recipes.records import Overlong, SrlRecipe
 
 Part = Literal["prompt", "row"]
-"""What is counted: the prompt up to where a reply begins, or prompt and completion."""
+"""Counted tokens: of the prompt up to where a reply begins, or of prompt and completion."""
 
 _COLUMNS: Mapping[Part, tuple[str, ...]] = {
     "prompt": ("prompt_tokens",),
