@@ -178,3 +178,12 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines() -> None:
     )
     assert "replay 1/1: starter__inikit-1: 1 steps, faithful" in result.stderr
     assert "\x1b" not in result.stderr + result.stdout
+
+
+@pytest.mark.docker
+def test_a_replay_leaves_no_open_answer_of_the_engine_behind() -> None:
+    # The development mode of Python prints on 3.11 what 3.13 prints always.
+    command = [sys.executable, "-X", "dev", "-m", "srl_swe", "replay", "--limit", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Exception ignored" not in result.stderr
