@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import get_dialect
 from srl_swe.evaluation import grade
-from srl_swe.files import write_atomic
+from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, Limits, predictions, rollout_all
 from srl_swe.sandbox import OpenSandbox
@@ -105,8 +105,10 @@ def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResul
 
 
 def load_result(folder: Path) -> PolicyResult:
-    """What :func:`measure` left in the folder."""
-    return _results().validate_json((folder / RESULT_FILE).read_bytes())
+    """What :func:`measure` left in the folder. Raises UserError if that is damaged."""
+    path = folder / RESULT_FILE
+    with damage_named(str(path), "delete it, and the policy is measured again"):
+        return _results().validate_json(path.read_bytes())
 
 
 @cache

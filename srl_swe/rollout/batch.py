@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from srl_swe.errors import SandboxError
-from srl_swe.files import append_line, drop_torn_line
+from srl_swe.errors import SandboxError, UserError
+from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
 from srl_swe.rollout.loop import Agent, rollout, sandbox_error_step
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.trajectories import load_jsonl
-from srl_swe.trajectories.jsonl import render_line
+from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.types import Instance, Prediction, StopReason, Trajectory
 
 ROLLOUTS_FILE = "rollouts.jsonl"
+_REMEDY = "delete that line, and its instance is rolled out again"
 
 
 def rollout_all(
@@ -52,11 +53,20 @@ def rollout_all(
 def load_rollouts(path: Path) -> dict[str, Trajectory]:
     """What the file holds, by instance; a later line replaces an earlier one.
 
-    Rollouts that a broken sandbox ended say nothing of the policy and are left out.
+    Rollouts that a broken sandbox ended say nothing of the policy and are left out. Raises
+    UserError for a damaged line.
     """
     drop_torn_line(path)
-    found = {t.instance_id: t for t in load_jsonl(path)} if path.exists() else {}
+    rollouts = (_read(where, line) for where, line in read_lines(path, _REMEDY))
+    found = {t.instance_id: t for t in rollouts}
     return {k: t for k, t in found.items() if t.stop_reason is not StopReason.SANDBOX_ERROR}
+
+
+def _read(where: str, line: str) -> Trajectory:
+    try:
+        return parse_line(line, where)
+    except BrokenRecord as error:
+        raise UserError(f"{str(error).removesuffix('.')}; {_REMEDY}.") from None
 
 
 def predictions(rollouts: Sequence[Trajectory], model_name: str) -> list[Prediction]:
