@@ -177,7 +177,7 @@ def check_output_file(path: Path) -> None:
     _check_takes_files(path.parent, path)
 
 
-def cannot_write(path: Path | str, error: OSError) -> UserError:
+def cannot_write(path: Path | str, error: OSError, be: str = "written") -> UserError:
     """The error to raise for an ``error`` that was met while ``path`` was written."""
     why = error.strerror or str(error)
     if error.errno in _FULL:
@@ -186,7 +186,7 @@ def cannot_write(path: Path | str, error: OSError) -> UserError:
         way_out = "name another place, or get permission to write there"
     else:
         way_out = "name another place"
-    return UserError(f"{path} can't be written ({why}): {way_out}.")
+    return UserError(f"{path} can't be {be} ({why}): {way_out}.")
 
 
 @contextmanager

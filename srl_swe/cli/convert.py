@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import trajectory_options
+from srl_swe.files import check_output_folder
 
 
 def convert(
@@ -43,6 +44,7 @@ def convert(
     from srl_swe.trajectories.hub_push import check_name, push_rows
 
     converting.find_writer(to)
+    check_output_folder(out.parent)
     if push is not None:
         check_name(push)
         if to != "parquet":

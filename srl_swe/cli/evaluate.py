@@ -10,6 +10,8 @@ import typer
 from srl_swe.cli import options
 from srl_swe.cli.grade import TestTimeout, grade_and_report
 from srl_swe.cli.rollout import roll_out
+from srl_swe.extras import POLICIES, need_packages
+from srl_swe.files import check_output_folder
 
 
 def evaluate(
@@ -37,6 +39,8 @@ def evaluate(
     """
     from srl_swe.cli.sandboxes import sandbox_settings
 
+    need_packages("a local policy", POLICIES)
+    check_output_folder(out)
     settings = options.AgentSettings(
         max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srl_swe.cli import options
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance, Prediction
@@ -35,6 +36,7 @@ def grade(
     """
     from srl_swe.evaluation.predictions import load_predictions
 
+    check_output_folder(out)
     instances = options.load_bench(bench, ids, limit)
     held = load_predictions(predictions, instances)
     grade_and_report(instances, held, out, workers=workers, test_timeout=test_timeout)

@@ -12,6 +12,7 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.errors import UserError
+from srl_swe.files import check_output_file
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance
@@ -46,6 +47,8 @@ def build(
     where needed packages (Debian's), install (commands), test (command), log_parser, patch and
     test_patch (paths), problem_statement, FAIL_TO_PASS and PASS_TO_PASS.
     """
+    if rows:
+        check_output_file(rows)
     if spec:
         return _build_specs(spec, rows)
     if rows:

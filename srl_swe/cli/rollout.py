@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.extras import POLICIES, need_packages
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.cli.sandboxes import SandboxSettings
@@ -40,6 +42,8 @@ def rollout(
     """
     from srl_swe.cli.sandboxes import sandbox_settings
 
+    need_packages("a local policy", POLICIES)
+    check_output_folder(out)
     settings = options.AgentSettings(
         max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )

@@ -8,6 +8,7 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.grade import TestTimeout
+from srl_swe.files import check_output_folder
 
 
 def self_check(
@@ -26,6 +27,7 @@ def self_check(
     from srl_swe.evaluation import self_check as check
     from srl_swe.progress import say
 
+    check_output_folder(out)
     instances = options.load_bench(bench, ids, limit)
     sandboxes_for(instances)
     result = check(instances, out, max_workers=workers, timeout_s=test_timeout, report=say)
