@@ -203,7 +203,7 @@ def _check_takes_files(folder: Path, wanted: Path) -> None:
     while (mode := _mode(above)) is None:
         above = above.parent
     if not stat.S_ISDIR(mode) or not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{wanted} can't be made, as {above} takes no files; name another.")
+        raise UserError(f"{wanted} can't be written, as {above} takes no files; name another.")
 
 
 def _mode(path: Path) -> int | None:

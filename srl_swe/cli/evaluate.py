@@ -39,12 +39,12 @@ def evaluate(
     """
     from srl_swe.cli.sandboxes import sandbox_settings
 
-    need_packages("a local policy", POLICIES)
-    check_output_folder(out)
     settings = options.AgentSettings(
         max_steps, pairs, observation_chars, max_new_tokens, temperature, dialect, thoughts
     )
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    need_packages("a local policy", POLICIES)
+    check_output_folder(out)
     instances = options.load_bench(bench, ids, limit)
     rollouts, predictions = roll_out(policy, bench, instances, out, settings, sandboxes, workers)
     grade_and_report(
