@@ -12,6 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -160,7 +161,8 @@ class _OpenShard:
 
     def abandon(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with suppress(OSError):  # the disk may be full
+                self.writer.close()
             self._hidden.unlink(missing_ok=True)
 
     @property
