@@ -6,15 +6,21 @@
 #   DOCKER_HOST=...     another engine, podman's socket for instance
 
 PYTHON ?= python3
+export EXTRAS ?= train,gym,dev
+version = $(shell "$(1)" -c 'import platform; print(platform.python_version())')
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup engine images demo test check self-check record schema clean
+PURE := not docker and not train and not demo
+
+.PHONY: help setup engine images demo demo-quick test test-pure test-python train-python check self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
+	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
+	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
 	@echo "make check       ruff, mypy, import layers"
 	@echo "make self-check  every gold patch of the bundled suite resolves, no empty one does"
 	@echo "make record      execute the expert scripts again and write down what is printed"
@@ -37,6 +43,21 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The tests that need no engine and don't train, under the Python of VENV.
+test-pure: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "$(PURE)"
+
+demo-quick: setup
+	$(BIN)/srl-swe demo --quick --fresh
+
+# Other Pythons, each in an environment of its own: .venv-3.13.0 has no torch and skips what needs
+# it, .venv-3.11.2-train has all and trains.
+test-python:
+	@$(MAKE) VENV=.venv-$(call version,$(PYTHON)) EXTRAS=gym,dev test-pure
+
+train-python:
+	@$(MAKE) VENV=.venv-$(call version,$(PYTHON))-train test-pure demo-quick
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check

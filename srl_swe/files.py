@@ -1,23 +1,43 @@
-"""Writing files so that a killed process leaves no half of one."""
+"""Writing files so that a killed process leaves no half of one, and reading them back.
+
+What can't be written, and what was damaged since, is a UserError of one line with the way out.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from srl_swe.errors import UserError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+WRITE_ERRORS = frozenset(_FULL | _FORBIDDEN | _NO_PLACE)
+"""Codes of an OSError that are a matter of where something is written."""
+
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Replace the file whole or not at all; parent folders are made. Text is written as UTF-8."""
+    """Replace the file whole or not at all; parent folders are made. Text is written as UTF-8.
+
+    A device or pipe is written to. Raises UserError if it can't be written.
+    """
     raw = data.encode("utf-8", errors="surrogateescape") if isinstance(data, str) else data
-    with written_whole(path) as scratch:
-        scratch.write_bytes(raw)
+    with _writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(raw)
+            return
+        with written_whole(path) as scratch:
+            scratch.write_bytes(raw)
 
 
 @contextmanager
@@ -25,12 +45,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A place to write a file or a folder to, which is moved to ``path`` at the end.
 
     Nothing is left of it where the block raises. A file is replaced, a folder only if empty.
+    Raises UserError if ``path`` can't be made; an OSError of the block stays one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield scratch / path.name
-        (scratch / path.name).replace(path)
+        with _writing(path):
+            (scratch / path.name).replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -39,11 +62,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 def held_alone(path: Path) -> Iterator[None]:
     """Work on ``path`` that no other process does at the same time; ``.NAME.lock`` lies beside it.
 
-    Raises UserError where one does. The lock goes with the process, however that ends.
+    Raises UserError where one does, or if the lock can't be written. The lock goes with the
+    process, however that ends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,17 +81,150 @@ def held_alone(path: Path) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write; parent folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(line.rstrip("\n").encode("utf-8", errors="surrogateescape") + b"\n")
+    """Append one line, whole or not at all; parent folders are made.
+
+    Raises UserError if it can't be written, for want of room for instance; what the file held
+    before stays.
+    """
+    raw = line.rstrip("\n").encode("utf-8", errors="surrogateescape") + b"\n"
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            written = 0
+            try:
+                while written < len(raw):
+                    written += file.write(raw[written:])
+            except OSError:
+                if written:
+                    file.truncate(file.tell() - written)
+                raise
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line without its end, which a kill in the middle of a write left behind."""
-    if not path.exists():
+    """Cut off a last line without its end, which a kill in the middle of a write left behind.
+
+    One that holds a whole JSON object gets its end instead, as an editor may have taken that.
+    Raises UserError if the file can't be read or written.
+    """
+    with _writing(path):
+        if not path.exists():
+            return
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if _is_object(whole[end:]):
+            append_line(path, "")
+        elif end < len(whole):
+            os.truncate(path, end)
+
+
+def read_lines(path: Path, remedy: str) -> Iterator[tuple[str, str]]:
+    """The lines that are not blank, each behind its place, ``PATH:NUMBER``; none without a file.
+
+    Raises UserError if the file can't be read, and with the ``remedy`` for a line that is not
+    UTF-8.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{path}:{number}"
+                if line.strip():
+                    with damage_named(where, remedy):
+                        text = line.decode("utf-8")
+                    yield where, text
+    except FileNotFoundError:
         return
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        os.truncate(path, end)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}).") from error
+
+
+def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Like :func:`read_lines`, parsed. Raises UserError also for a line that is no JSON object."""
+    for where, line in read_lines(path, remedy):
+        with damage_named(where, remedy):
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("no JSON object")
+        yield where, record
+
+
+@contextmanager
+def damage_named(where: str, remedy: str) -> Iterator[None]:
+    """What fails in here while a file of ours is parsed is damage to that file: UserError.
+
+    ``remedy``: what to do about it and what that costs, as in "delete that line; its episode is
+    rolled out again".
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{where}: damaged ({error} is missing); {remedy}.") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where}: damaged ({_first_words(error)}); {remedy}.") from None
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raises UserError if results can't be written to ``folder``, before hours of work."""
+    mode = _mode(folder)
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise UserError(f"{folder} is a file; name a folder.")
+    _check_takes_files(folder, folder)
+
+
+def check_output_file(path: Path) -> None:
+    """Raises UserError if ``path`` can't be written as a file, before hours of work."""
+    if stat.S_ISDIR(_mode(path) or 0):
+        raise UserError(f"{path} is a folder; name a file.")
+    _check_takes_files(path.parent, path)
+
+
+def cannot_write(path: Path | str, error: OSError, be: str = "written") -> UserError:
+    """The error to raise for an ``error`` that was met while ``path`` was written."""
+    why = error.strerror or str(error)
+    if error.errno in _FULL:
+        way_out = "make room and run the same command again; what was written before is kept"
+    elif error.errno in _FORBIDDEN:
+        way_out = "name another place, or get permission to write there"
+    else:
+        way_out = "name another place"
+    return UserError(f"{path} can't be {be} ({why}): {way_out}.")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _check_takes_files(folder: Path, wanted: Path) -> None:
+    """Of the folder or the first above it that is there."""
+    above = folder.absolute()
+    while (mode := _mode(above)) is None:
+        above = above.parent
+    if not stat.S_ISDIR(mode) or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{wanted} can't be written, as {above} takes no files; name another.")
+
+
+def _mode(path: Path) -> int | None:
+    """None for what is not there, or can't be looked at."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a NUL in its name
+        return None
+
+
+def _is_object(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _first_words(error: Exception) -> str:
+    """The first line of what is known, as pydantic's go on for several."""
+    errors = getattr(error, "errors", None)
+    if callable(errors) and (first := next(iter(errors()), None)):
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

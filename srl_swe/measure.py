@@ -13,7 +13,7 @@ from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import get_dialect
 from srl_swe.evaluation import grade
 from srl_swe.evaluation.swebench_harness import Harness
-from srl_swe.files import write_atomic
+from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, Limits, predictions, rollout_all
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting
@@ -146,8 +146,10 @@ def _make_agent(policy: Path, on: Measuring, trained: Prompting | None) -> Agent
 
 
 def load_result(folder: Path) -> PolicyResult:
-    """What :func:`measure` left in the folder."""
-    return _results().validate_json((folder / RESULT_FILE).read_bytes())
+    """What :func:`measure` left in the folder. Raises UserError if that is damaged."""
+    path = folder / RESULT_FILE
+    with damage_named(str(path), "delete it, and the policy is measured again"):
+        return _results().validate_json(path.read_bytes())
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import write_atomic
+from srl_swe.files import check_output_folder, write_atomic
 
 CONFIG_FILE = "config.json"
 
@@ -28,11 +28,10 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether ``folder`` holds a run of ``config``; False where it holds none.
 
     Raises UserError that names the differing keys if it holds a run of another config, and one
-    if it is no folder or its config can't be read.
+    if it is no folder that can be written to, or its config can't be read.
     """
     path = folder / CONFIG_FILE
-    if folder.is_file():
-        raise UserError(f"{folder} is a file; name a folder.")
+    check_output_folder(folder)
     if not path.exists():
         return False
     held = _flat(_read(path))
@@ -50,7 +49,7 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); name another folder.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no config; name another folder.")

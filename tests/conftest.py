@@ -39,6 +39,13 @@ def _control_c_is_heard() -> None:
 
 
 @pytest.fixture
+def train_extra() -> None:
+    """Skips a test if torch, transformers or TRL is missing, as in `make test-python`."""
+    for name in ("torch", "transformers", "trl"):
+        pytest.importorskip(name, reason="needs the extra `train`")
+
+
+@pytest.fixture
 def client() -> Iterator[docker.DockerClient]:
     """A client of the engine, for tests marked ``docker``."""
     client = connect()

@@ -147,7 +147,7 @@ def _guarded(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 def _broken(subject: str, error: Exception) -> Finding:
     """A failure; a UserError says the way out behind its last colon."""
-    found, _, way_out = reason(error).rpartition(": ")
+    found, _, way_out = " ".join(str(error).split()).rpartition(": ")
     if isinstance(error, UserError) and found:
         return failure(subject, found, way_out)
     return failure(subject, reason(error), "see the engine's own log for the cause")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import docker
@@ -15,10 +17,13 @@ from docker.errors import APIError, DockerException, ImageNotFound, StreamParseE
 from docker.models.containers import Container
 from docker.utils import parse_repository_tag
 
+from srl_swe.bundled import bundled
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError
 from srl_swe_envs.retries import is_disk_full, patiently
 
 T = TypeVar("T")
+
+_LOCAL_SOCKET = "unix:///var/run/docker.sock"
 
 ENGINE_ERRORS = (
     DockerException,
@@ -40,23 +45,95 @@ _logger = logging.getLogger(__name__)
 def connect() -> docker.DockerClient:
     """A client of the engine at DOCKER_HOST, else at the local socket; podman's will do.
 
-    An engine that has answered before may be restarting and is waited for; one that has not is
-    said to be absent at once. Raises EngineUnavailable.
+    Waits for an engine that has answered before, as it may be restarting, and for no other.
+    Raises EngineUnavailable, whose way out differs for no engine, no permission and no address.
     """
-    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    address = os.environ.get("DOCKER_HOST") or _LOCAL_SOCKET
     try:
         client = patiently(_client) if address in _answered else _client()
-    except ENGINE_ERRORS as error:
-        raise EngineUnavailable(
-            f"no container engine answers at {address} ({reason(error)}): start one with "
-            "`sh docker/setup-engine.sh`, or set DOCKER_HOST to the address of one that runs"
-        ) from error
+    except (*ENGINE_ERRORS, ValueError) as error:  # ValueError: a port or host that can't be
+        raise EngineUnavailable(_unavailable(error)) from error
     _answered.add(address)
     return client
 
 
 def _client() -> docker.DockerClient:
     return docker.from_env(max_pool_size=_MOST_CONNECTIONS)
+
+
+def _unavailable(error: Exception) -> str:
+    """What is wrong, and behind the last colon the way out."""
+    named = os.environ.get("DOCKER_HOST")
+    where = f"DOCKER_HOST={named}" if named else _LOCAL_SOCKET
+    match _met(error):
+        case PermissionError():
+            return (
+                f"no permission to use the container engine at {where}: join the group of its "
+                f"socket with `sudo usermod -aG {_group(named or _LOCAL_SOCKET)} {_user()}` and "
+                "log in again, or set DOCKER_HOST to an engine of your own, such as rootless "
+                "podman's"
+            )
+        case None if named:
+            return (
+                f"{where} is not the address of a container engine ({reason(error)}): write "
+                "unix:///PATH or tcp://HOST:PORT, or unset DOCKER_HOST to use the local socket"
+            )
+        case Exception() as met if named:
+            return (
+                f"no container engine answers at {where} ({_words_of(met)}): start that "
+                "one, correct DOCKER_HOST, or unset it to use the local socket"
+            )
+        case met:
+            return (
+                f"no container engine answers at {where} ({_words_of(met or error)}): start one "
+                f"with `sh {_setup_script()}`, or set DOCKER_HOST to the address of one that runs"
+            )
+
+
+def _met(error: Exception) -> Exception | None:
+    """What the network or the engine's own answer came to; None if neither was reached."""
+    met = [one for one in _causes(error) if isinstance(one, OSError | APIError)]
+    plain = [one for one in met if not isinstance(one, requests.RequestException)]
+    return next(iter(plain or [one for one in met if _is_of_the_network(one)]), None)
+
+
+def _words_of(met: Exception) -> str:
+    return getattr(met, "strerror", None) or reason(met)
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.HTTPError)
+
+
+def _causes(error: Exception) -> Iterator[Exception]:
+    """The error and all that it was raised from or carries, as urllib3 does in ``args``."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            carried = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            waiting.extend(inner for inner in carried if isinstance(inner, Exception))
+
+
+def _group(address: str) -> str:
+    """The group that owns the socket; docker's usual one if that can't be seen."""
+    with suppress(OSError, KeyError):
+        return Path(address.removeprefix("unix://")).group()
+    return "docker"
+
+
+def _user() -> str:
+    with suppress(KeyError, OSError):  # a user id without a name, as in containers
+        return getpass.getuser()
+    return "$USER"
+
+
+def _setup_script() -> Path:
+    """As it is reached from here: a wheel holds it as well."""
+    script = bundled("docker") / "setup-engine.sh"
+    return script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
 
 
 def pull(client: docker.DockerClient, image: str) -> None:

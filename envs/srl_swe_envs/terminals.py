@@ -23,6 +23,7 @@ from srl_swe.errors import UserError
 from srl_swe.sandbox import Sandbox
 from srl_swe_envs.docker import DockerSandbox
 from srl_swe_envs.engine import blame_sandbox
+from srl_swe_envs.exec_channel import AttachedExec
 from srl_swe_envs.local import LocalSandbox
 from srl_swe_envs.local_processes import INTERRUPTIBLE
 from srl_swe_envs.shared_client import shared_client
@@ -103,12 +104,11 @@ def _open_in_container(sandbox: DockerSandbox, label: str) -> Iterator[FarTermin
     api = shared_client().api
     with blame_sandbox("starting an interactive shell"):
         command = [*_SHELL, _RC_FILE, "-i"]
-        created = api.exec_create(sandbox.container_id, command, stdin=True, tty=True, user="0")
-        response = api.exec_start(created["Id"], tty=True, socket=True)
+        process = AttachedExec(api, sandbox.container_id, command, tty=True)
     try:
-        yield _ContainerTerminal(created["Id"], response._sock)  # type: ignore[union-attr]
+        yield _ContainerTerminal(process.exec_id, process.socket)
     finally:
-        response.close()
+        process.close()
 
 
 class _LocalTerminal:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import trajectory_options
+from srl_swe.files import check_output_file
 
 
 def convert(
@@ -44,6 +45,8 @@ def convert(
     from srl_swe.trajectories.hub_push import check_name, push_rows
 
     converting.find_writer(to)
+    if not out.is_dir():  # one that is there already is refused for that
+        check_output_file(out)
     if push is not None:
         check_name(push)
         if to != "parquet":

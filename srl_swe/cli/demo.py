@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from srl_swe.extras import TRAINING, need_packages
+from srl_swe.files import check_output_folder
+
 
 def demo(
     out: Annotated[
@@ -23,6 +26,9 @@ def demo(
 
     Killed and run again, it continues.
     """
+    need_packages("the demo", TRAINING)
+    folder = out or Path("runs/demo-quick" if quick else "runs/demo")
+    check_output_folder(folder)
     from rich.console import Console
 
     from srl_swe.cli.sandboxes import owned_harness, sandboxes_for
@@ -32,7 +38,6 @@ def demo(
     from srl_swe.demo.summary import CAVEAT
     from srl_swe.instances import load_instances
 
-    folder = out or Path("runs/demo-quick" if quick else "runs/demo")
     open_sandbox = sandboxes_for(load_instances("starter"))
     plan = QUICK if quick else FULL
     summary = run_demo(plan, folder, open_sandbox, fresh=fresh, harness=owned_harness())

@@ -10,6 +10,8 @@ import typer
 from srl_swe.cli import options
 from srl_swe.cli.grade import TestTimeout, grade_and_report
 from srl_swe.cli.rollout import roll_out
+from srl_swe.extras import POLICIES, need_packages
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.types import Trajectory
@@ -45,6 +47,8 @@ def evaluate(
     from srl_swe.types import StopReason
 
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    need_packages("a local policy", POLICIES)
+    check_output_folder(out)
     settings = options.agent_settings(
         policy,
         max_steps=max_steps,

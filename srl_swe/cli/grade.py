@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srl_swe.cli import options
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance, Prediction, Verdict
@@ -39,6 +40,7 @@ def grade(
     from srl_swe.evaluation.predictions import load_predictions
     from srl_swe.progress import say
 
+    check_output_folder(out)
     instances = options.load_bench(bench, ids, limit)
     held = load_predictions(predictions, instances, report=say)
     grade_and_report(instances, held, out, workers=workers, test_timeout=test_timeout)

@@ -12,6 +12,7 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.errors import UserError
+from srl_swe.files import check_output_file
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance
@@ -56,6 +57,8 @@ def build(
     With --bench, a spec whose instance_id is a row's takes all but repository, packages and
     install from the row, and builds the row's image.
     """
+    if rows:
+        check_output_file(rows)
     if spec:
         return _build_specs(
             spec, rows, options.load_bench(bench, ids, limit) if bench else [], pip_cert

@@ -28,6 +28,8 @@ from srl_swe.cli import (
     train,
 )
 from srl_swe.errors import SandboxError, UserError
+from srl_swe.extras import explain_missing
+from srl_swe.files import WRITE_ERRORS, cannot_write
 
 INTERRUPTED = 130
 """The exit code that typer makes of Control-C."""
@@ -88,6 +90,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(prog_name="srl-swe", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as mistake:
         _stop(_in_one_line(mistake), mistake.exit_code)
     except UserError as error:
@@ -96,9 +99,27 @@ def main() -> None:
         _stop(f"srl-swe: {error}", 1)
     except typer.Abort:
         _stop("srl-swe: aborted.", 1)
+    except ModuleNotFoundError as error:
+        if (sentence := explain_missing(error)) is None:
+            raise
+        _stop(f"srl-swe: {sentence}", 2)
+    except BrokenPipeError:  # as by `| head`
+        _print_no_more()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in WRITE_ERRORS:
+            raise
+        _print_no_more()
+        place = error.filename or "what is printed"
+        _stop(f"srl-swe: {cannot_write(place, error, 'read or written')}", 2)
     if code == INTERRUPTED:
         _stop("srl-swe: interrupted; run the same command again to continue.", code)
     sys.exit(code)
+
+
+def _print_no_more() -> None:
+    """The interpreter would complain of standard output once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_one_line(mistake: typer.TyperException) -> str:

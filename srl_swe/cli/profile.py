@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.extras import TRAINING, need_packages
+from srl_swe.files import check_output_folder
 
 
 def profile(
@@ -38,11 +40,8 @@ def profile(
     OUT/steps is a data set for `train srl`. A second run goes on where the first was stopped;
     with other --min-std or --max-mean it only chooses anew.
     """
-    from srl_swe.rollout.weights import check_folder
-    from srl_swe.training.train import need_train_extra
-
-    need_train_extra()
-    check_folder(policy)
+    need_packages("a profile", TRAINING)
+    check_output_folder(out)
     from srl_swe.dialects import get_dialect
     from srl_swe.training.profile.profiling import Profiling, keep_pivots, profile_steps
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from srl_swe.cli import options, trajectory_options
 from srl_swe.cli.grade import TestTimeout
 from srl_swe.errors import ImageMissing, UserError
+from srl_swe.files import check_output_file, check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.cli.replay_grading import Graded
@@ -81,7 +81,10 @@ def replay(
         raise UserError("--grade keeps the tests' logs: name a folder with --out.")
     if shell and (record or out):
         raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
-    _check_places(out, record)
+    if out:
+        check_output_folder(out)
+    if record:
+        check_output_file(record)
     ours = bundled("trajectories")
     source = source or str(ours / "starter.jsonl")
     is_ours = Path(source).exists() and Path(source).resolve().is_relative_to(ours.resolve())
@@ -136,18 +139,6 @@ def _alone_in(out: Path | None, asked: Mapping[str, object]) -> Iterator[None]:
     with held_alone(out):
         claim(out, asked)
         yield
-
-
-def _check_places(out: Path | None, record: Path | None) -> None:
-    """Raises UserError for what can't be written, before hours of work and not after them."""
-    if out and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder.")
-    if record and record.is_dir():
-        raise UserError(f"--record {record} is a folder; name a file.")
-    for place in filter(None, (out, record)):
-        above = next(folder for folder in place.absolute().parents if folder.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise UserError(f"{place} can't be made, as {above} takes no files; name another.")
 
 
 def _load(source: str, reading: Reading) -> list[Trajectory]:

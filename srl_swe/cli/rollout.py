@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.extras import POLICIES, need_packages
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from srl_swe.cli.sandboxes import SandboxSettings
@@ -42,6 +44,8 @@ def rollout(
     from srl_swe.cli.sandboxes import sandbox_settings
 
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
+    need_packages("a local policy", POLICIES)
+    check_output_folder(out)
     settings = options.agent_settings(
         policy,
         max_steps=max_steps,

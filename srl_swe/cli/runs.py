@@ -46,10 +46,12 @@ def compare(
     """Two runs side by side: differing settings, final and best figures, curves."""
     from rich.console import Console
 
-    from srl_swe.files import write_atomic
+    from srl_swe.files import check_output_file, write_atomic
     from srl_swe.runs import compare as comparison
     from srl_swe.runs.record import load_run
 
+    if out:
+        check_output_file(out)
     runs = load_run(first), load_run(second)
     names = comparison.labels(*runs)
     console = Console()

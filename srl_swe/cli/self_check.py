@@ -8,6 +8,7 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.grade import TestTimeout
+from srl_swe.files import check_output_folder
 
 
 def self_check(
@@ -27,6 +28,7 @@ def self_check(
     from srl_swe.evaluation.admission import check_gradeable
     from srl_swe.progress import say
 
+    check_output_folder(out)
     instances = options.load_bench(bench, ids, limit)
     check_gradeable(instances)
     have_images(instances)

@@ -12,6 +12,7 @@ import typer
 from srl_swe.cli import options
 from srl_swe.cli.trajectory_options import SOURCE_HELP
 from srl_swe.errors import UserError
+from srl_swe.extras import TOKENIZERS, need_packages
 
 if TYPE_CHECKING:
     from srl_swe.context_window import Window
@@ -97,10 +98,12 @@ def make_window(
 
 
 def check_settings(settings: StepSettings) -> None:
-    """Raises UserError where the options don't fit together."""
+    """Raises UserError where the options don't fit together, or need what is not installed."""
     from srl_swe.dialects import get_dialect
 
     get_dialect(settings.dialect)
+    if settings.tokenizer is not None:
+        need_packages("a tokenizer", TOKENIZERS)
     if settings.window.token_budget is not None and settings.tokenizer is None:
         raise UserError("--token-budget counts tokens: name a --tokenizer.")
 

@@ -86,9 +86,9 @@ def _made_rows(source: StepSource, settings: StepSettings) -> Iterator[Mapping[s
 
 
 def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
-    from datasets import load_from_disk
+    from srl_swe.step_dataset.folder import load_rows
 
-    yield from load_from_disk(str(folder))
+    yield from load_rows(folder)
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]], counter: TokenCounter | None) -> int:

@@ -8,6 +8,7 @@ from srl_swe.cli import step_options as step
 from srl_swe.cli import trajectory_options as trajectory
 from srl_swe.cli.step_output import build, show
 from srl_swe.errors import UserError
+from srl_swe.files import check_output_folder
 
 
 def steps(
@@ -49,6 +50,8 @@ def steps(
 
     if out is None and (push or not examples):
         raise UserError("name a folder OUT to write to, or look at examples by --show alone.")
+    if out is not None:
+        check_output_folder(out)
     window = step.make_window(pairs, observation_chars, token_budget, thoughts)
     settings = StepSettings(dialect, window, include_submit, tokenizer, validation, seed)
     step.check_settings(settings)

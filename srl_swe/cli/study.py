@@ -10,6 +10,8 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.phases import phase_runner
+from srl_swe.extras import TRAINING, need_packages
+from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,17 +60,17 @@ def study(
     Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR.
     Killed and run again, it continues.
     """
+    need_packages("a study", TRAINING)
+    check_output_folder(out)
     from srl_swe.cli.sandboxes import owned_harness, sandbox_settings, sandboxes_for
     from srl_swe.evaluation.sandbox_tests import check_testable
     from srl_swe.rollout.weights import check_folder
     from srl_swe.study import run_study
     from srl_swe.training.curriculum import PhaseStopped
     from srl_swe.training.phase_process import phases_at_once
-    from srl_swe.training.train import need_train_extra
 
     if model:
         check_folder(model)
-    need_train_extra()
     plan = replace(_plan(quick, seeds, arms, updates), suite=suite, model=model)
     plan = replace(plan, trajectories=trajectories)
     limits = sandbox_limit or ()

@@ -15,7 +15,7 @@ from srl_swe.demo.report import save_html
 from srl_swe.demo.stages import DemoRun, measure, replay, sft, srl, steps, summarise, tiny_policy
 from srl_swe.demo.summary import DemoSummary
 from srl_swe.evaluation.swebench_harness import Harness
-from srl_swe.files import write_atomic
+from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
@@ -72,7 +72,9 @@ class _Clock:
         self._path, self._stages = path, stages
         self.seconds: dict[str, float] = {}
         if path.exists():
-            self.seconds = json.loads(path.read_text(encoding="utf-8"))
+            with damage_named(str(path), "run again with --fresh, or delete it to time anew"):
+                held = json.loads(path.read_text(encoding="utf-8"))
+                self.seconds = {str(title): float(seconds) for title, seconds in held.items()}
 
     def run(self, number: int, stage: Stage) -> None:
         """Run one stage; the seconds of one that is already done stay what they were."""

@@ -17,7 +17,7 @@ from srl_swe.demo.summary import CurvePoint, DemoSummary
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.swebench_harness import Harness
-from srl_swe.files import write_atomic
+from srl_swe.files import damage_named, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.measure import Measuring, load_result
 from srl_swe.measure import measure as measure_policy
@@ -179,7 +179,10 @@ def measure(demo: DemoRun, name: str) -> None:
 
 def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
     """What all stages left behind, as one record."""
-    replayed = json.loads((demo.folder / "replay.json").read_text(encoding="utf-8"))
+    counts = demo.folder / "replay.json"
+    with damage_named(str(counts), "run the demo again with --fresh"):
+        held = json.loads(counts.read_text(encoding="utf-8"))
+        replayed = {name: int(held[name]) for name in ("trajectories", "steps", "as_recorded")}
     results = [
         replace(load_result(demo.measured(name)), label=label) for name, label in LABELS.items()
     ]

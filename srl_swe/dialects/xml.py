@@ -15,6 +15,9 @@ nothing else, so that indentation survives.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import resources
 
 from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness
@@ -36,11 +39,11 @@ SYSTEM_PROMPT = _PROMPTS.joinpath("xml_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("xml_solution.md").read_text("utf-8")
 NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
-_FUNCTION = re.compile(  # never goes back within a block, so that no reply takes long
-    r"<function=([^>\n]+)>\s*+"
-    r"((?:<parameter=[^<]*+(?:<(?!/parameter>)[^<]*+)*+</parameter>\s*+)*+)</function>"
-)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
+_FUNCTION, _FUNCTION_END = "<function=", "</function>"
+_PARAMETER, _PARAMETER_END = "<parameter=", "</parameter>"
+_UP_TO_BRACKET = re.compile(r"[^>\n]+>?")
+_SPACE = re.compile(r"\s*")
+_NAME_AND_VALUE = re.compile(r"([^>\n]+)>(.*)", re.DOTALL)
 
 _EXPLANATIONS = {
     FormatReason.NO_THINK: "it did not begin with <think>...</think>",
@@ -102,7 +105,7 @@ def read_actions(text: str) -> list[Action]:
 
     The inverse of :attr:`Action.text`, unless a value holds a tag of the dialect itself.
     """
-    return [_action(block) for block in _FUNCTION.finditer(text)]
+    return [block.action for block in _blocks(text)]
 
 
 def _parse(
@@ -118,33 +121,114 @@ def _parse(
 def _parse_actions(
     thought: str, rest: str, strictness: Strictness, most_actions: int | None
 ) -> Solution:
-    blocks = list(_FUNCTION.finditer(rest))
+    blocks = _blocks(rest)
     if not blocks:
-        malformed = "<function=" in rest
+        malformed = _FUNCTION in rest
         return Solution(
             thought, (), FormatReason.BAD_ACTION if malformed else FormatReason.NO_ACTION
         )
     if most_actions is not None and len(blocks) > most_actions:
         return Solution(thought, (), FormatReason.TWO_ACTIONS)
-    if strictness == "strict" and _FUNCTION.sub("", rest).strip():
+    if strictness == "strict" and _outside(rest, blocks).strip():
         return Solution(thought, (), FormatReason.TRAILING_TEXT)
-    if any(_repeats_a_parameter(block) for block in blocks):
+    if any(block.repeats_a_parameter for block in blocks):
         return Solution(thought, (), FormatReason.BAD_ACTION)
-    actions = tuple(_action(block) for block in blocks)
+    actions = tuple(block.action for block in blocks)
     if any(action.tool not in TOOLS for action in actions):
         return Solution(thought, (), FormatReason.BAD_TOOL)
     return Solution(thought, actions)
 
 
-def _repeats_a_parameter(block: re.Match[str]) -> bool:
-    """Whether a parameter is given twice: no reader could know which of the values is meant."""
-    names = [name for name, _ in _PARAMETER.findall(block[2])]
-    return len(set(names)) < len(names)
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A well-formed ``<function=...>`` block, and ``text[start:end]`` that holds it."""
+
+    action: Action
+    repeats_a_parameter: bool
+    """No reader could know which of the values is meant."""
+    start: int
+    end: int
 
 
-def _action(block: re.Match[str]) -> Action:
-    arguments = {name: _unwrap(value) for name, value in _PARAMETER.findall(block[2])}
-    return Action(block[1], arguments)
+def _blocks(text: str) -> list[_Block]:
+    """Every well-formed block in order, in time linear in the length of the text.
+
+    Scanned by hand: one regex either backtracks for minutes on a hostile reply or needs
+    possessive quantifiers, which Python 3.11.2 gets wrong.
+    """
+    chains, blocks = _ParameterChains(text), list[_Block]()
+    for start, tool, at in _openings(text):
+        if blocks and start < blocks[-1].end:
+            continue  # inside a value of the last block
+        if (end := chains.end_of_block(at)) is not None:
+            given = chains.parameters(at)
+            arguments = dict(given)
+            repeats = len(arguments) < len(given)
+            blocks.append(_Block(Action(tool, arguments), repeats, start, end))
+    return blocks
+
+
+def _openings(text: str) -> Iterator[tuple[int, str, int]]:
+    """Start of each ``<function=NAME>``, NAME, and where what follows it begins."""
+    if _FUNCTION not in text:
+        return
+    for piece in _UP_TO_BRACKET.finditer(text):
+        _, tag, name = piece[0].partition(_FUNCTION)
+        if tag and len(name) > 1 and name.endswith(">"):
+            yield piece.end() - len(tag) - len(name), name[:-1], _after_space(text, piece.end())
+
+
+class _ParameterChains:
+    """The parameters that follow one another from some place of a text on, to ``</function>``."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends = [match.start() for match in re.finditer(_PARAMETER_END, text)]
+        self._broken: set[int] = set()
+        """Where a chain passes that does not end in ``</function>``; none is walked twice."""
+
+    def end_of_block(self, at: int) -> int | None:
+        """Where ``</function>`` after the parameters from ``at`` on ends; None if malformed."""
+        passed = []
+        while at not in self._broken and (parameter := self._parameter(at)) is not None:
+            passed.append(at)
+            at = parameter[1]
+        if self._text.startswith(_FUNCTION_END, at):
+            return at + len(_FUNCTION_END)
+        self._broken.update(passed)
+        return None
+
+    def parameters(self, at: int) -> list[tuple[str, str]]:
+        """Names and values of the parameters from ``at`` on."""
+        given = []
+        while (parameter := self._parameter(at)) is not None:
+            match, at = parameter
+            given.append((match[1], _unwrap(match[2])))
+        return given
+
+    def _parameter(self, at: int) -> tuple[re.Match[str], int] | None:
+        """Name and value of the parameter at ``at``, and where what follows it begins."""
+        if not self._text.startswith(_PARAMETER, at):
+            return None
+        start = at + len(_PARAMETER)
+        index = bisect_left(self._ends, start)
+        if index == len(self._ends):
+            return None
+        end = self._ends[index]
+        match = _NAME_AND_VALUE.fullmatch(self._text, start, end)
+        return match and (match, _after_space(self._text, end + len(_PARAMETER_END)))
+
+
+def _after_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _outside(text: str, blocks: list[_Block]) -> str:
+    """The text without its blocks."""
+    starts = [block.start for block in blocks] + [len(text)]
+    ends = [0] + [block.end for block in blocks]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
 def _unwrap(value: str) -> str:

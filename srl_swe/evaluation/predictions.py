@@ -58,12 +58,12 @@ def append_prediction(path: Path, prediction: Prediction) -> None:
 def _read(path: Path) -> Iterator[Prediction]:
     match path.suffix:
         case ".jsonl":
-            with path.open(encoding="utf-8") as lines:
+            with path.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
                         yield _prediction(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
         case ".json":
-            rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+            rows = _parsed(path.read_bytes(), str(path))
             if isinstance(rows, dict):
                 rows = list(rows.values())
             if not isinstance(rows, list):
@@ -74,10 +74,10 @@ def _read(path: Path) -> Iterator[Prediction]:
             raise UserError(f"{path}: predictions are a .jsonl or a .json file.")
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(raw: bytes, where: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}.") from error
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from srl_swe.files import append_line, drop_torn_line
 from srl_swe.types import Outcome, Verdict
@@ -36,14 +39,12 @@ def append_verdict(path: Path, key: str, verdict: Verdict, **conditions: str | i
 def _parse(line: str) -> tuple[str, Verdict] | None:
     try:
         row = json.loads(line)
-        return row["key"], Verdict(
-            instance_id=row["instance_id"],
-            outcome=Outcome(row["outcome"]),
-            passed=tuple(row["passed"]),
-            failed=tuple(row["failed"]),
-            log_path=row["log_path"],
-            detail=row["detail"],
-            network=row.get("network", ""),
-        )
-    except (ValueError, KeyError, TypeError):
+        verdict = _adapter().validate_python(row)
+        return (row["key"], verdict) if isinstance(row["key"], str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+@cache
+def _adapter() -> TypeAdapter[Verdict]:
+    return TypeAdapter(Verdict)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
-from srl_swe.errors import ImageMissing, SandboxError, UserError
-from srl_swe.files import append_line, drop_torn_line
+from srl_swe.errors import ImageMissing, SandboxError
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress
 from srl_swe.replay.replaying import Replay, ReplayedStep, replay, with_fresh_observations
@@ -31,6 +31,7 @@ SCHEMA = 2
 """Of certificates and summaries."""
 _STORED = 3
 """Of replays; another one is not read, and its trajectories are replayed again."""
+_REMEDY = "delete that line, and what it held is replayed again"
 
 
 class Ending(StrEnum):
@@ -226,31 +227,19 @@ class _Batch:
 def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
     """What the file holds of these, the attempts that failed left out. Raises UserError."""
     drop_torn_line(path)
-    if not path.exists():
-        return {}
     held = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}:{number}: not JSON ({error}); delete that line, and what it held is "
-                    "replayed again."
-                ) from None
-            if record.get("schema") == _STORED and record.get("replay") is not None:
-                held[record["key"]] = record
-    return {
-        key: Attempt(
-            key,
-            trajectories[key],
-            Ending.REPLAYED,
-            _adapter().validate_python(record["replay"]),
-            seconds=record["seconds"],
-        )
-        for key, record in held.items()
-        if key in trajectories
-    }
+    for where, record in read_json_lines(path, _REMEDY):
+        if record.get("schema") == _STORED and record.get("replay") is not None:
+            with damage_named(where, _REMEDY):
+                key = str(record["key"])
+                if key in trajectories:
+                    held[key] = _read(record, key, trajectories[key])
+    return held
+
+
+def _read(record: Mapping[str, Any], key: str, trajectory: Trajectory) -> Attempt:
+    done = _adapter().validate_python(record["replay"])
+    return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=float(record["seconds"]))
 
 
 def _render(attempt: Attempt) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from srl_swe.errors import ImageMissing, SandboxError
-from srl_swe.files import append_line, drop_torn_line
+from srl_swe.errors import ImageMissing, SandboxError, UserError
+from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
 from srl_swe.rollout.loop import Agent, rollout, sandbox_error_step
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.trajectories import load_jsonl
-from srl_swe.trajectories.jsonl import render_line
+from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.types import Instance, Prediction, StopReason, Trajectory
 
 ROLLOUTS_FILE = "rollouts.jsonl"
+_REMEDY = "delete that line, and its instance is rolled out again"
 
 
 def rollout_all(
@@ -54,12 +55,19 @@ def load_rollouts(path: Path, model: str | None = None) -> dict[str, Trajectory]
     """The rollouts in the file by instance; a later line replaces an earlier one.
 
     ``model``: only those of the policy with that name; None is any. Rollouts that a broken sandbox
-    ended show nothing about the policy and are left out.
+    ended show nothing about the policy and are left out. Raises UserError for a damaged line.
     """
     drop_torn_line(path)
-    held = load_jsonl(path) if path.exists() else []
-    found = {t.instance_id: t for t in held if model is None or t.model == model}
+    rollouts = (_read(where, line) for where, line in read_lines(path, _REMEDY))
+    found = {t.instance_id: t for t in rollouts if model is None or t.model == model}
     return {k: t for k, t in found.items() if t.stop_reason is not StopReason.SANDBOX_ERROR}
+
+
+def _read(where: str, line: str) -> Trajectory:
+    try:
+        return parse_line(line, where)
+    except BrokenRecord as error:
+        raise UserError(f"{str(error).removesuffix('.')}; {_REMEDY}.") from None
 
 
 def predictions(rollouts: Sequence[Trajectory], model_name: str) -> list[Prediction]:

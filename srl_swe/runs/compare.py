@@ -127,7 +127,7 @@ def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
         "data_sha256": manifest.get("data_sha256") or run.config.get("data_sha256"),
         "rewards.version": rewards.get("version"),
         "ranks": starts[-1].get("ranks"),
-        "devices": ", ".join(sorted(set(starts[-1].get("devices", [])))),
+        "devices": ", ".join(sorted(set(starts[-1].get("devices") or []))),
         "python": starts[-1].get("python"),
         **flat(starts[-1].get("git") or {}, "git."),
         **flat(starts[-1].get("packages") or {}, "packages."),

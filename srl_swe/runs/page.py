@@ -115,7 +115,7 @@ def _setup(run: RunRecord) -> Iterator[str]:
         yield table(("field", "value"), ((key, str(value)) for key, value in recipe.items()))
         yield "</details>\n"
     if starts:
-        packages = starts[-1].get("packages", {})
+        packages = starts[-1].get("packages") or {}
         yield "<details><summary>Packages</summary>\n"
         yield table(("package", "version"), packages.items())
         yield "</details>\n"
@@ -127,7 +127,7 @@ _START_COLUMNS = ("started", "ended", "steps", "commit", "ranks", "devices")
 def _start(start: Mapping[str, Any]) -> tuple[str, ...]:
     git = start.get("git") or {}
     dirty = ", changed" if git.get("dirty") else ""
-    devices = sorted(set(start.get("devices", [])))
+    devices = sorted(set(start.get("devices") or []))
     end = start.get("to_step")
     return (
         str(start.get("started")),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +29,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     So is what names no step, as in another program's file of that name.
     """
     rows: list[dict[str, Any]] = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    lines = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
+    for line in lines.split("\n"):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
@@ -39,13 +41,61 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; empty where there is none. Raises ValueError for anything else."""
+    """The object in the file; empty where there is none. Raises UserError for anything else."""
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no object")
+    with _damage_named(path):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("holds no object")
     return content
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest; empty where there is none. Raises UserError if it is damaged."""
+    manifest = read_json(path)
+    with _damage_named(path):
+        _check_kinds(manifest, _OF_A_MANIFEST)
+        for start in manifest.get("starts") or ():
+            if not isinstance(start, dict):
+                raise ValueError("holds a start that is no object")
+            _check_kinds(start, _OF_A_START)
+    return manifest
+
+
+def read_best(path: Path) -> dict[str, Any]:
+    """What is noted of the best policy; empty where there is none. Raises UserError."""
+    best = read_json(path)
+    with _damage_named(path):
+        if best and number(best["score"]) is None:
+            raise ValueError("holds no score")
+        _check_kinds(best, {"step": int, "metric": str})
+    return best
+
+
+_OF_A_MANIFEST = {"method": str, "recipe": dict, "trainer": dict, "rewards": dict, "starts": list}
+_OF_A_START = {"max_steps": int, "ranks": int, "devices": list, "packages": dict, "git": dict}
+
+
+def _check_kinds(record: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = record.get(name)
+        words = value if name == "devices" and isinstance(value, list) else ()
+        if not isinstance(value, kind | None) or not all(isinstance(one, str) for one in words):
+            raise ValueError(f"holds another {name!r} than a run writes")
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{path.parent} holds a broken file: {path.name} lacks {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path.parent} holds a broken file: {path.name} {error}; restore it, or delete it if "
+            "its notes are not needed."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -109,19 +159,16 @@ def number(value: Any) -> float | None:
 
 
 def load_run(folder: Path) -> RunRecord:
-    """The run in the folder. Raises UserError if there is none."""
+    """The run in the folder. Raises UserError if there is none, or a file of it is damaged."""
     if not (folder / METRICS).is_file() and not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} holds no run: neither {METRICS} nor {MANIFEST} is there.")
-    try:
-        return RunRecord(
-            folder,
-            read_metrics(folder / METRICS),
-            read_json(folder / CONFIG),
-            read_json(folder / MANIFEST),
-            read_json(folder / BEST),
-        )
-    except ValueError as error:
-        raise UserError(f"{folder} holds a broken file: {error}.") from None
+    return RunRecord(
+        folder,
+        read_metrics(folder / METRICS),
+        read_json(folder / CONFIG),
+        read_manifest(folder / MANIFEST),
+        read_best(folder / BEST),
+    )
 
 
 def find_runs(folders: Iterable[Path]) -> list[RunRecord]:

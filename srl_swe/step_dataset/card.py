@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from srl_swe.files import damage_named
 from srl_swe.step_dataset import columns
 from srl_swe.step_dataset.facts import Facts, Lengths
 from srl_swe.step_dataset.making import Split
@@ -56,8 +57,10 @@ class Card:
 
 
 def load_card(folder: Path) -> Card:
-    """The card of a data set on disk."""
-    return _adapter().validate_json((folder / CARD).read_bytes())
+    """The card of a data set on disk. Raises UserError if it is damaged or not there."""
+    path = folder / CARD
+    with damage_named(str(path), "delete the folder to build the data set anew"):
+        return _adapter().validate_json(path.read_bytes() if path.is_file() else b"")
 
 
 def dump_card(card: Card) -> str:

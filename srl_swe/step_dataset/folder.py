@@ -31,6 +31,26 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     return refuse_other(folder, config)
 
 
+def load_rows(folder: Path) -> Any:
+    """The data set that the folder holds, as ``datasets`` has it.
+
+    Raises UserError if it is damaged, FileNotFoundError if there is none, and IndexError if it
+    has no rows, hence no table, as ``datasets`` 5 does.
+    """
+    from datasets import load_from_disk
+
+    try:
+        rows = load_from_disk(str(folder))
+    except (FileNotFoundError, IndexError):
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{folder}: damaged ({why}); delete it and make the step contexts again."
+        ) from error
+    return rows
+
+
 def write_metadata(folder: Path, shards: Sequence[str], sha256: str) -> None:
     """What makes a Hugging Face data set of the tables; its fingerprint is of their content.
 

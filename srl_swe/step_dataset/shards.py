@@ -12,15 +12,17 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
+from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, drop_torn_line
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.step_contexts import trajectory_id
 from srl_swe.step_dataset.columns import SCHEMA
@@ -170,7 +172,8 @@ class _OpenShard:
 
     def abandon(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with suppress(OSError):  # the disk may be full
+                self.writer.close()
             self._hidden.unlink(missing_ok=True)
 
     @property
@@ -184,14 +187,9 @@ def _digest(trajectory_ids: Iterable[str]) -> str:
 
 def _read_ledger(path: Path) -> list[Stretch]:
     drop_torn_line(path)
-    if not path.exists():
-        return []
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [
-        Stretch(
-            line["trajectories"],
-            line["sha256"],
-            {split: Shard(**shard) for split, shard in line["shards"].items()},
-        )
-        for line in lines
-    ]
+    remedy = f"delete the folder {path.parent} to build anew"
+    stretches = []
+    for where, line in read_json_lines(path, remedy):
+        with damage_named(where, remedy):
+            stretches.append(TypeAdapter(Stretch).validate_python(line))
+    return stretches

@@ -7,12 +7,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from srl_swe.files import append_line, drop_torn_line
+from pydantic import TypeAdapter
+
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 
 RESULTS_FILE = "results.jsonl"
+_REMEDY = "delete that line, and its arm is measured again"
 
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
@@ -79,9 +82,19 @@ def append_result(folder: Path, result: ArmResult) -> None:
 
 
 def load_results(folder: Path) -> list[ArmResult]:
-    """All that the folder holds, in the order in which they were got."""
+    """All that the folder holds, in the order in which they were got.
+
+    Raises UserError for a damaged line.
+    """
     path = folder / RESULTS_FILE
     drop_torn_line(path)
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    return [ArmResult(**record) for record in records]
+    results = []
+    for where, record in read_json_lines(path, _REMEDY):
+        with damage_named(where, _REMEDY):
+            results.append(_results().validate_python(record))
+    return results
+
+
+@cache
+def _results() -> TypeAdapter[ArmResult]:
+    return TypeAdapter(ArmResult)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import resources
-from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srl_swe.errors import UserError, did_you_mean
+from srl_swe.extras import TRAINING, need_packages
 from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
 
 if TYPE_CHECKING:
@@ -52,11 +52,9 @@ def accelerate_preset(name: str) -> Path:
     return Path(str(resources.files("trl"))) / "accelerate_configs" / f"{PRESETS[name]}.yaml"
 
 
-def need_train_extra() -> None:
-    """Raises UserError where the extra ``train`` is not installed."""
-    missing = [name for name in ("torch", "transformers", "trl") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"training needs {', '.join(missing)}: pip install 'srl-swe[train]'.")
+def need_train_extra(doing: str = "training") -> None:
+    """Raises UserError if the extra ``train`` is not installed."""
+    need_packages(doing, TRAINING)
 
 
 def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -> Path:

@@ -173,6 +173,7 @@ def test_a_budget_without_a_tokenizer_is_a_mistake(tmp_path: Path) -> None:
 PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
 
 
+@pytest.mark.usefixtures("train_extra")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -313,3 +313,12 @@ def test_all_demonstrations_of_swe_agents_test_repository_give_edits_as_targets(
     assert "| translated calls | edit 3, find_file 3, open 3 |" in (out / "README.md").read_text()
     shown = json.dumps([row["prompt"] for row in load_from_disk(str(out))])
     assert not re.search(r"(?<!\w)/(?:klieret__|SWE-agent__|swe-agent-)[\w-]*test-repo", shown)
+
+
+@pytest.mark.docker
+def test_a_replay_leaves_no_open_answer_of_the_engine_behind() -> None:
+    # The development mode of Python prints on 3.11 what 3.13 prints always.
+    command = [sys.executable, "-X", "dev", "-m", "srl_swe", "replay", "--limit", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Exception ignored" not in result.stderr

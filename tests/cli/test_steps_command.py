@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from datasets import load_from_disk
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 from srl_swe.cli.main import app
@@ -29,6 +27,10 @@ def run(*options: str) -> Result:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One token a byte, with a chat template of its own."""
+    pytest.importorskip("transformers", reason="needs the extra `train`")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,6 +116,8 @@ def test_neither_a_folder_nor_examples_is_a_mistake() -> None:
 def test_the_tokens_are_those_of_the_policys_template(tmp_path: Path, tokenizer: Path) -> None:
     out = tmp_path / "steps"
     run(str(out), "--tokenizer", str(tokenizer), "--pairs", "-1")
+    from transformers import AutoTokenizer
+
     loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
     for row in load_from_disk(str(out)):
         prompt = loaded.apply_chat_template(

@@ -52,10 +52,12 @@ def test_the_recipes_that_ship_are_listed_with_a_line_each() -> None:
     assert all(line.endswith(".") and len(line) < 160 for line in lines)
 
 
+@pytest.mark.usefixtures("train_extra")
 def test_the_file_of_a_preset_is_printed() -> None:
     assert train("--preset", "zero3").stdout.strip().endswith("zero3.yaml")
 
 
+@pytest.mark.usefixtures("train_extra")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

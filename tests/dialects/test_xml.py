@@ -96,12 +96,38 @@ def test_a_step_that_would_be_read_back_differently_is_not_written() -> None:
     [
         "<function=bash>" + "<parameter=a></parameter>" * 5_000,
         "<function=bash><parameter=command>" * 4_000,  # as a policy that goes in circles
+        "<function=" * 20_000,
+        "<function=bash>\n" * 20_000 + "<parameter=a>",
+        "<function=a><parameter=b>" * 10_000 + "</parameter><parameter=c>" * 10_000,
+        "<function=a>" + "<parameter=b>" * 20_000 + "</parameter>" * 20_000,
     ],
 )
 def test_a_hostile_reply_is_parsed_at_once(text: str) -> None:
     started = time.process_time()
     assert xml.parse_reply(THOUGHT + text).reason is FormatReason.BAD_ACTION
     assert time.process_time() - started < 5  # going back within blocks takes a minute
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "<function=bash>\n<parameter=>ls</parameter>\n</function>",
+        "<function=bash>\n<parameter=command\n>ls</parameter>\n</function>",
+        "<function=bash>\n<parameter=command</parameter>\n</function>",
+        "<function=>\n<parameter=command>ls</parameter>\n</function>",
+        "<function=bash>\nls\n<parameter=command>ls</parameter>\n</function>",
+        "<function=bash>\n<parameter=command>ls</parameter>\nls\n</function>",
+    ],
+)
+def test_a_block_with_anything_but_named_parameters_is_not_well_formed(block: str) -> None:
+    assert xml.parse_reply(THOUGHT + block).reason is FormatReason.BAD_ACTION
+    assert xml.read_actions(block + SUBMIT) == [Action("submit")]
+
+
+def test_a_block_inside_of_a_value_is_part_of_the_value() -> None:
+    quoting = Action("bash", {"command": f"echo '{SUBMIT}' '<function=a> <parameter=b>'"})
+    assert xml.parse_reply(THOUGHT + quoting.text).action == quoting
+    assert xml.read_actions(f"{SUBMIT} and {quoting.text}") == [Action("submit"), quoting]
 
 
 def test_an_empty_observation_says_that_nothing_was_printed() -> None:

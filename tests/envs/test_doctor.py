@@ -211,7 +211,14 @@ def test_without_an_engine_the_rest_is_looked_at_and_the_exit_code_is_1() -> Non
 
 def test_the_table_shows_the_way_out() -> None:
     result = doctor(DOCKER_HOST="unix:///nowhere/docker.sock", COLUMNS="200")
-    assert "way out: start one with `sh docker/setup-engine.sh`" in result.stdout
+    assert "way out: start that one, correct DOCKER_HOST, or unset it" in result.stdout
+
+
+def test_the_way_out_of_a_long_cause_is_shown_whole() -> None:
+    result = doctor("--json", DOCKER_HOST=f"tcp://{'a' * 60}.{'b' * 60}.invalid:2375")
+    engine = json.loads(result.stdout)["findings"][0]
+    assert engine["way_out"].endswith("unset it to use the local socket")
+    assert "no container engine answers at DOCKER_HOST=tcp://aaa" in engine["found"]
 
 
 def test_looking_at_torch_does_not_import_it() -> None:

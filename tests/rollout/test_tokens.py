@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytest.importorskip("transformers", reason="needs the extra `train`")
+
 from tokenizers import (
     AddedToken,
     Regex,

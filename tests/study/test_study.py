@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("trl", reason="needs the extra `train`")
+
 from srl_swe.cli.phases import phase_runner
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances

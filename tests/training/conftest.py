@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("trl", reason="needs the extra `train`")
+
 import torch
 from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState  # type: ignore[import-untyped]
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
+from srl_swe.step_dataset.folder import load_rows
 from srl_swe.training.guards.chat_template import check_end
 from srl_swe.training.guards.rows import check_rows
 
@@ -28,8 +29,8 @@ COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index",
 def load_step_contexts(folder: str) -> Dataset:
     """The data set in the folder; UserError if it is none, or has rows that can't be trained on."""
     try:
-        data = load_from_disk(folder)
-    except (FileNotFoundError, ValueError):
+        data = load_rows(Path(folder))
+    except FileNotFoundError:
         raise UserError(
             f"{folder} holds no step contexts; make them with `srl-swe steps`."
         ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.runs.record import read_json
+from srl_swe.runs.record import read_manifest
 from srl_swe.training.guards.checks import warn
 from srl_swe.training.run.folder import RunFolder
 
@@ -21,7 +21,7 @@ def check_ranks(output: Path, args: Any) -> None:
     recipe, with other random numbers.
     """
     run, now = RunFolder(output, {}), args.world_size
-    starts = read_json(run.manifest).get("starts") or [{}]
+    starts = read_manifest(run.manifest).get("starts") or [{}]
     before = starts[-1].get("ranks") or now
     if before == now or run.checkpoint() is None:
         return

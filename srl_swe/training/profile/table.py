@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srl_swe.files import damage_named, read_json_lines
+
 _BAR, _BINS = 40, 10
+_REMEDY = "delete that line, and its step is sampled again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,16 @@ def profile_line(profile: StepProfile, row: Mapping[str, Any]) -> str:
 
 
 def read_profiles(path: Path) -> list[StepProfile]:
-    """The profiles in the file by their row; none if there is no file."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
-    profiles = [
-        StepProfile(row["row"], row["mean"], row["std"], tuple(row["rewards"])) for row in rows
-    ]
+    """The profiles in the file by their row; none if there is no file.
+
+    Raises UserError for a damaged line.
+    """
+    profiles = []
+    for where, row in read_json_lines(path, _REMEDY):
+        with damage_named(where, _REMEDY):
+            rewards = tuple(map(float, row["rewards"]))
+            numbers = (int(row["row"]), float(row["mean"]), float(row["std"]))
+            profiles.append(StepProfile(*numbers, rewards))
     return sorted(profiles, key=lambda profile: profile.row)
 
 

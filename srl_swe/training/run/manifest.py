@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 import srl_swe
 from srl_swe.files import write_atomic
-from srl_swe.runs.record import read_json
+from srl_swe.runs.record import read_manifest
 from srl_swe.training.recipes.records import Recipe, method_of
 from srl_swe.training.run.redaction import command_without_secrets, without_secrets
 
@@ -78,7 +78,7 @@ class ManifestLog(TrainerCallback):
             "ranks": len(places),
             "devices": [device for _, device in places],
         }
-        self._write([*read_json(self._path).get("starts", []), start])
+        self._write([*(read_manifest(self._path).get("starts") or ()), start])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -86,7 +86,7 @@ class ManifestLog(TrainerCallback):
         """Training has come to its end, or was told to stop."""
         if not state.is_world_process_zero:
             return
-        *before, last = read_json(self._path)["starts"]
+        *before, last = read_manifest(self._path)["starts"]
         self._write([*before, {**last, "ended": _now(), "to_step": state.global_step}])
 
     def _write(self, starts: list[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 
-from srl_swe.runs.record import BEST, read_json
+from srl_swe.runs.record import BEST, read_best
 from srl_swe.training.run.folder import save_policy
 
 NOTE = BEST.name
@@ -30,7 +30,7 @@ class BestPolicy:
 
     def recall(self, accelerator: Any) -> None:
         """Take up what an earlier start left; the ranks follow the first, who has the folder."""
-        held = [read_json(self._folder / NOTE)] if accelerator.is_main_process else [{}]
+        held = [read_best(self._folder / NOTE)] if accelerator.is_main_process else [{}]
         if accelerator.num_processes > 1:
             broadcast_object_list(held)
         if held[0]:
