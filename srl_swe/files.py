@@ -20,6 +20,12 @@ from typing import Any
 from srl_swe.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SAID_OF_A_FULL_DISK = (
+    *(os.strerror(code) for code in sorted(_FULL)),
+    "inline_container.cc",
+)
+"""By the operating system in OSError and SafetensorError, and the file of torch that writes: it
+says nothing of the disk."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 WRITE_ERRORS = frozenset(_FULL | _FORBIDDEN | _NO_PLACE)
@@ -187,6 +193,19 @@ def cannot_write(path: Path | str, error: OSError, be: str = "written") -> UserE
     else:
         way_out = "name another place"
     return UserError(f"{path} can't be {be} ({why}): {way_out}.")
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """A full disk below ``folder`` becomes a UserError, whatever type a library gives it."""
+    try:
+        yield
+    except Exception as error:
+        said = next((word for word in _SAID_OF_A_FULL_DISK if word in str(error)), None)
+        if said is None or isinstance(error, UserError):
+            raise
+        why = "torch could not write a whole file" if said.startswith("inline") else said
+        raise cannot_write(folder, OSError(errno.ENOSPC, why)) from error
 
 
 @contextmanager

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, drop_torn_line, held_alone, write_atomic, written_whole
+from srl_swe.files import (
+    append_line,
+    drop_torn_line,
+    full_disk_named,
+    held_alone,
+    write_atomic,
+    written_whole,
+)
 from srl_swe.progress import progress
 from srl_swe.run_folder import claim
 
@@ -96,3 +104,36 @@ def test_a_folder_whose_config_can_not_be_read_is_refused(tmp_path: Path, conten
         claim(tmp_path, {"a": 1})
     with pytest.raises(UserError, match="is a file"):
         claim(tmp_path / "config.json", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 13 vs 12"),
+        ValueError("I/O error: No space left on device (os error 28)"),  # as safetensors words it
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+    ids=str,
+)
+def test_a_full_disk_is_known_by_whatever_library_meets_it(
+    error: Exception, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="make room"), full_disk_named(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), UserError("mine"), OSError(2, "x")]
+)
+def test_no_other_error_is_taken_for_a_full_disk(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as raised, full_disk_named(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+def test_a_last_object_that_lacks_only_its_end_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text('{"a": 1}\n{"b": 2}')
+    drop_torn_line(path)
+    assert path.read_text() == '{"a": 1}\n{"b": 2}\n'

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,11 @@ def test_the_example_of_a_sandbox_runs_as_it_stands() -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "'network': 'none'" in run.stdout
+
+
+def test_the_table_of_pythons_has_those_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    prefix = "Programming Language :: Python :: 3."
+    named = {one.removeprefix(prefix) for one in project["classifiers"] if one.startswith(prefix)}
+    table = re.findall(r"^\| 3\.(\d+)[ .]", text["README.md"], re.MULTILINE)
+    assert set(table) == named

@@ -201,18 +201,19 @@ def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
 
 
 def _curve(metrics: Path) -> list[CurvePoint]:
-    from srl_swe.training.run.metrics_log import read_metrics
+    from srl_swe.runs.record import number, read_metrics
 
-    return [
-        CurvePoint(
-            step=row["step"],
-            reward=row["reward/mean"],
-            similarity=row.get("similarity/mean"),
-            format_rate=row["format/ok"],
-            kept_fraction=row["dynamic_sampling/kept_frac"],
-        )
-        for row in read_metrics(metrics)
-    ]
+    with damage_named(str(metrics), "run the demo again with --fresh"):
+        return [
+            CurvePoint(
+                step=row["step"],
+                reward=float(row["reward/mean"]),
+                similarity=number(row.get("similarity/mean")),
+                format_rate=float(row["format/ok"]),
+                kept_fraction=float(row["dynamic_sampling/kept_frac"]),
+            )
+            for row in read_metrics(metrics)
+        ]
 
 
 def _count_parameters(policy: Path) -> int:

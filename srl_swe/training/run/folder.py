@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import write_atomic
+from srl_swe.files import full_disk_named, write_atomic
 from srl_swe.rollout.prompting import FILE, dump_prompting
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.training.recipes.records import Recipe, RlvrRecipe
@@ -114,7 +114,15 @@ def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
 
 
 def train_to_end(trainer: Any, run: RunFolder) -> Path:
-    """Claim the folder, train from its last checkpoint on, and save; called by every rank."""
+    """Claim the folder, train from its last checkpoint on, and save; called by every rank.
+
+    Raises UserError if the disk fills up; the last whole checkpoint stays.
+    """
+    with full_disk_named(run.path):
+        return _train_to_end(trainer, run)
+
+
+def _train_to_end(trainer: Any, run: RunFolder) -> Path:
     if trainer.accelerator.is_main_process:
         run.claim()
     if trainer.args.device.type == "cpu":
