@@ -51,17 +51,26 @@ def save_trajectory(folder: Path, instance: Instance) -> Path:
     return folder / "trajectories.jsonl"
 
 
+def save_policy(folder: Path) -> Path:
+    """What looks like a model from outside, and can't be loaded."""
+    policy = folder / "policy"
+    policy.mkdir()
+    (policy / "config.json").write_text("{}")
+    (policy / "model.safetensors").write_bytes(b"")
+    return policy
+
+
 GRADING = {
     "grade": "grade gold --bench {bench} --out {out}",
     "self-check": "self-check --bench {bench} --out {out}",
-    "eval": "eval no-such-policy --bench {bench} --out {out}",
+    "eval": "eval {policy} --bench {bench} --out {out}",
     "replay": "replay {trajectory} --bench {bench} --out {out} --grade",
 }
 TRAINING = {
-    "rlvr": "train rlvr --config rlvr-paper --model no-such-model --bench {bench} --output {out}",
-    "validation": "train sft --config sft-demo --model no-such-model --data no-such-data "
+    "rlvr": "train rlvr --config rlvr-paper --model {policy} --bench {bench} --output {out}",
+    "validation": "train sft --config sft-demo --model {policy} --data no-such-data "
     "--validation.every_steps 1 --validation.instances.bench {bench} --output {out}",
-    "curriculum": "train curriculum --config study-srl-rlvr --model no-such-model "
+    "curriculum": "train curriculum --config study-srl-rlvr --model {policy} "
     "--data no-such-data --bench {bench} --output {out}",
     "study": "study --suite {bench} --out {out}",
 }
@@ -77,6 +86,7 @@ def test_a_row_that_cannot_be_graded_is_refused_before_policies_and_images_are_t
         bench=save_bench(tmp_path, UNTESTED),
         out=tmp_path / "out",
         trajectory=save_trajectory(tmp_path, UNTESTED),
+        policy=save_policy(tmp_path),
     )
     result = srl_swe(*words.split(), **NO_ENGINE)
     (line,) = result.stderr.splitlines()
