@@ -101,7 +101,7 @@ class ContainerProcesses:
         try:
             self._order("end", _END_TIMEOUT_S)
         except SandboxError:
-            self._restart_by_engine()
+            self.restart_by_engine()
 
     def engine_record(self) -> EngineRecord | None:
         """The engine's record of it; None if somebody has removed it. Raises SandboxError."""
@@ -146,7 +146,8 @@ class ContainerProcesses:
                         raise SandboxError("PID 1 of the container has ended") from error
         return found[1] == b"done"
 
-    def _restart_by_engine(self) -> None:
+    def restart_by_engine(self) -> None:
+        """Have the engine restart the container, or give it up. Raises SandboxDied."""
         failures: list[Exception] = []
 
         def restart() -> None:

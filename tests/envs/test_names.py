@@ -115,7 +115,7 @@ def test_a_restart_of_the_container_keeps_them(
     limits = Limits(network=mode)
     processes = create(client, INSTANCE.image, limits)
     with closing(start_sandbox(processes, limits, Snapshots(client), restore=b"")) as sandbox:
-        processes.restart()
+        processes.restart_by_engine()
         check_names(probe(sandbox))
 
 

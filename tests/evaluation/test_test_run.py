@@ -93,9 +93,9 @@ def test_a_sandbox_that_prints_too_little_says_what_to_raise() -> None:
 
 
 def test_the_recorders_account_is_taken_out_of_the_log(sandbox: Sandbox) -> None:
-    from srl_swe.evaluation.sandbox_tests import _spec
+    from srl_swe.evaluation.sandbox_tests import test_spec as spec_of
 
-    lines = _spec(INSTANCE).eval_script_list
+    lines = spec_of(INSTANCE).eval_script_list
     plain = run_eval_script(lines, sandbox, 120)
     run = run_eval_script(lines, sandbox, 120, recording=True)
     assert plain.exit_code == run.exit_code == 1
