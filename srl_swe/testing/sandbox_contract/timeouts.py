@@ -12,7 +12,7 @@ from srl_swe.testing.sandbox_contract.fixtures import lives, needs_boundary
 
 COUNT_OTHERS = (
     "n=0; for p in /proc/[0-9]*; do read -r s <$p/stat; "
-    "[[ $s == *') '[RSDT]' '* && ${p#/proc/} != @(1|$$|$PPID) ]] && ((n++)); "
+    "[[ $s == *') '[RSDT]' '* && ${p#/proc/} != @(1|$$|$PPID) ]] && ((n += 1)); "
     "done 2>/dev/null; echo $n"
 )
 """Prints how many processes there are beside PID 1, the shell and its keeper."""
