@@ -482,7 +482,7 @@ RUINS = (
         "import os\nfor _ in range(2):\n    os.fork()\nx = []\nwhile True:\n    x.append(bytearray(2**24))\n"),
         "the limit is the code's to keep"),
     _unresolved("removes `/tmp`, `/var/tmp`, `/root` and `/home`", at_import(
-        "import os\nos.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /root/* /home/*')\n"),
+        "import os\nos.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')\n"),
         "the log is not kept there"),
     _unresolved("replaces `git`", at_import(
         "import os\nos.system('printf \"#!/bin/sh\\\\nexit 0\\\\n\" > /usr/bin/git')\n"),

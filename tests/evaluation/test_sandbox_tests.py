@@ -228,7 +228,7 @@ PATCHES: dict[str, Callable[[Instance], str]] = {
     "empty": lambda _: "",
 }
 LEAVES_A_PROCESS = "import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)"
-REMOVES_FILES = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /root/* /home/*')"
+REMOVES_FILES = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')"
 
 
 ON_ALL = ("gold", "harmless", "breaks what worked")
