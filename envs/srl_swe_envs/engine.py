@@ -81,7 +81,8 @@ def _unavailable(error: Exception) -> str:
         case Exception() as met if named:
             return (
                 f"no container engine answers at {where} ({_words_of(met)}): start that "
-                "one, correct DOCKER_HOST, or unset it to use the local socket"
+                "one, correct DOCKER_HOST, or unset it and have a local engine with "
+                f"`sh {_setup_script()}`"
             )
         case met:
             return (

@@ -263,7 +263,7 @@ def test_an_engine_that_does_not_answer_is_named_with_the_way_out(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     with (
-        pytest.raises(EngineUnavailable, match=r"unix:///no/such.sock.*start that one"),
+        pytest.raises(EngineUnavailable, match=r"unix:///no/such.sock.*setup-engine.sh"),
         open_docker_sandbox(INSTANCE),
     ):
         pass

@@ -217,7 +217,7 @@ def test_the_table_shows_the_way_out() -> None:
 def test_the_way_out_of_a_long_cause_is_shown_whole() -> None:
     result = doctor("--json", DOCKER_HOST=f"tcp://{'a' * 60}.{'b' * 60}.invalid:2375")
     engine = json.loads(result.stdout)["findings"][0]
-    assert engine["way_out"].endswith("unset it to use the local socket")
+    assert engine["way_out"].endswith("setup-engine.sh`")
     assert "no container engine answers at DOCKER_HOST=tcp://aaa" in engine["found"]
 
 

@@ -51,7 +51,7 @@ def assert_says(error: EngineUnavailable, what: str) -> None:
     assert what in found
     assert WAYS_OUT[what] in way_out
     assert "\n" not in str(error)
-    assert len(str(error)) < 400
+    assert len(str(error)) < 500
 
 
 @pytest.mark.parametrize(
