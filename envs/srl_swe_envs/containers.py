@@ -152,6 +152,9 @@ class ContainerProcesses:
 
         def restart() -> None:
             try:
+                self.container.reload()
+                if not self.container.attrs["State"]["Running"]:
+                    raise APIError("it has stopped, and not by anything inside it")
                 self.container.restart(timeout=0)
             except ENGINE_ERRORS as error:
                 failures.append(error)
