@@ -158,11 +158,11 @@ class ShellConnection:
     def _ending(self) -> Ending | None:
         if self._shell_exit_code is not None:
             return Ending(self._shell_exit_code, restore=None)
-        if not (self._output_ended and self._has_ended()):
+        restore = re.search(rb"(?s)%bs(.*?)%be" % (self._nonce, self._nonce), self._report)
+        if not self._output_ended or not (restore or self._has_ended()):
             return None
         exit_code = self._exit_code()
-        restore = re.search(rb"(?s)%bs(.*?)%be" % (self._nonce, self._nonce), self._report)
-        self._report = b""
+        self._report = b""  # what still comes of this request has another nonce than the next
         return Ending(exit_code, restore[1] if restore else None)
 
     def _has_ended(self) -> bool:
