@@ -33,8 +33,9 @@ echo more >>file; git commit -qam mine; git rev-parse --verify HEAD^
 
 
 def bash(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run it with the system's ``timeout``: what hangs is an exit code of 124, and reported."""
     return subprocess.run(
-        ["bash", "-c", text], cwd=folder, text=True, timeout=60, errors="replace", check=False,
+        ["timeout", "60", "bash", "-c", text], cwd=folder, text=True, errors="replace", check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
