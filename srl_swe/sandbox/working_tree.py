@@ -125,7 +125,7 @@ class WorkingTree:
 
     def remove(self) -> None:
         """Take the folder away again. Raises SandboxError."""
-        self._sandbox.exec(f"{_CLEAN} rm -rf {shlex.quote(self._folder)}", keep_state=False)
+        self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
 
     def _listed(self) -> tuple[Listed, ...]:
         entries = list(_parse_status(self._read("status")))
