@@ -116,7 +116,7 @@ def _grade(
     instances: Mapping[str, Instance],
     out: Path,
     workers: int,
-    timeout_s: float,
+    timeout_s: int,
 ) -> Graded:
     from srl_swe.cli.replay_grading import grade_replays
 
