@@ -113,15 +113,21 @@ def replay(
         attempts = _attempt(trajectories, instances, settings, out, until, workers)
         if record:
             _save_record(attempts, instances, record)
-        graded = None
-        if grade and out:
-            from srl_swe.cli.replay_grading import grade_replays
-
-            graded = grade_replays(
-                attempts, instances, out / "grade", workers=workers, timeout_s=test_timeout
-            )
+        graded = _grade(attempts, instances, out, workers, test_timeout) if grade and out else None
         all_faithful = _report(attempts, instances, graded, out)
     raise typer.Exit(0 if all_faithful else 1)
+
+
+def _grade(
+    attempts: Sequence[Attempt],
+    instances: Mapping[str, Instance],
+    out: Path,
+    workers: int,
+    timeout_s: int,
+) -> Graded:
+    from srl_swe.cli.replay_grading import grade_replays
+
+    return grade_replays(attempts, instances, out / "grade", workers=workers, timeout_s=timeout_s)
 
 
 @contextmanager

@@ -154,10 +154,11 @@ class Translator:
                 return untranslated(Untranslated.CALL_FAILED)
             return self._view(path)
         path = windows.open_path()
-        total = windows.style.count(windows.read(self._sandbox))
-        if total <= WINDOW:
+        text = windows.read(self._sandbox)
+        if windows.style.count(text) <= WINDOW:
             return self._view(path)
-        return self._view(path, windows.first + 1, windows.first + WINDOW)
+        last = min(windows.first + WINDOW, text.count("\n") + 1)
+        return self._view(path, windows.first + 1, last)
 
     def _read_call(self, action: Action) -> Translation:
         """``Read``, of lines ``offset`` (from 1) and ``limit`` more, or of the whole file."""

@@ -60,7 +60,8 @@ _PARTS = frozenset({"src", "lib", "test", "tests", "docs"})
 """Folders in a repository."""
 _SHARE = 0.6
 """Of the places that a record names, so many have to lie in the folder."""
-_CHANGES_FOLDER = re.compile(r"(?:^|[;&|(\n]\s*)cd\s+['\"]?(/[\w./+-]+)")
+_GOES = r"(?:^|[;&|(\n])[ \t]*cd[ \t]"
+_CHANGES_FOLDER = re.compile(rf"{_GOES}+['\"]?(/[\w./+-]+)")
 _SHOWN = re.compile(
     r"^(?:\[File: |Here's the result of running `cat -n` on (?:a snippet of )?)"
     r"(?P<file>/[^\n]+?)(?: \(\d+ lines total\)\]|:)$"
@@ -102,7 +103,7 @@ def named_root(steps: Iterable[Step], workdir: str) -> str | None:
 def changes_folder(step: Step) -> bool:
     """Whether the step's command goes to another folder."""
     command = step.action.arguments.get("command", "") if step.action else ""
-    return re.search(r"(?:^|[;&|(\n]\s*)cd\s", command) is not None
+    return re.search(_GOES, command) is not None
 
 
 def _places(steps: Iterable[Step]) -> Iterator[str]:

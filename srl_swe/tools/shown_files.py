@@ -28,6 +28,7 @@ from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 _HEAD = re.compile(r"^\[File: (.+) \((\d{1,7}) lines total\)\]$", re.MULTILINE)
 _FOUND = re.compile(r"Found \d+ matches for \"?.*\"? in (/.*):\Z")
 _NOT_FOUND = re.compile(r"No matches found for \"?.*\"? in (/.*)\Z")
+_LONGEST_HEAD = 1000
 _CURSORS = frozenset({"<<<<< START CURSOR >>>>>", "<<<<< END CURSOR >>>>>"})
 _NO_NEWLINE = "\\ No newline at end of file"
 _VIEWS = frozenset({"open", "goto", "scroll_up", "scroll_down"})
@@ -62,7 +63,7 @@ def read_window(text: str) -> Window | None:
     """
     text = text.replace("\r\n", "\n")
     heads = list(_HEAD.finditer(text))
-    if len(heads) != 1 or "\r" in text:
+    if len(heads) != 1 or "\r" in text or not _is_text(text):
         return None
     head, first, lines = heads[0], 1, list[str]()
     for line in text[head.end() + 1 :].split("\n"):
@@ -144,7 +145,7 @@ class _Files:
     def _edit(self, path: str, window: Window, action: Action) -> Translation:
         before = self._lines.pop(path, None)
         after = _edited(before, action) if before is not None else None
-        if after is not None and window.agrees(after):
+        if after is not None and window.agrees(after) and _is_text(_text(after)):
             self._lines[path] = after
         elif window.is_whole:
             self._lines[path], after = list(window.lines), None
@@ -154,6 +155,15 @@ class _Files:
             return untranslated(Untranslated.FILE_UNKNOWN)
         inserts = action.tool == "insert"
         return translate_edit(path, _text(before).encode(), _text(after).encode(), inserts=inserts)
+
+
+def _is_text(text: str) -> bool:
+    """False if a file can't hold it: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(lines: Iterable[str]) -> str:
@@ -198,6 +208,8 @@ def _why_no_window(action: Action, seen: Observation) -> Untranslated:
 def _search(action: Action, printed: str) -> Translation:
     """``find`` or ``grep`` for the same, which would print what the tool lists."""
     head, *rest = printed.replace("\r", "").strip("\n").split("\n")
+    if len(head) > _LONGEST_HEAD:  # hostile: the patterns go back
+        return untranslated(Untranslated.CALL_FAILED)
     found, nothing = _FOUND.match(head), _NOT_FOUND.match(head)
     place = found or nothing
     name = action.arguments.get("file_name", action.arguments.get("search_term", ""))

@@ -8,11 +8,10 @@ exactly the content after.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-from cydifflib import SequenceMatcher
 
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 from srl_swe.tools.text_files import decode
@@ -20,6 +19,8 @@ from srl_swe.tools.toolbox import open_toolbox
 from srl_swe.types import Action, Observation, Translation
 
 EDITOR = "str_replace_editor"
+_MOST_LINES_AROUND = 200
+"""So many unchanged lines at most make an edit's place unique."""
 _MOST_UNCHANGED_LINES = 40
 """A call that repeats more lines than this without changing them is not what an expert wrote."""
 
@@ -154,8 +155,8 @@ def _changed(old: str, new: str) -> _Hunk:
 def _repeats_too_much(hunk: _Hunk) -> bool:
     if min(len(hunk.removed), len(hunk.added)) <= _MOST_UNCHANGED_LINES:
         return False
-    same = SequenceMatcher(None, hunk.removed, hunk.added, autojunk=False).get_matching_blocks()
-    return int(sum(block.size for block in same)) > _MOST_UNCHANGED_LINES
+    removed, added = (Counter(filter(str.strip, lines)) for lines in (hunk.removed, hunk.added))
+    return (removed & added).total() > _MOST_UNCHANGED_LINES
 
 
 def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
@@ -164,7 +165,8 @@ def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
     end = n_lines - (hunk.lines[-1] == "")  # what follows the last newline is no line
     if not hunk.removed or not hunk.added:  # a newline goes or comes with the lines
         hunk = hunk.widened(1, 0) if hunk.first else hunk.widened(0, hunk.last < n_lines)
-    while True:
+    most = len(hunk.removed) + _MOST_LINES_AROUND
+    while len(hunk.removed) <= most:
         old = "\n".join(hunk.removed)
         is_all = hunk.first == 0 and hunk.last == n_lines
         if is_all or (old and text.find(old) == text.rfind(old)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from srl_swe.tools.own_steps import own_steps
@@ -223,3 +225,26 @@ def test_a_prompt_has_one_folder_for_the_repository() -> None:
     own, (made,) = own_steps(Trajectory("a__b-1", steps, f"{there} fails", source="openhands"))
     assert there not in repr(own) + repr(made)
     assert made.step.action == Action("bash", {"command": "cd /testbed && ls /testbed/src"})
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "answer"),
+    [
+        ("bash", {"command": "\n" * 200_000}, ""),
+        ("bash", {"command": "; " * 200_000}, ""),
+        ("bash", {"command": "cd" + " " * 200_000}, ""),
+        ("find_file", {"file_name": "x"}, "Found 1 matches for " + " in /" * 100_000),
+        ("open", {"path": "x"}, "[File: " * 100_000),
+        ("edit", {"start_line": "9" * 5000, "end_line": "1"}, window(FILE, SOUND)),
+        ("edit", {"search": "\ud800", "replace": "\x00"}, window(FILE, ("\ud800", ""))),
+        ("insert", {"line": "x"}, window(FILE, SOUND)),
+        ("open", {"path": "x"}, window(FILE, ("\ud800",))),
+        ("create", {"filename": "x"}, window("/testbed/\ud800", ("",))),
+    ],
+)
+def test_hostile_records_take_no_longer_than_others(
+    tool: str, arguments: dict[str, str], answer: str
+) -> None:
+    started = time.process_time()
+    calls(OPEN, Step("t", Action(tool, arguments), Observation(answer)))
+    assert time.process_time() - started < 2

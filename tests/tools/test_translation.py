@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +109,17 @@ def test_an_insertion_is_one_if_the_expert_inserted() -> None:
         "str_replace_editor",
         {"command": "insert", "path": PATH, "insert_line": "1", "new_str": "x"},
     )
+
+
+def test_a_file_of_the_same_line_over_and_over_takes_no_longer_than_another() -> None:
+    lines, started = ["x\n"] * 100_000, time.process_time()
+    before = "".join(lines).encode()
+    changed = "".join([*lines[:50_000], "y\n", *lines[50_001:]]).encode()
+    assert translate_edit(PATH, before, changed).reason == Untranslated.NOT_EQUAL
+    more = "".join([*lines[:50_000], "y\n", *lines[50_000:]]).encode()
+    assert translate_edit(PATH, before, more).action == edit_call(
+        "insert", PATH, insert_line="50000", new_str="y"
+    )
+    other = "".join(f"{line[:-1]}{n % 2}\n" for n, line in enumerate(lines)).encode()
+    translate_edit(PATH, before, other)
+    assert time.process_time() - started < 10
