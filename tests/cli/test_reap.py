@@ -89,4 +89,4 @@ def test_without_an_engine_it_says_so() -> None:
         env={**os.environ, "DOCKER_HOST": "unix:///no/such.sock"},
     )
     assert result.returncode == 2
-    assert "unset it to use the local socket" in result.stderr
+    assert "setup-engine.sh" in result.stderr
