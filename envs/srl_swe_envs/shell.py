@@ -176,6 +176,6 @@ def _ask(connection: ShellConnection, command: bytes, timeout_s: float) -> tuple
 
 
 def _youngest(restore: bytes) -> int:
-    """The process id in the first line, ``# LOADAVG``: its last field (proc_loadavg(5))."""
-    found = re.match(rb"# .* (\d+)\n", restore)
+    """The process id in the last line, ``# LOADAVG``: its last field (proc_loadavg(5))."""
+    found = re.search(rb"\n# [^\n]* (\d+)\n\Z", restore)
     return int(found[1]) if found else 0

@@ -1,22 +1,25 @@
 r"""The protocol between us and one bash: requests on its stdin, answers on two streams.
 
-A request is four lines, two of them followed by data that ends in a NUL:
+A request is three lines, two of them followed by data:
 
-    read into REPLY, and eval it with stdin </dev/null and output >&60     the command, NUL
+    read into REPLY up to a NUL, and eval it with stdin </dev/null and output >&60   the command, NUL
     (( ? NONCEc $? )) 2>&61                                    its exit code, by an error message
-    read into REPLY, and eval it with 63>&60 64>&61            the report, NUL:
-        printf NONCE >&63                                        the end, in order after the output
-        print NONCEs # loadavg; cd ..; export ..; NONCEe >&64    what a successor needs to go on
-    (( ? NONCEz )) 2>&61                                       nothing more will come
+    read so many bytes into REPLY, and eval them with 63>&61   the report:
+        printf NONCE >&60                                        the end, in order after the output
+        export ..; cd ..; # loadavg NONCEe >&63                  what a successor needs to continue
 
 No byte of the command is ever read as one of these lines, the nonce reaches the shell only after
 the command has ended, and children of the command hold neither the requests nor the reports.
 Each line stands alone because an error such as ``${x:?}`` throws the rest of a line away.
 
 The report goes the way of the next command. So if a command has ruined that way (a function named
-``builtin``, a read-only REPLY, a disabled ``eval``), the last line comes without a report, and the
-shell is given up at once. The second and the fourth line need keywords only, which neither
-functions nor ``enable -n`` can replace; ``|| [[ 1 ]]`` makes them safe from ``set -e``.
+``builtin``, a read-only REPLY, a disabled ``eval``), the exit code comes without a report; if a
+fourth line, ``(( ? NONCEz )) 2>&61``, is answered then, the shell is given up. That line and the
+second need keywords only, which neither functions nor ``enable -n`` can replace; ``|| [[ 1 ]]``
+makes them safe from ``set -e``.
+
+The shell reads lines byte by byte, with three system calls each, and data up to a NUL with one:
+so lines are short, and the report is read whole.
 
 The shell is interactive (without prompt, history or job control), as SWE-agent's was: an error
 does not end it, and a SIGINT brings it back to reading requests.
@@ -32,11 +35,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 STDOUT = 1
-_NONCE_BYTES = 8
+_NONCE_BYTES = 6
 _LONGEST_MARKER = 24
 """Of the nonce or the secret in hexadecimal, an exit code and a line's end."""
 _QUIET_S = 0.5
-"""How long nothing more is printed if the shell could not mark the end of the output."""
+"""How long nothing comes after an exit code if the shell can't report or mark the end."""
 _UNKNOWN = 1
 """The exit code of a command after which the shell can't even report that."""
 _MAX_REPORT_BYTES = 16 * 2**20
@@ -66,7 +69,7 @@ class Channel(Protocol):
 class Ending:
     """How a command ended.
 
-    ``restore`` is bash that brings another shell to this one's folder and exports, behind a
+    ``restore`` is bash that brings another shell to this one's folder and exports, and ends in a
     comment with /proc/loadavg; None means that the command has ended or ruined the shell.
     """
 
@@ -85,6 +88,8 @@ class ShellConnection:
         """Output that may be the beginning of a marker."""
         self._report = b""
         self._output_ended = False
+        self._has_asked = False
+        """Whether the fourth line was sent."""
         self._shell_exit_code: int | None = None
         """Once the shell has ended."""
         channel.send(self._secret + b"\n")
@@ -96,7 +101,7 @@ class ShellConnection:
         ``keep_state`` a subshell runs it.
         """
         self._nonce = _nonce()
-        self._output_ended = False
+        self._output_ended = self._has_asked = False
         self._channel.send(_request(command, self._nonce, stdin, keep_state))
 
     def wait(self, output: Callable[[bytes], None], timeout_s: float) -> Ending:
@@ -111,11 +116,15 @@ class ShellConnection:
             if left_s <= 0:  # output may come without a pause
                 raise TimeoutError
             try:
-                self._receive(output, min(left_s, _QUIET_S) if self._has_ended() else left_s)
+                self._receive(output, min(left_s, _QUIET_S) if self._answered() else left_s)
             except TimeoutError:
-                if not self._has_ended():
+                if self._has_ended():
+                    return self._ruined(output)
+                if not self._answered():
                     raise
-                return self._ruined(output)
+                if not self._has_asked:
+                    self._has_asked = True
+                    self._channel.send(b"(( ? %bz )) 2>&61 || [[ 1 ]]\n" % self._nonce)
         return ending
 
     def is_dead(self, output: Callable[[bytes], None]) -> bool:
@@ -158,16 +167,20 @@ class ShellConnection:
     def _ending(self) -> Ending | None:
         if self._shell_exit_code is not None:
             return Ending(self._shell_exit_code, restore=None)
-        restore = re.search(rb"(?s)%bs(.*?)%be" % (self._nonce, self._nonce), self._report)
+        restore = re.search(rb"(?s)%bc [^\n]*\n(.*)%be" % (self._nonce, self._nonce), self._report)
         if not self._output_ended or not (restore or self._has_ended()):
             return None
         exit_code = self._exit_code()
         self._report = b""  # what still comes of this request has another nonce than the next
         return Ending(exit_code, restore[1] if restore else None)
 
+    def _answered(self) -> bool:
+        """Whether the exit code of the command has come."""
+        return b"%bc " % self._nonce in self._report
+
     def _has_ended(self) -> bool:
-        """Whether the shell has read the last line of the request."""
-        return bool(re.search(rb"%bz[^\n]*\n" % self._nonce, self._report))
+        """Whether the shell has read the fourth line."""
+        return b"%bz" % self._nonce in self._report
 
     def _exit_code(self) -> int:
         found = re.search(rb"%bc (\d+)" % self._nonce, self._report)
@@ -192,20 +205,18 @@ def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool
     run = b'\\builtin eval "$REPLY"'
     own_output = b">&60 2>&60 60>&- 61>&-"
     report = (
-        b"\\builtin printf '%%s\\n' %b >&63\n"
+        b"\\builtin printf '%%s\\n' %b >&60\n"
+        b"\\builtin export -p >&63\n"
         b"\\builtin read -r </proc/loadavg\n"
-        b'\\builtin printf \'%bs# %%s\\ncd -- %%q\\n\' "$REPLY" "${PWD-}" >&64\n'
-        b"\\builtin export -p >&64\n"
-        b"\\builtin printf %be >&64" % (nonce, nonce, nonce)
+        b'\\builtin printf \'cd -- %%q\\n# %%s\n%be\' "${PWD-}" "$REPLY" >&63\n' % (nonce, nonce)
     )
     return b"".join(
         [
-            b"\\builtin read -r -d '' && %b %b %b\n"
+            b"\\builtin read -rd '' && %b %b %b\n"
             % (run if keep_state else b"( %b )" % run, own_input, own_output),
             command.replace(b"\0", b"") + b"\0",
             (stdin or b"") + b"\n",  # so that what was not read of it can't swallow the next line
             b"(( ? %bc $? )) 2>&61 || [[ 1 ]]\n" % nonce,
-            b"\\builtin read -r -d '' && %b 63>&60 64>&61\n%b\0\n" % (run, report),
-            b"(( ? %bz )) 2>&61 || [[ 1 ]]\n" % nonce,
+            b"\\builtin read -rN%d && %b 63>&61\n%b" % (len(report), run, report),
         ]
     )
