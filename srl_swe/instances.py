@@ -279,3 +279,13 @@ def _checked_row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise UserError(f"{where}: an instance is a JSON object, not {type(row).__name__}.")
     return row
+
+
+def evenly_spread(count: int, wanted: int | None) -> list[int]:
+    """As many indices below ``count``; None is all.
+
+    >>> evenly_spread(10, 3)
+    [0, 3, 6]
+    """
+    chosen = min(wanted or count, count)
+    return [index * count // chosen for index in range(chosen)]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.context_window import (
+from srl_swe.dialects import get_dialect
+from srl_swe.steps.prompt import (
     ELIDED,
     OverBudget,
     Pair,
@@ -16,7 +17,6 @@ from srl_swe.context_window import (
     make_messages,
     make_prompt,
 )
-from srl_swe.dialects import get_dialect
 from srl_swe.types import Action, Message, Observation, Step
 
 XML = get_dialect("xml")

@@ -29,4 +29,4 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
 
 
 def _trains(name: str) -> bool:
-    return name.startswith(("srl_swe.training.", "srl_swe.study."))
+    return name.startswith(("srl_swe.training.", "srl_swe.experiments."))

@@ -1,4 +1,4 @@
-from srl_swe.html_page import page
+from srl_swe.reports.page import page
 
 
 def test_a_title_is_escaped_and_body_and_style_are_not() -> None:

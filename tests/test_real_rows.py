@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.context_window import make_messages
 from srl_swe.dialects import get_dialect
 from srl_swe.instances import load_instances
+from srl_swe.steps.prompt import make_messages
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "swebench_v5"
 

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.bundled import bundled
-from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
-from srl_swe.step_contexts import (
+from srl_swe.steps.contexts import (
     Dropped,
     DropReason,
     StepContext,
     step_contexts,
     trajectory_id,
 )
+from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import (
+from srl_swe.steps import (
     Making,
     StepJob,
     StepSettings,
@@ -21,9 +19,11 @@ from srl_swe.step_dataset import (
     load_card,
     save_step_contexts,
 )
-from srl_swe.step_dataset import columns as columns_module
-from srl_swe.step_dataset.columns import SCHEMA
-from srl_swe.step_dataset.source import identify_source
+from srl_swe.steps import rows as columns_module
+from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.dataset import identify_source
+from srl_swe.steps.prompt import Window
+from srl_swe.steps.rows import SCHEMA
 from srl_swe.trajectories import ReadReport
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from srl_swe.context_window import Window
 from srl_swe.errors import UserError
 from srl_swe.run_folder import claim
-from srl_swe.step_dataset import Making, StepJob, StepSettings, build_step_dataset, load_card
-from srl_swe.step_dataset.folder import is_finished
+from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset, load_card
+from srl_swe.steps.prompt import Window
+from srl_swe.steps.shards import is_finished
 from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Action, Observation, Step, Trajectory

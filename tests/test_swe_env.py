@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.instances import load_instances
 from srl_swe.rewards.outcome import partial
 from srl_swe.rollout import Limits, Rules
 from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.steps.prompt import Window
 from srl_swe.swe_env import SweEnv
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Outcome, StopReason

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+import select
+import socket
+import struct
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import closing
-from typing import Any, NoReturn
+from contextlib import closing, suppress
+from typing import Any, NoReturn, Self
 
 import docker
 import requests
@@ -21,11 +24,162 @@ from docker.utils import parse_bytes
 from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp
 from srl_swe.sandbox import EngineRecord
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, reason, remove
-from srl_swe_envs.exec_channel import EngineChannel
+from srl_swe_envs.image_names import digest_in
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import owner_labels
 from srl_swe_envs.scripts import script
 from srl_swe_envs.shell import Sweep
+
+# The pipes of a process in a container, over a socket of the engine: an exec's or PID 1's.
+
+
+_SEND_TIMEOUT_S = 60.0
+_HEADER = struct.Struct(">BxxxL")
+"""Of a frame: the stream, and how many bytes follow."""
+
+
+class EngineSocket:
+    """The socket that carries the input and the output of a process in a container."""
+
+    def __init__(self, stream: Any) -> None:
+        """``stream`` is what the docker package returns for a socket."""
+        self.socket: socket.socket = stream._sock
+        self._answer: requests.Response = stream._response
+
+    def close(self) -> None:
+        """Hang up; the engine then closes the stdin of an exec, and keeps that of PID 1.
+
+        A second call does nothing.
+        """
+        with suppress(OSError):  # the engine may have hung up first
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        # Not only the innermost stream, which is all that the docker package returns: the parts
+        # around it then fail when they are collected, and Python 3.13 prints that.
+        self._answer.close()
+
+
+class AttachedExec(EngineSocket):
+    """A new process of root's in a container."""
+
+    def __init__(
+        self, api: docker.APIClient, container_id: str, command: list[str], *, tty: bool = False
+    ) -> None:
+        created = api.exec_create(container_id, command, stdin=True, tty=tty, user="0")
+        self.exec_id = str(created["Id"])
+        super().__init__(api.exec_start(self.exec_id, tty=tty, socket=True))
+
+
+class EngineChannel:
+    """A :class:`srl_swe_envs.shell.Channel` to a process of a container."""
+
+    def __init__(self, process: EngineSocket) -> None:
+        self._process = process
+        self._socket = process.socket
+        self._socket.settimeout(_SEND_TIMEOUT_S)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._buffer = bytearray()
+        self._stream, self._frame_bytes_left = 0, 0
+
+    @classmethod
+    def of_new_process(cls, api: docker.APIClient, container_id: str, command: list[str]) -> Self:
+        """Start ``command`` as root in the container."""
+        return cls(AttachedExec(api, container_id, command))
+
+    @classmethod
+    def of_first_process(cls, api: docker.APIClient, container_id: str) -> Self:
+        """Attach to PID 1; only its output from now on is received."""
+        streams = {"stdin": 1, "stdout": 1, "stream": 1}
+        return cls(EngineSocket(api.attach_socket(container_id, params=streams)))
+
+    def send(self, data: bytes) -> None:
+        """Write all of it to stdin."""
+        self._socket.sendall(data)
+
+    def receive(self, timeout_s: float) -> tuple[int, bytes]:
+        """Return the stream and the bytes that have arrived of the next frame."""
+        while True:
+            if not self._frame_bytes_left and len(self._buffer) >= _HEADER.size:
+                self._stream, self._frame_bytes_left = _HEADER.unpack_from(self._buffer)
+                del self._buffer[: _HEADER.size]
+            if self._frame_bytes_left and self._buffer:
+                return self._stream, self._take()
+            if not self._poll.poll(timeout_s * 1000):
+                raise TimeoutError("the process has not answered in time")
+            received = self._socket.recv(2**16)
+            if not received:
+                raise EOFError("the engine has closed the pipes")
+            self._buffer += received
+
+    def close(self) -> None:
+        """Hang up. A second call does nothing."""
+        self._process.close()
+
+    def _take(self) -> bytes:
+        data = bytes(self._buffer[: self._frame_bytes_left])
+        del self._buffer[: len(data)]
+        self._frame_bytes_left -= len(data)
+        return data
+
+
+# What the engine says that it holds a container to, which may be less than was asked for.
+
+
+_QUOTA_DRIVERS = frozenset({"overlay", "overlay2", "vfs", "zfs"})
+"""Storage drivers that refuse a quota that they can't hold. Others may drop it unsaid, and btrfs
+does not hold its own from the first removed container to the next rescan (measured, Linux 6.18)."""
+
+
+def read_enforced(client: docker.DockerClient, container: Container) -> dict[str, Any]:
+    """Limits in JSON's types; None where nothing is enforced, whatever was asked for.
+
+    The engine takes a limit that the kernel can't hold back out of the container's HostConfig.
+    ``image_digest`` is the registry's where the image has come from one, else the engine's id.
+    Raises SandboxError.
+    """
+    host = container.attrs["HostConfig"]
+    return {
+        "sandbox": "docker",
+        "image": container.attrs["Config"]["Image"],
+        "image_digest": _digest(
+            client, container.attrs["Config"]["Image"], container.attrs["Image"]
+        ),
+        "network": host["NetworkMode"],
+        "memory_bytes": _positive(host.get("Memory")),
+        "cpus": _cpus(host),
+        "pids": _positive(host.get("PidsLimit")),
+        "disk_bytes": _disk_bytes(container.attrs),
+        "file_bytes": _file_bytes(host),
+        "shm_bytes": _positive(host.get("ShmSize")),
+        "capabilities": sorted(name.removeprefix("CAP_") for name in host.get("CapAdd") or ()),
+        "no_new_privileges": any("no-new-privileges" in o for o in host.get("SecurityOpt") or ()),
+    }
+
+
+def _digest(client: docker.DockerClient, image: str, image_id: str) -> str:
+    described = attempt(f"inspecting {image_id}", lambda: client.images.get(image_id))
+    return digest_in(described.attrs, image)
+
+
+def _cpus(host: dict[str, Any]) -> float | None:
+    nano_cpus = _positive(host.get("NanoCpus"))
+    return nano_cpus / 1e9 if nano_cpus else None
+
+
+def _disk_bytes(attrs: dict[str, Any]) -> int | None:
+    size = (attrs["HostConfig"].get("StorageOpt") or {}).get("size")
+    return int(parse_bytes(size)) if size and attrs.get("Driver") in _QUOTA_DRIVERS else None
+
+
+def _file_bytes(host: dict[str, Any]) -> int | None:
+    hard = [u["Hard"] for u in host.get("Ulimits") or () if u["Name"].lower().endswith("fsize")]
+    return _positive(hard[0]) if hard else None
+
+
+def _positive(number: int | None) -> int | None:
+    return number if number and number > 0 else None
+
 
 _SWEEP_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 0.5

@@ -2,33 +2,344 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from typing import Any
 
 import docker
 from docker.errors import ImageNotFound
+from docker.utils import parse_bytes
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import EngineUnavailable, SrlSweError, UserError
-from srl_swe_envs.containers import ContainerProcesses, create
-from srl_swe_envs.enforced import read_enforced
+from srl_swe_envs.containers import ContainerProcesses, create, read_enforced
 from srl_swe_envs.engine import ENGINE_ERRORS, connect, reason
-from srl_swe_envs.engine_checks import (
-    Answer,
-    check_disk,
-    check_enforced,
-    check_engine,
-    check_quota,
-)
-from srl_swe_envs.findings import Finding, failure, ok, warning
-from srl_swe_envs.image_pulls import free_bytes
-from srl_swe_envs.image_recipes import Recipe, recipes_of
-from srl_swe_envs.images import is_built_from
+from srl_swe_envs.images import Recipe, is_built_from, recipes_of
 from srl_swe_envs.limits import Limits
-from srl_swe_envs.machine_checks import check_machine
 from srl_swe_envs.owners import Fate, Owned, find
+from srl_swe_envs.pulls import free_bytes
 from srl_swe_envs.scripts import script
+
+# What the doctor writes down: one line a check, with the way out where one is needed.
+
+
+class Health(StrEnum):
+    """How well it is with what was looked at."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, but not all of it, or not as it was tested."""
+    FAILURE = "failure"
+    """Something that srl-swe does can't work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's; ``way_out`` is empty exactly where ``health`` is ok."""
+
+    subject: str
+    health: Health
+    found: str
+    way_out: str = ""
+
+
+def ok(subject: str, found: str) -> Finding:
+    """All is well with it."""
+    return Finding(subject, Health.OK, found)
+
+
+def warning(subject: str, found: str, way_out: str) -> Finding:
+    """It is worth knowing."""
+    return Finding(subject, Health.WARNING, found, way_out)
+
+
+def failure(subject: str, found: str, way_out: str) -> Finding:
+    """It has to be repaired."""
+    return Finding(subject, Health.FAILURE, found, way_out)
+
+
+# Judges what an engine says of itself and of one sandbox; pure, no engine is asked here.
+
+
+Answer = Mapping[str, Any]
+"""JSON of the engine's API (``docker info``, ``docker version``), as the docker package has it."""
+
+_GIB = 2**30
+_LOW_DISK_BYTES, _NO_DISK_BYTES = 20 * _GIB, 2 * _GIB
+"""An image of SWE-bench takes 0.3 to 1.5 GB, and a build or a pull needs room beside it."""
+_LIMIT_FLAGS = {
+    "memory": "MemoryLimit",
+    "swap": "SwapLimit",
+    "pids": "PidsLimit",
+    "cpu": "CpuCfsQuota",
+}
+_MEASURED = ("memory_bytes", "cpus", "pids", "file_bytes")
+"""Of what a sandbox is held to, all that every engine should manage."""
+
+
+def check_engine(info: Answer, version: Answer) -> list[Finding]:
+    """All that can be told without making a container."""
+    return [
+        _check_version(version),
+        _check_storage(info),
+        _check_cgroups(info),
+        _check_limits(info),
+        _check_memory(info),
+    ]
+
+
+def check_disk(folder: str, free_bytes: int | None) -> Finding:
+    """``folder`` is where the engine keeps its images; None: it is not on this machine."""
+    if free_bytes is None:
+        return warning(
+            "disk",
+            f"{folder} is on another machine",
+            "look there how much is free: an image takes 0.3 to 1.5 GB",
+        )
+    found = f"{free_bytes / _GIB:.1f} GiB free in {folder}"
+    if free_bytes >= _LOW_DISK_BYTES:
+        return ok("disk", found)
+    judge = failure if free_bytes < _NO_DISK_BYTES else warning
+    return judge(
+        "disk", found, "let go of the least used images: `srl-swe images prune --budget 50GB`"
+    )
+
+
+def check_quota(info: Answer, enforced: Answer | None) -> Finding:
+    """Whether a sandbox's disk is bounded; ``enforced`` None: none could be tried."""
+    driver, file_system = str(info.get("Driver")), _backing_file_system(info)
+    found = f"{driver} on {file_system}"
+    if enforced["disk_bytes"] is not None if enforced else driver == "zfs":
+        return ok("disk quota", f"{found} bounds what each sandbox writes")
+    return warning(
+        "disk quota",
+        f"{found} has none for a container: each file is bounded, their sum is not",
+        "use fewer sandboxes than could fill the disk, or move the engine's storage to xfs "
+        "mounted with pquota, or to zfs",
+    )
+
+
+def check_enforced(enforced: Answer) -> Finding:
+    """What a sandbox with the default limits is held to; the disk apart."""
+    missing = [name for name in _MEASURED if enforced[name] is None]
+    held = ", ".join(f"{name} {enforced[name]:,}" for name in _MEASURED if name not in missing)
+    if not missing:
+        return ok("enforced limits", held)
+    return warning(
+        "enforced limits",
+        f"not {', '.join(missing)}" + (f", but {held}" if held else ""),
+        "give the engine these cgroup controllers, or run only commands that you trust",
+    )
+
+
+def engine_name(version: Answer) -> str:
+    """``podman`` where it is one behind Docker's API, else ``docker``."""
+    names = [str(part.get("Name", "")) for part in version.get("Components") or ()]
+    return "podman" if any("podman" in name.lower() for name in names) else "docker"
+
+
+def _check_version(version: Answer) -> Finding:
+    machine = f"{version.get('Os')}/{version.get('Arch')}"
+    name = f"{engine_name(version)} {version.get('Version')}"
+    found = f"{name}, API {version.get('ApiVersion')}, {machine}"
+    if machine == "linux/amd64":
+        return ok("engine", found)
+    return warning(
+        "engine",
+        found,
+        "SWE-bench's images are for linux/amd64: here they run emulated and slowly, if at all",
+    )
+
+
+def _check_storage(info: Answer) -> Finding:
+    driver = str(info.get("Driver"))
+    found = f"{driver} on {_backing_file_system(info)}"
+    if driver != "vfs":
+        return ok("storage driver", found)
+    return warning(
+        "storage driver",
+        f"{found} copies the whole image for each container",
+        "have the engine use overlay2 (podman: overlay, without root fuse-overlayfs)",
+    )
+
+
+def _check_cgroups(info: Answer) -> Finding:
+    driver = info.get("CgroupDriver")
+    found = f"version {info.get('CgroupVersion') or 1}, driver {driver}"
+    if driver != "none":
+        return ok("cgroups", found)
+    return warning(
+        "cgroups",
+        f"{found}: no limit holds",
+        "run the engine as root, or where systemd delegates cgroup v2 to your user",
+    )
+
+
+def _check_limits(info: Answer) -> Finding:
+    missing = [name for name, flag in _LIMIT_FLAGS.items() if not info.get(flag)]
+    if not missing:
+        return ok("limits", f"the engine can limit {', '.join(_LIMIT_FLAGS)}")
+    return warning(
+        "limits",
+        f"the engine can't limit {', '.join(missing)}",
+        "enable these cgroup controllers (swap: boot with swapaccount=1; without root: have "
+        "systemd delegate them), or a command can take all of the machine",
+    )
+
+
+def _check_memory(info: Answer) -> Finding:
+    total, each = int(info.get("MemTotal") or 0), int(parse_bytes(Limits().memory or 0))
+    found = f"{total / _GIB:.1f} GiB, {info.get('NCPU')} CPUs"
+    if total >= each:
+        return ok("memory, CPUs", found)
+    return warning(
+        "memory, CPUs",
+        f"{found}: one sandbox may use {each / _GIB:.1f} GiB",
+        "give the engine's machine more memory, or the sandboxes less",
+    )
+
+
+def _backing_file_system(info: Answer) -> str:
+    status = {pair[0]: pair[1] for pair in info.get("DriverStatus") or ()}
+    return str(status.get("Backing Filesystem", "an unnamed file system"))
+
+
+# What is looked at on this side of the engine: Python, packages, GPU, the docker client.
+
+
+_PROJECT = "srl-swe"
+_NEEDED = ("docker", "swebench", "datasets", "gitpython")
+_FOR_TRAINING = ("torch", "transformers", "trl")
+_FOR_SERVING = ("vllm",)
+_ASKED_BY = {"vllm": "trl"}
+"""Whose metadata says which versions will do, where it is not ours."""
+_PIN = re.compile(r"^([\w.-]+)==([\w.+-]+)", re.MULTILINE)
+
+
+def check_machine() -> list[Finding]:
+    """Everything here; the docker client and nvidia-smi are the only programs looked for."""
+    tested = parse_pins((bundled("docker") / "constraints.txt").read_text("utf-8"))
+    names = (*_NEEDED, *_FOR_TRAINING, *_FOR_SERVING)
+    installed = {name: _installed(name) for name in names}
+    return [
+        check_docker_client(shutil.which("docker")),
+        check_gpu(_nvidia_smi(), installed["torch"]),
+        check_python(sys.version_info[:2], _tested_pythons()),
+        *(check_package(n, installed[n], tested.get(n), _allowed(n)) for n in names),
+    ]
+
+
+def parse_pins(constraints: str) -> dict[str, str]:
+    r"""Lower-case names to versions, of the lines ``name==version``.
+
+    >>> parse_pins("# tested\nGitPython==3.2.1\n")
+    {'gitpython': '3.2.1'}
+    """
+    return {name.lower(): pinned for name, pinned in _PIN.findall(constraints)}
+
+
+def check_docker_client(path: str | None) -> Finding:
+    """``path``: where the program ``docker`` is; None if nowhere on PATH."""
+    if path:
+        return ok("docker client", path)
+    return failure(
+        "docker client",
+        "no program `docker` on PATH, which SWE-bench's harness calls when it grades",
+        "install the client: `sh docker/setup-engine.sh`, or your distribution's docker-cli or "
+        "podman-docker",
+    )
+
+
+def check_gpu(described: str | None, torch: str | None) -> Finding:
+    """``described`` is what nvidia-smi prints of the GPUs, None without a driver."""
+    if not described:
+        return warning(
+            "GPU",
+            "none seen (nvidia-smi)",
+            "the demo and the tests train without; a real model takes an NVIDIA GPU and its driver",
+        )
+    if torch and torch.endswith("+cpu"):
+        return warning(
+            "GPU",
+            f"{described}, but torch {torch} can't use it",
+            "install torch's build for CUDA, see https://pytorch.org/get-started/locally/",
+        )
+    return ok("GPU", described)
+
+
+def check_python(running: tuple[int, int], tested: list[str]) -> Finding:
+    """``tested`` holds versions like 3.12."""
+    shown = ".".join(map(str, running))
+    if shown in tested:
+        return ok("Python", shown)
+    return warning("Python", shown, f"srl-swe is tested with Python {' and '.join(tested)}")
+
+
+def check_package(
+    name: str, installed: str | None, tested: str | None, allowed: SpecifierSet
+) -> Finding:
+    """Versions are None where there is none; ``allowed`` is what srl-swe's needs let in."""
+    if installed is None:
+        return _missing(name)
+    public = Version(installed).public  # 2.13.0+cpu is 2.13.0
+    pinned = f"{name}=={tested}" if tested else f"{name}{allowed}"
+    if public not in allowed:
+        return failure(name, f"{installed}; what works is {allowed}", f"pip install '{pinned}'")
+    if tested is None:
+        return warning(name, installed, "no version of it has been tested with srl-swe")
+    if public != tested:
+        return warning(name, f"{installed}, tested is {tested}", f"pip install '{pinned}'")
+    return ok(name, installed)
+
+
+def _missing(name: str) -> Finding:
+    if name in _NEEDED:
+        return failure(name, "not installed", f"pip install {_PROJECT}")
+    if name in _FOR_TRAINING:
+        return warning(name, "not installed: no training", f"pip install '{_PROJECT}[train]'")
+    return ok(name, "not installed; only fast generation on GPUs takes it")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _allowed(name: str) -> SpecifierSet:
+    try:
+        asked = [Requirement(line) for line in requires(_ASKED_BY.get(name, _PROJECT)) or ()]
+    except PackageNotFoundError:
+        return SpecifierSet()
+    found = [requirement.specifier for requirement in asked if requirement.name.lower() == name]
+    return found[0] if found else SpecifierSet()
+
+
+def _tested_pythons() -> list[str]:
+    classifiers = metadata(_PROJECT).get_all("Classifier") or []
+    return re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(classifiers))
+
+
+def _nvidia_smi() -> str | None:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return "; ".join(said.stdout.splitlines()) if said.returncode == 0 else None
+
 
 _SHOWN = 3
 

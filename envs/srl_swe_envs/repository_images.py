@@ -8,20 +8,197 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import tempfile
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import git
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srl_swe.errors import UserError
+from srl_swe.types import Instance
 from srl_swe_envs.engine import connect
-from srl_swe_envs.image_recipes import BASE, Recipe
-from srl_swe_envs.images import Report, build, ensure_base_image, is_built_from
-from srl_swe_envs.repository_specs import WORKDIR, RepositorySpec
+from srl_swe_envs.images import BASE, Recipe, Report, build, ensure_base_image, is_built_from
 from srl_swe_envs.scripts import script
+
+# What describes an instance of one's own: a repository, a commit, and how it is set up and tested.
+#
+# ::
+#
+#     instance_id = "acme__widgets-1"
+#     repository = "https://github.com/acme/widgets"   # or a path, seen from this file
+#     base_commit = "8c1f..."                          # the full id
+#     packages = ["libxml2-dev", "python3-pip"]        # of Debian
+#     install = ["pip install -e ."]                   # run at the repository's root
+#     test = "pytest -rA tests/test_sizes.py"
+#     log_parser = "parse_log_pytest"                  # the one of swebench's that reads its output
+#     problem_statement = "Sizes below zero are accepted."
+#     patch = "gold.patch"                             # files, seen from this one
+#     test_patch = "test.patch"
+#     FAIL_TO_PASS = ["tests/test_sizes.py::test_below_zero"]
+#     PASS_TO_PASS = ["tests/test_sizes.py::test_zero"]
+#
+# The first three suffice for an image; the rest makes the instance one that can be graded. Without
+# FAIL_TO_PASS and PASS_TO_PASS they are derived: the tests are run before and after the patch.
+#
+# A spec whose instance_id is that of a published row needs repository and install only. It takes
+# all
+# else from the row, its image's name and its official eval script too, which then runs on the image
+# that is built here: so a row can be had where no registry answers.
+
+
+WORKDIR = "/testbed"
+
+_URL = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
+_CHANGED = re.compile(r"^--- a/([^\t\n]+)", re.MULTILINE)
+_END_OF_PATCH = "EOF_114329324912"  # swebench's own
+
+Lines = tuple[str, ...]
+DebianPackage = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?$", max_length=200)
+]
+
+
+class RepositorySpec(BaseModel):
+    """One spec file, its paths made absolute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # What both a folder and an image can be called.
+    instance_id: str = Field(pattern=r"^[A-Za-z0-9]+((\.|__?|-+)[A-Za-z0-9]+)*$", max_length=120)
+    repository: str = Field(min_length=1)
+    base_commit: str = Field("", pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")
+    named_image: str = Field("", alias="image", pattern=r"^[A-Za-z0-9./_:-]*$", max_length=250)
+    packages: tuple[DebianPackage, ...] = ()
+    install: Lines = ()
+    test: str = ""
+    log_parser: str = "parse_log_pytest"
+    problem_statement: str = ""
+    patch: str = ""
+    test_patch: str = ""
+    fail_to_pass: Lines = Field(default=(), alias="FAIL_TO_PASS")
+    pass_to_pass: Lines = Field(default=(), alias="PASS_TO_PASS")
+
+    @property
+    def image(self) -> str:
+        """The name of its image, by SWE-bench's rule unless the spec names it."""
+        by_rule = self.instance_id.lower().replace("__", "_1776_")
+        return self.named_image or f"srl-swe/sweb.eval.x86_64.{by_rule}:latest"
+
+
+def load_spec(path: Path, rows: Mapping[str, Instance] | None = None) -> RepositorySpec:
+    """The spec in a file, the patches it names read in. ``rows`` are published ones, by id.
+
+    Raises UserError, also if the spec contradicts the row of its id.
+    """
+    try:
+        spec = RepositorySpec.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); name a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file: {error}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {key!r} is not as it should be: {first['msg']}.") from error
+    if row := (rows or {}).get(spec.instance_id):
+        spec = _of_row(path, spec, row)
+    if not spec.base_commit:
+        raise UserError(
+            f"{path}: 'base_commit' is missing; give the full id, or the --bench that has a row "
+            f"with the instance_id {spec.instance_id!r}."
+        )
+    texts = {name: _text(path, getattr(spec, name)) for name in ("patch", "test_patch")}
+    return spec.model_copy(update={"repository": _located(path, spec.repository), **texts})
+
+
+def _of_row(path: Path, spec: RepositorySpec, row: Instance) -> RepositorySpec:
+    given = sorted(spec.model_fields_set - {"instance_id", "repository", "packages", "install"})
+    of_row = {"base_commit": row.base_commit, "named_image": row.image}
+    for name in given:
+        if getattr(spec, name) != of_row.get(name):
+            key = "image" if name == "named_image" else name
+            raise UserError(
+                f"{path}: {key!r} is not that of the row {row.instance_id}; leave it out, or give "
+                "the spec an instance_id of its own."
+            )
+    return spec.model_copy(update=of_row)
+
+
+def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None) -> Instance:
+    """The row of the spec's id if there is one, else an instance made of the spec.
+
+    That can be graded if the spec has a test and the names of its tests.
+    """
+    if row := (rows or {}).get(spec.instance_id):
+        return replace(row, workdir=WORKDIR)
+    return Instance(
+        instance_id=spec.instance_id,
+        repo=_repo_name(spec.repository),
+        base_commit=spec.base_commit,
+        problem_statement=spec.problem_statement,
+        image=spec.image,
+        workdir=WORKDIR,
+        gold_patch=spec.patch,
+        test_patch=spec.test_patch,
+        fail_to_pass=spec.fail_to_pass,
+        pass_to_pass=spec.pass_to_pass,
+        eval_script=eval_script(spec) if spec.test else "",
+        log_parser=spec.log_parser if spec.test else "",
+        eval_type="pass_and_fail" if spec.test else "",
+    )
+
+
+def eval_script(spec: RepositorySpec) -> str:
+    """The tests in the form that swebench's harness runs and reads: between its two markers."""
+    before, after = [], []
+    if spec.test_patch:
+        paths = shlex.join(_CHANGED.findall(spec.test_patch))
+        after = [f"git checkout {spec.base_commit} -- {paths}"] if paths else []
+        before = [*after, f"git apply -v - <<'{_END_OF_PATCH}'\n{spec.test_patch}\n{_END_OF_PATCH}"]
+    lines = [
+        "#!/bin/bash",
+        "set -uxo pipefail",
+        f"cd {WORKDIR}",
+        "if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi",
+        *before,
+        ": '>>>>> Start Test Output'",
+        spec.test,
+        ": '>>>>> End Test Output'",
+        *after,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _text(spec: Path, name: str) -> str:
+    """What a file holds that the spec names; nothing where it names none."""
+    if not name:
+        return ""
+    try:
+        return (spec.parent / name).read_text("utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"{spec}: {name} can't be read ({error.strerror}).") from error
+
+
+def _located(spec: Path, repository: str) -> str:
+    if _URL.match(repository):
+        return repository
+    path = (spec.parent / Path(repository).expanduser()).resolve()
+    if not path.is_dir():
+        raise UserError(f"{spec}: the repository {path} does not exist; name a URL or a folder.")
+    return str(path)
+
+
+def _repo_name(repository: str) -> str:
+    parts = [part for part in re.split(r"[/:]", repository.removesuffix(".git")) if part]
+    return "/".join(parts[-2:] if _URL.match(repository) else parts[-1:])
+
 
 _DOCKERFILE = f"""\
 FROM {BASE}

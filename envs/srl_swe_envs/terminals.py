@@ -21,12 +21,10 @@ from docker.errors import APIError
 
 from srl_swe.errors import UserError
 from srl_swe.sandbox import Sandbox
+from srl_swe_envs.containers import AttachedExec
 from srl_swe_envs.docker import DockerSandbox
-from srl_swe_envs.engine import blame_sandbox
-from srl_swe_envs.exec_channel import AttachedExec
-from srl_swe_envs.local import LocalSandbox
-from srl_swe_envs.local_processes import INTERRUPTIBLE
-from srl_swe_envs.shared_client import shared_client
+from srl_swe_envs.engine import blame_sandbox, shared_client
+from srl_swe_envs.local import INTERRUPTIBLE, LocalSandbox
 
 _RC_FILE = "/tmp/.srl_swe.shellrc"
 _SHELL = ("bash", "--noprofile", "--rcfile")

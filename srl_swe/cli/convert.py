@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from srl_swe.cli import trajectory_options
+from srl_swe.cli import options
 from srl_swe.files import check_output_file
 
 
 def convert(
-    source: Annotated[
-        str, typer.Argument(help=trajectory_options.SOURCES + ".", show_default=False)
-    ],
+    source: Annotated[str, typer.Argument(help=options.SOURCES + ".", show_default=False)],
     out: Annotated[
         Path,
         typer.Argument(help="File to write, or folder (traj, atif: a file for each trajectory)."),
@@ -31,27 +29,27 @@ def convert(
             metavar="OWNER/NAME", help="Push the parquet file to this data set of the hub, too."
         ),
     ] = None,
-    only: trajectory_options.Filters = None,
-    limit: trajectory_options.Limit = None,
-    part: trajectory_options.Slice = None,
-    shuffle: trajectory_options.Shuffle = False,
-    seed: trajectory_options.Seed = 0,
-    skip_broken: trajectory_options.SkipBroken = False,
-    instance: trajectory_options.InstanceName = None,
+    only: options.Filters = None,
+    limit: options.TrajectoryLimit = None,
+    part: options.Slice = None,
+    shuffle: options.Shuffle = False,
+    seed: options.Seed = 0,
+    skip_broken: options.SkipBroken = False,
+    instance: options.InstanceName = None,
 ) -> None:
     """Write trajectories of any format in another one. A data set pushed anew is private."""
     from srl_swe.errors import UserError
-    from srl_swe.trajectories import ReadReport, converting, stream_trajectories
-    from srl_swe.trajectories.hub_push import check_name, push_rows
+    from srl_swe.trajectories import ReadReport, convert, stream_trajectories
+    from srl_swe.trajectories.jsonl import check_name, push_rows
 
-    converting.find_writer(to)
+    convert.find_writer(to)
     if not out.is_dir():  # one that is there already is refused for that
         check_output_file(out)
     if push is not None:
         check_name(push)
         if to != "parquet":
             raise UserError("--push pushes rows: say --to parquet.")
-    reading = trajectory_options.make_reading(
+    reading = options.make_reading(
         only,
         limit,
         part,
@@ -60,8 +58,8 @@ def convert(
         instance=instance,
     )
     report = ReadReport()
-    with trajectory_options.reporting(report):
-        count = converting.convert(stream_trajectories(source, reading, report), out, to)
+    with options.reporting(report):
+        count = convert.convert(stream_trajectories(source, reading, report), out, to)
     typer.echo(f"{count} trajectories written to {out}")
     if push is not None:
         push_rows(out, push)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +12,62 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from srl_swe_envs.findings import Finding
+    from srl_swe_envs.doctor import Finding
+    from srl_swe_envs.owners import Fate, Owned
+
+
+# ``srl-swe reap``.
+
+
+def reap(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also what running processes of this machine use: ends them."),
+    ] = False,
+) -> None:
+    """Remove the containers, snapshots and volumes that ended runs have left on the engine.
+
+    Every run does so when it starts. What has no label of ours is never touched, and neither is
+    what belongs to another machine, container or boot, until it expires a day after it was made.
+    Exit code 1 if something could not be removed.
+    """
+    from srl_swe_envs.engine import connect
+    from srl_swe_envs.owners import Fate, find, remove_owned
+
+    wanted = {Fate.ENDED, Fate.EXPIRED} | ({Fate.LIVING} if everything else set())
+    with closing(connect()) as client:
+        found = find(client)
+        doomed = [thing for thing in found if thing.fate in wanted]
+        removed = doomed if dry_run else remove_owned(client, doomed)
+    stuck = [thing for thing in doomed if thing not in removed]
+    _print_each("would remove" if dry_run else "removed", removed)
+    _print_each("in use or gone already:", stuck)
+    typer.echo(_summary("would remove" if dry_run else "removed", removed))
+    for fate in (Fate.LIVING, Fate.FOREIGN):
+        if fate not in wanted:
+            _print_kept(found, fate)
+    raise typer.Exit(1 if stuck else 0)
+
+
+def _print_each(did: str, things: Iterable[Owned]) -> None:
+    for thing in things:
+        typer.echo(f"{did} {thing.kind} {thing.name}: {thing.fate}")
+
+
+def _print_kept(found: Iterable[Owned], fate: Fate) -> None:
+    if kept := sum(thing.fate is fate for thing in found):
+        typer.echo(f"kept {kept}: {fate}")
+
+
+def _summary(did: str, things: Iterable[Owned]) -> str:
+    from srl_swe_envs.owners import Kind
+
+    counts = Counter(thing.kind for thing in things)
+    numbers = [f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in Kind]
+    return f"{did} {', '.join(numbers)}"
 
 
 def doctor(
@@ -24,8 +82,7 @@ def doctor(
 
     from rich.console import Console
 
-    from srl_swe_envs.doctor import examine
-    from srl_swe_envs.findings import Health
+    from srl_swe_envs.doctor import Health, examine
 
     findings = examine()
     healthy = all(finding.health is not Health.FAILURE for finding in findings)

@@ -16,7 +16,7 @@ from srl_swe.files import check_output_file
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance
-    from srl_swe_envs.stored_images import StoredImage
+    from srl_swe_envs.pulls import StoredImage
 
 app = typer.Typer(help="The container images of instances.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def build(
         )
     if rows:
         raise UserError("--rows is for the instances of --spec; name one, or leave it out.")
-    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.cli.options import sandboxes_for
     from srl_swe.progress import say
 
     bench = bench or "starter"
@@ -94,8 +94,8 @@ def pull(
     """
     from srl_swe.progress import progress, say
     from srl_swe_envs.engine import connect
-    from srl_swe_envs.image_pulls import describe, plan_pulls, pull_images
     from srl_swe_envs.owners import reap_once
+    from srl_swe_envs.pulls import describe, plan_pulls, pull_images
 
     budget_bytes = _parse_size(budget)
     images = _images_of(options.load_bench(bench, ids, limit))
@@ -118,7 +118,7 @@ def list_(
 ) -> None:
     """Show the images of ours and of the data sets, and when they were used last."""
     from srl_swe_envs.engine import connect
-    from srl_swe_envs.stored_images import disk_bytes, stored_images
+    from srl_swe_envs.pulls import disk_bytes, stored_images
 
     with closing(connect()) as client:
         images = stored_images(client)
@@ -140,7 +140,7 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     """
     from srl_swe_envs.engine import connect
     from srl_swe_envs.owners import reap_once
-    from srl_swe_envs.stored_images import disk_bytes, remove_images, stored_images, to_evict
+    from srl_swe_envs.pulls import disk_bytes, remove_images, stored_images, to_evict
 
     budget_bytes = _parse_size(budget)
     if budget_bytes is None:
@@ -176,8 +176,7 @@ def _build_specs(
     from srl_swe.files import write_atomic
     from srl_swe.instances import row_from_instance
     from srl_swe.progress import say
-    from srl_swe_envs.repository_images import build_repository_image
-    from srl_swe_envs.repository_specs import instance_of, load_spec
+    from srl_swe_envs.repository_images import build_repository_image, instance_of, load_spec
 
     by_id = {instance.instance_id: instance for instance in published}
     loaded = [load_spec(path, by_id) for path in specs]
@@ -201,7 +200,7 @@ def _with_tests(instance: Instance) -> Instance:
     """Derives the names of the tests if there is a test and a patch, but no names."""
     if instance.fail_to_pass or not (instance.eval_script and instance.gold_patch):
         return instance
-    from srl_swe.evaluation.derived_tests import derive_tests
+    from srl_swe.evaluation.sandbox_tests import derive_tests
     from srl_swe.progress import say
     from srl_swe_envs.docker import open_docker_sandbox
 

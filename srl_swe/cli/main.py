@@ -10,23 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from srl_swe import __version__
-from srl_swe.cli import (
-    convert,
-    demo,
-    doctor,
-    evaluate,
-    grade,
-    images,
-    profile,
-    reap,
-    replay,
-    rollout,
-    runs,
-    self_check,
-    steps,
-    study,
-    train,
-)
+from srl_swe.cli import convert, doctor, evaluate, experiments, images, replay, runs, steps, train
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.extras import explain_missing
 from srl_swe.files import WRITE_ERRORS, cannot_write
@@ -51,20 +35,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(demo.demo)
+app.command()(experiments.demo)
 app.command()(replay.replay)
 app.command()(steps.steps)
 app.command()(convert.convert)
-app.command()(profile.profile)
+app.command()(steps.profile)
 app.add_typer(train.app, name="train")
 app.add_typer(runs.app, name="runs")
-app.command()(study.study)
-app.command()(rollout.rollout)
-app.command()(grade.grade)
+app.command()(experiments.study)
+app.command()(evaluate.rollout)
+app.command()(evaluate.grade)
 app.command("eval")(evaluate.evaluate)
-app.command()(self_check.self_check)
+app.command()(evaluate.self_check)
 app.add_typer(images.app, name="images")
-app.command()(reap.reap)
+app.command()(doctor.reap)
 app.command()(doctor.doctor)
 
 

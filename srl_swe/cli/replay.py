@@ -2,29 +2,324 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
 
-from srl_swe.cli import options, trajectory_options
-from srl_swe.cli.grade import TestTimeout
+from srl_swe.cli import options
+from srl_swe.cli.evaluate import TestTimeout
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder
+from srl_swe.progress import say
+from srl_swe.replay.batch import Watch, describe, watch_by_lines
+from srl_swe.replay.normalise import Match
 
 if TYPE_CHECKING:
-    from srl_swe.cli.replay_grading import Graded
-    from srl_swe.cli.sandboxes import SandboxSettings
-    from srl_swe.replay import Attempt
+    from srl_swe.cli.options import SandboxSettings
+    from srl_swe.replay.batch import Attempt
+    from srl_swe.replay.certificate import Certificate, Summary
+    from srl_swe.replay.run import ReplayedStep
     from srl_swe.sandbox import OpenSandbox
     from srl_swe.trajectories import Reading
-    from srl_swe.types import Instance, Trajectory
+    from srl_swe.types import Instance, Trajectory, Verdict
 
-Source = Annotated[
-    str | None, typer.Argument(help=trajectory_options.SOURCE_HELP, show_default=False)
-]
+
+# What ``srl-swe replay`` shows: replays at work on a terminal, and what came of them all.
+
+
+MOST_ROWS = 40
+"""Trajectories that are listed on the terminal; the files hold all of them."""
+_STYLES = {Match.SIMILAR: "yellow", Match.DIFFERENT: "red", Match.EXIT_CODE: "bold red"}
+
+
+@dataclass(slots=True)
+class _Row:
+    """A trajectory that is being replayed."""
+
+    instance_id: str
+    n_steps: int
+    done: int = 0
+    last: Match | None = None
+    drifted: int = 0
+
+
+class LiveTable:
+    """A :class:`~srl_swe.replay.batch.Watch`: a row for each that is running, and a bar."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, _Row] = {}
+        self._lock = threading.Lock()
+        self._progress = Progress(
+            TextColumn("replay"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._progress.add_task("replay", total=total)
+
+    def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
+        """Show a row for it."""
+        with self._lock:
+            self._rows[key] = _Row(trajectory.instance_id, n_steps)
+
+    def step(self, key: str, index: int, step: ReplayedStep) -> None:
+        """Bring its row up to date."""
+        with self._lock:
+            row = self._rows[key]
+            row.done, row.last = index + 1, step.match
+            row.drifted += not step.match.as_recorded
+
+    def end(self, attempt: Attempt) -> None:
+        """Take its row away; what came of it is printed above the table."""
+        with self._lock:
+            self._rows.pop(attempt.key, None)
+        self._progress.advance(self._task)
+        self._console.print(describe(attempt), markup=False, highlight=False)
+
+    def __rich__(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("instance", no_wrap=True)
+        table.add_column("step", justify="right")
+        table.add_column("last match")
+        table.add_column("drift so far", justify="right")
+        with self._lock:
+            for row in self._rows.values():
+                last = row.last or "opening"
+                style = _STYLES.get(row.last, "") if row.last else "dim"
+                steps, drifted = f"{row.done}/{row.n_steps}", str(row.drifted or "-")
+                table.add_row(Text(row.instance_id), steps, Text(last, style), drifted)
+        return Group(table, self._progress)
+
+
+@contextmanager
+def watch(total: int) -> Iterator[Watch]:
+    """A live table where stderr is a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        with watch_by_lines(total) as lines:
+            yield lines
+        return
+    console = Console(stderr=True)
+    table = LiveTable(total, console)
+    with Live(table, console=console, refresh_per_second=4, transient=True):
+        yield table
+
+
+def print_result(summary: Summary, certificates: Sequence[Certificate], console: Console) -> None:
+    """The tables by trajectory, by family and by cause, and what was not replayed."""
+    shown = sorted(certificates, key=lambda one: one.faithful is True)  # the others come first
+    shown = shown if len(shown) > MOST_ROWS else list(certificates)
+    console.print(_by_trajectory(shown[:MOST_ROWS]))
+    if len(shown) > MOST_ROWS:
+        console.print(f"and {len(shown) - MOST_ROWS} more")
+    console.print(_by_family(summary))
+    if summary.causes:
+        console.print(_by_cause(summary))
+    for what, tools in (
+        ("translated into our own tools", summary.translated),
+        ("skipped, as no tool here is equal to them", summary.skipped_tools),
+    ):
+        if tools:
+            counts = ", ".join(f"{tool} {count}" for tool, count in tools.items())
+            console.print(f"calls {what}: {counts}", markup=False, highlight=False, soft_wrap=True)
+    for one in [c for c in certificates if c.faithful is None][:MOST_ROWS]:
+        line = f"not replayed: {one.instance_id}: {one.ending}: {one.reason}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _by_trajectory(certificates: Sequence[Certificate]) -> Table:
+    seen = {step.match for one in certificates for step in one.steps}
+    shown = [match for match in Match if match in seen]
+    graded = any(one.verdict for one in certificates)
+    table = Table(box=SIMPLE, title="Replay: fresh observations against the record")
+    table.add_column("instance", no_wrap=True)
+    last = ("graded", "seconds") if graded else ("seconds",)
+    for column in ("effects", *(match.value for match in shown), "first drift", *last):
+        table.add_column(column, justify="right")
+    for one in certificates:
+        matches = [step.match for step in one.steps]
+        counts = [str(matches.count(match) or "-") for match in shown]
+        drift = "-" if one.first_drift is None else str(one.first_drift)
+        verdict = [str(one.verdict.outcome) if one.verdict else "-"] if graded else []
+        cells = [_effects(one), *counts, drift, *verdict]
+        table.add_row(Text(one.instance_id), *cells, f"{one.seconds:.1f}")
+    return table
+
+
+def _effects(one: Certificate) -> str:
+    if one.faithful is None:
+        return "-"
+    if one.faithful:
+        return "faithful"
+    return "[red]other patch[/]" if one.patch_equal is False else "[red]other steps[/]"
+
+
+def _by_family(summary: Summary) -> Table:
+    shown = [match for match in Match if any(match in f.matches for f in summary.families)]
+    outcomes = sorted({outcome for family in summary.families for outcome in family.graded})
+    table = Table(box=SIMPLE, title="By family")
+    table.add_column("family", no_wrap=True)
+    for column in ("trajectories", "faithful", "not", "not replayed", *shown, *outcomes):
+        table.add_column(column, justify="right")
+    for family in summary.families:
+        counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
+        counts += [family.matches.get(match, 0) for match in shown]
+        counts += [family.graded.get(outcome, 0) for outcome in outcomes]
+        table.add_row(Text(family.family), *(str(count or "-") for count in counts))
+    return table
+
+
+def _by_cause(summary: Summary) -> Table:
+    shown = [match for match in Match if any(match in seen for seen in summary.causes.values())]
+    table = Table(box=SIMPLE, title="Steps by cause of drift")
+    table.add_column("cause", no_wrap=True)
+    for column in shown:
+        table.add_column(column, justify="right")
+    for cause, matches in summary.causes.items():
+        table.add_row(cause, *(str(matches.get(match, "-")) for match in shown))
+    return table
+
+
+# ``srl-swe replay --grade``: the tests of the instances, on what the replays left behind.
+
+
+_NAME = "srl-swe-replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """By key of the attempt: the verdict on its patch, or why it has none."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    not_graded: dict[str, str] = field(default_factory=dict)
+
+
+def grade_replays(
+    attempts: Sequence[Attempt],
+    instances: Mapping[str, Instance],
+    folder: Path,
+    *,
+    workers: int,
+    timeout_s: int,
+) -> Graded:
+    """Have the harness judge every patch that a replay left; known verdicts are reused.
+
+    Infrastructure that fails is BROKEN_SANDBOX, and tried again at the next call. Raises
+    UserError where nothing can be graded at all.
+    """
+    from srl_swe.cli.options import owned_harness
+    from srl_swe.evaluation import grade
+    from srl_swe.types import Prediction
+
+    graded = Graded()
+    for attempts_of_round in _rounds(_gradeable(attempts, instances, graded)):
+        keys = {one.trajectory.instance_id: one.key for one in attempts_of_round}
+        predictions = [
+            Prediction(one.trajectory.instance_id, _NAME, one.replay.patch)
+            for one in attempts_of_round
+            if one.replay and one.replay.patch is not None
+        ]
+        verdicts = grade(
+            [instances[instance_id] for instance_id in keys],
+            predictions,
+            folder,
+            max_workers=workers,
+            timeout_s=timeout_s,
+            report=say,
+            harness=owned_harness(),
+        )
+        graded.verdicts.update((keys[one.instance_id], one) for one in verdicts)
+    return graded
+
+
+def _gradeable(
+    attempts: Sequence[Attempt], instances: Mapping[str, Instance], graded: Graded
+) -> list[Attempt]:
+    """Each once; the reason why is noted for the others."""
+    gradeable = []
+    for one in {one.key: one for one in attempts}.values():
+        if why := _why_not(one, instances.get(one.trajectory.instance_id)):
+            graded.not_graded[one.key] = why
+        else:
+            gradeable.append(one)
+    return gradeable
+
+
+def _why_not(attempt: Attempt, instance: Instance | None) -> str:
+    if attempt.replay is None or instance is None:
+        return "it was not replayed"
+    if attempt.replay.patch is None:
+        return "it has ruined the repository, so that there is no patch"
+    return ""
+
+
+def _rounds(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
+    """The harness takes one patch an instance at a time."""
+    while attempts:
+        first = {one.trajectory.instance_id: one for one in reversed(attempts)}
+        yield list(first.values())
+        attempts = [one for one in attempts if one is not first[one.trajectory.instance_id]]
+
+
+# ``srl-swe replay --shell``: a person's shell in the container, as a trajectory had it.
+
+
+def replay_and_drop_in(
+    trajectories: Sequence[Trajectory],
+    instances: Mapping[str, Instance],
+    settings: SandboxSettings,
+    until: int | None,
+) -> None:
+    """Replay the first ``until`` steps (None: all), and pass the terminal through.
+
+    Raises UserError unless there is one trajectory and a terminal, and SandboxError.
+    """
+    from srl_swe.cli.options import sandboxes_for
+    from srl_swe.replay import replay_steps
+    from srl_swe_envs.interactive import check_terminal, drop_into
+
+    if len(trajectories) != 1:
+        raise UserError(
+            f"--shell is for one trajectory, and these are {len(trajectories)}: choose one, by "
+            "--filter instance=NAME or --slice A:B."
+        )
+    check_terminal()
+    (trajectory,) = trajectories
+    instance = instances[trajectory.instance_id]
+    n_steps = len(trajectory.steps[:until])
+
+    def say_step(index: int, step: ReplayedStep) -> None:
+        action = trajectory.steps[index].action
+        typer.echo(f"step {index + 1}/{n_steps}: {action.tool if action else '-'}: {step.match}")
+
+    with sandboxes_for([instance], settings)(instance) as sandbox:
+        replay_steps(trajectory, instance, sandbox, until=until, on_step=say_step)
+        typer.echo(f"in {instance.instance_id} after {n_steps} steps; `exit` to leave and drop it")
+        drop_into(sandbox, f"step {n_steps}")
+
+
+Source = Annotated[str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)]
 Bench = Annotated[str, typer.Option(help="Where the instances are (see eval).")]
 Until = Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")]
 Shell = Annotated[
@@ -62,20 +357,20 @@ def replay(
     sandbox: options.SandboxKind = "docker",
     sandbox_limit: options.SandboxLimits = None,
     trust_commands: options.TrustCommands = False,
-    only: trajectory_options.Filters = None,
-    limit: trajectory_options.Limit = None,
-    part: trajectory_options.Slice = None,
-    shuffle: trajectory_options.Shuffle = False,
-    seed: trajectory_options.Seed = 0,
-    skip_broken: trajectory_options.SkipBroken = False,
-    instance: trajectory_options.InstanceName = None,
+    only: options.Filters = None,
+    limit: options.TrajectoryLimit = None,
+    part: options.Slice = None,
+    shuffle: options.Shuffle = False,
+    seed: options.Seed = 0,
+    skip_broken: options.SkipBroken = False,
+    instance: options.InstanceName = None,
 ) -> None:
     """Execute trajectories in their containers; compare what they print and leave with the record.
 
     Exit code 0 if all of them were replayed and had the recorded effects, else 1.
     """
     from srl_swe.bundled import bundled
-    from srl_swe.cli.sandboxes import sandbox_settings
+    from srl_swe.cli.options import sandbox_settings
 
     if grade and out is None:
         raise UserError("--grade keeps the tests' logs: name a folder with --out.")
@@ -89,7 +384,7 @@ def replay(
     source = source or str(ours / "starter.jsonl")
     is_ours = Path(source).exists() and Path(source).resolve().is_relative_to(ours.resolve())
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands or is_ours)
-    reading = trajectory_options.make_reading(
+    reading = options.make_reading(
         only,
         limit,
         part,
@@ -100,12 +395,10 @@ def replay(
     trajectories = _load(source, reading)
     instances = _instances(bench, trajectories)
     if grade:
-        from srl_swe.evaluation.admission import check_gradeable
+        from srl_swe.evaluation.grading import check_gradeable
 
         check_gradeable(list(instances.values()))
     if shell:
-        from srl_swe.cli.replay_shell import replay_and_drop_in
-
         replay_and_drop_in(trajectories, instances, settings, until)
         return
     asked = {"source": source, "bench": bench, "until": until, **settings.decisive}
@@ -125,7 +418,6 @@ def _grade(
     workers: int,
     timeout_s: int,
 ) -> Graded:
-    from srl_swe.cli.replay_grading import grade_replays
 
     return grade_replays(attempts, instances, out / "grade", workers=workers, timeout_s=timeout_s)
 
@@ -151,7 +443,7 @@ def _load(source: str, reading: Reading) -> list[Trajectory]:
     from srl_swe.trajectories import ReadReport, load_trajectories
 
     report = ReadReport()
-    with trajectory_options.reporting(report):
+    with options.reporting(report):
         return load_trajectories(source, reading, report)
 
 
@@ -177,7 +469,6 @@ def _attempt(
     workers: int,
 ) -> list[Attempt]:
     """Raises UserError where not one could be begun for want of its image."""
-    from srl_swe.cli.replay_table import watch
     from srl_swe.replay import Ending, attempt_all
 
     attempts = attempt_all(
@@ -199,7 +490,7 @@ def _attempt(
 
 def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
     """Images are had first; one that can't be had ends its own trajectories, as they are opened."""
-    from srl_swe.cli.sandboxes import sandboxes_for
+    from srl_swe.cli.options import sandboxes_for
     from srl_swe.progress import say
 
     try:
@@ -265,11 +556,13 @@ def _report(
     """Print the tables, write the files into ``out``; whether all of them are faithful."""
     from rich.console import Console
 
-    from srl_swe.cli.replay_table import print_result
     from srl_swe.replay import certify_all, summarise
-    from srl_swe.replay.certificate import CERTIFICATES_FILE, save_certificates
-    from srl_swe.replay.html_report import save_html
-    from srl_swe.replay.summary import save_summary
+    from srl_swe.replay.certificate import (
+        CERTIFICATES_FILE,
+        save_certificates,
+        save_html,
+        save_summary,
+    )
 
     verdicts, not_graded = (graded.verdicts, graded.not_graded) if graded else ({}, {})
     certificates = certify_all(attempts, instances, verdicts, not_graded)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from srl_swe.runs.record import RunRecord
+    from srl_swe.reports.record import RunRecord
 
 app = typer.Typer(help="Look at training runs, finished or under way.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def list_runs(
     from rich.console import Console
 
     from srl_swe.errors import UserError
-    from srl_swe.runs.record import find_runs
+    from srl_swe.reports.record import find_runs
 
     runs = find_runs(folders)
     if not runs:
@@ -47,8 +47,8 @@ def compare(
     from rich.console import Console
 
     from srl_swe.files import check_output_file, write_atomic
-    from srl_swe.runs import compare as comparison
-    from srl_swe.runs.record import load_run
+    from srl_swe.reports import runs as comparison
+    from srl_swe.reports.record import load_run
 
     if out:
         check_output_file(out)
@@ -76,7 +76,7 @@ _LISTED = {
 
 
 def _list_table(runs: list[RunRecord]) -> Table:
-    from srl_swe.runs.headlines import headlines_of, now, shown
+    from srl_swe.reports.runs import headlines_of, now, shown
 
     chosen = [one for one in headlines_of(runs) if one.key in _LISTED]
     rows = []

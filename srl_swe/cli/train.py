@@ -10,12 +10,60 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from srl_swe.cli import options
-from srl_swe.cli.phases import phase_runner
 from srl_swe.errors import UserError
+from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.training.recipes.records import Recipe, SftRecipe, SrlRecipe
-    from srl_swe.training.validation.bench import ValidationBench
+    from srl_swe.training.curriculum import RunPhase
+    from srl_swe.training.recipe import Recipe, SftRecipe, SrlRecipe
+    from srl_swe.training.validate_episodes import ValidationBench
+
+
+# How the command line runs the phases of a curriculum: processes with its options of sandboxes.
+
+
+LOG = "output.log"
+
+
+def phase_runner(
+    *,
+    workers: int,
+    sandbox: str,
+    sandbox_limit: Sequence[str] = (),
+    trust_commands: bool = False,
+    ids: Sequence[str] = (),
+    limit: int | None = None,
+    at_once: int = 1,
+) -> RunPhase:
+    """``ids`` and ``limit`` are of the instances that RLVR trains on, and passed to it alone.
+
+    Where more than one phase runs ``at_once``, each gets its share of the cores and prints to a
+    file beside its recipe.
+    """
+    from srl_swe.training.curriculum import run_phase
+
+    sandboxes = ["--workers", str(workers), "--sandbox", sandbox]
+    sandboxes += [f"--sandbox-limit={one}" for one in sandbox_limit]
+    sandboxes += ["--trust-commands"] if trust_commands else []
+    chosen = [f"--id={one}" for one in ids] + ([f"--limit={limit}"] if limit else [])
+
+    def run(method: str, recipe: Path) -> int:
+        options = [*sandboxes, *(chosen if method == "rlvr" else ())]
+        if at_once == 1:
+            return run_phase(method, recipe, options)
+        threads, log = max(1, (os.cpu_count() or 1) // at_once), recipe.with_name(LOG)
+        code = run_phase(method, recipe, options, threads=threads, log=log)
+        if code:
+            say(f"{log}: {_last_line(log)}")
+        return code
+
+    return run
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
+
 
 app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.")
 
@@ -58,9 +106,8 @@ def sft(
     Any field of the recipe, of TRL's SFTConfig or of its ModelConfig can be given: --model DIR
     --learning_rate 1e-5 --lora_r 32. The options of sandboxes are for validation on instances.
     """
-    from srl_swe.cli.benches import validation_bench
-    from srl_swe.cli.sandboxes import sandbox_settings
-    from srl_swe.training.recipes.records import SftRecipe
+    from srl_swe.cli.options import sandbox_settings, validation_bench
+    from srl_swe.training.recipe import SftRecipe
 
     recipe = _load(SftRecipe, config, context.args)
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
@@ -82,9 +129,8 @@ def srl(
     --num_generations 4 --rewards.gated 1. The options of sandboxes are for validation on
     instances.
     """
-    from srl_swe.cli.benches import validation_bench
-    from srl_swe.cli.sandboxes import sandbox_settings
-    from srl_swe.training.recipes.records import SrlRecipe
+    from srl_swe.cli.options import sandbox_settings, validation_bench
+    from srl_swe.training.recipe import SrlRecipe
 
     recipe = _load(SrlRecipe, config, context.args)
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
@@ -107,9 +153,14 @@ def rlvr(
     Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
     --bench starter --setting patch --limits.steps 20.
     """
-    from srl_swe.cli.benches import check_start, testable_bench, validation_bench
-    from srl_swe.cli.sandboxes import sandbox_settings, sandboxes_for
-    from srl_swe.training.recipes.records import RlvrRecipe
+    from srl_swe.cli.options import (
+        check_start,
+        sandbox_settings,
+        sandboxes_for,
+        testable_bench,
+        validation_bench,
+    )
+    from srl_swe.training.recipe import RlvrRecipe
 
     recipe = _load(RlvrRecipe, config, context.args)
     settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
@@ -117,7 +168,7 @@ def rlvr(
     check_start(recipe)
     bench = validation_bench(recipe, settings, workers)
     open_sandbox = sandboxes_for(instances, settings)
-    from srl_swe.training.rlvr.training import train_rlvr
+    from srl_swe.training.rlvr_trainer import train_rlvr
     from srl_swe.training.train import leave_process_group
 
     _print_once(train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench))
@@ -141,12 +192,12 @@ def curriculum(
     phase's recipe takes (--phases.srl.learning_rate 1e-6). The options of sandboxes are for rlvr
     and for validation on instances, --id and --limit for rlvr.
     """
-    from srl_swe.cli.benches import check_benches
+    from srl_swe.cli.options import check_benches
     from srl_swe.training.train import need_train_extra, recipe_path
 
     need_train_extra()
     from srl_swe.training.curriculum import PhaseStopped, train_curriculum
-    from srl_swe.training.recipes.curricula import load_curriculum
+    from srl_swe.training.load_recipe import load_curriculum
 
     recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
     check_benches(recipe, ids, limit)
@@ -170,8 +221,8 @@ def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
     from srl_swe.training.train import need_train_extra, recipe_path
 
     need_train_extra()
-    from srl_swe.training.recipes.loading import load_recipe
-    from srl_swe.training.recipes.records import METHODS
+    from srl_swe.training.load_recipe import load_recipe
+    from srl_swe.training.recipe import METHODS
 
     recipe = load_recipe(recipe_path(config), parse_overrides(arguments))
     if not isinstance(recipe, kind):

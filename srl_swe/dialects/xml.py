@@ -20,8 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from srl_swe.dialects.reply import FormatReason, Reply, Solution, Strictness
-from srl_swe.dialects.thoughts import (
+from srl_swe.dialects.reply import (
+    FormatReason,
+    Reply,
+    Solution,
+    Strictness,
     check_read_back,
     join_thought,
     split_thought,

@@ -1,6 +1,6 @@
 """Measures: predictions are graded by swebench's harness, and verdicts become a report."""
 
-from srl_swe.evaluation.html_report import render_html, save_html
+from srl_swe.evaluation.harness import SwebenchHarness
 from srl_swe.evaluation.predictions import (
     append_prediction,
     gold_predictions,
@@ -10,14 +10,14 @@ from srl_swe.evaluation.predictions import (
 from srl_swe.evaluation.report import (
     Report,
     headline,
+    render_html,
     render_table,
     report_fields,
+    save_html,
     save_report,
     wilson_interval,
 )
-from srl_swe.evaluation.runner import grade
-from srl_swe.evaluation.selfcheck import SelfCheck, self_check
-from srl_swe.evaluation.swebench_harness import SwebenchHarness
+from srl_swe.evaluation.runner import SelfCheck, grade, self_check
 
 __all__ = [
     "Report",

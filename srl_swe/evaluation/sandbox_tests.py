@@ -7,20 +7,21 @@ it starts fast, has no network unless asked, and is reaped. A test holds the two
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+import tempfile
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp, UserError
-from srl_swe.evaluation.admission import check_gradeable, verdict_without_tests
-from srl_swe.evaluation.grading import verdict_from_report
+from srl_swe.evaluation.grading import check_gradeable, verdict_from_report, verdict_without_tests
 from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.patch_paths import refusal, touched_paths
-from srl_swe.evaluation.runner_hooks import (
-    protected_files,
-    restore_runner_hooks,
-    save_runner_hooks,
-)
+from srl_swe.evaluation.runner_hooks import protected_files, restore_runner_hooks, save_runner_hooks
 from srl_swe.evaluation.test_run import TestRun, run_eval_script
 from srl_swe.instances import row_from_instance
 from srl_swe.sandbox import OpenSandbox, Sandbox, enforced, engine_record
@@ -212,3 +213,140 @@ def test_spec(instance: Instance) -> Any:
     from swebench.harness.utils import make_test_spec
 
     return make_test_spec(row_from_instance(instance))
+
+
+# Verdicts for training: patches that are equal are tested once.
+
+
+PASSING = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
+"""What another try may find otherwise."""
+REMEMBERED = 1024
+"""Verdicts at most, each with the names of all tests: as many as the paper's batch has replies."""
+
+
+class Judge:
+    """Tests patches in fresh sandboxes, the test runner's own files put back, and remembers.
+
+    The samples of a group often agree, and more so the more a policy has learnt. Who asks for
+    what is being tested waits for it, and tries again if that sandbox broke. Broken sandboxes and
+    time-outs are forgotten at once, of the others all but the ``remembered`` that were last asked
+    for. Safe to call from many threads.
+    """
+
+    def __init__(
+        self,
+        open_sandbox: OpenSandbox,
+        timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self._open_sandbox = open_sandbox
+        self._timeout_s = timeout_s
+        self._remembered = remembered
+        self._verdicts: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, instance: Instance, patch: str) -> Verdict:
+        """The verdict on an instance's patch; BROKEN_SANDBOX where the infrastructure fails."""
+        key = _key(instance, patch)
+        while True:
+            known, mine = self._known_or_mine(key)
+            if known is None:
+                break
+            if known.result().outcome is not Outcome.BROKEN_SANDBOX:
+                return known.result()
+        self._test(instance, patch, mine, key)
+        return mine.result()
+
+    def _known_or_mine(self, key: bytes) -> tuple[Future[Verdict] | None, Future[Verdict]]:
+        with self._lock:
+            known, mine = self._verdicts.get(key), Future[Verdict]()
+            self._verdicts[key] = known or mine
+            self._verdicts.move_to_end(key)
+            if len(self._verdicts) > self._remembered:
+                self._verdicts.popitem(last=False)
+        return known, mine
+
+    def _test(self, instance: Instance, patch: str, into: Future[Verdict], key: bytes) -> None:
+        try:
+            verdict = verdict_in_fresh_sandbox(
+                instance, patch, self._open_sandbox, self._timeout_s, patched_hooks=False
+            )
+        except BaseException as error:  # whoever waits must not wait for ever
+            self._forget(key, into)
+            into.set_exception(error)
+            return
+        if verdict.outcome in PASSING:
+            self._forget(key, into)
+        into.set_result(verdict)
+
+    def _forget(self, key: bytes, tested: Future[Verdict]) -> None:
+        with self._lock:
+            if self._verdicts.get(key) is tested:  # else it made room for others meanwhile
+                del self._verdicts[key]
+
+
+def _key(instance: Instance, patch: str) -> bytes:
+    text = f"{instance.instance_id}\0{patch}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+# FAIL_TO_PASS and PASS_TO_PASS, found by running the tests before and after the patch.
+#
+# The lists of SWE-bench were made alike (arXiv 2310.06770, section 2.1): the tests of the instance
+# run on the base commit, and on it with the gold patch.
+
+
+def derive_tests(
+    instance: Instance, open_sandbox: OpenSandbox, timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
+) -> Instance:
+    """The instance with both lists, sorted; its eval script, log parser and patch are given.
+
+    A test passes if swebench's parser reports it as passed or as an expected failure. Raises
+    UserError if the patch does not apply, the tests take longer than ``timeout_s``, print nothing
+    that the parser can read, or none fails before the patch and passes after it, and SandboxError.
+    """
+    before = _passing(instance, "", open_sandbox, timeout_s)
+    after = _passing(instance, instance.gold_patch, open_sandbox, timeout_s)
+    if not after - before:
+        raise UserError(
+            f"{instance.instance_id}: no test fails before the patch and passes after it "
+            f"({len(before)} pass before, {len(after)} after); correct test, test_patch or patch."
+        )
+    return replace(
+        instance,
+        fail_to_pass=tuple(sorted(after - before)),
+        pass_to_pass=tuple(sorted(after & before)),
+    )
+
+
+def _passing(
+    instance: Instance, patch: str, open_sandbox: OpenSandbox, timeout_s: float
+) -> set[str]:
+    with open_sandbox(instance) as sandbox:
+        refused = apply_patch(patch, sandbox, instance) if patch else None
+        if refused is not None:
+            raise UserError(f"{instance.instance_id}: its patch does not apply: {refused}.")
+        run = run_eval_script(test_spec(instance).eval_script_list, sandbox, timeout_s)
+    if run.timed_out:
+        raise UserError(f"{instance.instance_id}: its tests run longer than {timeout_s:g} s.")
+    return _passing_in(instance, run.log)
+
+
+def _passing_in(instance: Instance, log: str) -> set[str]:
+    from swebench.harness.constants import TestStatus
+    from swebench.harness.grading import get_logs_eval
+
+    passed = {TestStatus.PASSED.value, TestStatus.XFAIL.value}
+    with tempfile.TemporaryDirectory(prefix="srl-swe-") as folder:
+        path = Path(folder) / "test_output.txt"
+        path.write_text(log, encoding="utf-8", errors="replace")
+        try:
+            statuses, _ = get_logs_eval(test_spec(instance), str(path))
+        except (IndexError, AttributeError) as error:
+            raise SandboxError(f"swebench's parser fails on the log: {error}") from error
+    if not statuses:
+        raise UserError(
+            f"{instance.instance_id}: {instance.log_parser} finds no test in the output, which "
+            f"ends with: {' | '.join(log.splitlines()[-5:])[-500:]}"
+        )
+    return {name for name, status in statuses.items() if status in passed}

@@ -1,23 +1,28 @@
 """Executes recorded actions again, compares what they print and leave, and certifies it.
 
-:mod:`~srl_swe.replay.replaying` has the rule of what is faithful.
+:mod:`~srl_swe.replay.run` has the rule of what is faithful.
 """
 
 from srl_swe.replay.batch import Attempt, Ending, Watch, as_recorded, attempt_all, replay_all
-from srl_swe.replay.certificate import Certificate, certify_all, load_certificates
-from srl_swe.replay.comparing import compare
-from srl_swe.replay.drift import Cause, Comparison, Match
-from srl_swe.replay.forking import checkpoints_at, fork_at
-from srl_swe.replay.normalising import normalise
+from srl_swe.replay.certificate import (
+    Certificate,
+    Summary,
+    certify_all,
+    load_certificates,
+    summarise,
+)
+from srl_swe.replay.compare import compare
+from srl_swe.replay.normalise import Cause, Comparison, Match, normalise
 from srl_swe.replay.patches import PatchComparison, compare_patches, normalise_patch
-from srl_swe.replay.replaying import (
+from srl_swe.replay.run import (
     Replay,
     ReplayedStep,
+    checkpoints_at,
+    fork_at,
     replay,
     replay_steps,
     with_fresh_observations,
 )
-from srl_swe.replay.summary import Summary, summarise
 
 __all__ = [
     "Attempt",

@@ -19,7 +19,7 @@ from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress
-from srl_swe.replay.replaying import Replay, ReplayedStep, replay, with_fresh_observations
+from srl_swe.replay.run import Replay, ReplayedStep, replay, with_fresh_observations
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.tools import SUBMIT
 from srl_swe.trajectories import expert_script, jsonl
@@ -179,7 +179,9 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
         problem_statement=trajectory.problem_statement or instance.problem_statement,
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # what is written down is ours, but the tools are still those of where it came from
-        source=jsonl.NAME if trajectory.source == expert_script.NAME else trajectory.source,
+        source=jsonl.JSONL_NAME
+        if trajectory.source == expert_script.EXPERT_SCRIPT_NAME
+        else trajectory.source,
     )
 
 

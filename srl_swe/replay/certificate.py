@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from html import escape
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from srl_swe.files import write_atomic
 from srl_swe.replay.batch import SCHEMA, Attempt, Ending
-from srl_swe.replay.drift import Cause, Match
+from srl_swe.replay.normalise import Cause, Match
 from srl_swe.replay.patches import PatchComparison, edited_files
+from srl_swe.reports.page import page
 from srl_swe.types import Instance, Verdict
 
 CERTIFICATES_FILE = "certificates.jsonl"
@@ -159,3 +163,197 @@ def _step_records(attempt: Attempt) -> tuple[StepRecord, ...]:
 @cache
 def _adapter() -> TypeAdapter[Certificate]:
     return TypeAdapter(Certificate)
+
+
+# Many certificates in a few figures: by family, and by what made observations drift.
+
+
+@dataclass(frozen=True, slots=True)
+class FamilySummary:
+    """``matches`` counts steps; ``graded`` counts trajectories by the outcome of their verdict."""
+
+    family: str
+    trajectories: int
+    faithful: int
+    unfaithful: int
+    not_replayed: int
+    matches: Mapping[Match, int]
+    graded: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """``causes`` counts steps by cause and, under each, by match.
+
+    ``skipped_tools`` counts calls that were not carried out, as no tool here is equal to them, by
+    tool; ``translated`` counts calls of foreign tools that have an equal among our own.
+    """
+
+    families: tuple[FamilySummary, ...]
+    causes: Mapping[Cause, Mapping[Match, int]]
+    endings: Mapping[Ending, int]
+    skipped_tools: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def all_faithful(self) -> bool:
+        """Whether every trajectory was replayed, and is faithful."""
+        return all(one.faithful == one.trajectories for one in self.families)
+
+
+def summarise(certificates: Sequence[Certificate]) -> Summary:
+    """Families by their names, causes and endings in the order of their enums."""
+    families = sorted({one.family for one in certificates})
+    steps = [step for one in certificates for step in one.steps]
+    pairs = Counter((step.cause, step.match) for step in steps if step.cause)
+    endings = Counter(one.ending for one in certificates)
+    return Summary(
+        tuple(_family(name, [c for c in certificates if c.family == name]) for name in families),
+        {
+            cause: {match: pairs[cause, match] for match in Match if pairs[cause, match]}
+            for cause in Cause
+            if any(pairs[cause, match] for match in Match)
+        },
+        {ending: endings[ending] for ending in Ending if endings[ending]},
+        _ranked(step.tool for step in steps if step.is_skipped_tool),
+        _ranked(step.tool for step in steps if step.translated),
+    )
+
+
+def _ranked(tools: Iterable[str]) -> dict[str, int]:
+    """The most frequent first, and those of one count by name."""
+    return dict(sorted(Counter(tools).items(), key=lambda item: (-item[1], item[0])))
+
+
+def save_summary(summary: Summary, path: Path) -> None:
+    """As JSON, whole or not at all."""
+    fields = {"schema": SCHEMA, "all_faithful": summary.all_faithful, **asdict(summary)}
+    write_atomic(path, json.dumps(fields, indent=2) + "\n")
+
+
+def _family(name: str, certificates: Iterable[Certificate]) -> FamilySummary:
+    held = list(certificates)
+    seen = Counter(one.faithful for one in held)
+    matches = Counter(step.match for one in held for step in one.steps)
+    outcomes = Counter(str(one.verdict.outcome) for one in held if one.verdict)
+    return FamilySummary(
+        name,
+        len(held),
+        faithful=seen[True],
+        unfaithful=seen[False],
+        not_replayed=seen[None],
+        matches={match: matches[match] for match in Match if matches[match]},
+        graded=dict(sorted(outcomes.items())),
+    )
+
+
+# One HTML page of many replays, complete in itself: a strip of coloured cells a trajectory.
+
+
+_COLOURS = {
+    Match.EQUAL: "#2f9e5b",
+    Match.NORMALISED: "#8fce8f",
+    Match.NOT_RECORDED: "#8aa4c8",
+    Match.SKIPPED: "#9a9a9a55",
+    Match.SIMILAR: "#e8c24a",
+    Match.DIFFERENT: "#e0803a",
+    Match.EXIT_CODE: "#c53030",
+}
+_STYLE = "\n".join(
+    [
+        "td { vertical-align: top } .strip { display: flex; flex-wrap: wrap; gap: 2px }",
+        "i { border-radius: 2px; display: inline-block; height: 1.1em; width: .7em }",
+        ".bad { color: #c53030 } .good { color: #2a8a3e } .none { color: #b7791f }",
+        "ul.key { display: flex; flex-wrap: wrap; gap: 1.2rem; list-style: none; padding: 0 }",
+        "td.n, th.n { text-align: right } small { opacity: .75 }",
+        *(f"i.{match} {{ background: {colour} }}" for match, colour in _COLOURS.items()),
+    ]
+)
+
+
+def save_html(summary: Summary, certificates: Sequence[Certificate], path: Path) -> None:
+    """Writes :func:`render_html`, whole or not at all."""
+    write_atomic(path, render_html(summary, certificates))
+
+
+def render_html(summary: Summary, certificates: Sequence[Certificate]) -> str:
+    """The page; all that trajectories and models wrote is escaped."""
+    return page("Replay", "".join(_lines(summary, certificates)), _STYLE)
+
+
+def _lines(summary: Summary, certificates: Sequence[Certificate]) -> Iterator[str]:
+    faithful = sum(family.faithful for family in summary.families)
+    yield f"<h1>{faithful} of {len(certificates)} replays are faithful</h1>\n"
+    yield (
+        "<p>Faithful means by effects: the recorded patch was left or, where none was recorded, "
+        "every edit and every exit code was as recorded. What was printed may drift.</p>\n"
+    )
+    yield from _family_table(summary)
+    yield from _cause_table(summary)
+    yield "<h2>By trajectory</h2>\n<ul class='key'>"
+    yield "".join(f"<li><i class='{match}'></i> {match}</li>" for match in Match)
+    yield "</ul>\n<table><thead><tr><th>instance<th>family<th>steps<th>effects"
+    yield "</tr></thead><tbody>\n"
+    for one in certificates:
+        yield _row(one)
+    yield "</tbody></table>\n"
+
+
+def _family_table(summary: Summary) -> Iterator[str]:
+    shown = [match for match in Match if any(match in f.matches for f in summary.families)]
+    heads = ["trajectories", "faithful", "not", "not replayed", *shown]
+    yield "<h2>By family</h2>\n<table><thead><tr><th>family"
+    yield "".join(f"<th class='n'>{head}" for head in heads) + "</tr></thead><tbody>\n"
+    for family in summary.families:
+        yield f"<tr><td>{escape(family.family)}" + _numbers(family, shown) + "</tr>\n"
+    yield "</tbody></table>\n"
+
+
+def _numbers(family: FamilySummary, shown: Sequence[Match]) -> str:
+    counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
+    counts += [family.matches.get(match, 0) for match in shown]
+    return "".join(f"<td class='n'>{count or '-'}" for count in counts)
+
+
+def _cause_table(summary: Summary) -> Iterator[str]:
+    if not summary.causes:
+        return
+    yield "<h2>By cause of drift</h2>\n<table><thead><tr><th>cause<th class='n'>steps<th>of these"
+    yield "</tr></thead><tbody>\n"
+    for cause, matches in summary.causes.items():
+        kinds = ", ".join(f"{count} {match}" for match, count in matches.items())
+        yield f"<tr><td>{cause}<td class='n'>{sum(matches.values())}<td>{kinds}</tr>\n"
+    yield "</tbody></table>\n"
+
+
+def _row(one: Certificate) -> str:
+    cells = "".join(_cell(index, step) for index, step in enumerate(one.steps))
+    model = f"<br><small>{escape(one.model)}</small>" if one.model else ""
+    return (
+        f"<tr><td>{escape(one.instance_id)}{model}<td>{escape(one.family)}"
+        f"<td><div class='strip'>{cells}</div><td>{_effects(one)}</tr>\n"
+    )
+
+
+def _cell(index: int, step: StepRecord) -> str:
+    words = [f"step {index}: {step.tool or 'no action'}", str(step.match)]
+    words += [str(step.cause)] if step.cause else []
+    words += [f"ratio {step.ratio:.2f}"] if step.ratio is not None else []
+    title = escape(", ".join([*words, f"{step.seconds:.2f} s"]))
+    return f"<i class='{step.match}' title=\"{title}\"></i>"
+
+
+def _effects(one: Certificate) -> str:
+    parts = []
+    if one.faithful is None:
+        parts.append(f"<span class='none'>{one.ending}</span><br>{escape(one.reason)}")
+    else:
+        word, kind = ("faithful", "good") if one.faithful else ("not faithful", "bad")
+        parts.append(f"<span class='{kind}'>{word}</span>")
+    if one.patch:
+        for label in ("missing", "extra", "differing", "left_over"):
+            if paths := getattr(one.patch, label):
+                parts.append(f"<br>{label.replace('_', ' ')}: {escape(', '.join(paths))}")
+    if one.verdict:
+        parts.append(f"<br>graded: {one.verdict.outcome}")
+    return "".join(parts)

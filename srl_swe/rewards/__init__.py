@@ -5,21 +5,19 @@ Each is a file that says its formula, its source and where it degenerates; ``tab
 
 from __future__ import annotations
 
-from srl_swe.rewards.scoring import (
+from srl_swe.rewards.similarity import similarities, similarity
+from srl_swe.rewards.table import (
     BROKEN_FORMAT,
+    STEP_REWARDS,
+    WHOLE_SOLUTION,
     ReadReply,
+    StepRewardFunction,
     StepScore,
+    asks_for_solution,
     group_rewards,
     read_reply,
     step_reward,
     step_rewards,
-)
-from srl_swe.rewards.similarity import similarities, similarity
-from srl_swe.rewards.table import (
-    STEP_REWARDS,
-    WHOLE_SOLUTION,
-    StepRewardFunction,
-    asks_for_solution,
     weight_shares,
 )
 

@@ -6,7 +6,7 @@ The reply holds all remaining actions, as for :mod:`srl_swe.rewards.holistic`, a
 but its end is ignored (paper, ablation of how finely the reward is given: "final answer";
 mathematics only there, 24.5 against 27.6 step by step). The paper compares a number. A solution
 in software ends in a patch, and of a text the nearest to that is its last edit: the same file
-and the same diff (:mod:`srl_swe.rewards.edits`). A created file is no edit, as experts create
+and the same diff (:mod:`srl_swe.rewards.words`). A created file is no edit, as experts create
 scripts to try things out. Where the expert edits nothing any more, the last actions must be
 equal.
 
@@ -20,8 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from srl_swe.dialects import read_actions
-from srl_swe.rewards.edits import make_change
-from srl_swe.rewards.paths import normal_path
+from srl_swe.rewards.words import make_change, normal_path
 from srl_swe.types import Action
 
 Answer = tuple[object, ...]

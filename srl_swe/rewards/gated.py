@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from srl_swe.dialects import read_actions
-from srl_swe.rewards.paths import normal_path
 from srl_swe.rewards.similarity import similarities
-from srl_swe.rewards.words import program
+from srl_swe.rewards.words import normal_path, program
 
 OUTSIDE = 0.25
 

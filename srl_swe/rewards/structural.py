@@ -8,7 +8,7 @@
     another tool, or another command of the editor: 0
 
 ``target`` is 1 for the same path, else half of what the paths' parts share; ``change`` is in
-:mod:`srl_swe.rewards.edits`. The wrapper of a tool call counts nothing. An insertion after
+:mod:`srl_swe.rewards.words`. The wrapper of a tool call counts nothing. An insertion after
 another line than the expert's counts half.
 
 Ours: the paper compares text (section 3), which can't see one wrong word in a long edit and
@@ -27,9 +27,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from srl_swe.dialects import read_actions
-from srl_swe.rewards.edits import Change, change_overlap, make_change
-from srl_swe.rewards.paths import normal_path, path_overlap
-from srl_swe.rewards.words import lines_of, overlap, shell_words
+from srl_swe.rewards.words import (
+    Change,
+    change_overlap,
+    lines_of,
+    make_change,
+    normal_path,
+    overlap,
+    path_overlap,
+    shell_words,
+)
 from srl_swe.types import Action
 
 WRONG_LINE = 0.5

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from srl_swe.dialects import Dialect, FormatReason, Strictness
 from srl_swe.errors import UserError
-from srl_swe.rewards.exact import exact_matches
 from srl_swe.rewards.final_answer import final_answer_matches
 from srl_swe.rewards.gated import gated_similarities
-from srl_swe.rewards.holistic import holistic_similarities
+from srl_swe.rewards.holistic import holistic_similarities, solution_text
 from srl_swe.rewards.similarity import similarities
 from srl_swe.rewards.structural import structural_scores
+
+# Exact match: 1 for the expert's action to the letter, else 0.
+#
+#     r = [candidate = expert]
+#
+# The texts are canonical (:attr:`srl_swe.types.Action.text`), so white space around the tags of a
+# reply is no difference, and the order of arguments is one. Ours; it is what validation reports
+# beside the paper's similarity.
+#
+# Where it degenerates: it is sparse, so that most groups are all 0 and dynamic sampling drops
+# them, and a script or an edit of ten lines is never hit. Useful as a share of a mixture.
+
+
+def exact_matches(candidates: Iterable[str], expert: str) -> list[float]:
+    """1.0 or 0.0 for each candidate.
+
+    >>> exact_matches(["ls", "ls ", "pwd"], "ls")
+    [1.0, 0.0, 0.0]
+    """
+    return [float(candidate == expert) for candidate in candidates]
 
 
 class StepRewardFunction(Protocol):
@@ -21,7 +42,7 @@ class StepRewardFunction(Protocol):
     def __call__(self, candidates: Iterable[str], expert: str, /) -> list[float]:
         """Values in [0, 1] of actions' canonical texts, 1 for the expert's own. Never raises.
 
-        -1 for a reply out of the format is not its business (srl_swe.rewards.scoring).
+        -1 for a reply out of the format is not its business (srl_swe.rewards.table).
         """
         ...
 
@@ -67,3 +88,97 @@ def weight_shares(rewards: Mapping[str, float]) -> dict[str, float]:
 def asks_for_solution(rewards: Iterable[str]) -> bool:
     """Whether these rewards judge replies that hold all remaining actions."""
     return not WHOLE_SOLUTION.isdisjoint(rewards)
+
+
+# From the text of a reply to its reward: read it, then compare what it does.
+
+
+BROKEN_FORMAT = -1.0
+"""The reward of a reply that breaks the format (paper, section 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepScore:
+    """What one reply earned. ``similarity`` is None exactly if ``reason`` is not."""
+
+    reward: float
+    similarity: float | None
+    reason: FormatReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    """A reply as rewards see it. ``reason`` is None exactly if ``action`` is not."""
+
+    thought: str
+    action: str | None
+    """The dialect's text of its action, or of all of them where a whole solution is asked for."""
+    reason: FormatReason | None
+
+
+def read_reply(
+    text: str,
+    dialect: Dialect,
+    strictness: Strictness = "strict",
+    *,
+    think_opened: bool = False,
+    whole_solution: bool = False,
+) -> ReadReply:
+    """Never raises. ``whole_solution``: the reply holds all remaining actions, not one."""
+    if whole_solution:
+        solution = dialect.parse_solution(text, strictness, think_opened=think_opened)
+        texts = [dialect.render_action(action) for action in solution.actions]
+        return ReadReply(solution.thought, solution_text(texts) or None, solution.reason)
+    reply = dialect.parse_reply(text, strictness, think_opened=think_opened)
+    action = dialect.render_action(reply.action) if reply.action else None
+    return ReadReply(reply.thought, action, reply.reason)
+
+
+def group_rewards(
+    replies: Sequence[ReadReply], expert: str, function: StepRewardFunction = similarities
+) -> list[float]:
+    """-1 for each reply out of the format, else what the function says of its action.
+
+    ``expert`` is the text of the expert's action, or of all that remain; it is indexed once.
+    """
+    values = iter(function([reply.action for reply in replies if reply.action], expert))
+    return [next(values) if reply.action else BROKEN_FORMAT for reply in replies]
+
+
+def step_reward(
+    reply_text: str,
+    expert_action: str,
+    dialect: Dialect,
+    strictness: Strictness = "strict",
+    think_opened: bool = False,
+    whole_solution: bool = False,
+) -> StepScore:
+    """The paper's reward of one reply (section 3): -1, or the similarity of its action.
+
+    The thought is not compared. ``think_opened``: the chat template wrote ``<think>`` already.
+    ``whole_solution``: the reply and ``expert_action`` hold all remaining actions.
+    """
+    return step_rewards(
+        [reply_text], expert_action, dialect, strictness, think_opened, whole_solution
+    )[0]
+
+
+def step_rewards(
+    reply_texts: Sequence[str],
+    expert_action: str,
+    dialect: Dialect,
+    strictness: Strictness = "strict",
+    think_opened: bool = False,
+    whole_solution: bool = False,
+) -> list[StepScore]:
+    """:func:`step_reward` of each reply of a group: the expert's action is indexed once."""
+    replies = [
+        read_reply(
+            text, dialect, strictness, think_opened=think_opened, whole_solution=whole_solution
+        )
+        for text in reply_texts
+    ]
+    return [
+        StepScore(reward, reward if reply.action else None, reply.reason)
+        for reply, reward in zip(replies, group_rewards(replies, expert_action), strict=True)
+    ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cydifflib import SequenceMatcher
 
@@ -101,3 +103,106 @@ def lines_of(text: str) -> list[str]:
     ['a', '  b']
     """
     return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+# Paths as targets of an action: the same one, or how near to it.
+
+
+WRONG_FILE = 0.5
+
+
+def normal_path(path: str) -> str:
+    """The path without ``.``, ``..`` and doubled slashes; empty for an empty one.
+
+    >>> normal_path(" /repo//pkg/./a.py"), normal_path("")
+    ('/repo/pkg/a.py', '')
+    """
+    return posixpath.normpath(path.strip()) if path.strip() else ""
+
+
+def path_overlap(candidate: str, expert: str) -> float:
+    """1 for the same normal path, else half of what the parts of the two share.
+
+    The root of the checkout, which all paths have in common, counts nothing.
+
+    >>> path_overlap("/repo/pkg/a.py", "/repo/pkg/b.py"), path_overlap("/repo/a.py", "/repo/b.py")
+    (0.25, 0.0)
+    """
+    if candidate == expert:
+        return 1.0
+    ours, theirs = candidate.strip("/").split("/"), expert.strip("/").split("/")
+    if ours[0] == theirs[0]:
+        ours, theirs = ours[1:], theirs[1:]
+    return WRONG_FILE * overlap(ours, theirs)
+
+
+# An edit as the diff that it makes, however much of the file was quoted to make it.
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What differs between two texts. Both fields are empty where nothing does.
+
+    Blank lines and white space at the end of lines are no difference.
+    """
+
+    lines: tuple[str, ...]
+    """The words of the lines that differ, in order: ``-word`` of the old, ``+word`` of the new."""
+    words: Counter[str]
+    """The words that differ: those of the same lines less what both sides have in common."""
+
+
+def make_change(old: str, new: str) -> Change:
+    """The change from ``old`` to ``new``.
+
+    >>> make_change("return 1", "return 2").lines
+    ('-return', '-1', '+return', '+2')
+    >>> sorted(make_change("return 1", "return 2").words)
+    ['+2', '-1']
+    """
+    before, after = _without_common_ends(lines_of(old), lines_of(new))
+    lines: list[str] = []
+    removed: Counter[str] = Counter()
+    added: Counter[str] = Counter()
+    matcher = SequenceMatcher(None, before, after)  # autojunk: lines of a large file repeat
+    for kind, a, b, c, d in matcher.get_opcodes():
+        if kind == "equal":
+            continue
+        old_words = [word for line in before[a:b] for word in code_words(line)]
+        new_words = [word for line in after[c:d] for word in code_words(line)]
+        lines += [f"-{word}" for word in old_words] + [f"+{word}" for word in new_words]
+        removed.update(old_words)
+        added.update(new_words)
+    words: Counter[str] = Counter()
+    words.update({f"-{word}": count for word, count in (removed - added).items()})
+    words.update({f"+{word}": count for word, count in (added - removed).items()})
+    return Change(tuple(lines), words)
+
+
+def _without_common_ends(
+    before: Sequence[str], after: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """So that how much was quoted around a change can't sway which lines are paired."""
+    shorter = min(len(before), len(after))
+    head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
+    rest = shorter - head
+    tail = next((n for n in range(rest) if before[-1 - n] != after[-1 - n]), rest)
+    return before[head : len(before) - tail], after[head : len(after) - tail]
+
+
+def change_overlap(candidate: Change, expert: Change) -> float:
+    """The worse of two: are the same lines touched, and do the same words change in them?
+
+    Without the second, a wrong word in the right line would be nearly right. Where the changed
+    words are the same and only moved, the lines decide.
+
+    >>> fix = make_change("x = a + 7", "x = a - 7")
+    >>> change_overlap(make_change("x = a + 7", "x = a * 7"), fix)
+    0.5
+    >>> change_overlap(make_change("x = a + 7", "x = a + 7"), fix)
+    0.0
+    """
+    lines = overlap(candidate.lines, expert.lines)
+    if candidate.words or expert.words:
+        return min(lines, shared(candidate.words, expert.words))
+    return lines

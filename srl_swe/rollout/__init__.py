@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from srl_swe.rollout.batch import predictions, rollout_all
-from srl_swe.rollout.episode import Episode, Rules
-from srl_swe.rollout.loop import Agent, Limits, rollout
-from srl_swe.rollout.policy import Completion, Policy, PromptTooLong
+from srl_swe.rollout.episode import (
+    Agent,
+    Completion,
+    Episode,
+    Limits,
+    Policy,
+    PromptTooLong,
+    Rules,
+    rollout,
+)
 
 __all__ = [
     "Agent",

@@ -9,9 +9,9 @@ from srl_swe.errors import ImageMissing, SandboxError, UserError
 from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
-from srl_swe.rollout.loop import Agent, rollout, sandbox_error_step
+from srl_swe.rollout.episode import Agent, rollout, sandbox_error_step
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.types import Instance, Prediction, StopReason, Trajectory
 

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from srl_swe.context_window import PAPER_WINDOW, CountTokens, Window, make_messages
 from srl_swe.dialects import Dialect, Strictness
 from srl_swe.errors import SandboxError
 from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
+from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
 from srl_swe.tools import SUBMIT, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
+
+# The policy's side of a rollout: what picks the next action.
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled reply. ``truncated``: it reached the limit of new tokens before its end."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    truncated: bool = False
+
+
+class Policy(Protocol):
+    """Replies to a prompt. Safe to call from several threads."""
+
+    name: str
+    """Goes into predictions as ``model_name_or_path``."""
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        """The next reply. Raises PromptTooLong where the prompt leaves no room for one."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt under the policy's chat template."""
+        ...
+
+
+class PromptTooLong(ValueError):
+    """The prompt does not fit the policy's context; the rollout ends with TOKEN_LIMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +173,56 @@ def _format_errors(steps: list[Step]) -> int:
     """How many of the last steps, without a break, held no action."""
     usable = (index for index in range(len(steps), 0, -1) if steps[index - 1].action is not None)
     return len(steps) - next(usable, 0)
+
+
+# The loop: a policy acts in a sandbox until it submits or reaches a limit.
+
+
+__all__ = ["Agent", "Limits", "rollout", "sandbox_error_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A policy with all that turns it into an agent: dialect, window, limits."""
+
+    policy: Policy
+    dialect: Dialect
+    window: Window = PAPER_WINDOW
+    limits: Limits = field(default_factory=Limits)
+    strictness: Strictness = "lenient"
+    think_opened: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        """All but the policy."""
+        return Rules(self.dialect, self.window, self.limits, self.strictness, self.think_opened)
+
+
+def rollout(
+    agent: Agent,
+    instance: Instance,
+    sandbox: Sandbox,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Trajectory:
+    """One attempt at one instance. What the policy left in the working tree is its patch.
+
+    Infrastructure failure ends it with SANDBOX_ERROR and patch None; nothing is raised for it.
+    """
+    episode = Episode(instance, sandbox, agent.rules)
+    try:
+        episode.note_enforced()
+        while episode.stop_reason is None:
+            _take_turn(agent.policy, episode, on_step)
+        episode.hand_in()
+    except SandboxError as error:
+        episode.fail(error)
+    return episode.trajectory(agent.policy.name)
+
+
+def _take_turn(policy: Policy, episode: Episode, on_step: Callable[[Step], None]) -> None:
+    try:
+        text = policy.reply(episode.messages(policy.count_tokens)).text
+    except (PromptTooLong, OverBudget):
+        episode.stop(StopReason.TOKEN_LIMIT)
+    else:
+        on_step(episode.reply(text))

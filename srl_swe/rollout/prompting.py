@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import Strictness
 from srl_swe.errors import UserError
+from srl_swe.steps.prompt import Window
 from srl_swe.types import Message
 
 FILE = "prompting.json"

@@ -36,7 +36,7 @@ class TokenCounter:
         self._count = _count_by_segment(tokenizer) if by_segment else self._count_whole
 
     def __call__(self, messages: Sequence[Message]) -> int:
-        """The tokens of the chat, as in :data:`~srl_swe.context_window.CountTokens`."""
+        """The tokens of the chat, as in :data:`~srl_swe.steps.prompt.CountTokens`."""
         return self._count(self.render(messages))
 
     def count_text(self, text: str) -> int:

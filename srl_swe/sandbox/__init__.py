@@ -13,8 +13,8 @@ from srl_swe.sandbox.contract import (
     enforced,
     engine_record,
 )
-from srl_swe.sandbox.leftovers import Omitted
 from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
+from srl_swe.sandbox.working_tree import Omitted
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",

@@ -5,8 +5,8 @@ taken is later applied where the tests run. So files are taken, not a diff:
 
 1. The sandbox's own git lists the changed files, in a repository of ours beside the policy's
    (:mod:`~srl_swe.sandbox.working_tree`). It can lie, but only about paths and contents.
-2. Leftovers are dropped by name, size and number (:mod:`~srl_swe.sandbox.leftovers`).
-3. The git of this machine makes the diff of what is kept (:mod:`~srl_swe.sandbox.trusted_git`).
+2. Leftovers are dropped by name, size and number (:mod:`~srl_swe.sandbox.working_tree`).
+3. The git of this machine makes the diff of what is kept (:mod:`~srl_swe.sandbox.patches`).
 
 A policy can thus put into a patch what it could have put into files of the repository, and
 nothing else: no path outside of it, none of git's own, no odd syntax. If the sandbox's git or the
@@ -20,16 +20,26 @@ this folder; ``own_patch(base_commit, workdir)`` gives the text itself, or None,
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Collection, Sequence
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
 
-from srl_swe.errors import SandboxError
+from srl_swe.errors import SandboxError, UserError
 from srl_swe.sandbox.contract import Sandbox
-from srl_swe.sandbox.leftovers import (
+from srl_swe.sandbox.working_tree import (
     MAX_NEW_BINARY_BYTES,
+    Blob,
+    Change,
     Omitted,
+    Packed,
+    Unreadable,
+    WorkingTree,
     choose,
     link_leads_out,
     merge,
@@ -37,8 +47,114 @@ from srl_swe.sandbox.leftovers import (
     printable,
     too_large,
 )
-from srl_swe.sandbox.trusted_git import DiffFailed, diff_by_file, plain_diff
-from srl_swe.sandbox.working_tree import Change, Packed, Unreadable, WorkingTree
+
+# Makes a diff of contents with this machine's git, in a repository that holds nothing else.
+#
+# No configuration, attribute, hook or filter of anybody's is read. Contents reach git as blobs
+# only (``git fast-import``): no file of theirs is written under their names on this machine.
+
+
+_TIMEOUT_S = 120.0
+_PLAIN = (
+    *("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+_BOTH = ("refs/heads/old", "refs/heads/new")
+
+
+class DiffFailed(Exception):
+    """git on this machine could not make the diff in time."""
+
+
+def plain_diff(changes: Sequence[Change], as_binary: bool = False) -> bytes:
+    """The diff as ``git apply`` reads it, with renames; ``as_binary`` writes no text at all.
+
+    Raises UserError if git is not installed, and DiffFailed.
+    """
+    if not changes:
+        return b""
+    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
+        _import(folder, changes, as_binary)
+        return _git(folder, *_PLAIN, *_BOTH)
+
+
+def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tuple[Change, bytes]]:
+    """Each file's part of the diff, without renames, in git's order. Raises as above."""
+    if not changes:
+        return []
+    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
+        _import(folder, changes, as_binary)
+        text = _git(folder, *_PLAIN, "--no-renames", *_BOTH)
+        names = _git(folder, "diff", "--no-renames", "--name-only", "-z", *_BOTH)
+    by_path = {change.path: change for change in changes}
+    paths = names.split(b"\0")[:-1]
+    return [(by_path[path], part) for path, part in zip(paths, _split_by_file(text), strict=True)]
+
+
+def _split_by_file(text: bytes) -> Iterator[bytes]:
+    """Cut a diff where a file begins. Of git's output no other line begins with ``diff --git``."""
+    first, *others = text.split(b"\ndiff --git ")
+    parts = [first, *(b"diff --git " + part for part in others)]
+    parts[:-1] = [part + b"\n" for part in parts[:-1]]
+    # A file that becomes a link has two parts with the same first line.
+    for _, same in groupby(parts, key=lambda part: part.partition(b"\n")[0]):
+        yield b"".join(same)
+
+
+def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
+    for name in ("objects", "refs", "info"):
+        Path(folder, name).mkdir()
+    Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
+    if as_binary:
+        Path(folder, "info", "attributes").write_text("* -diff\n")
+    old = ((change.path, change.old) for change in changes)
+    new = ((change.path, change.new) for change in changes)
+    stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
+    fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
+    _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
+
+
+def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[bytes]:
+    yield f"commit {ref}\ncommitter x <x> 0 +0000\ndata 0\n\n".encode()
+    for path, blob in files:
+        if blob is not None:
+            quoted = "".join(f"\\{byte:03o}" for byte in path)
+            yield f'M {blob.mode} inline "{quoted}"\ndata {len(blob.data)}\n'.encode()
+            yield blob.data + b"\n"
+
+
+def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {
+        "GIT_DIR": folder,
+        "HOME": folder,
+        "XDG_CONFIG_HOME": folder,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "LC_ALL": "C",
+    }
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            check=True,
+            timeout=_TIMEOUT_S,
+        )
+    except FileNotFoundError as error:
+        raise UserError("git is not installed on this machine: apt-get install git") from error
+    except subprocess.TimeoutExpired as error:
+        raise DiffFailed(
+            f"git {' '.join(arguments[:4])} took more than {_TIMEOUT_S:.0f} s"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip()[:300]
+        raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
+    return done.stdout
+
 
 DIFF_TIMEOUT_S = 300.0
 """For repositories that are large, on machines that are busy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from srl_swe.rollout.policy import Completion
+from srl_swe.rollout.episode import Completion
 from srl_swe.types import Message
 
 

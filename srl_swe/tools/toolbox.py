@@ -8,18 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from srl_swe.errors import UserError
-from srl_swe.sandbox import Sandbox, enforced
-from srl_swe.tools import code_search, exact_edits, windowed, windowed_edit
-from srl_swe.tools.bash import bash
-from srl_swe.tools.episode_ends import (
-    SubmitOfSweAgent,
-    finish,
-    finish_of_r2e,
-    keep_list,
-    submit,
-    think,
-)
-from srl_swe.tools.foreign_shells import asks_for_more
+from srl_swe.sandbox import DIFF_TIMEOUT_S, Sandbox, enforced
+from srl_swe.tools import search, windowed
+from srl_swe.tools.bash import asks_for_more, bash
+from srl_swe.tools.editor import EditHistory, str_replace_editor, view_only
 from srl_swe.tools.harnesses import BUNDLED, HARNESSES, Harness
 from srl_swe.tools.recorded_paths import (
     PATH_ARGUMENTS,
@@ -27,10 +19,99 @@ from srl_swe.tools.recorded_paths import (
     find_recorded_root,
     named_root,
 )
-from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor, view_only
 from srl_swe.tools.text_files import kind_of
-from srl_swe.tools.windowed_file import Windows
+from srl_swe.tools.windowed import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
+
+# The tools that end an episode, or say what comes before its end: submit, finish, think.
+
+
+_PATCH_FILE = "/tmp/.srl_swe.patch"
+_REVIEW = """\
+Thank you for your work on this issue. Please carefully follow the steps below to help review \
+your changes.
+
+1. If you made any changes to your code after running the reproduction script, please run the \
+reproduction script again.
+  If the reproduction script is failing, please revisit your changes and make sure they are \
+correct.
+  If you have already removed your reproduction script, please ignore this step.
+2. Remove your reproduction script (if you haven't done so already).
+3. If you have modified any TEST files, please revert them to the state they had before you \
+started fixing the issue.
+  You can do this with `git checkout -- /path/to/test/file.py`. Use below <diff> to find the \
+files you need to revert.
+4. Run the submit command again to confirm.
+
+Here is a list of all of your changes:
+
+<diff>
+{diff}
+</diff>
+"""
+
+
+def submit(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    """Do nothing: the caller takes the diff, and ends the episode."""
+    return Observation("Submitted.")
+
+
+class SubmitOfSweAgent:
+    """SWE-agent's ``submit``, which answers with the patch, where asked to after a review.
+
+    The review (``tools/review_on_submit_m``) shows the diff so far and asks to submit again.
+    """
+
+    def __init__(self, workdir: str, *, reviews: bool) -> None:
+        self._workdir = workdir
+        self._reviews_left = int(reviews)
+
+    def __call__(self, arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+        """The review or the patch; all files are staged, as SWE-agent does it."""
+        patch = _staged_diff(sandbox, self._workdir)
+        if self._reviews_left:
+            self._reviews_left -= 1
+            return Observation(_REVIEW.format(diff=patch))
+        return Observation(f"\n{patch}")
+
+
+def _staged_diff(sandbox: Sandbox, workdir: str) -> str:
+    """The text that the policy reads; the patch that counts is taken by ``take_patch``.
+
+    It travels by file, as the output of a command may be cut. Empty if git refuses.
+    """
+    git = f"command git -C {shlex.quote(workdir)}"
+    shown = "--cached --no-color --no-ext-diff --src-prefix=a/ --dst-prefix=b/ HEAD"
+    command = f"{git} add -A && {git} diff {shown} > {_PATCH_FILE}"
+    if sandbox.exec(command, DIFF_TIMEOUT_S, keep_state=False).exit_code != 0:
+        return ""
+    try:
+        return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def finish_of_r2e(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    """R2E's ``finish`` and SWE-Master's ``submit``, in the words that R2E's harness answers."""
+    return Observation("<<< Finished >>>")
+
+
+def finish(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    """OpenHands's: the message is for the user, and the episode is over."""
+    return Observation("")
+
+
+def think(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    """OpenHands's: the thought is the argument."""
+    return Observation("Your thought has been logged.")
+
+
+def keep_list(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    """OpenHands's ``task_tracker``: a list that only the policy itself reads."""
+    if arguments.get("command") == "view":
+        return Observation('No task list found. Use the "plan" command to create one.')
+    return Observation("Task list has been updated.")
+
 
 Tool = Callable[[Mapping[str, str], Sandbox], Observation]
 
@@ -39,22 +120,22 @@ SUBMIT = "submit"
 WORKDIR = "/testbed"
 
 _WINDOWED = {
-    "set_cursors": windowed_edit.set_cursors,
+    "set_cursors": windowed.set_cursors,
     "open": windowed.open_file,
     "goto": windowed.goto,
     "scroll_up": windowed.scroll_up,
     "scroll_down": windowed.scroll_down,
     "create": windowed.create,
-    "edit": windowed_edit.edit,
-    "insert": windowed_edit.insert,
-    "find_file": code_search.find_file,
-    "search_dir": code_search.search_dir,
-    "search_file": code_search.search_file,
+    "edit": windowed.edit,
+    "insert": windowed.insert,
+    "find_file": search.find_file,
+    "search_dir": search.search_dir,
+    "search_file": search.search_file,
 }
 _EXACT = {
-    **dict.fromkeys(exact_edits.READERS, exact_edits.read_whole_file),
-    **dict.fromkeys(exact_edits.WRITERS, exact_edits.write_whole_file),
-    **dict.fromkeys(exact_edits.EDITORS, exact_edits.edit_exactly),
+    **dict.fromkeys(search.READERS, search.read_whole_file),
+    **dict.fromkeys(search.WRITERS, search.write_whole_file),
+    **dict.fromkeys(search.EDITORS, search.edit_exactly),
 }
 _EDITOR_COMMANDS = frozenset({"view", "create", "str_replace", "insert", "undo_edit"})
 _VERSION_0_MARKS = ("correct (correct indentation", "(1 lines total)]\n1:")
@@ -196,14 +277,14 @@ def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
         recorded_paths={root: instance.workdir} if root else None,
         guessed_root=guess,
         reviews=sum(action.tool == SUBMIT for action in actions) > 1,
-        cursors=any(map(windowed_edit.uses_cursors, actions)),
+        cursors=any(map(windowed.uses_cursors, actions)),
     )
 
 
 def _is_version_0(trajectory: Trajectory, actions: Iterable[Action]) -> bool:
     texts = (step.observation.text for step in trajectory.steps if step.observation)
     marked = any(mark in text for text in texts for mark in _VERSION_0_MARKS)
-    return marked or any(map(windowed_edit.uses_cursors, actions))
+    return marked or any(map(windowed.uses_cursors, actions))
 
 
 def _make_tools(
@@ -225,7 +306,7 @@ def _make_tools(
     if harness.edits_exactly:
         tools |= {name: partial(tool, workdir=workdir) for name, tool in _EXACT.items()}
     if harness.searches:
-        tools["search"] = partial(code_search.search, workdir=workdir)
+        tools["search"] = partial(search.search, workdir=workdir)
     return tools | {name: _make_end(name, harness, workdir, reviews) for name in harness.ends}
 
 

@@ -1,4 +1,4 @@
 """Training on step contexts: supervised fine-tuning and SRL, by TRL.
 
-Start at :mod:`srl_swe.training.recipes.records`, then :mod:`sft` and :mod:`srl`.
+Start at :mod:`srl_swe.training.recipe`, then :mod:`sft` and :mod:`srl`.
 """

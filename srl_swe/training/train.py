@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.extras import TRAINING, need_packages
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
 
 if TYPE_CHECKING:
-    from srl_swe.training.validation.bench import ValidationBench
+    from srl_swe.training.validate_episodes import ValidationBench
 
 
 def recipe_path(name: str) -> Path:
@@ -61,13 +61,13 @@ def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -
     """Train as the recipe says, or go on; returns the folder of the final policy.
 
     ``bench`` is for ``validation.instances``. For RLVR, which needs sandboxes too, see
-    :func:`srl_swe.training.rlvr.training.train_rlvr`.
+    :func:`srl_swe.training.rlvr_trainer.train_rlvr`.
     """
     if isinstance(recipe, SrlRecipe):
-        from srl_swe.training.srl.training import train_srl
+        from srl_swe.training.srl_trainer import train_srl
 
         return train_srl(recipe, bench)
-    from srl_swe.training.sft import train_sft
+    from srl_swe.training.sft_trainer import train_sft
 
     return train_sft(recipe, bench)
 

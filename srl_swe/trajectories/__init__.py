@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from srl_swe.trajectories.broken_record import BrokenRecord
+from srl_swe.trajectories.convert import save_traj
 from srl_swe.trajectories.expert_script import load_expert_script
-from srl_swe.trajectories.filters import parse_filter
+from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import json_schema, load_jsonl, save_jsonl
-from srl_swe.trajectories.loading import Reading, load_trajectories, stream_trajectories
-from srl_swe.trajectories.read_report import ReadReport
-from srl_swe.trajectories.sweagent_writer import save_traj
+from srl_swe.trajectories.load import Reading, load_trajectories, stream_trajectories
+from srl_swe.trajectories.select import ReadReport, parse_filter
 
 __all__ = [
     "BrokenRecord",

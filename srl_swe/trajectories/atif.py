@@ -15,19 +15,20 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from srl_swe.trajectories.chat_events import read_call, task_in
-from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.row_facts import NamedInstance, named_instance
-from srl_swe.trajectories.text_forms import (
+from srl_swe.trajectories.chat_events import (
     PLAIN,
     plain_thought,
+    read_call,
     read_plain_answer,
+    task_in,
     without_placeholder,
 )
+from srl_swe.trajectories.fields import Fields
+from srl_swe.trajectories.select import NamedInstance, named_instance
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
-NAME = "atif"
+ATIF_NAME = "atif"
 OWN = "srl_swe"
 """The key under which ``extra`` holds what the format has no field for."""
 
@@ -39,13 +40,13 @@ _EVENT_TEXT = re.compile(
 """What Harbor's converter for OpenHands writes as ``message``: how an event is displayed."""
 
 
-def is_one(record: Any) -> bool:
+def is_atif(record: Any) -> bool:
     """By its version."""
     version = record.get("schema_version") if isinstance(record, Mapping) else None
     return isinstance(version, str) and version.startswith("ATIF-") and "steps" in record
 
 
-def read_one(record: Any, where: str) -> Trajectory:
+def read_atif(record: Any, where: str) -> Trajectory:
     """One file's run; runs of subagents and continuations are other files', and only noted."""
     row = Fields.of(record, where)
     own, items = row.mapping("extra").mapping(OWN), row.items("steps")
@@ -57,7 +58,7 @@ def read_one(record: Any, where: str) -> Trajectory:
         _task(items),
         ended_by_policy(steps),
         model=row.mapping("agent").optional_text("model_name"),
-        source=NAME,
+        source=ATIF_NAME,
         notes=(*named.notes, *notes, *_notes(row, items)),
     )
     return _restore(trajectory, own) if own.values else trajectory
@@ -162,7 +163,7 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         raise own.broken("stop_reason", f"expected one of {', '.join(StopReason)}, found {stop!r}")
     return replace(
         trajectory,
-        source=own.optional_text("source") or NAME,
+        source=own.optional_text("source") or ATIF_NAME,
         problem_statement=own.optional_text("problem_statement"),
         stop_reason=StopReason(stop) if stop is not None else None,
         patch=own.optional_text("patch"),

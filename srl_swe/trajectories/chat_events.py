@@ -2,24 +2,413 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from srl_swe.tools.foreign_shells import as_plain_call
-from srl_swe.trajectories.fields import Fields, argument_texts, parse_json
-from srl_swe.trajectories.issue_text import find_issue
-from srl_swe.trajectories.json_calls import parse_calls
-from srl_swe.trajectories.text_forms import (
-    PLAIN,
-    TextForm,
-    plain_thought,
-    split_responses,
-    without_placeholder,
+from srl_swe.tools.bash import as_plain_call
+from srl_swe.trajectories.fields import Fields, argument_texts, find_issue, parse_json
+from srl_swe.trajectories.turns import Answer, Call, Turn, observed
+from srl_swe.types import Action, Observation
+
+# What mini-swe-agent shows for a command: its templates of observations, read back.
+
+
+_RETURN_CODE = re.compile(
+    r"(?:<exception>.*?</exception>\n)?<returncode>(-?\d{1,9})</returncode>\n?"
 )
-from srl_swe.trajectories.turns import Answer, Call, Turn
-from srl_swe.types import Action
+_TIMED_OUT = "</command> timed out and has been killed."
+_CUT_INTO = ("output_head", "elided_chars", "output_tail")
+_NOT_EXECUTED = "action was not executed"
+
+
+def is_output(text: str) -> bool:
+    """Whether a message shows what a command printed."""
+    return _RETURN_CODE.match(text) is not None
+
+
+def make_observation(message: Fields) -> Observation:
+    """The output with its exit code: as version 2 records it, or else from the message's text."""
+    extra = message.mapping("extra")
+    raw, code = extra.optional_text("raw_output"), extra.optional_int("returncode")
+    if raw is None:
+        return read_output(message.content() or message.content("output"))
+    exception = extra.optional_text("exception_info") or ""
+    if _NOT_EXECUTED in exception:
+        return Observation(_NOT_EXECUTED)
+    return Observation(raw, code, timed_out="timed out" in exception)
+
+
+def read_output(text: str) -> Observation:
+    r"""The output within its template; a text without one, as a complaint, stays as it is.
+
+    >>> read_output("<returncode>1</returncode>\n<output>\nno such file\n</output>")
+    Observation(text='no such file\n', exit_code=1, truncated=False, timed_out=False)
+    """
+    if text.startswith("The last command <command>") and _TIMED_OUT in text:
+        return Observation(_within(text, "output") or "", timed_out=True)
+    code = _RETURN_CODE.match(text)
+    if code is None:
+        return observed(text)
+    rest = text[code.end() :]
+    head, elided, tail = (_within(rest, tag) for tag in _CUT_INTO)
+    if head is not None and tail is not None:
+        parts = (head, f"[{(elided or '').strip()}]\n", tail)
+        return Observation("".join(parts), int(code[1]), truncated=True)
+    output = _within(rest, "output")
+    return replace(observed(rest if output is None else output), exit_code=int(code[1]))
+
+
+def _within(text: str, tag: str) -> str | None:
+    """What stands between the first opening and the last closing tag; None where they aren't.
+
+    A newline after the opening tag is the template's; one before the closing tag is the
+    output's own in some versions, and kept.
+    """
+    start, end = text.find(f"<{tag}>"), text.rfind(f"</{tag}>")
+    if start < 0 or end < start:
+        return None
+    return text[start + len(tag) + 2 : end].removeprefix("\n")
+
+
+# Calls of tools that a reply writes as JSON: ``<tool_call>`` blocks, and terminus-2's object.
+#
+# Hermes and Qwen write ``<tool_call>`` blocks, Harbor's exports hold them too; LLaMA-Factory's
+# ``function_call`` messages are the JSON alone. terminus-2's ``{"analysis", "plan", "commands":
+# [{"keystrokes", "duration"}], "task_complete"}`` stands wherever a run was recorded as the model
+# wrote it. A stop word may have cut the end of the last call.
+
+
+_START, _END = "<tool_call>", "</tool_call>"
+_CUT_END = re.compile(r"</?[a-z_]{0,10}\Z")
+_MOST_OPEN = 20
+
+
+def read_json_calls(text: str) -> tuple[str, list[Action]]:
+    """The thought and the calls of a reply; without any call all text is the thought.
+
+    >>> read_json_calls('Look.<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>')
+    ('Look.', [Action(tool='ls', arguments={'a': '1'})])
+    """
+    hidden, shown = _split_thinking(text.strip())
+    before, *blocks = shown.split(_START)
+    actions = [action for block in blocks for action in parse_calls(block.partition(_END)[0])]
+    if actions:
+        return (hidden + before).strip(), actions
+    thought, actions = _terminus_reply(shown.strip()) or (shown, [])
+    return hidden + thought, actions
+
+
+def parse_calls(text: str) -> list[Action]:
+    """The calls that a text of JSON holds: one object or a list; none if it is something else.
+
+    >>> parse_calls('[{"name": "ls", "arguments": {}}, {"name": "id", "arguments": {}')
+    [Action(tool='ls', arguments={}), Action(tool='id', arguments={})]
+    """
+    value = _parse_cut(text.strip())
+    calls = [_read_call(item) for item in (value if isinstance(value, list) else [value])]
+    return [call for call in calls if call] if all(calls) else []
+
+
+def _split_thinking(text: str) -> tuple[str, str]:
+    """The hidden thought with its tags, empty where there is none, and what follows."""
+    end = text.find("</think>") if text.startswith("<think>") else -1
+    at = end + len("</think>") if end >= 0 else 0
+    return text[:at], text[at:]
+
+
+def _read_call(call: Any) -> Action | None:
+    if not isinstance(call, Mapping):
+        return None
+    inner = call.get("function")
+    call = inner if isinstance(inner, Mapping) else call
+    name = call.get("name")
+    arguments = call.get("arguments", call.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = _parse(arguments)
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        return None
+    return Action(name, argument_texts(arguments))
+
+
+def _parse_cut(text: str) -> Any:
+    """The JSON value, also if what closes its objects and lists was cut off; else None."""
+    if text[:1] not in {"{", "["}:
+        return None
+    value = _parse(text)
+    if value is not None:
+        return value
+    text = _CUT_END.sub("", text).rstrip()
+    missing = _missing_end(text)
+    if missing is None or len(missing) > _MOST_OPEN:
+        return None
+    return _parse(text + missing)
+
+
+def _missing_end(text: str) -> str | None:
+    """What closes the objects and lists that are open at the end; None within a string."""
+    closing: list[str] = []
+    in_string = escaped = False
+    for sign in text:
+        if in_string:
+            in_string = escaped or sign != '"'
+            escaped = sign == "\\" and not escaped
+        elif sign == '"':
+            in_string = True
+        elif sign in "{[":
+            closing.append("}" if sign == "{" else "]")
+        elif sign in "}]" and closing:
+            closing.pop()
+    return None if in_string else "".join(reversed(closing))
+
+
+def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
+    """Thought and calls as Harbor's own converter for terminus-2 writes them."""
+    reply = _parse(text) if text.startswith("{") else None
+    commands = reply.get("commands") if isinstance(reply, Mapping) else None
+    if not isinstance(reply, Mapping) or not isinstance(commands, list) or "plan" not in reply:
+        return None
+    actions = [
+        Action("bash_command", argument_texts(command))
+        for command in commands
+        if isinstance(command, Mapping)
+    ]
+    if reply.get("task_complete") is True:
+        actions.append(Action("mark_task_complete"))
+    return f"Analysis: {reply.get('analysis', '')}\nPlan: {reply['plan']}", actions
+
+
+def _parse(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError:
+        return None
+
+
+# ``<function=...>`` blocks in a reply's text, as OpenHands, R2E-Gym and SWE-smith write them.
+#
+#     I look first.
+#
+#     <function=execute_bash>
+#     <parameter=command>ls</parameter>
+#     </function>
+#
+# Qwen3-Coder puts each block into ``<tool_call>``. The last block may lack its closing tags or
+# have half of one: they are stop words of some harnesses. A block with a parameter that is never
+# closed is no call, except in ``<tool_call>``, where Qwen's own parser lets it end with the
+# block. What a value may hold besides is free: a ``</function>`` within a parameter belongs to it.
+
+
+_OPEN = re.compile(r"<function=([^<>\n]*)>")
+_PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>")
+_PARAMETER_END = "</parameter>"
+_WRAPPER = "<tool_call>"
+_NEAR = len(_WRAPPER) + 10
+"""A wrapper stands within so many characters before its block."""
+_HALF_TAG = r"(?:<(?:/[a-z_]{0,10})?)?\s*\Z"
+_CLOSE = re.compile(rf"\s*(?:</function>|(?=</tool_call>)|{_HALF_TAG})")
+_HALF_PARAMETER_END = re.compile(r"</[a-z]{0,9}\Z")
+_CALL_END = re.compile(rf"\n?(?:</function>\s*)?(?:</tool_call>|{_HALF_TAG})")
+
+
+def strip_one_newline(value: str) -> str:
+    r"""The value without the one newline on each side that was put there to wrap it.
+
+    >>> strip_one_newline("\n\n    x = 1\n\n")
+    '\n    x = 1\n'
+    """
+    return value.removeprefix("\n").removesuffix("\n")
+
+
+def read_xml_calls(
+    text: str, unwrap: Callable[[str], str] = strip_one_newline
+) -> tuple[str, list[Action]]:
+    r"""The thought before the first call, and all calls; without one all text is the thought.
+
+    A call without a name, R2E-Gym's way to write that there was none, counts as none. Takes
+    time in proportion to the text, whatever it holds.
+
+    >>> read_xml_calls("Look.\n\n<function=bash>\n<parameter=command>ls</parameter>\n")
+    ('Look.', [Action(tool='bash', arguments={'command': 'ls'})])
+    """
+    actions: list[Action] = []
+    thought, at, last_end = text, _end_of_thinking(text), text.rfind(_PARAMETER_END)
+    while opened := _OPEN.search(text, at):
+        at = opened.end()
+        wrapped = text[max(0, opened.start() - _NEAR) : opened.start()].rstrip().endswith(_WRAPPER)
+        block = _read_block(text, at, last_end, unwrap, wrapped=wrapped)
+        if block is None:
+            continue
+        arguments, at = block
+        thought = thought if actions else text[: opened.start()]
+        if opened[1].strip():
+            actions.append(Action(opened[1].strip(), arguments))
+    return thought.strip(), actions
+
+
+def _read_block(
+    text: str, at: int, last_end: int, unwrap: Callable[[str], str], *, wrapped: bool
+) -> tuple[dict[str, str], int] | None:
+    """The arguments of the block that was opened before ``at``, and where it ends."""
+    arguments: dict[str, str] = {}
+    while parameter := _PARAMETER.match(text, at):
+        name, start = parameter[1].strip(), parameter.end()
+        if start > last_end:
+            end = _cut_end(text, start, wrapped=wrapped)
+            if end is None:
+                return None
+            return {**arguments, name: unwrap(text[start:end])}, len(text)
+        end = text.index(_PARAMETER_END, start)
+        arguments[name] = unwrap(text[start:end])
+        at = end + len(_PARAMETER_END)
+    closed = _CLOSE.match(text, at)
+    return (arguments, closed.end()) if closed else None
+
+
+def _cut_end(text: str, start: int, *, wrapped: bool) -> int | None:
+    """Where the last value of the text ends, whose own closing tag is cut; None if unknown."""
+    half = _HALF_PARAMETER_END.search(text, max(start, len(text) - len(_PARAMETER_END)))
+    if half and _PARAMETER_END.startswith(half[0]):
+        return half.start()
+    if not wrapped:
+        return None
+    end = _CALL_END.search(text, start)
+    return end.start() if end else None
+
+
+def _end_of_thinking(text: str) -> int:
+    """Where calls may begin: a call that is only thought about is none."""
+    return max(text.find("</think>"), 0) if text.lstrip().startswith("<think>") else 0
+
+
+# How agents without native tool calls write theirs, and how their harness answers.
+#
+# Three forms are told apart by what stands before an observation: OpenHands'
+# ``EXECUTION RESULT of [tool]:``, R2E-Gym's ``Execution output of [tool]:`` and none of both.
+
+
+_OPENHANDS_HEAD = re.compile(r"(?:OBSERVATION:\n|EXECUTION RESULT of \[[^\]\n]*\]:\n)")
+_OPENHANDS_CODE = re.compile(r"\[Command finished with exit code (-?\d{1,9})\]\s*\Z")
+_R2E_HEAD = re.compile(
+    r"(?:Exit code: (?:Error: Exit code )?(-?\d{1,9})\n)?Execution output of \[[^\]\n]*\]:\n"
+)
+_R2E_TAIL = re.compile(
+    r"\n(?:This is step \d+ of a maximum of \d+\. )?Steps Remaining: -?\d+\.?\s*\Z"
+)
+_CALL_TAGS = re.compile(r"</?tool_(?:call|response)>")
+_PLACEHOLDERS = frozenset(
+    {"(tool use)", "[tool use]", "(tool call)", "[tool call]", "(no content)"}
+)
+_RESPONSE, _RESPONSE_END = "<tool_response>", "</tool_response>"
+_TAIL = 200
+"""The last line, about the exit code or the steps remaining, is never longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """``one_call``: the harness ran the first call of a reply and no other."""
+
+    unwrap: Callable[[str], str]
+    read_answer: Callable[[str], Observation]
+    one_call: bool = False
+
+    def read_reply(self, text: str) -> Turn:
+        """The reply as a turn, without calls where it holds none."""
+        thought, actions = read_xml_calls(text, self.unwrap)
+        in_json = not actions
+        if in_json:
+            thought, actions = read_json_calls(text)
+        calls = (Call(a, runnable=not (self.one_call and i)) for i, a in enumerate(actions))
+        return Turn(plain_thought(thought), tuple(calls), answered_as_one=in_json)
+
+
+def read_plain_answer(text: str) -> Observation:
+    """An observation of OpenHands or of an unknown harness, without what announces it.
+
+    Output in mini-swe-agent's template is taken out of it. The text keeps OpenHands' lines about
+    directory, interpreter and exit code at its end.
+    """
+    if is_output(text):
+        return read_output(text)
+    code = _OPENHANDS_CODE.search(text[-_TAIL:])
+    head = _OPENHANDS_HEAD.match(text)
+    known = int(code[1]) if code and code[1] != "-1" else None
+    return observed(text[head.end() :] if head else text, known)
+
+
+def read_r2e_answer(text: str) -> Observation:
+    r"""An observation of R2E-Gym or SWE-Master, without what the harness put around it.
+
+    >>> text = "Exit code: 0\nExecution output of [execute_bash]:\nhi\nSteps Remaining: 3"
+    >>> read_r2e_answer(text)
+    Observation(text='hi', exit_code=0, truncated=False, timed_out=False)
+    """
+    tail = _R2E_TAIL.search(text, max(0, len(text) - _TAIL))
+    text = text[: tail.start()] if tail else text
+    head = _R2E_HEAD.match(text)
+    if not head:
+        return observed(text)
+    code = int(head[1]) if head[1] and head[1] != "-1" else None
+    return observed(text[head.end() :], code)
+
+
+PLAIN = TextForm(strip_one_newline, read_plain_answer)
+OPENHANDS = TextForm(strip_one_newline, read_plain_answer, one_call=True)
+R2E_GYM = TextForm(str.strip, read_r2e_answer, one_call=True)
+
+
+def find_form(texts: Iterable[str]) -> TextForm:
+    """The form that a conversation is written in, by the first observation that tells."""
+    for text in texts:
+        if text.startswith("EXECUTION RESULT of ["):
+            return OPENHANDS
+        if _R2E_HEAD.match(text):
+            return R2E_GYM
+    return PLAIN
+
+
+def plain_thought(text: str) -> str:
+    r"""The thought without the tags around its hidden part and around calls.
+
+    A chat template may have written the opening ``<think>``, so that it is not in the text.
+
+    >>> plain_thought("<think>Maybe.</think> Yes.\n<tool_call>")
+    'Maybe.\n\nYes.'
+    """
+    text = _CALL_TAGS.sub("", text).strip()
+    hidden, closed, shown = text.removeprefix("<think>").partition("</think>")
+    if not text.startswith("<think>") and (not closed or "<think>" in hidden):
+        return text
+    return "\n\n".join(part.strip() for part in (hidden, shown) if part.strip())
+
+
+def without_placeholder(thought: str, calls: Sequence[Call]) -> str:
+    """The thought, empty if a converter only filled the field, as with the name of the call.
+
+    >>> from srl_swe.types import Action
+    >>> without_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
+    ''
+    """
+    words = thought.split()
+    if calls and thought.strip().lower() in _PLACEHOLDERS:
+        return ""
+    named = any(words[1:] in ([c.action.tool], [c.action.tool, c.id]) for c in calls)
+    return "" if words[:1] == ["Executed"] and named else thought
+
+
+def split_responses(text: str) -> list[str]:
+    r"""What stands in the ``<tool_response>`` blocks that a message is made of; else all of it.
+
+    >>> split_responses("<tool_response>\na\n</tool_response>\n<tool_response>\nb")
+    ['a', 'b']
+    """
+    if not text.lstrip().startswith(_RESPONSE):
+        return [text]
+    blocks = text.split(_RESPONSE)[1:]
+    return [strip_one_newline(block.rpartition(_RESPONSE_END)[0] or block) for block in blocks]
+
 
 _CALLS_ALONE = frozenset({"function_call", "tool_call"})
 """Roles of messages that are calls as JSON and nothing else (LLaMA-Factory, ms-swift)."""

@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.dialects import xml
-from srl_swe.trajectories.broken_record import BrokenRecord
-from srl_swe.trajectories.fields import kind_of, name_of
+from srl_swe.trajectories.fields import BrokenRecord, kind_of, name_of
 from srl_swe.types import Step, Trajectory
 
-NAME = "expert-script"
+EXPERT_SCRIPT_NAME = "expert-script"
 
 _REPLY = re.compile(r"<think>.*?\n</function>", re.DOTALL)
 
 
 def load_expert_script(path: Path) -> Trajectory:
     """The script as a trajectory without observations; the file's stem is the instance id."""
-    return read_one(path.read_text(encoding="utf-8"), str(path))
+    return read_expert_script(path.read_text(encoding="utf-8"), str(path))
 
 
-def is_one(record: Any) -> bool:
+def is_expert_script(record: Any) -> bool:
     """Whether it is text, and no JSON, with a call in it: no other family is text."""
     return isinstance(record, str) and "<function=" in record
 
 
-def read_one(record: Any, where: str) -> Trajectory:
+def read_expert_script(record: Any, where: str) -> Trajectory:
     """The text of a script; the instance is the one that its file is named after."""
     if not isinstance(record, str):
         raise BrokenRecord(where, "", f"expected a text, found {kind_of(record)}")
@@ -39,7 +38,7 @@ def read_one(record: Any, where: str) -> Trajectory:
         raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
     replies = _REPLY.findall(record)
     steps = [_parse_step(reply, where, f"reply {n}") for n, reply in enumerate(replies, 1)]
-    return Trajectory(name_of(where), tuple(steps), model="expert", source=NAME)
+    return Trajectory(name_of(where), tuple(steps), model="expert", source=EXPERT_SCRIPT_NAME)
 
 
 def _parse_step(text: str, where: str, name: str) -> Step:

@@ -9,12 +9,221 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from srl_swe.trajectories.broken_record import BrokenRecord
+import yaml
+
+from srl_swe.errors import UserError
+
+# The one exception that a reader of foreign trajectories raises.
+
+
+class BrokenRecord(UserError):
+    """A record that no trajectory can be made of: which one, which field of it, and why.
+
+    ``where`` is a file, or a file and a line (``runs.jsonl:17``); ``field`` the path to the
+    value at fault (``messages.3.role``), empty where the record as a whole is.
+    """
+
+    def __init__(self, where: str, field: str, why: str) -> None:
+        super().__init__(f"{where}: {field}: {why}." if field else f"{where}: {why}.")
+        self.where = where
+        self.field = field
+        self.why = why
+
+
+# The issue within the first message of a run, without the instructions around it.
+
+
+_TAGS = ("pr_description", "issue_description", "github_issue", "issue")
+_LEAD = re.compile(r"Consider the following PR description:\s*")
+
+
+def find_issue(message: str) -> str:
+    r"""The issue; the whole message where nothing marks it off.
+
+    >>> find_issue("Read.\n<pr_description>\nIt crashes.\n</pr_description>\nNow fix it.")
+    'It crashes.'
+    """
+    for tag in _TAGS:
+        start, end = message.find(f"<{tag}>"), message.rfind(f"</{tag}>")
+        if 0 <= start < end:
+            return _LEAD.sub("", message[start + len(tag) + 2 : end].strip(), count=1).strip()
+    issue, heading, _ = message.partition("\nINSTRUCTIONS:\n")
+    return issue.split("\nISSUE:\n", 1)[-1].strip() if heading else message.strip()
+
+
+# Instance ids as copies of data sets write them.
+
+
+_ATTEMPT = re.compile(
+    r"(?<=[^_])[_.-](?:run|attempt|rollout|sample|traj|trajectory|trial|try)[_-]?\d{1,9}(?:_\d{1,9})?\Z"
+)
+_COPY = re.compile(r"(?:-|_pr)\d{1,19}(_\d{1,9})\Z")
+_ID = re.compile(r"[\w.+-]*[A-Za-z0-9]__[A-Za-z0-9][\w.+-]*|[\w.+-]+_pr\d{1,19}")
+_LONGEST = 200
+_LONGEST_END = 60
+
+
+def plain_instance_id(text: str) -> str:
+    """The id without the number that copies of data sets put after it, one per attempt.
+
+    >>> plain_instance_id("python__mypy-15976_0"), plain_instance_id("a__b-1_run2_0")
+    ('python__mypy-15976', 'a__b-1')
+    """
+    end = text[-_LONGEST_END:]
+    if "__" not in text and "_pr" not in end:
+        return text
+    attempt = _ATTEMPT.search(end)
+    text = text.removesuffix(attempt[0]) if attempt else text
+    copy = _COPY.search(text[-_LONGEST_END:])
+    return text.removesuffix(copy[1]) if copy else text
+
+
+def looks_like_instance_id(text: str) -> bool:
+    """Whether a name is built as data sets build ids of instances.
+
+    >>> [looks_like_instance_id(t) for t in ("django__django-11119", "x_y_pr12", "all-3")]
+    [True, True, False]
+    """
+    return len(text) <= _LONGEST and _ID.fullmatch(text) is not None
+
+
+# A patch as sources record it, in the form that ``git apply`` takes.
+
+
+def tidy_patch(text: str | None) -> str | None:
+    r"""The patch without what a terminal did to it; None where the source has none.
+
+    A pty ends every line with CR LF, so that the CR of the first line is not the file's.
+
+    >>> tidy_patch("\r\ndiff --git a/x b/x\r\n-a\r\n+b")
+    'diff --git a/x b/x\n-a\n+b\n'
+    """
+    if text is None:
+        return None
+    patch = text.lstrip("\r\n")
+    if patch.partition("\n")[0].endswith("\r"):
+        patch = patch.replace("\r\n", "\n")
+    return patch if not patch or patch.endswith("\n") else patch + "\n"
+
+
+# Blocks fenced by backticks in a reply's text.
+
+
+_FENCE = re.compile(r"^```(\S*)[^\S\n]*(?:\n|\Z)", re.MULTILINE)
+
+
+def last_fence(text: str) -> tuple[str, str | None]:
+    """The text around the last fenced block, and what the block holds; None where none is.
+
+    A block that another one holds is part of it, as for SWE-agent's ThoughtActionParser. Text
+    after the block belongs to the thought.
+    """
+    block = None
+    opened: list[re.Match[str]] = []
+    for fence in _FENCE.finditer(text):
+        if opened and not fence[1]:
+            start = opened.pop()
+            if not opened:
+                block = (start, fence)
+        else:
+            opened.append(fence)
+    if block is None:
+        return text.strip(), None
+    start, end = block
+    body = text[start.end() : end.start()].removesuffix("\n")
+    return (text[: start.start()] + text[end.end() :]).strip(), body
+
+
+# Reading YAML of strangers in bounded time and memory, as the values that JSON has.
+#
+# A few hundred bytes of YAML can unfold to billions of values by aliases, hold themselves, or
+# spell a number that takes hours to convert. The events of the text, which unfold nothing, are
+# measured first; only then is a value made of them.
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 200
+_FREE_CHARS = 4_000_000
+_MAX_GROWTH = 4
+"""Aliases may unfold to this many times the text, and to ``_FREE_CHARS`` in any case."""
+_MAX_DIGITS = 4000
+"""Python itself refuses to write integers of more than 4300 digits."""
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:.]*")
+
+
+def parse_yaml(text: str) -> Any:
+    """The value, made of what JSON has: dates become texts, keys too.
+
+    Raises ValueError for what is not YAML, is nested too deep, refers to itself, unfolds to far
+    more than the text, or holds a number of thousands of digits.
+    """
+    try:
+        _measure(yaml.parse(text, Loader=_LOADER), len(text))
+        return _plain(yaml.load(text, Loader=_LOADER))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML: {_first_line(error)}") from None
+
+
+def _measure(events: Iterator[Any], text_chars: int) -> None:
+    """Raises ValueError if the value that the events make would be out of bounds."""
+    limit = _MAX_GROWTH * text_chars + _FREE_CHARS
+    known: dict[str, int] = {}
+    open_sizes, open_anchors = [0], [""]
+    for event in events:
+        match event:
+            case yaml.AliasEvent():
+                if event.anchor in open_anchors:
+                    raise ValueError(f"*{event.anchor} refers to a value that holds it")
+                open_sizes[-1] += known.get(event.anchor or "", 1)
+            case yaml.ScalarEvent():
+                _check_number(event)
+                size = len(event.value) + 1
+                open_sizes[-1] += size
+                known |= {event.anchor: size} if event.anchor else {}
+            case yaml.CollectionStartEvent():
+                open_sizes.append(1)
+                open_anchors.append(event.anchor or "")
+                if len(open_sizes) > _MAX_DEPTH:
+                    raise ValueError("nested too deep")
+            case yaml.CollectionEndEvent():
+                size, anchor = open_sizes.pop(), open_anchors.pop()
+                open_sizes[-1] += size
+                known |= {anchor: size} if anchor else {}
+        if open_sizes[-1] > limit:
+            raise ValueError(f"its aliases unfold to more than {limit} characters")
+
+
+def _check_number(event: Any) -> None:
+    if event.style is None or event.style == "":
+        text = event.value
+        if len(text) > _MAX_DIGITS and _NUMBER.fullmatch(text):
+            raise ValueError(f"a number of {len(text)} digits")
+    if event.tag is not None and len(event.value) > _MAX_DIGITS and event.tag.endswith(_NUMBERS):
+        raise ValueError(f"a number of {len(event.value)} digits")
+
+
+_NUMBERS = (":int", ":float")
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(name): _plain(item) for name, item in value.items()}
+        case list() | tuple() | set():
+            return [_plain(item) for item in value]
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
 
 _ENDINGS = re.compile(r"(?:\.(?:traj|jsonl?|ya?ml|parquet|txt))+$")
 

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
-from srl_swe.trajectories.broken_record import BrokenRecord
-from srl_swe.types import Trajectory
+from srl_swe.trajectories.fields import BrokenRecord, Fields
+from srl_swe.types import Step, Trajectory
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+# Pushing rows to a data set of the Hugging Face hub.
+
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def check_name(name: str) -> None:
+    """Raises UserError where no data set of the hub can be called so."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--push {name!r}: a data set of the hub is named OWNER/NAME.")
+
+
+def push_rows(path: Path, name: str) -> None:
+    """Push a parquet file of rows as the split ``train``; a new data set is private.
+
+    Raises UserError where the hub does not take it; the file stays.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    check_name(name)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".push.") as cache:
+            rows = datasets.Dataset.from_parquet(str(path), cache_dir=cache)
+            rows.push_to_hub(name, private=True)
+    except (OSError, ValueError, DatasetsError, HfHubHTTPError, HFValidationError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path} is written, but can't be pushed to {name} ({why}); log in with `hf auth "
+            "login`, look at the network, and run it again with another OUT."
+        ) from error
+
 
 FORMAT = "srl-swe-trajectory-1"
-NAME = "srl-swe"
+JSONL_NAME = "srl-swe"
 
 _LATER_FIELDS = {"enforced", "exit_status", "notes", "turn", "translation"}
 """Left out where they say nothing, as older readers, and keys made of lines, don't know them."""
@@ -42,17 +84,17 @@ def parse_line(line: str, where: str) -> Trajectory:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(where, "", f"not JSON ({error})") from None
-    if not is_one(record):
+    if not is_jsonl(record):
         raise BrokenRecord(where, "", f'no trajectory; a line has "format": "{FORMAT}"')
-    return read_one(record, where)
+    return read_jsonl(record, where)
 
 
-def is_one(record: Any) -> bool:
+def is_jsonl(record: Any) -> bool:
     """Whether the record says that it is of this format and version."""
     return isinstance(record, dict) and record.get("format") == FORMAT
 
 
-def read_one(record: Any, where: str) -> Trajectory:
+def read_jsonl(record: Any, where: str) -> Trajectory:
     """The trajectory that the parsed line holds."""
     try:
         return _adapter().validate_python(record)
@@ -94,3 +136,130 @@ def json_schema() -> dict[str, Any]:
 @cache
 def _adapter() -> TypeAdapter[Trajectory]:
     return TypeAdapter(Trajectory)
+
+
+# Trajectories as rows of a table, for the Hugging Face hub: one row a trajectory.
+#
+# Every column has one type in all rows, as parquet and the hub's viewer want it; ``steps`` is a
+# list of flat records, with the arguments of a call as JSON text. :func:`read_one` gives back the
+# trajectory that a row was made of.
+
+
+HUB_FORMAT = "srl-swe-rows-1"
+HUB_ROW_NAME = JSONL_NAME
+
+_ROWS_AT_ONCE = 64
+"""Rows of a row group, which the hub's viewer reads whole; a row is often a megabyte."""
+_ALIKE = (
+    "instance_id",
+    "source",
+    "model",
+    "resolved",
+    "stop_reason",
+    "exit_status",
+    "problem_statement",
+    "patch",
+    "notes",
+)
+"""Columns that hold a field of the trajectory as it is."""
+
+
+def is_hub_row(record: Any) -> bool:
+    """Whether the row says that it is of this format and version."""
+    return isinstance(record, Mapping) and record.get("format") == HUB_FORMAT
+
+
+def read_hub_row(record: Any, where: str) -> Trajectory:
+    """The trajectory that the row was made of. Raises BrokenRecord."""
+    row = Fields.of(record, where)
+    fields = {name: row.get(name) for name in _ALIKE if row.get(name) is not None}
+    enforced = row.get("enforced") and dict(row.mapping("enforced").values)
+    steps = [_read_step(step) for step in row.items("steps")]
+    return read_jsonl({**fields, "enforced": enforced, "steps": steps}, where)
+
+
+def _read_step(step: Fields) -> dict[str, Any]:
+    action = observation = None
+    if step.get("tool") is not None:
+        action = {"tool": step.get("tool"), "arguments": step.mapping("arguments").values}
+    if step.get("observation") is not None:
+        observation = {
+            "text": step.get("observation"),
+            "exit_code": step.get("exit_code"),
+            "truncated": bool(step.get("truncated")),
+            "timed_out": bool(step.get("timed_out")),
+        }
+    same = {name: step.get(name) for name in ("thought", "executed", "turn")}
+    return {**same, "action": action, "observation": observation}
+
+
+def write_one(trajectory: Trajectory) -> dict[str, Any]:
+    """The row, in plain types. Halves of surrogate pairs, which no table holds, become "?"."""
+    enforced = None if trajectory.enforced is None else dict(trajectory.enforced)
+    row = {name: getattr(trajectory, name) for name in _ALIKE}
+    row["notes"] = list(trajectory.notes)
+    row["enforced"] = None if enforced is None else json.dumps(enforced, ensure_ascii=False)
+    row["n_steps"] = len(trajectory.steps)
+    row["steps"] = [_write_step(step) for step in trajectory.steps]
+    storable: dict[str, Any] = _storable({"format": HUB_FORMAT, **row})
+    return storable
+
+
+def _write_step(step: Step) -> dict[str, Any]:
+    action, seen = step.action, step.observation
+    return {
+        "turn": step.turn,
+        "thought": step.thought,
+        "tool": action.tool if action else None,
+        "arguments": json.dumps(dict(action.arguments), ensure_ascii=False) if action else None,
+        "executed": step.executed,
+        "observation": seen.text if seen else None,
+        "exit_code": seen.exit_code if seen else None,
+        "truncated": seen.truncated if seen else None,
+        "timed_out": seen.timed_out if seen else None,
+    }
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", errors="replace").decode("utf-8")
+        case list():
+            return [_storable(item) for item in value]
+        case dict():
+            return {name: _storable(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
+    """Write a parquet file, a few rows at a time; returns how many. Raises OSError."""
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    schema, count = _schema(), 0
+    rows = (write_one(trajectory) for trajectory in trajectories)
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as table:
+        while group := list(islice(rows, _ROWS_AT_ONCE)):
+            table.write_table(pyarrow.Table.from_pylist(group, schema))
+            count += len(group)
+    return count
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    text, flag, number = pa.string(), pa.bool_(), pa.int64()
+    step = {
+        "turn": number,
+        "thought": text,
+        "tool": text,
+        "arguments": text,
+        "executed": flag,
+        "observation": text,
+        "exit_code": number,
+        "truncated": flag,
+        "timed_out": flag,
+    }
+    columns: dict[str, Any] = dict.fromkeys(("format", *_ALIKE, "enforced"), text)
+    columns |= {"resolved": flag, "n_steps": number, "notes": pa.list_(text)}
+    return pa.schema({**columns, "steps": pa.list_(pa.struct(step))})

@@ -12,15 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from srl_swe.trajectories.fields import Fields, argument_texts
-from srl_swe.trajectories.issue_text import find_issue
-from srl_swe.trajectories.mini_output import is_output, make_observation
-from srl_swe.trajectories.recorded_patch import tidy_patch
-from srl_swe.trajectories.row_facts import named_instance, recorded_outcome
+from srl_swe.trajectories.chat_events import is_output, make_observation
+from srl_swe.trajectories.fields import Fields, argument_texts, find_issue, tidy_patch
+from srl_swe.trajectories.select import named_instance, recorded_outcome
 from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
 from srl_swe.types import Action, Step, StopReason, Trajectory
 
-NAME = "mini-swe-agent"
+MINI_NAME = "mini-swe-agent"
 
 _BLOCK = re.compile(
     r"```(?:mswea_bash_command|bash)[^\S\n]*\n(.*?)\n```"
@@ -34,7 +32,7 @@ _ISSUE_LEAD = re.compile(r"Please solve this issue: (.*?)\n\nYou can execute bas
 _MESSAGES_LOOKED_AT = 12
 
 
-def is_one(record: Any) -> bool:
+def is_mini(record: Any) -> bool:
     """By the mark that its files carry; messages without it by their blocks and return codes."""
     if isinstance(record, Mapping):
         mark = record.get("trajectory_format")
@@ -49,7 +47,7 @@ def is_one(record: Any) -> bool:
     return any(map(_BLOCK.search, texts)) and any(map(is_output, texts))
 
 
-def read_one(record: Any, where: str) -> Trajectory:
+def read_mini(record: Any, where: str) -> Trajectory:
     """One run. The last command, which submits, has no observation: the patch is its output."""
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages, info = row.items("messages"), row.mapping("info")
@@ -65,7 +63,7 @@ def read_one(record: Any, where: str) -> Trajectory:
         _patch(info.optional_text("submission") or submission),
         recorded_outcome(row),
         info.mapping("config").mapping("model").optional_text("model_name"),
-        NAME,
+        MINI_NAME,
         exit_status=exit_status,
         notes=(*named.notes, *notes, *_unrecorded_replies(conversation)),
     )

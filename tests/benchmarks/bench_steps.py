@@ -21,7 +21,7 @@ from bench_table import Row, publish
 from chatml_tokenizer import save_tokenizer
 from step_clones import load_originals, write_clones
 
-from srl_swe.step_dataset import Making, StepSettings, load_card
+from srl_swe.steps import Making, StepSettings, load_card
 from srl_swe.types import Trajectory
 
 CONTEXTS = 134_000

@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from srl_swe.bundled import bundled
 from srl_swe.dialects import get_dialect
-from srl_swe.runs.record import load_run
-from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import save_step_contexts
-from srl_swe.training.recipes.records import SrlRecipe
-from srl_swe.training.srl.training import train_srl
+from srl_swe.reports.record import load_run
+from srl_swe.steps import save_step_contexts
+from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.training.recipe import SrlRecipe
+from srl_swe.training.srl_trainer import train_srl
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import Message
 

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from srl_swe.charts import Band, Chart, Series, render_chart, render_figure
-from srl_swe.charts.axis import ticks
-from srl_swe.charts.svg import moving_average
+from srl_swe.reports import Band, Chart, Series, render_chart, render_figure
+from srl_swe.reports.charts import moving_average, ticks
 
 HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
 

@@ -83,7 +83,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
         assert process.stdin is not None
         assert process.stderr is not None
         for line in process.stderr:
-            if "srl_swe.trajectories.loading" in line:
+            if "srl_swe.trajectories.load" in line:
                 break
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()

@@ -15,8 +15,8 @@ from srl_swe.bundled import bundled
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.trajectories import load_trajectories, save_jsonl
-from srl_swe.trajectories.converting import WRITERS, convert
-from srl_swe.trajectories.hub_push import push_rows
+from srl_swe.trajectories.convert import WRITERS, convert
+from srl_swe.trajectories.jsonl import push_rows
 from srl_swe.types import Action, Observation, Step, Trajectory
 
 STARTER = bundled("trajectories") / "starter.jsonl"

@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.evaluation.predictions import load_predictions
-from srl_swe.evaluation.verdict_log import append_verdict, load_verdicts
+from srl_swe.evaluation.runner import append_verdict, load_verdicts
+from srl_swe.experiments.measure import PolicyResult, load_result
 from srl_swe.instances import load_instances
-from srl_swe.measure import PolicyResult, load_result
 from srl_swe.replay.batch import attempt_all
+from srl_swe.reports.record import load_run
 from srl_swe.rollout.batch import load_rollouts
-from srl_swe.runs.record import load_run
-from srl_swe.step_dataset.card import load_card
-from srl_swe.step_dataset.folder import load_rows
-from srl_swe.training.profile.table import read_profiles
+from srl_swe.steps.card import load_card
+from srl_swe.steps.shards import load_rows
+from srl_swe.training.difficulty import read_profiles
 from srl_swe.trajectories.jsonl import load_jsonl, render_line
 from srl_swe.types import Outcome, Verdict
 from srl_swe_envs.local import open_local_sandbox

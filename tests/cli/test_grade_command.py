@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from srl_swe.cli.grade import grade_and_report
+from srl_swe.cli.evaluate import grade_and_report
 from srl_swe.evaluation import gold_predictions, save_predictions
 from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl

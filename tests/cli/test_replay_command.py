@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from srl_swe.bundled import bundled
 from srl_swe.cli.main import app
-from srl_swe.cli.replay_table import LiveTable, print_result
+from srl_swe.cli.replay import LiveTable, print_result
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import held_alone
 from srl_swe.instances import load_instances, row_from_instance
@@ -30,7 +30,7 @@ from srl_swe.replay import (
     load_certificates,
     summarise,
 )
-from srl_swe.step_dataset.card import load_card
+from srl_swe.steps.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.types import Action, Observation, Step, Trajectory
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
-from srl_swe.step_dataset import Pace
-from srl_swe.step_dataset.making import Made
+from srl_swe.steps import Pace
+from srl_swe.steps.rows import Made
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Step, Trajectory
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import random
 
-from srl_swe.demo.careless import COPIES, careless
-from srl_swe.step_contexts import StepContext
+from srl_swe.experiments.measure import COPIES, careless
+from srl_swe.steps.contexts import StepContext
 
 TOOLS = ("bash", "str_replace_editor", "bash", "submit")
 CONTEXTS = [

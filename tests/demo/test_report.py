@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from srl_swe.demo.report import render_html, render_table, save_html
-from srl_swe.demo.summary import CAVEAT, CurvePoint, DemoSummary
-from srl_swe.measure import PolicyResult
+from srl_swe.experiments.demo_report import (
+    CAVEAT,
+    CurvePoint,
+    DemoSummary,
+    render_html,
+    render_table,
+    save_html,
+)
+from srl_swe.experiments.measure import PolicyResult
 from srl_swe.types import Outcome, Verdict
 
 HOSTILE = "<script>alert('\"x\"')</script>&[bold]"

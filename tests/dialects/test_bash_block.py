@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.dialects import FormatReason, UnwritableStep, bash_block, read_actions, xml
-from srl_swe.dialects.bash_block import SUBMIT_COMMAND
-from srl_swe.dialects.fenced_blocks import find_blocks, render_block
-from srl_swe.trajectories.mini_output import read_output
+from srl_swe.dialects.bash_block import SUBMIT_COMMAND, find_blocks, render_block
+from srl_swe.trajectories.chat_events import read_output
 from srl_swe.types import Action, Observation
 
 pieces = st.sampled_from(["```", "````", "`", "\n", "bash", "```bash\n", "\n```\n", " ", "ls"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import Dialect, bash_block, get_dialect, xml
 from srl_swe.rewards import step_reward
 from srl_swe.rewards.structural import structural_scores
 from srl_swe.rewards.table import STEP_REWARDS, StepRewardFunction
 from srl_swe.rollout import Agent, rollout
 from srl_swe.sandbox import ExecResult
-from srl_swe.step_contexts import Dropped, DropReason, StepContext, step_contexts
+from srl_swe.steps.contexts import Dropped, DropReason, StepContext, step_contexts
+from srl_swe.steps.prompt import Window
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 from srl_swe_envs.local import open_local_sandbox

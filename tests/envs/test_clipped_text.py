@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe_envs.clipped_text import ClippedText
+from srl_swe_envs.shell import ClippedText
 
 chunks = st.lists(st.binary(max_size=20), max_size=20)
 

@@ -21,10 +21,10 @@ from srl_swe.sandbox import diff
 from srl_swe.types import Instance
 from srl_swe_envs.containers import create
 from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox, start_sandbox
+from srl_swe_envs.engine import shared_client
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import reap
 from srl_swe_envs.scripts import script
-from srl_swe_envs.shared_client import shared_client
 from srl_swe_envs.snapshots import Snapshots
 
 pytestmark = pytest.mark.docker

@@ -16,23 +16,24 @@ from docker.models.containers import Container
 from packaging.specifiers import SpecifierSet
 
 from srl_swe.bundled import bundled
-from srl_swe_envs.doctor import check_images, check_leftovers, examine
-from srl_swe_envs.engine import remove
-from srl_swe_envs.engine_checks import (
+from srl_swe_envs.doctor import (
+    Finding,
+    Health,
     check_disk,
+    check_docker_client,
     check_enforced,
     check_engine,
-    check_quota,
-    engine_name,
-)
-from srl_swe_envs.findings import Finding, Health
-from srl_swe_envs.machine_checks import (
-    check_docker_client,
     check_gpu,
+    check_images,
+    check_leftovers,
     check_package,
     check_python,
+    check_quota,
+    engine_name,
+    examine,
     parse_pins,
 )
+from srl_swe_envs.engine import remove
 from srl_swe_envs.owners import Fate, Kind, Owned, owner_labels
 
 INFO: dict[str, Any] = {

@@ -19,9 +19,8 @@ import requests
 from docker.errors import APIError, ImageNotFound
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError
-from srl_swe_envs.engine import attempt, connect, pull, remove
+from srl_swe_envs.engine import attempt, connect, may_pass, patiently, pull, remove
 from srl_swe_envs.owners import reap_or_say
-from srl_swe_envs.retries import may_pass, patiently
 
 Answer = tuple[int, object]
 VERSION: Answer = (200, {"ApiVersion": "1.41", "Version": "20.10"})

@@ -15,16 +15,16 @@ import pytest
 
 from srl_swe.errors import ImageMissing
 from srl_swe_envs.image_names import digest_in
-from srl_swe_envs.image_pulls import (
+from srl_swe_envs.pulls import (
     PullPlan,
     describe,
     free_bytes,
     is_from_hub,
+    last_use,
     plan_pulls,
     pull_images,
     pull_missing,
 )
-from srl_swe_envs.image_uses import last_use
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 PLAN = PullPlan(

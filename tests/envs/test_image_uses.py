@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe_envs.image_uses import forget_use, last_use, record_use
+from srl_swe_envs.pulls import forget_use, last_use, record_use
 
 
 def test_a_use_is_remembered_under_every_spelling_of_the_name(tmp_path: Path) -> None:

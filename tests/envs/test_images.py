@@ -11,8 +11,7 @@ from srl_swe.errors import ImageMissing, UserError
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.engine import connect
-from srl_swe_envs.image_recipes import Recipe, recipes_of
-from srl_swe_envs.images import build_task_repo_images, ensure_images
+from srl_swe_envs.images import Recipe, build_task_repo_images, ensure_images, recipes_of
 
 TAG = "srl-swe/test-of-images:1"
 

@@ -24,11 +24,13 @@ from srl_swe_envs.owners import (
     Owned,
     fate_of,
     find,
+    lives,
+    machine,
     owner_labels,
     reap,
     remove_owned,
+    start,
 )
-from srl_swe_envs.processes import lives, machine, start
 
 BASE = "srl-swe/base:1"
 NO_PROCESS = "4194305"
@@ -82,7 +84,7 @@ def test_a_killed_process_has_ended_even_before_its_parent_has_looked() -> None:
 
 def test_a_child_has_a_start_of_its_own_and_the_same_machine() -> None:
     probe = (
-        "import os; from srl_swe_envs.processes import machine, start\n"
+        "import os; from srl_swe_envs.owners import machine, start\n"
         "print(start(os.getpid())); print(machine())"
     )
     printed = subprocess.run(

@@ -12,16 +12,19 @@ from typer.testing import CliRunner, Result
 
 from srl_swe.cli.main import app
 from srl_swe.errors import ImageMissing, SandboxError, UserError
-from srl_swe.evaluation.derived_tests import derive_tests
-from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
-from srl_swe.evaluation.selfcheck import HARMLESS_PATCH as HARMLESS
+from srl_swe.evaluation.runner import HARMLESS_PATCH as HARMLESS
+from srl_swe.evaluation.sandbox_tests import derive_tests, verdict_in_fresh_sandbox
 from srl_swe.instances import instance_from_row, load_instances, row_from_instance
 from srl_swe.sandbox import diff
 from srl_swe.types import Instance, Outcome
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.engine import connect
-from srl_swe_envs.repository_images import build_repository_image
-from srl_swe_envs.repository_specs import eval_script, instance_of, load_spec
+from srl_swe_envs.repository_images import (
+    build_repository_image,
+    eval_script,
+    instance_of,
+    load_spec,
+)
 
 ID = "test-of__repository-images-1"
 FIX = "the fix that nobody may see"

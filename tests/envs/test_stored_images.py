@@ -12,7 +12,7 @@ import pytest
 from srl_swe_envs.engine import connect
 from srl_swe_envs.image_names import digest_in
 from srl_swe_envs.owners import owner_labels
-from srl_swe_envs.stored_images import (
+from srl_swe_envs.pulls import (
     StoredImage,
     disk_bytes,
     remove_images,

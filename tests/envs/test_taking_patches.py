@@ -15,10 +15,10 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.replay import replay
-from srl_swe.replay.replaying import with_fresh_observations
-from srl_swe.rollout.loop import Agent, rollout
+from srl_swe.replay.run import with_fresh_observations
+from srl_swe.rollout.episode import Agent, rollout
 from srl_swe.sandbox import MAX_PATCH_BYTES, Patch, Sandbox, take_patch
-from srl_swe.sandbox.trusted_git import plain_diff
+from srl_swe.sandbox.patches import plain_diff
 from srl_swe.sandbox.working_tree import Blob, Change
 from srl_swe.testing import ScriptedPolicy
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import ImageMissing
-from srl_swe.evaluation.swebench_harness import HarnessJob
+from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.instances import instance_from_row
 from srl_swe.types import Instance
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.evaluation.judge import Judge
-from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
+from srl_swe.evaluation.sandbox_tests import Judge, verdict_in_fresh_sandbox
 from srl_swe.rewards.outcome import outcome, partial
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing import FakeSandbox

@@ -20,10 +20,10 @@ import docker
 import pytest
 
 from srl_swe.evaluation import gold_predictions, grade, save_predictions
-from srl_swe.evaluation.grading_folder import GradingFolder
+from srl_swe.evaluation.harness import HarnessJob, SwebenchHarness, parse_job, render_job
 from srl_swe.evaluation.harness_process import OwnedClient
+from srl_swe.evaluation.runner import GradingFolder
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
-from srl_swe.evaluation.swebench_harness import HarnessJob, SwebenchHarness, parse_job, render_job
 from srl_swe.instances import load_instances
 from srl_swe.types import Outcome, Prediction
 from srl_swe_envs.docker import open_docker_sandbox

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from srl_swe.errors import SandboxDied
-from srl_swe.evaluation.judge import Judge
+from srl_swe.evaluation.sandbox_tests import Judge
 from srl_swe.instances import load_instances
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance, Outcome

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from srl_swe.evaluation import Report, render_html, render_table, report_fields
-from srl_swe.evaluation.marks import Mark, MarkKind, marks, patch_marks
+from srl_swe.evaluation.report import Mark, MarkKind, marks, patch_marks
 from srl_swe.types import Outcome, Verdict
 
 from .cheats import INSTANCE, edit, new_file

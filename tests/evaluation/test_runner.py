@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation import grade
-from srl_swe.evaluation.swebench_harness import NETWORK_FILE, HarnessJob
+from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
 from .conftest import ScriptedHarness, make_instance

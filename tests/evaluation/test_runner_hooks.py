@@ -11,9 +11,9 @@ from srl_swe.evaluation.runner_hooks import (
     gold_hooks,
     protected_files,
     restore_runner_hooks,
+    same_runner_settings,
     save_runner_hooks,
 )
-from srl_swe.evaluation.runner_settings import same_runner_settings
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance
 from srl_swe_envs.local import open_local_sandbox

@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.errors import EngineUnavailable, ImageMissing
 from srl_swe.evaluation import gold_predictions, grade, self_check
-from srl_swe.evaluation.swebench_harness import HarnessJob, SwebenchHarness
+from srl_swe.evaluation.harness import HarnessJob, SwebenchHarness
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance, Outcome, Prediction
 

@@ -17,9 +17,7 @@ from srl_swe.replay import (
     load_certificates,
     summarise,
 )
-from srl_swe.replay.certificate import save_certificates
-from srl_swe.replay.html_report import render_html
-from srl_swe.replay.summary import save_summary
+from srl_swe.replay.certificate import render_html, save_certificates, save_summary
 from srl_swe.types import Action, Instance, Observation, Outcome, Step, Trajectory, Verdict
 
 INSTANCES = {"a__b-1": Instance("a__b-1", "a/b", "HEAD", "issue", "image:1")}

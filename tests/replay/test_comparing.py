@@ -5,7 +5,7 @@ import time
 import pytest
 
 from srl_swe.replay import Cause, Comparison, Match, compare
-from srl_swe.replay.comparing import SIMILAR_FROM, similarity
+from srl_swe.replay.compare import SIMILAR_FROM, similarity
 from srl_swe.types import Action, Observation
 
 

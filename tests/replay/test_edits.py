@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.replay.edits import edit_succeeded, is_edit
+from srl_swe.replay.compare import edit_succeeded, is_edit
 from srl_swe.types import Action, Observation
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "samples" / "editor_golden"

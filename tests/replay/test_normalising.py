@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.replay import Cause, normalise
-from srl_swe.replay.normalising import RULES, harmless_cause, normal
+from srl_swe.replay.normalise import RULES, harmless_cause, normal
 
 EXAMPLES = {
     # by name of the rule: twice the same event; the first is out of the sample that is named

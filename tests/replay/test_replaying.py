@@ -13,9 +13,9 @@ from srl_swe.replay import (
     replay,
     with_fresh_observations,
 )
-from srl_swe.replay.replaying import replay_steps
+from srl_swe.replay.run import replay_steps
 from srl_swe.sandbox import ExecResult
-from srl_swe.step_contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, step_contexts
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 

@@ -10,8 +10,8 @@ import pytest
 from srl_swe.dialects import get_dialect
 from srl_swe.replay import Cause, Match, Replay, as_recorded, replay
 from srl_swe.sandbox import Sandbox
-from srl_swe.step_contexts import Dropped, StepContext, step_contexts
-from srl_swe.step_dataset import Making, StepSettings
+from srl_swe.steps import Making, StepSettings
+from srl_swe.steps.contexts import Dropped, StepContext, step_contexts
 from srl_swe.tools.translation import carry_out
 from srl_swe.trajectories import load_jsonl, save_jsonl
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory, Translation

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.dialects import DIALECTS
-from srl_swe.rewards.edits import change_overlap, make_change
 from srl_swe.rewards.final_answer import final_answer_matches
 from srl_swe.rewards.gated import OUTSIDE, gated_similarities
 from srl_swe.rewards.similarity import similarity
@@ -23,7 +22,7 @@ from srl_swe.rewards.specimens import (
     replace,
 )  # fmt: skip
 from srl_swe.rewards.structural import structural_scores
-from srl_swe.rewards.words import program, shell_words
+from srl_swe.rewards.words import change_overlap, make_change, program, shell_words
 from srl_swe.types import Action
 
 CODE = st.lists(st.sampled_from(["a = 1", "  b(a)", "", "return b"]), max_size=8).map("\n".join)

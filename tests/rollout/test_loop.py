@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pytest
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import ImageMissing, SandboxDied, SandboxError
 from srl_swe.rollout import Agent, Completion, Limits, PromptTooLong, rollout, rollout_all
 from srl_swe.rollout.batch import load_rollouts, predictions
 from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.steps.prompt import Window
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
 from srl_swe.types import Instance, Message, StopReason
 

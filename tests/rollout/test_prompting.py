@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from srl_swe.cli.options import AgentSettings, agent_settings
-from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import bash_block, xml
 from srl_swe.errors import UserError
 from srl_swe.rollout.prompting import (
@@ -19,6 +18,7 @@ from srl_swe.rollout.prompting import (
     prompt_version,
     version_of_text,
 )
+from srl_swe.steps.prompt import PAPER_WINDOW, Window
 
 TRAINED = Prompting(
     "xml",

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from srl_swe.context_window import OverBudget
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
-from srl_swe.rollout.repair_prompt import oracle_files, oracle_paths, repair_messages
+from srl_swe.steps.prompt import OverBudget
 from srl_swe.testing import FakeSandbox
+from srl_swe.training.rlvr_patch import oracle_files, oracle_paths, repair_messages
 from srl_swe.types import Message
 from srl_swe_envs.local import open_local_sandbox
 

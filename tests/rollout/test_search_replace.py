@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl_swe.rollout.search_replace import (
+from srl_swe.training.rlvr_patch import (
     Edit,
     EditFault,
     make_patch,

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from srl_swe.runs.compare import differences, labels, render_comparison, results
-from srl_swe.runs.figures import sections
-from srl_swe.runs.page import render_report
-from srl_swe.runs.record import RunRecord
+from srl_swe.reports.figures import sections
+from srl_swe.reports.record import RunRecord
+from srl_swe.reports.runs import differences, labels, render_comparison, render_report, results
 
 HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
 VOID = {"meta", "link", "br", "hr", "img", "input"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.runs.headlines import Headline, best, headlines_of, now
-from srl_swe.runs.record import RunRecord, find_runs, load_run
+from srl_swe.reports.record import RunRecord, find_runs, load_run
+from srl_swe.reports.runs import Headline, best, headlines_of, now
 
 
 def make_run(folder: Path, rows: Sequence[Mapping[str, Any]], **manifest: Any) -> Path:

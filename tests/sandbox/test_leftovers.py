@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from srl_swe.sandbox.leftovers import (
+from srl_swe.sandbox.working_tree import (
     MAX_NEW_FILE_BYTES,
     MAX_NEW_FILES,
     MAX_TRACKED_FILE_BYTES,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.sandbox.trusted_git import diff_by_file, plain_diff
+from srl_swe.sandbox.patches import diff_by_file, plain_diff
 from srl_swe.sandbox.working_tree import Blob, Change
 
 TEXT = Blob("100644", b"a\nb\nc\nd\ne\nf\n")

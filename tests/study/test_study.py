@@ -9,14 +9,13 @@ import pytest
 
 pytest.importorskip("trl", reason="needs the extra `train`")
 
-from srl_swe.cli.phases import phase_runner
+from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
+from srl_swe.experiments import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
+from srl_swe.experiments.plan import RESULTS_FILE, Suite, append_result, interval, load_suite
+from srl_swe.experiments.study_report import render_markdown, save_report, study_charts, table_rows
 from srl_swe.instances import load_instances
-from srl_swe.study import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
-from srl_swe.study.report import render_markdown, save_report, study_charts, table_rows
-from srl_swe.study.results import RESULTS_FILE, append_result, interval
-from srl_swe.study.suite import Suite, load_suite
-from srl_swe.training.recipes.curricula import load_curriculum
+from srl_swe.training.load_recipe import load_curriculum
 from srl_swe.training.train import recipe_path
 
 INSTANCES = load_instances("starter")
@@ -112,7 +111,7 @@ def test_a_phase_that_stops_beside_another_says_why_and_where_more_is(
 @pytest.mark.train
 @pytest.mark.docker
 def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
-    from srl_swe.study import run_study
+    from srl_swe.experiments import run_study
     from srl_swe_envs.docker import open_docker_sandbox
 
     plan = dataclasses.replace(QUICK, arms=("base", "sft", "srl"), max_steps=1)

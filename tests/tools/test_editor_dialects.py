@@ -8,9 +8,16 @@ import pytest
 
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools.editor_dialect import EditorDialect
-from srl_swe.tools.editors import ACI_0_1, ACI_0_3, ANTHROPIC, R2E, SWE_AGENT, SWE_MASTER
-from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor_styles import (
+    ACI_0_1,
+    ACI_0_3,
+    ANTHROPIC,
+    R2E,
+    SWE_AGENT,
+    SWE_MASTER,
+    EditorDialect,
+)
 from srl_swe_envs.local import open_local_sandbox
 
 PATH = "/testbed/a.py"

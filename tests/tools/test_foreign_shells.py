@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from srl_swe.tools.foreign_shells import as_plain_call
+from srl_swe.tools.bash import as_plain_call
 from srl_swe.types import Action
 
 PATCH = "*** Begin Patch\n*** Add File: n.txt\n+x\n*** End Patch"

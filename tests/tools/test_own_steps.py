@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from srl_swe.tools.own_steps import own_steps
 from srl_swe.tools.recorded_paths import named_root
+from srl_swe.tools.translation import own_steps
 from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
 ROOT = "/klieret__swe-agent-test-repo"

@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools.editor_dialect import EditorDialect
-from srl_swe.tools.editors import ACI_0_1, ACI_0_3, ANTHROPIC, R2E, SWE_AGENT, SWE_MASTER
-from srl_swe.tools.str_replace_editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor_styles import (
+    ACI_0_1,
+    ACI_0_3,
+    ANTHROPIC,
+    R2E,
+    SWE_AGENT,
+    SWE_MASTER,
+    EditorDialect,
+)
 
 SAMPLES = Path(__file__).parents[3] / "shared/samples/editor_golden"
 FRAMES = (

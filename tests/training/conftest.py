@@ -17,11 +17,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import get_dialect
-from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import StepSettings, save_step_contexts
-from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
-from srl_swe.training.sft import train_sft
+from srl_swe.steps import StepSettings, save_step_contexts
+from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Observation, Step, Trajectory
 

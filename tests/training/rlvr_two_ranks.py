@@ -9,8 +9,8 @@ from pathlib import Path
 
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Limits
-from srl_swe.training.recipes.records import DynamicSampling, RlvrRecipe
-from srl_swe.training.rlvr.training import train_rlvr
+from srl_swe.training.recipe import DynamicSampling, RlvrRecipe
+from srl_swe.training.rlvr_trainer import train_rlvr
 from srl_swe.training.train import leave_process_group
 from srl_swe_envs.local import open_local_sandbox
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from accelerate import PartialState  # type: ignore[import-untyped]
 from accelerate.utils import DistributedType  # type: ignore[import-untyped]
 
-from srl_swe.training.recipes.loading import load_recipe
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
+from srl_swe.training.load_recipe import load_recipe
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
 from srl_swe.training.train import leave_process_group, train
 
 LOST = {"resumed": ("final", "checkpoint-[23]"), "ended": ("final",)}

@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
+from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.train import leave_process_group
 
 

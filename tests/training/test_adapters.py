@@ -11,14 +11,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from srl_swe.context_window import PAPER_WINDOW
 from srl_swe.errors import UserError
 from srl_swe.rollout.prompting import Prompting, load_prompting
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
-from srl_swe.training.recipes.trainer_args import model_arguments
-from srl_swe.training.run.metrics_log import read_metrics
-from srl_swe.training.sft import train_sft
-from srl_swe.training.srl.training import train_srl
+from srl_swe.steps.prompt import PAPER_WINDOW
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
+from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.srl_trainer import train_srl
+from srl_swe.training.trl_config import model_arguments
 
 LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj"]}
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}

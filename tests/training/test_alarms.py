@@ -12,12 +12,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from srl_swe.errors import UserError
 from srl_swe.training.alarms import TrainingAlarms, format_rate, warned_after
-from srl_swe.training.recipes.loading import make_recipe
-from srl_swe.training.recipes.records import ALARMS_OF_TESTS, Alarms, SrlRecipe
-from srl_swe.training.run.callbacks import callbacks_for
-from srl_swe.training.run.decisive import decisive_fields
-from srl_swe.training.run.folder import open_run
-from srl_swe.training.srl.training import train_srl
+from srl_swe.training.callbacks import callbacks_for
+from srl_swe.training.load_recipe import make_recipe
+from srl_swe.training.recipe import ALARMS_OF_TESTS, Alarms, SrlRecipe
+from srl_swe.training.run_folder import decisive_fields, open_run
+from srl_swe.training.srl_trainer import train_srl
 
 Logs = dict[str, Any]
 FORMAT, FILLED = "format/ok", "dynamic_sampling/filled_frac"

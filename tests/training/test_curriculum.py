@@ -15,12 +15,11 @@ import yaml
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.prompting import load_prompting
+from srl_swe.training.callbacks import read_metrics
 from srl_swe.training.curriculum import PhaseStopped, save_recipe, train_curriculum
-from srl_swe.training.recipes.curricula import load_curriculum
-from srl_swe.training.recipes.loading import load_recipe
-from srl_swe.training.recipes.records import CurriculumRecipe, RlvrRecipe, SftRecipe, SrlRecipe
-from srl_swe.training.run.folder import open_run
-from srl_swe.training.run.metrics_log import read_metrics
+from srl_swe.training.load_recipe import load_curriculum, load_recipe
+from srl_swe.training.recipe import CurriculumRecipe, RlvrRecipe, SftRecipe, SrlRecipe
+from srl_swe.training.run_folder import open_run
 
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
 PHASES: list[dict[str, Any]] = [

@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 from trl import GRPOConfig
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipes.loading import trl_sections
-from srl_swe.training.recipes.records import SrlRecipe
+from srl_swe.training.load_recipe import trl_sections
+from srl_swe.training.recipe import SrlRecipe
 from srl_swe.training.train import PRESETS, accelerate_preset
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
-from srl_swe.training.grpo.sampled import SampledReply
-from srl_swe.training.recipes.records import DynamicSampling
+from srl_swe.training.grpo_trainer import SampledReply
+from srl_swe.training.recipe import DynamicSampling
 
 pytestmark = pytest.mark.train
 

@@ -16,8 +16,7 @@ from srl_swe.rollout import Limits, Rules
 from srl_swe.sandbox import ExecResult, OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.testing import FakeSandbox
-from srl_swe.training.rlvr.episode import EpisodeRollout
-from srl_swe.training.rlvr.episode_tokens import ChatTokens, EpisodeTokens
+from srl_swe.training.rlvr_episodes import ChatTokens, EpisodeRollout, EpisodeTokens
 from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Outcome
 from srl_swe_envs.local import open_local_sandbox

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from srl_swe.errors import UserError
-from srl_swe.training.grpo.groups import Samples, Slot, fill_slots, group_stds, take_groups
+from srl_swe.training.grpo_trainer import Samples, Slot, fill_slots, group_stds, take_groups
 
 PAD = 9
 

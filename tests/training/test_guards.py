@@ -17,12 +17,19 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
-from srl_swe.training.guards import before_training as guards
-from srl_swe.training.guards.disk_needs import DiskNeeds, disk_needs, free_bytes
-from srl_swe.training.guards.dynamic_sampling import check_dynamic_sampling
-from srl_swe.training.guards.model_size import ModelSize, empty_model, model_size
-from srl_swe.training.guards.resuming import check_ranks, warn_of_resuming
-from srl_swe.training.recipes.trainer_args import ModelArguments
+from srl_swe.training import preflight as guards
+from srl_swe.training.grpo_trainer import check_dynamic_sampling
+from srl_swe.training.preflight import (
+    DiskNeeds,
+    ModelSize,
+    check_ranks,
+    disk_needs,
+    empty_model,
+    free_bytes,
+    model_size,
+    warn_of_resuming,
+)
+from srl_swe.training.trl_config import ModelArguments
 
 BILLION = 1_000_000_000
 
@@ -63,7 +70,7 @@ def test_a_mistake_that_one_rank_sees_stops_both_with_the_same_words(tmp_path: P
         "from pathlib import Path\n"
         "from accelerate import PartialState\n"
         "from srl_swe.errors import UserError\n"
-        "from srl_swe.training.guards.before_training import on_every_rank\n"
+        "from srl_swe.training.preflight import on_every_rank\n"
         "rank = PartialState(cpu=True).process_index\n"
         "def check():\n"
         "    if rank == 1:\n"
@@ -195,8 +202,8 @@ def test_vllm_outside_trls_range_is_warned_of_in_trls_words(tmp_path: Path) -> N
     (tmp_path / "vllm" / "__init__.py").touch()
     script = (
         "from types import SimpleNamespace\n"
-        "from srl_swe.training.guards import before_training as guards\n"
-        "from srl_swe.training.recipes import trainer_args\n"
+        "from srl_swe.training import before_training as guards\n"
+        "from srl_swe.training import trainer_args\n"
         "args = SimpleNamespace(use_vllm=True)\n"
         "guards.check_packages(args, trainer_args.ModelArguments())"
     )

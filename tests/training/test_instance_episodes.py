@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from srl_swe.context_window import Window
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Limits, Rules
 from srl_swe.sandbox import OpenSandbox, Sandbox
+from srl_swe.steps.prompt import Window
 from srl_swe.swe_env import SweEnv
-from srl_swe.training.validation.instance_episodes import InstanceEpisodes
+from srl_swe.training.validate_episodes import InstanceEpisodes
 from srl_swe.trajectories import load_jsonl
 from srl_swe.types import Action, Instance, Message, StopReason
 from srl_swe_envs.local import open_local_sandbox

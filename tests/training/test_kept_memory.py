@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import resource, sys
-from srl_swe.training.run.kept_memory import keep_freed_memory
+from srl_swe.training.run_folder import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def faults():

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import TokenCounter
-from srl_swe.step_contexts import StepContext, step_contexts
-from srl_swe.step_dataset import StepSettings, save_dataset, save_step_contexts
-from srl_swe.training.guards.lengths import overlong_rows, room_for_prompt
+from srl_swe.steps import StepSettings, save_dataset, save_step_contexts
+from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.training.data import overlong_rows, room_for_prompt
 from srl_swe.types import Action, Observation, Step, Trajectory
 
 ROWS = 40

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
-from srl_swe.training.recipes.records import DynamicSampling
+from srl_swe.training.recipe import DynamicSampling
 
 pytestmark = pytest.mark.train
 

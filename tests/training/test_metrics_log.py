@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from srl_swe.training.run.metrics_log import MetricsLog, read_metrics
+from srl_swe.training.callbacks import MetricsLog, read_metrics
 
 
 def at_step(step: int, rank: int = 0) -> TrainerState:

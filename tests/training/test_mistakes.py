@@ -14,11 +14,11 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from srl_swe.errors import UserError
-from srl_swe.training.guards.checks import load_tokenizer
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe
-from srl_swe.training.recipes.trainer_args import trl_refusals
-from srl_swe.training.srl.training import trainer_section
+from srl_swe.training.data import load_tokenizer
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.srl_trainer import trainer_section
 from srl_swe.training.train import train
+from srl_swe.training.trl_config import trl_refusals
 
 MakeSrlRecipe = Callable[..., SrlRecipe]
 ON_CPU = {"use_cpu": True, "bf16": False}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from srl_swe.runs.record import read_metrics
-from srl_swe.training.grpo.phase_times import Stopwatch
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe
-from srl_swe.training.sft import train_sft
-from srl_swe.training.srl.training import train_srl
+from srl_swe.reports.record import read_metrics
+from srl_swe.training.recipe import DynamicSampling, SftRecipe
+from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.srl_trainer import train_srl
+from srl_swe.training.timing import Stopwatch
 
 
 def ticking(*times: float) -> Callable[[], float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from trl.trainer.utils import RepeatSampler
 
-from srl_swe.training.grpo.prompt_order import PromptOrder
+from srl_swe.training.grpo_trainer import PromptOrder
 
 ROWS = range(10)
 

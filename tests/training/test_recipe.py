@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.context_window import Window
 from srl_swe.errors import UserError
 from srl_swe.rollout import Limits
-from srl_swe.training.recipes.loading import load_recipe
-from srl_swe.training.recipes.records import (
+from srl_swe.steps.prompt import Window
+from srl_swe.training.load_recipe import load_recipe
+from srl_swe.training.recipe import (
     EPISODE_WINDOW,
     METHODS,
     DynamicSampling,

@@ -15,7 +15,7 @@ from srl_swe.rollout.replies import (
     opens_thought,
     thought_opening,
 )
-from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
+from srl_swe.training.srl_trainer import ReplyScorer, StepReward
 from srl_swe.types import Action
 
 REPLY = "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"

@@ -6,7 +6,7 @@ import pytest
 
 from srl_swe.dialects import FormatReason
 from srl_swe.rewards import StepScore
-from srl_swe.training.srl.reply_stats import ScoredReply, reply_stats
+from srl_swe.training.stats import ScoredReply, reply_stats
 
 
 def good(

@@ -18,10 +18,10 @@ import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file
 
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
-from srl_swe.training.run.metrics_log import read_metrics
-from srl_swe.training.sft import train_sft
-from srl_swe.training.srl.training import train_srl
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
+from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.srl_trainer import train_srl
 
 pytestmark = pytest.mark.train
 

@@ -21,19 +21,18 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from srl_swe.context_window import Window, make_messages
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import EngineUnavailable, UserError
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Limits
-from srl_swe.rollout.repair_prompt import oracle_files, repair_messages
 from srl_swe.sandbox import Sandbox
-from srl_swe.training.guards.checks import COLUMNS
-from srl_swe.training.recipes.records import DynamicSampling, RlvrRecipe, SftRecipe
-from srl_swe.training.rlvr.trainer import MOST_BROKEN_STEPS
-from srl_swe.training.rlvr.training import train_rlvr
-from srl_swe.training.run.metrics_log import read_metrics
-from srl_swe.training.sft import train_sft
+from srl_swe.steps.prompt import Window, make_messages
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.data import COLUMNS
+from srl_swe.training.recipe import DynamicSampling, RlvrRecipe, SftRecipe
+from srl_swe.training.rlvr_patch import oracle_files, repair_messages
+from srl_swe.training.rlvr_trainer import MOST_BROKEN_STEPS, train_rlvr
+from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Instance, Message, Observation
 from srl_swe_envs.local import open_local_sandbox

@@ -14,9 +14,8 @@ from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, Sand
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Rules
 from srl_swe.sandbox import ExecResult, Sandbox, enforced
-from srl_swe.swe_env import SweEnv
+from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.testing import FakeSandbox
-from srl_swe.training.rlvr.infrastructure import as_sandbox_errors
 from srl_swe.types import Action, Instance, Outcome, StopReason
 
 (INSTANCE,) = load_instances("starter", ids=["starter__inikit-1"])

@@ -11,10 +11,10 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import srl_swe
-from srl_swe.runs.record import read_json
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe
-from srl_swe.training.run.manifest import ManifestLog, git_state, installed, reward_version
-from srl_swe.training.run.redaction import without_secrets
+from srl_swe.reports.record import read_json
+from srl_swe.training.callbacks import ManifestLog, git_state, installed, reward_version
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
+from srl_swe.training.run_folder import without_secrets
 
 
 class FakeTrainer:

@@ -11,13 +11,13 @@ import pytest
 from pyarrow import parquet
 from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
-from srl_swe.runs.record import read_metrics
-from srl_swe.training.grpo.sampled import SampledReplies
-from srl_swe.training.recipes.records import SftRecipe, SrlRecipe, Validation
-from srl_swe.training.run.completions_log import CompletionsLog
-from srl_swe.training.run.report import ReportLog
-from srl_swe.training.sft import train_sft
-from srl_swe.training.srl.training import train_srl
+from srl_swe.reports.record import read_metrics
+from srl_swe.training.callbacks import CompletionsLog
+from srl_swe.training.grpo_trainer import SampledReplies
+from srl_swe.training.recipe import SftRecipe, SrlRecipe, Validation
+from srl_swe.training.run_folder import ReportLog
+from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.srl_trainer import train_srl
 
 
 def at(step: int, rank: int = 0) -> TrainerState:

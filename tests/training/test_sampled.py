@@ -5,8 +5,8 @@ import math
 
 import pyarrow.parquet as pq
 
-from srl_swe.training.grpo.sampled import SampledReplies, SampledReply
-from srl_swe.training.run.completions_log import as_parquet, completion_row
+from srl_swe.training.callbacks import as_parquet, completion_row
+from srl_swe.training.grpo_trainer import SampledReplies, SampledReply
 
 ROWS = [{"instance_id": f"toy-{n // 2}", "step_index": n // 2, "prompt": "long"} for n in range(4)]
 

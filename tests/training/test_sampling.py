@@ -13,11 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.generate import Sampling, encode, generate, plain_generation
-from srl_swe.rollout.local_policy import LocalPolicy
+from srl_swe.rollout.local_policy import LocalPolicy, Sampling, encode, generate, plain_generation
 from srl_swe.rollout.replies import decode_reply, find_end_ids
-from srl_swe.training.profile.sampler import StepSampler
-from srl_swe.training.validation.greedy import greedy_replies
+from srl_swe.training.generate import StepSampler, greedy_replies
 from srl_swe.types import Message
 
 PROMPT: list[Message] = [{"role": "user", "content": "sort"}]

@@ -11,11 +11,11 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
-from srl_swe.training.guards.checks import load_step_contexts, with_thoughts
-from srl_swe.training.recipes.records import SftRecipe
-from srl_swe.training.run.metrics_log import read_metrics
-from srl_swe.training.sft import train_sft
-from srl_swe.training.validation.greedy import greedy_scores
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.data import load_step_contexts, with_thoughts
+from srl_swe.training.generate import greedy_scores
+from srl_swe.training.recipe import SftRecipe
+from srl_swe.training.sft_trainer import train_sft
 
 pytestmark = pytest.mark.train
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from srl_swe.runs.record import read_metrics
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
-from srl_swe.training.sft import train_sft
+from srl_swe.reports.record import read_metrics
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
+from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.train import accelerate_preset
 
 pytestmark = pytest.mark.train

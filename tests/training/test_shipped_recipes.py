@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from trl import GRPOConfig, SFTConfig
 
-from srl_swe.training.recipes.curricula import load_curriculum
-from srl_swe.training.recipes.loading import load_recipe, read_content
-from srl_swe.training.recipes.records import Recipe, RlvrRecipe, SftRecipe
-from srl_swe.training.recipes.trainer_args import make_trainer_args, model_arguments
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, read_content
+from srl_swe.training.recipe import Recipe, RlvrRecipe, SftRecipe
 from srl_swe.training.train import shipped_recipes, summary_of
+from srl_swe.training.trl_config import make_trainer_args, model_arguments
 
 SHIPPED = shipped_recipes()
 MARKED = ["srl-paper", "sft-paper", "rlvr-paper", "curriculum-paper", "srl-7b-lora", "srl-small"]

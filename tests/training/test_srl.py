@@ -11,9 +11,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipes.records import DynamicSampling, SrlRecipe
-from srl_swe.training.run.metrics_log import read_metrics
-from srl_swe.training.srl.training import train_srl
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.recipe import DynamicSampling, SrlRecipe
+from srl_swe.training.srl_trainer import train_srl
 
 pytestmark = pytest.mark.train
 

@@ -10,9 +10,14 @@ from typer.testing import CliRunner
 
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
-from srl_swe.training.guards.checks import COLUMNS
-from srl_swe.training.profile.profiling import Profiling, keep_pivots, profile_steps
-from srl_swe.training.profile.table import StepProfile, profile_card
+from srl_swe.training.data import COLUMNS
+from srl_swe.training.difficulty import (
+    Profiling,
+    StepProfile,
+    keep_pivots,
+    profile_card,
+    profile_steps,
+)
 
 pytestmark = pytest.mark.train
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from trl import GRPOConfig
 
-from srl_swe.context_window import Window
-from srl_swe.training.recipes.records import RlvrRecipe
-from srl_swe.training.rlvr.token_limits import TokenLimits, token_limits
+from srl_swe.steps.prompt import Window
+from srl_swe.training.recipe import RlvrRecipe
+from srl_swe.training.rlvr_trainer import TokenLimits, token_limits
 
 
 def limits(policy: Path, budget: int | None = None, **fields: Any) -> TokenLimits:

@@ -13,11 +13,10 @@ import pytest
 from datasets import load_from_disk
 
 from srl_swe.cli.options import agent_settings, make_agent
-from srl_swe.context_window import PAPER_WINDOW, Window
 from srl_swe.dialects import xml
 from srl_swe.errors import UserError
+from srl_swe.experiments.measure import Measuring, measure
 from srl_swe.instances import load_instances
-from srl_swe.measure import Measuring, measure
 from srl_swe.rollout.prompting import (
     FILE,
     Prompting,
@@ -25,13 +24,14 @@ from srl_swe.rollout.prompting import (
     load_prompting,
     version_of_text,
 )
-from srl_swe.rollout.repair_prompt import SYSTEM_PROMPT as REPAIR_PROMPT
-from srl_swe.step_dataset import StepSettings, save_dataset
+from srl_swe.steps import StepSettings, save_dataset
+from srl_swe.steps.prompt import PAPER_WINDOW, Window
 from srl_swe.testing import FakeSandbox
-from srl_swe.training.recipes.records import RlvrRecipe, SrlRecipe, Validation, ValidationInstances
-from srl_swe.training.run.trained_prompting import trained_prompting
-from srl_swe.training.validation.bench import ValidationBench, instance_episodes
-from srl_swe.training.validation.held_out_steps import held_out_steps
+from srl_swe.training.recipe import RlvrRecipe, SrlRecipe, Validation, ValidationInstances
+from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
+from srl_swe.training.run_folder import trained_prompting
+from srl_swe.training.validate import held_out_steps
+from srl_swe.training.validate_episodes import ValidationBench, instance_episodes
 
 SHORT = Window(pairs=None, observation_chars=300, thoughts=True)
 

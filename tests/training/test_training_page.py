@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from srl_swe.cli.train import parse_overrides
-from srl_swe.training.recipes.curricula import load_curriculum
-from srl_swe.training.recipes.loading import load_recipe, make_recipe
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe
 from srl_swe.training.train import accelerate_preset, recipe_path
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -20,10 +20,10 @@ from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Limits, Rules
 from srl_swe.sandbox import Sandbox
-from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
-from srl_swe.training.recipes.records import DynamicSampling
-from srl_swe.training.rlvr.trl_environment import OVER, TrlEnvironments, tool_dataset
+from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.tiny_policy import make_tiny_policy
+from srl_swe.training.trl_environment import OVER, TrlEnvironments, tool_dataset
 from srl_swe.types import Instance
 from srl_swe_envs.local import open_local_sandbox
 

@@ -6,7 +6,7 @@ import pytest
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipes.trl_fields import TrlFields
+from srl_swe.training.trl_config import TrlFields
 
 GRPO, MODEL, SFT = TrlFields(GRPOConfig), TrlFields(ModelConfig), TrlFields(SFTConfig)
 

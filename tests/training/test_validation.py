@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from srl_swe.errors import UserError
+from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.prompting import load_prompting
-from srl_swe.runs.record import read_metrics
-from srl_swe.training.recipes.records import DynamicSampling, SftRecipe, SrlRecipe, Validation
-from srl_swe.training.sft import train_sft
-from srl_swe.training.srl.training import train_srl
-from srl_swe.training.validation.greedy import greedy_scores
+from srl_swe.training.generate import greedy_scores
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
+from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.srl_trainer import train_srl
 
 pytestmark = pytest.mark.train
 

@@ -16,18 +16,18 @@ import yaml
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from srl_swe.context_window import make_messages
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances
+from srl_swe.reports.record import read_metrics
 from srl_swe.rollout import Limits
-from srl_swe.runs.record import read_metrics
-from srl_swe.training.guards.checks import COLUMNS
-from srl_swe.training.recipes.records import RlvrRecipe, SftRecipe, Validation, ValidationInstances
-from srl_swe.training.rlvr.training import train_rlvr
-from srl_swe.training.sft import train_sft
+from srl_swe.steps.prompt import make_messages
+from srl_swe.training.data import COLUMNS
+from srl_swe.training.recipe import RlvrRecipe, SftRecipe, Validation, ValidationInstances
+from srl_swe.training.rlvr_trainer import train_rlvr
+from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
-from srl_swe.training.validation.bench import ValidationBench
+from srl_swe.training.validate_episodes import ValidationBench
 from srl_swe.trajectories import load_jsonl
 from srl_swe.types import Action, Observation, Step, StopReason
 from srl_swe_envs.local import open_local_sandbox

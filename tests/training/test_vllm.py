@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from srl_swe.context_window import make_messages
 from srl_swe.dialects import get_dialect
 from srl_swe.instances import load_instances
-from srl_swe.training.grpo.weight_sync_alarm import ALARM_ABOVE, DIFFERENCE
-from srl_swe.training.run.metrics_log import read_metrics
+from srl_swe.steps.prompt import make_messages
+from srl_swe.training.callbacks import read_metrics
+from srl_swe.training.timing import ALARM_ABOVE, DIFFERENCE
 from srl_swe.training.tiny_policy import make_tiny_policy
 
 pytest.importorskip("vllm", reason="vLLM is not installed")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from srl_swe.training.grpo.vllm_weights import weight_sync
+from srl_swe.training.timing import weight_sync
 
 
 def test_a_server_gets_its_weights_by_trls_way() -> None:

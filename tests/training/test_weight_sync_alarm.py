@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from srl_swe.training.grpo.weight_sync_alarm import DIFFERENCE, WeightSyncAlarm
+from srl_swe.training.timing import DIFFERENCE, WeightSyncAlarm
 
 
 def logged(folder: Path, differences: list[float | None], rank: int = 0) -> None:

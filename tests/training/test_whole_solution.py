@@ -10,8 +10,8 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, group_rewards, read_reply
 from srl_swe.rewards.holistic import solution_text
-from srl_swe.training.srl.whole_solution import with_solutions
-from srl_swe.training.validation.greedy import Scoring, score_replies
+from srl_swe.training.data import with_solutions
+from srl_swe.training.generate import Scoring, score_replies
 from srl_swe.types import Action
 
 XML = get_dialect("xml")

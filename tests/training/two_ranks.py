@@ -15,9 +15,9 @@ from trl import GRPOConfig
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.training.grpo.dynamic_sampling import DynamicSamplingGRPOTrainer
-from srl_swe.training.recipes.records import DynamicSampling
-from srl_swe.training.srl.step_reward import ReplyScorer, StepReward
+from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
+from srl_swe.training.recipe import DynamicSampling
+from srl_swe.training.srl_trainer import ReplyScorer, StepReward
 from srl_swe.training.train import leave_process_group
 
 

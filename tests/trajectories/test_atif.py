@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.trajectories import atif
-from srl_swe.trajectories.atif_writing import save_atif, write_one
-from srl_swe.trajectories.broken_record import BrokenRecord
-from srl_swe.trajectories.row_facts import NO_INSTANCE
+from srl_swe.trajectories.convert import save_atif, write_one
+from srl_swe.trajectories.fields import BrokenRecord
+from srl_swe.trajectories.select import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
 
 
@@ -38,8 +38,8 @@ def read(*steps: dict[str, Any], **other: Any) -> Trajectory:
         "steps": [{"source": "user", "message": "Fix it."}, *steps],
         **other,
     }
-    assert atif.is_one(record)
-    return atif.read_one(record, "trajectory.json")
+    assert atif.is_atif(record)
+    return atif.read_atif(record, "trajectory.json")
 
 
 def test_results_are_paired_by_the_id_of_their_call() -> None:
@@ -134,7 +134,7 @@ FULL = Trajectory(
 def test_a_trajectory_comes_back_as_it_was_written(trajectory: Trajectory, tmp_path: Path) -> None:
     save_atif(tmp_path / "a.json", trajectory)
     record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert atif.read_one(record, "a.json") == trajectory
+    assert atif.read_atif(record, "a.json") == trajectory
 
 
 texts = st.text(max_size=20)
@@ -155,7 +155,7 @@ def test_any_steps_come_back_as_they_were_written(turns: list[Any]) -> None:
         steps += [Step(thought, a, o, ran, turn) for a, o, ran in made]
         steps += [] if made else [Step(thought, None, seen, False, turn)]
     record = json.loads(json.dumps(write_one(Trajectory("a__b-1", tuple(steps)))))
-    assert atif.read_one(record, "a.json").steps == tuple(steps)
+    assert atif.read_atif(record, "a.json").steps == tuple(steps)
 
 
 ALLOWED = {
@@ -201,4 +201,4 @@ def test_translations_come_back_from_our_own_files() -> None:
         for turn, translation in enumerate((own, Translation(reason="tabs"), None))
     )
     trajectory = Trajectory("a__b-1", steps, "issue", source="swe-agent")
-    assert atif.read_one(write_one(trajectory), "x.json").steps == steps
+    assert atif.read_atif(write_one(trajectory), "x.json").steps == steps

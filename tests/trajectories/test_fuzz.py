@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from srl_swe.trajectories import BrokenRecord
 from srl_swe.trajectories.families import FAMILIES, Family, read_record
-from srl_swe.trajectories.hub_rows import write_one
-from srl_swe.trajectories.jsonl import parse_line, render_line
-from srl_swe.trajectories.record_files import Record, read_records
+from srl_swe.trajectories.jsonl import parse_line, render_line, write_one
+from srl_swe.trajectories.load import Record, read_records
 
 INPUTS = int(os.environ.get("SRL_SWE_FUZZ", "2000"))
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -270,7 +269,7 @@ def test_no_reader_raises_anything_but_a_broken_record() -> None:
                 try:
                     read(family, record)
                 except Exception as error:
-                    pytest.fail(f"input {number}: {family.NAME}: {error!r}")
+                    pytest.fail(f"input {number}: {family.name}: {error!r}")
 
 
 PIECES = [

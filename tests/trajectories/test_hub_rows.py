@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from srl_swe.bundled import bundled
 from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
 from srl_swe.trajectories.families import find_family, read_record
-from srl_swe.trajectories.hub_rows import save_rows, write_one
+from srl_swe.trajectories.jsonl import save_rows, write_one
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"

@@ -129,4 +129,4 @@ def test_the_page_on_steps_lists_every_family() -> None:
     table = page.read_text(encoding="utf-8").partition("## What is read")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     sources = {name for cell in cells for name in cell.split("`")[1::2]}
-    assert {family.NAME for family in FAMILIES} <= sources
+    assert {family.name for family in FAMILIES} <= sources

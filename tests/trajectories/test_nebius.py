@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from srl_swe.trajectories import nebius_openhands, nebius_sweagent
+from srl_swe.trajectories import openhands, sweagent
 from srl_swe.types import Action, Observation, StopReason, Trajectory
 
 PROMPT = "\n(Open file: n/a)\n(Current directory: /b)\nbash-$"
@@ -29,8 +29,8 @@ def row(*items: dict[str, Any], **other: Any) -> dict[str, Any]:
 
 
 def read(record: dict[str, Any]) -> Trajectory:
-    assert nebius_sweagent.is_one(record)
-    return nebius_sweagent.read_one(record, "rows.jsonl:1")
+    assert sweagent.is_nebius_sweagent(record)
+    return sweagent.read_nebius_sweagent(record, "rows.jsonl:1")
 
 
 def test_a_reply_is_a_thought_and_a_command_in_backticks() -> None:
@@ -92,8 +92,8 @@ def test_openhands_rows_say_resolved_as_a_number(resolved: int | None, known: bo
         "exit_status": "submit",
         "resolved": resolved,
     }
-    assert nebius_openhands.is_one(record)
-    found = nebius_openhands.read_one(record, "rows.jsonl:1")
+    assert openhands.is_nebius_openhands(record)
+    found = openhands.read_nebius_openhands(record, "rows.jsonl:1")
     assert found.resolved is known
     assert found.stop_reason is StopReason.SUBMITTED
     assert found.patch == ""

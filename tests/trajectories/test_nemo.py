@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.trajectories.responses import read_one
+from srl_swe.trajectories.chat import read_responses
 
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && cat patch.txt"
 
@@ -32,5 +32,5 @@ def test_a_run_that_handed_in_nothing_has_no_recorded_patch(
         "instance_id": "a__b-1",
         "metadata": {"model_patch": recorded},
     }
-    found = read_one(row, "x.jsonl:1").patch
+    found = read_responses(row, "x.jsonl:1").patch
     assert (found and found[:4]) == patch

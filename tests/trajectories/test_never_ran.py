@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import chat, openhands
-from srl_swe.trajectories.observed import never_ran, observed
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.trajectories.turns import (
+    Answer,
+    Call,
+    Turn,
+    ended_by_policy,
+    make_steps,
+    never_ran,
+    observed,
+)
 from srl_swe.types import Action, Observation, StopReason
 
 LS, SUBMIT = Action("bash", {"command": "ls"}), Action("submit")
@@ -72,7 +79,7 @@ def test_refused_calls_of_a_chat_are_not_executed() -> None:
         messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
     messages.append({"role": "assistant", "content": "", "tool_calls": [tool("x", "submit")]})
-    steps = chat.read_one(messages, "x.json").steps
+    steps = chat.read_chat(messages, "x.json").steps
     assert [step.executed for step in steps] == [False] * len(REFUSALS) + [True]
 
 
@@ -84,7 +91,7 @@ def test_an_event_that_is_an_error_answers_a_call_that_never_ran(kind: str) -> N
         {"id": 3, "cause": 2, "observation": kind, "content": "In any words."},
         {"id": 4, "source": "agent", "action": "finish", "args": {}},
     ]
-    steps = openhands.read_one({"instance_id": "a__b-1", "history": history}, "x").steps
+    steps = openhands.read_openhands({"instance_id": "a__b-1", "history": history}, "x").steps
     assert [step.executed for step in steps] == [False, True]
 
 

@@ -43,8 +43,8 @@ FINISH = action(50, "finish", thought="Done.")
 
 def read(*events: dict[str, Any], **other: Any) -> Trajectory:
     record = {"instance_id": "a__b-1", "history": [TASK, *events], **other}
-    assert openhands.is_one(record)
-    return openhands.read_one(record, "output.jsonl:1")
+    assert openhands.is_openhands(record)
+    return openhands.read_openhands(record, "output.jsonl:1")
 
 
 def test_events_of_one_response_are_one_turn_with_its_own_arguments() -> None:
@@ -127,8 +127,8 @@ def test_the_oldest_files_have_flat_events_in_pairs() -> None:
         "git_patch": "diff --git a/x b/x\r\n",
         "history": [[task, null], [run, seen], [{"action": "finish", "thought": "Done."}, null]],
     }
-    assert openhands.is_one(record)
-    found = openhands.read_one(record, "output.jsonl:1")
+    assert openhands.is_openhands(record)
+    found = openhands.read_openhands(record, "output.jsonl:1")
     assert found.instance_id == "o__r-5"
     assert found.problem_statement == "Fix it."
     assert found.patch == "diff --git a/x b/x\n"
@@ -147,7 +147,7 @@ def test_a_message_without_a_call_is_answered_by_the_user() -> None:
 
 
 def test_a_bare_list_of_events_is_named_after_its_file() -> None:
-    found = openhands.read_one([TASK, FINISH], "runs/basic.json")
+    found = openhands.read_openhands([TASK, FINISH], "runs/basic.json")
     assert (found.instance_id, len(found.steps)) == ("basic", 1)
 
 
@@ -168,8 +168,10 @@ def test_an_error_about_a_reply_that_is_not_kept_is_noted() -> None:
 
 
 def test_rows_that_name_their_source_are_no_events() -> None:
-    assert not openhands.is_one([{"source": "swe-play", "messages": []}])
-    assert not openhands.is_one({"trajectory": [{"action": "ls", "observation": "x", "state": ""}]})
+    assert not openhands.is_openhands([{"source": "swe-play", "messages": []}])
+    assert not openhands.is_openhands(
+        {"trajectory": [{"action": "ls", "observation": "x", "state": ""}]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,14 +200,14 @@ def test_an_edit_by_a_model_of_its_own_is_what_the_event_shows_of_the_file(
             "new_content": "a = 1\nb = 3\n",
         },
     }
-    (step,) = openhands.read_one(
+    (step,) = openhands.read_openhands(
         {"instance_id": "a__b-1", "history": [action, answer]}, "x.jsonl:1"
     ).steps
     assert step.translation is not None
     assert step.translation.action is not None
     assert step.translation.action.arguments["command"] == command
     editor = {**action, "args": {"path": "/workspace/x.py", "command": "str_replace"}}
-    (step,) = openhands.read_one(
+    (step,) = openhands.read_openhands(
         {"instance_id": "a__b-1", "history": [editor, answer]}, "x.jsonl:1"
     ).steps
     assert step.translation is None

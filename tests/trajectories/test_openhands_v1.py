@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import load_trajectories, openhands
-from srl_swe.trajectories.row_facts import NO_INSTANCE
+from srl_swe.trajectories.select import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 TASK = {
@@ -57,8 +57,8 @@ FINISH = action("f", "finish", "Done.", arguments={"message": "Fixed."})
 
 def read(*events: dict[str, Any], **row: Any) -> Trajectory:
     record = {"instance_id": "a__b-1", "history": [SYSTEM, TASK, *events], **row}
-    assert openhands.is_one(record)
-    return openhands.read_one(record, "output.jsonl:1")
+    assert openhands.is_openhands(record)
+    return openhands.read_openhands(record, "output.jsonl:1")
 
 
 def test_calls_of_one_response_are_one_turn() -> None:
@@ -165,8 +165,8 @@ def test_a_file_with_an_event_per_line_is_one_conversation(tmp_path: Path) -> No
 
 def test_a_row_in_which_nothing_ran_is_read() -> None:
     record = {"instance_id": "a__b-1", "history": [], "test_result": {}, "error": "No sandbox."}
-    assert openhands.is_one(record)
-    found = openhands.read_one(record, "output.jsonl:1")
+    assert openhands.is_openhands(record)
+    found = openhands.read_openhands(record, "output.jsonl:1")
     assert (found.steps, found.exit_status) == ((), "No sandbox.")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import get_dialect
-from srl_swe.step_contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, step_contexts
 from srl_swe.trajectories import (
     BrokenRecord,
     Reading,
@@ -20,7 +20,7 @@ from srl_swe.trajectories import (
     load_trajectories,
     stream_trajectories,
 )
-from srl_swe.trajectories.row_facts import names_instance
+from srl_swe.trajectories.select import names_instance
 from srl_swe.types import Step, StopReason, Trajectory
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from srl_swe.trajectories import r2egym, r2egym_sft
+from srl_swe.trajectories import chat
 from srl_swe.types import Action, Observation, StopReason, Trajectory
 
 EDIT = (
@@ -27,8 +27,8 @@ def run(*steps: tuple[str, str, str], **other: Any) -> Trajectory:
         "reward": 1.0,
         **other,
     }
-    assert r2egym.is_one(record)
-    return r2egym.read_one(record, "log.jsonl:1")
+    assert chat.is_r2egym(record)
+    return chat.read_r2egym(record, "log.jsonl:1")
 
 
 def test_values_are_stripped_as_the_harness_stripped_them() -> None:
@@ -98,8 +98,8 @@ def test_a_conversation_is_paired_by_position_and_named_after_its_line(column: s
         ],
         "response_ranges": [[1, 2]],
     }
-    assert r2egym_sft.is_one(record)
-    found = r2egym_sft.read_one(record, "runs/sft.jsonl:3")
+    assert chat.is_r2egym_sft(record)
+    found = chat.read_r2egym_sft(record, "runs/sft.jsonl:3")
     assert found.instance_id == "sft-3"
     assert found.problem_statement == "It crashes."
     assert [step.thought for step in found.steps] == ["Look.", ""]

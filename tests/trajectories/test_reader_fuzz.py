@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl_swe.trajectories.broken_record import BrokenRecord
 from srl_swe.trajectories.families import FAMILIES, Family, read_record
+from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.types import Trajectory
 
 XML = "Look.<function=bash>\n<parameter=command>ls</parameter>\n</function>"
@@ -146,7 +146,7 @@ def test_a_damaged_record_is_read_or_named_and_nothing_else(record: Any) -> None
         assert "\n" not in str(broken)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.NAME)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @settings(max_examples=60)
 @given(record=mutated_records() | VALUES)
 def test_a_family_given_anything_reads_or_names_it(family: Family, record: Any) -> None:

@@ -18,7 +18,7 @@ from srl_swe.trajectories import (
 )
 from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import render_line
-from srl_swe.trajectories.record_files import Record, read_lines, read_records, read_stream
+from srl_swe.trajectories.load import Record, read_lines, read_records, read_stream
 from srl_swe.types import Trajectory
 
 

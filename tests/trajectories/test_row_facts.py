@@ -6,9 +6,8 @@ import pytest
 
 from srl_swe.trajectories import BrokenRecord
 from srl_swe.trajectories.families import read_record
-from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.instance_ids import plain_instance_id
-from srl_swe.trajectories.row_facts import (
+from srl_swe.trajectories.fields import Fields, plain_instance_id
+from srl_swe.trajectories.select import (
     NO_INSTANCE,
     names_instance,
     recorded_outcome,

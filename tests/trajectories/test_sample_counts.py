@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import atif
-from srl_swe.trajectories.atif_writing import write_one
+from srl_swe.trajectories.convert import write_one
 from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import parse_line, render_line
-from srl_swe.trajectories.record_files import Record, read_file
+from srl_swe.trajectories.load import Record, read_file
 from srl_swe.types import Trajectory
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -105,7 +105,7 @@ def test_every_real_record_is_read_and_survives_both_of_our_formats() -> None:
         found = read_record(record.value, record.where)
         assert parse_line(render_line(found), "line") == found
         rewritten = json.loads(json.dumps(write_one(found)))
-        assert atif.read_one(rewritten, "file") == found, record.where
+        assert atif.read_atif(rewritten, "file") == found, record.where
 
 
 def test_a_linear_history_gives_the_steps_of_the_run_that_it_was_made_from() -> None:

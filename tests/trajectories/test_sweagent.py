@@ -7,8 +7,7 @@ import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
 from srl_swe.trajectories.families import find_family, read_record
-from srl_swe.trajectories.sweagent import clean_submission, stop_reason_of
-from srl_swe.trajectories.sweagent_commands import parse_command
+from srl_swe.trajectories.sweagent import clean_submission, parse_command, stop_reason_of
 from srl_swe.types import Action, Observation, Step, StopReason
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -248,7 +247,7 @@ def test_anything_else_is_for_bash(text: str) -> None:
     ],
 )
 def test_a_broken_record_is_named_with_its_field(record: dict[str, Any], field: str) -> None:
-    assert find_family(record).NAME == "swe-agent"  # type: ignore[union-attr]
+    assert find_family(record).name == "swe-agent"  # type: ignore[union-attr]
     with pytest.raises(BrokenRecord, match=rf"acme__shop-7\.traj: .*{field}"):
         read_record(record, HERE)
 

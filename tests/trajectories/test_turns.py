@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.trajectories.observed import never_ran, observed
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.trajectories.turns import (
+    Answer,
+    Call,
+    Turn,
+    ended_by_policy,
+    make_steps,
+    never_ran,
+    observed,
+)
 from srl_swe.types import Action, Observation, Step, StopReason
 
 LS, CAT, SUBMIT = Action("ls"), Action("cat"), Action("submit")

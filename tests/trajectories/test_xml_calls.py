@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from srl_swe.trajectories.xml_calls import read_xml_calls
+from srl_swe.trajectories.chat_events import read_xml_calls
 from srl_swe.types import Action
 
 EDIT = (

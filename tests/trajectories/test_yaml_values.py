@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from srl_swe.trajectories.yaml_values import parse_yaml
+from srl_swe.trajectories.fields import parse_yaml
 
 
 def bomb(levels: int) -> str:

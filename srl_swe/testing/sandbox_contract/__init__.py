@@ -17,10 +17,6 @@ anything in overrides the fixture ``is_boundary`` with False: the tests that sta
 
 from srl_swe.testing.sandbox_contract.commands import *  # noqa: F403
 from srl_swe.testing.sandbox_contract.files import *  # noqa: F403
-from srl_swe.testing.sandbox_contract.files_raced import *  # noqa: F403
 from srl_swe.testing.sandbox_contract.fixtures import *  # noqa: F403
-from srl_swe.testing.sandbox_contract.many import *  # noqa: F403
-from srl_swe.testing.sandbox_contract.output import *  # noqa: F403
 from srl_swe.testing.sandbox_contract.ruin import *  # noqa: F403
 from srl_swe.testing.sandbox_contract.timeouts import *  # noqa: F403
-from srl_swe.testing.sandbox_contract.without_state import *  # noqa: F403

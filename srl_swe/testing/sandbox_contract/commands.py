@@ -1,15 +1,161 @@
 """What a command is given, and what lasts after it."""
-# ruff: noqa: D103 - the names are the sentences
 
 from __future__ import annotations
 
+import re
 import time
+import tracemalloc
 
 import pytest
 
 from srl_swe.errors import SandboxError
 from srl_swe.sandbox import Sandbox, diff, take_patch
 from srl_swe.testing.sandbox_contract.fixtures import folder_of
+
+# What comes back of what is printed.
+
+
+def test_output_is_exact_with_and_without_a_last_newline(used_sandbox: Sandbox) -> None:
+    assert used_sandbox.exec("printf 'no newline'").output == "no newline"
+    assert used_sandbox.exec("printf '\\n\\nthree\\n\\n'").output == "\n\nthree\n\n"
+    assert used_sandbox.exec("true").output == ""
+
+
+def test_stdout_and_stderr_come_in_the_order_they_were_written(used_sandbox: Sandbox) -> None:
+    result = used_sandbox.exec("for i in {1..200}; do echo out $i; echo err $i >&2; done")
+    assert result.output == "".join(f"out {i}\nerr {i}\n" for i in range(1, 201))
+
+
+@pytest.mark.parametrize(
+    ("printed", "read"),
+    [
+        pytest.param(r"a\377b\303\251", "a\ufffdbé", id="bytes that are not UTF-8 are replaced"),
+        pytest.param(r"a\0b", "a\0b", id="NUL is kept"),
+        pytest.param(r"\033[31mred\033[0m\a", "\x1b[31mred\x1b[0m\a", id="ANSI is kept"),
+        pytest.param(r"a\r\nb\rc\n", "a\r\nb\rc\n", id="CRLF is kept"),
+        pytest.param(r"\342\202\254\360\237\231\202", "€🙂", id="long characters are kept"),
+    ],
+)
+def test_whatever_bytes_are_printed_come_back_as_text(
+    used_sandbox: Sandbox, printed: str, read: str
+) -> None:
+    assert used_sandbox.exec(f"printf '{printed}'").output == read
+
+
+def test_no_output_passes_for_the_end(used_sandbox: Sandbox) -> None:
+    used_sandbox.exec("set -x; set -v")
+    result = used_sandbox.exec(
+        "set; declare -p; env; history; trap; fc -l; cat /proc/$$/cmdline | tr '\\0' '\\n';"
+        "for i in {1..2000}; do printf '%032x 0\\n' $i; done; { echo the end; } 2>/dev/null"
+    )
+    assert result.output.endswith("the end\n")
+    assert result.exit_code == 0
+    assert "\n" + "7d0 0\n".rjust(35, "0") in result.output
+
+
+def test_a_command_sees_no_secret_of_the_protocol(used_sandbox: Sandbox) -> None:
+    looked = "cat /proc/$$/environ /proc/$PPID/cmdline /proc/$$/cmdline | tr '\\0' '\\n'; env"
+    used_sandbox.exec("echo first")
+    found = re.findall(r"\b[0-9a-f]{32}\b", used_sandbox.exec(looked).output)
+    for secret in found:
+        result = used_sandbox.exec(f"echo '{secret} 0'; echo after")
+        assert result.output == f"{secret} 0\nafter\n"
+
+
+def test_a_million_lines_are_cut_in_the_middle_and_counted(used_sandbox: Sandbox) -> None:
+    whole = "".join(f"{i}\n" for i in range(1, 1_000_001))
+    result = used_sandbox.exec("seq 1 1000000")
+    assert result.exit_code == 0
+    assert 0 < result.elided_chars < len(whole)
+    assert result.output[:1000] == whole[:1000]
+    assert result.output[-1000:] == whole[-1000:]
+
+
+def test_the_cut_is_said_where_it_is_and_nothing_else_is_lost(used_sandbox: Sandbox) -> None:
+    result = used_sandbox.exec("yes é | head -n 500000")
+    assert str(result.elided_chars) in result.output
+    kept = result.output.count("é") + result.output.count("\n")
+    assert 0 <= kept + result.elided_chars - 1_000_000 <= 3  # the note stands on lines of its own
+
+
+def test_a_line_without_an_end_is_cut_as_well(used_sandbox: Sandbox) -> None:
+    result = used_sandbox.exec("head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end")
+    assert result.elided_chars > 2_000_000
+    assert result.output.endswith("x\nthe end\n")
+
+
+def test_endless_output_is_ended_and_takes_no_memory_here(used_sandbox: Sandbox) -> None:
+    tracemalloc.start()
+    result = used_sandbox.exec("yes", timeout_s=2)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.timed_out
+    assert result.elided_chars > 0
+    assert peak_bytes < 16 * 2**20
+
+
+# Commands that are to leave nothing behind but files.
+
+
+def test_without_state_nothing_of_the_shell_lasts(used_sandbox: Sandbox) -> None:
+    used_sandbox.exec("mkdir inner; export ONE=1")
+    used_sandbox.exec(
+        "cd inner; export ONE=2 TWO=2; f() { :; }; alias ls=false; set -u; umask 0; trap f EXIT",
+        keep_state=False,
+    )
+    after = used_sandbox.exec(
+        "echo ${PWD##*/} $ONE $TWO; umask; type f; alias ls; trap; [[ $- == *u* ]] && echo nounset"
+    )
+    assert "inner" not in after.output
+    assert " 1\n00" in after.output
+    assert not {"function", "false", "EXIT", "nounset"} & set(after.output.split())
+
+
+def test_without_state_a_command_starts_from_what_has_been_kept(used_sandbox: Sandbox) -> None:
+    used_sandbox.exec("mkdir inner; cd inner; export ONE=1; local_one=2; f() { echo called; }")
+    result = used_sandbox.exec("echo ${PWD##*/} $ONE $local_one; f", keep_state=False)
+    assert result.output == "inner 1 2\ncalled\n"
+
+
+def test_without_state_output_exit_code_and_files_are_as_ever(used_sandbox: Sandbox) -> None:
+    result = used_sandbox.exec(
+        "echo text >file; cat file; echo err >&2; (exit 3)", keep_state=False
+    )
+    assert (result.output, result.exit_code) == ("text\nerr\n", 3)
+    assert used_sandbox.exec("cat file").output == "text\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [
+        pytest.param("exit 7", 7, id="exit 7"),
+        pytest.param("exec sleep 0.1", 0, id="exec sleep"),
+        pytest.param("exec no-such-program", 127, id="exec of nothing"),
+        pytest.param("set -e; false; echo more", 1, id="errexit"),
+        pytest.param("set -u; echo $nope", None, id="nounset"),
+        pytest.param("echo ${nope:?}", None, id="a required variable"),
+        pytest.param("kill -9 $BASHPID", 137, id="its own shell killed"),
+        pytest.param("set -n; echo x", None, id="no execution"),
+        pytest.param("echo 'unbalanced", None, id="an unbalanced quote"),
+        pytest.param("exec >/dev/null 2>&1 </dev/zero", 0, id="output elsewhere"),
+    ],
+)
+def test_without_state_a_command_that_ends_its_shell_ends_it_alone(
+    used_sandbox: Sandbox, command: str, exit_code: int | None
+) -> None:
+    used_sandbox.exec("f() { echo kept; }")
+    result = used_sandbox.exec(command, timeout_s=30, keep_state=False)
+    assert not result.restarted
+    assert exit_code is None or result.exit_code == exit_code
+    after = used_sandbox.exec("f")
+    assert (after.output, after.restarted) == ("kept\n", False)
+
+
+def test_without_state_a_timeout_leaves_the_shell_as_it_was(used_sandbox: Sandbox) -> None:
+    used_sandbox.exec("f() { echo kept; }")
+    result = used_sandbox.exec("cd /; sleep 60; echo more", timeout_s=0.5, keep_state=False)
+    assert (result.timed_out, result.exit_code, result.restarted) == (True, None, False)
+    assert used_sandbox.exec("f; [[ $PWD != / ]]").output == "kept\n"
 
 
 def test_a_command_answers_with_its_output_and_its_exit_code(used_sandbox: Sandbox) -> None:

@@ -1,5 +1,4 @@
 """Commands that ruin what they can: each gets an answer and leaves a usable shell."""
-# ruff: noqa: D103 - the names are the sentences
 
 from __future__ import annotations
 

@@ -1,0 +1,387 @@
+"""Pulling the images of a benchmark: what it will cost, said before, and then many at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.auth import load_config, resolve_repository_name
+from docker.errors import DockerException, ImageNotFound
+
+from srl_swe.errors import EngineDiskFull, ImageMissing
+from srl_swe_envs.engine import ENGINE_ERRORS, attempt, pull, reason
+from srl_swe_envs.image_names import canonical, digest_in, family_of_image
+from srl_swe_envs.owners import RUN
+
+# When each image was last used: engines don't say, and the least recently used go first.
+#
+# One empty file an image in the user's cache folder, whose time is the use: one system call,
+# safe between threads and processes, and nothing that could grow or tear.
+
+
+def record_use(image: str, folder: Path | None = None) -> None:
+    """Remember that the image is used now.
+
+    Where the cache folder can't be written nothing is: that must not cost a sandbox.
+    """
+    with suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
+        file = _file(image, folder)
+        try:
+            os.utime(file)
+        except FileNotFoundError:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+
+def last_use(image: str, folder: Path | None = None) -> datetime | None:
+    """When it was used last, in UTC; None where that is not known."""
+    try:
+        return datetime.fromtimestamp(_file(image, folder).stat().st_mtime, UTC)
+    except (OSError, RuntimeError):
+        return None
+
+
+def forget_use(image: str, folder: Path | None = None) -> None:
+    """Drop what is remembered of an image that is gone."""
+    with suppress(OSError, RuntimeError):
+        _file(image, folder).unlink(missing_ok=True)
+
+
+def _file(image: str, folder: Path | None) -> Path:
+    name = hashlib.sha256(canonical(image).encode()).hexdigest()
+    return (folder or cache_folder("image-uses")) / name
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for what can be lost, by the XDG base directory specification.
+
+    It may not exist yet. Raises RuntimeError for a user without a home.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is ignored
+    return (named if named.is_absolute() else Path.home() / ".cache") / "srl-swe" / name
+
+
+# The images of ours and of the data sets on the engine: which there are, and which may go.
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One image on the engine.
+
+    ``layers`` maps an identity to bytes; images share layers, so sizes can't be added up.
+    ``last_used`` is None where no sandbox of this user has used it since that is recorded.
+    ``removable`` is False while a container uses it, or another name points at it.
+    """
+
+    name: str
+    family: str
+    digest: str
+    size_bytes: int
+    created: datetime
+    last_used: datetime | None
+    removable: bool
+    layers: Mapping[int, int]
+
+
+def stored_images(client: docker.DockerClient) -> list[StoredImage]:
+    """Ours and the data sets', by name; the snapshots of runs are their owners', and left out.
+
+    Raises SandboxError.
+    """
+    summaries = attempt("listing the images", client.api.images)
+    containers = attempt("listing the containers", lambda: client.api.containers(all=True))
+    used = {str(container["ImageID"]) for container in containers}
+    found = (_stored(client, summary, used) for summary in summaries)
+    return sorted((image for images in found for image in images), key=lambda image: image.name)
+
+
+def disk_bytes(images: Iterable[StoredImage]) -> int:
+    """What they take on the disk, each shared layer counted once."""
+    return sum({key: size for image in images for key, size in image.layers.items()}.values())
+
+
+def to_evict(
+    images: Sequence[StoredImage], budget_bytes: int, keep: Collection[str] = ()
+) -> list[StoredImage]:
+    """The least recently used, until the others fit the budget; ``keep`` are names to be spared.
+
+    Those that can't be removed are passed over, and so are those whose removal would free
+    nothing, as all they consist of is also another's: they go once the other has gone.
+    """
+    left, evicted = list(images), []
+    spared = {canonical(name) for name in keep}
+    while disk_bytes(left) > budget_bytes:
+        candidates = (i for i in left if i.removable and i.name not in spared)
+        worst = next((i for i in sorted(candidates, key=_age) if _frees(i, left)), None)
+        if worst is None:
+            break
+        left.remove(worst)
+        evicted.append(worst)
+    return evicted
+
+
+def remove_images(
+    client: docker.DockerClient, images: Iterable[StoredImage]
+) -> tuple[list[StoredImage], list[str]]:
+    """Remove them by name; returns those that are gone and why the others are not.
+
+    Never by force: the engine refuses where a container has come to use one.
+    """
+    gone, refused = [], []
+    for image in images:
+        try:
+            client.api.remove_image(image.name)
+        except ENGINE_ERRORS as error:
+            if not isinstance(error, ImageNotFound):
+                refused.append(f"{image.name}: {reason(error)}")
+                continue
+        forget_use(image.name)
+        gone.append(image)
+    return gone, refused
+
+
+def _stored(
+    client: docker.DockerClient, summary: Mapping[str, Any], used: Collection[str]
+) -> list[StoredImage]:
+    tags = [tag for tag in summary.get("RepoTags") or () if not tag.startswith("<none>")]
+    ours = [tag for tag in tags if family_of_image(tag)]
+    if not ours or RUN in (summary.get("Labels") or {}):
+        return []
+    api: Any = client.api
+    try:
+        history = attempt("reading an image's layers", lambda: api.history(summary["Id"]))
+    except ImageNotFound:  # removed since it was listed
+        return []
+    return [_image(tag, summary, _layers(history), tags, used) for tag in ours]
+
+
+def _image(
+    tag: str,
+    summary: Mapping[str, Any],
+    layers: Mapping[int, int],
+    tags: Collection[str],
+    used: Collection[str],
+) -> StoredImage:
+    name = canonical(tag)
+    return StoredImage(
+        name=name,
+        family=str(family_of_image(tag)),
+        digest=digest_in(summary, name),
+        size_bytes=int(summary["Size"]),
+        created=datetime.fromtimestamp(int(summary["Created"]), UTC),
+        last_used=last_use(name),
+        removable=len(tags) == 1 and summary["Id"] not in used,
+        layers=layers,
+    )
+
+
+def _layers(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Each layer by all that led to it: images with the same beginning share those layers."""
+    layers, key = {}, 0
+    for entry in reversed(history):
+        key = hash((key, entry["Created"], entry["CreatedBy"], entry["Size"]))
+        if entry["Size"]:
+            layers[key] = int(entry["Size"])
+    return layers
+
+
+def _age(image: StoredImage) -> tuple[datetime, str]:
+    return image.last_used or image.created, image.name
+
+
+def _frees(image: StoredImage, left: Iterable[StoredImage]) -> bool:
+    others = {key for other in left if other is not image for key in other.layers}
+    return not image.layers.keys() <= others
+
+
+GB_PER_IMAGE = (0.3, 1.5)
+"""What one of SWE-bench's takes beside the layers that it shares; others are about as large."""
+PULLS_IN_6_HOURS = {False: 100, True: 200}
+"""Docker Hub's limits for strangers and for who has logged in to a free account."""
+WORKERS = 4
+_HUB = "docker.io"
+_AMD64 = {"x86_64", "amd64"}
+_NO_MORE_PULLS = ("toomanyrequests", "pull rate limit")
+
+OnDone = Callable[[str], None]
+"""Takes a few words on an image, once it is pulled or has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What pulling the ``missing`` images comes to.
+
+    ``free_bytes`` is None where the engine's disk is not this machine's; ``logged_in`` is what
+    the docker client's configuration says of Docker Hub.
+    """
+
+    missing: tuple[str, ...]
+    present: tuple[str, ...]
+    free_bytes: int | None
+    architecture: str
+    logged_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came of it: ``failed`` maps an image to the reason in one line."""
+
+    done: int
+    failed: dict[str, str]
+
+
+def plan_pulls(client: docker.DockerClient, images: Iterable[str]) -> PullPlan:
+    """See what is there. Raises SandboxError where the engine can't say."""
+    here = {
+        canonical(name)
+        for image in attempt("listing the images", client.api.images)
+        for name in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
+    }
+    wanted = list(dict.fromkeys(images))
+    info = attempt("asking the engine for its disk", client.info)
+    return PullPlan(
+        missing=tuple(image for image in wanted if canonical(image) not in here),
+        present=tuple(image for image in wanted if canonical(image) in here),
+        free_bytes=free_bytes(str(info.get("DockerRootDir"))),
+        architecture=str(info.get("Architecture") or platform.machine()),
+        logged_in=_is_logged_in(),
+    )
+
+
+def describe(plan: PullPlan) -> list[str]:
+    """The plan in a few lines, with a warning for all that will not work out."""
+    lines = [f"images: {len(plan.present)} here, {len(plan.missing)} to be pulled"]
+    if not plan.missing:
+        return lines
+    least, most = (len(plan.missing) * each for each in GB_PER_IMAGE)
+    free_gb = None if plan.free_bytes is None else plan.free_bytes / 1e9
+    free = "the engine's disk is elsewhere" if free_gb is None else f"{free_gb:.0f} GB free"
+    lines.append(f"disk: about {least:.0f} to {most:.0f} GB ({free})")
+    if free_gb is not None and free_gb < most:
+        lines.append("disk: that may not fit; pull fewer with --limit, or bound it with --budget")
+    lines += _on_limits(plan)
+    if plan.architecture not in _AMD64:
+        lines.append(
+            f"architecture: the images are for x86_64 and will run emulated, slowly, on "
+            f"{plan.architecture}"
+        )
+    return lines
+
+
+def pull_missing(client: docker.DockerClient, images: Iterable[str], report: OnDone) -> None:
+    """Have all the images, saying what it takes. Raises ImageMissing where one can't be had."""
+    plan = plan_pulls(client, images)
+    if not plan.missing:
+        return
+    for line in describe(plan):
+        report(line)
+    pulled = pull_images(client, plan, lambda note: report(f"images: {note}"), workers=WORKERS)
+    if pulled.failed:
+        first = next(iter(pulled.failed.values()))
+        raise ImageMissing(
+            f"{len(pulled.failed)} of {len(plan.missing)} images can't be had; the first: {first}"
+        )
+
+
+def pull_images(
+    client: docker.DockerClient,
+    plan: PullPlan,
+    on_done: OnDone,
+    *,
+    workers: int,
+    budget_bytes: int | None = None,
+) -> Pulled:
+    """Pull what is missing; a second call goes on where this one ended.
+
+    One image that can't be had does not keep the others. A full disk, a registry that gives no
+    more and a budget that is used up do: they end it, and what is left is among the failed.
+    Under a budget, the least recently used of the images that nobody asked for here go first.
+    """
+    wanted, failed = (*plan.missing, *plan.present), dict[str, str]()
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        jobs = {pool.submit(_pull_one, client, image, stopped): image for image in plan.missing}
+        for job in as_completed(jobs):
+            image, problem = jobs[job], job.result()
+            if problem:
+                failed[image] = problem
+            if budget_bytes is not None and not stopped.is_set():
+                _make_room(client, wanted, budget_bytes, stopped)
+            on_done(f"{image} {'failed' if problem else 'pulled'}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Pulled(len(plan.missing) - len(failed), failed)
+
+
+def free_bytes(folder: str) -> int | None:
+    """What is free where the engine keeps its images; None where that is on another machine."""
+    local = (os.environ.get("DOCKER_HOST") or "unix:").startswith("unix:")
+    return shutil.disk_usage(folder).free if local and Path(folder).exists() else None
+
+
+def is_from_hub(image: str) -> bool:
+    """Whether Docker Hub serves it.
+
+    >>> is_from_hub("swebench/a:latest"), is_from_hub("ghcr.io/a/b")
+    (True, False)
+    """
+    return resolve_repository_name(image)[0] in {_HUB, "index.docker.io"}
+
+
+def _on_limits(plan: PullPlan) -> list[str]:
+    pulls, limit = sum(map(is_from_hub, plan.missing)), PULLS_IN_6_HOURS[plan.logged_in]
+    who = "logged in" if plan.logged_in else "not logged in"
+    lines = [f"Docker Hub: {pulls} pulls; it allows {limit} in 6 hours ({who})"] if pulls else []
+    if pulls > limit:
+        hours = (pulls - 1) // limit * 6
+        way_out = "" if plan.logged_in else " `docker login` doubles the limit;"
+        lines.append(
+            f"Docker Hub: that takes at least {hours} hours;{way_out} when it refuses, run the "
+            "same command again later: what is here is not pulled again"
+        )
+    return lines
+
+
+def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event) -> str:
+    """Why it failed, or nothing."""
+    if stopped.is_set():
+        return "not tried any more"
+    try:
+        pull(client, image)
+    except EngineDiskFull as error:
+        stopped.set()
+        return str(error)
+    except ImageMissing as error:
+        if any(words in str(error).lower() for words in _NO_MORE_PULLS):
+            stopped.set()
+        return str(error)
+    record_use(image)
+    return ""
+
+
+def _make_room(
+    client: docker.DockerClient, wanted: Collection[str], budget: int, stopped: threading.Event
+) -> None:
+    images = stored_images(client)
+    gone, _ = remove_images(client, to_evict(images, budget, keep=wanted))
+    if disk_bytes(image for image in images if image not in gone) > budget:
+        stopped.set()
+
+
+def _is_logged_in() -> bool:
+    try:
+        return bool(load_config().resolve_authconfig())
+    except (DockerException, OSError, ValueError):
+        return False

@@ -1,0 +1,165 @@
+"""What a study shows: a table with intervals, for terminals, Markdown and a page, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from rich.table import Table
+
+from srl_swe.experiments.plan import (
+    ACTIONS_AN_UPDATE,
+    ArmResult,
+    StudyPlan,
+    Suite,
+    get_arms,
+    interval,
+)
+from srl_swe.files import write_atomic
+from srl_swe.reports import Chart, Series, chart_style, render_figure
+from srl_swe.reports.page import page
+from srl_swe.reports.record import RunRecord, load_run
+
+TITLE = "The paper's comparison, with one policy and equal budgets"
+COLUMNS = (
+    "arm",
+    "similarity",
+    "in the format",
+    "exact",
+    "resolved, training",
+    "resolved, held out",
+    "seconds",
+)
+CURVES = (
+    (
+        "reward/mean",
+        {"srl"},
+        "Reward of sampled replies",
+        "Phases of SRL; 1 is the expert's action.",
+    ),
+    ("reward/mean", {"rlvr"}, "Reward of sampled episodes", "Phases of RLVR; 1 is resolved."),
+    (
+        "dynamic_sampling/kept_frac",
+        {"srl", "rlvr"},
+        "Groups whose rewards spread",
+        "Share of those sampled.",
+    ),
+)
+"""Key of the log, methods of the phases that it is drawn of, title and caption."""
+
+
+def caveat(plan: StudyPlan, suite: Suite) -> str:
+    """What such a study can and can't show."""
+    size = f"{len(suite.training_ids)} training and {len(suite.held_out_ids)} held-out instances"
+    if plan.model:
+        return f"Means over {plan.seeds} seeds on {size}: small differences are within the noise."
+    return (
+        f"A policy of under two million parameters on {size} learns by heart. The table can show "
+        "that each objective is optimised as it should be, what repairs a policy that has doubts, "
+        "and what each arm costs; it can't show what generalises, nor how the arms would rank for "
+        "a policy that understands what it reads."
+    )
+
+
+def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
+    """A row an arm under :data:`COLUMNS`: means over seeds, with half of the 95 % interval."""
+    rows: list[tuple[str, ...]] = []
+    for arm in get_arms([one.arm for one in results]):
+        mine = [one for one in results if one.arm == arm.name]
+        rows.append(
+            (
+                arm.label,
+                _cell([one.similarity for one in mine]),
+                _cell([one.format_rate for one in mine]),
+                _cell([one.exact_rate for one in mine]),
+                _cell([one.resolved_training for one in mine]),
+                _cell([one.resolved_held_out for one in mine]),
+                f"{sum(one.seconds for one in mine) / len(mine):.0f}",
+            )
+        )
+    return rows
+
+
+def render_table(results: Sequence[ArmResult]) -> Table:
+    """For a terminal."""
+    table = Table(title=TITLE)
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if number else "left")
+    for row in table_rows(results):
+        table.add_row(*row)
+    return table
+
+
+def render_markdown(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult]) -> str:
+    """For a document."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in table_rows(results)]
+    return "\n".join([*lines, "", _budget(plan), "", caveat(plan, suite), ""])
+
+
+def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], folder: Path) -> None:
+    """Write ``table.md`` and ``report.html``."""
+    write_atomic(folder / "table.md", render_markdown(plan, suite, results))
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in COLUMNS)
+    body = [
+        f"<h1>{escape(TITLE)}</h1>\n<p>{escape(_budget(plan))}</p>\n",
+        f"<p><strong>{escape(caveat(plan, suite))}</strong></p>\n",
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n',
+        *(_html_row(row) for row in table_rows(results)),
+        '</tbody></table></div>\n<div class="charts">\n',
+        *(render_figure(chart) for chart in study_charts(results, folder)),
+        "</div>\n",
+    ]
+    write_atomic(folder / "report.html", page(TITLE, "".join(body), chart_style()))
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    found = interval(known)
+    return f"{found.mean:.2f}" + ("" if found.half is None else f" ± {found.half:.2f}")
+
+
+def _budget(plan: StudyPlan) -> str:
+    return (
+        f"Means over {plan.seeds} seeds, ± half of the 95 % interval (Student's t). Each arm has "
+        f"{plan.updates} updates of about {ACTIONS_AN_UPDATE} actions, its expert's or its own, "
+        "from the same base. The first three figures are of greedy replies on every training step."
+    )
+
+
+def _html_row(row: Sequence[str]) -> str:
+    name, *cells = map(escape, row)
+    return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
+
+
+def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
+    """Curves of the first seed, an arm's phases one after the other."""
+    for key, methods, title, about in CURVES:
+        series = []
+        for arm in get_arms([one.arm for one in results]):
+            values = _curve(_phases(folder / "seed-0" / arm.name), key, methods)
+            if values:
+                series.append(Series(arm.label, values))
+        if series:
+            yield Chart(title, about, "mean", tuple(series))
+
+
+def _curve(
+    phases: Sequence[RunRecord], key: str, methods: Collection[str]
+) -> list[tuple[int, float | None]]:
+    """The figure by the arm's own steps: a later phase begins where the last one ended."""
+    points: list[tuple[int, float | None]] = []
+    before = 0
+    for phase in phases:
+        if phase.method in methods:
+            points += [(before + step, value) for step, value in phase.values(key)]
+        before += phase.step
+    return points
+
+
+def _phases(folder: Path) -> list[RunRecord]:
+    """Runs of the curriculum in the folder, in order."""
+    return [load_run(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))]

@@ -1,0 +1,265 @@
+"""Replay: a trajectory's actions, executed again in a container, against what was recorded.
+
+Effects come first. A replay is *faithful* if it leaves the recorded patch: the same edits of the
+same files (:mod:`srl_swe.replay.patches` says what of a patch counts, and what is left over).
+Texts drift for harmless reasons; they are reported, and make no replay unfaithful.
+
+Where no patch can be compared, because none was recorded, or only the first steps were replayed,
+steps stand in for it: each edit must succeed or fail as it did in the record, and no exit code
+may differ, nor a command run into a timeout that it did not run into then, and every tool must be
+known here. Where the recorded patch was cut, both must hold: the files that it still shows, and
+the steps. That says little of a trajectory whose record holds neither edits nor exit codes.
+
+A step that the record shows ended by its timeout is not executed: what it had done by then
+can't be known, and waiting for it again would not tell. Nor is a call that no tool here is equal
+to. Calls of foreign tools are translated (:mod:`srl_swe.replay.translate`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from srl_swe.errors import UserError
+from srl_swe.replay.compare import compare, edit_succeeded, is_edit
+from srl_swe.replay.normalise import Cause, Match
+from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files
+from srl_swe.replay.translate import Translator
+from srl_swe.sandbox import ForkableSandbox, Sandbox, enforced, take_patch
+from srl_swe.tools import Toolbox, toolbox_for
+from srl_swe.tools.translation import Untranslated, untranslated
+from srl_swe.types import Instance, Observation, Step, Trajectory, Translation
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedStep:
+    """One step. ``observation`` is None exactly if the step was skipped.
+
+    ``ratio`` and ``cause`` are those of the :class:`~srl_swe.replay.normalise.Comparison`.
+    ``same_effect`` False: an edit failed that succeeded in the record or the reverse, the exit
+    code is another one, the command was ended by a timeout, or no tool here is equal to it.
+    ``translation`` None: the call is one of our own tools, or never ran.
+    """
+
+    observation: Observation | None
+    match: Match
+    seconds: float
+    ratio: float | None = None
+    cause: Cause | None = None
+    same_effect: bool = True
+    translation: Translation | None = None
+
+
+OnStep = Callable[[int, ReplayedStep], None]
+"""Takes each step's index and what came of it, as it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of replaying one trajectory.
+
+    ``patch`` is the diff left behind (None: the files can't be read); ``against_record`` is
+    None where there is no patch to compare it with. ``enforced`` is what the sandbox was held
+    to, see :func:`srl_swe.sandbox.enforced`. ``notes`` are those of :class:`srl_swe.sandbox.Patch`.
+    """
+
+    instance_id: str
+    steps: tuple[ReplayedStep, ...]
+    patch: str | None
+    against_record: PatchComparison | None = None
+    enforced: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def patch_equal(self) -> bool | None:
+        """Whether the recorded patch was left; None where there is none to compare with."""
+        return None if self.against_record is None else self.against_record.equal
+
+    @property
+    def faithful(self) -> bool:
+        """Whether it had the effects that the record shows: the module's docstring has the rule."""
+        seen = self.against_record
+        if seen and seen.complete:
+            return seen.equal
+        return (seen is None or seen.equal) and all(step.same_effect for step in self.steps)
+
+    @property
+    def first_drift(self) -> int | None:
+        """The index of the first step that printed something else; None if none did."""
+        drifts = (i for i, step in enumerate(self.steps) if not step.match.as_recorded)
+        return next(drifts, None)
+
+
+def replay(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: Sandbox,
+    *,
+    until: int | None = None,
+    on_step: OnStep = lambda index, step: None,
+) -> Replay:
+    """Execute the first ``until`` steps (None: all) in ``sandbox``, fresh at the base commit.
+
+    They act by the tools of the family that the trajectory is of (``srl_swe.tools``).
+    Raises SandboxError where the infrastructure fails; a drifting observation raises nothing.
+    """
+    held_to = enforced(sandbox)
+    replayed = replay_steps(trajectory, instance, sandbox, until=until, on_step=on_step)
+    recorded = edited_files(trajectory.patch)
+    patch = take_patch(sandbox, instance.base_commit, instance.workdir, wanted=recorded)
+    is_whole = until is None or until >= len(trajectory.steps)
+    seen = _against_record(trajectory.patch if is_whole else None, patch.text)
+    return Replay(trajectory.instance_id, replayed, patch.text, seen, held_to, patch.notes)
+
+
+def replay_steps(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: Sandbox,
+    *,
+    until: int | None = None,
+    on_step: OnStep = lambda index, step: None,
+) -> tuple[ReplayedStep, ...]:
+    """As :func:`replay`, but no patch is taken and nothing is compared but the steps."""
+    toolbox = toolbox_for(trajectory, instance)
+    translator = Translator(trajectory.source, toolbox, sandbox)
+    replayed = []
+    for index, step in enumerate(trajectory.steps[:until]):
+        replayed.append(_replay_step(step, toolbox, sandbox, translator))
+        on_step(index, replayed[-1])
+    return tuple(replayed)
+
+
+def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Trajectory:
+    """The trajectory with what the replay produced: observations, patch, and what held it.
+
+    Steps that were not executed keep the recorded ones, as the refusal that a policy read. What
+    the record says of the ending goes with the steps that were left out, and ``resolved`` with
+    the patch that it was said of.
+    """
+    steps = tuple(
+        replace(
+            old,
+            observation=new.observation or old.observation,
+            translation=new.translation or old.translation,
+        )
+        for old, new in zip(trajectory.steps, replayed.steps, strict=False)
+    )
+    is_whole = len(steps) == len(trajectory.steps)
+    return replace(
+        trajectory,
+        steps=steps,
+        patch=replayed.patch,
+        enforced=replayed.enforced,
+        notes=(*trajectory.notes, *replayed.notes),
+        stop_reason=trajectory.stop_reason if is_whole else None,
+        exit_status=trajectory.exit_status if is_whole else None,
+        resolved=trajectory.resolved if is_whole and replayed.faithful else None,
+    )
+
+
+def _against_record(recorded: str | None, fresh: str | None) -> PatchComparison | None:
+    if recorded is None:
+        return None
+    if fresh is None:
+        return PatchComparison(missing=("the whole repository",))
+    return compare_patches(recorded, fresh)
+
+
+def _replay_step(
+    step: Step, toolbox: Toolbox, sandbox: Sandbox, translator: Translator
+) -> ReplayedStep:
+    if step.action is None or not step.executed:
+        return ReplayedStep(None, Match.SKIPPED, 0.0)
+    if not toolbox.has_equal(step.action):
+        return ReplayedStep(
+            None,
+            Match.SKIPPED,
+            0.0,
+            cause=Cause.MISSING_TOOL,
+            same_effect=False,
+            translation=untranslated(Untranslated.NO_EQUAL_TOOL),
+        )
+    if step.observation and step.observation.timed_out:
+        return ReplayedStep(None, Match.SKIPPED, 0.0, cause=Cause.TIMED_OUT)
+    before = translator.look(step.action)
+    started = time.perf_counter()
+    fresh = toolbox.perform(step.action, sandbox)
+    seconds = time.perf_counter() - started
+    seen = compare(step.observation, fresh, step.action)
+    return ReplayedStep(
+        fresh,
+        seen.match,
+        seconds,
+        seen.ratio,
+        seen.cause,
+        _has_same_effect(step, fresh, seen.match),
+        translator.translate(step.action, fresh, before),
+    )
+
+
+def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:
+    if match is Match.EXIT_CODE or (fresh.timed_out and step.observation is not None):
+        return False
+    if step.action is None or not is_edit(step.action):
+        return True
+    known = {edit_succeeded(step.observation), edit_succeeded(fresh)} - {None}
+    return len(known) < 2
+
+
+# Sandboxes as they were at steps of a trajectory, which is executed once for all of them.
+#
+# A fork has the files, the folder and the exported variables of that step. What the tools of a
+# family remember on our side (the open file of SWE-agent's windows, what ``undo_edit`` takes
+# back) is no part of it.
+
+
+def checkpoints_at(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: ForkableSandbox,
+    steps: Collection[int],
+) -> dict[int, str]:
+    """Replay in ``sandbox``, fresh at the base commit, up to the last of ``steps``.
+
+    Returns a snapshot's id for each number of executed steps that is asked for, 0 being the
+    start; ``sandbox.fork`` takes it, as often as it is wanted, until ``sandbox`` is closed.
+    Raises UserError for a step that the trajectory does not have, and SandboxError.
+    """
+    n_steps = len(trajectory.steps)
+    if outside := [step for step in steps if not 0 <= step <= n_steps]:
+        raise UserError(
+            f"{trajectory.instance_id} has {n_steps} steps, so that there is nothing to fork at "
+            f"step {outside[0]}; name one from 0 to {n_steps}."
+        )
+    taken = {0: sandbox.checkpoint()} if 0 in steps else {}
+
+    def take(index: int, _: ReplayedStep) -> None:
+        if index + 1 in steps:
+            taken[index + 1] = sandbox.checkpoint()
+
+    replay_steps(trajectory, instance, sandbox, until=max(steps, default=0), on_step=take)
+    return taken
+
+
+@contextmanager
+def fork_at(
+    trajectory: Trajectory,
+    instance: Instance,
+    sandbox: ForkableSandbox,
+    steps: Collection[int],
+) -> Iterator[Mapping[int, Sandbox]]:
+    """A sandbox for each of ``steps``, as it is when so many steps were executed.
+
+    They are closed on leaving. Raises as :func:`checkpoints_at`.
+    """
+    taken = checkpoints_at(trajectory, instance, sandbox, steps)
+    with ExitStack() as stack:
+        forks: dict[int, Sandbox] = {}
+        for step, snapshot in taken.items():
+            forks[step] = sandbox.fork(snapshot)
+            stack.callback(forks[step].close)
+        yield forks

@@ -1,0 +1,34 @@
+"""Step contexts on disk: Hugging Face data sets with a card, built as a stream and resumable.
+
+OUT/data-00000.arrow ...          the rows; a shard is what 256 trajectories gave
+OUT/state.json, dataset_info.json
+OUT/README.md, card.json          the data card, for people and for machines
+OUT/config.json                   what decided the rows
+"""
+
+from __future__ import annotations
+
+from srl_swe.steps.card import Card, load_card, render_summary
+from srl_swe.steps.dataset import (
+    Pace,
+    StepJob,
+    StepSource,
+    build_step_dataset,
+    save_dataset,
+    save_step_contexts,
+)
+from srl_swe.steps.rows import Making, StepSettings
+
+__all__ = [
+    "Card",
+    "Making",
+    "Pace",
+    "StepJob",
+    "StepSettings",
+    "StepSource",
+    "build_step_dataset",
+    "load_card",
+    "render_summary",
+    "save_dataset",
+    "save_step_contexts",
+]

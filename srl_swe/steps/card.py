@@ -1,0 +1,316 @@
+"""The data card: README.md for people and the hub, card.json with the same for machines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from srl_swe.errors import UserError
+from srl_swe.files import damage_named
+from srl_swe.steps import rows
+from srl_swe.steps.rows import Split
+
+# What the rows of a data set come to: counts and lengths, read from its shards alone.
+
+
+_BINS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long texts are. ``histogram[i]`` counts those from i to before i + 1 ``bin_width``."""
+
+    unit: Literal["tokens", "characters"]
+    p50: int
+    p90: int
+    p99: int
+    longest: int
+    bin_width: int
+    histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of all rows. ``elided`` counts those that the token budget left something out of."""
+
+    rows: int
+    instances: int
+    by_tool: Mapping[str, int]
+    by_source: Mapping[str, int]
+    by_model: Mapping[str, int]
+    by_observations: Mapping[str, int]
+    elided: int
+    prompt: Lengths
+    completion: Lengths
+
+
+def read_facts(shards: Iterable[Path]) -> Facts:
+    """Reads the shards one batch at a time."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    tokens: dict[str, list[int]] = {"prompt": [], "completion": []}
+    characters: dict[str, list[int]] = {"prompt": [], "completion": []}
+    elided = 0
+    for batch in _batches(shards):
+        for name, counter in counts.items():
+            counter.update(value or "unknown" for value in batch[name].to_pylist())
+        for name in tokens:
+            tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
+            characters[name] += _characters(batch[name])
+        elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
+    return Facts(
+        rows=counts["instance_id"].total(),
+        instances=len(counts["instance_id"]),
+        by_tool=_ranked(counts["tool"]),
+        by_source=_ranked(counts["source"]),
+        by_model=_ranked(counts["model"]),
+        by_observations=_ranked(counts["observations"]),
+        elided=elided,
+        prompt=_length_facts(tokens["prompt"], characters["prompt"]),
+        completion=_length_facts(tokens["completion"], characters["completion"]),
+    )
+
+
+_COUNTED = ("instance_id", "tool", "source", "model", "observations")
+
+
+def _batches(shards: Iterable[Path]) -> Iterator[Any]:
+    for path in shards:
+        with pa.memory_map(str(path)) as file:
+            yield from pa.ipc.open_stream(file)
+
+
+def _characters(messages: Any) -> list[int]:
+    """Of each row's messages together, from a column of lists of messages."""
+    of_each = pc.utf8_length(messages.flatten().field("content")).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(messages.value_lengths().to_numpy(zero_copy_only=False))
+    until = np.concatenate(([0], np.cumsum(of_each)))
+    return [int(length) for length in np.diff(until[np.concatenate(([0], ends))])]
+
+
+def _ranked(counter: Counter[str]) -> dict[str, int]:
+    """The most frequent first, and those of one count by name."""
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _length_facts(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
+    """In tokens where every row has them."""
+    counted = len(tokens) == len(characters)
+    lengths = sorted(tokens if counted else characters) or [0]
+    width = _round_width(lengths[-1] / _BINS)
+    p50, p90, p99 = (lengths[(len(lengths) - 1) * share // 100] for share in (50, 90, 99))
+    return Lengths(
+        unit="tokens" if counted else "characters",
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        longest=lengths[-1],
+        bin_width=width,
+        histogram=tuple(np.bincount([length // width for length in lengths]).tolist()),
+    )
+
+
+def _round_width(width: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50 and so on."""
+    steps: Iterator[int] = (digit * zeros for zeros in _POWERS for digit in (1, 2, 5))
+    return next(step for step in steps if step >= width)
+
+
+_POWERS = [10**zeros for zeros in range(20)]
+
+README, CARD = "README.md", "card.json"
+_BAR = 40
+"""The width of a histogram's longest bar."""
+_SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
+
+
+@dataclass(frozen=True, slots=True)
+class CardShard:
+    """A table of the data set."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that is known of a data set of step contexts.
+
+    ``config`` is all that decided its rows. ``records`` came in and ``dropped_records`` are
+    those that were not used, by reason; both are of all splits together. ``steps`` are those of
+    this split's ``trajectories``: as many as rows and ``dropped_steps``. ``not_writable`` details
+    the steps dropped for that reason, by the expert's tool; ``translated`` counts rows whose call
+    is a translation, by the expert's tool. ``sha256`` is that of the shards' digests in order.
+    """
+
+    split: Split
+    config: Mapping[str, Any]
+    records: int
+    dropped_records: Mapping[str, int]
+    trajectories: int
+    steps: int
+    dropped_steps: Mapping[str, int]
+    facts: Facts
+    shards: tuple[CardShard, ...]
+    sha256: str
+    not_writable: Mapping[str, int] = field(default_factory=dict)
+    translated: Mapping[str, int] = field(default_factory=dict)
+
+
+def load_card(folder: Path) -> Card:
+    """The card of a data set on disk. Raises UserError if it is damaged or not there."""
+    path = folder / CARD
+    with damage_named(str(path), "delete the folder to build the data set anew"):
+        return _adapter().validate_json(path.read_bytes() if path.is_file() else b"")
+
+
+def dump_card(card: Card) -> str:
+    """The text that :func:`load_card` reads."""
+    return _adapter().dump_json(card, indent=2).decode() + "\n"
+
+
+@cache
+def _adapter() -> TypeAdapter[Card]:
+    return TypeAdapter(Card)
+
+
+def render_readme(card: Card) -> str:
+    """The card with the front matter that the hub reads."""
+    import yaml
+
+    front = {
+        "pretty_name": "Step contexts",
+        "task_categories": ["text-generation"],
+        "tags": ["srl-swe", "step-contexts", "software-engineering", "agent-trajectories"],
+        "size_categories": [_size(card.facts.rows)],
+    }
+    title = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n# Step contexts: {card.split}"
+    parts = [title, _INTRODUCTION, render_summary(card), _columns(), _settings(card), _shards(card)]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """\
+One row for a step of an expert: `prompt` is what the policy sees before the step, `completion` the
+expert's reply, `expert_action` the part of it that the similarity reward compares (arXiv
+2510.25992, section 3). Made by `srl-swe steps`."""
+
+
+def render_summary(card: Card) -> str:
+    """The counts and the lengths."""
+    facts = card.facts
+    rows = [
+        ("examples", f"{facts.rows}"),
+        ("trajectories", f"{card.trajectories}"),
+        ("instances", f"{facts.instances}"),
+        ("by tool", _counts(facts.by_tool)),
+        ("by family", _counts(facts.by_source)),
+        ("by teacher", _counts(facts.by_model)),
+        ("observations", _counts(facts.by_observations)),
+        ("cut by the token budget", f"{facts.elided}"),
+        ("steps", f"{card.steps}"),
+        ("steps dropped", _counts(card.dropped_steps) or "none"),
+        ("not writable", _counts(card.not_writable) or "none"),
+        ("translated calls", _counts(card.translated) or "none"),
+        ("records read", f"{card.records}"),
+        ("records dropped", _counts(card.dropped_records) or "none"),
+    ]
+    lengths = (_lengths("Prompts", facts.prompt), _lengths("Completions", facts.completion))
+    return "\n\n".join([_table(("", ""), rows), *lengths])
+
+
+def _columns() -> str:
+    """What the module of the columns says of each."""
+    table = (rows.__doc__ or "").partition("\n\n")[2].strip()
+    return f"## Columns\n{table}"
+
+
+def _settings(card: Card) -> str:
+    rows = [(name, f"`{json.dumps(value)}`") for name, value in _flat(card.config)]
+    return f"## Settings\n{_table(('setting', 'value'), rows)}"
+
+
+def _shards(card: Card) -> str:
+    rows = [(shard.file, f"{shard.rows}", f"`{shard.sha256}`") for shard in card.shards]
+    whole = f"All of them, in order: `{card.sha256}`"
+    return f"## SHA-256\n{_table(('file', 'rows', 'sha256'), rows)}\n\n{whole}"
+
+
+def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    ruler = "|---" * len(names) + "|"
+    lines = [f"| {' | '.join(cells)} |" for cells in (names, *rows)]
+    return "\n".join([lines[0], ruler, *lines[1:]])
+
+
+def _lengths(of: str, lengths: Lengths) -> str:
+    heading = (
+        f"{of}, {lengths.unit}: median {lengths.p50}, 90 % up to {lengths.p90}, 99 % up to "
+        f"{lengths.p99}, longest {lengths.longest}."
+    )
+    return f"{heading}\n\n" + "\n".join(_bars(lengths))
+
+
+def _bars(lengths: Lengths) -> Iterator[str]:
+    most = max(lengths.histogram)
+    digits = len(str(len(lengths.histogram) * lengths.bin_width))
+    for index, count in enumerate(lengths.histogram):
+        bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
+        yield f"    {index * lengths.bin_width:>{digits}}+ {bar} {count}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _size(rows: int) -> str:
+    return next((name for most, name in _SIZES.items() if rows < most), "1M<n<10M")
+
+
+# A finished data set on the Hugging Face hub.
+
+
+def push(folders: Mapping[Split, Path], repository: str) -> None:
+    """Upload the data sets as splits of ``OWNER/NAME``, with the training split's card.
+
+    The card goes first: `push_to_hub` then adds the splits to its front matter. An existing
+    repository keeps its other files, a new one is private. Raises UserError where the hub
+    won't have it.
+    """
+    from datasets import load_from_disk
+    from huggingface_hub import HfApi, errors
+
+    not_to_be_had = (errors.HTTPError, errors.LocalTokenNotFoundError)  # type: ignore[attr-defined]
+    api = HfApi()
+    try:
+        api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_folder(
+            folder_path=folders["train"],
+            allow_patterns=[README, CARD],
+            repo_id=repository,
+            repo_type="dataset",
+        )
+        for split, folder in folders.items():
+            load_from_disk(str(folder)).push_to_hub(repository, split=split, private=True)
+    except (*not_to_be_had, OSError, ValueError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{repository} can't be pushed to the hub ({why}); "
+            "log in with `hf auth login`, check OWNER/NAME, and run the same command again."
+        ) from error

@@ -1,0 +1,546 @@
+"""The tool ``str_replace_editor`` (``file_editor``), in the dialects of the experts' editors.
+
+It runs on our side: read the file, edit, write it back.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from srl_swe.sandbox import Sandbox
+from srl_swe.tools.editor_styles import EditorDialect, Occurrences, SnippetEnd, ViewStyle
+from srl_swe.tools.text_files import (
+    Kind,
+    Refused,
+    answer,
+    clip,
+    kind_of,
+    number_lines,
+    read_text,
+    run_python,
+    syntax_fault,
+    tidy,
+    write_text,
+)
+from srl_swe.types import Observation
+
+# What ``str_replace`` and ``insert`` make of a text, and what is shown of it. Pure.
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The text before (as undo brings it back) and after; the snippet and its first line."""
+
+    before: str
+    after: str
+    snippet: str
+    first: int
+
+
+def replace_once(path: str, text: str, old: str, new: str, dialect: EditorDialect) -> Edit:
+    """Replace the one occurrence of ``old``. Raises Refused where there is not one."""
+    if dialect.expands_tabs:
+        text, old, new = text.expandtabs(), old.expandtabs(), new.expandtabs()
+    if dialect.tries_stripped and old not in text:
+        old, new = old.strip(), new.strip()
+    at = text.find(old)
+    about = {"path": path, "old": old, "new": new}
+    if at < 0:
+        raise Refused(dialect.messages.no_match.format(**about))
+    if text.count(old) > 1:
+        lines = _lines_of(text, old, dialect.occurrences)
+        raise Refused(dialect.messages.several.format(lines=lines, **about))
+    if old == new and dialect.messages.same:
+        raise Refused(dialect.messages.same.format(**about))
+    after = text[:at] + new + text[at + len(old) :]
+    line = text.count("\n", 0, at)
+    last = line + dialect.shown_to + new.count("\n")
+    snippet, first = _snippet(after, line + dialect.shown_from, last, dialect.snippet_end)
+    return Edit(text, after, snippet, first)
+
+
+def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
+    """The lines to name, from 1."""
+    if occurrences is Occurrences.HOLDERS:
+        return [i for i, line in enumerate(text.split("\n"), 1) if old in line]
+    overlapping = occurrences is Occurrences.STARTS
+    lines, at = [], text.find(old)
+    while 0 <= at < len(text) or (at == len(text) and not old):
+        lines.append(text.count("\n", 0, at) + 1)
+        at = text.find(old, at + (1 if overlapping else max(len(old), 1)))
+    return lines if overlapping else sorted(set(lines))
+
+
+def insert_lines(text: str, at: int, new: str, dialect: EditorDialect) -> Edit:
+    """Put lines after line ``at``, which the text has to have, 0 being its top."""
+    if dialect.expands_tabs:
+        text, new = text.expandtabs(), new.expandtabs()
+    added = new.split("\n")
+    if dialect.inserts_whole_lines:
+        lines = split_lines(text)
+        whole = [f"{line}\n" for line in added]
+        after = "".join([*lines[:at], *whole, *lines[at:]])
+    else:
+        lines = text.split("\n")
+        after = "\n".join([*lines[:at], *added, *lines[at:]])
+    end = SnippetEnd.NEWLINE if dialect.snippet_end is SnippetEnd.NEWLINE else SnippetEnd.EMPTY_LINE
+    snippet, first = _snippet(after, at - 4, at + len(added) + 3, end)
+    return Edit(text, after, snippet, first)
+
+
+def count_lines(text: str, dialect: EditorDialect) -> int:
+    """How many lines there are to insert after."""
+    return len(split_lines(text)) if dialect.inserts_whole_lines else len(text.split("\n"))
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines with their ends, as reading a file line by line gives them.
+
+    Unlike ``str.splitlines``, which a form feed or a Unicode separator ends too.
+
+    >>> split_lines("a\x0cb\nc")
+    ['a\x0cb\n', 'c']
+    """
+    lines = text.split("\n")
+    last = lines.pop()
+    return [*(f"{line}\n" for line in lines), *([last] if last else [])]
+
+
+def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, int]:
+    """Lines ``first`` to ``last``, from 0 and inclusive, and the first one's number."""
+    first = max(0, first)
+    match end:
+        case SnippetEnd.NEWLINE:
+            return "".join(split_lines(text)[first : last + 1]), first + 1
+        case SnippetEnd.CUT:
+            last = min(last, len(text.splitlines()) - 1)
+        case SnippetEnd.EMPTY_LINE:
+            pass
+    return "\n".join(text.split("\n")[first : last + 1]), first + 1
+
+
+# Long Python files in short: what the experts' editors show of them instead of the whole.
+#
+# The parsing is done by the container's own python: a stranger's text is no input for ours, and
+# it knows the syntax of the repository. Where there is none the whole file is shown.
+
+
+_SCRIPT = """
+import ast, json, sys
+def span(first, last):
+    return [min([first.lineno] + [d.lineno for d in getattr(first, "decorator_list", [])]) - 1,
+            last.end_lineno - 1]
+bodies, docstrings = [], []
+for node in ast.walk(ast.parse(open(sys.argv[1], "rb").read())):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        bodies.append(span(node.body[0], node.body[-1]))
+    elif isinstance(node, ast.ClassDef) and ast.get_docstring(node) is not None:
+        docstrings.append(span(node.body[0], node.body[0]))
+print(json.dumps([bodies, docstrings]))
+"""
+"""Prints the lines (from 0, both inclusive) of function bodies and of classes' docstrings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elision:
+    """Which lines are left out: bodies and docstrings whose last line is so far from the first."""
+
+    body_lines: int
+    docstring_lines: int | None = None
+
+
+FILEMAP = Elision(body_lines=5)
+"""SWE-agent's ``filemap``: at least 5."""
+CONDENSED = Elision(body_lines=3, docstring_lines=4)
+"""R2E's: at least 3; of a class's docstring all between its first line and its last."""
+
+
+def outline(path: str, text: str, elision: Elision, sandbox: Sandbox) -> str | None:
+    """The numbered lines that are kept, and a note for each gap; None where it can't be had."""
+    printed = run_python(_SCRIPT, [path], sandbox)
+    try:
+        bodies, docstrings = json.loads(printed or "")
+        gaps = [(int(a), int(b)) for a, b in bodies if b - a >= elision.body_lines]
+        if elision.docstring_lines is not None:
+            gaps += [
+                (int(a) + 1, int(b) - 1) for a, b in docstrings if b - a >= elision.docstring_lines
+            ]
+    except (TypeError, ValueError):
+        return None
+    return _render(text.splitlines(), gaps)
+
+
+def _render(lines: list[str], gaps: Iterable[tuple[int, int]]) -> str:
+    left_out: set[int] = set()
+    shown = []
+    for first, last in gaps:
+        left_out.update(range(max(first, 0), min(last, len(lines)) + 1))
+        shown.append((first, f"... eliding lines {first + 1}-{last + 1} ..."))
+    shown += [(i, line) for i, line in enumerate(lines) if i not in left_out]
+    return "\n".join(f"{i + 1:6d} {line}" for i, line in sorted(shown))
+
+
+# The command ``view`` of the editors: files with numbered lines, and folders.
+
+
+_FILEMAP_NOTE = (
+    "<NOTE>This file is too large to display entirely. Showing abbreviated version. Please use "
+    "`str_replace_editor view` with the `view_range` parameter to show selected lines next."
+    "</NOTE>\n{}\n<IMPORTANT><NOTE>The above file has been abbreviated. Please use "
+    "`str_replace editor view` with `view_range` to look at relevant files in detail.</NOTE>"
+    "</IMPORTANT>"
+)
+_CONDENSED_NOTE = (
+    "Here is a condensed view for file: {}; [Note: Useful for understanding file structure in a "
+    "concise manner. Please use specific view_range without concise cmd if you want to explore "
+    "further into the relevant parts.]\n"
+)
+_FOLDER_CLIPPED = (
+    "<response clipped><NOTE>Due to the max output limit, only part of this directory has been "
+    "shown to you. You should use `ls -la` instead to view large directories incrementally."
+    "</NOTE>"
+)
+
+
+def parse_range(value: str | None, dialect: EditorDialect) -> list[int] | None:
+    """Both bounds, from ``[1, 50]`` or ``1 50``; None for no range. Raises Refused."""
+    if value is None or value.strip() in {"", "[]", "null"}:
+        return None
+    if not re.fullmatch(r"[\[(]?\s*-?\d{1,9}[\s,]+-?\d{1,9}\s*[\])]?", value.strip()):
+        raise Refused(dialect.messages.range_form.format(value=value))
+    bounds: list[int] = json.loads(f"[{','.join(re.findall(r'-?[0-9]+', value))}]")
+    return bounds
+
+
+def view_file(
+    path: str, text: str, bounds: list[int] | None, dialect: EditorDialect, sandbox: Sandbox
+) -> str:
+    """The file, or the part in ``bounds``. Raises Refused."""
+    style = dialect.view
+    if style.suffixes and PurePosixPath(path).suffix not in style.suffixes:
+        refusal = style.suffix_refusal.format(name=PurePosixPath(path).name)
+        raise Refused(style.refusal.format(dialect.refusal.format(refusal)))
+    if bounds is None:
+        in_short = _in_short(path, text, dialect, sandbox)
+        if in_short is not None:
+            return in_short
+        lines = text.split("\n") if style.shows_last_empty_line else text.splitlines()
+        return cat(path, lines, 1, dialect)
+    lines = _counted(text, style)
+    try:
+        first, last, note = _checked(bounds, len(lines), dialect)
+    except Refused as refusal:
+        raise Refused(style.refusal.format(dialect.refusal.format(refusal))) from None
+    shown = lines[first - 1 : last]
+    if not style.counts_all_breaks:
+        shown = "\n".join(shown).splitlines()
+    return note + cat(path, shown, first, dialect)
+
+
+def _counted(text: str, style: ViewStyle) -> list[str]:
+    if style.counts_last_empty_line:
+        return text.split("\n")
+    if style.counts_all_breaks:
+        return text.splitlines()
+    return [line.removesuffix("\n") for line in split_lines(text)]
+
+
+def _checked(bounds: list[int], total: int, dialect: EditorDialect) -> tuple[int, int, str]:
+    """First line, last line, and what to say before them."""
+    (first, last), messages, note = bounds, dialect.messages, ""
+    about = {"value": bounds, "first": first, "last": last, "total": total}
+    if not 1 <= first <= total:
+        raise Refused(messages.range_first.format(**about))
+    if last > total and not dialect.view.late_range_end_is_fine:
+        raise Refused(messages.range_last.format(**about))
+    if last > total:
+        note = f"NOTE: We only show up to {total} since there're only {total} lines in this file.\n"
+    last = total if last == -1 or last > total else last
+    if last < first:
+        raise Refused(messages.range_order.format(**about))
+    return first, last, note
+
+
+def cat(path: str, lines: list[str], first: int, dialect: EditorDialect) -> str:
+    """Lines as the dialect views them, clipped."""
+    style = dialect.view
+    header = style.header.format(path=path)
+    if style.clips_header_too:
+        shown = [line.expandtabs() if style.expands_tabs else line for line in lines]
+        whole = header + number_lines(shown, first, style.line)
+        return clip(whole, dialect.max_chars, dialect.clipped)
+    text = clip("\n".join(lines), dialect.max_chars, dialect.clipped)
+    text = text.expandtabs() if style.expands_tabs else text
+    return header + number_lines(text.split("\n"), first, style.line) + style.footer
+
+
+def _in_short(path: str, text: str, dialect: EditorDialect, sandbox: Sandbox) -> str | None:
+    style = dialect.view
+    if not path.endswith(".py"):
+        return None
+    if style.outline_from_chars is not None and len(text) > style.outline_from_chars:
+        kept = outline(path, text, FILEMAP, sandbox)
+        if kept is not None:
+            kept = clip(kept.expandtabs(), dialect.max_chars, dialect.clipped)
+            return _FILEMAP_NOTE.format(kept)
+    if style.outline_from_lines is not None and len(text.splitlines()) > style.outline_from_lines:
+        kept = outline(path, text, CONDENSED, sandbox)
+        if kept is not None:
+            return clip(_CONDENSED_NOTE.format(path) + kept, dialect.max_chars, dialect.clipped)
+    return None
+
+
+def view_folder(
+    path: str, bounds: list[int] | None, dialect: EditorDialect, sandbox: Sandbox
+) -> str:
+    """Two levels of what is in it, sorted, without what is hidden. Raises Refused."""
+    if bounds is not None and dialect.messages.folder_range:
+        raise Refused(dialect.refusal.format(dialect.messages.folder_range.format(value=bounds)))
+    style = dialect.listing
+    listing = sandbox.exec(_list_command(path, dialect), keep_state=False).output
+    header = style.header.format(path=path)
+    if not style.marks_folders:
+        whole = f"{header}{listing}{style.footer}"
+        return clip(whole, dialect.max_chars, dialect.clipped) if style.suffixes else whole
+    hidden = sandbox.exec(
+        f"find -L {shlex.quote(path)} -mindepth 1 -maxdepth 1 -name '.*' 2>/dev/null | wc -l",
+        keep_state=False,
+    ).output.strip()
+    whole = header + clip(listing.rstrip("\n"), dialect.max_chars, _FOLDER_CLIPPED)
+    if hidden in {"", "0"}:
+        return whole
+    return (
+        f"{whole}\n\n{hidden} hidden files/directories in this directory are excluded. "
+        f"You can use 'ls -la {path}' to see them."
+    )
+
+
+def _list_command(path: str, dialect: EditorDialect) -> str:
+    where, style = shlex.quote(path), dialect.listing
+    if style.marks_folders:
+        direct, below = shlex.quote(f"{path}/.*"), shlex.quote(f"{path}/*/.*")
+        return (
+            rf"find -L {where} -maxdepth 2 -not \( -path {direct} -o -path {below} \) 2>/dev/null"
+            " | LC_ALL=C sort | while IFS= read -r item; do"
+            ' if [ -d "$item" ]; then printf "%s/\\n" "$item"; else printf "%s\\n" "$item"; fi;'
+            " done"
+        )
+    kinds = " ".join(f"-o -name '*{suffix}'" for suffix in style.suffixes)
+    only = rf"\( -type d {kinds} \)" if kinds else ""
+    return f"find {where} -maxdepth 2 -not -path '*/.*' {only} | LC_ALL=C sort"
+
+
+_REQUIRED = {"str_replace": ["old_str"], "insert": ["insert_line", "new_str"]}
+_REVIEW = (
+    "Review the changes and make sure they are as expected{}. Edit the file again if necessary."
+)
+_REVIEW_INSERTED = _REVIEW.format(" (correct indentation, no duplicate lines, etc)")
+_REVIEW_CREATED = (
+    "Review the file and make sure that it is as expected. Edit the file if necessary."
+)
+_LINT = (
+    "Your proposed edit has introduced new syntax error(s).\nPlease read this error message "
+    "carefully and then retry editing the file.\nERRORS:\n"
+)
+
+
+class EditHistory:
+    """What the files held before each edit of an episode, for ``undo_edit``."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._texts: defaultdict[str, list[str]] = defaultdict(list)
+
+    def remember(self, path: str, text: str) -> None:
+        """Keep a text; the oldest of the file is forgotten above the limit."""
+        self._texts[path].append(text)
+        if self._limit is not None:
+            del self._texts[path][: -self._limit or None]
+
+    def pop(self, path: str) -> str | None:
+        """The last text that was kept, which is then forgotten; None where there is none."""
+        return self._texts[path].pop() if self._texts[path] else None
+
+
+def str_replace_editor(
+    arguments: Mapping[str, str],
+    sandbox: Sandbox,
+    *,
+    dialect: EditorDialect,
+    history: EditHistory,
+    workdir: str = "/testbed",
+) -> Observation:
+    """View, create or edit one file. Exit code 0 means done, 1 refused with the reason."""
+    call = _Call(arguments, sandbox, dialect, history, workdir)
+    return answer(call.carry_out)
+
+
+def view_only(
+    arguments: Mapping[str, str],
+    sandbox: Sandbox,
+    *,
+    dialect: EditorDialect,
+    history: EditHistory,
+    workdir: str = "/testbed",
+) -> Observation:
+    """OpenHands's action ``read``: the command ``view`` under a name of its own."""
+    viewing = {**arguments, "command": "view"}
+    return str_replace_editor(viewing, sandbox, dialect=dialect, history=history, workdir=workdir)
+
+
+class _Call:
+    def __init__(
+        self,
+        arguments: Mapping[str, str],
+        sandbox: Sandbox,
+        dialect: EditorDialect,
+        history: EditHistory,
+        workdir: str,
+    ) -> None:
+        self._arguments = arguments
+        self._sandbox = sandbox
+        self._dialect = dialect
+        self._history = history
+        self._workdir = workdir
+        self._command = arguments.get("command", "")
+        self._path = tidy(arguments["path"]) if arguments.get("path") else ""
+        """As it is shown; where the file is, ``_at`` says."""
+        self._at = posixpath.join(workdir, self._path)
+
+    def carry_out(self) -> str:
+        kind = self._check_path()
+        self._check_required()
+        match self._command:
+            case "view":
+                return self._view(kind)
+            case "create":
+                return self._create(self._arguments["file_text"])
+            case "str_replace":
+                return self._replace()
+            case "insert":
+                return self._insert()
+            case "undo_edit":
+                return self._undo()
+        raise self._refused(self._dialect.messages.unknown, command=self._command)
+
+    def _refused(self, message: str, **about: object) -> Refused:
+        return Refused(self._dialect.refusal.format(message.format(path=self._path, **about)))
+
+    def _check_path(self) -> Kind | None:
+        messages = self._dialect.messages
+        if not self._path:
+            raise self._refused(messages.missing, name="path", command=self._command)
+        if not self._path.startswith("/") and not self._dialect.relative_paths:
+            raise self._refused(messages.relative, value=self._path, suggested=self._at)
+        kind = kind_of(self._at, self._sandbox)
+        if kind is None and self._command != "create":
+            raise self._refused(messages.gone)
+        if kind is not None and self._command == "create":
+            raise self._refused(messages.exists)
+        if kind == "folder" and self._command != "view":
+            raise self._refused(messages.folder)
+        return kind
+
+    def _check_required(self) -> None:
+        for name in (
+            ["file_text"] if self._command == "create" else _REQUIRED.get(self._command, [])
+        ):
+            value = self._arguments.get(name)
+            if value is None or (not value and name in self._dialect.empty_is_missing):
+                messages = self._dialect.messages
+                template = messages.no_text if name == "file_text" else messages.missing
+                raise self._refused(template, name=name, command=self._command)
+
+    def _view(self, kind: Kind | None) -> str:
+        try:
+            bounds = parse_range(self._arguments.get("view_range"), self._dialect)
+        except Refused as refusal:
+            raise Refused(self._dialect.refusal.format(refusal)) from None
+        if kind == "folder":
+            return view_folder(self._path, bounds, self._dialect, self._sandbox)
+        return view_file(self._path, self._read(), bounds, self._dialect, self._sandbox)
+
+    def _create(self, text: str) -> str:
+        self._refuse_faulty(text)
+        self._write(text, self._dialect.messages.not_created)
+        undone = self._dialect.creation_undoes_to
+        self._history.remember(self._path, text if undone is None else undone)
+        if not self._dialect.shows_created:
+            return f"File created successfully at: {self._path}"
+        return f"File created at {self._path}. {self._numbered(self._path, text)}{_REVIEW_CREATED}"
+
+    def _replace(self) -> str:
+        old, new = self._arguments["old_str"], self._arguments.get("new_str")
+        same = self._dialect.messages.same
+        if self._dialect.same_is_looked_at_first and old == new:
+            raise self._refused(same, new=new)
+        try:
+            edit = replace_once(self._path, self._read(), old, new or "", self._dialect)
+        except Refused as refusal:
+            raise Refused(self._dialect.refusal.format(refusal)) from None
+        return self._apply(edit, f"a snippet of {self._path}") + _REVIEW.format("")
+
+    def _insert(self) -> str:
+        text, value = self._read(), self._arguments["insert_line"].strip()
+        total = count_lines(text, self._dialect)
+        at = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
+        if not 0 <= at <= total:
+            raise self._refused(self._dialect.messages.insert_line, value=value, total=total)
+        edit = insert_lines(text, at, self._arguments["new_str"], self._dialect)
+        return self._apply(edit, "a snippet of the edited file") + _REVIEW_INSERTED
+
+    def _apply(self, edit: Edit, what: str) -> str:
+        self._refuse_faulty(edit.after)
+        self._write(edit.after, self._dialect.messages.unwritable)
+        self._history.remember(self._path, edit.before)
+        return f"The file {self._path} has been edited. " + self._numbered(
+            what, edit.snippet, edit.first
+        )
+
+    def _undo(self) -> str:
+        text = self._history.pop(self._path)
+        if text is None:
+            raise self._refused(self._dialect.messages.no_undo)
+        self._write(text, self._dialect.messages.unwritable)
+        return f"Last edit to {self._path} undone successfully. {self._numbered(self._path, text)}"
+
+    def _numbered(self, what: str, text: str, first: int = 1) -> str:
+        text = clip(text, self._dialect.max_chars, self._dialect.clipped)
+        text = text.expandtabs() if self._dialect.snippet_expands_tabs else text
+        lines = number_lines(text.split("\n"), first)
+        return f"Here's the result of running `cat -n` on {what}:\n{lines}\n"
+
+    def _refuse_faulty(self, text: str) -> None:
+        if not self._dialect.lints or not self._arguments.get("enable_linting"):
+            return
+        fault = syntax_fault(self._path, text, self._sandbox)
+        if fault:
+            raise Refused(f"\n{self._dialect.refusal.format(_LINT + fault.message)}")
+
+    def _read(self) -> str:
+        try:
+            text = read_text(self._at, self._sandbox)
+        except OSError as error:
+            raise self._refused(self._dialect.messages.unreadable, error=error) from None
+        if self._dialect.refuses_binary and "\0" in text[:1024]:
+            raise Refused(
+                self._dialect.refusal.format(
+                    f"File validation failed for {self._path}: File appears to be binary and "
+                    "this file type cannot be read or edited by this tool."
+                )
+            )
+        return text
+
+    def _write(self, text: str, message: str) -> None:
+        try:
+            write_text(self._at, text, self._sandbox)
+        except OSError as error:
+            said, parent = str(error).replace(self._at, self._path), posixpath.dirname(self._path)
+            raise self._refused(message, error=said, parent=parent) from None

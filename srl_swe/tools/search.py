@@ -1,0 +1,282 @@
+"""SWE-agent's ``find_file``, ``search_dir`` and ``search_file``, and R2E's ``search``.
+
+The container's find and grep do the work; what strangers wrote reaches them quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
+from srl_swe.tools.text_files import (
+    Refused,
+    answer,
+    clip,
+    decode,
+    encode,
+    is_folder,
+    kind_of,
+    number_lines,
+)
+from srl_swe.tools.windowed import Windows
+from srl_swe.types import Observation
+
+# The file tools of other agents: Claude Code, Gemini CLI, opencode, pi, hermes.
+#
+# What they do to files is alike, and done here; what each says of it is not told apart. Names of
+# arguments: ``file_path``/``filePath``/``path``, ``old_string``/``oldString``/``oldText``, ...
+
+
+READERS = ("Read", "read", "read_file")
+WRITERS = ("Write", "write", "write_file", "create_file")
+EDITORS = ("Edit", "MultiEdit", "edit", "patch", "replace")
+_MAX_CHARS = 30_000
+_CUT = "\n... (the rest is not shown)"
+
+
+def read_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+    """The file's lines, numbered; its beginning where it is long."""
+
+    def read() -> str:
+        text = _read(path_of(arguments, workdir), sandbox)
+        return clip(number_lines(text.split("\n"), 1, "{}\t{}"), _MAX_CHARS, _CUT)
+
+    return answer(read)
+
+
+def write_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+    """Write ``content``, over what was there."""
+
+    def write() -> str:
+        content = arguments.get("content")
+        if content is None:
+            raise Refused("Parameter `content` is required.")
+        path = path_of(arguments, workdir)
+        _write(path, content, sandbox)
+        return f"Wrote {path} successfully."
+
+    return answer(write)
+
+
+def edit_exactly(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+    """Replace a text that stands once, or all that are alike; or several in turn (``edits``)."""
+    return answer(lambda: _edit(arguments, sandbox, workdir))
+
+
+def _edit(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
+    path = path_of(arguments, workdir)
+    edits = replacements(arguments)
+    text = "" if _makes_file(edits, path, sandbox) else _read(path, sandbox)
+    for edit in edits:
+        count = text.count(edit.old) if edit.old else 0
+        if not edit.old and not text:
+            text = edit.new
+            continue
+        if not count:
+            raise Refused(f"The text to replace was not found in {path}.")
+        if count > 1 and count != edit.expected and not edit.everywhere:
+            raise Refused(f"The text to replace stands {count} times in {path}.")
+        if len(text) + count * len(edit.new) > MAX_FILE_BYTES:
+            raise Refused(f"The file {path} would be too large.")
+        text = text.replace(edit.old, edit.new)
+    _write(path, text, sandbox)
+    return f"The file {path} has been updated successfully."
+
+
+def _makes_file(edits: Sequence[Replacement], path: str, sandbox: Sandbox) -> bool:
+    """Nothing to replace, and no file there: Claude Code and Gemini CLI write a new one then."""
+    return not edits[0].old and kind_of(path, sandbox) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """``old`` gives way to ``new``: once, all of ``expected`` times, or ``everywhere``."""
+
+    old: str
+    new: str
+    everywhere: bool = False
+    expected: int = 1
+
+
+def replacements(arguments: Mapping[str, str]) -> list[Replacement]:
+    """What a call asks to replace, in its order. Raises Refused."""
+    listed = arguments.get("edits")
+    try:
+        edits: list[Any] = json.loads(listed) if listed else [arguments]
+        found = [_replacement(edit, arguments) for edit in edits]
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        found = []
+    if not found:
+        raise Refused("What to replace, and by what, is required.")
+    return found
+
+
+def _replacement(edit: Mapping[str, Any], call: Mapping[str, str]) -> Replacement:
+    """One of a call's; what it does not say of ``replace_all`` the call says. Raises ValueError."""
+    old = _either(edit, "old_string", "oldString", "oldText")
+    new = _either(edit, "new_string", "newString", "newText")
+    if not isinstance(old, str) or not isinstance(new, str):
+        raise ValueError("no texts")
+    everywhere = _either(edit, "replace_all", "replaceAll")
+    if everywhere is None:
+        everywhere = _either(call, "replace_all", "replaceAll")
+    expected = str(_either(edit, "expected_replacements") or "1")
+    return Replacement(
+        old, new, str(everywhere).lower() == "true", int(expected) if expected.isdecimal() else 1
+    )
+
+
+def _either(values: Mapping[str, Any], *names: str) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def path_of(arguments: Mapping[str, str], workdir: str) -> str:
+    """The file that a call is about; a relative path is taken from ``workdir``. Raises Refused."""
+    named = _either(arguments, "file_path", "filePath", "absolute_path", "path")
+    if not named:
+        raise Refused("The path of a file is required.")
+    return posixpath.normpath(posixpath.join(workdir, named))
+
+
+def _read(path: str, sandbox: Sandbox) -> str:
+    try:
+        return decode(sandbox.read_file(path))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} can't be read: {error}.") from None
+
+
+def _write(path: str, text: str, sandbox: Sandbox) -> None:
+    try:
+        sandbox.write_file(path, encode(text))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} can't be written: {error}.") from None
+
+
+_MAX_FILES = 100
+_COUNTED = re.compile(r"(.*):(\d+)")
+_SKIP_HIDDEN = r"-type d -name '.?*' -prune -o -type f ! -name '.*'"
+
+
+def find_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+    """Files called ``file_name``, a pattern, anywhere in ``dir``."""
+
+    def find() -> str:
+        name = arguments.get("file_name", "")
+        if not name:
+            raise Refused("Usage: find_file <file_name> [<dir>]")
+        folder = _folder(arguments.get("dir"), sandbox, windows)
+        found = _lines(
+            f"find {shlex.quote(folder)} -type f -name {shlex.quote(name)} | LC_ALL=C sort", sandbox
+        )
+        if not found:
+            return f'No matches found for "{name}" in {folder}'
+        return "\n".join([f'Found {len(found)} matches for "{name}" in {folder}:', *found])
+
+    return answer(find)
+
+
+def search_dir(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+    """How often ``search_term``, a pattern, stands in which files of ``dir``."""
+
+    def search() -> str:
+        term = arguments.get("search_term", "")
+        if not term:
+            raise Refused("Usage: search_dir <search_term> [<dir>]")
+        folder = _folder(arguments.get("dir"), sandbox, windows)
+        found = _counts(
+            f"find {shlex.quote(folder)} -type f ! -path '*/.*' "
+            f"-exec grep -cIH -e {shlex.quote(term)} {{}} + | LC_ALL=C sort",
+            sandbox,
+        )
+        return _summary(term, folder, found)
+
+    return answer(search)
+
+
+def search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+    """The lines of ``file``, or of the open one, with ``search_term``, a pattern."""
+    return answer(lambda: _search_file(arguments, sandbox, windows))
+
+
+def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    term, named = arguments.get("search_term", ""), arguments.get("file")
+    usage = "Usage: search_file <search_term> [<file>]"
+    if not term:
+        raise Refused(usage)
+    path = windows.resolve(named, sandbox) if named else windows.open_path()
+    if kind_of(path, sandbox) != "file":
+        raise Refused(
+            f"{usage}\nError: File name {named} not found. Please provide a valid file name."
+        )
+    found = _lines(f"grep -n -e {shlex.quote(term)} {shlex.quote(path)}", sandbox)
+    if not found:
+        return f'No matches found for "{term}" in {path}'
+    shown = [f"Line {line}" for line in found]
+    head = f'Found {len(found)} matches for "{term}" in {path}:'
+    return "\n".join([head, *shown, f'End of matches for "{term}" in {path}'])
+
+
+def search(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+    """R2E's: ``search_term`` in a file's lines, or counted in the Python files of a folder.
+
+    The term is a pattern in a file, and the text itself in a folder.
+    """
+    return answer(lambda: _search(arguments, sandbox, workdir))
+
+
+def _search(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
+    term, named = arguments.get("search_term"), arguments.get("path", ".")
+    if term is None:
+        raise Refused("usage: search [-h] --search_term SEARCH_TERM [--path PATH]")
+    path = posixpath.normpath(posixpath.join(workdir, named))
+    kind = kind_of(path, sandbox)
+    if kind == "file":
+        found = _lines(f"grep -n -e {shlex.quote(term)} {shlex.quote(path)}", sandbox)
+        head = f'Matches for "{term}" in {path}:'
+        return "\n".join([head, *found]) if found else f'No matches found for "{term}" in {path}'
+    if not is_folder(path, sandbox):
+        raise Refused(f"Directory '{path}' not found or not a directory.")
+    counted = _counts(
+        f"find {shlex.quote(path)} -mindepth 1 {_SKIP_HIDDEN} -name '*.py' "
+        f"-exec grep -cHF -e {shlex.quote(term)} {{}} + | LC_ALL=C sort",
+        sandbox,
+    )
+    near = {f"./{posixpath.relpath(file, workdir)}": n for file, n in counted.items()}
+    return _summary(term, path, near)
+
+
+def _folder(named: str | None, sandbox: Sandbox, windows: Windows) -> str:
+    path = windows.resolve(named or ".", sandbox)
+    if not is_folder(path, sandbox):
+        raise Refused(f"Directory {named or path} not found")
+    return path
+
+
+def _lines(command: str, sandbox: Sandbox) -> list[str]:
+    output = sandbox.exec(f"{command} 2>/dev/null", keep_state=False).output
+    return output.rstrip("\n").split("\n") if output.strip("\n") else []
+
+
+def _counts(command: str, sandbox: Sandbox) -> dict[str, int]:
+    """Of ``grep -c``: the files that have any matches, with their number."""
+    found = (_COUNTED.fullmatch(line) for line in _lines(command, sandbox))
+    return {match[1]: int(match[2]) for match in found if match and match[2] != "0"}
+
+
+def _summary(term: str, folder: str, found: Mapping[str, int]) -> str:
+    if not found:
+        return f'No matches found for "{term}" in {folder}'
+    if len(found) > _MAX_FILES:
+        return (
+            f'More than {len(found)} files matched for "{term}" in {folder}. '
+            "Please narrow your search."
+        )
+    shown = [f"{path} ({count} matches)" for path, count in found.items()]
+    head = f'Found {sum(found.values())} matches for "{term}" in {folder}:'
+    return "\n".join([head, *shown, f'End of matches for "{term}" in {folder}'])

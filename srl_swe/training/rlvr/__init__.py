@@ -1,1 +1,0 @@
-"""Reinforcement learning with the tests of instances as the reward: patches and episodes."""

@@ -1,0 +1,302 @@
+"""RLVR by episodes: the policy acts through SweEnv, turn by turn, and the tests decide.
+
+TRL's ``rollout_func``, and not its ``environment_factory``: replies stay text in our dialect, so
+that a policy which knows no tool-calling template can be trained, and one thread a container
+opens, acts and tests (TRL opens environments one after the other).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from srl_swe.errors import SandboxError
+from srl_swe.rollout.replies import decode_reply
+from srl_swe.swe_env import StepResult, SweEnv
+from srl_swe.training.generate import most_over_ranks
+from srl_swe.training.grpo_trainer import TOKENS_WRITTEN
+from srl_swe.training.stats import Tested
+from srl_swe.types import Instance, Message, Outcome, StopReason
+
+# An episode as one sequence of tokens: what the policy wrote, and what it only read.
+#
+#     prompt | reply 1 | observation 1 | reply 2 | observation 2 | ... | reply N
+#              1 1 1 1   0 0 0 0 0 0 0   1 1 1 1   0 0 0 0 0 0 0         1 1 1 1    mask
+#
+# Replies are the very tokens that were sampled, never text that was tokenized again. Observations
+# get mask 0: they are read in training as they were in sampling, and no gradient flows from them.
+
+
+_MARK = "\u2042reply\u2042"
+"""Stands for a reply where a template is rendered; no template holds it."""
+
+
+@dataclass(slots=True)
+class EpisodeTokens:
+    """``mask`` and ``logprobs`` belong to ``completion``, a number a token."""
+
+    prompt: list[int]
+    completion: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
+    """0.0 where the sampler gives none, and for observations."""
+
+    @property
+    def all(self) -> list[int]:
+        """What the next reply is sampled after."""
+        return [*self.prompt, *self.completion]
+
+    def add_reply(self, ids: Sequence[int], logprobs: Sequence[float | None] | None) -> None:
+        """What the policy wrote."""
+        self.completion += ids
+        self.mask += [1] * len(ids)
+        self.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
+
+    def add_observation(self, ids: Sequence[int]) -> None:
+        """What it reads before its next reply, the template's own tokens included."""
+        self.completion += ids
+        self.mask += [0] * len(ids)
+        self.logprobs += [0.0] * len(ids)
+
+    def hide(self, end: int) -> None:
+        """Take the gradient from all of it; an empty one gets the token ``end``.
+
+        TRL wants a last token of every sample, even of one whose sandbox never opened.
+        """
+        if not self.completion:
+            self.add_observation([end])
+        self.mask = [0] * len(self.mask)
+
+
+class ChatTokens:
+    """Tokens of a prompt and of the turns between replies, under a tokenizer's chat template.
+
+    Threads take turns: a fast tokenizer that is asked twice at once may raise "Already borrowed".
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template_kwargs: Mapping[str, Any],
+        end_ids: Sequence[int] = (),
+    ) -> None:
+        """``end_ids``: what ends a reply; without them any special token does."""
+        self._tokenizer: Any = tokenizer
+        self._template_kwargs = template_kwargs
+        self._end_ids = end_ids
+        ends = end_ids or [self._tokenizer.eos_token_id]
+        self._end = re.compile(
+            "|".join(re.escape(str(tokenizer.convert_ids_to_tokens(one))) for one in ends)
+        )
+        self._lock = threading.Lock()
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The first prompt, up to where a reply begins."""
+        with self._lock:
+            return list(self._render(messages, tokenize=True, return_dict=False))
+
+    def read(self, reply: Sequence[int]) -> tuple[str, bool]:
+        """The text of a reply, and whether the policy itself ended it."""
+        with self._lock:
+            return decode_reply(self._tokenizer, reply, self._end_ids)
+
+    def between(self, observation: str) -> list[int]:
+        """What stands between the last token of a reply and the first of the next."""
+        turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
+        answered = [*turn, {"role": "user", "content": observation}]
+        with self._lock:
+            return self._tokens_after_reply(str(self._render(answered, tokenize=False)))
+
+    def _tokens_after_reply(self, rendered: str) -> list[int]:
+        tail = rendered.partition(_MARK)[2]
+        end = self._end.search(tail)
+        if end and not tail[: end.start()].strip():  # the reply has its end already
+            tail = tail[end.end() :]
+        return list(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
+
+    def _render(self, messages: Sequence[Any], **options: Any) -> Any:
+        return self._tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, **options, **self._template_kwargs
+        )
+
+
+def episode_dataset(instances: Sequence[Instance]) -> Dataset:
+    """A row an instance. What TRL calls the prompt is its id: the first turn renders the rest."""
+    return Dataset.from_list(
+        [{"prompt": one.instance_id, "instance_id": one.instance_id} for one in instances]
+    )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One episode under way; ``tested`` once it is over."""
+
+    instance_id: str
+    env: SweEnv
+    tokens: EpisodeTokens = field(default_factory=lambda: EpisodeTokens([]))
+    tested: Tested | None = None
+
+
+class EpisodeRollout:
+    """A ``rollout_func`` for GRPOTrainer, with the reward function that reads what it found.
+
+    ``token_budget`` bounds an episode: one that has no room left for another whole reply ends
+    with TOKEN_LIMIT. So does one with a reply that was cut, which is not carried out.
+    ``workers`` episodes are under way at once; the others of a batch follow when all have ended.
+    """
+
+    __name__ = "tests"
+
+    def __init__(
+        self,
+        make_env: Callable[[], SweEnv],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        token_budget: int,
+        reply_tokens: int,
+        workers: int,
+        template_kwargs: Mapping[str, Any],
+        end_ids: Sequence[int] = (),
+    ) -> None:
+        """``make_env()`` makes a SweEnv for an episode; ``reply_tokens``: the longest reply.
+
+        ``end_ids``: what ends a reply; without them any special token does.
+        """
+        self._make_env = make_env
+        self._tokenizer: Any = tokenizer
+        self._chat = ChatTokens(tokenizer, template_kwargs, end_ids)
+        self._longest_context = token_budget - reply_tokens
+        self._workers = workers
+        self._tested: list[Tested] = []
+
+    def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        """Play an episode for each of the instance ids; the ``rollout_func`` of TRL 1.16."""
+        attempts = [_Attempt(name, self._make_env()) for name in prompts]
+        with ThreadPoolExecutor(self._workers) as pool:
+            for first in range(0, len(attempts), self._workers):
+                self._play(attempts[first : first + self._workers], trainer, pool)
+        written = [sum(attempt.tokens.mask) for attempt in attempts]
+        for attempt in attempts:
+            self._hide_untaught(attempt, trainer)
+        tested = [attempt.tested for attempt in attempts if attempt.tested]
+        self._tested += tested
+        samples_logprobs = trainer.use_vllm
+        return {
+            "prompt_ids": [attempt.tokens.prompt for attempt in attempts],
+            "completion_ids": [attempt.tokens.completion for attempt in attempts],
+            "logprobs": [a.tokens.logprobs for a in attempts] if samples_logprobs else None,
+            "env_mask": [attempt.tokens.mask for attempt in attempts],
+            "tested": tested,
+            TOKENS_WRITTEN: written,
+        }
+
+    def __call__(self, *, tested: Sequence[Tested], log_extra: Any, **_: Any) -> list[float | None]:
+        """The reward function: what the tests of each episode came to, None where one broke."""
+        for name in ("ended", "steps", "detail"):
+            log_extra(name, [getattr(one, name) for one in tested])
+        log_extra("outcome", [one.outcome.value for one in tested])
+        return [one.reward for one in tested]
+
+    def drain(self) -> list[Tested]:
+        """This rank's episodes since the last call."""
+        tested, self._tested = self._tested, []
+        return tested
+
+    def _play(self, attempts: Sequence[_Attempt], trainer: Any, pool: ThreadPoolExecutor) -> None:
+        try:
+            list(pool.map(self._begin, attempts))
+            while most := most_over_ranks(_count(_live(attempts)), trainer.accelerator):
+                live = list(_live(attempts))
+                replies, logprobs = _sample(live, most, trainer)
+                turns = [
+                    pool.submit(self._take, attempt, reply, logprob)
+                    for attempt, reply, logprob in zip(live, replies, logprobs, strict=True)
+                ]
+                for turn in turns:
+                    turn.result()
+        finally:
+            list(pool.map(lambda one: one.env.close(), attempts))
+
+    def _begin(self, attempt: _Attempt) -> None:
+        try:
+            _, info = attempt.env.reset(options={"instance_id": attempt.instance_id})
+        except SandboxError as error:
+            attempt.tokens = EpisodeTokens([self._tokenizer.eos_token_id])
+            attempt.tested = _never_begun(attempt.instance_id, error)
+            return
+        attempt.tokens = EpisodeTokens(self._chat.prompt(info["messages"]))
+        self._stop_without_room(attempt, attempt.tokens.prompt)
+
+    def _take(self, attempt: _Attempt, ids: list[int], logprobs: list[float | None] | None) -> None:
+        """Carry out one reply and put what it brought behind it."""
+        text, ended = self._chat.read(ids)
+        attempt.tokens.add_reply(ids, logprobs)
+        if not ended:
+            self._end(attempt, attempt.env.stop(StopReason.TOKEN_LIMIT))
+            return
+        result = attempt.env.step(text)
+        if result[2] or result[3]:
+            self._end(attempt, result)
+            return
+        seen = self._chat.between(result[4]["messages"][-1]["content"])
+        if not self._stop_without_room(attempt, [*attempt.tokens.all, *seen]):
+            attempt.tokens.add_observation(seen)
+
+    def _stop_without_room(self, attempt: _Attempt, context: Sequence[int]) -> bool:
+        full = len(context) > self._longest_context
+        if full:
+            self._end(attempt, attempt.env.stop(StopReason.TOKEN_LIMIT))
+        return full
+
+    def _end(self, attempt: _Attempt, result: StepResult) -> None:
+        _, reward, _, truncated, info = result
+        broken = info.get("broken")
+        attempt.tested = Tested(
+            instance_id=attempt.instance_id,
+            reward=None if broken is not None else reward,
+            outcome=info["verdict"].outcome,
+            ended=info["reason"].value,
+            truncated=truncated,
+            steps=len(info["trajectory"].steps),
+            detail=info["verdict"].detail,
+        )
+
+    def _hide_untaught(self, attempt: _Attempt, trainer: Any) -> None:
+        tested = attempt.tested
+        assert tested is not None, "every episode ends"
+        cut = tested.truncated and trainer.mask_truncated_completions
+        if tested.reward is None or cut or not attempt.tokens.completion:
+            attempt.tokens.hide(self._tokenizer.eos_token_id)
+
+
+def _live(attempts: Sequence[_Attempt]) -> Iterator[_Attempt]:
+    return (attempt for attempt in attempts if attempt.tested is None)
+
+
+def _count(attempts: Iterator[_Attempt]) -> int:
+    return sum(1 for _ in attempts)
+
+
+def _sample(
+    live: Sequence[_Attempt], most: int, trainer: Any
+) -> tuple[list[list[int]], list[list[float | None] | None]]:
+    """A reply for each; ranks with fewer episodes sample some that are thrown away.
+
+    Sampling is a collective, and vLLM's server takes equally many prompts of each rank.
+    """
+    spare = [[trainer._tokenizer.eos_token_id]] * (most - len(live))
+    prompts = [*(attempt.tokens.all for attempt in live), *spare]
+    replies, logprobs = trainer._generate_single_turn(prompts, None, {}, num_generations=1)
+    return replies[: len(live)], (logprobs or [None] * most)[: len(live)]
+
+
+def _never_begun(instance_id: str, error: SandboxError) -> Tested:
+    ended = StopReason.SANDBOX_ERROR.value
+    return Tested(instance_id, None, Outcome.BROKEN_SANDBOX, ended, True, 0, str(error))

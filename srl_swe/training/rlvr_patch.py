@@ -1,0 +1,392 @@
+"""RLVR in one turn: a reply of search/replace edits, and the tests as its reward."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from typing import Any
+
+from cydifflib import unified_diff
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from unidiff.patch import PatchSet
+
+from srl_swe.dialects import Strictness
+from srl_swe.errors import SandboxError, UserError
+from srl_swe.evaluation.sandbox_tests import Judge
+from srl_swe.parallel import run_parallel
+from srl_swe.rewards.outcome import TestReward
+from srl_swe.rollout.replies import decode_reply
+from srl_swe.sandbox import OpenSandbox, Sandbox
+from srl_swe.steps.prompt import CountTokens, OverBudget
+from srl_swe.training.stats import Tested
+from srl_swe.types import Instance, Message
+
+# Search/replace edits: a whole fix in one reply, as SWE-RL's Agentless-mini has it.
+#
+# ``prompts/search_replace.md`` shows the form. Only what follows the thought is read: the original
+# reads the whole output, so that an edit which was thought of and thrown away counts there. What
+# breaks the syntax of a file, or changes blank lines only, hands in nothing (Agentless-mini's
+# post-processing, which the paper's evaluation uses).
+
+
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+_PATH, _SEARCH, _DIVIDE, _REPLACE = "### ", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
+
+
+class EditFault(StrEnum):
+    """Why a reply hands in nothing; the names are those that training logs count."""
+
+    NO_THINK = "no_think"
+    EMPTY_THOUGHT = "empty_thought"
+    NO_EDIT = "no_edit"
+    UNKNOWN_FILE = "unknown_file"
+    NOT_FOUND = "not_found"
+    """The text to search for is not in the file, or is empty."""
+    NO_CHANGE = "no_change"
+    """Nothing but blank lines differs."""
+    BROKEN_SYNTAX = "broken_syntax"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Replace ``search``, which begins at the beginning of a line, wherever it stands."""
+
+    path: str
+    search: str
+    replace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a reply hands in. ``patch`` is a git diff, and empty exactly if there is a fault."""
+
+    patch: str
+    fault: EditFault | None = None
+
+
+def read_repair(
+    reply: str,
+    files: Mapping[str, str],
+    strictness: Strictness = "strict",
+    *,
+    think_opened: bool = False,
+) -> Repair:
+    """The patch that a reply makes of ``files``, by path. Never raises.
+
+    ``strict`` asks for a thought that is not empty; ``think_opened``: the chat template wrote
+    its opening tag.
+    """
+    if think_opened and not reply.lstrip().startswith("<think>"):
+        reply = f"<think>{reply}"
+    thought = _THOUGHT.match(reply)
+    if thought is None and (strictness == "strict" or reply.lstrip().startswith("<think>")):
+        return Repair("", EditFault.NO_THINK)
+    if thought and strictness == "strict" and not thought[1].strip():
+        return Repair("", EditFault.EMPTY_THOUGHT)
+    edits = parse_edits(reply[thought.end() :] if thought else reply)
+    return make_patch(edits, files)
+
+
+def parse_edits(text: str) -> list[Edit]:
+    r"""The edits in a text, in order; what is not one is passed over.
+
+    >>> parse_edits("### a.py\n<<<<<<< SEARCH\nx = 1\n=======\nx = 2\n>>>>>>> REPLACE\n")
+    [Edit(path='a.py', search='x = 1', replace='x = 2')]
+    """
+    return list(_edits(text.split("\n")))
+
+
+def _edits(lines: Sequence[str]) -> Iterator[Edit]:
+    """Line by line, so that a reply of any shape takes linear time."""
+    path, before = "", ""
+    search: list[str] = []
+    replace: list[str] | None = None
+    for line in lines:
+        mark = line.rstrip()
+        if mark == _SEARCH:
+            path = before.removeprefix(_PATH).strip() if before.startswith(_PATH) else ""
+            search, replace = [], None
+        elif path and mark == _REPLACE and replace is not None:
+            yield Edit(path, "\n".join(search), "\n".join(replace))
+            path = ""
+        elif mark == _DIVIDE and replace is None:
+            replace = []
+        else:
+            (search if replace is None else replace).append(line)
+        before = line
+
+
+def make_patch(edits: Sequence[Edit], files: Mapping[str, str]) -> Repair:
+    """The diff that the edits make, all of them or none."""
+    if not edits:
+        return Repair("", EditFault.NO_EDIT)
+    changed: dict[str, str] = {}
+    for edit in edits:
+        if edit.path not in files:
+            return Repair("", EditFault.UNKNOWN_FILE)
+        before = "\n" + changed.get(edit.path, files[edit.path])
+        if not edit.search or f"\n{edit.search}" not in before:
+            return Repair("", EditFault.NOT_FOUND)
+        replacement = f"\n{edit.replace}" if edit.replace else ""
+        changed[edit.path] = before.replace(f"\n{edit.search}", replacement).removeprefix("\n")
+    return _checked(changed, files)
+
+
+def render_diff(path: str, before: str, after: str) -> str:
+    """One file's change as ``git diff`` writes it; empty where nothing differs."""
+    lines = list(unified_diff(_lines(before), _lines(after), f"a/{path}", f"b/{path}", lineterm=""))
+    if not lines:
+        return ""
+    return "\n".join([f"diff --git a/{path} b/{path}", *_marked(lines)]) + "\n"
+
+
+def _checked(changed: Mapping[str, str], files: Mapping[str, str]) -> Repair:
+    if all(_without_blanks(files[path]) == _without_blanks(changed[path]) for path in changed):
+        return Repair("", EditFault.NO_CHANGE)
+    for path, after in changed.items():
+        if path.endswith(".py") and not _parses(after) and _parses(files[path]):
+            return Repair("", EditFault.BROKEN_SYNTAX)
+    return Repair("".join(render_diff(path, files[path], after) for path, after in changed.items()))
+
+
+def _without_blanks(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _parses(text: str) -> bool:
+    """By this Python: a file that it can't read before the edit is not held against the edit."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as invalid escapes, which are nobody's concern
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+_NO_NEWLINE = "\0no newline"
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without their ends; one that lacks its end at the end of the file is marked."""
+    lines = text.split("\n")
+    last = lines.pop()
+    return [*lines, last + _NO_NEWLINE] if last else lines
+
+
+def _marked(lines: Sequence[str]) -> Iterator[str]:
+    for line in lines:
+        yield line.removesuffix(_NO_NEWLINE)
+        if line.endswith(_NO_NEWLINE):
+            yield "\\ No newline at end of file"
+
+
+# The prompt of a one-reply repair: the issue and the files to change (oracle setting).
+
+
+SYSTEM_PROMPT = resources.files("srl_swe").joinpath("prompts/search_replace.md").read_text("utf-8")
+_CUT = "(the rest of the file is left out)"
+_SHORTEST_CHARS = 200
+
+
+def oracle_paths(gold_patch: str) -> list[str]:
+    """The files that the gold patch changes: its ``.py`` files, or all where it has none.
+
+    Files that it adds are not there to be shown.
+    """
+    changed = [file.path for file in PatchSet(gold_patch) if not file.is_added_file]
+    return [path for path in changed if path.endswith(".py")] or changed
+
+
+def oracle_files(instance: Instance, sandbox: Sandbox) -> dict[str, str]:
+    """The text of those files at the base commit, by path. Raises SandboxError.
+
+    What is no file in UTF-8 can't be shown and is left out.
+    """
+    files: dict[str, str] = {}
+    for path in oracle_paths(instance.gold_patch):
+        try:
+            files[path] = sandbox.read_file(f"{instance.workdir}/{path}").decode("utf-8")
+        except FileNotFoundError as error:
+            raise SandboxError(f"{instance.instance_id}: its image has no {path}") from error
+        except (OSError, UnicodeDecodeError):
+            continue
+    return files
+
+
+def repair_messages(
+    issue: str,
+    files: Mapping[str, str],
+    token_budget: int | None = None,
+    count_tokens: CountTokens | None = None,
+) -> list[Message]:
+    """The issue and each file whole; where the budget is too small, the longest are cut at the end.
+
+    Raises OverBudget if it can't be met, ValueError if it comes without ``count_tokens``.
+    """
+    if token_budget is None:
+        return _render(issue, files)
+    if count_tokens is None:
+        raise ValueError("a token budget needs count_tokens")
+    for longest_chars in _shorter_and_shorter(files):
+        messages = _render(issue, {path: _cut(text, longest_chars) for path, text in files.items()})
+        if count_tokens(messages) <= token_budget:
+            return messages
+    raise OverBudget(f"the issue and the beginnings of its files are over {token_budget} tokens")
+
+
+def _shorter_and_shorter(files: Mapping[str, str]) -> Iterator[int]:
+    longest = max(map(len, files.values()), default=0)
+    yield longest
+    while longest > _SHORTEST_CHARS:
+        longest = longest * 4 // 5
+        yield longest
+
+
+def _cut(text: str, chars: int) -> str:
+    """Whole lines, so that nothing is shown which does not stand in the file."""
+    if len(text) <= chars:
+        return text
+    return f"{text[: text.rfind(chr(10), 0, chars) + 1]}{_CUT}\n"
+
+
+def _render(issue: str, files: Mapping[str, str]) -> list[Message]:
+    shown = "\n\n".join(f"### {path}\n```\n{text}```" for path, text in files.items())
+    return [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": f"{issue.strip()}\n\nThe files:\n\n{shown}"},
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchTask:
+    """An instance with the text of the files that its prompt shows, by path."""
+
+    instance: Instance
+    files: Mapping[str, str]
+
+
+def load_tasks(
+    instances: Sequence[Instance], open_sandbox: OpenSandbox, workers: int
+) -> dict[str, PatchTask]:
+    """The tasks by instance id, their files read in a sandbox each.
+
+    Raises UserError for an instance without a gold patch, as the oracle knows no files then.
+    """
+    without = [one.instance_id for one in instances if not one.gold_patch]
+    if without:
+        raise UserError(
+            f"{without[0]} has no gold patch, which names the files that `setting: patch` shows; "
+            "use `setting: episode`."
+        )
+    tasks: dict[str, PatchTask] = {}
+
+    def read(instance: Instance) -> dict[str, str]:
+        with open_sandbox(instance) as sandbox:
+            return oracle_files(instance, sandbox)
+
+    def keep(instance: Instance, files: dict[str, str]) -> None:
+        tasks[instance.instance_id] = PatchTask(instance, files)
+
+    run_parallel(read, instances, keep, workers=workers)
+    return {one.instance_id: tasks[one.instance_id] for one in instances}
+
+
+def patch_dataset(
+    tasks: Mapping[str, PatchTask],
+    tokenizer: PreTrainedTokenizerBase,
+    token_budget: int | None,
+    template_kwargs: Mapping[str, Any],
+) -> Dataset:
+    """A row an instance: ``prompt`` and ``instance_id``. Raises UserError where one can't fit."""
+
+    def count(messages: Sequence[Any]) -> int:
+        ids: Any = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=False, **template_kwargs
+        )
+        return len(ids)
+
+    rows = []
+    for name, task in tasks.items():
+        issue = task.instance.problem_statement
+        try:
+            prompt = repair_messages(issue, task.files, token_budget, count)
+        except OverBudget as error:
+            raise UserError(f"{name}: {error}; leave it out of the bench.") from None
+        rows.append({"prompt": prompt, "instance_id": name})
+    return Dataset.from_list(rows)
+
+
+class PatchReward:
+    """A reward function for GRPOTrainer that has patches judged, ``workers`` at once.
+
+    Threads do for it what ``async`` would: TRL waits for all of a batch in either case.
+    """
+
+    __name__ = "tests"
+
+    def __init__(
+        self,
+        tasks: Mapping[str, PatchTask],
+        judge: Judge,
+        tokenizer: PreTrainedTokenizerBase,
+        reward: TestReward,
+        *,
+        workers: int,
+        strictness: Strictness = "strict",
+        think_opened: bool = False,
+        end_ids: Collection[int] = (),
+    ) -> None:
+        """``end_ids``: what ends a reply; without them any special token does."""
+        self._tasks = tasks
+        self._judge = judge
+        self._tokenizer = tokenizer
+        self._reward = reward
+        self._workers = workers
+        self._strictness: Strictness = strictness
+        self._think_opened = think_opened
+        self._end_ids = end_ids
+        self._tested: list[Tested] = []
+
+    def __call__(
+        self,
+        *,
+        completion_ids: Sequence[Sequence[int]],
+        instance_id: Sequence[str],
+        log_extra: Callable[[str, list[Any]], None],
+        **_: Any,
+    ) -> list[float | None]:
+        """One reward a completion; None where its sandbox broke."""
+        replies = [decode_reply(self._tokenizer, ids, self._end_ids) for ids in completion_ids]
+        with ThreadPoolExecutor(self._workers) as pool:
+            tested = list(pool.map(self._test, instance_id, replies))
+        self._tested += tested
+        log_extra("outcome", [one.outcome.value for one in tested])
+        log_extra("ended", [one.ended for one in tested])
+        log_extra("detail", [one.detail for one in tested])
+        return [one.reward for one in tested]
+
+    def drain(self) -> list[Tested]:
+        """This rank's replies since the last call."""
+        tested, self._tested = self._tested, []
+        return tested
+
+    def _test(self, name: str, reply: tuple[str, bool]) -> Tested:
+        task, (text, ended) = self._tasks[name], reply
+        repair = read_repair(text, task.files, self._strictness, think_opened=self._think_opened)
+        verdict = self._judge(task.instance, repair.patch)
+        return Tested(
+            instance_id=name,
+            reward=self._reward(task.instance, verdict),
+            outcome=verdict.outcome,
+            ended=repair.fault.value if repair.fault else "ok",
+            truncated=not ended,
+            detail=verdict.detail,
+        )

@@ -1,0 +1,519 @@
+"""The output folder of a run: what it was started with, where to resume, the final policy.
+
+output/config.json       the recipe and a digest of the data
+output/manifest.json     with what and where it was trained, at each start
+output/metrics.jsonl     one line a step
+output/report.html       the same as curves
+output/completions/      what was sampled, as parquet
+output/checkpoint-N/     TRL's
+output/validation/       the episodes of each validation on instances, step-N.jsonl
+output/best/             the policy that did best in validation, whole or not there
+output/final/            the policy, whole or not there; prompting.json: how it is prompted
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from datasets import load_from_disk
+from peft import PeftConfig, PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.files import full_disk_named, write_atomic
+from srl_swe.reports.record import load_run
+from srl_swe.reports.runs import render_report
+from srl_swe.rewards import asks_for_solution
+from srl_swe.rollout.prompting import (
+    FILE,
+    Prompting,
+    dump_prompting,
+    prompt_version,
+    version_of_text,
+)
+from srl_swe.run_folder import claim, refuse_other
+from srl_swe.steps.rows import recorded_settings
+from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe
+from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
+
+# What of a recipe decides the result, and so must not change while a run is under way.
+#
+# ``logging_steps`` and ``save_steps`` are held against a resume too, though they decide nothing:
+# the
+# Trainer takes them from the checkpoint, so that a change would be ignored. ``save_only_model``
+# decides what a resumed run starts from, ``dataloader_persistent_workers`` how many random numbers
+# are drawn, ``vllm_mode`` and ``vllm_tensor_parallel_size`` the seeds that vLLM samples by.
+
+
+OURS = {"output", "completions_every", "alarms"}
+"""Fields of a recipe that only say where, and how often, something is written down, or when to
+stop: a run that an alarm has stopped goes on with another threshold."""
+
+REPORTED = {
+    "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+    "trackio_static_space_id", "disable_tqdm", "log_level", "log_level_replica",
+    "log_on_each_node", "logging_first_step", "logging_nan_inf_filter", "log_completions",
+    "log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo",
+}  # fmt: skip
+"""What is shown of a step, where and under which name; nothing is trained on it."""
+
+KEPT = {
+    "save_total_limit", "save_on_each_node", "hub_model_id", "hub_strategy", "hub_token",
+    "hub_private_repo", "hub_always_push", "hub_revision",
+}  # fmt: skip
+"""Which copies of checkpoints stay; the one that a run goes on from always does."""
+
+SERVED = {
+    "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
+    "vllm_group_port", "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode",
+    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+    "dataset_num_proc", "ddp_timeout",
+}  # fmt: skip
+"""Addresses, ports, patience, memory and processes: a machine's, and another's may differ. Which
+replies vLLM has room for at once is not fixed anyhow, by whatever memory it gets."""
+
+NOT_DECISIVE = REPORTED | KEPT | SERVED
+"""Fields of TRL's configs."""
+
+
+def decisive_fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the fields above, and its method."""
+    fields = {name: value for name, value in asdict(recipe).items() if name not in OURS}
+    trainer = {name: value for name, value in recipe.trainer.items() if name not in NOT_DECISIVE}
+    return {"method": type(recipe).__name__, **fields, "trainer": trainer}
+
+
+# LoRA's adapters on disk: merged into the model, so that whatever loads a model loads it.
+
+
+ADAPTER = "adapter"
+
+
+def save_whole_model(trainer: Any, folder: Path) -> None:
+    """Save the live policy as a plain model with its tokenizer; called by every rank.
+
+    One trained by LoRA is merged into the weights that it started from, as they are without
+    quantisation; the adapter alone lies beside them in ``adapter/``.
+    """
+    if not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+        trainer.save_model(str(folder))
+        return
+    trainer.save_model(str(folder / ADAPTER))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        (folder / ADAPTER / "training_args.bin").unlink(missing_ok=True)
+        with _on_this_rank_alone(trainer.accelerator):
+            merge_adapter(folder / ADAPTER, folder, dict(trainer.args.model_init_kwargs or {}))
+        trainer.processing_class.save_pretrained(str(folder))
+    trainer.accelerator.wait_for_everyone()
+
+
+def merge_adapter(adapter: Path, folder: Path, init_kwargs: dict[str, Any]) -> None:
+    """Write the adapter's base model with the adapter added to its weights, on the CPU.
+
+    The weights keep the ``dtype`` of ``init_kwargs``, or else the base model's own.
+    """
+    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    model: Any = AutoModelForCausalLM.from_pretrained(base, **{"dtype": "auto"} | init_kwargs)
+    merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.save_pretrained(str(folder))
+
+
+@contextmanager
+def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
+    """A model loaded inside is whole: ZeRO-3 would share it out, and wait for the other ranks."""
+    plugin = accelerator.state.deepspeed_plugin
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if plugin is not None:
+            plugin.set_deepspeed_weakref()
+
+
+# Training from a checkpoint on, to the last step and no further.
+#
+# A run that was killed between its last checkpoint and its final policy has no step left, and the
+# Trainer, which counts after a step and not before, would take one more.
+
+
+def train_what_is_left(trainer: Any, checkpoint: Path | None) -> None:
+    """Train from the checkpoint, or from the start; called by every rank.
+
+    Where no step is left the policy is loaded all the same, shared out over the ranks if it is
+    trained so: FSDP and DeepSpeed load a checkpoint only on the way to the first step.
+    """
+    trainer.add_callback(_StopAtEnd())
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except _NoStepLeft:
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+class _NoStepLeft(Exception):
+    """Leaves the Trainer's loop, which asks ``control`` for the first time after a step."""
+
+
+class _StopAtEnd(TrainerCallback):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Every rank is at the same step, so that all leave alike."""
+        if state.global_step >= state.max_steps:
+            raise _NoStepLeft
+
+
+# Memory that torch frees on a CPU stays with the process.
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of mallopt(3)."""
+
+
+def keep_freed_memory() -> None:
+    """Have glibc give nothing back to the kernel, for as long as this process lives.
+
+    It gives back each block of many megabytes, such as a batch's logits; the next step then
+    gets the pages one by one and cleared, which took a third of the CPU time of SFT's steps with
+    a tiny policy. Does nothing where the C library has no ``mallopt``.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+# Keeps tokens and passwords out of what a run writes about itself.
+
+
+HIDDEN = "<hidden>"
+_SECRET = re.compile(r"(hub|auth|access|api|wandb|hf)_?(token|key)$|password|secret", re.IGNORECASE)
+
+
+def without_secrets(value: Any) -> Any:
+    """The value with what secret-sounding keys hold hidden; unset ones stay unset.
+
+    >>> without_secrets({"seed": 1, "push": {"hub_token": "abc", "api_key": None}})
+    {'seed': 1, 'push': {'hub_token': '<hidden>', 'api_key': None}}
+    """
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if held and _SECRET.search(str(key)) else without_secrets(held)
+            for key, held in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    return value
+
+
+def command_without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line with the values of secret-sounding options hidden.
+
+    >>> command_without_secrets(["train", "--hub_token", "abc", "--api-key=x", "--seed", "1"])
+    ['train', '--hub_token', '<hidden>', '--api-key=<hidden>', '--seed', '1']
+    """
+    shown: list[str] = []
+    hide_next = False
+    for argument in arguments:
+        name, is_set, _ = argument.partition("=")
+        secret = name.startswith("--") and bool(_SECRET.search(name.replace("-", "_")))
+        if hide_next:
+            shown.append(HIDDEN)
+        else:
+            shown.append(f"{name}={HIDDEN}" if secret and is_set else argument)
+        hide_next = secret and not is_set and not hide_next
+    return shown
+
+
+# Keeps ``report.html`` fresh while a run is training.
+
+
+_PAUSE_S = 30.0
+"""At least so long between two writings."""
+_SHARE = 0.02
+"""At most this share of the time goes into writing: a long run's page takes longer."""
+
+
+class ReportLog(TrainerCallback):
+    """Writes the page after the first step, every so often, and at the end."""
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self._folder = folder
+        self._path = path
+        self._next = 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Called after the log was written to ``metrics.jsonl``."""
+        if state.is_world_process_zero and time.monotonic() >= self._next:
+            self._write()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The last step, too."""
+        if state.is_world_process_zero:
+            self._write()
+
+    def _write(self) -> None:
+        started = time.monotonic()
+        save_report(self._folder, self._path)
+        ended = time.monotonic()
+        self._next = ended + max(_PAUSE_S, (ended - started) / _SHARE)
+
+
+def save_report(folder: Path, path: Path) -> None:
+    """The page of the run in ``folder``, whole or not at all."""
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    write_atomic(path, render_report(load_run(folder), written))
+
+
+# How a recipe's policy is prompted: the ``prompting.json`` beside every policy that it saves.
+
+
+def trained_prompting(recipe: Recipe) -> Prompting:
+    """SFT and SRL are prompted as their data is, RLVR as the recipe says."""
+    template = dict(recipe.trainer.get("chat_template_kwargs") or {})
+    if isinstance(recipe, RlvrRecipe):
+        return _of_rlvr(recipe, template)
+    window = recorded_settings(Path(recipe.data)).window
+    if not isinstance(recipe, SftRecipe) and asks_for_solution(recipe.rewards):
+        prompt: str | None = version_of_text(get_dialect(recipe.dialect).SOLUTION_PROMPT)
+    else:
+        prompt = _prompt_of_data(Path(recipe.data))
+    return Prompting(recipe.dialect, recipe.strictness, window, prompt, template)
+
+
+class CarriedByCheckpoints(TrainerCallback):
+    """Writes ``notes``, text by file name, into each checkpoint once that is whole."""
+
+    def __init__(self, notes: Mapping[str, str]) -> None:
+        self._notes = notes
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after the Trainer has written its own files."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            for name, text in self._notes.items():
+                write_atomic(folder / name, text)
+
+
+def _of_rlvr(recipe: RlvrRecipe, template: dict[str, Any]) -> Prompting:
+    if recipe.setting == "patch":
+        prompt = version_of_text(REPAIR_PROMPT)
+        return Prompting(recipe.dialect, recipe.strictness, None, prompt, template)
+    prompt = version_of_text(get_dialect(recipe.dialect).SYSTEM_PROMPT)
+    asked = recipe.window
+    window = replace(
+        EPISODE_WINDOW, observation_chars=asked.observation_chars, token_budget=asked.token_budget
+    )
+    return Prompting(recipe.dialect, recipe.strictness, window, prompt, template)
+
+
+def _prompt_of_data(data: Path) -> str | None:
+    """None for what is no data set: the guards refuse it with more to say."""
+    try:
+        prompt = load_from_disk(str(data))[0]["prompt"]
+    except (FileNotFoundError, ValueError, KeyError, IndexError):
+        return None
+    return prompt_version(prompt) if isinstance(prompt, list) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """An output folder that fits the recipe: empty, begun or finished."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """What decides the result; in JSON's types."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Files that each saved policy gets beside its own, by name: how it is prompted."""
+
+    @property
+    def final(self) -> Path:
+        """Where the trained policy is, once it is."""
+        return self.path / "final"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The curves of ``metrics``."""
+        return self.path / "report.html"
+
+    @property
+    def manifest(self) -> Path:
+        """With what and where it was trained."""
+        return self.path / "manifest.json"
+
+    @property
+    def completions(self) -> Path:
+        """A parquet file a logged step."""
+        return self.path / "completions"
+
+    @property
+    def validation(self) -> Path:
+        """A file of trajectories for each validation on instances."""
+        return self.path / "validation"
+
+    @property
+    def best(self) -> Path:
+        """The policy that did best in validation, if any was asked for."""
+        return self.path / "best"
+
+    def checkpoint(self) -> Path | None:
+        """The last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
+        whole = [
+            state.parent
+            for state in self.path.glob("checkpoint-*/trainer_state.json")
+            if _is_json(state)
+        ]
+        return max(whole, key=lambda folder: int(folder.name.partition("-")[2]), default=None)
+
+    def claim(self) -> None:
+        """Write down what the folder belongs to; only one process of a run calls this."""
+        claim(self.path, self.config)
+        for folder in (self.best, self.final):
+            _tidy_up(folder)
+
+
+def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
+    """The folder ``recipe.output``. Raises UserError if it holds a run of another recipe.
+
+    ``data_sha256``: a digest of what is trained on; None takes that of the file or folder.
+
+    ``output`` itself is not compared, so a folder can be moved. The model is compared by its
+    name, not by its weights.
+    """
+    path = Path(recipe.output)
+    notes = {FILE: dump_prompting(trained_prompting(recipe))}
+    run = RunFolder(path, _config(recipe, data_sha256), notes)
+    if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
+        raise UserError(
+            f"{path} holds checkpoints of an unknown run; choose another output folder."
+        )
+    return run
+
+
+def train_to_end(trainer: Any, run: RunFolder) -> Path:
+    """Claim the folder, train from its last checkpoint on, and save; called by every rank.
+
+    Raises UserError if the disk fills up; the last whole checkpoint stays.
+    """
+    with full_disk_named(run.path):
+        return _train_to_end(trainer, run)
+
+
+def _train_to_end(trainer: Any, run: RunFolder) -> Path:
+    if trainer.accelerator.is_main_process:
+        run.claim()
+    if trainer.args.device.type == "cpu":
+        keep_freed_memory()
+    train_what_is_left(trainer, run.checkpoint())
+    save_policy(trainer, run.final, run.notes)
+    if trainer.accelerator.is_main_process:
+        save_report(run.path, run.report)
+    return run.final
+
+
+def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Save the live policy as ``folder``, with ``notes`` as files, whole or not at all.
+
+    Called by every rank. A kill between the two moves leaves what was there before as
+    ``.<name>.old``, which :meth:`RunFolder.claim` puts back.
+    """
+    partial, old = _beside(folder)
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    save_whole_model(trainer, partial)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        (partial / "training_args.bin").unlink(missing_ok=True)
+        for name, text in (notes or {}).items():
+            write_atomic(partial / name, text)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _tidy_up(folder: Path) -> None:
+    """What a killed :func:`save_policy` left: the old policy counts until the new one is there."""
+    partial, old = _beside(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where a policy is while it is written, and where the one it replaces waits."""
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    return partial, old
+
+
+def _config(recipe: Recipe, data_sha256: str | None) -> dict[str, Any]:
+    """What decides the result, secrets hidden."""
+    data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
+    digest = data_sha256 or _digest(Path(data))
+    config: dict[str, Any] = json.loads(
+        json.dumps(without_secrets({**decisive_fields(recipe), "data_sha256": digest}), default=str)
+    )
+    return config
+
+
+def _digest(data: Path) -> str | None:
+    """SHA-256 of the data, so that other rows under the same name are noticed.
+
+    Of a data set's folder its tables count: ``cache-*.arrow`` beside them is what ``datasets``
+    keeps of earlier tokenizing. None for what is known by its name alone, such as a hub id.
+    """
+    tables = [data] if data.is_file() else sorted(data.glob("data-*.arrow"))
+    if not tables:
+        return None
+    digest = hashlib.sha256()
+    for table in tables:
+        with table.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

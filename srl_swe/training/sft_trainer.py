@@ -1,0 +1,92 @@
+"""Supervised fine-tuning on step contexts: the comparison to SRL, and its warm start.
+
+Same rows and same format as SRL; the loss is on the expert's whole reply, thought included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from srl_swe.rollout.replies import check_thought, thought_opening
+from srl_swe.training.callbacks import add_callbacks
+from srl_swe.training.data import (
+    check_replies,
+    fitting_rows,
+    load_step_contexts,
+    load_tokenizer,
+    max_positions,
+    overlong_rows,
+    with_thoughts,
+)
+from srl_swe.training.preflight import check_run, on_every_rank
+from srl_swe.training.recipe import SftRecipe
+from srl_swe.training.run_folder import open_run, train_to_end
+from srl_swe.training.trl_config import (
+    ModelArguments,
+    make_trainer_args,
+    model_arguments,
+    trl_refusals,
+)
+from srl_swe.training.validate_episodes import ValidationBench
+
+
+def train_sft(recipe: SftRecipe, bench: ValidationBench | None = None) -> Path:
+    """Train, or go on training, and return the folder of the final policy.
+
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
+    for whatever can be known to be wrong before the first step.
+    """
+    data = load_step_contexts(recipe.data)
+    run = open_run(recipe)
+    if run.final.is_dir():
+        return run.final
+    section = {"max_length": None, **recipe.trainer, "completion_only_loss": True}
+    model = model_arguments(recipe)
+    args: SFTConfig = make_trainer_args(SFTConfig, section, run.path, model)
+    tokenizer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
+    with trl_refusals():
+        trainer = SFTTrainer(
+            model=recipe.model,
+            args=args,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            **model.for_trainer,
+        )
+    add_callbacks(trainer, recipe, run, bench)
+    return train_to_end(trainer, run)
+
+
+def _checked(
+    recipe: SftRecipe, args: SFTConfig, model: ModelArguments, data: Dataset
+) -> tuple[PreTrainedTokenizerBase, Dataset]:
+    """The tokenizer and the rows to train on, after all guards."""
+    tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
+    check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
+    rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
+    if args.chat_template_path is None:
+        check_replies(recipe.model, tokenizer, rows[0])
+    check_run(recipe, args, model, len(rows))
+    return tokenizer, rows
+
+
+def _fitting(
+    recipe: SftRecipe,
+    args: SFTConfig,
+    model: ModelArguments,
+    data: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Dataset:
+    """The rows that fit, whole: TRL would cut the others, and drop those cut before the reply."""
+    positions = max_positions(recipe.model, model.init_kwargs)
+    limits = [limit for limit in (positions, args.max_length) if limit is not None]
+    rows = data.select_columns(["prompt", "completion"])
+    if not limits:
+        return rows
+    tokens = overlong_rows(data, tokenizer, min(limits), "row", recorded_in=recipe.data)
+    way_out = "make the step contexts with a smaller token budget, raise max_length"
+    return fitting_rows(rows, tokens, min(limits), recipe.overlong, recipe.data, way_out)

@@ -1,1 +1,0 @@
-"""Supervised reinforcement learning: step rewards as TRL calls them, and the run around them."""

@@ -1,0 +1,140 @@
+"""What a batch of scored replies looks like, in the numbers that a training log shows."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from srl_swe.rewards import StepScore
+from srl_swe.types import Outcome
+
+# What a batch of tested replies or episodes came to, in the numbers that a training log shows.
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """One sampled reply or episode with what its tests said."""
+
+    instance_id: str
+    reward: float | None
+    """None where the sandbox broke."""
+    outcome: Outcome
+    ended: str
+    """``ok``, or why a reply hands in nothing (EditFault); of an episode its StopReason."""
+    truncated: bool
+    """A limit cut it: with ``mask_truncated_completions`` it teaches nothing."""
+    steps: int = 1
+    detail: str = ""
+    """What the verdict says for a person."""
+
+
+def outcome_stats(tested: Sequence[Tested]) -> dict[str, float]:
+    """Rewards, outcomes and ends, under the names of the log.
+
+    ``reward/mean`` is over those that have one, and missing if none has. ``outcome/<name>``,
+    ``ended/<name>`` and ``truncated`` are rates of all; ``broken_sandboxes`` is a count.
+    """
+    if not tested:
+        return {}
+    count = len(tested)
+    outcomes = Counter(one.outcome.value for one in tested)
+    ends = Counter(one.ended for one in tested)
+    rewards = [one.reward for one in tested if one.reward is not None]
+    return {
+        **({"reward/mean": statistics.fmean(rewards)} if rewards else {}),
+        **{f"outcome/{name}": number / count for name, number in sorted(outcomes.items())},
+        **{f"ended/{name}": number / count for name, number in sorted(ends.items())},
+        "broken_sandboxes": float(outcomes[Outcome.BROKEN_SANDBOX.value]),
+        "truncated": sum(one.truncated for one in tested) / count,
+        "steps/mean": statistics.fmean(one.steps for one in tested),
+    }
+
+
+THIRDS = ("first_third", "middle_third", "last_third")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredReply:
+    """One sampled reply with its score. ``truncated``: it ended at the limit of new tokens."""
+
+    score: StepScore
+    """``reward`` is that of the whole mixture, ``similarity`` the paper's whatever is mixed."""
+    tool: str
+    """The expert's tool at this step."""
+    position: float
+    """Where in its trajectory the step is, from 0 to less than 1."""
+    truncated: bool
+    chars: int
+    thought_chars: int = 0
+    action_chars: int = 0
+
+
+def reply_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
+    """Rewards, format and similarity of the replies, under the names of the log.
+
+    ``reward/mean`` is over all replies, as the policy gradient sees it; ``reward/p10``,
+    ``reward/p90``, ``similarity/*`` and the lengths of thought and action only over those in the
+    format, and missing if there is none. ``format/<reason>`` are rates of all; a reply that
+    broke the format because it was cut counts as ``truncated`` there, and ``truncated`` alone
+    counts every cut reply. ``exact_match`` is a rate of all.
+    """
+    if not replies:
+        return {}
+    count = len(replies)
+    rewards = [reply.score.reward for reply in replies]
+    reasons = Counter(_reason(reply) for reply in replies)
+    return {
+        "reward/mean": statistics.fmean(rewards),
+        "reward/std": statistics.pstdev(rewards),
+        "format/ok": reasons.pop("", 0) / count,
+        **{f"format/{reason}": number / count for reason, number in sorted(reasons.items())},
+        "truncated": sum(reply.truncated for reply in replies) / count,
+        "exact_match": sum(reply.score.similarity == 1.0 for reply in replies) / count,
+        "reply_chars": statistics.fmean(reply.chars for reply in replies),
+        **_in_format_stats([reply for reply in replies if reply.score.similarity is not None]),
+    }
+
+
+def _reason(reply: ScoredReply) -> str:
+    """Empty for a reply in the format."""
+    if reply.score.reason is None:
+        return ""
+    return "truncated" if reply.truncated else reply.score.reason.value
+
+
+def _in_format_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
+    if not replies:
+        return {}
+    rewards = sorted(reply.score.reward for reply in replies)
+    values = sorted(_similarity(reply) for reply in replies)
+    return {
+        "reward/p10": _quantile(rewards, 0.1),
+        "reward/p90": _quantile(rewards, 0.9),
+        "thought_chars": statistics.fmean(reply.thought_chars for reply in replies),
+        "action_chars": statistics.fmean(reply.action_chars for reply in replies),
+        "similarity/mean": statistics.fmean(values),
+        "similarity/std": statistics.pstdev(values),
+        "similarity/p10": _quantile(values, 0.1),
+        "similarity/p90": _quantile(values, 0.9),
+        **_similarity_by(replies),
+    }
+
+
+def _similarity_by(replies: Sequence[ScoredReply]) -> dict[str, float]:
+    """Mean similarity for each tool of the expert and each third of a trajectory."""
+    parts: dict[str, list[float]] = defaultdict(list)
+    for reply in replies:
+        third = THIRDS[min(2, int(3 * reply.position))]
+        for part in (reply.tool, third):
+            parts[part].append(_similarity(reply))
+    return {f"similarity/{part}": statistics.fmean(of) for part, of in sorted(parts.items())}
+
+
+def _similarity(reply: ScoredReply) -> float:
+    return reply.score.similarity or 0.0
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1))]

@@ -1,0 +1,282 @@
+"""Where the seconds of a training step go: ``time/<phase>_s`` in every log.
+
+generate   sampling, refills included
+reward     reward functions
+logprob    forward passes without a gradient: old and reference policy
+sync       pushing weights to vLLM
+backward   the loss, forward and backward, of all micro-steps
+optimizer  the update
+other      data, logging, checkpoints, validation: all that is between two updates
+step       the sum: from the end of one step to the end of the next
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from srl_swe.rollout.local_policy import plain_generation
+from srl_swe.training.alarms import warned_after
+
+# How the weights that are trained reach a vLLM in the same process.
+#
+# On a GPU TRL's way is used, which loads one parameter after the other into vLLM's model. On a CPU
+# vLLM packs its matrices and drops the originals ('Parameter' object has no attribute
+# 'weight_loader'), so that they are reloaded as a checkpoint would be, from memory.
+
+
+def weight_sync(generation: Any) -> Callable[[], None]:
+    """What ``sync_weights`` of TRL's VLLMGeneration is to be."""
+    sync: Callable[[], None] = generation.sync_weights
+    if generation.mode != "colocate" or not _runs_on_cpu():
+        return sync
+    return lambda: _reload(generation)
+
+
+def _runs_on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _reload(generation: Any) -> None:
+    """Cloned, as vLLM reads a padded matrix last, when TRL has taken a merged adapter out again."""
+    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
+    weights = ((name, weight.clone()) for name, weight in generation._iter_named_params())
+    runner.reload_weights(weights_iterator=weights)
+    _pack_again(runner.model)
+    generation.llm.reset_prefix_cache()
+
+
+def _pack_again(model: Any) -> None:
+    """Output layers tied to the embedding: theirs is no weight of the checkpoint, so vLLM skips."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    for layer in model.modules():
+        if hasattr(layer, "cpu_linear") and layer.weight.numel() > 0:
+            dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+
+
+# Says so when the sampler's weights are not those that are trained.
+
+
+logger = logging.getLogger(__name__)
+
+DIFFERENCE = "sampling/sampling_logp_difference/mean"
+"""TRL's mean over tokens of |log-probability at vLLM - log-probability at the trainer|."""
+ALARM_ABOVE = 0.01
+"""About 0.0008 is seen where weights are synced as they should be."""
+
+
+class WeightSyncAlarm(TrainerCallback):
+    """Warns once. Training goes on, as another precision alone can come near to the limit."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Where nothing is sampled by vLLM there is no such figure, and no alarm."""
+        difference = (logs or {}).get(DIFFERENCE, 0.0)
+        if self._warned or not state.is_world_process_zero or not difference > ALARM_ABOVE:
+            return
+        self._warned = True
+        logger.warning(
+            "step %d: the log-probabilities of vLLM and of the trainer are %.3g apart on average "
+            "(%s; above %g): the weights that sample may not be those that are trained, or are "
+            "in another precision",
+            state.global_step,
+            difference,
+            DIFFERENCE,
+            ALARM_ABOVE,
+        )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Stopwatch:
+    """Seconds by phase. A phase inside another one stops the outer one's clock."""
+
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        self._now = now or _now
+        self._spent: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside as ``name``."""
+        self._turn()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._open.pop()
+
+    def timed(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, each call of it a phase."""
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.phase(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    def take(self) -> dict[str, float]:
+        """The seconds of each phase since the last call; an open phase counts up to now."""
+        self._turn()
+        spent, self._spent = dict(self._spent), defaultdict(float)
+        return spent
+
+    def _turn(self) -> None:
+        now = self._now()
+        if self._open:
+            self._spent[self._open[-1]] += now - self._since
+        self._since = now
+
+
+class TimedGRPOTrainer(GRPOTrainer):
+    """TRL's trainer with a stopwatch held to its phases.
+
+    It computes the very same, unless a checkpoint's generation config would change the sampling.
+    """
+
+    args: Any
+    model: torch.nn.Module
+    model_wrapped: torch.nn.Module
+    vllm_generation: Any
+    reward_call_s: float | None = None
+    """A reward call that takes longer is warned of; None never is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stopwatch = Stopwatch()
+        self._update, self._micro_step = -1, 0
+        if self.use_vllm:
+            sync = weight_sync(self.vllm_generation)
+            self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Of one micro-step; the seconds are logged with the last one of an update.
+
+        TRL's own ``_step`` counts micro-steps from the start of the process, and the last update
+        of an epoch may have fewer than the others.
+        """
+        if self.state.global_step != self._update:
+            self._update, self._micro_step = self.state.global_step, 0
+        with self.stopwatch.phase("backward"):
+            loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._micro_step += 1
+        if self._micro_step == self.current_gradient_accumulation_steps:
+            spent = {"generate": 0.0, "reward": 0.0, "logprob": 0.0, **self.stopwatch.take()}
+            for name, seconds in spent.items():
+                self._metrics["train"][f"time/{name}_s"].append(seconds)
+        return loss
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        with self.stopwatch.phase("generate"):
+            samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return samples
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Sampled as the recipe asks, whatever else the checkpoint's generation config holds."""
+        with plain_generation(self.model_wrapped):
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        completion_ids_list: list[list[int]],
+    ) -> torch.Tensor:
+        slow = (
+            f"step {self.state.global_step}: a reward call has taken {self.reward_call_s} s and "
+            "goes on, while nothing is sampled or trained (alarms.reward_call_s)"
+        )
+        with self.stopwatch.phase("reward"), warned_after(self.reward_call_s, slow):
+            rewards: torch.Tensor = super()._calculate_rewards(
+                inputs, prompts, completions, completion_ids_list
+            )
+        return rewards
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        with self.stopwatch.phase("logprob"):
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+
+class StepTimes(TrainerCallback):
+    """Adds the whole step, the update, and ``time/tokens_per_s`` over the whole step.
+
+    Tokens are TRL's count: those read and those written, of all ranks, once each.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._metrics = trainer._metrics["train"]
+        self._ended = self._begun = self._updating = 0.0
+        self._optimizer_s = 0.0
+        self._tokens = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Time before the first step, loading and compiling, belongs to no step."""
+        self._ended, self._tokens = _now(), float(state.num_input_tokens_seen)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What came before it is ``other``."""
+        self._begun = _now()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """All micro-steps are done."""
+        self._updating = _now()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The update is done."""
+        self._optimizer_s = _now() - self._updating
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Hand the seconds to the trainer, which logs the mean since its last log."""
+        now, counted = _now(), self._metrics.get("num_tokens", [self._tokens])[-1]
+        step_s, tokens = now - self._ended, counted - self._tokens
+        self._metrics["time/optimizer_s"].append(self._optimizer_s)
+        self._metrics["time/other_s"].append(self._begun - self._ended)
+        self._metrics["time/step_s"].append(step_s)
+        self._metrics["time/tokens_per_s"].append(tokens / step_s if step_s > 0 else 0.0)
+        self._ended, self._tokens = now, counted
+
+
+def _now() -> float:
+    """Seconds; waits for the GPU, whose work would be counted to whoever reads from it next."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

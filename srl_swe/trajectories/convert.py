@@ -1,0 +1,327 @@
+"""Writing trajectories in another format: a file or a folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from srl_swe.errors import UserError, did_you_mean
+from srl_swe.files import write_atomic, written_whole
+from srl_swe.trajectories.atif import OWN
+from srl_swe.trajectories.jsonl import render_line, save_rows
+from srl_swe.trajectories.sweagent import stop_reason_of
+from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
+
+# Trajectories as SWE-agent 1.x writes them, for its inspector and its ``run-replay``.
+
+
+_EXIT_STATUS = {
+    StopReason.SUBMITTED: "submitted",
+    StopReason.STEP_LIMIT: "exit_cost",
+    StopReason.TOKEN_LIMIT: "exit_context",
+    StopReason.TIME_LIMIT: "exit_total_execution_time",
+    StopReason.FORMAT_ERRORS: "exit_format",
+    StopReason.SANDBOX_ERROR: "exit_environment_error",
+}
+_TYPED = frozenset({"view_range", "insert_line", "line_number", "start_line", "end_line"})
+"""Arguments that SWE-agent's tools declare as numbers or lists of them."""
+
+
+def save_traj(path: Path, trajectory: Trajectory) -> None:
+    """Replace the file, whole or not at all."""
+    write_atomic(path, json.dumps(render_traj(trajectory), indent=2, ensure_ascii=False) + "\n")
+
+
+def render_traj(trajectory: Trajectory) -> dict[str, Any]:
+    """What :func:`~.sweagent.read_one` reads back, as far as the format can say it.
+
+    It knows no exit codes, no ``resolved``, and one action a message, so that the steps of one
+    message become messages of their own.
+    """
+    history: list[dict[str, Any]] = [_message("user", trajectory.problem_statement or "")]
+    for number, step in enumerate(trajectory.steps):
+        history += _exchange(step, f"call_{number}")
+    return {
+        "environment": trajectory.instance_id,
+        "trajectory": [_step(step) for step in trajectory.steps],
+        "history": history,
+        "info": {"exit_status": _exit_status(trajectory), "submission": trajectory.patch},
+        "replay_config": {"agent": {"model": {"name": trajectory.model}}},
+    }
+
+
+def render_command(action: Action) -> str:
+    """The call as the command line that SWE-agent runs for it.
+
+    >>> render_command(Action("open", {"path": "a b.py", "line_number": "3"}))
+    "open 'a b.py' 3"
+    """
+    values = dict(action.arguments)
+    if action.tool == "bash":
+        return values.get("command", "")
+    if action.tool == "edit" and "start_line" in values:
+        lines = f"{values['start_line']}:{values.get('end_line', '')}"
+        return f"edit {lines}\n{values.get('replacement_text', '')}\nend_of_edit"
+    if action.tool == "str_replace_editor":
+        return _editor_command(values)
+    return " ".join([action.tool, *map(shlex.quote, values.values())])
+
+
+def _editor_command(values: dict[str, str]) -> str:
+    words = ["str_replace_editor", values.pop("command", ""), shlex.quote(values.pop("path", ""))]
+    for name, value in values.items():
+        typed = _typed(name, value)
+        numbers = typed if isinstance(typed, list) else [typed]
+        words += [f"--{name}", *(shlex.quote(str(number)) for number in numbers)]
+    return " ".join(words)
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "action": render_command(step.action) if step.action else "",
+        "observation": step.observation.text if step.observation else "",
+        "response": step.thought,
+        "thought": step.thought,
+        "execution_time": 0.0,
+        "state": {"working_dir": "/testbed"} if step.executed else {},
+        "query": [],
+        "extra_info": {},
+    }
+
+
+def _exchange(step: Step, call_id: str) -> list[dict[str, Any]]:
+    """The policy's message and the answer to it; nothing for a step that never ran."""
+    if step.action is None or not step.executed:
+        return []
+    arguments = {name: _typed(name, value) for name, value in step.action.arguments.items()}
+    function = {"name": step.action.tool, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    reply = _message(
+        "assistant",
+        step.thought,
+        thought=step.thought,
+        action=render_command(step.action),
+        tool_calls=[{"id": call_id, "type": "function", "function": function}],
+        message_type="action",
+    )
+    text = f"OBSERVATION:\n{step.observation.text}" if step.observation else ""
+    answer = _message("tool", text, tool_call_ids=[call_id], message_type="observation")
+    return [reply, answer] if step.observation else [reply]
+
+
+def _message(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, "agent": "main", **more}
+
+
+def _typed(name: str, value: str) -> Any:
+    """The value as the tool wants it; the text where it can't be that."""
+    if name not in _TYPED:
+        return value
+    try:
+        typed = json.loads(value)
+    except ValueError:
+        return value
+    return typed if json.dumps(typed) == value else value
+
+
+def _exit_status(trajectory: Trajectory) -> str | None:
+    """The source's word where SWE-agent's would mean the same."""
+    own, reason = trajectory.exit_status, trajectory.stop_reason
+    if reason is None or stop_reason_of(own) == reason:
+        return own
+    return _EXIT_STATUS[reason]
+
+
+# Writing trajectories as ATIF 1.7, so that Harbor's tools read them.
+#
+# The format has no place for an instance, a patch, an exit code or a step that never ran; these
+# go under ``srl_swe`` in the ``extra`` that it allows everywhere.
+
+
+VERSION = "ATIF-v1.7"
+
+
+def save_atif(path: Path, trajectory: Trajectory) -> None:
+    """Replace the file, whole or not at all; ATIF has one run a file."""
+    write_atomic(path, json.dumps(write_one(trajectory), ensure_ascii=False, indent=2) + "\n")
+
+
+def write_one(trajectory: Trajectory) -> dict[str, Any]:
+    """The trajectory as the JSON object that :func:`srl_swe.trajectories.atif.read_one` reads."""
+    agent = {"name": trajectory.source, "version": "unknown"}
+    if trajectory.model is not None:
+        agent["model_name"] = trajectory.model
+    record: dict[str, Any] = {
+        "schema_version": VERSION,
+        "session_id": trajectory.instance_id,
+        "agent": agent,
+        "steps": list(_write_steps(trajectory)),
+    }
+    if trajectory.notes:
+        record["notes"] = "\n".join(trajectory.notes)
+    return record | {"extra": {OWN: _own_fields(trajectory)}}
+
+
+def _write_steps(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
+    task = trajectory.problem_statement or ""
+    yield {"step_id": 1, "source": "user", "message": task}
+    for step_id, turn in enumerate(_turns(trajectory.steps), 2):
+        yield _write_turn(step_id, turn)
+
+
+def _turns(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """The steps, those of one message together."""
+    turn: list[Step] = []
+    for step in steps:
+        if turn and (step.turn is None or step.turn != turn[-1].turn):
+            yield turn
+            turn = []
+        turn.append(step)
+    if turn:
+        yield turn
+
+
+def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "step_id": step_id,
+        "source": "agent",
+        "message": steps[0].thought,
+    }
+    calls: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for number, step in enumerate(steps, 1):
+        call_id = f"call_{step_id}_{number}"
+        if step.action is not None:
+            calls.append(
+                {
+                    "tool_call_id": call_id,
+                    "function_name": step.action.tool,
+                    "arguments": dict(step.action.arguments),
+                    "extra": {OWN: {"executed": step.executed} | _translation(step)},
+                }
+            )
+        if step.observation is not None:
+            results.append(_write_result(step.observation, call_id if step.action else None))
+    written |= {"tool_calls": calls} if calls else {}
+    return written | ({"observation": {"results": results}} if results else {})
+
+
+def _translation(step: Step) -> dict[str, Any]:
+    if step.translation is None:
+        return {}
+    return {"translation": TypeAdapter(Translation).dump_python(step.translation, mode="json")}
+
+
+def _write_result(observation: Observation, call_id: str | None) -> dict[str, Any]:
+    details = {"truncated": observation.truncated, "timed_out": observation.timed_out}
+    code = {} if observation.exit_code is None else {"exit_code": observation.exit_code}
+    answered = {} if call_id is None else {"source_call_id": call_id}
+    return answered | {"content": observation.text, "extra": {OWN: code | details}}
+
+
+def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
+    fields = {
+        "instance_id": trajectory.instance_id,
+        "source": trajectory.source,
+        "problem_statement": trajectory.problem_statement,
+        "stop_reason": trajectory.stop_reason,
+        "patch": trajectory.patch,
+        "resolved": trajectory.resolved,
+        "exit_status": trajectory.exit_status,
+        "enforced": trajectory.enforced,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+Writer = Callable[[Path, Iterable[Trajectory]], int]
+"""Writes all trajectories there, one at a time, and returns how many."""
+
+_UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
+_LONGEST_NAME = 150
+_FILES = frozenset({"jsonl", "parquet"})
+"""Formats of one file; the others' is a folder."""
+
+
+def convert(trajectories: Iterable[Trajectory], out: Path, to: str) -> int:
+    """Write all of them to ``out`` and return how many there were; the format is one of WRITERS.
+
+    Raises UserError for an unknown format, for an ``out`` that exists, has a wrong ending or
+    can't be written, and where there is no trajectory; nothing is left behind then.
+    """
+    write = find_writer(to)
+    ending = f".{to}"
+    if to in _FILES and out.suffix != ending:
+        raise UserError(f"{out}: name a file that ends in {ending}, by which it is read again.")
+    if out.exists():
+        raise UserError(f"{out} exists; remove it, or name another OUT.")
+    try:
+        with written_whole(out) as target:
+            count = write(target, trajectories)
+            if not count:
+                raise UserError(f"{out}: not written, as there is no trajectory to write.")
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error}.") from error
+    return count
+
+
+def find_writer(to: str) -> Writer:
+    """The writer of that name. Raises UserError."""
+    if to not in WRITERS:
+        hint = did_you_mean(to, WRITERS)
+        raise UserError(f"unknown format {to!r}.{hint} Known: {', '.join(WRITERS)}.")
+    return WRITERS[to]
+
+
+def _save_lines(path: Path, trajectories: Iterable[Trajectory]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            file.write(render_line(trajectory))
+            count += 1
+    return count
+
+
+def _one_file_each(save: Callable[[Path, Trajectory], None], ending: str) -> Writer:
+    def write(folder: Path, trajectories: Iterable[Trajectory]) -> int:
+        folder.mkdir()
+        taken: set[str] = set()
+        for trajectory in trajectories:
+            save(folder / f"{_free_name(trajectory.instance_id, taken)}{ending}", trajectory)
+        return len(taken)
+
+    return write
+
+
+def _free_name(instance_id: str, taken: set[str]) -> str:
+    """A file name of the id, numbered where an instance has several attempts.
+
+    >>> taken = set()
+    >>> [_free_name(name, taken) for name in ("a__b-1", "a__b-1", "../etc/x")]
+    ['a__b-1', 'a__b-1.2', '_etc_x']
+    """
+    plain = _UNSAFE.sub("_", instance_id).lstrip(".-")[:_LONGEST_NAME] or "trajectory"
+    name, attempt = plain, 1
+    while name in taken:
+        attempt += 1
+        name = f"{plain}.{attempt}"
+    taken.add(name)
+    return name
+
+
+WRITERS: Mapping[str, Writer] = MappingProxyType(
+    {
+        "jsonl": _save_lines,
+        "traj": _one_file_each(save_traj, ".traj"),
+        "atif": _one_file_each(save_atif, ".json"),
+        "parquet": save_rows,
+    }
+)
+"""By the name of the format. Our own JSONL and parquet keep everything; ATIF numbers messages
+that had no number; a ``.traj`` knows no exit codes, no ``resolved``, no source but SWE-agent, and
+one action a message."""

@@ -1,0 +1,458 @@
+"""Trajectories of any family from anywhere: read lazily, filtered, shuffled, sliced, counted."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from srl_swe.errors import UserError
+from srl_swe.trajectories import openhands
+from srl_swe.trajectories.families import find_family, read_record
+from srl_swe.trajectories.fields import BrokenRecord, parse_json, parse_yaml
+from srl_swe.trajectories.select import Filter, ReadReport, with_instance
+from srl_swe.types import Trajectory
+
+# Rows of tables: parquet files, and data sets of the Hugging Face hub, streamed.
+
+
+_ROWS_AT_ONCE = 16
+"""A row is a whole trajectory, often a megabyte."""
+
+
+def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows with their places in ``name``, counted from 1.
+
+    Raises ValueError if it is not parquet.
+    """
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    number = 0
+    with pyarrow.parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{name}:{number}", row
+
+
+def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of ``hf:OWNER/NAME[:split]``, ``train`` where no split is named.
+
+    In place of a name on the hub, a local folder of a data set's files does as well. Raises
+    UserError where it can't be had.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    name, _, split = source.removeprefix("hf:").partition(":")
+    try:
+        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
+        for number, row in enumerate(rows, 1):
+            yield f"{source}:{number}", row
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(
+            f"{source} can't be had from the Hugging Face hub ({str(error).splitlines()[0]}); "
+            "check name, split and network, or download its parquet files and name their folder."
+        ) from error
+
+
+# Where records come from: files of several kinds, folders, globs, stdin, the hub.
+#
+# A record is one parsed JSON value: a whole file, one line of JSONL, one row of a table, or all
+# events of one conversation. What can't even be parsed is given as the exception, so that whoever
+# reads on can count it.
+
+
+FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
+"""Endings of the files that are looked at in a folder; .txt are expert scripts."""
+
+_MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
+_BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
+"""Fields of predictions and of benchmark rows, which lie beside trajectories as JSONL too."""
+_EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
+_PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One parsed value. ``where`` is its file, with line or row where it is one of several.
+
+    ``stray`` True: it lies in a folder that was named, and looks like no trajectory, as configs
+    and summaries beside them do.
+    """
+
+    where: str
+    value: Any
+    stray: bool = False
+
+
+Records = Iterator[Record | BrokenRecord]
+
+
+def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Records:
+    """The records of a file, folder, glob, ``-`` (stdin), or ``hf:OWNER/NAME[:split]``.
+
+    Lines and rows are read one after the other; other files are held whole. Files are read in
+    the order of their names, or in one that ``shuffle_seed`` decides. Raises UserError where
+    there is nothing of that name.
+    """
+    source = str(source)
+    if source == "-":
+        yield from read_stream(sys.stdin.buffer, "stdin")
+    elif source.startswith("hf:"):
+        yield from (Record(where, row) for where, row in read_hub(source))
+    else:
+        units = _gather_conversations(find_files(source))
+        if shuffle_seed is not None:
+            random.Random(shuffle_seed).shuffle(units)
+        in_folder = Path(source).is_dir()
+        for unit in units:
+            records = read_file(unit) if isinstance(unit, Path) else unit.read()
+            yield from map(_mark_stray, records) if in_folder else records
+
+
+def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
+    if isinstance(record, BrokenRecord) or find_family(record.value) is not None:
+        return record
+    suffix = Path(record.where.partition(":")[0]).suffix
+    beside = isinstance(record.value, Mapping) and any(f <= record.value.keys() for f in _BESIDE)
+    return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """Files of OpenHands events that lie in one folder, and the state that lies beside them."""
+
+    home: Path
+    events: tuple[Path, ...]
+    state: Path | None
+
+    def read(self) -> Records:
+        """All events as one record; each file on its own if one of them is not an event."""
+        values = []
+        for path in self.events:
+            found = list(read_file(path))
+            if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
+                files = sorted([*self.events, *([self.state] if self.state else [])])
+                yield from chain.from_iterable(map(read_file, files))
+                return
+            values.append(found[0].value)
+        state = next(read_file(self.state), None) if self.state else None
+        about = state.value if isinstance(state, Record) else None
+        yield Record(str(self.home), {"history": values, "base_state": about})
+
+
+def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
+    """The files by name, those of one folder of events together."""
+    found: dict[Path, Path | _Conversation] = {path: path for path in files}
+    folders: dict[Path, list[tuple[int, Path]]] = {}
+    for path in found:
+        name = _EVENT_FILE.fullmatch(path.name)
+        if name and (name[1] or path.parent.name == "events"):
+            folders.setdefault(path.parent, []).append((int(name[2]), path))
+    for folder, numbered in folders.items():
+        home = folder.parent if folder.name == "events" else folder
+        state = home / "base_state.json"
+        events = tuple(path for _, path in sorted(numbered))
+        for path in (*events, state):
+            found.pop(path, None)
+        found[home] = _Conversation(home, events, state if state.is_file() else None)
+    return [found[path] for path in sorted(found)]
+
+
+def is_event(value: Any) -> bool:
+    """Whether it is one event of an OpenHands conversation, which alone is not a trajectory."""
+    return (
+        isinstance(value, Mapping)
+        and find_family(value) is None
+        and openhands.is_openhands([value])
+    )
+
+
+def find_files(source: str) -> list[Path]:
+    """The files that a path or a glob names, by name; those of a folder at any depth."""
+    path = Path(source)
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix in FILE_KINDS and p.is_file()]
+    elif path.exists():
+        if path.suffix not in FILE_KINDS:
+            known = ", ".join(FILE_KINDS)
+            raise UserError(f"{path}: unknown kind of trajectory file. Known: {known}.")
+        return [path]
+    elif has_magic(source):
+        names = glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
+        found = [path for path in map(Path, names) if path.is_file()]
+    else:
+        raise UserError(f"{path}: no such file or folder of trajectories.")
+    if not found:
+        raise UserError(f"{source}: holds no file of trajectories ({', '.join(FILE_KINDS)}).")
+    return sorted(found)
+
+
+def read_file(path: Path) -> Records:
+    """The records of one file; what it holds decides how it is read, but for binary kinds."""
+    try:
+        if path.suffix == ".parquet":
+            yield from (Record(where, row) for where, row in read_parquet(path, str(path)))
+        elif path.suffix in {".yaml", ".yml"}:
+            yield from _split(parse_yaml(_decode(path.read_bytes())), str(path))
+        elif path.suffix == ".txt":
+            yield Record(str(path), _decode(path.read_bytes()))
+        elif path.suffix == ".jsonl":
+            with path.open("rb") as lines:
+                yield from read_lines(lines, str(path))
+        else:
+            yield from _parse_whole(path.read_bytes(), str(path))
+    except (OSError, ValueError, RecursionError) as error:
+        yield BrokenRecord(str(path), "", f"can't be read ({_first_line(error)})")
+
+
+def read_stream(stream: BinaryIO, name: str) -> Records:
+    """The records of a stream that has no name to tell its kind: anything that a file may be.
+
+    Lines are given one by one if the first is a JSON value; else all of it is read first.
+    """
+    head: list[bytes] = []
+    for line in stream:
+        head.append(line)
+        if line.strip():
+            break
+    if not head or _is_json(head[-1]):
+        yield from _parse_lines(chain(head, stream), name)
+        return
+    data = b"".join([*head, *stream])
+    try:
+        if data.startswith(_PARQUET):
+            yield from (Record(at, row) for at, row in read_parquet(io.BytesIO(data), name))
+        else:
+            yield from _parse_text(data, name)
+    except (OSError, ValueError, RecursionError) as error:
+        yield BrokenRecord(name, "", f"can't be read ({_first_line(error)})")
+
+
+def _parse_text(data: bytes, name: str) -> Records:
+    """JSON, lines of JSON, an expert script, or YAML; the first that it is."""
+    text = _decode(data)
+    if _is_json(data):
+        yield from _split(parse_json(text), name)
+    elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {"{", "["}:
+        yield from _parse_lines(io.BytesIO(data), name)
+    elif find_family(text) is not None:
+        yield Record(name, text)
+    else:
+        yield from _split(parse_yaml(text), name)
+
+
+_LINES_TRIED = 20
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        value = parse_json(_decode(data))
+    except ValueError:
+        return False
+    return isinstance(value, dict | list)
+
+
+def read_lines(lines: BinaryIO, name: str) -> Records:
+    """One record a line; all of it as one value where the first line only opens one."""
+    first = next(lines, b"")
+    if first.strip() in {b"[", b"{"}:
+        yield from _parse_whole(first + lines.read(), name)
+    else:
+        yield from _parse_lines(chain([first], lines), name)
+
+
+def _parse_whole(data: bytes, name: str) -> Records:
+    """One value: a trajectory, or a list of them; lines of values where it is not one value."""
+    try:
+        value = parse_json(_decode(data))
+    except ValueError as error:
+        records = _parse_lines(io.BytesIO(data), name)
+        first = next(records, None)
+        if isinstance(first, Record):
+            yield first
+            yield from records
+        else:
+            yield BrokenRecord(name, "", f"not JSON ({error})")
+        return
+    yield from _split(value, name)
+
+
+def _split(value: Any, name: str) -> Iterator[Record]:
+    """The value as one record, or as many, where it is a list and no trajectory itself."""
+    if isinstance(value, list) and value and find_family(value) is None:
+        yield from (Record(f"{name}:{row}", item) for row, item in enumerate(value, 1))
+    else:
+        yield Record(name, value)
+
+
+def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
+    """A record for each line; one for all lines if they are events."""
+    records = _records_of_lines(lines, name)
+    first = next(records, None)
+    if isinstance(first, Record) and is_event(first.value):
+        rest = list(records)
+        broken = next((record for record in rest if isinstance(record, BrokenRecord)), None)
+        events = [first.value, *(record.value for record in rest if isinstance(record, Record))]
+        yield broken or Record(name, events)
+    elif first is not None:
+        yield first
+        yield from records
+
+
+def _records_of_lines(lines: Iterable[bytes], name: str) -> Records:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield from _parse_line(line, f"{name}:{number}")
+
+
+def _parse_line(line: bytes, where: str) -> Records:
+    try:
+        value = parse_json(_decode(line))
+    except ValueError as error:
+        yield BrokenRecord(where, "", f"not JSON ({error})")
+        return
+    yield from _split(value, where)
+
+
+def _decode(data: bytes) -> str:
+    """UTF-8, without the mark that some editors put before it."""
+    return data.decode("utf-8-sig")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+SHUFFLE_BUFFER = 1000
+"""Trajectories held at once to draw the next one from."""
+STRAY = "in files of another kind"
+BEFORE = "before the slice"
+BEYOND = "beyond the limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What to read of a source, and what a broken record does.
+
+    Filters come first, then the shuffle, then ``first`` to ``last`` (not included), then
+    ``limit``. ``shuffle_seed`` None: the source's order. ``instance`` is the id of those
+    trajectories whose records name none.
+    """
+
+    on_broken: Literal["fail", "skip"] = "fail"
+    filters: tuple[Filter, ...] = ()
+    shuffle_seed: int | None = None
+    first: int = 0
+    last: int | None = None
+    limit: int | None = None
+    instance: str | None = None
+
+
+def stream_trajectories(
+    source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
+) -> Iterator[Trajectory]:
+    """The trajectories of a source (see :func:`~.record_files.read_records`), one at a time.
+
+    ``report`` is complete when the iterator is used up. A shuffle draws from
+    :data:`SHUFFLE_BUFFER` trajectories and the order of files, so that a source of more lines
+    is not mixed from end to end. Raises UserError for a source that is not there, and
+    BrokenRecord unless ``reading`` says to skip what is broken.
+    """
+    reading, report = reading or Reading(), ReadReport() if report is None else report
+    passed = _Counted(_filtered(_read(source, reading, report), reading.filters, report))
+    found = iter(passed)
+    if reading.shuffle_seed is not None:
+        found = _shuffled(found, reading.shuffle_seed)
+    given = 0
+    for trajectory in _sliced(found, reading, report):
+        given += 1
+        yield trajectory
+    report.drop(BEYOND, passed.count - report.dropped[BEFORE] - given)
+
+
+def load_trajectories(
+    source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
+) -> list[Trajectory]:
+    """All at once. Raises UserError also where there is none."""
+    report = ReadReport() if report is None else report
+    found = list(stream_trajectories(source, reading, report))
+    if not found:
+        why = f" ({report})" if report.records else ""
+        raise UserError(f"{source}: holds no trajectory{why}.")
+    return found
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Passes trajectories on and counts them."""
+
+    found: Iterator[Trajectory]
+    count: int = 0
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        for trajectory in self.found:
+            self.count += 1
+            yield trajectory
+
+
+def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[Trajectory]:
+    for record in read_records(source, shuffle_seed=reading.shuffle_seed):
+        report.records += 1
+        if isinstance(record, Record) and record.stray:
+            report.drop(STRAY)
+            continue
+        try:
+            trajectory = with_instance(_read_one(record), reading.instance)
+        except BrokenRecord as error:
+            if reading.on_broken == "fail":
+                raise
+            report.drop_broken(error)
+            continue
+        report.families[trajectory.source] += 1
+        yield trajectory
+
+
+def _read_one(record: Record | BrokenRecord) -> Trajectory:
+    if isinstance(record, BrokenRecord):
+        raise record
+    return read_record(record.value, record.where)
+
+
+def _filtered(
+    found: Iterable[Trajectory], filters: Iterable[Filter], report: ReadReport
+) -> Iterator[Trajectory]:
+    for trajectory in found:
+        failed = next((one for one in filters if not one.holds(trajectory)), None)
+        if failed is None:
+            yield trajectory
+        else:
+            report.drop(f"not {failed}")
+
+
+def _shuffled(found: Iterator[Trajectory], seed: int) -> Iterator[Trajectory]:
+    chance = random.Random(seed)
+    buffer = list(islice(found, SHUFFLE_BUFFER))
+    for trajectory in found:
+        drawn = chance.randrange(len(buffer))
+        yield buffer[drawn]
+        buffer[drawn] = trajectory
+    chance.shuffle(buffer)
+    yield from buffer
+
+
+def _sliced(
+    found: Iterator[Trajectory], reading: Reading, report: ReadReport
+) -> Iterator[Trajectory]:
+    for _ in islice(found, reading.first):
+        report.drop(BEFORE)
+    ends = (None if reading.last is None else reading.last - reading.first, reading.limit)
+    yield from islice(found, min((end for end in ends if end is not None), default=None))

@@ -1,0 +1,392 @@
+"""Which trajectories to train on, as the paper chooses them, and which to validate with.
+
+Paper, section 4.2: 5,000 SWE-smith trajectories of claude-3-7-sonnet-20250219, verified to give
+correct patches; 30 whole ones held out. At most 3 an instance is SWE-smith's own selection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from srl_swe.errors import UserError
+from srl_swe.trajectories.fields import (
+    BrokenRecord,
+    Fields,
+    kind_of,
+    looks_like_instance_id,
+    plain_instance_id,
+    tidy_patch,
+)
+from srl_swe.types import Trajectory
+
+# What became of every record: nothing vanishes silently.
+
+
+BROKEN = "broken"
+_EXAMPLES = 10
+
+
+@dataclass(slots=True)
+class ReadReport:
+    """Counts of a reading, complete once its trajectories have been used up.
+
+    ``records`` came in; each was given out or is counted in ``dropped`` by the reason.
+    """
+
+    records: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    families: Counter[str] = field(default_factory=Counter)
+    """Trajectories read, by family; those counted that were dropped later."""
+    broken: list[BrokenRecord] = field(default_factory=list)
+    """The first few."""
+    remarks: list[str] = field(default_factory=list)
+    """What a selection could not tell of the records, a line for each."""
+
+    @property
+    def given(self) -> int:
+        """Trajectories that came out."""
+        return self.records - self.dropped.total()
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count a record that won't be given out."""
+        if count:
+            self.dropped[reason] += count
+
+    def drop_broken(self, error: BrokenRecord) -> None:
+        """Count a record that no trajectory can be made of, and keep the first few errors."""
+        self.drop(BROKEN)
+        if len(self.broken) < _EXAMPLES:
+            self.broken.append(error)
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
+        dropped = f"; dropped: {reasons}" if reasons else ""
+        return f"{self.given} of {self.records} trajectories{dropped}"
+
+
+# Filters of trajectories as they are written on the command line: ``resolved=true``.
+
+
+_RESOLVED = {True: "true", False: "false", None: "unknown"}
+_VALUES: dict[str, Callable[[Trajectory], str]] = {
+    "instance": lambda trajectory: trajectory.instance_id,
+    "model": lambda trajectory: trajectory.model or "",
+    "resolved": lambda trajectory: _RESOLVED[trajectory.resolved],
+    "source": lambda trajectory: trajectory.source,
+    "stop": lambda trajectory: trajectory.stop_reason or "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """``name=pattern``: the value has to match the glob."""
+
+    name: str
+    pattern: str
+
+    def holds(self, trajectory: Trajectory) -> bool:
+        """Whether the trajectory is to be kept."""
+        return fnmatchcase(_VALUES[self.name](trajectory), self.pattern)
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.pattern}"
+
+
+def parse_filter(text: str) -> Filter:
+    """Read one filter. Raises UserError where it is none.
+
+    >>> parse_filter("instance=django__*").holds(Trajectory("django__django-1", ()))
+    True
+    """
+    name, equals, pattern = text.partition("=")
+    if not equals or name not in _VALUES:
+        known = ", ".join(f"{name}=..." for name in _VALUES)
+        raise UserError(f"--filter {text!r} is none. Known: {known}, with * for any text.")
+    if name == "resolved" and pattern not in _RESOLVED.values():
+        raise UserError(f"--filter {text!r}: resolved is true, false or unknown.")
+    return Filter(name, pattern)
+
+
+# Who a row is about, how it ended and what it left: where data sets keep these.
+#
+# Every family names an instance, an outcome and a patch in a column of its own; the readers of
+# rows share the search. A row that names no instance is called after its id or its file, and
+# its trajectory carries the note :data:`NO_INSTANCE`.
+
+
+NO_INSTANCE = "the record names no instance"
+"""The note of a trajectory whose ``instance_id`` is only what its record or file is called."""
+
+_NAMES = ("trajectory_id", "id", "task", "task_id", "session_id")
+"""Fields that name an instance if they look like one, and else a run."""
+_PATCHES = ("model_patch", "rollout_patch", "generated_patch", "output_patch", "git_patch", "patch")
+_OUTCOMES = ("resolved", "target", "reward")
+_IMAGE = re.compile(r"sweb\.eval\.[\w]+\.([\w.-]+?)(?:_1776_|_s_)([\w.-]+?)(?::[\w.-]+)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInstance:
+    """An instance id, and the note that belongs to it if it is only a name."""
+
+    id: str
+    notes: tuple[str, ...] = ()
+
+
+def named_instance(row: Fields, names: Sequence[str] = _NAMES) -> NamedInstance:
+    """The row's ``instance_id``, else what looks like one, else the first name there is.
+
+    What looks like one is searched in ``names``, in the name of the image, and in that of the
+    file; copies' and attempts' numbers are left out.
+    """
+    given = row.optional_text("instance_id")
+    if given:
+        return NamedInstance(plain_instance_id(given))
+    texts = [text for name in names if isinstance(text := row.get(name), str) and text]
+    candidates = [*texts, *_ids_of_images(row)]
+    if row.is_whole_file:
+        candidates.append(row.file_name)
+    for text in map(plain_instance_id, candidates):
+        if looks_like_instance_id(text):
+            return NamedInstance(text)
+    return NamedInstance(texts[0] if texts else row.file_name, (NO_INSTANCE,))
+
+
+def names_instance(trajectory: Trajectory) -> bool:
+    """Whether its record named the instance that it is about."""
+    return NO_INSTANCE not in trajectory.notes
+
+
+def with_instance(trajectory: Trajectory, instance_id: str | None) -> Trajectory:
+    """The trajectory under the id given by hand, if its record names no instance."""
+    if instance_id is None or names_instance(trajectory):
+        return trajectory
+    notes = tuple(note for note in trajectory.notes if note != NO_INSTANCE)
+    return replace(trajectory, instance_id=instance_id, notes=notes)
+
+
+def recorded_outcome(row: Fields) -> bool | None:
+    """Whether the run resolved its instance; None if no column says so.
+
+    ``resolved`` comes first; a reward counts as resolved if it is 1. Raises BrokenRecord if
+    ``resolved`` is neither true nor false.
+    """
+    for name in _OUTCOMES:
+        value = row.get(name)
+        outcome = as_outcome(value)
+        if outcome is not None:
+            return outcome
+        if name == "resolved" and value is not None:
+            raise row.broken(name, f"expected true or false, found {kind_of(value)}")
+    return None
+
+
+def as_outcome(value: Any) -> bool | None:
+    """A flag, or a reward of 0 to 1, also as text; None if it is neither.
+
+    >>> as_outcome("1.0"), as_outcome(0.5), as_outcome("maybe")
+    (True, False, None)
+    """
+    if isinstance(value, str):
+        value = {"true": 1, "false": 0}.get(value.lower(), value)
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, int | float) or math.isnan(value) or value > 1:
+        return None
+    return bool(value == 1)
+
+
+def recorded_patch(row: Fields) -> str | None:
+    """The patch that the run left; None if no column has one."""
+    for name in _PATCHES:
+        if isinstance(text := row.get(name), str):
+            return tidy_patch(text)
+    return None
+
+
+def _ids_of_images(row: Fields) -> list[str]:
+    """Ids in the names of SWE-bench's and SWE-Gym's images."""
+    images = (row.get(name) for name in ("image", "image_name", "docker_image"))
+    found = (_IMAGE.search(image) for image in images if isinstance(image, str))
+    return [f"{match[1]}__{match[2]}" for match in found if match]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a trajectory has to be. The defaults drop nothing.
+
+    ``model`` is a glob; ``not_in`` the ids of instances that are evaluated on, and ``unnamed``
+    what becomes of trajectories whose records name no instance if there are any such ids.
+    """
+
+    resolved_only: bool = False
+    model: str | None = None
+    per_instance: int | None = None
+    drop_duplicates: bool = False
+    not_in: frozenset[str] = frozenset()
+    unnamed: Literal["refuse", "keep", "drop"] = "refuse"
+
+
+PAPER_SELECTION = Selection(
+    resolved_only=True,
+    model="claude-3-7-sonnet-20250219",
+    per_instance=3,
+    drop_duplicates=True,
+)
+
+
+class Unselected(StrEnum):
+    """Why a trajectory was not selected; the first of these that holds is counted."""
+
+    NO_STEPS = "without a step"
+    NOTHING_RAN = "in which nothing ran"
+    UNNAMED = "of no named instance"
+    EVALUATED = "of an evaluated instance"
+    UNRESOLVED = "not resolved"
+    RESOLVED_UNKNOWN = "not known to be resolved"
+    OTHER_MODEL = "of another model"
+    DUPLICATE = "duplicate"
+    INSTANCE_FULL = "more of one instance"
+
+
+def select(
+    trajectories: Iterable[Trajectory], selection: Selection, report: ReadReport | None = None
+) -> Iterator[Trajectory]:
+    """Those selected, in their order; ``report`` counts the others by :class:`Unselected`.
+
+    Of each trajectory only a hash is kept, so that any number can be streamed through. Raises
+    UserError at the first that names no instance if ``selection`` refuses these; it says how
+    many there are.
+    """
+    selecting = _Selecting(selection, ReadReport() if report is None else report)
+    trajectories = iter(trajectories)
+    for trajectory in trajectories:
+        if selecting.refuses(trajectory):
+            raise selecting.refusal(trajectories)
+        reason = selecting.reason_against(trajectory)
+        if reason is None:
+            yield trajectory
+        else:
+            selecting.report.drop(reason)
+    selecting.report.remarks += selecting.remarks()
+
+
+class _Selecting:
+    """One pass over trajectories, with what it remembers of those before."""
+
+    def __init__(self, selection: Selection, report: ReadReport) -> None:
+        self.report = report
+        self._selection = selection
+        self._evaluated = frozenset(map(_same_instance, selection.not_in))
+        self._taken: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+        self._read = self._unnamed = self._unknown = 0
+
+    def refuses(self, trajectory: Trajectory) -> bool:
+        """Whether it can't be told to be evaluated on, and nobody said what to do then."""
+        self._read += 1
+        self._unnamed += not names_instance(trajectory)
+        self._unknown += trajectory.resolved is None
+        must_know = self._evaluated and self._selection.unnamed == "refuse"
+        return bool(must_know and trajectory.steps and not names_instance(trajectory))
+
+    def refusal(self, rest: Iterable[Trajectory]) -> UserError:
+        """The exception to raise, after a look at all others."""
+        for trajectory in rest:
+            self._read += 1
+            self._unnamed += not names_instance(trajectory)
+        return UserError(
+            f"{self._unnamed} of {self._read} records name no instance, so that --not-in can't "
+            "tell whether they are evaluated on. Name it with --instance, or say --unnamed drop "
+            "or --unnamed keep."
+        )
+
+    def reason_against(self, trajectory: Trajectory) -> Unselected | None:
+        """The first that holds; None if it is selected."""
+        selection = self._selection
+        reason = _unfit(trajectory, selection, self._evaluated)
+        if reason is None and selection.drop_duplicates:
+            fingerprint = _fingerprint(trajectory)
+            reason = Unselected.DUPLICATE if fingerprint in self._seen else None
+            self._seen.add(fingerprint)
+        if reason is None and selection.per_instance is not None and names_instance(trajectory):
+            full = self._taken[trajectory.instance_id] >= selection.per_instance
+            reason = Unselected.INSTANCE_FULL if full else None
+        if reason is None:
+            self._taken[trajectory.instance_id] += 1
+        return reason
+
+    def remarks(self) -> list[str]:
+        """How many records did not say what the selection goes by."""
+        selection, found = self._selection, []
+        by_instance = {
+            "--not-in": bool(self._evaluated),
+            "--per-instance": selection.per_instance is not None,
+        }
+        asking = " and ".join(name for name, asked in by_instance.items() if asked)
+        if self._unnamed and asking:
+            found.append(
+                f"{self._unnamed} of {self._read} records name no instance, which {asking} goes by"
+            )
+        if self._unknown and selection.resolved_only:
+            found.append(
+                f"{self._unknown} of {self._read} records name no outcome, which --resolved-only "
+                "goes by"
+            )
+        return found
+
+
+def held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
+    """Whether the trajectory is for validation, as about ``share`` of all instances are.
+
+    All trajectories of an instance go the same way, so that none is trained on whose like is
+    validated with; and it depends on nothing but the instance's id and the seed.
+    """
+    digest = hashlib.sha256(f"{seed}\0{trajectory.instance_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _unfit(
+    trajectory: Trajectory, selection: Selection, evaluated: frozenset[str]
+) -> Unselected | None:
+    """The reason that lies in the trajectory itself, and not in those before it."""
+    if not trajectory.steps:
+        return Unselected.NO_STEPS
+    if not any(step.executed for step in trajectory.steps):
+        return Unselected.NOTHING_RAN
+    if evaluated and selection.unnamed == "drop" and not names_instance(trajectory):
+        return Unselected.UNNAMED
+    if _same_instance(trajectory.instance_id) in evaluated:
+        return Unselected.EVALUATED
+    if selection.resolved_only and trajectory.resolved is None:
+        return Unselected.RESOLVED_UNKNOWN
+    if selection.resolved_only and not trajectory.resolved:
+        return Unselected.UNRESOLVED
+    wanted = selection.model
+    if wanted is not None and not fnmatchcase(trajectory.model or "", wanted):
+        return Unselected.OTHER_MODEL
+    return None
+
+
+def _same_instance(instance_id: str) -> str:
+    """Equal for the spellings that data sets have of one id."""
+    return plain_instance_id(instance_id).lower()
+
+
+def _fingerprint(trajectory: Trajectory) -> bytes:
+    """Equal exactly for the same words and the same outputs at the same instance."""
+    digest = hashlib.sha256(trajectory.instance_id.encode())
+    for step in trajectory.steps:
+        action = step.action.text if step.action else ""
+        observation = step.observation.text if step.observation else ""
+        digest.update(f"\0{step.thought}\0{action}\0{observation}".encode())
+    return digest.digest()[:16]
