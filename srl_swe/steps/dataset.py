@@ -297,7 +297,7 @@ def _count_records(path: Path) -> int:
         with path.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
     if path.suffix == ".parquet":
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
 
         return int(parquet.read_metadata(path).num_rows)
     return 1

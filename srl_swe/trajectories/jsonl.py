@@ -234,7 +234,7 @@ def _storable(value: Any) -> Any:
 
 def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
     """Write a parquet file, a few rows at a time; returns how many. Raises OSError."""
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow.parquet
 
     schema, count = _schema(), 0
     rows = (write_one(trajectory) for trajectory in trajectories)

@@ -32,7 +32,7 @@ def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[s
 
     Raises ValueError if it is not parquet.
     """
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow.parquet
 
     number = 0
     with pyarrow.parquet.ParquetFile(file) as table:
