@@ -351,7 +351,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
     _apply(_Change(text, after, at, last, new.count("\n") + 1), sandbox, windows)
     windows.move_to(at - windows.style.lines_above_edit, after)
     window = render_window(windows.open_path(), after, windows.first, windows.style)
-    return f"Text replaced.{_REVIEW_EDIT}{window}"
+    return f"Text replaced.{_REVIEW}{window}"
 
 
 def _replace_everywhere(
@@ -372,7 +372,7 @@ def _replace_everywhere(
     )
     windows.move_to(first - windows.style.lines_above_edit, after)
     window = render_window(windows.open_path(), after, windows.first, windows.style)
-    return f"Replaced {count} occurrences.{_REVIEW_EDIT}{window}"
+    return f"Replaced {count} occurrences.{_REVIEW}{window}"
 
 
 def _why_not_once(text: str, shown: str, search: str) -> str:
