@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import Judge, check_testable
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.rewards.outcome import TestReward, outcome
 from srl_swe.rollout.episode import Episode, Rules
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, OpenSandbox, Sandbox
@@ -107,14 +107,13 @@ class SweEnv:
         rules: Rules,
         *,
         reward: TestReward = outcome,
-        judge: Judge | None = None,
+        test_runner: CachedTestRunner | None = None,
         count_tokens: CountTokens | None = None,
     ) -> None:
-        """``judge``: None is one of its own, where many environments can share one that remembers.
+        """Many environments can share one ``test_runner`` and its cache; None makes a new one.
 
-        ``count_tokens`` is needed where the rules' window has a token budget.
-
-        Raises UserError for an instance whose tests can't run in a sandbox.
+        ``count_tokens`` is needed if the rules' window has a token budget. Raises UserError for
+        an instance whose tests can't run in a sandbox.
         """
         if not instances:
             raise UserError("an environment needs at least one instance.")
@@ -124,7 +123,7 @@ class SweEnv:
         self._open_sandbox = open_sandbox
         self._rules = rules
         self._reward = reward
-        self._judge = judge or Judge(open_sandbox)
+        self._test_runner = test_runner or CachedTestRunner(open_sandbox)
         self._count_tokens = count_tokens
         self._random = random.Random()
         self._open = ExitStack()
@@ -205,7 +204,7 @@ class SweEnv:
         except SandboxError as error:
             return self._break(episode, error)
         self.close()
-        verdict = self._judge(self._instance, episode.patch or "")
+        verdict = self._test_runner(self._instance, episode.patch or "")
         reward = self._reward(self._instance, verdict)
         info = self._last_info(episode, verdict)
         truncated = episode.stop_reason is not None and episode.stop_reason.truncated

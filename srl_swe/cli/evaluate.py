@@ -200,7 +200,7 @@ def self_check(
     Exit code 1 if an instance is at fault or could not be decided.
     """
     from srl_swe.cli.options import have_images, owned_harness
-    from srl_swe.evaluation import self_check as check
+    from srl_swe.evaluation import check_gold as check
     from srl_swe.evaluation.grading import check_gradeable
     from srl_swe.progress import say
 

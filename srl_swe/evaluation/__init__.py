@@ -17,13 +17,14 @@ from srl_swe.evaluation.report import (
     save_report,
     wilson_interval,
 )
-from srl_swe.evaluation.runner import SelfCheck, grade, self_check
+from srl_swe.evaluation.runner import GoldCheck, check_gold, grade
 
 __all__ = [
+    "GoldCheck",
     "Report",
-    "SelfCheck",
     "SwebenchHarness",
     "append_prediction",
+    "check_gold",
     "gold_predictions",
     "grade",
     "headline",
@@ -34,6 +35,5 @@ __all__ = [
     "save_html",
     "save_predictions",
     "save_report",
-    "self_check",
     "wilson_interval",
 ]

@@ -338,7 +338,7 @@ new file mode 100644
 
 
 @dataclass(frozen=True, slots=True)
-class SelfCheck:
+class GoldCheck:
     """The verdicts on both patches, in the order of the instances."""
 
     gold: tuple[Verdict, ...]
@@ -366,7 +366,7 @@ class SelfCheck:
                 yield gold.instance_id, "the tests pass on unpatched code"
 
 
-def self_check(
+def check_gold(
     instances: Sequence[Instance],
     run_folder: Path,
     *,
@@ -374,7 +374,7 @@ def self_check(
     timeout_s: int = 1800,
     report: Callable[[str], None] = print,
     harness: Harness | None = None,
-) -> SelfCheck:
+) -> GoldCheck:
     """Grades the gold and a harmless patch of each instance, with :func:`grade`'s options."""
 
     def verdicts(predictions: list[Prediction]) -> tuple[Verdict, ...]:
@@ -394,7 +394,7 @@ def self_check(
     gold = verdicts(gold_predictions(instances))
     report("a harmless new file, as empty patches are never run: none should resolve")
     harmless = [Prediction(one.instance_id, "selfcheck", HARMLESS_PATCH) for one in instances]
-    return SelfCheck(gold, verdicts(harmless))
+    return GoldCheck(gold, verdicts(harmless))
 
 
 def _gold_fault(gold: Verdict) -> str:

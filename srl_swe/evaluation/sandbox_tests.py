@@ -224,7 +224,7 @@ REMEMBERED = 1024
 """Verdicts at most, each with the names of all tests: as many as the paper's batch has replies."""
 
 
-class Judge:
+class CachedTestRunner:
     """Tests patches in fresh sandboxes, the test runner's own files put back, and remembers.
 
     The samples of a group often agree, and more so the more a policy has learnt. Who asks for

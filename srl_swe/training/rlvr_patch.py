@@ -19,7 +19,7 @@ from unidiff.patch import PatchSet
 
 from srl_swe.dialects import Strictness
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import Judge
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
 from srl_swe.rollout.replies import decode_reply
@@ -335,7 +335,7 @@ class PatchReward:
     def __init__(
         self,
         tasks: Mapping[str, PatchTask],
-        judge: Judge,
+        test_runner: CachedTestRunner,
         tokenizer: PreTrainedTokenizerBase,
         reward: TestReward,
         *,
@@ -346,7 +346,7 @@ class PatchReward:
     ) -> None:
         """``end_ids``: what ends a reply; without them any special token does."""
         self._tasks = tasks
-        self._judge = judge
+        self._test_runner = test_runner
         self._tokenizer = tokenizer
         self._reward = reward
         self._workers = workers
@@ -381,7 +381,7 @@ class PatchReward:
     def _test(self, name: str, reply: tuple[str, bool]) -> Tested:
         task, (text, ended) = self._tasks[name], reply
         repair = read_repair(text, task.files, self._strictness, think_opened=self._think_opened)
-        verdict = self._judge(task.instance, repair.patch)
+        verdict = self._test_runner(task.instance, repair.patch)
         return Tested(
             instance_id=name,
             reward=self._reward(task.instance, verdict),

@@ -22,7 +22,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import Judge, check_testable
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.instances import row_from_instance
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rollout import Rules
@@ -242,7 +242,7 @@ class _Setting:
         template = template_kwargs(self.args)
         reward = PatchReward(
             tasks,
-            self._judge(),
+            self._make_test_runner(),
             self.tokenizer,
             TEST_REWARDS[self.recipe.reward],
             workers=self.workers,
@@ -266,9 +266,9 @@ class _Setting:
         with self.open_sandbox(self.instances[0]):  # a machine that can't is known at once
             pass
         self._check_prompts(token_budget)
-        judge = self._judge()
+        test_runner = self._make_test_runner()
         rollout = EpisodeRollout(
-            lambda: self._env(judge),
+            lambda: self._env(test_runner),
             self.tokenizer,
             token_budget=token_budget,
             reply_tokens=self.args.max_completion_length,
@@ -300,10 +300,10 @@ class _Setting:
         revision = model_init_kwargs(self.args).get("revision")
         return reply_ends(self.recipe.model, self.tokenizer, revision)
 
-    def _judge(self) -> Judge:
-        return Judge(as_sandbox_errors(self.open_sandbox), self.recipe.tests_timeout_s)
+    def _make_test_runner(self) -> CachedTestRunner:
+        return CachedTestRunner(as_sandbox_errors(self.open_sandbox), self.recipe.tests_timeout_s)
 
-    def _env(self, judge: Judge) -> SweEnv:
+    def _env(self, test_runner: CachedTestRunner) -> SweEnv:
         recipe, chars = self.recipe, self.recipe.window.observation_chars
         rules = Rules(
             get_dialect(recipe.dialect),
@@ -317,7 +317,7 @@ class _Setting:
             as_sandbox_errors(self.open_sandbox),
             rules,
             reward=TEST_REWARDS[recipe.reward],
-            judge=judge,
+            test_runner=test_runner,
         )
 
 

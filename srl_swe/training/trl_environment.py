@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from datasets import Dataset
 
 from srl_swe.errors import SandboxError
-from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S, Judge
+from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S, CachedTestRunner
 from srl_swe.rewards.outcome import TestReward, outcome
 from srl_swe.rollout import Rules
 from srl_swe.sandbox import OpenSandbox
@@ -59,8 +59,8 @@ class TrlEnvironments:
     ) -> None:
         """Of ``rules`` the limits count and the dialect renders what tools print."""
         safe = as_sandbox_errors(open_sandbox)
-        judge = Judge(safe, tests_timeout_s)
-        self._make = partial(SweEnv, instances, safe, rules, reward=reward, judge=judge)
+        test_runner = CachedTestRunner(safe, tests_timeout_s)
+        self._make = partial(SweEnv, instances, safe, rules, reward=reward, test_runner=test_runner)
         self._made: list[SweToolEnvironment] = []
 
     def __call__(self) -> SweToolEnvironment:

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import Judge, check_testable
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.files import write_atomic
 from srl_swe.instances import evenly_spread
 from srl_swe.progress import say
@@ -198,7 +198,7 @@ def instance_episodes(
         instances,
         open_sandbox,
         rules,
-        judge=Judge(open_sandbox, asked.tests_timeout_s),
+        test_runner=CachedTestRunner(open_sandbox, asked.tests_timeout_s),
         count_tokens=count,
     )
     ids = [one.instance_id for one in instances]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.bundled import bundled
-from srl_swe.evaluation import self_check
+from srl_swe.evaluation import check_gold
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
@@ -41,7 +41,7 @@ def test_no_issue_points_at_the_code_that_is_wrong() -> None:
 @pytest.mark.docker
 def test_every_gold_patch_resolves_and_no_unpatched_instance_does(tmp_path: Path) -> None:
     ensure_images(INSTANCES, print)
-    result = self_check(INSTANCES, tmp_path, max_workers=2)
+    result = check_gold(INSTANCES, tmp_path, max_workers=2)
     assert result.faults == {}
     assert result.undecided == []
     assert len(result.gold) == len(result.harmless) == 10

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.evaluation.sandbox_tests import Judge, verdict_in_fresh_sandbox
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner, verdict_in_fresh_sandbox
 from srl_swe.rewards.outcome import outcome, partial
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing import FakeSandbox
@@ -44,7 +44,7 @@ def test_no_sandbox_is_opened_for_a_patch_that_is_refused(cheat: Cheat) -> None:
         opened.append(instance)
         raise AssertionError("a sandbox was opened")
 
-    verdict = Judge(refuse)(INSTANCE, cheat.patch)  # type: ignore[arg-type]
+    verdict = CachedTestRunner(refuse)(INSTANCE, cheat.patch)  # type: ignore[arg-type]
     assert verdict.outcome is Outcome.PATCH_FAILED
     assert cheat.detail in verdict.detail
     assert (outcome(INSTANCE, verdict), partial(INSTANCE, verdict)) == (0.0, 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import EngineUnavailable, ImageMissing
-from srl_swe.evaluation import gold_predictions, grade, self_check
+from srl_swe.evaluation import check_gold, gold_predictions, grade
 from srl_swe.evaluation.harness import HarnessJob, SwebenchHarness
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance, Outcome, Prediction
@@ -101,7 +101,7 @@ def test_the_self_check_runs_the_tests_on_both_sides(
     starter: list[Instance], tmp_path: Path
 ) -> None:
     faulty = replace(starter[1], gold_patch=NO_OP)
-    result = self_check([starter[0], faulty], tmp_path, max_workers=2)
+    result = check_gold([starter[0], faulty], tmp_path, max_workers=2)
     assert list(result.faults) == [faulty.instance_id]
     assert [one.outcome for one in result.harmless] == [Outcome.UNRESOLVED] * 2
     assert set(result.harmless[0].failed) == set(starter[0].fail_to_pass)

@@ -3,15 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from srl_swe.evaluation import SelfCheck, self_check
+from srl_swe.evaluation import GoldCheck, check_gold
 from srl_swe.evaluation.runner import HARMLESS_PATCH
 from srl_swe.types import Outcome, Verdict
 
 from .conftest import ScriptedHarness, make_instance
 
 
-def check(gold: Outcome, harmless: Outcome) -> SelfCheck:
-    return SelfCheck((Verdict("i", gold, failed=("t::a",)),), (Verdict("i", harmless),))
+def check(gold: Outcome, harmless: Outcome) -> GoldCheck:
+    return GoldCheck((Verdict("i", gold, failed=("t::a",)),), (Verdict("i", harmless),))
 
 
 def test_an_instance_is_sound_if_gold_resolves_and_nothing_does_not() -> None:
@@ -39,7 +39,7 @@ def test_a_broken_sandbox_decides_nothing() -> None:
 
 def test_both_patches_of_each_instance_are_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
     sound, faulty = make_instance("a-1"), replace(make_instance("b-1"), gold_patch="unresolved")
-    result = self_check([sound, faulty], tmp_path, harness=harness)
+    result = check_gold([sound, faulty], tmp_path, harness=harness)
     assert harness.judged == ["a-1", "b-1", "a-1", "b-1"]
     assert [verdict.outcome for verdict in result.gold] == [Outcome.RESOLVED, Outcome.UNRESOLVED]
 

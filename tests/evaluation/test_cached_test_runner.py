@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from srl_swe.errors import SandboxDied
-from srl_swe.evaluation.sandbox_tests import Judge
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.instances import load_instances
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance, Outcome
@@ -40,32 +40,32 @@ class Counted:
 
 def test_equal_patches_are_tested_once_also_by_many_at_once() -> None:
     sandboxes = Counted()
-    judge = Judge(sandboxes)
+    test_runner = CachedTestRunner(sandboxes)
     with ThreadPoolExecutor(4) as pool:
-        verdicts = list(pool.map(lambda _: judge(INSTANCE, patch("a")), range(4)))
+        verdicts = list(pool.map(lambda _: test_runner(INSTANCE, patch("a")), range(4)))
     assert {verdict.outcome for verdict in verdicts} == {Outcome.UNRESOLVED}
     assert sandboxes.opened == 1
 
 
 def test_a_broken_sandbox_is_forgotten() -> None:
     sandboxes = Counted(broken=1)
-    judge = Judge(sandboxes)
-    assert judge(INSTANCE, patch("a")).outcome is Outcome.BROKEN_SANDBOX
-    assert judge(INSTANCE, patch("a")).outcome is Outcome.UNRESOLVED
+    test_runner = CachedTestRunner(sandboxes)
+    assert test_runner(INSTANCE, patch("a")).outcome is Outcome.BROKEN_SANDBOX
+    assert test_runner(INSTANCE, patch("a")).outcome is Outcome.UNRESOLVED
 
 
 def test_only_the_verdicts_last_asked_for_are_remembered() -> None:
     sandboxes = Counted()
-    judge = Judge(sandboxes, remembered=2)
+    test_runner = CachedTestRunner(sandboxes, remembered=2)
     for name in ("a", "b", "a", "c", "a", "c"):
-        judge(INSTANCE, patch(name))
+        test_runner(INSTANCE, patch(name))
     assert sandboxes.opened == 3
-    judge(INSTANCE, patch("b"))
+    test_runner(INSTANCE, patch("b"))
     assert sandboxes.opened == 4, "the one that nobody had asked for for longest was forgotten"
 
 
 def test_one_that_breaks_after_it_made_room_forgets_nothing_else() -> None:
     sandboxes = Counted(broken=1)
-    judge = Judge(sandboxes, remembered=0)
-    assert judge(INSTANCE, patch("a")).outcome is Outcome.BROKEN_SANDBOX
-    assert judge(INSTANCE, patch("a")).outcome is Outcome.UNRESOLVED
+    test_runner = CachedTestRunner(sandboxes, remembered=0)
+    assert test_runner(INSTANCE, patch("a")).outcome is Outcome.BROKEN_SANDBOX
+    assert test_runner(INSTANCE, patch("a")).outcome is Outcome.UNRESOLVED
