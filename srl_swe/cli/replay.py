@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,194 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from srl_swe.cli import options
 from srl_swe.cli.evaluate import TestTimeout
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder
 from srl_swe.progress import say
-from srl_swe.replay.batch import Watch, describe, watch_by_lines
-from srl_swe.replay.normalise import Match
 
 if TYPE_CHECKING:
     from srl_swe.cli.options import SandboxSettings
     from srl_swe.replay.batch import Attempt
-    from srl_swe.replay.certificate import Certificate, Summary
     from srl_swe.replay.run import ReplayedStep
     from srl_swe.sandbox import OpenSandbox
     from srl_swe.trajectories import Reading
     from srl_swe.types import Instance, Trajectory, Verdict
-
-
-# What ``srl-swe replay`` shows: replays at work on a terminal, and what came of them all.
-
-
-MOST_ROWS = 40
-"""Trajectories that are listed on the terminal; the files hold all of them."""
-_STYLES = {Match.SIMILAR: "yellow", Match.DIFFERENT: "red", Match.EXIT_CODE: "bold red"}
-
-
-@dataclass(slots=True)
-class _Row:
-    """A trajectory that is being replayed."""
-
-    instance_id: str
-    n_steps: int
-    done: int = 0
-    last: Match | None = None
-    drifted: int = 0
-
-
-class LiveTable:
-    """A :class:`~srl_swe.replay.batch.Watch`: a row for each that is running, and a bar."""
-
-    def __init__(self, total: int, console: Console) -> None:
-        self._console = console
-        self._rows: dict[str, _Row] = {}
-        self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("replay"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        self._task = self._progress.add_task("replay", total=total)
-
-    def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
-        """Show a row for it."""
-        with self._lock:
-            self._rows[key] = _Row(trajectory.instance_id, n_steps)
-
-    def step(self, key: str, index: int, step: ReplayedStep) -> None:
-        """Bring its row up to date."""
-        with self._lock:
-            row = self._rows[key]
-            row.done, row.last = index + 1, step.match
-            row.drifted += not step.match.as_recorded
-
-    def end(self, attempt: Attempt) -> None:
-        """Take its row away; what came of it is printed above the table."""
-        with self._lock:
-            self._rows.pop(attempt.key, None)
-        self._progress.advance(self._task)
-        self._console.print(describe(attempt), markup=False, highlight=False)
-
-    def __rich__(self) -> RenderableType:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("instance", no_wrap=True)
-        table.add_column("step", justify="right")
-        table.add_column("last match")
-        table.add_column("drift so far", justify="right")
-        with self._lock:
-            for row in self._rows.values():
-                last = row.last or "opening"
-                style = _STYLES.get(row.last, "") if row.last else "dim"
-                steps, drifted = f"{row.done}/{row.n_steps}", str(row.drifted or "-")
-                table.add_row(Text(row.instance_id), steps, Text(last, style), drifted)
-        return Group(table, self._progress)
-
-
-@contextmanager
-def watch(total: int) -> Iterator[Watch]:
-    """A live table where stderr is a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        with watch_by_lines(total) as lines:
-            yield lines
-        return
-    console = Console(stderr=True)
-    table = LiveTable(total, console)
-    with Live(table, console=console, refresh_per_second=4, transient=True):
-        yield table
-
-
-def print_result(summary: Summary, certificates: Sequence[Certificate], console: Console) -> None:
-    """The tables by trajectory, by family and by cause, and what was not replayed."""
-    shown = sorted(certificates, key=lambda one: one.faithful is True)  # the others come first
-    shown = shown if len(shown) > MOST_ROWS else list(certificates)
-    console.print(_by_trajectory(shown[:MOST_ROWS]))
-    if len(shown) > MOST_ROWS:
-        console.print(f"and {len(shown) - MOST_ROWS} more")
-    console.print(_by_family(summary))
-    if summary.causes:
-        console.print(_by_cause(summary))
-    for what, tools in (
-        ("translated into our own tools", summary.translated),
-        ("skipped, as no tool here is equal to them", summary.skipped_tools),
-    ):
-        if tools:
-            counts = ", ".join(f"{tool} {count}" for tool, count in tools.items())
-            console.print(f"calls {what}: {counts}", markup=False, highlight=False, soft_wrap=True)
-    for one in [c for c in certificates if c.faithful is None][:MOST_ROWS]:
-        line = f"not replayed: {one.instance_id}: {one.ending}: {one.reason}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _by_trajectory(certificates: Sequence[Certificate]) -> Table:
-    seen = {step.match for one in certificates for step in one.steps}
-    shown = [match for match in Match if match in seen]
-    graded = any(one.verdict for one in certificates)
-    table = Table(box=SIMPLE, title="Replay: fresh observations against the record")
-    table.add_column("instance", no_wrap=True)
-    last = ("graded", "seconds") if graded else ("seconds",)
-    for column in ("effects", *(match.value for match in shown), "first drift", *last):
-        table.add_column(column, justify="right")
-    for one in certificates:
-        matches = [step.match for step in one.steps]
-        counts = [str(matches.count(match) or "-") for match in shown]
-        drift = "-" if one.first_drift is None else str(one.first_drift)
-        verdict = [str(one.verdict.outcome) if one.verdict else "-"] if graded else []
-        cells = [_effects(one), *counts, drift, *verdict]
-        table.add_row(Text(one.instance_id), *cells, f"{one.seconds:.1f}")
-    return table
-
-
-def _effects(one: Certificate) -> str:
-    if one.faithful is None:
-        return "-"
-    if one.faithful:
-        return "faithful"
-    return "[red]other patch[/]" if one.patch_equal is False else "[red]other steps[/]"
-
-
-def _by_family(summary: Summary) -> Table:
-    shown = [match for match in Match if any(match in f.matches for f in summary.families)]
-    outcomes = sorted({outcome for family in summary.families for outcome in family.graded})
-    table = Table(box=SIMPLE, title="By family")
-    table.add_column("family", no_wrap=True)
-    for column in ("trajectories", "faithful", "not", "not replayed", *shown, *outcomes):
-        table.add_column(column, justify="right")
-    for family in summary.families:
-        counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
-        counts += [family.matches.get(match, 0) for match in shown]
-        counts += [family.graded.get(outcome, 0) for outcome in outcomes]
-        table.add_row(Text(family.family), *(str(count or "-") for count in counts))
-    return table
-
-
-def _by_cause(summary: Summary) -> Table:
-    shown = [match for match in Match if any(match in seen for seen in summary.causes.values())]
-    table = Table(box=SIMPLE, title="Steps by cause of drift")
-    table.add_column("cause", no_wrap=True)
-    for column in shown:
-        table.add_column(column, justify="right")
-    for cause, matches in summary.causes.items():
-        table.add_row(cause, *(str(matches.get(match, "-")) for match in shown))
-    return table
 
 
 # ``srl-swe replay --grade``: the tests of the instances, on what the replays left behind.
@@ -469,6 +294,7 @@ def _attempt(
     workers: int,
 ) -> list[Attempt]:
     """Raises UserError where not one could be begun for want of its image."""
+    from srl_swe.cli.replay_table import watch
     from srl_swe.replay import Ending, attempt_all
 
     attempts = attempt_all(
@@ -554,8 +380,6 @@ def _report(
     out: Path | None,
 ) -> bool:
     """Print the tables, write the files into ``out``; whether all of them are faithful."""
-    from rich.console import Console
-
     from srl_swe.replay import certify_all, summarise
     from srl_swe.replay.certificate import (
         CERTIFICATES_FILE,
@@ -567,6 +391,9 @@ def _report(
     verdicts, not_graded = (graded.verdicts, graded.not_graded) if graded else ({}, {})
     certificates = certify_all(attempts, instances, verdicts, not_graded)
     summary = summarise(certificates)
+
+    from srl_swe.cli.replay_table import print_result
+
     print_result(summary, certificates, Console())
     if out:
         save_certificates(certificates, out / CERTIFICATES_FILE)

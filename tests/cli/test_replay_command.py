@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from srl_swe.bundled import bundled
 from srl_swe.cli.main import app
-from srl_swe.cli.replay import LiveTable, print_result
+from srl_swe.cli.replay_table import LiveTable, print_result
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import held_alone
 from srl_swe.instances import load_instances, row_from_instance

@@ -113,11 +113,10 @@ def test_the_reward_version_is_that_of_the_code() -> None:
     "decides",
     [
         "types.py", "dialects/xml.py", "rewards/similarity.py", "rollout/replies.py",
-        "training/srl/step_reward.py", "training/srl/whole_solution.py",
-        "rollout/search_replace.py", "evaluation/admission.py", "evaluation/grading.py",
-        "evaluation/judge.py", "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py",
-        "evaluation/patch_paths.py", "evaluation/runner_settings.py", "evaluation/test_run.py",
-        "evaluation/recorder.py", "evaluation/evidence.py", "evaluation/log_reader.py",
+        "training/srl_trainer.py", "training/rlvr_patch.py", "evaluation/grading.py",
+        "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py", "evaluation/patch_paths.py",
+        "evaluation/test_run.py", "evaluation/recorder.py", "evaluation/evidence.py",
+        "evaluation/log_reader.py",
     ],
 )  # fmt: skip
 def test_the_reward_version_changes_with_what_decides_rewards(tmp_path: Path, decides: str) -> None:
