@@ -103,7 +103,7 @@ def render_block(content: str, language: str) -> str:
     return f"{fence}{language}\n{content}\n{fence}"
 
 
-FAMILY = "mini-swe-agent"
+TOOLSET = "mini-swe-agent"
 _PROMPTS = resources.files("srl_swe").joinpath("prompts")
 SYSTEM_PROMPT = _PROMPTS.joinpath("bash_block_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("bash_block_solution.md").read_text("utf-8")

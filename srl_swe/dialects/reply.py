@@ -54,7 +54,7 @@ class Solution:
 class Dialect(Protocol):
     """How system prompt, replies and observations are written. A module can be one."""
 
-    FAMILY: str
+    TOOLSET: str
     """Whose tools carry out the actions of a rollout (``srl_swe.tools``)."""
     SYSTEM_PROMPT: str
     SOLUTION_PROMPT: str

@@ -32,7 +32,7 @@ from srl_swe.dialects.reply import (
 )
 from srl_swe.types import Action, Observation
 
-FAMILY = "srl-swe"
+TOOLSET = "srl-swe"
 EDITOR = "str_replace_editor"
 TOOLS = ("bash", EDITOR, "submit")
 EDITOR_COMMANDS = ("view", "create", "str_replace", "insert")

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.bash import bash
-from srl_swe.tools.harnesses import BUNDLED, as_own_call, is_own_call
+from srl_swe.tools.bash import run_bash
 from srl_swe.tools.search import EDITORS, READERS, WRITERS, path_of, replacements
 from srl_swe.tools.text_files import Refused, is_folder
 from srl_swe.tools.toolbox import Toolbox, open_toolbox
+from srl_swe.tools.toolsets import BUNDLED, as_own_call, is_own_call
 from srl_swe.tools.translation import (
     Untranslated,
     carry_out,
@@ -51,8 +51,8 @@ class Before:
 class Translator:
     """Translates the calls of one replay, whose ``toolbox`` carries them out."""
 
-    def __init__(self, family: str, toolbox: Toolbox, sandbox: Sandbox) -> None:
-        self._family = family
+    def __init__(self, source: str, toolbox: Toolbox, sandbox: Sandbox) -> None:
+        self._source = source
         self._toolbox = toolbox
         self._sandbox = sandbox
         self._own: Toolbox | None = None
@@ -78,10 +78,10 @@ class Translator:
         self, action: Action, answer: Observation, before: Before | None
     ) -> Translation | None:
         """To be called after it; None if the call is one of our own already."""
-        exact = self._toolbox.harness.edits_exactly
+        exact = self._toolbox.toolset.edits_exactly
         if exact and action.tool in READERS:
             return self._read_call(action)
-        own = as_own_call(action, self._family, answer)
+        own = as_own_call(action, self._source, answer)
         is_ours = is_own_call(own) and not (exact and action.tool in {*WRITERS, *EDITORS})
         if is_ours and (before is None or self._does_the_same(own, before)):
             return self._late_view(own, answer)
@@ -96,18 +96,18 @@ class Translator:
         return untranslated(Untranslated.NO_EQUAL_TOOL)
 
     def _edited_path(self, action: Action) -> str | None:
-        harness, windows = self._toolbox.harness, self._toolbox.windows
+        toolset, windows = self._toolbox.toolset, self._toolbox.windows
         given = self._toolbox.arguments(action)
         if windows and action.tool in _WINDOW_EDITS:
             named = given.get("filename")
             return windows.resolve(named, self._sandbox) if named else windows.path
-        if harness.edits_exactly and action.tool in {*WRITERS, *EDITORS}:
+        if toolset.edits_exactly and action.tool in {*WRITERS, *EDITORS}:
             try:
                 return path_of(given, self._toolbox.workdir)
             except Refused:
                 return None
         changes = given.get("command") in {"create", "str_replace", "insert", "undo_edit"}
-        dialect = harness.editors.get(action.tool)
+        dialect = toolset.editors.get(action.tool)
         own_dialect = BUNDLED.editors["str_replace_editor"]
         if dialect is None or dialect == own_dialect or not changes or not given.get("path"):
             return None
@@ -177,7 +177,7 @@ class Translator:
         """A range that ends below the file, which our editor refuses, ends with the file."""
         wanted = own.arguments.get("view_range", "")
         first, _, last = wanted.strip("[] ").partition(",")
-        if self._toolbox.harness is BUNDLED or not last or answer.exit_code:
+        if self._toolbox.toolset is BUNDLED or not last or answer.exit_code:
             return None
         if self._perform(own).exit_code == 0 or not first.strip().isdecimal():
             return None
@@ -194,7 +194,7 @@ class Translator:
         command = self._search_command(action.tool, self._toolbox.arguments(action))
         if command is None:
             return untranslated(Untranslated.CALL_FAILED)
-        seen = bash({"command": command}, self._sandbox, _FORKED)
+        seen = run_bash({"command": command}, self._sandbox, _FORKED)
         text = self._recorded(seen.text)
         call = Action("bash", {"command": self._recorded(command)})
         return Translation(call, replace(seen, text=text))

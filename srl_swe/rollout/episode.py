@@ -88,7 +88,7 @@ class Episode:
         self._rules = rules
         self._acted_s = 0.0
         self._held_to: Mapping[str, Any] = {}
-        self._toolbox = open_toolbox(rules.dialect.FAMILY, workdir=instance.workdir)
+        self._toolbox = open_toolbox(rules.dialect.TOOLSET, workdir=instance.workdir)
 
     def note_enforced(self) -> None:
         """Put on record what the sandbox is held to."""

@@ -22,7 +22,7 @@ from srl_swe.steps.prompt import (
     make_pair,
     make_prompt,
 )
-from srl_swe.tools.harnesses import is_own_call
+from srl_swe.tools.toolsets import is_own_call
 from srl_swe.tools.translation import OwnStep, own_steps
 from srl_swe.types import Action, Message, Step, Trajectory
 

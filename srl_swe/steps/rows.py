@@ -16,7 +16,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.steps.contexts import Dropped, StepContext, step_contexts, trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window
-from srl_swe.trajectories.select import held_out
+from srl_swe.trajectories.select import is_held_out
 from srl_swe.types import Trajectory
 
 # The columns of a data set of step contexts, and what each is for.
@@ -168,7 +168,7 @@ class Making:
         items = list(self._items(trajectory))
         rows = [item for item in items if isinstance(item, StepContext)]
         dropped = [item for item in items if isinstance(item, Dropped)]
-        for_validation = held_out(trajectory, self.settings.validation, self.settings.seed)
+        for_validation = is_held_out(trajectory, self.settings.validation, self.settings.seed)
         return Made(
             trajectory_id(trajectory),
             "validation" if for_validation else "train",

@@ -164,7 +164,9 @@ class Shell:
 PERSISTENT = Shell()
 
 
-def bash(arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell = PERSISTENT) -> Observation:
+def run_bash(
+    arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell = PERSISTENT
+) -> Observation:
     """Run ``command``; its output, and a note where it did not end by itself."""
     command = arguments.get("command", arguments.get("cmd", ""))
     if shell.takes_input and (not command or arguments.get("is_input", "").lower() == "true"):

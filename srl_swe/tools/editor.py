@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.editor_styles import EditorDialect, Occurrences, SnippetEnd, ViewStyle
+from srl_swe.tools.editor_styles import EditorStyle, Occurrences, SnippetEnd, ViewStyle
 from srl_swe.tools.text_files import (
     Kind,
     Refused,
@@ -44,25 +44,25 @@ class Edit:
     first: int
 
 
-def replace_once(path: str, text: str, old: str, new: str, dialect: EditorDialect) -> Edit:
+def replace_once(path: str, text: str, old: str, new: str, style: EditorStyle) -> Edit:
     """Replace the one occurrence of ``old``. Raises Refused where there is not one."""
-    if dialect.expands_tabs:
+    if style.expands_tabs:
         text, old, new = text.expandtabs(), old.expandtabs(), new.expandtabs()
-    if dialect.tries_stripped and old not in text:
+    if style.tries_stripped and old not in text:
         old, new = old.strip(), new.strip()
     at = text.find(old)
     about = {"path": path, "old": old, "new": new}
     if at < 0:
-        raise Refused(dialect.messages.no_match.format(**about))
+        raise Refused(style.messages.no_match.format(**about))
     if text.count(old) > 1:
-        lines = _lines_of(text, old, dialect.occurrences)
-        raise Refused(dialect.messages.several.format(lines=lines, **about))
-    if old == new and dialect.messages.same:
-        raise Refused(dialect.messages.same.format(**about))
+        lines = _lines_of(text, old, style.occurrences)
+        raise Refused(style.messages.several.format(lines=lines, **about))
+    if old == new and style.messages.same:
+        raise Refused(style.messages.same.format(**about))
     after = text[:at] + new + text[at + len(old) :]
     line = text.count("\n", 0, at)
-    last = line + dialect.shown_to + new.count("\n")
-    snippet, first = _snippet(after, line + dialect.shown_from, last, dialect.snippet_end)
+    last = line + style.shown_to + new.count("\n")
+    snippet, first = _snippet(after, line + style.shown_from, last, style.snippet_end)
     return Edit(text, after, snippet, first)
 
 
@@ -78,26 +78,26 @@ def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
     return lines if overlapping else sorted(set(lines))
 
 
-def insert_lines(text: str, at: int, new: str, dialect: EditorDialect) -> Edit:
+def insert_lines(text: str, at: int, new: str, style: EditorStyle) -> Edit:
     """Put lines after line ``at``, which the text has to have, 0 being its top."""
-    if dialect.expands_tabs:
+    if style.expands_tabs:
         text, new = text.expandtabs(), new.expandtabs()
     added = new.split("\n")
-    if dialect.inserts_whole_lines:
+    if style.inserts_whole_lines:
         lines = split_lines(text)
         whole = [f"{line}\n" for line in added]
         after = "".join([*lines[:at], *whole, *lines[at:]])
     else:
         lines = text.split("\n")
         after = "\n".join([*lines[:at], *added, *lines[at:]])
-    end = SnippetEnd.NEWLINE if dialect.snippet_end is SnippetEnd.NEWLINE else SnippetEnd.EMPTY_LINE
+    end = SnippetEnd.NEWLINE if style.snippet_end is SnippetEnd.NEWLINE else SnippetEnd.EMPTY_LINE
     snippet, first = _snippet(after, at - 4, at + len(added) + 3, end)
     return Edit(text, after, snippet, first)
 
 
-def count_lines(text: str, dialect: EditorDialect) -> int:
+def count_lines(text: str, style: EditorStyle) -> int:
     """How many lines there are to insert after."""
-    return len(split_lines(text)) if dialect.inserts_whole_lines else len(text.split("\n"))
+    return len(split_lines(text)) if style.inserts_whole_lines else len(text.split("\n"))
 
 
 def split_lines(text: str) -> list[str]:
@@ -209,56 +209,56 @@ _FOLDER_CLIPPED = (
 )
 
 
-def parse_range(value: str | None, dialect: EditorDialect) -> list[int] | None:
+def parse_range(value: str | None, style: EditorStyle) -> list[int] | None:
     """Both bounds, from ``[1, 50]`` or ``1 50``; None for no range. Raises Refused."""
     if value is None or value.strip() in {"", "[]", "null"}:
         return None
     if not re.fullmatch(r"[\[(]?\s*-?\d{1,9}[\s,]+-?\d{1,9}\s*[\])]?", value.strip()):
-        raise Refused(dialect.messages.range_form.format(value=value))
+        raise Refused(style.messages.range_form.format(value=value))
     bounds: list[int] = json.loads(f"[{','.join(re.findall(r'-?[0-9]+', value))}]")
     return bounds
 
 
 def view_file(
-    path: str, text: str, bounds: list[int] | None, dialect: EditorDialect, sandbox: Sandbox
+    path: str, text: str, bounds: list[int] | None, style: EditorStyle, sandbox: Sandbox
 ) -> str:
     """The file, or the part in ``bounds``. Raises Refused."""
-    style = dialect.view
-    if style.suffixes and PurePosixPath(path).suffix not in style.suffixes:
-        refusal = style.suffix_refusal.format(name=PurePosixPath(path).name)
-        raise Refused(style.refusal.format(dialect.refusal.format(refusal)))
+    view = style.view
+    if view.suffixes and PurePosixPath(path).suffix not in view.suffixes:
+        refusal = view.suffix_refusal.format(name=PurePosixPath(path).name)
+        raise Refused(view.refusal.format(style.refusal.format(refusal)))
     if bounds is None:
-        in_short = _in_short(path, text, dialect, sandbox)
+        in_short = _in_short(path, text, style, sandbox)
         if in_short is not None:
             return in_short
-        lines = text.split("\n") if style.shows_last_empty_line else text.splitlines()
-        return cat(path, lines, 1, dialect)
-    lines = _counted(text, style)
+        lines = text.split("\n") if view.shows_last_empty_line else text.splitlines()
+        return cat(path, lines, 1, style)
+    lines = _counted(text, view)
     try:
-        first, last, note = _checked(bounds, len(lines), dialect)
+        first, last, note = _checked(bounds, len(lines), style)
     except Refused as refusal:
-        raise Refused(style.refusal.format(dialect.refusal.format(refusal))) from None
+        raise Refused(view.refusal.format(style.refusal.format(refusal))) from None
     shown = lines[first - 1 : last]
-    if not style.counts_all_breaks:
+    if not view.counts_all_breaks:
         shown = "\n".join(shown).splitlines()
-    return note + cat(path, shown, first, dialect)
+    return note + cat(path, shown, first, style)
 
 
-def _counted(text: str, style: ViewStyle) -> list[str]:
-    if style.counts_last_empty_line:
+def _counted(text: str, view: ViewStyle) -> list[str]:
+    if view.counts_last_empty_line:
         return text.split("\n")
-    if style.counts_all_breaks:
+    if view.counts_all_breaks:
         return text.splitlines()
     return [line.removesuffix("\n") for line in split_lines(text)]
 
 
-def _checked(bounds: list[int], total: int, dialect: EditorDialect) -> tuple[int, int, str]:
+def _checked(bounds: list[int], total: int, style: EditorStyle) -> tuple[int, int, str]:
     """First line, last line, and what to say before them."""
-    (first, last), messages, note = bounds, dialect.messages, ""
+    (first, last), messages, note = bounds, style.messages, ""
     about = {"value": bounds, "first": first, "last": last, "total": total}
     if not 1 <= first <= total:
         raise Refused(messages.range_first.format(**about))
-    if last > total and not dialect.view.late_range_end_is_fine:
+    if last > total and not style.view.late_range_end_is_fine:
         raise Refused(messages.range_last.format(**about))
     if last > total:
         note = f"NOTE: We only show up to {total} since there're only {total} lines in this file.\n"
@@ -268,52 +268,50 @@ def _checked(bounds: list[int], total: int, dialect: EditorDialect) -> tuple[int
     return first, last, note
 
 
-def cat(path: str, lines: list[str], first: int, dialect: EditorDialect) -> str:
-    """Lines as the dialect views them, clipped."""
-    style = dialect.view
-    header = style.header.format(path=path)
-    if style.clips_header_too:
-        shown = [line.expandtabs() if style.expands_tabs else line for line in lines]
-        whole = header + number_lines(shown, first, style.line)
-        return clip(whole, dialect.max_chars, dialect.clipped)
-    text = clip("\n".join(lines), dialect.max_chars, dialect.clipped)
-    text = text.expandtabs() if style.expands_tabs else text
-    return header + number_lines(text.split("\n"), first, style.line) + style.footer
+def cat(path: str, lines: list[str], first: int, style: EditorStyle) -> str:
+    """Lines as the editor shows them, clipped."""
+    view = style.view
+    header = view.header.format(path=path)
+    if view.clips_header_too:
+        shown = [line.expandtabs() if view.expands_tabs else line for line in lines]
+        whole = header + number_lines(shown, first, view.line)
+        return clip(whole, style.max_chars, style.clipped)
+    text = clip("\n".join(lines), style.max_chars, style.clipped)
+    text = text.expandtabs() if view.expands_tabs else text
+    return header + number_lines(text.split("\n"), first, view.line) + view.footer
 
 
-def _in_short(path: str, text: str, dialect: EditorDialect, sandbox: Sandbox) -> str | None:
-    style = dialect.view
+def _in_short(path: str, text: str, style: EditorStyle, sandbox: Sandbox) -> str | None:
+    view = style.view
     if not path.endswith(".py"):
         return None
-    if style.outline_from_chars is not None and len(text) > style.outline_from_chars:
+    if view.outline_from_chars is not None and len(text) > view.outline_from_chars:
         kept = outline(path, text, FILEMAP, sandbox)
         if kept is not None:
-            kept = clip(kept.expandtabs(), dialect.max_chars, dialect.clipped)
+            kept = clip(kept.expandtabs(), style.max_chars, style.clipped)
             return _FILEMAP_NOTE.format(kept)
-    if style.outline_from_lines is not None and len(text.splitlines()) > style.outline_from_lines:
+    if view.outline_from_lines is not None and len(text.splitlines()) > view.outline_from_lines:
         kept = outline(path, text, CONDENSED, sandbox)
         if kept is not None:
-            return clip(_CONDENSED_NOTE.format(path) + kept, dialect.max_chars, dialect.clipped)
+            return clip(_CONDENSED_NOTE.format(path) + kept, style.max_chars, style.clipped)
     return None
 
 
-def view_folder(
-    path: str, bounds: list[int] | None, dialect: EditorDialect, sandbox: Sandbox
-) -> str:
+def view_folder(path: str, bounds: list[int] | None, style: EditorStyle, sandbox: Sandbox) -> str:
     """Two levels of what is in it, sorted, without what is hidden. Raises Refused."""
-    if bounds is not None and dialect.messages.folder_range:
-        raise Refused(dialect.refusal.format(dialect.messages.folder_range.format(value=bounds)))
-    style = dialect.listing
-    listing = sandbox.exec(_list_command(path, dialect), keep_state=False).output
-    header = style.header.format(path=path)
-    if not style.marks_folders:
-        whole = f"{header}{listing}{style.footer}"
-        return clip(whole, dialect.max_chars, dialect.clipped) if style.suffixes else whole
+    if bounds is not None and style.messages.folder_range:
+        raise Refused(style.refusal.format(style.messages.folder_range.format(value=bounds)))
+    listing = style.listing
+    found = sandbox.exec(_list_command(path, style), keep_state=False).output
+    header = listing.header.format(path=path)
+    if not listing.marks_folders:
+        whole = f"{header}{found}{listing.footer}"
+        return clip(whole, style.max_chars, style.clipped) if listing.suffixes else whole
     hidden = sandbox.exec(
         f"find -L {shlex.quote(path)} -mindepth 1 -maxdepth 1 -name '.*' 2>/dev/null | wc -l",
         keep_state=False,
     ).output.strip()
-    whole = header + clip(listing.rstrip("\n"), dialect.max_chars, _FOLDER_CLIPPED)
+    whole = header + clip(found.rstrip("\n"), style.max_chars, _FOLDER_CLIPPED)
     if hidden in {"", "0"}:
         return whole
     return (
@@ -322,9 +320,9 @@ def view_folder(
     )
 
 
-def _list_command(path: str, dialect: EditorDialect) -> str:
-    where, style = shlex.quote(path), dialect.listing
-    if style.marks_folders:
+def _list_command(path: str, style: EditorStyle) -> str:
+    where, listing = shlex.quote(path), style.listing
+    if listing.marks_folders:
         direct, below = shlex.quote(f"{path}/.*"), shlex.quote(f"{path}/*/.*")
         return (
             rf"find -L {where} -maxdepth 2 -not \( -path {direct} -o -path {below} \) 2>/dev/null"
@@ -332,7 +330,7 @@ def _list_command(path: str, dialect: EditorDialect) -> str:
             ' if [ -d "$item" ]; then printf "%s/\\n" "$item"; else printf "%s\\n" "$item"; fi;'
             " done"
         )
-    kinds = " ".join(f"-o -name '*{suffix}'" for suffix in style.suffixes)
+    kinds = " ".join(f"-o -name '*{suffix}'" for suffix in listing.suffixes)
     only = rf"\( -type d {kinds} \)" if kinds else ""
     return f"find {where} -maxdepth 2 -not -path '*/.*' {only} | LC_ALL=C sort"
 
@@ -373,12 +371,12 @@ def str_replace_editor(
     arguments: Mapping[str, str],
     sandbox: Sandbox,
     *,
-    dialect: EditorDialect,
+    style: EditorStyle,
     history: EditHistory,
     workdir: str = "/testbed",
 ) -> Observation:
     """View, create or edit one file. Exit code 0 means done, 1 refused with the reason."""
-    call = _Call(arguments, sandbox, dialect, history, workdir)
+    call = _Call(arguments, sandbox, style, history, workdir)
     return answer(call.carry_out)
 
 
@@ -386,13 +384,13 @@ def view_only(
     arguments: Mapping[str, str],
     sandbox: Sandbox,
     *,
-    dialect: EditorDialect,
+    style: EditorStyle,
     history: EditHistory,
     workdir: str = "/testbed",
 ) -> Observation:
     """OpenHands's action ``read``: the command ``view`` under a name of its own."""
     viewing = {**arguments, "command": "view"}
-    return str_replace_editor(viewing, sandbox, dialect=dialect, history=history, workdir=workdir)
+    return str_replace_editor(viewing, sandbox, style=style, history=history, workdir=workdir)
 
 
 class _Call:
@@ -400,13 +398,13 @@ class _Call:
         self,
         arguments: Mapping[str, str],
         sandbox: Sandbox,
-        dialect: EditorDialect,
+        style: EditorStyle,
         history: EditHistory,
         workdir: str,
     ) -> None:
         self._arguments = arguments
         self._sandbox = sandbox
-        self._dialect = dialect
+        self._style = style
         self._history = history
         self._workdir = workdir
         self._command = arguments.get("command", "")
@@ -428,16 +426,16 @@ class _Call:
                 return self._insert()
             case "undo_edit":
                 return self._undo()
-        raise self._refused(self._dialect.messages.unknown, command=self._command)
+        raise self._refused(self._style.messages.unknown, command=self._command)
 
     def _refused(self, message: str, **about: object) -> Refused:
-        return Refused(self._dialect.refusal.format(message.format(path=self._path, **about)))
+        return Refused(self._style.refusal.format(message.format(path=self._path, **about)))
 
     def _check_path(self) -> Kind | None:
-        messages = self._dialect.messages
+        messages = self._style.messages
         if not self._path:
             raise self._refused(messages.missing, name="path", command=self._command)
-        if not self._path.startswith("/") and not self._dialect.relative_paths:
+        if not self._path.startswith("/") and not self._style.relative_paths:
             raise self._refused(messages.relative, value=self._path, suggested=self._at)
         kind = kind_of(self._at, self._sandbox)
         if kind is None and self._command != "create":
@@ -453,52 +451,52 @@ class _Call:
             ["file_text"] if self._command == "create" else _REQUIRED.get(self._command, [])
         ):
             value = self._arguments.get(name)
-            if value is None or (not value and name in self._dialect.empty_is_missing):
-                messages = self._dialect.messages
+            if value is None or (not value and name in self._style.empty_is_missing):
+                messages = self._style.messages
                 template = messages.no_text if name == "file_text" else messages.missing
                 raise self._refused(template, name=name, command=self._command)
 
     def _view(self, kind: Kind | None) -> str:
         try:
-            bounds = parse_range(self._arguments.get("view_range"), self._dialect)
+            bounds = parse_range(self._arguments.get("view_range"), self._style)
         except Refused as refusal:
-            raise Refused(self._dialect.refusal.format(refusal)) from None
+            raise Refused(self._style.refusal.format(refusal)) from None
         if kind == "folder":
-            return view_folder(self._path, bounds, self._dialect, self._sandbox)
-        return view_file(self._path, self._read(), bounds, self._dialect, self._sandbox)
+            return view_folder(self._path, bounds, self._style, self._sandbox)
+        return view_file(self._path, self._read(), bounds, self._style, self._sandbox)
 
     def _create(self, text: str) -> str:
         self._refuse_faulty(text)
-        self._write(text, self._dialect.messages.not_created)
-        undone = self._dialect.creation_undoes_to
+        self._write(text, self._style.messages.not_created)
+        undone = self._style.creation_undoes_to
         self._history.remember(self._path, text if undone is None else undone)
-        if not self._dialect.shows_created:
+        if not self._style.shows_created:
             return f"File created successfully at: {self._path}"
         return f"File created at {self._path}. {self._numbered(self._path, text)}{_REVIEW_CREATED}"
 
     def _replace(self) -> str:
         old, new = self._arguments["old_str"], self._arguments.get("new_str")
-        same = self._dialect.messages.same
-        if self._dialect.same_is_looked_at_first and old == new:
+        same = self._style.messages.same
+        if self._style.same_is_looked_at_first and old == new:
             raise self._refused(same, new=new)
         try:
-            edit = replace_once(self._path, self._read(), old, new or "", self._dialect)
+            edit = replace_once(self._path, self._read(), old, new or "", self._style)
         except Refused as refusal:
-            raise Refused(self._dialect.refusal.format(refusal)) from None
+            raise Refused(self._style.refusal.format(refusal)) from None
         return self._apply(edit, f"a snippet of {self._path}") + _REVIEW.format("")
 
     def _insert(self) -> str:
         text, value = self._read(), self._arguments["insert_line"].strip()
-        total = count_lines(text, self._dialect)
+        total = count_lines(text, self._style)
         at = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
         if not 0 <= at <= total:
-            raise self._refused(self._dialect.messages.insert_line, value=value, total=total)
-        edit = insert_lines(text, at, self._arguments["new_str"], self._dialect)
+            raise self._refused(self._style.messages.insert_line, value=value, total=total)
+        edit = insert_lines(text, at, self._arguments["new_str"], self._style)
         return self._apply(edit, "a snippet of the edited file") + _REVIEW_INSERTED
 
     def _apply(self, edit: Edit, what: str) -> str:
         self._refuse_faulty(edit.after)
-        self._write(edit.after, self._dialect.messages.unwritable)
+        self._write(edit.after, self._style.messages.unwritable)
         self._history.remember(self._path, edit.before)
         return f"The file {self._path} has been edited. " + self._numbered(
             what, edit.snippet, edit.first
@@ -507,31 +505,31 @@ class _Call:
     def _undo(self) -> str:
         text = self._history.pop(self._path)
         if text is None:
-            raise self._refused(self._dialect.messages.no_undo)
-        self._write(text, self._dialect.messages.unwritable)
+            raise self._refused(self._style.messages.no_undo)
+        self._write(text, self._style.messages.unwritable)
         return f"Last edit to {self._path} undone successfully. {self._numbered(self._path, text)}"
 
     def _numbered(self, what: str, text: str, first: int = 1) -> str:
-        text = clip(text, self._dialect.max_chars, self._dialect.clipped)
-        text = text.expandtabs() if self._dialect.snippet_expands_tabs else text
+        text = clip(text, self._style.max_chars, self._style.clipped)
+        text = text.expandtabs() if self._style.snippet_expands_tabs else text
         lines = number_lines(text.split("\n"), first)
         return f"Here's the result of running `cat -n` on {what}:\n{lines}\n"
 
     def _refuse_faulty(self, text: str) -> None:
-        if not self._dialect.lints or not self._arguments.get("enable_linting"):
+        if not self._style.lints or not self._arguments.get("enable_linting"):
             return
         fault = syntax_fault(self._path, text, self._sandbox)
         if fault:
-            raise Refused(f"\n{self._dialect.refusal.format(_LINT + fault.message)}")
+            raise Refused(f"\n{self._style.refusal.format(_LINT + fault.message)}")
 
     def _read(self) -> str:
         try:
             text = read_text(self._at, self._sandbox)
         except OSError as error:
-            raise self._refused(self._dialect.messages.unreadable, error=error) from None
-        if self._dialect.refuses_binary and "\0" in text[:1024]:
+            raise self._refused(self._style.messages.unreadable, error=error) from None
+        if self._style.refuses_binary and "\0" in text[:1024]:
             raise Refused(
-                self._dialect.refusal.format(
+                self._style.refusal.format(
                     f"File validation failed for {self._path}: File appears to be binary and "
                     "this file type cannot be read or edited by this tool."
                 )

@@ -20,7 +20,7 @@ CLIPPED = (
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """What is said when a call is refused, before :attr:`EditorDialect.refusal` wraps it."""
+    """What is said when a call is refused, before :attr:`EditorStyle.refusal` wraps it."""
 
     relative: str = (
         "The path {path} is not an absolute path, it should start with `/`. "
@@ -137,7 +137,7 @@ class ListingStyle:
 
 
 @dataclass(frozen=True, slots=True)
-class EditorDialect:
+class EditorStyle:
     """One editor. ``expands_tabs``: an edited file is written back with spaces for tabs.
 
     ``shown_from`` and ``shown_to`` bound the snippet after ``str_replace``, in lines counted
@@ -174,10 +174,10 @@ class EditorDialect:
     """``enable_linting`` refuses Python with a syntax error."""
 
 
-ANTHROPIC = EditorDialect()
+ANTHROPIC = EditorStyle()
 """anthropic-quickstarts' ``computer_use_demo/tools/edit.py`` as OpenHands 0.13 to 0.15 had it."""
 
-SWE_AGENT = EditorDialect(
+SWE_AGENT = EditorStyle(
     refusal="{}",
     messages=replace(
         ANTHROPIC.messages,
@@ -276,7 +276,7 @@ ACI_0_3 = replace(
 
 _R2E_RANGE = "Invalid view_range {value}: "
 
-R2E = EditorDialect(
+R2E = EditorStyle(
     refusal="ERROR: {}",
     messages=Messages(
         gone="The path '{path}' does not exist.",

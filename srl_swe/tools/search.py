@@ -222,7 +222,7 @@ def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Window
     return "\n".join([head, *shown, f'End of matches for "{term}" in {path}'])
 
 
-def search(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+def search_repository(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
     """R2E's: ``search_term`` in a file's lines, or counted in the Python files of a folder.
 
     The term is a pattern in a file, and the text itself in a folder.

@@ -1,4 +1,4 @@
-"""The tools of one family of trajectories, with what they remember during one episode."""
+"""The tools of one tool set, with their state during one episode."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from functools import partial
 from srl_swe.errors import UserError
 from srl_swe.sandbox import DIFF_TIMEOUT_S, Sandbox, enforced
 from srl_swe.tools import search, windowed
-from srl_swe.tools.bash import asks_for_more, bash
+from srl_swe.tools.bash import asks_for_more, run_bash
 from srl_swe.tools.editor import EditHistory, str_replace_editor, view_only
-from srl_swe.tools.harnesses import BUNDLED, HARNESSES, Harness
 from srl_swe.tools.recorded_paths import (
     PATH_ARGUMENTS,
     RecordedPaths,
@@ -20,6 +19,7 @@ from srl_swe.tools.recorded_paths import (
     named_root,
 )
 from srl_swe.tools.text_files import kind_of
+from srl_swe.tools.toolsets import BUNDLED, TOOLSETS, Toolset
 from srl_swe.tools.windowed import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
@@ -147,21 +147,21 @@ class Toolbox:
 
     def __init__(
         self,
-        harness: Harness,
+        toolset: Toolset,
         tools: Mapping[str, Tool],
         paths: RecordedPaths,
         workdir: str,
         windows: Windows | None = None,
         guessed_root: str | None = None,
     ) -> None:
-        self.harness = harness
+        self.toolset = toolset
         self.tools = tools
         self.paths = paths
         self.workdir = workdir
         self.windows = windows
-        """What SWE-agent's windowed tools remember; None if the family has none."""
+        """What SWE-agent's windowed tools remember; None if the tool set has none."""
         self._guessed_root = guessed_root
-        environment = harness.environment
+        environment = toolset.environment
         self._exports = [f"export {name}={shlex.quote(v)}" for name, v in environment.items()]
         self._is_set_up = False
 
@@ -170,14 +170,14 @@ class Toolbox:
 
         Our own tools do whatever a call of them asks for, if only to refuse it.
         """
-        given, harness = action.arguments, self.harness
-        if action.tool not in self.tools or harness is BUNDLED:
+        given, toolset = action.arguments, self.toolset
+        if action.tool not in self.tools or toolset is BUNDLED:
             return action.tool in self.tools
-        if action.tool in harness.shell_names:
-            typed = {"is_input"} if harness.shell.takes_input else set()
+        if action.tool in toolset.shell_names:
+            typed = {"is_input"} if toolset.shell.takes_input else set()
             more = asks_for_more({n: v for n, v in given.items() if n not in typed})
             return not more and not given.keys().isdisjoint({"command", "cmd"})
-        if action.tool in harness.editors and action.tool != "read":
+        if action.tool in toolset.editors and action.tool != "read":
             return given.get("command") in _EDITOR_COMMANDS
         return True
 
@@ -225,7 +225,7 @@ def _encodable(text: str) -> str:
 
 
 def open_toolbox(
-    family: str = "srl-swe",
+    name: str = "srl-swe",
     *,
     workdir: str = WORKDIR,
     recorded_paths: Mapping[str, str] | None = None,
@@ -233,24 +233,24 @@ def open_toolbox(
     reviews: bool = False,
     cursors: bool = False,
 ) -> Toolbox:
-    """The tools of a family, named as ``Trajectory.source`` is, fresh for one episode.
+    """The tools of a tool set, named as in :data:`TOOLSETS`, fresh for one episode.
 
     ``recorded_paths`` maps folders that actions speak of to where they lie in the sandbox;
     ``guessed_root`` is one that means ``workdir`` unless the sandbox has such a folder;
     ``reviews``: the first ``submit`` of SWE-agent shows a review, and only the second submits;
     ``cursors``: its windows show the cursors between which ``edit`` writes.
-    Raises UserError for an unknown family.
+    Raises UserError for an unknown name.
     """
-    harness = HARNESSES.get(family)
-    if harness is None:
-        known = ", ".join(HARNESSES)
-        raise UserError(f"no tools are known for the family {family!r}. Known: {known}.")
-    windows = Windows(workdir, harness.windows) if harness.windows else None
+    toolset = TOOLSETS.get(name)
+    if toolset is None:
+        known = ", ".join(TOOLSETS)
+        raise UserError(f"unknown tool set {name!r}. Known: {known}.")
+    windows = Windows(workdir, toolset.windows) if toolset.windows else None
     if windows and cursors:
         windows.cursors = (1, 1)
-    tools = _make_tools(harness, workdir, windows, reviews=reviews)
+    tools = _make_tools(toolset, workdir, windows, reviews=reviews)
     paths = RecordedPaths(recorded_paths or {})
-    return Toolbox(harness, tools, paths, workdir, windows, guessed_root)
+    return Toolbox(toolset, tools, paths, workdir, windows, guessed_root)
 
 
 def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
@@ -259,20 +259,20 @@ def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
     The record itself tells SWE-agent's versions apart, whether submitting took a review, and
     where the repository lay. A source that is not known here has the bundled tools.
     """
-    family = trajectory.source if trajectory.source in HARNESSES else "srl-swe"
+    name = trajectory.source if trajectory.source in TOOLSETS else "srl-swe"
     actions = [step.action for step in trajectory.steps if step.action and step.executed]
-    if family == "swe-agent" and _is_version_0(trajectory, actions):
-        family = "swe-agent-0"
+    if name == "swe-agent" and _is_version_0(trajectory, actions):
+        name = "swe-agent-0"
     texts = [
         *(a.arguments.get(name, "") for a in actions for name in PATH_ARGUMENTS),
         *(step.observation.text for step in trajectory.steps if step.observation),
     ]
     root, guess = None, None
-    if HARNESSES[family] is not BUNDLED:
+    if TOOLSETS[name] is not BUNDLED:
         root = find_recorded_root(texts, instance.repo, instance.workdir)
         guess = None if root else named_root(trajectory.steps, instance.workdir)
     return open_toolbox(
-        family,
+        name,
         workdir=instance.workdir,
         recorded_paths={root: instance.workdir} if root else None,
         guessed_root=guess,
@@ -288,26 +288,26 @@ def _is_version_0(trajectory: Trajectory, actions: Iterable[Action]) -> bool:
 
 
 def _make_tools(
-    harness: Harness, workdir: str, windows: Windows | None, *, reviews: bool
+    toolset: Toolset, workdir: str, windows: Windows | None, *, reviews: bool
 ) -> dict[str, Tool]:
     tools: dict[str, Tool] = {
-        name: partial(bash, shell=harness.shell) for name in harness.shell_names
+        name: partial(run_bash, shell=toolset.shell) for name in toolset.shell_names
     }
-    histories = {id(d): EditHistory(d.undo_limit) for d in harness.editors.values()}
-    for name, dialect in harness.editors.items():
-        history, edit = histories[id(dialect)], view_only if name == "read" else str_replace_editor
-        tools[name] = partial(edit, dialect=dialect, history=history, workdir=workdir)
+    histories = {id(d): EditHistory(d.undo_limit) for d in toolset.editors.values()}
+    for name, style in toolset.editors.items():
+        history, edit = histories[id(style)], view_only if name == "read" else str_replace_editor
+        tools[name] = partial(edit, style=style, history=history, workdir=workdir)
     if windows:
         windowed_tools = {name: partial(tool, windows=windows) for name, tool in _WINDOWED.items()}
         if windows.style.ends_with_newline:
             tools |= {name: _with_newline(tool) for name, tool in windowed_tools.items()}
         else:
             tools |= windowed_tools
-    if harness.edits_exactly:
+    if toolset.edits_exactly:
         tools |= {name: partial(tool, workdir=workdir) for name, tool in _EXACT.items()}
-    if harness.searches:
-        tools["search"] = partial(search.search, workdir=workdir)
-    return tools | {name: _make_end(name, harness, workdir, reviews) for name in harness.ends}
+    if toolset.searches:
+        tools["search"] = partial(search.search_repository, workdir=workdir)
+    return tools | {name: _make_end(name, toolset, workdir, reviews) for name in toolset.ends}
 
 
 def _with_newline(tool: Tool) -> Tool:
@@ -318,10 +318,10 @@ def _with_newline(tool: Tool) -> Tool:
     return print_line
 
 
-def _make_end(name: str, harness: Harness, workdir: str, reviews: bool) -> Tool:
-    if harness.submit_shows_patch:
+def _make_end(name: str, toolset: Toolset, workdir: str, reviews: bool) -> Tool:
+    if toolset.submit_shows_patch:
         return SubmitOfSweAgent(workdir, reviews=reviews)
-    if harness.searches:
+    if toolset.searches:
         return finish_of_r2e
     ends: dict[str, Tool] = {
         SUBMIT: submit, "finish": finish, "think": think, "task_tracker": keep_list

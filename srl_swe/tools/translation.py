@@ -18,10 +18,10 @@ from enum import StrEnum
 from itertools import chain
 
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
-from srl_swe.tools.harnesses import HARNESSES, as_own_call, is_own_call
 from srl_swe.tools.recorded_paths import RecordedPaths, changes_folder, named_root
 from srl_swe.tools.text_files import decode
 from srl_swe.tools.toolbox import WORKDIR, open_toolbox
+from srl_swe.tools.toolsets import TOOLSETS, as_own_call, is_own_call
 from srl_swe.tools.windowed import WINDOW
 from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
@@ -440,7 +440,7 @@ def _search(action: Action, printed: str) -> Translation:
 # An expert's trajectory in the terms of a policy of ours: our tools, and one folder.
 #
 # Each call becomes the call of our own tools that does the same: by another name for it
-# (:mod:`srl_swe.tools.harnesses`), as a replay has translated it (``Step.translation``), or as the
+# (:mod:`srl_swe.tools.toolsets`), as a replay has translated it (``Step.translation``), or as the
 # record itself shows (:mod:`srl_swe.tools.translation`). The folder that the record has the
 # repository in becomes the one that prompts name.
 
@@ -460,9 +460,9 @@ class OwnStep:
 
 def own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, ...]]:
     """The trajectory with our own calls and folder, and what became of each step."""
-    harness = HARNESSES.get(trajectory.source)
+    toolset = TOOLSETS.get(trajectory.source)
     shown: list[Translation | None] = [None] * len(trajectory.steps)
-    if harness is not None and harness.windows:
+    if toolset is not None and toolset.windows:
         shown = translate_from_record(trajectory)
     made = [
         _own_step(step, step.translation or from_record, trajectory.source)
@@ -480,18 +480,18 @@ def own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, ...]]:
     return own, tuple(made)
 
 
-def _own_step(step: Step, translation: Translation | None, family: str) -> OwnStep:
+def _own_step(step: Step, translation: Translation | None, source: str) -> OwnStep:
     if step.action is None:
         return OwnStep(step)
     if translation is not None and translation.action is not None:
         seen = translation.observation or step.observation
         own = replace(step, action=translation.action, observation=seen)
         return OwnStep(own, translated=step.action.tool)
-    action = as_own_call(step.action, family, step.observation)
+    action = as_own_call(step.action, source, step.observation)
     own = replace(step, action=action)
     if translation is not None and translation.reason:
         return OwnStep(own, problem=translation.reason)
-    if is_own_call(action) or HARNESSES.get(family) is None:
+    if is_own_call(action) or TOOLSETS.get(source) is None:
         return OwnStep(own)
     return OwnStep(own, problem=Untranslated.NO_EQUAL_TOOL.value)
 

@@ -17,15 +17,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.trajectories.chat_events import (
     PLAIN,
-    plain_thought,
+    clean_thought,
+    drop_placeholder,
+    find_task,
     read_call,
     read_plain_answer,
-    task_in,
-    without_placeholder,
 )
 from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.select import NamedInstance, named_instance
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.trajectories.select import NamedInstance, find_instance
+from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
 ATIF_NAME = "atif"
@@ -56,7 +56,7 @@ def read_atif(record: Any, where: str) -> Trajectory:
         named.id,
         _mark_executed(steps, items),
         _task(items),
-        ended_by_policy(steps),
+        find_stop_reason(steps),
         model=row.mapping("agent").optional_text("model_name"),
         source=ATIF_NAME,
         notes=(*named.notes, *notes, *_notes(row, items)),
@@ -80,8 +80,8 @@ def _read_turn(item: Fields) -> Turn:
     if not calls:
         turn = PLAIN.read_reply(message)
     else:
-        shown = "" if _EVENT_TEXT.fullmatch(message) else plain_thought(message)
-        shown = without_placeholder(shown, calls)
+        shown = "" if _EVENT_TEXT.fullmatch(message) else clean_thought(message)
+        shown = drop_placeholder(shown, calls)
         turn = Turn(shown, calls, answered_as_one=True)
     hidden = (item.optional_text("reasoning_content") or "").strip()
     thought = "\n\n".join(text for text in (hidden, turn.thought) if text)
@@ -180,12 +180,12 @@ def _named_instance(row: Fields) -> NamedInstance:
     if own:
         return NamedInstance(own)
     given = {"instance_id": extra.optional_text("instance_id")}
-    return named_instance(Fields({**row.values, **given}, row.where))
+    return find_instance(Fields({**row.values, **given}, row.where))
 
 
 def _task(items: Sequence[Fields]) -> str | None:
     task = next((item for item in items if item.get("source") == "user"), None)
-    return task_in(task.content("message")) if task else None
+    return find_task(task.content("message")) if task else None
 
 
 def _notes(row: Fields, items: Sequence[Fields]) -> tuple[str, ...]:

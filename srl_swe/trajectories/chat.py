@@ -13,10 +13,10 @@ from typing import Any
 from srl_swe.trajectories.chat_events import (
     ASSISTANT,
     R2E_GYM,
+    clean_thought,
     find_form,
+    first_texts,
     has_role_messages,
-    opening_texts,
-    plain_thought,
     read_call,
     read_messages,
     read_plain_answer,
@@ -26,12 +26,12 @@ from srl_swe.trajectories.chat_events import (
 from srl_swe.trajectories.fields import Fields, find_issue, tidy_patch
 from srl_swe.trajectories.select import (
     NO_INSTANCE,
-    as_outcome,
-    named_instance,
-    recorded_outcome,
-    recorded_patch,
+    find_instance,
+    find_outcome,
+    find_patch,
+    parse_outcome,
 )
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import StopReason, Trajectory
 
 # ``conversations``: ShareGPT's ``{from, value}``, and Harbor's exports with ``{role, content}``.
@@ -58,14 +58,14 @@ def read_sharegpt(record: Any, where: str) -> Trajectory:
     messages = [_as_chat(message) for message in row.items("conversations")]
     form = find_form(message.content() for message in messages)
     steps, notes = make_steps(read_messages(messages, form))
-    named, result = named_instance(row), as_outcome(row.get("result"))
+    named, result = find_instance(row), parse_outcome(row.get("result"))
     return Trajectory(
         named.id,
         steps,
         read_task(messages),
-        ended_by_policy(steps),
-        recorded_patch(row),
-        recorded_outcome(row) if result is None else result,
+        find_stop_reason(steps),
+        find_patch(row),
+        find_outcome(row) if result is None else result,
         row.optional_text("model"),
         SHAREGPT_NAME,
         notes=(*named.notes, *notes),
@@ -107,12 +107,12 @@ def read_responses(record: Any, where: str) -> Trajectory:
     request = row.mapping("responses_create_params")
     about = [row, row.mapping("metadata"), request.mapping("metadata")]
     steps, notes = make_steps(_read_items(response.items("output")))
-    stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else ended_by_policy(steps)
+    stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else find_stop_reason(steps)
     patch = tidy_patch(_first_text(about, "model_patch"))
     if not patch and stop is not StopReason.SUBMITTED:
         patch = None  # NeMo-Gym writes an empty one for a run that handed in nothing
     instance_id = _first_text(about, "instance_id")
-    named = named_instance(Fields({**row.values, "instance_id": instance_id}, where))
+    named = find_instance(Fields({**row.values, "instance_id": instance_id}, where))
     return Trajectory(
         named.id,
         steps,
@@ -148,7 +148,7 @@ def _collect(item: Fields, said: list[str], calls: list[Call]) -> None:
     if kind == "function_call":
         calls.append(read_call(item, item.optional_text("call_id")))
     elif kind == "message" and item.optional_text("role") in {"assistant", None}:
-        said.append(plain_thought(item.content()))
+        said.append(clean_thought(item.content()))
     elif kind == "reasoning":
         said.append((item.content("summary") + item.content()).strip())
 
@@ -176,7 +176,7 @@ def _resolved(row: Fields, instance_id: str | None) -> bool | None:
     for place in (row, report):
         if place.get("resolved") is not None:
             return place.optional_bool("resolved")
-    return as_outcome(row.get("reward"))
+    return parse_outcome(row.get("reward"))
 
 
 def _first_text(places: Sequence[Fields], name: str) -> str | None:
@@ -221,7 +221,7 @@ def read_r2egym(record: Any, where: str) -> Trajectory:
         row.optional_text("problem_statement"),
         _STOP_REASONS.get(exit_reason or ""),
         tidy_patch(row.optional_text("output_patch")),
-        as_outcome(row.get("reward")),
+        parse_outcome(row.get("reward")),
         row.mapping("agent_args").optional_text("llm_name"),
         R2EGYM_NAME,
         exit_status=exit_reason,
@@ -231,7 +231,7 @@ def read_r2egym(record: Any, where: str) -> Trajectory:
 
 def _read_steps(row: Fields) -> Iterator[Turn | Answer]:
     for step in row.items("trajectory_steps"):
-        thought = plain_thought(step.optional_text("thought") or "")
+        thought = clean_thought(step.optional_text("thought") or "")
         yield Turn(thought, R2E_GYM.read_reply(step.optional_text("action") or "").calls)
         observation = step.optional_text("observation")
         if observation is not None:
@@ -258,7 +258,7 @@ def is_r2egym_sft(record: Any) -> bool:
         record = record.get("messages")
     if isinstance(record, str):
         return _MARK in record
-    return find_form(opening_texts(record)) is R2E_GYM
+    return find_form(first_texts(record)) is R2E_GYM
 
 
 def read_r2egym_sft(record: Any, where: str) -> Trajectory:
@@ -266,14 +266,14 @@ def read_r2egym_sft(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages" if row.get("messages") is not None else "input")
     steps, notes = make_steps(read_messages(messages, R2E_GYM))
-    named = named_instance(row)
+    named = find_instance(row)
     return Trajectory(
         named.id,
         steps,
         read_task(messages),
-        ended_by_policy(steps),
-        recorded_patch(row),
-        recorded_outcome(row),
+        find_stop_reason(steps),
+        find_patch(row),
+        find_outcome(row),
         row.optional_text("model"),
         R2EGYM_SFT_NAME,
         notes=(*named.notes, *notes),
@@ -302,14 +302,14 @@ def read_chat(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages")
     steps, notes = make_steps(read_messages(messages))
-    named = named_instance(row)
+    named = find_instance(row)
     return Trajectory(
         named.id,
         steps,
         row.optional_text("problem_statement") or read_task(messages),
-        ended_by_policy(steps),
-        recorded_patch(row),
-        recorded_outcome(row),
+        find_stop_reason(steps),
+        find_patch(row),
+        find_outcome(row),
         row.optional_text("model"),
         CHAT_NAME,
         exit_status=row.optional_text("exit_status") or row.optional_text("finish_reason"),

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from srl_swe.tools.bash import as_plain_call
-from srl_swe.trajectories.fields import Fields, argument_texts, find_issue, parse_json
-from srl_swe.trajectories.turns import Answer, Call, Turn, observed
+from srl_swe.trajectories.fields import Fields, find_issue, parse_json, render_arguments
+from srl_swe.trajectories.turns import Answer, Call, Turn, make_observation
 from srl_swe.types import Action, Observation
 
 # What mini-swe-agent shows for a command: its templates of observations, read back.
@@ -24,41 +24,41 @@ _CUT_INTO = ("output_head", "elided_chars", "output_tail")
 _NOT_EXECUTED = "action was not executed"
 
 
-def is_output(text: str) -> bool:
+def is_mini_output(text: str) -> bool:
     """Whether a message shows what a command printed."""
     return _RETURN_CODE.match(text) is not None
 
 
-def make_observation(message: Fields) -> Observation:
+def read_mini_answer(message: Fields) -> Observation:
     """The output with its exit code: as version 2 records it, or else from the message's text."""
     extra = message.mapping("extra")
     raw, code = extra.optional_text("raw_output"), extra.optional_int("returncode")
     if raw is None:
-        return read_output(message.content() or message.content("output"))
+        return read_mini_output(message.content() or message.content("output"))
     exception = extra.optional_text("exception_info") or ""
     if _NOT_EXECUTED in exception:
         return Observation(_NOT_EXECUTED)
     return Observation(raw, code, timed_out="timed out" in exception)
 
 
-def read_output(text: str) -> Observation:
+def read_mini_output(text: str) -> Observation:
     r"""The output within its template; a text without one, as a complaint, stays as it is.
 
-    >>> read_output("<returncode>1</returncode>\n<output>\nno such file\n</output>")
+    >>> read_mini_output("<returncode>1</returncode>\n<output>\nno such file\n</output>")
     Observation(text='no such file\n', exit_code=1, truncated=False, timed_out=False)
     """
     if text.startswith("The last command <command>") and _TIMED_OUT in text:
         return Observation(_within(text, "output") or "", timed_out=True)
     code = _RETURN_CODE.match(text)
     if code is None:
-        return observed(text)
+        return make_observation(text)
     rest = text[code.end() :]
     head, elided, tail = (_within(rest, tag) for tag in _CUT_INTO)
     if head is not None and tail is not None:
         parts = (head, f"[{(elided or '').strip()}]\n", tail)
         return Observation("".join(parts), int(code[1]), truncated=True)
     output = _within(rest, "output")
-    return replace(observed(rest if output is None else output), exit_code=int(code[1]))
+    return replace(make_observation(rest if output is None else output), exit_code=int(code[1]))
 
 
 def _within(text: str, tag: str) -> str | None:
@@ -130,7 +130,7 @@ def _read_call(call: Any) -> Action | None:
         arguments = _parse(arguments)
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         return None
-    return Action(name, argument_texts(arguments))
+    return Action(name, render_arguments(arguments))
 
 
 def _parse_cut(text: str) -> Any:
@@ -171,7 +171,7 @@ def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
     if not isinstance(reply, Mapping) or not isinstance(commands, list) or "plan" not in reply:
         return None
     actions = [
-        Action("bash_command", argument_texts(command))
+        Action("bash_command", render_arguments(command))
         for command in commands
         if isinstance(command, Mapping)
     ]
@@ -321,7 +321,7 @@ class TextForm:
         if in_json:
             thought, actions = read_json_calls(text)
         calls = (Call(a, runnable=not (self.one_call and i)) for i, a in enumerate(actions))
-        return Turn(plain_thought(thought), tuple(calls), answered_as_one=in_json)
+        return Turn(clean_thought(thought), tuple(calls), answered_as_one=in_json)
 
 
 def read_plain_answer(text: str) -> Observation:
@@ -330,12 +330,12 @@ def read_plain_answer(text: str) -> Observation:
     Output in mini-swe-agent's template is taken out of it. The text keeps OpenHands' lines about
     directory, interpreter and exit code at its end.
     """
-    if is_output(text):
-        return read_output(text)
+    if is_mini_output(text):
+        return read_mini_output(text)
     code = _OPENHANDS_CODE.search(text[-_TAIL:])
     head = _OPENHANDS_HEAD.match(text)
     known = int(code[1]) if code and code[1] != "-1" else None
-    return observed(text[head.end() :] if head else text, known)
+    return make_observation(text[head.end() :] if head else text, known)
 
 
 def read_r2e_answer(text: str) -> Observation:
@@ -349,9 +349,9 @@ def read_r2e_answer(text: str) -> Observation:
     text = text[: tail.start()] if tail else text
     head = _R2E_HEAD.match(text)
     if not head:
-        return observed(text)
+        return make_observation(text)
     code = int(head[1]) if head[1] and head[1] != "-1" else None
-    return observed(text[head.end() :], code)
+    return make_observation(text[head.end() :], code)
 
 
 PLAIN = TextForm(strip_one_newline, read_plain_answer)
@@ -369,12 +369,12 @@ def find_form(texts: Iterable[str]) -> TextForm:
     return PLAIN
 
 
-def plain_thought(text: str) -> str:
+def clean_thought(text: str) -> str:
     r"""The thought without the tags around its hidden part and around calls.
 
     A chat template may have written the opening ``<think>``, so that it is not in the text.
 
-    >>> plain_thought("<think>Maybe.</think> Yes.\n<tool_call>")
+    >>> clean_thought("<think>Maybe.</think> Yes.\n<tool_call>")
     'Maybe.\n\nYes.'
     """
     text = _CALL_TAGS.sub("", text).strip()
@@ -384,11 +384,11 @@ def plain_thought(text: str) -> str:
     return "\n\n".join(part.strip() for part in (hidden, shown) if part.strip())
 
 
-def without_placeholder(thought: str, calls: Sequence[Call]) -> str:
+def drop_placeholder(thought: str, calls: Sequence[Call]) -> str:
     """The thought, empty if a converter only filled the field, as with the name of the call.
 
     >>> from srl_swe.types import Action
-    >>> without_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
+    >>> drop_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
     ''
     """
     words = thought.split()
@@ -457,9 +457,9 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
     if message.get("role") in _CALLS_ALONE and (actions := parse_calls(text)):
         return Turn("", tuple(Call(action) for action in actions), answered_as_one=True)
     calls = tuple(_native_calls(message))
-    turn = Turn(plain_thought(text), calls) if calls else form.read_reply(text)
+    turn = Turn(clean_thought(text), calls) if calls else form.read_reply(text)
     hidden = _hidden_reasoning(message)
-    thought = without_placeholder(turn.thought, turn.calls)
+    thought = drop_placeholder(turn.thought, turn.calls)
     return replace(turn, thought="\n\n".join(part for part in (hidden, thought) if part))
 
 
@@ -501,8 +501,8 @@ def read_call(function: Fields, call_id: str | None) -> Call:
         with suppress(ValueError):
             arguments = parse_json(arguments) if arguments.strip() else {}
     if arguments is None or isinstance(arguments, Mapping):
-        return Call(as_plain_call(Action(name, argument_texts(arguments or {}))), call_id)
-    return Call(Action(name, argument_texts({"arguments": arguments})), call_id, runnable=False)
+        return Call(as_plain_call(Action(name, render_arguments(arguments or {}))), call_id)
+    return Call(Action(name, render_arguments({"arguments": arguments})), call_id, runnable=False)
 
 
 def read_task(messages: Iterable[Fields]) -> str | None:
@@ -512,11 +512,11 @@ def read_task(messages: Iterable[Fields]) -> str | None:
         if role in ASSISTANT:
             return None
         if role in _USER:
-            return task_in(message.content())
+            return find_task(message.content())
     return None
 
 
-def task_in(message: str) -> str:
+def find_task(message: str) -> str:
     """The issue in the first message of a run.
 
     OpenHands puts a solved example before the task, and instructions about the format behind.
@@ -532,7 +532,7 @@ def has_role_messages(value: object) -> TypeGuard[Sequence[Any]]:
     return all(isinstance(item, Mapping) and "role" in item for item in value[:3])
 
 
-def opening_texts(messages: object) -> list[str]:
+def first_texts(messages: object) -> list[str]:
     """The texts of the first messages, empty if it is no chat."""
     if not has_role_messages(messages):
         return []

@@ -16,7 +16,7 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.files import write_atomic, written_whole
 from srl_swe.trajectories.atif import OWN
 from srl_swe.trajectories.jsonl import render_line, save_rows
-from srl_swe.trajectories.sweagent import stop_reason_of
+from srl_swe.trajectories.sweagent import parse_exit_status
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
 
 # Trajectories as SWE-agent 1.x writes them, for its inspector and its ``run-replay``.
@@ -133,7 +133,7 @@ def _typed(name: str, value: str) -> Any:
 def _exit_status(trajectory: Trajectory) -> str | None:
     """The source's word where SWE-agent's would mean the same."""
     own, reason = trajectory.exit_status, trajectory.stop_reason
-    if reason is None or stop_reason_of(own) == reason:
+    if reason is None or parse_exit_status(own) == reason:
         return own
     return _EXIT_STATUS[reason]
 
@@ -149,10 +149,10 @@ VERSION = "ATIF-v1.7"
 
 def save_atif(path: Path, trajectory: Trajectory) -> None:
     """Replace the file, whole or not at all; ATIF has one run a file."""
-    write_atomic(path, json.dumps(write_one(trajectory), ensure_ascii=False, indent=2) + "\n")
+    write_atomic(path, json.dumps(render_atif(trajectory), ensure_ascii=False, indent=2) + "\n")
 
 
-def write_one(trajectory: Trajectory) -> dict[str, Any]:
+def render_atif(trajectory: Trajectory) -> dict[str, Any]:
     """The trajectory as the JSON object that :func:`srl_swe.trajectories.atif.read_one` reads."""
     agent = {"name": trajectory.source, "version": "unknown"}
     if trajectory.model is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.dialects import xml
-from srl_swe.trajectories.fields import BrokenRecord, kind_of, name_of
+from srl_swe.trajectories.fields import BrokenRecord, describe_type, name_record
 from srl_swe.types import Step, Trajectory
 
 EXPERT_SCRIPT_NAME = "expert-script"
@@ -32,13 +32,13 @@ def is_expert_script(record: Any) -> bool:
 def read_expert_script(record: Any, where: str) -> Trajectory:
     """The text of a script; the instance is the one that its file is named after."""
     if not isinstance(record, str):
-        raise BrokenRecord(where, "", f"expected a text, found {kind_of(record)}")
+        raise BrokenRecord(where, "", f"expected a text, found {describe_type(record)}")
     leftover = _REPLY.sub("", record).strip()
     if leftover:
         raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
     replies = _REPLY.findall(record)
     steps = [_parse_step(reply, where, f"reply {n}") for n, reply in enumerate(replies, 1)]
-    return Trajectory(name_of(where), tuple(steps), model="expert", source=EXPERT_SCRIPT_NAME)
+    return Trajectory(name_record(where), tuple(steps), model="expert", source=EXPERT_SCRIPT_NAME)
 
 
 def _parse_step(text: str, where: str, name: str) -> Step:

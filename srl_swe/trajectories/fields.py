@@ -244,7 +244,7 @@ class Fields:
     def of(cls, value: object, where: str, path: str = "") -> Fields:
         """The value as an object. Raises BrokenRecord where it is none."""
         if not isinstance(value, Mapping):
-            raise BrokenRecord(where, path, f"expected an object, found {kind_of(value)}")
+            raise BrokenRecord(where, path, f"expected an object, found {describe_type(value)}")
         return cls(value, where, path)
 
     @property
@@ -254,7 +254,7 @@ class Fields:
         >>> Fields({}, "runs/a__b-1.traj.json").file_name, Fields({}, "runs/all.jsonl:3").file_name
         ('a__b-1', 'all-3')
         """
-        return name_of(self.where)
+        return name_record(self.where)
 
     @property
     def is_whole_file(self) -> bool:
@@ -280,21 +280,21 @@ class Fields:
         """A text, or None where it is missing."""
         value = self.get(name)
         if value is not None and not isinstance(value, str):
-            raise self.broken(name, f"expected a text, found {kind_of(value)}")
+            raise self.broken(name, f"expected a text, found {describe_type(value)}")
         return value
 
     def optional_bool(self, name: str) -> bool | None:
         """True or false, also as 0 and 1; None where it is missing."""
         value = self.get(name)
         if value is not None and value not in (0, 1):
-            raise self.broken(name, f"expected true or false, found {kind_of(value)}")
+            raise self.broken(name, f"expected true or false, found {describe_type(value)}")
         return None if value is None else bool(value)
 
     def optional_int(self, name: str) -> int | None:
         """A whole number, or None where it is missing."""
         value = self.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self.broken(name, f"expected a whole number, found {kind_of(value)}")
+            raise self.broken(name, f"expected a whole number, found {describe_type(value)}")
         return value
 
     def parsed(self, name: str) -> Any:
@@ -319,7 +319,7 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list | tuple):
-            raise BrokenRecord(self.where, path, f"expected a list, found {kind_of(value)}")
+            raise BrokenRecord(self.where, path, f"expected a list, found {describe_type(value)}")
         return [Fields.of(item, self.where, f"{path}.{i}") for i, item in enumerate(value)]
 
     def content(self, name: str = "content") -> str:
@@ -343,7 +343,7 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
 
-def name_of(where: str) -> str:
+def name_record(where: str) -> str:
     """The file's name without its endings, and the line or row of it."""
     file, _, line = where.rpartition(":")
     numbered = bool(file) and line.isdecimal()
@@ -365,12 +365,12 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def argument_texts(arguments: Mapping[str, Any]) -> dict[str, str]:
+def render_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Arguments of a tool as :class:`~srl_swe.types.Action` holds them.
 
     A value that is no text becomes its JSON; null means not given, as for the tools.
 
-    >>> argument_texts({"command": "view", "view_range": [1, 50], "old_str": None})
+    >>> render_arguments({"command": "view", "view_range": [1, 50], "old_str": None})
     {'command': 'view', 'view_range': '[1, 50]'}
     """
     return {
@@ -385,10 +385,10 @@ def _json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def kind_of(value: object) -> str:
+def describe_type(value: object) -> str:
     """What JSON calls the value's type, for messages.
 
-    >>> kind_of([1]), kind_of(None), kind_of("x")
+    >>> describe_type([1]), describe_type(None), describe_type("x")
     ('a list', 'null', 'a text')
     """
     kinds: list[tuple[type | tuple[type, ...], str]] = [

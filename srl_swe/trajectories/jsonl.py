@@ -193,19 +193,19 @@ def _read_step(step: Fields) -> dict[str, Any]:
     return {**same, "action": action, "observation": observation}
 
 
-def write_one(trajectory: Trajectory) -> dict[str, Any]:
+def render_row(trajectory: Trajectory) -> dict[str, Any]:
     """The row, in plain types. Halves of surrogate pairs, which no table holds, become "?"."""
     enforced = None if trajectory.enforced is None else dict(trajectory.enforced)
     row = {name: getattr(trajectory, name) for name in _ALIKE}
     row["notes"] = list(trajectory.notes)
     row["enforced"] = None if enforced is None else json.dumps(enforced, ensure_ascii=False)
     row["n_steps"] = len(trajectory.steps)
-    row["steps"] = [_write_step(step) for step in trajectory.steps]
+    row["steps"] = [_render_step(step) for step in trajectory.steps]
     storable: dict[str, Any] = _storable({"format": HUB_FORMAT, **row})
     return storable
 
 
-def _write_step(step: Step) -> dict[str, Any]:
+def _render_step(step: Step) -> dict[str, Any]:
     action, seen = step.action, step.observation
     return {
         "turn": step.turn,
@@ -237,7 +237,7 @@ def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
     import pyarrow.parquet
 
     schema, count = _schema(), 0
-    rows = (write_one(trajectory) for trajectory in trajectories)
+    rows = (render_row(trajectory) for trajectory in trajectories)
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as table:
         while group := list(islice(rows, _ROWS_AT_ONCE)):
             table.write_table(pyarrow.Table.from_pylist(group, schema))

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from srl_swe.trajectories.chat_events import is_output, make_observation
-from srl_swe.trajectories.fields import Fields, argument_texts, find_issue, tidy_patch
-from srl_swe.trajectories.select import named_instance, recorded_outcome
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps
+from srl_swe.trajectories.chat_events import is_mini_output, read_mini_answer
+from srl_swe.trajectories.fields import Fields, find_issue, render_arguments, tidy_patch
+from srl_swe.trajectories.select import find_instance, find_outcome
+from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import Action, Step, StopReason, Trajectory
 
 MINI_NAME = "mini-swe-agent"
@@ -44,7 +44,7 @@ def is_mini(record: Any) -> bool:
     if not isinstance(record, list):
         return False
     texts = [_text_of(m) for m in islice(record, _MESSAGES_LOOKED_AT)]
-    return any(map(_BLOCK.search, texts)) and any(map(is_output, texts))
+    return any(map(_BLOCK.search, texts)) and any(map(is_mini_output, texts))
 
 
 def read_mini(record: Any, where: str) -> Trajectory:
@@ -53,7 +53,7 @@ def read_mini(record: Any, where: str) -> Trajectory:
     messages, info = row.items("messages"), row.mapping("info")
     conversation, submission = _split_submission(messages)
     steps, notes = make_steps(_events(conversation))
-    named = named_instance(row)
+    named = find_instance(row)
     exit_status = info.optional_text("exit_status") or _exit_status(messages)
     return Trajectory(
         named.id,
@@ -61,7 +61,7 @@ def read_mini(record: Any, where: str) -> Trajectory:
         _issue(conversation),
         _stop_reason(exit_status, submission, steps),
         _patch(info.optional_text("submission") or submission),
-        recorded_outcome(row),
+        find_outcome(row),
         info.mapping("config").mapping("model").optional_text("model_name"),
         MINI_NAME,
         exit_status=exit_status,
@@ -89,7 +89,7 @@ def _split_submission(messages: Sequence[Fields]) -> tuple[Sequence[Fields], str
     if last is not None and _role(last) == "exit":
         return messages[:-1], last.content()
     replies = [message for message in messages[:-1] if _role(message) == "assistant"]
-    if last is None or not replies or _role(last) != "user" or is_output(last.content()):
+    if last is None or not replies or _role(last) != "user" or is_mini_output(last.content()):
         return messages, None
     submitted = any(mark in replies[-1].content() for mark in _SUBMITS)
     return (messages[:-1], last.content()) if submitted else (messages, None)
@@ -109,7 +109,7 @@ def _stop_reason(
     if exit_status is None and submission is not None:
         return StopReason.SUBMITTED
     if exit_status is None:
-        return ended_by_policy(steps[-1:]) if steps and not steps[-1].observation else None
+        return find_stop_reason(steps[-1:]) if steps and not steps[-1].observation else None
     return _STOP_REASONS.get(exit_status)
 
 
@@ -144,7 +144,7 @@ def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
             yield _read_reply(message)
         elif message.mapping("extra").get("interrupt_type") != "FormatError":
             answered = message.optional_text("tool_call_id") or message.optional_text("call_id")
-            yield Answer(make_observation(message), answered)
+            yield Answer(read_mini_answer(message), answered)
 
 
 def _read_reply(reply: Fields) -> Turn:
@@ -174,7 +174,7 @@ def _recorded_call(action: Fields) -> Call:
 
 def _tool_call(function: Fields, call: Fields) -> Call:
     """A call of the chat or of the Responses API, which names the id otherwise."""
-    arguments = argument_texts(function.mapping("arguments").values)
+    arguments = render_arguments(function.mapping("arguments").values)
     call_id = call.optional_text("call_id") or call.optional_text("id")
     return Call(Action(function.text("name"), arguments), call_id)
 

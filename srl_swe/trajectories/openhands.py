@@ -14,27 +14,34 @@ from srl_swe.tools.text_files import encode
 from srl_swe.tools.translation import translate_edit
 from srl_swe.trajectories.chat_events import (
     OPENHANDS,
+    clean_thought,
+    first_texts,
     has_role_messages,
-    opening_texts,
-    plain_thought,
     read_call,
     read_messages,
     read_task,
 )
 from srl_swe.trajectories.fields import (
     Fields,
-    argument_texts,
     find_issue,
     plain_instance_id,
+    render_arguments,
     tidy_patch,
 )
 from srl_swe.trajectories.select import (
     NamedInstance,
-    named_instance,
-    recorded_outcome,
-    recorded_patch,
+    find_instance,
+    find_outcome,
+    find_patch,
 )
-from srl_swe.trajectories.turns import Answer, Call, Turn, ended_by_policy, make_steps, observed
+from srl_swe.trajectories.turns import (
+    Answer,
+    Call,
+    Turn,
+    find_stop_reason,
+    make_observation,
+    make_steps,
+)
 from srl_swe.types import Action, Observation, StopReason, Trajectory, Translation
 
 # OpenHands' event stream, read as turns and answers.
@@ -116,7 +123,7 @@ class _Stream:
     def add_user_message(self, event: Fields) -> None:
         last = next((e for e in reversed(self.events) if isinstance(e, _V0Said)), None)
         if last and not last.calls:
-            self.events.append(Answer(observed(_arguments(event).content())))
+            self.events.append(Answer(make_observation(_arguments(event).content())))
 
     def _turn(self, event: Fields) -> _V0Said:
         """The turn that the action is part of: that of its response, until all calls are in."""
@@ -165,11 +172,11 @@ def read_observation(event: Fields) -> Observation:
     metadata = extras.mapping("metadata")
     if shown is not None or not metadata.values:
         code = extras.get("exit_code") if event.get("exit_code") is None else event.get("exit_code")
-        return observed(event.content() if shown is None else shown, _exit_code(code))
-    return framed(event.content(), metadata)
+        return make_observation(event.content() if shown is None else shown, _exit_code(code))
+    return render_frame(event.content(), metadata)
 
 
-def framed(text: str, metadata: Fields) -> Observation:
+def render_frame(text: str, metadata: Fields) -> Observation:
     """The output of a command in the frame that ``metadata`` describes."""
     code = metadata.optional_int("exit_code")
     prefix, suffix = (metadata.optional_text(name) or "" for name in ("prefix", "suffix"))
@@ -181,7 +188,7 @@ def framed(text: str, metadata: Fields) -> Observation:
         value = metadata.optional_text(name)
         lines += [f"[{words}{value}]"] if value else []
     lines += [f"[Command finished with exit code {code}]"] if code not in {None, -1} else []
-    return observed("\n".join(lines), _exit_code(code))
+    return make_observation("\n".join(lines), _exit_code(code))
 
 
 def read_v0_first_message(events: Iterable[Fields]) -> str | None:
@@ -214,7 +221,7 @@ def _read_v0_action(event: Fields, kind: str, call_id: str) -> Call:
     arguments = _arguments(event).values.items()
     named = {name: value for name, value in arguments if name not in _BOOKKEEPING}
     kept = {name: value for name, value in named.items() if not isinstance(value, bool)}
-    return Call(Action(_TOOLS.get(kind, kind), argument_texts(kept)), call_id)
+    return Call(Action(_TOOLS.get(kind, kind), render_arguments(kept)), call_id)
 
 
 def _shown_edit(event: Fields, action: Action) -> Translation | None:
@@ -239,12 +246,12 @@ def _v0_thought(event: Fields, response: Fields) -> str:
     """What the model said beside its calls; ``message`` is only how the event is displayed."""
     message = _message(response)
     if message.values:
-        return plain_thought(message.content())
+        return clean_thought(message.content())
     arguments = _arguments(event)
     thought = arguments.get("thought")
     if isinstance(thought, str) and thought:
-        return plain_thought(thought)
-    return plain_thought(arguments.content()) if event.get("action") == "message" else ""
+        return clean_thought(thought)
+    return clean_thought(arguments.content()) if event.get("action") == "message" else ""
 
 
 def _arguments(event: Fields) -> Fields:
@@ -288,7 +295,7 @@ def is_openhands_text(record: Any) -> bool:
     messages = record.get("messages") if isinstance(record, Mapping) else record
     if isinstance(messages, str):
         return _MARK in messages
-    return any(text.startswith(_MARK) for text in opening_texts(messages))
+    return any(text.startswith(_MARK) for text in first_texts(messages))
 
 
 def read_openhands_text(record: Any, where: str) -> Trajectory:
@@ -296,14 +303,14 @@ def read_openhands_text(record: Any, where: str) -> Trajectory:
     row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
     messages = row.items("messages")
     steps, notes = make_steps(read_messages(messages, OPENHANDS))
-    named = named_instance(row)
+    named = find_instance(row)
     return Trajectory(
         named.id,
         steps,
         read_task(messages),
-        ended_by_policy(steps),
-        recorded_patch(row),
-        recorded_outcome(row),
+        find_stop_reason(steps),
+        find_patch(row),
+        find_outcome(row),
         row.optional_text("model"),
         OPENHANDS_TEXT_NAME,
         notes=(*named.notes, *notes),
@@ -334,14 +341,14 @@ def read_nebius_openhands(record: Any, where: str) -> Trajectory:
     messages = row.items("trajectory")
     steps, notes = make_steps(read_messages(messages))
     exit_status = row.optional_text("exit_status")
-    named = named_instance(row)
+    named = find_instance(row)
     return Trajectory(
         named.id,
         steps,
         read_task(messages),
-        StopReason.SUBMITTED if exit_status == "submit" else ended_by_policy(steps),
-        recorded_patch(row),
-        recorded_outcome(row),
+        StopReason.SUBMITTED if exit_status == "submit" else find_stop_reason(steps),
+        find_patch(row),
+        find_outcome(row),
         row.optional_text("model"),
         NEBIUS_OPENHANDS_NAME,
         exit_status=exit_status,
@@ -372,7 +379,7 @@ def read_swegym(record: Any, where: str) -> Trajectory:
         plain_instance_id(row.text("instance_id")),
         steps,
         read_task(messages),
-        ended_by_policy(steps),
+        find_stop_reason(steps),
         tidy_patch(row.mapping("test_result").optional_text("git_patch")),
         row.optional_bool("resolved"),
         (row.optional_text("run_id") or "").partition("_maxiter_")[0] or None,
@@ -438,7 +445,7 @@ def read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
             message = event.mapping("llm_message")
             found.append(_Said(None, _thought(message, "content")))
         elif kind == "MessageEvent" and last and not last.calls:
-            found.append(Answer(observed(event.mapping("llm_message").content())))
+            found.append(Answer(make_observation(event.mapping("llm_message").content())))
     for item in found:
         yield Turn(item.thought, tuple(item.calls)) if isinstance(item, _Said) else item
 
@@ -461,7 +468,7 @@ def _thought(holder: Fields, text: str) -> str:
     blocks = holder.items("thinking_blocks")
     thinking = "\n\n".join(said for b in blocks if (said := b.optional_text("thinking")))
     hidden = holder.optional_text("reasoning_content") or thinking
-    parts = (hidden.strip(), plain_thought(holder.content(text)))
+    parts = (hidden.strip(), clean_thought(holder.content(text)))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -476,7 +483,7 @@ def _read_action(event: Fields) -> Call:
         call = read_call(written, call_id)
     else:
         given = {name: value for name, value in action.values.items() if name != "kind"}
-        call = Call(Action(event.text("tool_name"), argument_texts(given)), call_id)
+        call = Call(Action(event.text("tool_name"), render_arguments(given)), call_id)
     return call if action.values else replace(call, runnable=False)
 
 
@@ -489,9 +496,9 @@ def _read_observation(event: Fields) -> Observation:
     text = next((t for name in _SHOWN if (t := seen.content(name))), "")
     metadata = seen.mapping("metadata")
     if metadata.values:
-        return framed(text, metadata)
+        return render_frame(text, metadata)
     code = seen.optional_int("exit_code")
-    shown = observed(text, None if code == -1 else code)
+    shown = make_observation(text, None if code == -1 else code)
     return replace(shown, timed_out=shown.timed_out or seen.get("timeout") is True)
 
 
@@ -533,7 +540,7 @@ def read_openhands(record: Any, where: str) -> Trajectory:
         named.id,
         steps,
         find_issue(task) if task is not None else None,
-        _stop_reason(error) or ended_by_policy(steps),
+        _stop_reason(error) or find_stop_reason(steps),
         tidy_patch(result.optional_text("git_patch") or row.optional_text("git_patch")),
         _resolved(row),
         _model(row) or read_model(events),
@@ -575,7 +582,7 @@ def _named_instance(row: Fields) -> NamedInstance:
     owner, repo, number = (issue.get(name) for name in ("owner", "repo", "number"))
     if not row.get("instance_id") and owner and repo and number:
         return NamedInstance(f"{owner}__{repo}-{number}")
-    return named_instance(row)
+    return find_instance(row)
 
 
 def _model(row: Fields) -> str | None:
@@ -590,7 +597,7 @@ def _resolved(row: Fields) -> bool | None:
     for report in (row.mapping("test_result").mapping("report"), row.mapping("report")):
         if report.get("resolved") is not None:
             return report.optional_bool("resolved")
-    return recorded_outcome(row)
+    return find_outcome(row)
 
 
 def _stop_reason(error: str | None) -> StopReason | None:

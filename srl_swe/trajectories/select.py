@@ -20,7 +20,7 @@ from srl_swe.errors import UserError
 from srl_swe.trajectories.fields import (
     BrokenRecord,
     Fields,
-    kind_of,
+    describe_type,
     looks_like_instance_id,
     plain_instance_id,
     tidy_patch,
@@ -140,7 +140,7 @@ class NamedInstance:
     notes: tuple[str, ...] = ()
 
 
-def named_instance(row: Fields, names: Sequence[str] = _NAMES) -> NamedInstance:
+def find_instance(row: Fields, names: Sequence[str] = _NAMES) -> NamedInstance:
     """The row's ``instance_id``, else what looks like one, else the first name there is.
 
     What looks like one is searched in ``names``, in the name of the image, and in that of the
@@ -172,7 +172,7 @@ def with_instance(trajectory: Trajectory, instance_id: str | None) -> Trajectory
     return replace(trajectory, instance_id=instance_id, notes=notes)
 
 
-def recorded_outcome(row: Fields) -> bool | None:
+def find_outcome(row: Fields) -> bool | None:
     """Whether the run resolved its instance; None if no column says so.
 
     ``resolved`` comes first; a reward counts as resolved if it is 1. Raises BrokenRecord if
@@ -180,18 +180,18 @@ def recorded_outcome(row: Fields) -> bool | None:
     """
     for name in _OUTCOMES:
         value = row.get(name)
-        outcome = as_outcome(value)
+        outcome = parse_outcome(value)
         if outcome is not None:
             return outcome
         if name == "resolved" and value is not None:
-            raise row.broken(name, f"expected true or false, found {kind_of(value)}")
+            raise row.broken(name, f"expected true or false, found {describe_type(value)}")
     return None
 
 
-def as_outcome(value: Any) -> bool | None:
+def parse_outcome(value: Any) -> bool | None:
     """A flag, or a reward of 0 to 1, also as text; None if it is neither.
 
-    >>> as_outcome("1.0"), as_outcome(0.5), as_outcome("maybe")
+    >>> parse_outcome("1.0"), parse_outcome(0.5), parse_outcome("maybe")
     (True, False, None)
     """
     if isinstance(value, str):
@@ -205,7 +205,7 @@ def as_outcome(value: Any) -> bool | None:
     return bool(value == 1)
 
 
-def recorded_patch(row: Fields) -> str | None:
+def find_patch(row: Fields) -> str | None:
     """The patch that the run left; None if no column has one."""
     for name in _PATCHES:
         if isinstance(text := row.get(name), str):
@@ -345,7 +345,7 @@ class _Selecting:
         return found
 
 
-def held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
+def is_held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
     """Whether the trajectory is for validation, as about ``share`` of all instances are.
 
     All trajectories of an instance go the same way, so that none is trained on whose like is

@@ -15,15 +15,15 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-from srl_swe.trajectories.chat_events import plain_thought, read_xml_calls
-from srl_swe.trajectories.fields import Fields, argument_texts, find_issue, last_fence, tidy_patch
+from srl_swe.trajectories.chat_events import clean_thought, read_xml_calls
+from srl_swe.trajectories.fields import Fields, find_issue, last_fence, render_arguments, tidy_patch
 from srl_swe.trajectories.select import (
     NamedInstance,
-    named_instance,
-    recorded_outcome,
-    recorded_patch,
+    find_instance,
+    find_outcome,
+    find_patch,
 )
-from srl_swe.trajectories.turns import Answer, Call, Turn, make_steps, never_ran, observed
+from srl_swe.trajectories.turns import Answer, Call, Turn, make_observation, make_steps, never_ran
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 # SWE-agent's command lines as actions: ``open a.py 12``, ``edit 3:4 ... end_of_edit``, ``ls``.
@@ -146,7 +146,7 @@ class Style(StrEnum):
     TICKS = "ticks"
 
 
-def style_of(messages: Iterable[Fields]) -> Style:
+def find_style(messages: Iterable[Fields]) -> Style:
     """The style of a conversation, judged by the policy's messages."""
     replies = [m for m in messages if m.get("role") == "assistant"]
     if any(m.get("tool_calls") or m.get("action") for m in replies):
@@ -157,7 +157,7 @@ def style_of(messages: Iterable[Fields]) -> Style:
 def read_history(messages: Sequence[Fields]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """The steps of a conversation, and notes on it; demonstrations are left out."""
     messages = [message for message in messages if not message.get("is_demo")]
-    style = style_of(messages)
+    style = find_style(messages)
     return make_steps(_events(messages, style))
 
 
@@ -172,16 +172,16 @@ def read_calls(message: Fields) -> tuple[Call, ...]:
     calls = []
     for call in message.items("tool_calls"):
         function = call.mapping("function")
-        arguments = argument_texts(function.mapping("arguments").values)
+        arguments = render_arguments(function.mapping("arguments").values)
         calls.append(Call(Action(function.text("name"), arguments), call.optional_text("id")))
     return tuple(calls)
 
 
-def make_observation(text: str) -> Observation:
+def read_answer(text: str) -> Observation:
     """What an action printed, without the frame that SWE-agent shows it in."""
     bare = _without_prompt(text)
     bare = bare[match.end() :] if (match := _PREFIX.match(bare)) else bare
-    observation = observed("" if bare == NO_OUTPUT else bare)
+    observation = make_observation("" if bare == NO_OUTPUT else bare)
     return replace(observation, truncated=True) if bare.startswith(_ELIDED) else observation
 
 
@@ -197,7 +197,7 @@ def _events(messages: Iterable[Fields], style: Style) -> Iterator[Turn | Answer]
             begun = True
             yield _read_history_reply(message, style)
         elif begun:
-            yield Answer(make_observation(message.content()), _answered_id(message))
+            yield Answer(read_answer(message.content()), _answered_id(message))
 
 
 def _read_history_reply(reply: Fields, style: Style) -> Turn:
@@ -212,7 +212,7 @@ def _read_history_reply(reply: Fields, style: Style) -> Turn:
     command = reply.optional_text("action") or ""
     if not calls and command.strip():
         calls = (Call(parse_command(command)),)
-    return Turn(plain_thought(reply.optional_text("thought") or content), calls)
+    return Turn(clean_thought(reply.optional_text("thought") or content), calls)
 
 
 def _answered_id(answer: Fields) -> str | None:
@@ -259,14 +259,14 @@ def read_swesmith(record: Any, where: str) -> Trajectory:
     steps, made_up = _without_made_up_submit(read)
     if made_up is not None:
         notes += ("the submit that the data set adds after a limit is left out",)
-    named = named_instance(row)
+    named = find_instance(row)
     return Trajectory(
         named.id,
         steps,
         read_issue(messages),
         _stop_reason(steps, made_up),
         tidy_patch(row.optional_text("rollout_patch")),
-        recorded_outcome(row),
+        find_outcome(row),
         row.optional_text("model"),
         SWESMITH_NAME,
         exit_status=made_up,
@@ -376,12 +376,12 @@ def read_sweagent(record: Any, where: str) -> Trajectory:
     submission = info.optional_text("submission")
     patch = clean_submission(_shown_at_the_end(steps) if submission is None else submission)
     environment = row.optional_text("environment") or ""
-    named = named_instance(row) if environment in _NO_NAMES else NamedInstance(environment)
+    named = find_instance(row) if environment in _NO_NAMES else NamedInstance(environment)
     return Trajectory(
         named.id,
         steps,
         read_issue(history),
-        stop_reason_of(exit_status),
+        parse_exit_status(exit_status),
         patch,
         model=_model(row),
         source=SWEAGENT_NAME,
@@ -390,10 +390,10 @@ def read_sweagent(record: Any, where: str) -> Trajectory:
     )
 
 
-def stop_reason_of(exit_status: str | None) -> StopReason | None:
+def parse_exit_status(exit_status: str | None) -> StopReason | None:
     """The ending; what a limit made it submit, ``submitted (exit_cost)``, ended by that limit.
 
-    >>> stop_reason_of("submitted (exit_context)").value
+    >>> parse_exit_status("submitted (exit_context)").value
     'token_limit'
     """
     inner = re.fullmatch(r"submitted \((.*)\)", exit_status or "")
@@ -440,7 +440,7 @@ def _read_step(turn: int, step: Fields, calls: Mapping[str, Action], *, ran: boo
     if not command.strip() or command.strip() in PSEUDO_ACTIONS:
         observation = Observation(printed) if printed else None
         return Step(thought, None, observation, executed=False, turn=turn)
-    observation = observed(printed) if printed or ran else None
+    observation = make_observation(printed) if printed or ran else None
     action = calls.get(command) or parse_command(command)
     return Step(thought, action, observation, ran and not never_ran(observation), turn)
 
@@ -502,15 +502,15 @@ def read_nebius_sweagent(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     items = row.items("trajectory")
     steps, notes = make_steps(_read_items(items))
-    named = named_instance(row)
+    named = find_instance(row)
     exit_status = row.optional_text("exit_status")
     return Trajectory(
         named.id,
         steps,
         _issue(items),
-        stop_reason_of(exit_status),
-        recorded_patch(row),
-        recorded_outcome(row),
+        parse_exit_status(exit_status),
+        find_patch(row),
+        find_outcome(row),
         row.optional_text("model_name"),
         NEBIUS_SWEAGENT_NAME,
         exit_status=exit_status,
@@ -526,7 +526,7 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
             begun = True
             yield _read_reply(text)
         elif begun:
-            yield Answer(make_observation(text))
+            yield Answer(read_answer(text))
 
 
 def _read_reply(text: str) -> Turn:

@@ -87,10 +87,10 @@ _TAIL = 1000
 """OpenHands' line about a timeout stands within so many characters of the end."""
 
 
-def observed(text: str, exit_code: int | None = None) -> Observation:
+def make_observation(text: str, exit_code: int | None = None) -> Observation:
     """The observation, marked as truncated or timed out where its text says so.
 
-    >>> observed("The command took too long to execute (>90s)").timed_out
+    >>> make_observation("The command took too long to execute (>90s)").timed_out
     True
     """
     timed_out = _TIMED_OUT.match(text.lstrip()) or _TIMED_OUT_AT_END.search(text[-_TAIL:])
@@ -260,7 +260,7 @@ def ends_run(action: Action) -> bool:
     return action.tool in _LAST_TOOLS or command.startswith(_LAST_COMMANDS)
 
 
-def ended_by_policy(steps: Sequence[Step]) -> StopReason | None:
+def find_stop_reason(steps: Sequence[Step]) -> StopReason | None:
     """SUBMITTED if the call that ended the run is in the last message; None if none does."""
     turn = steps[-1].turn if steps else None
     last = steps[-1:] if turn is None else [step for step in steps if step.turn == turn]

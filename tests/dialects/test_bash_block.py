@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from srl_swe.dialects import FormatReason, UnwritableStep, bash_block, read_actions, xml
 from srl_swe.dialects.bash_block import SUBMIT_COMMAND, find_blocks, render_block
-from srl_swe.trajectories.chat_events import read_output
+from srl_swe.trajectories.chat_events import read_mini_output
 from srl_swe.types import Action, Observation
 
 pieces = st.sampled_from(["```", "````", "`", "\n", "bash", "```bash\n", "\n```\n", " ", "ls"])
@@ -154,7 +154,7 @@ def test_an_observation_is_in_the_form_that_the_reader_of_mini_swe_agent_knows(
     text: str, exit_code: int
 ) -> None:
     printed = f"{text}\n" if text else ""
-    read = read_output(bash_block.render_observation(Observation(printed, exit_code)))
+    read = read_mini_output(bash_block.render_observation(Observation(printed, exit_code)))
     assert (read.text, read.exit_code) == (printed, exit_code)
 
 

@@ -17,7 +17,7 @@ from srl_swe.tools.editor_styles import (
     R2E,
     SWE_AGENT,
     SWE_MASTER,
-    EditorDialect,
+    EditorStyle,
 )
 
 SAMPLES = Path(__file__).parents[3] / "shared/samples/editor_golden"
@@ -43,20 +43,18 @@ def without_frame(recorded: str) -> str:
 
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="recorded calls of the experts are not here")
-@pytest.mark.parametrize(("file", "dialect", "count"), RECORDED)
-def test_recorded_calls_give_the_recorded_texts(
-    file: str, dialect: EditorDialect, count: int
-) -> None:
+@pytest.mark.parametrize(("file", "style", "count"), RECORDED)
+def test_recorded_calls_give_the_recorded_texts(file: str, style: EditorStyle, count: int) -> None:
     rows = json.loads((SAMPLES / file).read_text(encoding="utf-8"))
     sandboxes: defaultdict[str, FakeSandbox] = defaultdict(FakeSandbox)
-    histories: defaultdict[str, EditHistory] = defaultdict(lambda: EditHistory(dialect.undo_limit))
+    histories: defaultdict[str, EditHistory] = defaultdict(lambda: EditHistory(style.undo_limit))
     for row in rows:
         arguments = {
             name: value if isinstance(value, str) else json.dumps(value)
             for name, value in row["args"].items()
         }
         fresh = str_replace_editor(
-            arguments, sandboxes[row["src"]], dialect=dialect, history=histories[row["src"]]
+            arguments, sandboxes[row["src"]], style=style, history=histories[row["src"]]
         )
         assert fresh.text.rstrip("\n") == without_frame(row["observation"])
     assert len(rows) == count
@@ -86,7 +84,7 @@ REPLACED = {
 
 @pytest.mark.parametrize("name", REPLACED)
 def test_the_snippet_after_a_replacement_is_the_dialects(name: str) -> None:
-    dialect, first, lines = REPLACED[name]
+    style, first, lines = REPLACED[name]
     sandbox = FakeSandbox(files={"/testbed/a.py": OLD.encode()})
     arguments = {
         "command": "str_replace",
@@ -94,7 +92,7 @@ def test_the_snippet_after_a_replacement_is_the_dialects(name: str) -> None:
         "old_str": "line 8",
         "new_str": "NEW\nTWO",
     }
-    seen = str_replace_editor(arguments, sandbox, dialect=dialect, history=EditHistory(None))
+    seen = str_replace_editor(arguments, sandbox, style=style, history=EditHistory(None))
     shown = numbered(first, lines)
     assert seen.text == f"{EDITED}snippet of /testbed/a.py:\n{shown}\n{REVIEW.format('')}"
 
@@ -110,11 +108,11 @@ INSERTED = {
 
 @pytest.mark.parametrize("name", INSERTED)
 def test_the_snippet_after_an_insertion_is_the_dialects(name: str) -> None:
-    dialect, lines = INSERTED[name]
+    style, lines = INSERTED[name]
     sandbox = FakeSandbox(files={"/testbed/a.py": OLD.encode()})
     arguments = {
         "command": "insert", "path": "/testbed/a.py", "insert_line": "13", "new_str": "NEW"
     }  # fmt: skip
-    seen = str_replace_editor(arguments, sandbox, dialect=dialect, history=EditHistory(None))
+    seen = str_replace_editor(arguments, sandbox, style=style, history=EditHistory(None))
     review = REVIEW.format(" (correct indentation, no duplicate lines, etc)")
     assert seen.text == f"{EDITED}snippet of the edited file:\n{numbered(10, lines)}\n{review}"

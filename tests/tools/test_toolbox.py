@@ -13,7 +13,7 @@ from srl_swe.errors import UserError
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
 from srl_swe.tools import open_toolbox, toolbox_for
-from srl_swe.tools.harnesses import HARNESSES
+from srl_swe.tools.toolsets import TOOLSETS
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory
 from srl_swe_envs.local import open_local_sandbox
 
@@ -26,8 +26,8 @@ def local() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def act(family: str, sandbox: Sandbox, tool: str, **arguments: str) -> Observation:
-    return open_toolbox(family).perform(Action(tool, arguments), sandbox)
+def act(name: str, sandbox: Sandbox, tool: str, **arguments: str) -> Observation:
+    return open_toolbox(name).perform(Action(tool, arguments), sandbox)
 
 
 def trajectory(source: str, *steps: Step) -> Trajectory:
@@ -39,19 +39,19 @@ def step(tool: str, seen: str = "", **arguments: str) -> Step:
 
 
 def test_an_unknown_family_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(UserError, match=r"no tools are known for the family 'x'.*mini-swe-agent"):
+    with pytest.raises(UserError, match=r"unknown tool set 'x'.*mini-swe-agent"):
         open_toolbox("x")
 
 
-@pytest.mark.parametrize("family", HARNESSES)
-def test_an_unknown_tool_is_an_observation_in_every_family(family: str) -> None:
-    seen = act(family, FakeSandbox(), "browser")
+@pytest.mark.parametrize("name", TOOLSETS)
+def test_an_unknown_tool_is_an_observation_in_every_family(name: str) -> None:
+    seen = act(name, FakeSandbox(), "browser")
     assert seen.exit_code == 1
     assert seen.text.startswith("Unknown tool 'browser'. Known: ")
 
 
 @pytest.mark.parametrize(
-    ("family", "tools"),
+    ("name", "tools"),
     [
         ("srl-swe", "bash str_replace_editor submit"),
         ("swe-smith", "bash str_replace_editor open goto edit insert search_dir submit"),
@@ -61,18 +61,18 @@ def test_an_unknown_tool_is_an_observation_in_every_family(family: str) -> None:
         ("r2e-gym", "execute_bash file_editor str_replace_editor search finish submit"),
     ],
 )
-def test_each_family_has_its_tools(family: str, tools: str) -> None:
-    assert set(tools.split()) <= set(open_toolbox(family).tools)
+def test_each_family_has_its_tools(name: str, tools: str) -> None:
+    assert set(tools.split()) <= set(open_toolbox(name).tools)
 
 
 def test_shell_state_is_kept_where_the_family_kept_it(local: Sandbox) -> None:
-    for family, tool, kept in (
+    for name, tool, kept in (
         ("swe-smith", "bash", True),
         ("openhands", "execute_bash", True),
         ("mini-swe-agent", "bash", False),
         ("r2e-gym", "execute_bash", False),
     ):
-        toolbox = open_toolbox(family)
+        toolbox = open_toolbox(name)
         toolbox.perform(Action(tool, {"command": "cd /tmp"}), local)
         seen = toolbox.perform(Action(tool, {"command": "pwd"}), local)
         assert ("/tmp\n" in f"{seen.text}\n") is kept
@@ -133,12 +133,12 @@ def test_openhands_can_not_type_into_what_has_ended() -> None:
 
 def test_a_timeout_is_told_in_the_familys_words() -> None:
     sandbox = FakeSandbox(answer=lambda command: ExecResult("", None, timed_out=True))
-    for family, tool, words in (
+    for name, tool, words in (
         ("r2e-gym", "execute_bash", "The command took too long to execute (>90s)"),
         ("swe-agent", "bash", "The command was cancelled because it took more than 30 seconds."),
         ("nebius-swe-agent", "bash", "EXECUTION TIMED OUT BECAUSE THE COMMAND WAS RUNNING"),
     ):
-        assert act(family, sandbox, tool, command="sleep 999").text.startswith(words)
+        assert act(name, sandbox, tool, command="sleep 999").text.startswith(words)
 
 
 def test_thinking_and_finishing_do_nothing() -> None:
@@ -249,7 +249,7 @@ def test_a_source_without_tools_of_its_own_has_the_bundled_ones() -> None:
     assert "str_replace_editor" in toolbox_for(trajectory("elsewhere"), INSTANCE).tools
 
 
-NAMES = sorted({name for family in HARNESSES for name in open_toolbox(family).tools})
+NAMES = sorted({name for name in TOOLSETS for name in open_toolbox(name).tools})
 ARGUMENTS = ["command", "path", "file_text", "old_str", "new_str", "view_range", "insert_line",
              "line_number", "filename", "start_line", "end_line", "replacement_text", "search",
              "replace", "replace-all", "text", "line", "file_name", "dir", "search_term", "file",
@@ -266,13 +266,13 @@ CALLS = st.tuples(
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(sorted(HARNESSES)), st.lists(CALLS, max_size=6))
+@given(st.sampled_from(sorted(TOOLSETS)), st.lists(CALLS, max_size=6))
 def test_no_call_however_wrong_raises_anything(
-    family: str, calls: list[tuple[str, dict[str, str]]]
+    name: str, calls: list[tuple[str, dict[str, str]]]
 ) -> None:
     answer = ExecResult('[9, "E", "no"]', 0)
     sandbox = FakeSandbox(lambda command: answer, {"/testbed/a.py": b"x\n\ty \xff\r\nx\n"})
-    toolbox = open_toolbox(family, recorded_paths={"/workspace/a": "/testbed"})
+    toolbox = open_toolbox(name, recorded_paths={"/workspace/a": "/testbed"})
     for tool, arguments in calls:
         seen = toolbox.perform(Action(tool, arguments), sandbox)
         seen.text.encode()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.trajectories import atif
-from srl_swe.trajectories.convert import save_atif, write_one
+from srl_swe.trajectories.convert import render_atif, save_atif
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.select import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
@@ -154,7 +154,7 @@ def test_any_steps_come_back_as_they_were_written(turns: list[Any]) -> None:
     for turn, (thought, made, seen) in enumerate(turns):
         steps += [Step(thought, a, o, ran, turn) for a, o, ran in made]
         steps += [] if made else [Step(thought, None, seen, False, turn)]
-    record = json.loads(json.dumps(write_one(Trajectory("a__b-1", tuple(steps)))))
+    record = json.loads(json.dumps(render_atif(Trajectory("a__b-1", tuple(steps)))))
     assert atif.read_atif(record, "a.json").steps == tuple(steps)
 
 
@@ -166,7 +166,7 @@ ALLOWED = {
 
 
 def test_what_is_written_holds_only_what_the_format_allows() -> None:
-    record = write_one(FULL)
+    record = render_atif(FULL)
     assert record.keys() <= ALLOWED["root"]
     assert record["agent"].keys() == {"name", "version", "model_name"}
     assert [step["step_id"] for step in record["steps"]] == list(range(1, 6))
@@ -201,4 +201,4 @@ def test_translations_come_back_from_our_own_files() -> None:
         for turn, translation in enumerate((own, Translation(reason="tabs"), None))
     )
     trajectory = Trajectory("a__b-1", steps, "issue", source="swe-agent")
-    assert atif.read_atif(write_one(trajectory), "x.json").steps == steps
+    assert atif.read_atif(render_atif(trajectory), "x.json").steps == steps

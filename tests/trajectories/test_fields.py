@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord
-from srl_swe.trajectories.fields import Fields, argument_texts, name_of, parse_json
+from srl_swe.trajectories.fields import Fields, name_record, parse_json, render_arguments
 
 ROW = Fields.of({"a": {"b": [{"c": 3}, {"c": "x"}], "t": "{", "n": None}}, "runs.jsonl:17")
 
@@ -55,7 +55,7 @@ def test_a_message_of_parts_is_one_text() -> None:
 def test_arguments_become_texts_and_null_means_not_given() -> None:
     day = datetime.date(2026, 1, 2)
     given = {"a": "é", "b": [1, 50], "c": True, "d": None, "e": day}
-    assert argument_texts(given) == {"a": "é", "b": "[1, 50]", "c": "true", "e": '"2026-01-02"'}
+    assert render_arguments(given) == {"a": "é", "b": "[1, 50]", "c": "true", "e": '"2026-01-02"'}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "1" * 5000])
@@ -75,4 +75,4 @@ def test_whatever_is_no_json_is_one_kind_of_error(text: str) -> None:
     ],
 )
 def test_a_record_without_an_id_is_called_after_its_file(where: str, name: str) -> None:
-    assert name_of(where) == name
+    assert name_record(where) == name

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from srl_swe.trajectories import BrokenRecord
 from srl_swe.trajectories.families import FAMILIES, Family, read_record
-from srl_swe.trajectories.jsonl import parse_line, render_line, write_one
+from srl_swe.trajectories.jsonl import parse_line, render_line, render_row
 from srl_swe.trajectories.load import Record, read_records
 
 INPUTS = int(os.environ.get("SRL_SWE_FUZZ", "2000"))
@@ -173,7 +173,7 @@ CASES: list[Any] = [
     {"history": [], "test_result": {}, "instance_id": "a__b-1"},
     {"messages": [], "instance_id": "a__b-1"},
     json.loads(render_line(read_record({"messages": CHAT, "traj_id": "t"}, "x"))),
-    write_one(read_record({"messages": CHAT, "traj_id": "t"}, "x")),
+    render_row(read_record({"messages": CHAT, "traj_id": "t"}, "x")),
 ]
 JUNK: list[Any] = [
     None,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from srl_swe.bundled import bundled
 from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
 from srl_swe.trajectories.families import find_family, read_record
-from srl_swe.trajectories.jsonl import save_rows, write_one
+from srl_swe.trajectories.jsonl import render_row, save_rows
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -77,12 +77,12 @@ def test_a_row_holds_all_of_any_trajectory(
     made: list[Step], text: str | None, resolved: bool | None
 ) -> None:
     run = Trajectory("a", tuple(made), text, patch=text, resolved=resolved, exit_status=text)
-    assert read_record(write_one(run), "row") == run
+    assert read_record(render_row(run), "row") == run
 
 
 def test_what_no_table_can_hold_is_replaced() -> None:
     run = replace(EMPTY, patch=b"+caf\xe9".decode("utf-8", errors="surrogateescape"))
-    assert write_one(run)["patch"] == "+caf?"
+    assert render_row(run)["patch"] == "+caf?"
 
 
 def test_the_bundled_trajectories_come_back_from_rows(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_real_trajectories_of_every_family_come_back_from_rows(tmp_path: Path) -
     ],
 )
 def test_a_broken_row_is_named_with_its_column(change: dict[str, Any], field: str) -> None:
-    record = {**write_one(FULL), **change}
+    record = {**render_row(FULL), **change}
     assert find_family(record) is not None
     with pytest.raises(BrokenRecord, match=rf"^rows\.parquet:3: .*{field}"):
         read_record(record, "rows.parquet:3")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
-from srl_swe.trajectories.chat_events import read_output
+from srl_swe.trajectories.chat_events import read_mini_output
 from srl_swe.trajectories.families import find_family, read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
@@ -179,7 +179,7 @@ def test_blocks_with_version_2s_own_label_are_read() -> None:
     ],
 )
 def test_an_output_is_read_out_of_its_template(text: str, observation: Observation) -> None:
-    assert read_output(text) == observation
+    assert read_mini_output(text) == observation
 
 
 @pytest.mark.parametrize(

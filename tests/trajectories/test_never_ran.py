@@ -11,10 +11,10 @@ from srl_swe.trajectories.turns import (
     Answer,
     Call,
     Turn,
-    ended_by_policy,
+    find_stop_reason,
+    make_observation,
     make_steps,
     never_ran,
-    observed,
 )
 from srl_swe.types import Action, Observation, StopReason
 
@@ -59,13 +59,13 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_refusal_is_known_in_the_words_of_every_harness(text: str) -> None:
-    assert never_ran(observed(text))
-    assert never_ran(observed(f"OBSERVATION:\n{text}"))
+    assert never_ran(make_observation(text))
+    assert never_ran(make_observation(f"OBSERVATION:\n{text}"))
 
 
 @pytest.mark.parametrize("text", OUTPUTS)
 def test_what_a_command_prints_about_refusals_is_not_one(text: str) -> None:
-    assert not never_ran(observed(text))
+    assert not never_ran(make_observation(text))
 
 
 def tool(call_id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_what_follows_a_submit_in_the_same_message_did_not_run(
     answers += [Answer(Observation(answer), "3")] if answer else []
     steps, _ = make_steps([turn, *answers])
     assert [step.executed for step in steps] == [True, True, False]
-    assert ended_by_policy(steps) is StopReason.SUBMITTED
+    assert find_stop_reason(steps) is StopReason.SUBMITTED
 
 
 def test_a_submit_that_did_not_end_the_run_stops_nothing() -> None:

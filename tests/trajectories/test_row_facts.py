@@ -9,9 +9,9 @@ from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.fields import Fields, plain_instance_id
 from srl_swe.trajectories.select import (
     NO_INSTANCE,
+    find_outcome,
+    find_patch,
     names_instance,
-    recorded_outcome,
-    recorded_patch,
     with_instance,
 )
 
@@ -92,17 +92,17 @@ def test_the_number_of_an_attempt_is_not_part_of_an_id(text: str, plain: str) ->
     ],
 )
 def test_the_outcome_is_a_flag_or_a_reward(row: dict[str, Any], outcome: bool | None) -> None:
-    assert recorded_outcome(Fields(row, "x")) is outcome
+    assert find_outcome(Fields(row, "x")) is outcome
     assert read_record({"messages": MESSAGES, "id": "a__b-1", **row}, "x").resolved is outcome
 
 
 def test_an_outcome_that_says_neither_is_a_broken_record() -> None:
     with pytest.raises(BrokenRecord, match="resolved"):
-        recorded_outcome(Fields({"resolved": "maybe"}, "x"))
+        find_outcome(Fields({"resolved": "maybe"}, "x"))
 
 
 @pytest.mark.parametrize("column", ["model_patch", "rollout_patch", "generated_patch", "patch"])
 def test_the_patch_is_in_the_column_of_its_family(column: str) -> None:
-    assert recorded_patch(Fields({column: "diff --git a/x b/x\r\n-a\r"}, "x")) == (
+    assert find_patch(Fields({column: "diff --git a/x b/x\r\n-a\r"}, "x")) == (
         "diff --git a/x b/x\n-a\r\n"
     )

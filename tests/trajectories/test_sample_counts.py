@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import atif
-from srl_swe.trajectories.convert import write_one
+from srl_swe.trajectories.convert import render_atif
 from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.trajectories.load import Record, read_file
@@ -104,7 +104,7 @@ def test_every_real_record_is_read_and_survives_both_of_our_formats() -> None:
     for record in _all_records():
         found = read_record(record.value, record.where)
         assert parse_line(render_line(found), "line") == found
-        rewritten = json.loads(json.dumps(write_one(found)))
+        rewritten = json.loads(json.dumps(render_atif(found)))
         assert atif.read_atif(rewritten, "file") == found, record.where
 
 

@@ -11,7 +11,7 @@ from srl_swe.trajectories.select import (
     PAPER_SELECTION,
     Selection,
     Unselected,
-    held_out,
+    is_held_out,
     select,
 )
 from srl_swe.types import Action, Observation, Step, Trajectory
@@ -115,9 +115,9 @@ def test_how_many_records_name_no_outcome_is_said() -> None:
 
 def test_whole_instances_are_held_out_by_a_seeded_split() -> None:
     some = [made(n, instance=f"a__b-{n % 500}") for n in range(1000)]
-    held = {t.instance_id for t in some if held_out(t, 0.1, seed=7)}
+    held = {t.instance_id for t in some if is_held_out(t, 0.1, seed=7)}
     assert 25 <= len(held) <= 75
-    assert held == {t.instance_id for t in reversed(some) if held_out(t, 0.1, seed=7)}
-    assert held != {t.instance_id for t in some if held_out(t, 0.1, seed=8)}
-    assert not any(held_out(t, 0.0, seed=7) for t in some)
-    assert all(held_out(t, 1.0, seed=7) for t in some)
+    assert held == {t.instance_id for t in reversed(some) if is_held_out(t, 0.1, seed=7)}
+    assert held != {t.instance_id for t in some if is_held_out(t, 0.1, seed=8)}
+    assert not any(is_held_out(t, 0.0, seed=7) for t in some)
+    assert all(is_held_out(t, 1.0, seed=7) for t in some)

@@ -7,7 +7,7 @@ import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
 from srl_swe.trajectories.families import find_family, read_record
-from srl_swe.trajectories.sweagent import clean_submission, parse_command, stop_reason_of
+from srl_swe.trajectories.sweagent import clean_submission, parse_command, parse_exit_status
 from srl_swe.types import Action, Observation, Step, StopReason
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -189,7 +189,7 @@ def test_a_flag_is_no_patch_and_that_is_noted() -> None:
     ],
 )
 def test_the_exit_status_says_why_it_ended(status: str | None, reason: str | None) -> None:
-    assert stop_reason_of(status) == reason
+    assert parse_exit_status(status) == reason
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from srl_swe.trajectories.turns import (
     Answer,
     Call,
     Turn,
-    ended_by_policy,
+    find_stop_reason,
+    make_observation,
     make_steps,
     never_ran,
-    observed,
 )
 from srl_swe.types import Action, Observation, Step, StopReason
 
@@ -90,7 +90,7 @@ def test_one_text_for_all_calls_of_a_message_goes_to_the_last_and_all_ran() -> N
 
 def test_a_refused_call_did_not_run() -> None:
     refusal = "Bash command 'git' is not allowed. Please use a different command or tool."
-    steps, _ = make_steps([Turn("", (Call(LS),)), Answer(observed(refusal))])
+    steps, _ = make_steps([Turn("", (Call(LS),)), Answer(make_observation(refusal))])
     assert not steps[0].executed
 
 
@@ -105,7 +105,7 @@ def test_a_refused_call_did_not_run() -> None:
     ],
 )
 def test_every_harness_has_words_of_its_own_for_not_running_something(text: str) -> None:
-    assert never_ran(observed(text))
+    assert never_ran(make_observation(text))
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_every_harness_has_words_of_its_own_for_not_running_something(text: str)
 def test_an_observation_says_whether_it_was_cut_or_ended(
     text: str, truncated: bool, timed_out: bool
 ) -> None:
-    assert observed(text) == Observation(text, truncated=truncated, timed_out=timed_out)
+    assert make_observation(text) == Observation(text, truncated=truncated, timed_out=timed_out)
 
 
 def test_a_file_that_quotes_a_refusal_is_no_refusal() -> None:
-    assert not never_ran(observed("1\tBash command 'git' is not allowed"))
+    assert not never_ran(make_observation("1\tBash command 'git' is not allowed"))
 
 
 def test_only_an_ending_tool_says_that_the_policy_ended_the_run() -> None:
-    assert ended_by_policy([Step("", SUBMIT)]) is StopReason.SUBMITTED
-    assert ended_by_policy([Step("", SUBMIT), Step("", LS)]) is None
-    assert ended_by_policy([]) is None
+    assert find_stop_reason([Step("", SUBMIT)]) is StopReason.SUBMITTED
+    assert find_stop_reason([Step("", SUBMIT), Step("", LS)]) is None
+    assert find_stop_reason([]) is None

@@ -16,7 +16,7 @@ from srl_swe.tools.editor_styles import (
     R2E,
     SWE_AGENT,
     SWE_MASTER,
-    EditorDialect,
+    EditorStyle,
 )
 from srl_swe_envs.local import open_local_sandbox
 
@@ -26,19 +26,19 @@ PATH = "/testbed/a.py"
 class Editor:
     """One editor over one sandbox, with its history."""
 
-    def __init__(self, dialect: EditorDialect, sandbox: Sandbox) -> None:
-        self.dialect, self.sandbox = dialect, sandbox
-        self.history = EditHistory(dialect.undo_limit)
+    def __init__(self, style: EditorStyle, sandbox: Sandbox) -> None:
+        self.style, self.sandbox = style, sandbox
+        self.history = EditHistory(style.undo_limit)
 
     def __call__(self, command: str, path: str = PATH, **arguments: str) -> str:
         call = {"command": command, "path": path, **arguments}
-        seen = str_replace_editor(call, self.sandbox, dialect=self.dialect, history=self.history)
+        seen = str_replace_editor(call, self.sandbox, style=self.style, history=self.history)
         return seen.text
 
 
-def editor_with(dialect: EditorDialect, text: str) -> tuple[Editor, FakeSandbox]:
+def editor_with(style: EditorStyle, text: str) -> tuple[Editor, FakeSandbox]:
     sandbox = FakeSandbox(files={PATH: text.encode()})
-    return Editor(dialect, sandbox), sandbox
+    return Editor(style, sandbox), sandbox
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def local() -> Iterator[Sandbox]:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "refusal"),
+    ("style", "refusal"),
     [
         (ANTHROPIC, "ERROR:\nThe path /no does not exist. Please provide a valid path."),
         (
@@ -60,14 +60,12 @@ def local() -> Iterator[Sandbox]:
         (R2E, "ERROR: The path '/no' does not exist."),
     ],
 )
-def test_a_missing_file_is_refused_in_the_dialects_words(
-    dialect: EditorDialect, refusal: str
-) -> None:
-    assert Editor(dialect, FakeSandbox())("view", "/no") == refusal
+def test_a_missing_file_is_refused_in_the_dialects_words(style: EditorStyle, refusal: str) -> None:
+    assert Editor(style, FakeSandbox())("view", "/no") == refusal
 
 
 @pytest.mark.parametrize(
-    ("dialect", "view_range", "refusal"),
+    ("style", "view_range", "refusal"),
     [
         (
             ANTHROPIC,
@@ -91,14 +89,14 @@ def test_a_missing_file_is_refused_in_the_dialects_words(
     ],
 )
 def test_a_range_outside_the_file_is_refused_or_noted(
-    dialect: EditorDialect, view_range: str, refusal: str
+    style: EditorStyle, view_range: str, refusal: str
 ) -> None:
-    editor, _ = editor_with(dialect, "one\ntwo\n")
+    editor, _ = editor_with(style, "one\ntwo\n")
     assert editor("view", view_range=view_range).startswith(refusal)
 
 
 @pytest.mark.parametrize(
-    ("dialect", "written"),
+    ("style", "written"),
     [
         (ANTHROPIC, b"        x = 2\n"),
         (SWE_AGENT, b"        x = 2\n"),
@@ -108,9 +106,9 @@ def test_a_range_outside_the_file_is_refused_or_noted(
     ],
 )
 def test_tabs_become_spaces_on_disk_where_the_experts_editor_did_that(
-    dialect: EditorDialect, written: bytes
+    style: EditorStyle, written: bytes
 ) -> None:
-    editor, sandbox = editor_with(dialect, "\tx = 1\n")
+    editor, sandbox = editor_with(style, "\tx = 1\n")
     editor("str_replace", old_str="x = 1", new_str="x = 2")
     assert sandbox.files[PATH] == written
 
@@ -122,13 +120,13 @@ def test_line_ends_of_windows_do_not_survive_an_edit_as_they_did_not_then() -> N
 
 
 @pytest.mark.parametrize(
-    ("dialect", "lines"),
+    ("style", "lines"),
     [(ANTHROPIC, "[]"), (SWE_AGENT, "[]"), (ACI_0_1, "[1, 3, 5]"), (ACI_0_3, "[1, 5]")],
 )
 def test_the_lines_of_a_text_that_stands_twice_are_named_as_the_dialect_does(
-    dialect: EditorDialect, lines: str
+    style: EditorStyle, lines: str
 ) -> None:
-    editor, _ = editor_with(dialect, "a\nb\na\nb\na\nb\na\n")
+    editor, _ = editor_with(style, "a\nb\na\nb\na\nb\na\n")
     assert f" in lines {lines}." in editor("str_replace", old_str="a\nb\na", new_str="x")
 
 
@@ -150,9 +148,9 @@ def test_edits_are_undone_one_by_one_until_none_is_left() -> None:
 
 
 def test_undoing_a_creation_writes_what_the_dialect_kept_of_it() -> None:
-    for dialect, left in ((ANTHROPIC, b"text"), (R2E, b"")):
+    for style, left in ((ANTHROPIC, b"text"), (R2E, b"")):
         sandbox = FakeSandbox()
-        editor = Editor(dialect, sandbox)
+        editor = Editor(style, sandbox)
         editor("create", file_text="text")
         editor("undo_edit")
         assert sandbox.files[PATH] == left
@@ -257,11 +255,11 @@ BREAKS = ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 @pytest.mark.parametrize("mark", BREAKS)
 def test_lines_are_counted_as_each_editor_counted_them(mark: str) -> None:
     text = f"a = 1\n{mark}\nb = 2\nc = 3\n"
-    for dialect in (ACI_0_3, ACI_0_1, ANTHROPIC, SWE_AGENT, R2E, SWE_MASTER):
-        editor, sandbox = editor_with(dialect, text)
+    for style in (ACI_0_3, ACI_0_1, ANTHROPIC, SWE_AGENT, R2E, SWE_MASTER):
+        editor, sandbox = editor_with(style, text)
         editor("insert", insert_line="3", new_str="NEW = 0")
         after = text.replace("b = 2\n", "b = 2\nNEW = 0\n")
-        assert sandbox.files[PATH].decode() == after, dialect
+        assert sandbox.files[PATH].decode() == after, style
     aci, _ = editor_with(ACI_0_3, text)
     assert "[0, 4]" in aci("insert", insert_line="5", new_str="x")
     # in a range it shows what splitlines makes of it; R2E counts those lines as well

@@ -1,6 +1,6 @@
 """What each family of trajectories was recorded with: shell, environment, tools.
 
-The keys of :data:`HARNESSES` are the values of ``Trajectory.source``.
+The keys of :data:`TOOLSETS` are the values of ``Trajectory.source``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from srl_swe.tools.editor_styles import (
     R2E,
     SWE_AGENT,
     SWE_MASTER,
-    EditorDialect,
+    EditorStyle,
 )
 from srl_swe.tools.windowed import VERSION_0, VERSION_1, WindowStyle
 from srl_swe.types import Action, Observation
@@ -35,12 +35,12 @@ _EDITORS = ("str_replace_editor", "file_editor", "str_replace_based_edit_tool")
 
 
 @dataclass(frozen=True, slots=True)
-class Harness:
+class Toolset:
     """The tools that an expert had. ``environment`` is what its harness added to the image's."""
 
     shell: Shell
     shell_names: tuple[str, ...] = ("bash",)
-    editors: Mapping[str, EditorDialect] = field(default_factory=dict)
+    editors: Mapping[str, EditorStyle] = field(default_factory=dict)
     windows: WindowStyle | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ends: tuple[str, ...] = ("submit",)
@@ -68,10 +68,10 @@ _QUIET = MappingProxyType(
     }
 )
 
-BUNDLED = Harness(Shell(), editors={"str_replace_editor": SWE_AGENT})
+BUNDLED = Toolset(Shell(), editors={"str_replace_editor": SWE_AGENT})
 """This project's own rollouts and trajectories: the tools of SWE-smith's experts."""
 
-SWE_AGENT_1 = Harness(
+SWE_AGENT_1 = Toolset(
     Shell(timeout_s=30, timeout_message=_SWE_AGENT_TIMEOUT),  # config/default.yaml, 1.0.1
     editors={"str_replace_editor": SWE_AGENT},
     windows=VERSION_1,
@@ -99,7 +99,7 @@ SWE_SMITH = replace(
     shell=replace(SWE_AGENT_1.shell, timeout_s=300),
 )
 
-MINI = Harness(
+MINI = Toolset(
     # config/extra/swebench.yaml, 1.15: a docker exec for each action, 60 s
     Shell(keep_state=False, timeout_s=60, output=Output.WHOLE),
     environment=_QUIET,
@@ -111,7 +111,7 @@ _OPENHANDS_TIMEOUT = (
     'process, or send keys ("C-c", "C-z", "C-d") to interrupt/kill the previous command before '
     "sending your new command.]"
 )
-OPENHANDS = Harness(
+OPENHANDS = Toolset(
     # runtime/utils/bash.py: it gives up after 30 s without output, which is not told apart
     # here from slowness; run_infer.py sets 120 s in all
     Shell(
@@ -131,7 +131,7 @@ SWE_GYM = replace(
     editors=dict.fromkeys(_EDITORS, ANTHROPIC),
 )
 
-R2E_GYM = Harness(
+R2E_GYM = Toolset(
     # agenthub/runtime/docker.py: /bin/sh -c, CMD_TIMEOUT; max_exec_time 90 in published rows
     Shell(
         keep_state=False,
@@ -146,7 +146,7 @@ R2E_GYM = Harness(
     searches=True,
 )
 
-GENERIC = Harness(
+GENERIC = Toolset(
     # unknown agents: most start a shell for each command (FORMATS: mini, R2E, hermes)
     Shell(keep_state=False, timeout_s=120),
     shell_names=(
@@ -159,7 +159,7 @@ GENERIC = Harness(
 HARBOR = replace(GENERIC, shell=Shell(timeout_s=120))
 """ATIF comes mostly of agents with one terminal."""
 
-HARNESSES: Mapping[str, Harness] = MappingProxyType(
+TOOLSETS: Mapping[str, Toolset] = MappingProxyType(
     {
         "srl-swe": BUNDLED,
         "expert-script": BUNDLED,
@@ -248,7 +248,7 @@ def is_own_call(action: Action) -> bool:
     return False
 
 
-def as_own_call(action: Action, family: str, answer: Observation | None = None) -> Action:
+def as_own_call(action: Action, source: str, answer: Observation | None = None) -> Action:
     """The same call by our names; ``action`` itself if it is one, or has no equal.
 
     ``answer`` tells whether a call that writes a whole file made a new one. A command that runs
@@ -259,21 +259,21 @@ def as_own_call(action: Action, family: str, answer: Observation | None = None) 
     >>> as_own_call(Action("finish", {"message": "Done."}), "openhands")
     Action(tool='submit', arguments={})
     """
-    harness = HARNESSES.get(family)
-    if harness is None:
+    toolset = TOOLSETS.get(source)
+    if toolset is None:
         return action
     plain = as_plain_call(action)
     given = {n: v for n, v in plain.arguments.items() if n not in _WITHOUT_EFFECT}
     found = None
-    if plain.tool in _ENDS and plain.tool in harness.ends:
+    if plain.tool in _ENDS and plain.tool in toolset.ends:
         found = None if "flag" in given else Action("submit")
     elif asks_for_more(plain.arguments):
         return action
-    elif plain.tool in harness.shell_names:
-        found = _as_bash(given, harness)
-    elif plain.tool in harness.editors:
-        found = _as_edit(given, harness)
-    elif harness.edits_exactly:
+    elif plain.tool in toolset.shell_names:
+        found = _as_bash(given, toolset)
+    elif plain.tool in toolset.editors:
+        found = _as_edit(given, toolset)
+    elif toolset.edits_exactly:
         found = _as_exact_edit(plain.tool, given, answer)
     return found or action
 
@@ -292,14 +292,14 @@ def _is_edit(given: Mapping[str, str]) -> bool:
     return in_bounds and line.isascii() and line.isdecimal() and given["path"].startswith("/")
 
 
-def _as_bash(given: Mapping[str, str], harness: Harness) -> Action | None:
+def _as_bash(given: Mapping[str, str], toolset: Toolset) -> Action | None:
     if len(given) != 1 or given.keys().isdisjoint({"command", "cmd"}):
         return None
     (command,) = given.values()
-    if harness is not BUNDLED and _SUBMITS.fullmatch(command):
+    if toolset is not BUNDLED and _SUBMITS.fullmatch(command):
         return Action("submit")
-    ends_and_more = harness is MINI and _ENDS_WITHIN.search(command)
-    if ends_and_more or (harness.windows and _runs_window_tools(command)):
+    ends_and_more = toolset is MINI and _ENDS_WITHIN.search(command)
+    if ends_and_more or (toolset.windows and _runs_window_tools(command)):
         return Action(FOREIGN_SHELL, {"command": command})
     own = Action("bash", {"command": command})
     return own if is_own_call(own) else None
@@ -315,9 +315,9 @@ def _command_words(text: str) -> Iterator[str]:
     yield from _COMMAND_START.findall(bare)
 
 
-def _as_edit(given: Mapping[str, str], harness: Harness) -> Action | None:
+def _as_edit(given: Mapping[str, str], toolset: Toolset) -> Action | None:
     path = given.get("path", "")
-    if harness.searches and path and not path.startswith("/"):  # R2E's run in the repository
+    if toolset.searches and path and not path.startswith("/"):  # R2E's run in the repository
         given = {**given, "path": f"/testbed/{path.removeprefix('./')}".removesuffix("/.")}
     own = Action("str_replace_editor", dict(given))
     return own if is_own_call(own) else None
