@@ -34,8 +34,8 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
     check_output_folder(folder)
     if not path.exists():
         return False
-    held = _flat(_read(path))
-    asked = _flat(json.loads(json.dumps(config)))
+    held = flatten(_read(path))
+    asked = flatten(json.loads(json.dumps(config)))
     differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
     if differing:
         changes = "; ".join(f"{k}: {held.get(k)!r} -> {asked.get(k)!r}" for k in differing)
@@ -56,11 +56,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names.
+
+    >>> flatten({"a": {"b": 1, "c": {}}, "d": None})
+    {'a.b': 1, 'd': None}
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

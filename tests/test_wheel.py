@@ -52,8 +52,10 @@ def test_a_wheel_holds_all_bundled_files(wheel: Path, folder: str, where: str) -
     assert not missing
 
 
-def test_recipes_and_prompts_are_in_the_wheel(wheel: Path) -> None:
-    for folder, suffix in (("recipes", "yaml"), ("prompts", "md")):
+def test_recipes_prompts_and_page_templates_are_in_the_wheel(wheel: Path) -> None:
+    templates = "reports/templates"
+    kinds = (("recipes", "yaml"), ("prompts", "md"), (templates, "html"), (templates, "css"))
+    for folder, suffix in kinds:
         ours = {path.name for path in (ROOT / "srl_swe" / folder).glob(f"*.{suffix}")}
         assert ours
         assert {f"srl_swe/{folder}/{name}" for name in ours} <= names(wheel)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from html import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from srl_swe.evaluation.patch_paths import PathKind, TouchedPath, touched_paths
 from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, Protected, protected_files
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
 from srl_swe.files import write_atomic
-from srl_swe.reports.page import page
+from srl_swe.reports.page import render_page
 from srl_swe.types import Instance, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -324,58 +323,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-# One HTML page of a report, complete in itself. Everything in it that a model wrote is escaped.
-
-
-_STYLE = """\
-td { vertical-align: top }
-.resolved { color: #2a8a3e } .broken_sandbox { color: #b7791f }
-.marked { color: #b7791f }
-.unresolved, .patch_failed, .timed_out { color: #c53030 }
-"""
-
-
 def save_html(report: Report, patches: Mapping[str, str], path: Path) -> None:
-    """Writes :func:`render_html`, whole or not at all."""
+    """Write :func:`render_html`, whole or not at all."""
     write_atomic(path, render_html(report, patches))
 
 
 def render_html(report: Report, patches: Mapping[str, str]) -> str:
     """The page; ``patches`` by instance id. Log links are relative to the run folder."""
-    return page("Evaluation", "".join(_lines(report, patches)), _STYLE)
-
-
-def _lines(report: Report, patches: Mapping[str, str]) -> Iterator[str]:
-    yield f"<h1>{escape(headline(report))}</h1>\n<p>{escape(provenance(report))}</p>\n<ul>\n"
-    for outcome in Outcome:
-        if ids := report.ids(outcome):
-            yield f'<li class="{outcome.value}">{outcome.value}: {len(ids)}</li>\n'
-    if report.marks:
-        yield f'<li class="marked">marked: {len(report.marks)}</li>\n'
-    yield "</ul>\n<table><thead><tr><th>instance<th>outcome<th>evidence</tr></thead><tbody>\n"
-    for verdict in sorted(report.verdicts, key=lambda one: one.instance_id):
-        name = verdict.instance_id
-        yield _row(verdict, patches.get(name, ""), report.marks.get(name, ()))
-    yield "</tbody></table>\n"
-
-
-def _row(verdict: Verdict, patch: str, marks: Sequence[Mark]) -> str:
-    evidence = [
-        escape(verdict.detail),
-        *(f'<span class="marked">{escape(f"{m.kind}: {m.what}")}</span><br>' for m in marks),
-        _folded(f"{len(verdict.failed)} failing tests", verdict.failed),
-        _folded("patch", patch.splitlines()),
-        f'<a href="{escape(verdict.log_path)}">log</a>' if verdict.log_path else "",
-    ]
-    return (
-        f"<tr><td>{escape(verdict.instance_id)}</td>"
-        f'<td class="{verdict.outcome.value}">{verdict.outcome.value}</td>'
-        f"<td>{' '.join(filter(None, evidence))}</td></tr>\n"
+    counts = {outcome: len(report.ids(outcome)) for outcome in Outcome}
+    return render_page(
+        "evaluation.html",
+        title="Evaluation",
+        headline=headline(report),
+        provenance=provenance(report),
+        counts={outcome: count for outcome, count in counts.items() if count},
+        verdicts=sorted(report.verdicts, key=lambda verdict: verdict.instance_id),
+        patches=patches,
+        marks=report.marks,
     )
-
-
-def _folded(summary: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    text = escape("\n".join(lines))
-    return f"<details><summary>{escape(summary)}</summary><pre>{text}</pre></details>"

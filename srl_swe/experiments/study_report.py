@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 from rich.table import Table
@@ -17,8 +16,8 @@ from srl_swe.experiments.plan import (
     interval,
 )
 from srl_swe.files import write_atomic
-from srl_swe.reports import Chart, Series, chart_style, render_figure
-from srl_swe.reports.page import page
+from srl_swe.reports.charts import Chart, Series, draw
+from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord, load_run
 
 TITLE = "The paper's comparison, with one policy and equal budgets"
@@ -101,17 +100,15 @@ def render_markdown(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult])
 def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], folder: Path) -> None:
     """Write ``table.md`` and ``report.html``."""
     write_atomic(folder / "table.md", render_markdown(plan, suite, results))
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in COLUMNS)
-    body = [
-        f"<h1>{escape(TITLE)}</h1>\n<p>{escape(_budget(plan))}</p>\n",
-        f"<p><strong>{escape(caveat(plan, suite))}</strong></p>\n",
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n',
-        *(_html_row(row) for row in table_rows(results)),
-        '</tbody></table></div>\n<div class="charts">\n',
-        *(render_figure(chart) for chart in study_charts(results, folder)),
-        "</div>\n",
-    ]
-    write_atomic(folder / "report.html", page(TITLE, "".join(body), chart_style()))
+    page = render_page(
+        "study.html",
+        title=TITLE,
+        budget=_budget(plan),
+        caveat=caveat(plan, suite),
+        results=TextTable(COLUMNS, table_rows(results)),
+        charts=[draw(chart) for chart in study_charts(results, folder)],
+    )
+    write_atomic(folder / "report.html", page)
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -128,11 +125,6 @@ def _budget(plan: StudyPlan) -> str:
         f"{plan.updates} updates of about {ACTIONS_AN_UPDATE} actions, its expert's or its own, "
         "from the same base. The first three figures are of greedy replies on every training step."
     )
-
-
-def _html_row(row: Sequence[str]) -> str:
-    name, *cells = map(escape, row)
-    return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
 
 
 def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:

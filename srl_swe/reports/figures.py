@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from srl_swe.reports import Band, Chart, Series
+from srl_swe.reports.charts import Band, Chart, Series
 from srl_swe.reports.record import RunRecord
 
 # The charts of a run's page, section by section: which figures of the log each one shows.

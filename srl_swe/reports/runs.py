@@ -1,21 +1,22 @@
-"""``report.html``: one run as curves, complete in itself."""
+"""The pages of training runs: one run as curves, and two runs side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from html import escape
-from importlib.resources import files
 from typing import Any, Literal
 
-from srl_swe.reports import averaging_steps, chart_style, render_figure
-from srl_swe.reports.figures import REST, Section, chart, overlay, sections
-from srl_swe.reports.page import page
+from srl_swe.reports.charts import Drawing, averaging_steps, draw
+from srl_swe.reports.figures import REST, chart, overlay, sections
+from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord
+from srl_swe.run_folder import flatten
 
-# The few figures that a run is judged by: how it stands now, and its best.
+ABSENT = "–"
+"""Shown for a missing value."""
+
+# Headlines: the few figures that a run is judged by, at their present and their best.
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def best(run: RunRecord, headline: Headline) -> tuple[int, float] | None:
 
 def shown(value: float | None, headline: Headline) -> str:
     """The value as text, a dash for none."""
-    return "–" if value is None else f"{value:,.{headline.digits}f}"
+    return ABSENT if value is None else f"{value:,.{headline.digits}f}"
 
 
 def _hidden(run: RunRecord) -> set[str]:
@@ -92,134 +93,92 @@ def _known(run: RunRecord, headline: Headline) -> list[tuple[int, float]]:
     return [(step, value) for step, value in run.values(headline.key) if value is not None]
 
 
+# The page of one run.
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A headline as the page shows it: its value now, and a note on its best."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChartSection:
+    """Charts under a heading; keys of the log without a section of their own are folded away."""
+
+    title: str
+    folded: bool
+    charts: Sequence[Drawing]
+
+
 def render_report(run: RunRecord, written: str) -> str:
-    """The page; ``written`` is when. All text in it is escaped."""
-    body = [
-        f"<h1>{escape(run.name)}</h1>\n<p>{escape(_status(run, written))}</p>\n",
-        *_headlines(run),
-        *_curves(run),
-        *_setup(run),
-    ]
-    return page(f"{run.name}: training", "".join(body), page_style())
-
-
-def section_html(section: Section, figures: Iterable[str]) -> Iterator[str]:
-    """The section's charts under its heading; what is not known by name is folded away."""
-    charts = f'<div class="charts">\n{"".join(figures)}</div>\n'
-    if section.title == REST:
-        yield f"<details><summary>{escape(section.title)}</summary>\n{charts}</details>\n"
-    else:
-        yield f"<h2>{escape(section.title)}</h2>\n{charts}"
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table that scrolls on a narrow screen; every cell is escaped, the first heads its row."""
-    titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    lines = []
-    for label, *cells in rows:
-        values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr><th scope="row">{escape(label)}</th>{values}</tr>\n')
-    return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead>'
-        f"<tbody>\n{''.join(lines)}</tbody></table></div>\n"
+    """The page of one run; ``written`` is its date."""
+    starts = run.manifest.get("starts") or []
+    recipe = flatten(run.manifest.get("recipe") or run.config)
+    packages = (starts[-1].get("packages") or {}) if starts else {}
+    return render_page(
+        "run.html",
+        title=f"{run.name}: training",
+        name=run.name,
+        status=_status(run, written),
+        tiles=[_tile(run, headline) for headline in headlines_of([run])],
+        averaged=averaging_steps(len(run.rows)),
+        sections=[
+            ChartSection(
+                section.title,
+                section.title == REST,
+                [draw(chart(figure, run)) for figure in section.figures],
+            )
+            for section in (sections(run.keys) if run.rows else [])
+        ],
+        starts=TextTable(_START_COLUMNS, [_start_cells(start) for start in starts]),
+        recipe=TextTable(("field", "value"), [(key, str(value)) for key, value in recipe.items()]),
+        packages=TextTable(("package", "version"), list(packages.items())),
     )
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names.
-
-    >>> flat({"a": {"b": 1, "c": {}}, "d": None})
-    {'a.b': 1, 'd': None}
-    """
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-@cache
-def page_style() -> str:
-    """The CSS of the pages about runs."""
-    own = files("srl_swe.reports").joinpath("page.css").read_text(encoding="utf-8")
-    return chart_style() + own
 
 
 def _status(run: RunRecord, written: str) -> str:
     of = f" of {run.last_step}" if run.last_step else ""
-    state = "finished" if run.finished else "under way, or stopped"
     kept = ""
     if run.best:
         score = f"{run.best['metric']} {run.best['score']:.3f}"
         kept = f" best/ is the policy of step {run.best['step']} (validation {score})."
-    return f"{run.method.upper()}, step {run.step}{of}, {state}. Written {written}.{kept}"
+    return f"{run.method.upper()}, step {run.step}{of}, {_state(run)}. Written {written}.{kept}"
 
 
-def _headlines(run: RunRecord) -> Iterator[str]:
-    yield '<dl class="tiles">\n'
-    for headline in headlines_of([run]):
-        top = best(run, headline)
-        note = f"best {shown(top[1], headline)} at step {top[0]}" if top else ""
-        value = shown(now(run, headline), headline)
-        yield f"<div><dt>{escape(headline.label)}</dt><dd>{value}<span>{note}</span></dd></div>\n"
-    yield "</dl>\n"
+def _state(run: RunRecord) -> str:
+    return "finished" if run.finished else "under way, or stopped"
 
 
-def _curves(run: RunRecord) -> Iterator[str]:
-    if not run.rows:
-        yield "<p>No step was logged yet.</p>\n"
-        return
-    width = averaging_steps(len(run.rows))
-    yield (
-        f'<p class="small">A point is one training step, the line the mean of the last {width}; '
-        "so is a number above. Hover over a point for its value.</p>\n"
-    )
-    for section in sections(run.keys):
-        drawn = (render_figure(chart(figure, run)) for figure in section.figures)
-        yield from section_html(section, drawn)
-
-
-def _setup(run: RunRecord) -> Iterator[str]:
-    starts = run.manifest.get("starts") or []
-    if starts:
-        yield "<h2>Starts</h2>\n"
-        yield table(_START_COLUMNS, map(_start, starts))
-    recipe = flat(run.manifest.get("recipe") or run.config)
-    if recipe:
-        yield "<details><summary>Recipe</summary>\n"
-        yield table(("field", "value"), ((key, str(value)) for key, value in recipe.items()))
-        yield "</details>\n"
-    if starts:
-        packages = starts[-1].get("packages") or {}
-        yield "<details><summary>Packages</summary>\n"
-        yield table(("package", "version"), packages.items())
-        yield "</details>\n"
+def _tile(run: RunRecord, headline: Headline) -> Tile:
+    top = best(run, headline)
+    note = f"best {shown(top[1], headline)} at step {top[0]}" if top else ""
+    return Tile(headline.label, shown(now(run, headline), headline), note)
 
 
 _START_COLUMNS = ("started", "ended", "steps", "commit", "ranks", "devices")
 
 
-def _start(start: Mapping[str, Any]) -> tuple[str, ...]:
+def _start_cells(start: Mapping[str, Any]) -> tuple[str, ...]:
     git = start.get("git") or {}
     dirty = ", changed" if git.get("dirty") else ""
-    devices = sorted(set(start.get("devices") or []))
     end = start.get("to_step")
     return (
         str(start.get("started")),
-        str(start.get("ended") or "–"),
+        str(start.get("ended") or ABSENT),
         f"{start.get('from_step')} to {'?' if end is None else end}",
-        f"{str(git.get('commit', '–'))[:10]}{dirty}",
+        f"{str(git.get('commit', ABSENT))[:10]}{dirty}",
         str(start.get("ranks")),
-        ", ".join(devices),
+        ", ".join(sorted(set(start.get("devices") or []))),
     )
 
 
 # Two runs side by side: what they were told differently, and what came of it.
 
 
-ABSENT = "–"
 _PLACES = {"output", "trainer.output_dir", "trainer.logging_dir", "trainer.run_name"}
 """Where a run lies decides nothing."""
 
@@ -272,18 +231,32 @@ def labels(first: RunRecord, second: RunRecord) -> tuple[str, str]:
 
 def render_comparison(first: RunRecord, second: RunRecord) -> str:
     """A page with both tables and the curves of the two drawn over each other."""
-    names = labels(first, second)
-    title = f"{names[0]} and {names[1]}"
-    body = [
-        f"<h1>{escape(title)}</h1>\n",
-        f"<p>{escape(_where(first, names[0]))} {escape(_where(second, names[1]))}</p>\n",
-        "<h2>Results</h2>\n",
-        table(result_columns(names), map(result_cells, results(first, second))),
-        "<h2>Differences</h2>\n",
-        table(("setting", *names), map(difference_cells, differences(first, second))),
-        *_compared_curves(first, second, names),
-    ]
-    return page(title, "".join(body), page_style())
+    runs, names = (first, second), labels(first, second)
+    keys = list(dict.fromkeys([*first.keys, *second.keys]))
+    labelled = list(zip(names, runs, strict=True))
+    return render_page(
+        "comparison.html",
+        title=f"{names[0]} and {names[1]}",
+        states=[
+            f"{name}: {run.method.upper()}, step {run.step}, {_state(run)}."
+            for name, run in labelled
+        ],
+        results=TextTable(result_columns(names), list(map(result_cells, results(*runs)))),
+        differences=TextTable(("setting", *names), list(map(difference_cells, differences(*runs)))),
+        sections=[
+            ChartSection(
+                section.title,
+                section.title == REST,
+                [
+                    draw(overlay(figure, key, labelled))
+                    for figure in section.figures
+                    for _, key in figure.lines
+                    if key in keys
+                ],
+            )
+            for section in sections(keys)
+        ],
+    )
 
 
 def result_columns(names: tuple[str, str]) -> tuple[str, ...]:
@@ -301,21 +274,9 @@ def result_cells(result: Result) -> tuple[str, ...]:
     return (result.headline.label, *result.now, *result.best)
 
 
-def _compared_curves(first: RunRecord, second: RunRecord, names: tuple[str, str]) -> Iterator[str]:
-    runs = list(zip(names, (first, second), strict=True))
-    for section in sections(list(dict.fromkeys([*first.keys, *second.keys]))):
-        figures = (
-            render_figure(overlay(figure, key, runs))
-            for figure in section.figures
-            for _, key in figure.lines
-            if key in first.keys or key in second.keys
-        )
-        yield from section_html(section, figures)
-
-
 def _effective(run: RunRecord) -> dict[str, Any]:
     """All arguments of TRL's config, defaults too."""
-    return flat(run.manifest.get("trainer") or {}, "trainer.")
+    return flatten(run.manifest.get("trainer") or {}, "trainer.")
 
 
 def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
@@ -324,7 +285,7 @@ def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
     Of TRL's arguments those that are ``known`` to both runs; other methods have others.
     """
     manifest, starts = run.manifest, run.manifest.get("starts") or [{}]
-    recipe = flat(manifest.get("recipe") or run.config)
+    recipe = flatten(manifest.get("recipe") or run.config)
     trainer = {name: value for name, value in _effective(run).items() if name in known}
     settings = {"method": run.method, **recipe, **trainer}
     rewards = manifest.get("rewards") or {}
@@ -334,8 +295,8 @@ def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
         "ranks": starts[-1].get("ranks"),
         "devices": ", ".join(sorted(set(starts[-1].get("devices") or []))),
         "python": starts[-1].get("python"),
-        **flat(starts[-1].get("git") or {}, "git."),
-        **flat(starts[-1].get("packages") or {}, "packages."),
+        **flatten(starts[-1].get("git") or {}, "git."),
+        **flatten(starts[-1].get("packages") or {}, "packages."),
     }
     return {name: value for name, value in settings.items() if name not in _PLACES}
 
@@ -347,8 +308,3 @@ def _text(settings: dict[str, Any], key: str) -> str:
 def _best(run: RunRecord, headline: Headline) -> str:
     top = best(run, headline)
     return ABSENT if top is None else f"{shown(top[1], headline)} (step {top[0]})"
-
-
-def _where(run: RunRecord, name: str) -> str:
-    state = "finished" if run.finished else "under way, or stopped"
-    return f"{name}: {run.method.upper()}, step {run.step}, {state}."

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
 from srl_swe.files import damage_named
+from srl_swe.run_folder import flatten
 from srl_swe.steps import rows
 from srl_swe.steps.rows import Split
 
@@ -235,7 +236,7 @@ def _columns() -> str:
 
 
 def _settings(card: Card) -> str:
-    rows = [(name, f"`{json.dumps(value)}`") for name, value in _flat(card.config)]
+    rows = [(name, f"`{json.dumps(value)}`") for name, value in flatten(card.config).items()]
     return f"## Settings\n{_table(('setting', 'value'), rows)}"
 
 
@@ -269,14 +270,6 @@ def _bars(lengths: Lengths) -> Iterator[str]:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _size(rows: int) -> str:

@@ -20,6 +20,8 @@ from srl_swe.replay import (
 from srl_swe.replay.certificate import render_html, save_certificates, save_summary
 from srl_swe.types import Action, Instance, Observation, Outcome, Step, Trajectory, Verdict
 
+from ..html_page import HtmlPage
+
 INSTANCES = {"a__b-1": Instance("a__b-1", "a/b", "HEAD", "issue", "image:1")}
 STEPS = tuple(Step("t", Action(tool), Observation("x")) for tool in ("bash", "<i>", "submit"))
 PATCH = "diff --git a/src/x.py b/src/x.py\n--- a/src/x.py\n+++ b/src/x.py\n@@ -1 +1 @@\n-a\n+b\n"
@@ -114,6 +116,6 @@ def test_the_page_shows_a_cell_a_step_and_escapes_what_others_wrote() -> None:
     assert html.count('title="step ') == 3
     assert "similar, versions, ratio 0.90" in html
     assert "broken_sandbox" in html
-    assert "killed &amp; gone" in html
+    assert "killed & gone" in HtmlPage(html).text
     for hostile in ("<script>", "<b>model</b>", "step 1: <i>"):
         assert hostile not in html

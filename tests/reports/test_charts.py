@@ -4,10 +4,9 @@ import re
 
 import pytest
 
-from srl_swe.reports import Band, Chart, Series, render_chart, render_figure
-from srl_swe.reports.charts import moving_average, ticks
+from srl_swe.reports.charts import Band, Chart, Series, moving_average, render_figure, ticks
 
-HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
+from ..html_page import HOSTILE, HtmlPage
 
 
 def heights(svg: str) -> list[float]:
@@ -21,24 +20,24 @@ def chart_of(*values: float | None) -> Chart:
 
 
 def test_a_line_rises_when_its_values_rise() -> None:
-    drawn = heights(render_chart(chart_of(-0.4, -0.1, 0.2, 0.3, 0.9)))
+    drawn = heights(render_figure(chart_of(-0.4, -0.1, 0.2, 0.3, 0.9)))
     assert drawn == sorted(drawn, reverse=True)
     assert len(set(drawn)) == 5
 
 
 def test_a_value_that_is_missing_is_no_zero() -> None:
-    svg = render_chart(chart_of(0.5, None, float("nan"), 0.5))
+    svg = render_figure(chart_of(0.5, None, float("nan"), 0.5))
     assert svg.count("<circle") == 2
     assert len(set(heights(svg))) == 1
 
 
 def test_a_point_says_its_numbers_when_hovered() -> None:
-    assert "<title>step 2: s 0.750</title>" in render_chart(chart_of(0.5, 0.75))
+    assert "<title>step 2: s 0.750</title>" in render_figure(chart_of(0.5, 0.75))
 
 
 def test_a_chart_is_described_in_words() -> None:
-    assert "s: 0.500 at step 1, 0.750 at step 2." in render_chart(chart_of(0.5, 0.75))
-    assert "s: no values." in render_chart(chart_of(None))
+    assert "s: 0.500 at step 1, 0.750 at step 2." in render_figure(chart_of(0.5, 0.75))
+    assert "s: no values." in render_figure(chart_of(None))
 
 
 def test_the_average_looks_back_only() -> None:
@@ -60,11 +59,13 @@ def test_steps_are_whole() -> None:
 
 def test_hostile_text_stays_text() -> None:
     chart = Chart(HOSTILE, HOSTILE, HOSTILE, (Series(HOSTILE, [(1, 0.5)]),) * 2)
-    assert "<script" not in render_figure(chart)
+    figure = render_figure(chart)
+    assert "<script" not in figure
+    assert HOSTILE in HtmlPage(figure).text
 
 
 def test_a_long_series_is_drawn_as_means_of_stretches() -> None:
-    svg = render_chart(chart_of(*(float(n % 2) for n in range(10_000))))
+    svg = render_figure(chart_of(*(float(n % 2) for n in range(10_000))))
     assert 100 < svg.count("<circle") <= 240
     assert re.search(r"<title>steps 1 to \d+, mean: s 0.500</title>", svg)
     assert len(svg) < 100_000
@@ -75,7 +76,7 @@ def test_a_band_reaches_from_low_to_high_where_both_are_known() -> None:
     chart = Chart(
         "t", "a", "y", (Series("mean", [(1, 0.5), (2, 0.5)]),), Band("p10-p90", low, high)
     )
-    polygon = re.search(r'<polygon class="band" points="([^"]*)"', render_chart(chart))
+    polygon = re.search(r'<polygon class="band" points="([^"]*)"', render_figure(chart))
     assert polygon
     assert len(polygon[1].split()) == 4
     assert "p10-p90" in render_figure(chart)
@@ -83,7 +84,7 @@ def test_a_band_reaches_from_low_to_high_where_both_are_known() -> None:
 
 def test_an_axis_of_small_numbers_need_not_hold_one() -> None:
     chart = Chart("lr", "a", "y", (Series("lr", [(1, 5e-7), (2, 5e-7)]),), holds=())
-    svg = render_chart(chart)
+    svg = render_figure(chart)
     assert ">5e-7</text>" in svg
     assert ">1</text>" in svg, "the step"
     assert "nan" not in svg

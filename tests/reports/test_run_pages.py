@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,7 @@ from srl_swe.reports.figures import sections
 from srl_swe.reports.record import RunRecord
 from srl_swe.reports.runs import differences, labels, render_comparison, render_report, results
 
-HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Page(HTMLParser):
-    """Fails where a tag is left open or closed twice."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.opened, self.tags = "", list[str](), list[str]()
-        self.feed(html)
-        self.close()
-        assert self.opened == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.opened.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.opened.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from ..html_page import HOSTILE, HtmlPage
 
 
 def make_run(name: str = "srl", steps: int = 30, **trainer: Any) -> RunRecord:
@@ -74,7 +47,7 @@ def make_run(name: str = "srl", steps: int = 30, **trainer: Any) -> RunRecord:
 
 
 def test_the_page_has_a_curve_of_all_that_was_logged() -> None:
-    page = Page(render_report(make_run(), "today"))
+    page = HtmlPage(render_report(make_run(), "today"))
     for title in ("Reward", "Groups", "Seconds of a step", "Tokens a second", "Learning rate"):
         assert title in page.text
     assert "made_up/by_somebody" in page.text
@@ -92,7 +65,7 @@ def test_every_key_of_a_log_is_drawn_once() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 2, 5000])
 def test_the_page_stands_with_any_number_of_steps_and_stays_small(steps: int) -> None:
     html = render_report(make_run(steps=steps), "today")
-    page = Page(html)
+    page = HtmlPage(html)
     assert page.tags.count("svg") == (0 if steps == 0 else page.tags.count("figure"))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     assert len(html) < 1_000_000
@@ -100,12 +73,12 @@ def test_the_page_stands_with_any_number_of_steps_and_stays_small(steps: int) ->
 
 def test_a_run_of_which_nothing_is_known_yet_has_a_page() -> None:
     empty = RunRecord(Path("run"), [], {}, {}, {})
-    assert "No step was logged yet" in Page(render_report(empty, "today")).text
+    assert "No step was logged yet" in HtmlPage(render_report(empty, "today")).text
 
 
 def test_the_page_runs_nothing_and_fetches_nothing() -> None:
     html = render_report(make_run(), "today")
-    assert not {"script", "link", "img", "iframe", "a"} & set(Page(html).tags)
+    assert not {"script", "link", "img", "iframe", "a"} & set(HtmlPage(html).tags)
     assert "://" not in html
     assert "default-src 'none'" in html
 
@@ -116,7 +89,7 @@ def test_hostile_text_stays_text() -> None:
     run = replace(run, rows=rows)
     for html in (render_report(run, HOSTILE), render_comparison(run, make_run())):
         assert "<script" not in html
-        assert HOSTILE in Page(html).text
+        assert HOSTILE in HtmlPage(html).text
 
 
 def test_two_runs_differ_in_what_they_were_told_and_not_in_where_they_lie() -> None:
@@ -145,7 +118,7 @@ def test_results_are_as_they_stand_and_at_their_best() -> None:
 
 def test_both_runs_are_drawn_into_each_chart_under_their_names() -> None:
     html = render_comparison(make_run("first"), make_run("second"))
-    page = Page(html)
+    page = HtmlPage(html)
     assert "step 3: first 0.075" in page.text
     assert "step 3: second 0.075" in page.text
 

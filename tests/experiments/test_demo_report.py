@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,7 @@ from srl_swe.experiments.demo_report import (
 from srl_swe.experiments.measure import PolicyResult
 from srl_swe.types import Outcome, Verdict
 
-HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+from ..html_page import HOSTILE, HtmlPage
 
 
 def make_policy(label: str, *outcomes: Outcome) -> PolicyResult:
@@ -52,33 +50,6 @@ def make_summary(points: int = 30) -> DemoSummary:
     )
 
 
-class Page(HTMLParser):
-    """Reads a page and fails where a tag is left open or closed twice."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.opened = "", list[str]()
-        self.tags, self.attributes = list[str](), list[tuple[str, str]]()
-        self.feed(html)
-        self.close()
-        assert self.opened == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.opened.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.opened.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def print_table(summary: DemoSummary) -> str:
     console = Console(width=140)
     with console.capture() as printed:
@@ -89,11 +60,11 @@ def print_table(summary: DemoSummary) -> str:
 @pytest.mark.parametrize("number", ["0.412", "90.5%", "25.1%", "0/2", "1/2 (1 broken)", "0/1"])
 def test_table_and_page_show_the_same_numbers(number: str) -> None:
     assert number in print_table(make_summary())
-    assert number in Page(render_html(make_summary())).text
+    assert number in HtmlPage(render_html(make_summary())).text
 
 
 def test_the_page_tells_what_was_run_and_what_it_does_not_prove() -> None:
-    text = Page(render_html(make_summary())).text
+    text = HtmlPage(render_html(make_summary())).text
     assert CAVEAT in text
     assert "61 of 63 steps printed what was recorded" in text
     assert "59 step contexts" in text
@@ -115,7 +86,7 @@ def test_seconds_are_bars_and_the_longest_is_full() -> None:
 
 @pytest.mark.parametrize("points", [0, 1, 2, 30, 500])
 def test_the_page_is_well_formed_with_any_number_of_steps(points: int) -> None:
-    page = Page(render_html(make_summary(points)))
+    page = HtmlPage(render_html(make_summary(points)))
     assert page.tags.count("svg") == (3 if points else 0)
     assert (page.tags.count("circle") > 0) == (points > 0)
     assert "nan" not in " ".join(value for _, value in page.attributes)
@@ -125,12 +96,12 @@ def test_a_page_without_anything_still_stands() -> None:
     empty = replace(
         make_summary(0), training_ids=(), held_out_ids=(), policies=(), stage_seconds={}
     )
-    assert "No step of SRL was logged" in Page(render_html(empty)).text
+    assert "No step of SRL was logged" in HtmlPage(render_html(empty)).text
 
 
 def test_the_page_fetches_nothing_and_runs_nothing() -> None:
     html = render_html(make_summary())
-    page = Page(html)
+    page = HtmlPage(html)
     assert not {"script", "link", "img", "iframe", "a"} & set(page.tags)
     assert not {"src", "href", "onload", "onclick"} & {name for name, _ in page.attributes}
     assert "://" not in html
@@ -148,7 +119,7 @@ def test_hostile_text_stays_text() -> None:
     )
     html = render_html(summary)
     assert "<script" not in html
-    page = Page(html)
+    page = HtmlPage(html)
     assert page.text.count(HOSTILE) == 4
     assert ("title", HOSTILE) in page.attributes
     assert HOSTILE in print_table(summary)
