@@ -14,14 +14,16 @@ BIN := $(VENV)/bin
 
 PURE := not docker and not train and not demo
 
-.PHONY: help setup engine images demo demo-quick test test-pure test-python train-python check self-check record schema clean
+.PHONY: help setup engine images demo demo-quick test test-fast test-pure test-python train-python check docs self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
+	@echo "make test-fast   without engine, training and slow tests: under 90 s"
 	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
 	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
-	@echo "make check       ruff, mypy, import layers"
+	@echo "make check       ruff, mypy, import layers; the layout and the English in figures"
+	@echo "make docs        the documentation site: build/site/index.html"
 	@echo "make self-check  every gold patch of the bundled suite resolves, no empty one does"
 	@echo "make record      execute the expert scripts again and write down what is printed"
 	@echo "make bench-NAME  one of: $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py))"
@@ -44,6 +46,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# For the time between two edits.
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "$(PURE) and not slow"
+
 # The tests that need no engine and don't train, under the Python of VENV.
 test-pure: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "$(PURE)"
@@ -64,6 +70,15 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/house/house.py
+
+.venv-docs/.installed: docs/requirements.txt
+	"$(PYTHON)" -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement $<
+	@touch $@
+
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --quiet --strict
 
 self-check: setup
 	$(BIN)/srl-swe self-check
@@ -78,4 +93,4 @@ bench-%: setup
 	$(BIN)/python tests/benchmarks/bench_$*.py --out runs/bench/$*.json
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

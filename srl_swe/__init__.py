@@ -1,3 +1,3 @@
 """Supervised Reinforcement Learning (arXiv 2510.25992) for software-engineering agents."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,0 +1,46 @@
+"""The figures of ``make check`` keep their limits."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from house import PATTERNS, Figure, figures
+
+
+@pytest.fixture(scope="module")
+def measured() -> list[Figure]:
+    return figures()
+
+
+def test_layout_and_english_keep_their_limits(measured: list[Figure]) -> None:
+    assert not [figure.line() for figure in measured if not figure.holds]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("what-clause as a noun", "What can be known before the first step."),
+        ("relative clause for an adjective", "names that are known"),
+        ("a record that says or tells", "a record that says which"),
+        ("is no X", "this is no folder"),
+        ("is none", "the filter is none"),
+        ("so that", "written so that nothing is lost"),
+        ("a line a run", "a line a run"),
+        ("goes on", "the run goes on"),
+    ],
+)
+def test_a_pattern_finds_its_phrase(name: str, text: str) -> None:
+    assert re.search(PATTERNS[name], text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "text", ["What is a step context?", "it is no longer there", "one line per run", "say hello"]
+)
+def test_ordinary_english_is_not_counted(text: str) -> None:
+    found = [name for name, pattern in PATTERNS.items() if re.search(pattern, text, re.IGNORECASE)]
+    assert found in ([], ["a record that says or tells"]), found
