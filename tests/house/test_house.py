@@ -25,7 +25,7 @@ def test_layout_and_english_keep_their_limits(measured: list[Figure]) -> None:
     ("name", "text"),
     [
         ("what-clause as a noun", "What can be known before the first step."),
-        ("relative clause for an adjective", "names that are known"),
+        ("that is known", "names that are known"),
         ("a record that says or tells", "a record that says which"),
         ("is no X", "this is no folder"),
         ("is none", "the filter is none"),
@@ -39,8 +39,7 @@ def test_a_pattern_finds_its_phrase(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["What is a step context?", "it is no longer there", "one line per run", "say hello"]
+    "text", ["What is a step context?", "it is no longer there", "one line per run", "going once"]
 )
 def test_ordinary_english_is_not_counted(text: str) -> None:
-    found = [name for name, pattern in PATTERNS.items() if re.search(pattern, text, re.IGNORECASE)]
-    assert found in ([], ["a record that says or tells"]), found
+    assert not any(re.search(pattern, text, re.IGNORECASE) for pattern in PATTERNS.values())
