@@ -179,8 +179,8 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
         problem_statement=trajectory.problem_statement or instance.problem_statement,
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # what is written down is ours, but the tools are still those of where it came from
-        source=jsonl.JSONL_NAME
-        if trajectory.source == expert_script.EXPERT_SCRIPT_NAME
+        source=jsonl.JSONL.name
+        if trajectory.source == expert_script.EXPERT_SCRIPT.name
         else trajectory.source,
     )
 

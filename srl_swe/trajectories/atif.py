@@ -16,19 +16,18 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.trajectories.chat_events import (
-    PLAIN,
+    PLAIN_FORM,
     clean_thought,
     drop_placeholder,
     find_task,
     read_call,
     read_plain_answer,
 )
-from srl_swe.trajectories.fields import Fields
-from srl_swe.trajectories.select import NamedInstance, find_instance
+from srl_swe.trajectories.fields import Fields, Reader
+from srl_swe.trajectories.row_facts import NamedInstance, find_instance
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
-ATIF_NAME = "atif"
 OWN = "srl_swe"
 """The key under which ``extra`` holds what the format has no field for."""
 
@@ -58,10 +57,13 @@ def read_atif(record: Any, where: str) -> Trajectory:
         _task(items),
         find_stop_reason(steps),
         model=row.mapping("agent").optional_text("model_name"),
-        source=ATIF_NAME,
+        source=ATIF.name,
         notes=(*named.notes, *notes, *_notes(row, items)),
     )
     return _restore(trajectory, own) if own.values else trajectory
+
+
+ATIF = Reader("atif", is_atif, read_atif)
 
 
 def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Answer]:
@@ -78,7 +80,7 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
 def _read_turn(item: Fields) -> Turn:
     message, calls = item.content("message"), _calls(item)
     if not calls:
-        turn = PLAIN.read_reply(message)
+        turn = PLAIN_FORM.read_reply(message)
     else:
         shown = "" if _EVENT_TEXT.fullmatch(message) else clean_thought(message)
         shown = drop_placeholder(shown, calls)
@@ -163,7 +165,7 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         raise own.broken("stop_reason", f"expected one of {', '.join(StopReason)}, found {stop!r}")
     return replace(
         trajectory,
-        source=own.optional_text("source") or ATIF_NAME,
+        source=own.optional_text("source") or ATIF.name,
         problem_statement=own.optional_text("problem_statement"),
         stop_reason=StopReason(stop) if stop is not None else None,
         patch=own.optional_text("patch"),

@@ -1,18 +1,22 @@
-"""Any chat of a policy that calls tools: ``messages``, or a bare list of them.
+"""Formats whose records are one chat: a table of readers; then two logs that are almost chats.
 
-The least certain family, asked last: calls are native (``tool_calls``, the older
-``function_call``, Anthropic's ``tool_use``) or text (``<function=...>``, ``<tool_call>``).
-Columns are read by their common names.
+Calls may be native (``tool_calls``, the older ``function_call``, Anthropic's ``tool_use``) or
+text (``<function=...>``, ``<tool_call>``, terminus-2's JSON) in every one of these formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from srl_swe.trajectories.chat_events import (
     ASSISTANT,
-    R2E_GYM,
+    OPENHANDS_FORM,
+    PLAIN_FORM,
+    R2E_GYM_FORM,
+    TextForm,
     clean_thought,
     find_form,
     first_texts,
@@ -23,28 +27,105 @@ from srl_swe.trajectories.chat_events import (
     read_r2e_answer,
     read_task,
 )
-from srl_swe.trajectories.fields import Fields, find_issue, tidy_patch
-from srl_swe.trajectories.select import (
+from srl_swe.trajectories.fields import Fields, Reader
+from srl_swe.trajectories.row_facts import (
     NO_INSTANCE,
     find_instance,
+    find_issue,
     find_outcome,
     find_patch,
     parse_outcome,
+    tidy_patch,
 )
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import StopReason, Trajectory
 
-# ``conversations``: ShareGPT's ``{from, value}``, and Harbor's exports with ``{role, content}``.
-#
-# Exports of runs of another family, so that calls may be written in any textual form: XML,
-# ``<tool_call>``, or terminus-2's JSON.
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Differences between chat formats. The defaults are the usual names of columns."""
+
+    messages: tuple[str, ...] = ("messages",)
+    """Columns of the conversation; the first that the record has is read."""
+    renames: bool = False
+    """Messages may be ShareGPT's ``{from, value}``."""
+    form: TextForm | None = PLAIN_FORM
+    """How calls are written as text; None: the first observation decides."""
+    model: Callable[[Fields], str | None] = lambda row: row.optional_text("model")
+    patch_in: str = ""
+    """The object that holds the patch; empty: the record itself."""
+    result: str = ""
+    """A column that precedes the usual ones of the outcome."""
 
 
-SHAREGPT_NAME = "sharegpt"
+def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajectory:
+    """The trajectory of a record, which may be a bare list of messages."""
+    row = Fields.of_record(record, where, columns.messages[0])
+    found = (column for column in columns.messages if row.get(column) is not None)
+    messages = row.items(next(found, columns.messages[0]))
+    if columns.renames:
+        messages = list(map(_rename_keys, messages))
+    form = columns.form or find_form(message.content() for message in messages)
+    steps, notes = make_steps(read_messages(messages, form))
+    instance = find_instance(row)
+    exit_status = row.optional_text("exit_status") or row.optional_text("finish_reason")
+    outcome = parse_outcome(row.get(columns.result))
+    return Trajectory(
+        instance.id,
+        steps,
+        row.optional_text("problem_statement") or read_task(messages),
+        StopReason.SUBMITTED if exit_status == "submit" else find_stop_reason(steps),
+        find_patch(row.mapping(columns.patch_in) if columns.patch_in else row),
+        find_outcome(row) if outcome is None else outcome,
+        columns.model(row),
+        name,
+        exit_status=exit_status,
+        notes=(*instance.notes, *notes),
+    )
 
 
-def is_sharegpt(record: Any) -> bool:
-    """By the column's name and the keys of its first message."""
+def _rename_keys(message: Fields) -> Fields:
+    role = message.get("role") if message.get("from") is None else message.get("from")
+    text = message.get("content") if message.get("value") is None else message.get("value")
+    return Fields({"role": role, "content": text}, message.where, message.path)
+
+
+_OPENHANDS_HEAD = "EXECUTION RESULT of ["
+_R2E_HEAD = "Execution output of ["
+_IN_TEXT = ("<function=", "<tool_call>")
+_CALLS_AS_JSON = ('"tool_calls"', '"function_call"', '"tool_use"', *_IN_TEXT)
+_IDS = {"instance_id", "trajectory_id"}
+
+
+def _messages_of(record: Any) -> Any:
+    return record.get("messages") if isinstance(record, Mapping) else record
+
+
+def _is_nebius_openhands(record: Any) -> bool:
+    """Whether ``trajectory`` holds chat messages."""
+    messages = record.get("trajectory") if isinstance(record, Mapping) else None
+    if isinstance(messages, str):
+        return "trajectory_id" in record
+    return has_role_messages(messages) and "content" in messages[0]
+
+
+def _is_swe_gym(record: Any) -> bool:
+    """Whether it has the columns that no other format has together."""
+    return isinstance(record, Mapping) and {"messages", "run_id", "test_result"} <= record.keys()
+
+
+def _is_r2e_gym_sft(record: Any) -> bool:
+    """Whether it has SWE-Master's columns, or R2E-Gym's line before an observation."""
+    if isinstance(record, Mapping) and {"input", "response_ranges"} <= record.keys():
+        return True
+    messages = _messages_of(record)
+    if isinstance(messages, str):
+        return _R2E_HEAD in messages
+    return find_form(first_texts(messages)) is R2E_GYM_FORM
+
+
+def _is_sharegpt(record: Any) -> bool:
+    """Whether ``conversations`` holds messages."""
     messages = record.get("conversations") if isinstance(record, Mapping) else None
     if isinstance(messages, str):
         return '"from"' in messages or '"role"' in messages
@@ -52,269 +133,22 @@ def is_sharegpt(record: Any) -> bool:
     return isinstance(first, Mapping) and ("from" in first or "role" in first)
 
 
-def read_sharegpt(record: Any, where: str) -> Trajectory:
-    """One conversation; Harbor's ``result`` "1.0" means resolved."""
-    row = Fields.of(record, where)
-    messages = [_as_chat(message) for message in row.items("conversations")]
-    form = find_form(message.content() for message in messages)
-    steps, notes = make_steps(read_messages(messages, form))
-    named, result = find_instance(row), parse_outcome(row.get("result"))
-    return Trajectory(
-        named.id,
-        steps,
-        read_task(messages),
-        find_stop_reason(steps),
-        find_patch(row),
-        find_outcome(row) if result is None else result,
-        row.optional_text("model"),
-        SHAREGPT_NAME,
-        notes=(*named.notes, *notes),
-    )
+def _is_openhands_text(record: Any) -> bool:
+    """Whether OpenHands' line stands before an observation."""
+    messages = _messages_of(record)
+    if isinstance(messages, str):
+        return _OPENHANDS_HEAD in messages
+    return any(text.startswith(_OPENHANDS_HEAD) for text in first_texts(messages))
 
 
-def _as_chat(message: Fields) -> Fields:
-    """The message under the names of a chat; the roles' other names are known there."""
-    role = message.get("role") if message.get("from") is None else message.get("from")
-    text = message.get("content") if message.get("value") is None else message.get("value")
-    return Fields({"role": role, "content": text}, message.where, message.path)
-
-
-# Rollouts in OpenAI's Responses API, as NeMo-Gym stores them: ``response.output`` is a list.
-#
-# Items are ``reasoning``, ``message``, ``function_call`` and ``function_call_output``; a turn is
-# everything between two runs of outputs. Which agent it was shows in the names of the tools
-# only. The last message is plain text where an agent has no tool to submit with.
-
-
-RESPONSES_NAME = "responses"
-
-
-def is_responses(record: Any) -> bool:
-    """By ``response.output``, or a response of its own with ``output``."""
-    if not isinstance(record, Mapping):
-        return False
-    response = record.get("response")
-    holder = response if isinstance(response, Mapping) else record
-    return isinstance(holder.get("output"), list) and (
-        holder is response or holder.get("object") == "response"
-    )
-
-
-def read_responses(record: Any, where: str) -> Trajectory:
-    """One rollout; who and what it was about stand in several places, by the agent."""
-    row = Fields.of(record, where)
-    response = row.mapping("response") if row.get("response") else row
-    request = row.mapping("responses_create_params")
-    about = [row, row.mapping("metadata"), request.mapping("metadata")]
-    steps, notes = make_steps(_read_items(response.items("output")))
-    stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else find_stop_reason(steps)
-    patch = tidy_patch(_first_text(about, "model_patch"))
-    if not patch and stop is not StopReason.SUBMITTED:
-        patch = None  # NeMo-Gym writes an empty one for a run that handed in nothing
-    instance_id = _first_text(about, "instance_id")
-    named = find_instance(Fields({**row.values, "instance_id": instance_id}, where))
-    return Trajectory(
-        named.id,
-        steps,
-        _first_text(about, "problem_statement") or _task(request),
-        stop,
-        patch,
-        _resolved(row, instance_id),
-        response.optional_text("model"),
-        RESPONSES_NAME,
-        exit_status=row.optional_text("agent_error_kind"),
-        notes=(*named.notes, *notes),
-    )
-
-
-def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
-    said: list[str] = []
-    calls: list[Call] = []
-    for item in items:
-        if item.get("type") != "function_call_output":
-            _collect(item, said, calls)
-            continue
-        if said or calls:
-            yield _make_turn(said, calls)
-        answer = read_plain_answer(item.content("output"))
-        yield Answer(answer, item.optional_text("call_id"))
-    if said or calls:
-        yield _make_turn(said, calls)
-
-
-def _collect(item: Fields, said: list[str], calls: list[Call]) -> None:
-    """Add what the item holds to the turn in the making; a message counts even if empty."""
-    kind = item.optional_text("type") or "message"
-    if kind == "function_call":
-        calls.append(read_call(item, item.optional_text("call_id")))
-    elif kind == "message" and item.optional_text("role") in {"assistant", None}:
-        said.append(clean_thought(item.content()))
-    elif kind == "reasoning":
-        said.append((item.content("summary") + item.content()).strip())
-
-
-def _make_turn(said: list[str], calls: list[Call]) -> Turn:
-    """The turn that was collected; leaves both lists empty for the next one."""
-    turn = Turn("\n\n".join(text for text in said if text), tuple(calls))
-    said.clear()
-    calls.clear()
-    return turn
-
-
-def _task(request: Fields) -> str | None:
-    """The first user message of the input, which may also be the text alone."""
-    if isinstance(request.get("input"), str):
-        return find_issue(request.text("input"))
-    users = (item for item in request.items("input") if item.get("role") == "user")
-    first = next(users, None)
-    return find_issue(first.content()) if first else None
-
-
-def _resolved(row: Fields, instance_id: str | None) -> bool | None:
-    """The row's own word, else the evaluation's report, else whether the reward is 1."""
-    report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
-    for place in (row, report):
-        if place.get("resolved") is not None:
-            return place.optional_bool("resolved")
-    return parse_outcome(row.get("reward"))
-
-
-def _first_text(places: Sequence[Fields], name: str) -> str | None:
-    texts = (place.optional_text(name) for place in places)
-    return next((text for text in texts if text is not None), None)
-
-
-# R2E-Gym's own log of a run (its ``Trajectory`` model), one JSON object a line.
-#
-# A step's thought and action are apart already. A call's values were stripped of all white space
-# around them before they were executed, and so they are here.
-
-
-R2EGYM_NAME = "r2e-gym"
-
-_STOP_REASONS = {
-    "agent": StopReason.SUBMITTED,
-    "max_step_limit": StopReason.STEP_LIMIT,
-    "agent_max_step_limit": StopReason.STEP_LIMIT,
-    "abs_step_limit": StopReason.STEP_LIMIT,
-    "token_limit": StopReason.TOKEN_LIMIT,
-    "traj_time_limit": StopReason.TIME_LIMIT,
-}
-"""``llm_query_error``, the only other ``exit_reason``, has no counterpart."""
-
-
-def is_r2egym(record: Any) -> bool:
-    """By its list of steps, which may be empty."""
-    return isinstance(record, Mapping) and isinstance(record.get("trajectory_steps"), list)
-
-
-def read_r2egym(record: Any, where: str) -> Trajectory:
-    """One run; a reward of 1 means resolved. Without a step it may still have a patch."""
-    row = Fields.of(record, where)
-    steps, notes = make_steps(_read_steps(row))
-    exit_reason = row.optional_text("exit_reason")
-    task = row.mapping("ds")
-    name = task.optional_text("instance_id") or row.optional_text("docker_image")
-    return Trajectory(
-        name or row.file_name,
-        steps,
-        row.optional_text("problem_statement"),
-        _STOP_REASONS.get(exit_reason or ""),
-        tidy_patch(row.optional_text("output_patch")),
-        parse_outcome(row.get("reward")),
-        row.mapping("agent_args").optional_text("llm_name"),
-        R2EGYM_NAME,
-        exit_status=exit_reason,
-        notes=notes if name else (NO_INSTANCE, *notes),
-    )
-
-
-def _read_steps(row: Fields) -> Iterator[Turn | Answer]:
-    for step in row.items("trajectory_steps"):
-        thought = clean_thought(step.optional_text("thought") or "")
-        yield Turn(thought, R2E_GYM.read_reply(step.optional_text("action") or "").calls)
-        observation = step.optional_text("observation")
-        if observation is not None:
-            yield Answer(read_r2e_answer(observation))
-
-
-# R2E-Gym's conversations for fine-tuning (HF ``R2E-Gym/R2EGym-SFT-Trajectories``), SWE-Master's.
-#
-# R2E-Gym has ``messages`` and nothing else; SWE-Master has them as ``input`` beside token ranges,
-# with two system messages and observations in the role ``tool``, without ids. Neither names the
-# instance.
-
-
-R2EGYM_SFT_NAME = "r2e-gym-sft"
-
-_MARK = "Execution output of ["
-
-
-def is_r2egym_sft(record: Any) -> bool:
-    """By SWE-Master's columns, or by the line that stands before an observation."""
-    if isinstance(record, Mapping):
-        if "input" in record and "response_ranges" in record:
-            return True
-        record = record.get("messages")
-    if isinstance(record, str):
-        return _MARK in record
-    return find_form(first_texts(record)) is R2E_GYM
-
-
-def read_r2egym_sft(record: Any, where: str) -> Trajectory:
-    """One run, named after its file and line where it names no instance."""
-    row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
-    messages = row.items("messages" if row.get("messages") is not None else "input")
-    steps, notes = make_steps(read_messages(messages, R2E_GYM))
-    named = find_instance(row)
-    return Trajectory(
-        named.id,
-        steps,
-        read_task(messages),
-        find_stop_reason(steps),
-        find_patch(row),
-        find_outcome(row),
-        row.optional_text("model"),
-        R2EGYM_SFT_NAME,
-        notes=(*named.notes, *notes),
-    )
-
-
-CHAT_NAME = "chat"
-
-_IN_TEXT = ("<function=", "<tool_call>")
-_CALLS_AS_JSON = ('"tool_calls"', '"function_call"', '"tool_use"', *_IN_TEXT)
-_IDS = {"instance_id", "trajectory_id"}
-
-
-def is_chat(record: Any) -> bool:
-    """Whether some message of the policy's holds a call; or it has an id, and nothing ran."""
-    messages = record.get("messages") if isinstance(record, Mapping) else record
+def _is_chat(record: Any) -> bool:
+    """Whether a message of the policy holds a call, or the record has an id and messages."""
+    messages = _messages_of(record)
     if isinstance(record, Mapping) and _IDS & record.keys() and isinstance(messages, list):
         return not messages or has_role_messages(messages)
     if isinstance(messages, str):
         return '"role"' in messages and any(mark in messages for mark in _CALLS_AS_JSON)
-    return has_role_messages(messages) and any(_has_call(message) for message in messages)
-
-
-def read_chat(record: Any, where: str) -> Trajectory:
-    """One conversation; what it does not say of itself stays None."""
-    row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
-    messages = row.items("messages")
-    steps, notes = make_steps(read_messages(messages))
-    named = find_instance(row)
-    return Trajectory(
-        named.id,
-        steps,
-        row.optional_text("problem_statement") or read_task(messages),
-        find_stop_reason(steps),
-        find_patch(row),
-        find_outcome(row),
-        row.optional_text("model"),
-        CHAT_NAME,
-        exit_status=row.optional_text("exit_status") or row.optional_text("finish_reason"),
-        notes=(*named.notes, *notes),
-    )
+    return has_role_messages(messages) and any(map(_has_call, messages))
 
 
 def _has_call(message: Any) -> bool:
@@ -327,3 +161,194 @@ def _has_call(message: Any) -> bool:
     in_text = isinstance(content, str) and any(mark in content for mark in _IN_TEXT)
     called = message.get("tool_calls") or message.get("function_call")
     return bool(called) or in_text or role == "function_call"
+
+
+def _model_of_run(row: Fields) -> str | None:
+    """The first part of ``run_id``: ``gpt-4o-2024-08-06_maxiter_50_N_...``."""
+    return (row.optional_text("run_id") or "").partition("_maxiter_")[0] or None
+
+
+def _chat_reader(
+    name: str, recognizes: Callable[[Any], bool], columns: Columns | None = None
+) -> Reader:
+    return Reader(name, recognizes, partial(read_chat, name, columns or Columns()))
+
+
+NEBIUS_OPENHANDS = _chat_reader(
+    "nebius-openhands", _is_nebius_openhands, Columns(messages=("trajectory",))
+)
+"""OpenHands 0.54, native calls (HF ``nebius/SWE-rebench-openhands-trajectories``, CC-BY-4.0).
+``model_patch`` holds all files that the run left, its own scripts included."""
+
+SWE_GYM = _chat_reader("swe-gym", _is_swe_gym, Columns(model=_model_of_run, patch_in="test_result"))
+"""OpenHands 0.13 to 0.15, native calls (HF ``SWE-Gym/OpenHands-Sampled-Trajectories``)."""
+
+R2E_GYM_SFT = _chat_reader(
+    "r2e-gym-sft", _is_r2e_gym_sft, Columns(messages=("messages", "input"), form=R2E_GYM_FORM)
+)
+"""HF ``R2E-Gym/R2EGym-SFT-Trajectories``, and SWE-Master's rows: messages as ``input`` beside
+token ranges, observations in the role ``tool`` without ids. Neither names the instance."""
+
+SHAREGPT = _chat_reader(
+    "sharegpt",
+    _is_sharegpt,
+    Columns(messages=("conversations",), renames=True, form=None, result="result"),
+)
+"""ShareGPT's ``{from, value}``, and Harbor's exports, whose ``result`` "1.0" means resolved."""
+
+OPENHANDS_TEXT = _chat_reader("openhands-text", _is_openhands_text, Columns(form=OPENHANDS_FORM))
+"""OpenHands with calls as text (``fn_call_converter.py``): SFT sets of SWE-Gym, SWE-Play. A reply
+holds one ``<function=...>`` block; the task follows a solved example."""
+
+CHAT = _chat_reader("chat", _is_chat)
+"""Any other chat of a policy that calls tools. The least certain format, asked last."""
+
+
+# OpenAI's Responses API, as NeMo-Gym stores rollouts: ``response.output`` is a list of
+# ``reasoning``, ``message``, ``function_call`` and ``function_call_output``. A turn is everything
+# between two runs of outputs. Only the names of the tools show which agent it was; an agent
+# without a tool to submit ends with plain text.
+
+
+def is_responses(record: Any) -> bool:
+    """Whether it has ``response.output``, or is itself a response with ``output``."""
+    if not isinstance(record, Mapping):
+        return False
+    response = record.get("response")
+    holder = response if isinstance(response, Mapping) else record
+    return isinstance(holder.get("output"), list) and (
+        holder is response or holder.get("object") == "response"
+    )
+
+
+def read_responses(record: Any, where: str) -> Trajectory:
+    """One rollout; agents keep instance, issue and patch in different places."""
+    row = Fields.of(record, where)
+    response = row.mapping("response") if row.get("response") else row
+    request = row.mapping("responses_create_params")
+    places = [row, row.mapping("metadata"), request.mapping("metadata")]
+    steps, notes = make_steps(_read_items(response.items("output")))
+    stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else find_stop_reason(steps)
+    patch = tidy_patch(_first_text(places, "model_patch"))
+    if not patch and stop is not StopReason.SUBMITTED:
+        patch = None  # NeMo-Gym writes an empty patch for a run that submitted nothing
+    instance_id = _first_text(places, "instance_id")
+    instance = find_instance(Fields({**row.values, "instance_id": instance_id}, where))
+    return Trajectory(
+        instance.id,
+        steps,
+        _first_text(places, "problem_statement") or _read_request(request),
+        stop,
+        patch,
+        _read_resolved(row, instance_id),
+        response.optional_text("model"),
+        RESPONSES.name,
+        exit_status=row.optional_text("agent_error_kind"),
+        notes=(*instance.notes, *notes),
+    )
+
+
+RESPONSES = Reader("responses", is_responses, read_responses)
+
+
+def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
+    said: list[str] = []
+    calls: list[Call] = []
+    for item in items:
+        kind = item.optional_text("type") or "message"
+        if kind == "function_call_output":
+            if said or calls:
+                yield _make_turn(said, calls)
+            answer = read_plain_answer(item.content("output"))
+            yield Answer(answer, item.optional_text("call_id"))
+        elif kind == "function_call":
+            calls.append(read_call(item, item.optional_text("call_id")))
+        elif kind == "message" and item.optional_text("role") in {"assistant", None}:
+            said.append(clean_thought(item.content()))
+        elif kind == "reasoning":
+            said.append((item.content("summary") + item.content()).strip())
+    if said or calls:
+        yield _make_turn(said, calls)
+
+
+def _make_turn(said: list[str], calls: list[Call]) -> Turn:
+    """The collected turn; empties both lists for the next one."""
+    turn = Turn("\n\n".join(text for text in said if text), tuple(calls))
+    said.clear()
+    calls.clear()
+    return turn
+
+
+def _read_request(request: Fields) -> str | None:
+    """The issue in the first user message of the input, which may also be one text."""
+    if isinstance(request.get("input"), str):
+        return find_issue(request.text("input"))
+    users = (item for item in request.items("input") if item.get("role") == "user")
+    first = next(users, None)
+    return find_issue(first.content()) if first else None
+
+
+def _read_resolved(row: Fields, instance_id: str | None) -> bool | None:
+    """The row's own ``resolved``, else that of the evaluation's report, else the reward's."""
+    report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
+    for place in (row, report):
+        if place.get("resolved") is not None:
+            return place.optional_bool("resolved")
+    return parse_outcome(row.get("reward"))
+
+
+def _first_text(places: Sequence[Fields], name: str) -> str | None:
+    texts = (place.optional_text(name) for place in places)
+    return next((text for text in texts if text is not None), None)
+
+
+# R2E-Gym's own log of a run (its ``Trajectory`` model), one JSON object per line. Thought and
+# action of a step are already separate. White space around a call's values was stripped before
+# the call was executed.
+
+_R2E_STOP_REASONS = {
+    "agent": StopReason.SUBMITTED,
+    "max_step_limit": StopReason.STEP_LIMIT,
+    "agent_max_step_limit": StopReason.STEP_LIMIT,
+    "abs_step_limit": StopReason.STEP_LIMIT,
+    "token_limit": StopReason.TOKEN_LIMIT,
+    "traj_time_limit": StopReason.TIME_LIMIT,
+}
+"""``llm_query_error``, the only other ``exit_reason``, has no counterpart."""
+
+
+def is_r2e_gym(record: Any) -> bool:
+    """Whether it has R2E-Gym's list of steps, which may be empty."""
+    return isinstance(record, Mapping) and isinstance(record.get("trajectory_steps"), list)
+
+
+def read_r2e_gym(record: Any, where: str) -> Trajectory:
+    """One run. A reward of 1 means resolved; a run without steps may still have a patch."""
+    row = Fields.of(record, where)
+    steps, notes = make_steps(_read_steps(row))
+    exit_reason = row.optional_text("exit_reason")
+    name = row.mapping("ds").optional_text("instance_id") or row.optional_text("docker_image")
+    return Trajectory(
+        name or row.file_name,
+        steps,
+        row.optional_text("problem_statement"),
+        _R2E_STOP_REASONS.get(exit_reason or ""),
+        tidy_patch(row.optional_text("output_patch")),
+        parse_outcome(row.get("reward")),
+        row.mapping("agent_args").optional_text("llm_name"),
+        R2E_GYM.name,
+        exit_status=exit_reason,
+        notes=notes if name else (NO_INSTANCE, *notes),
+    )
+
+
+R2E_GYM = Reader("r2e-gym", is_r2e_gym, read_r2e_gym)
+
+
+def _read_steps(row: Fields) -> Iterator[Turn | Answer]:
+    for step in row.items("trajectory_steps"):
+        thought = clean_thought(step.optional_text("thought") or "")
+        yield Turn(thought, R2E_GYM_FORM.read_reply(step.optional_text("action") or "").calls)
+        observation = step.optional_text("observation")
+        if observation is not None:
+            yield Answer(read_r2e_answer(observation))

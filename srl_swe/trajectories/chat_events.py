@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from srl_swe.tools.bash import as_plain_call
-from srl_swe.trajectories.fields import Fields, find_issue, parse_json, render_arguments
+from srl_swe.trajectories.fields import Fields, parse_json, render_arguments
+from srl_swe.trajectories.row_facts import find_issue
 from srl_swe.trajectories.turns import Answer, Call, Turn, make_observation
 from srl_swe.types import Action, Observation
 
@@ -354,19 +355,19 @@ def read_r2e_answer(text: str) -> Observation:
     return make_observation(text[head.end() :], code)
 
 
-PLAIN = TextForm(strip_one_newline, read_plain_answer)
-OPENHANDS = TextForm(strip_one_newline, read_plain_answer, one_call=True)
-R2E_GYM = TextForm(str.strip, read_r2e_answer, one_call=True)
+PLAIN_FORM = TextForm(strip_one_newline, read_plain_answer)
+OPENHANDS_FORM = TextForm(strip_one_newline, read_plain_answer, one_call=True)
+R2E_GYM_FORM = TextForm(str.strip, read_r2e_answer, one_call=True)
 
 
 def find_form(texts: Iterable[str]) -> TextForm:
     """The form that a conversation is written in, by the first observation that tells."""
     for text in texts:
         if text.startswith("EXECUTION RESULT of ["):
-            return OPENHANDS
+            return OPENHANDS_FORM
         if _R2E_HEAD.match(text):
-            return R2E_GYM
-    return PLAIN
+            return R2E_GYM_FORM
+    return PLAIN_FORM
 
 
 def clean_thought(text: str) -> str:
@@ -422,7 +423,9 @@ OPENING = 40
 """A conversation tells what it is within so many messages."""
 
 
-def read_messages(messages: Iterable[Fields], form: TextForm = PLAIN) -> Iterator[Turn | Answer]:
+def read_messages(
+    messages: Iterable[Fields], form: TextForm = PLAIN_FORM
+) -> Iterator[Turn | Answer]:
     """What the messages say, in order; those before the policy's first are left out.
 
     A user's message answers the policy only if it holds results of tools or if the policy made

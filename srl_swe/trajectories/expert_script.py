@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.dialects import xml
-from srl_swe.trajectories.fields import BrokenRecord, describe_type, name_record
+from srl_swe.trajectories.fields import BrokenRecord, Reader, describe_type, name_record
 from srl_swe.types import Step, Trajectory
-
-EXPERT_SCRIPT_NAME = "expert-script"
 
 _REPLY = re.compile(r"<think>.*?\n</function>", re.DOTALL)
 
@@ -38,7 +36,10 @@ def read_expert_script(record: Any, where: str) -> Trajectory:
         raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
     replies = _REPLY.findall(record)
     steps = [_parse_step(reply, where, f"reply {n}") for n, reply in enumerate(replies, 1)]
-    return Trajectory(name_record(where), tuple(steps), model="expert", source=EXPERT_SCRIPT_NAME)
+    return Trajectory(name_record(where), tuple(steps), model="expert", source=EXPERT_SCRIPT.name)
+
+
+EXPERT_SCRIPT = Reader("expert-script", is_expert_script, read_expert_script)
 
 
 def _parse_step(text: str, where: str, name: str) -> Step:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
-from srl_swe.trajectories.fields import BrokenRecord, Fields
+from srl_swe.trajectories.fields import BrokenRecord, Fields, Reader, first_line
 from srl_swe.types import Step, Trajectory
 
 if TYPE_CHECKING:
@@ -49,15 +49,13 @@ def push_rows(path: Path, name: str) -> None:
             rows = datasets.Dataset.from_parquet(str(path), cache_dir=cache)
             rows.push_to_hub(name, private=True)
     except (OSError, ValueError, DatasetsError, HfHubHTTPError, HFValidationError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is written, but can't be pushed to {name} ({why}); log in with `hf auth "
-            "login`, look at the network, and run it again with another OUT."
+            f"{path} is written, but can't be pushed to {name} ({first_line(error)}); log in "
+            "with `hf auth login`, look at the network, and run it again with another OUT."
         ) from error
 
 
 FORMAT = "srl-swe-trajectory-1"
-JSONL_NAME = "srl-swe"
 
 _LATER_FIELDS = {"enforced", "exit_status", "notes", "turn", "translation"}
 """Left out where they say nothing, as older readers, and keys made of lines, don't know them."""
@@ -85,7 +83,7 @@ def parse_line(line: str, where: str) -> Trajectory:
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(where, "", f"not JSON ({error})") from None
     if not is_jsonl(record):
-        raise BrokenRecord(where, "", f'no trajectory; a line has "format": "{FORMAT}"')
+        raise BrokenRecord(where, "", f'not a trajectory; a line has "format": "{FORMAT}"')
     return read_jsonl(record, where)
 
 
@@ -103,6 +101,9 @@ def read_jsonl(record: Any, where: str) -> Trajectory:
         field = ".".join(str(part) for part in first["loc"])
         why = f"{first['msg']}; the schema is trajectories/schema.json"
         raise BrokenRecord(where, field, why) from None
+
+
+JSONL = Reader("srl-swe", is_jsonl, read_jsonl)
 
 
 def render_line(trajectory: Trajectory) -> str:
@@ -146,7 +147,6 @@ def _adapter() -> TypeAdapter[Trajectory]:
 
 
 HUB_FORMAT = "srl-swe-rows-1"
-HUB_ROW_NAME = JSONL_NAME
 
 _ROWS_AT_ONCE = 64
 """Rows of a row group, which the hub's viewer reads whole; a row is often a megabyte."""
@@ -176,6 +176,9 @@ def read_hub_row(record: Any, where: str) -> Trajectory:
     enforced = row.get("enforced") and dict(row.mapping("enforced").values)
     steps = [_read_step(step) for step in row.items("steps")]
     return read_jsonl({**fields, "enforced": enforced, "steps": steps}, where)
+
+
+HUB_ROWS = Reader(JSONL.name, is_hub_row, read_hub_row)
 
 
 def _read_step(step: Fields) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO, Literal
 
 from srl_swe.errors import UserError
 from srl_swe.trajectories import openhands
-from srl_swe.trajectories.families import find_family, read_record
-from srl_swe.trajectories.fields import BrokenRecord, parse_json, parse_yaml
-from srl_swe.trajectories.select import Filter, ReadReport, with_instance
+from srl_swe.trajectories.fields import BrokenRecord, first_line, parse_json, parse_yaml
+from srl_swe.trajectories.readers import find_reader, read_record
+from srl_swe.trajectories.row_facts import with_instance
+from srl_swe.trajectories.select import Filter, ReadReport
 from srl_swe.types import Trajectory
 
 # Rows of tables: parquet files, and data sets of the Hugging Face hub, streamed.
@@ -119,7 +120,7 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
 
 
 def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
-    if isinstance(record, BrokenRecord) or find_family(record.value) is not None:
+    if isinstance(record, BrokenRecord) or find_reader(record.value) is not None:
         return record
     suffix = Path(record.where.partition(":")[0]).suffix
     beside = isinstance(record.value, Mapping) and any(f <= record.value.keys() for f in _BESIDE)
@@ -169,11 +170,7 @@ def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
 
 def is_event(value: Any) -> bool:
     """Whether it is one event of an OpenHands conversation, which alone is not a trajectory."""
-    return (
-        isinstance(value, Mapping)
-        and find_family(value) is None
-        and openhands.is_openhands([value])
-    )
+    return isinstance(value, Mapping) and find_reader(value) is None and openhands.is_event(value)
 
 
 def find_files(source: str) -> list[Path]:
@@ -211,7 +208,7 @@ def read_file(path: Path) -> Records:
         else:
             yield from _parse_whole(path.read_bytes(), str(path))
     except (OSError, ValueError, RecursionError) as error:
-        yield BrokenRecord(str(path), "", f"can't be read ({_first_line(error)})")
+        yield BrokenRecord(str(path), "", f"can't be read ({first_line(error)})")
 
 
 def read_stream(stream: BinaryIO, name: str) -> Records:
@@ -234,7 +231,7 @@ def read_stream(stream: BinaryIO, name: str) -> Records:
         else:
             yield from _parse_text(data, name)
     except (OSError, ValueError, RecursionError) as error:
-        yield BrokenRecord(name, "", f"can't be read ({_first_line(error)})")
+        yield BrokenRecord(name, "", f"can't be read ({first_line(error)})")
 
 
 def _parse_text(data: bytes, name: str) -> Records:
@@ -244,7 +241,7 @@ def _parse_text(data: bytes, name: str) -> Records:
         yield from _split(parse_json(text), name)
     elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {"{", "["}:
         yield from _parse_lines(io.BytesIO(data), name)
-    elif find_family(text) is not None:
+    elif find_reader(text) is not None:
         yield Record(name, text)
     else:
         yield from _split(parse_yaml(text), name)
@@ -288,7 +285,7 @@ def _parse_whole(data: bytes, name: str) -> Records:
 
 def _split(value: Any, name: str) -> Iterator[Record]:
     """The value as one record, or as many, where it is a list and no trajectory itself."""
-    if isinstance(value, list) and value and find_family(value) is None:
+    if isinstance(value, list) and value and find_reader(value) is None:
         yield from (Record(f"{name}:{row}", item) for row, item in enumerate(value, 1))
     else:
         yield Record(name, value)
@@ -326,10 +323,6 @@ def _parse_line(line: bytes, where: str) -> Records:
 def _decode(data: bytes) -> str:
     """UTF-8, without the mark that some editors put before it."""
     return data.decode("utf-8-sig")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 SHUFFLE_BUFFER = 1000

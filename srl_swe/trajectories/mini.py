@@ -13,12 +13,15 @@ from itertools import islice
 from typing import Any
 
 from srl_swe.trajectories.chat_events import is_mini_output, read_mini_answer
-from srl_swe.trajectories.fields import Fields, find_issue, render_arguments, tidy_patch
-from srl_swe.trajectories.select import find_instance, find_outcome
+from srl_swe.trajectories.fields import Fields, Reader, render_arguments
+from srl_swe.trajectories.row_facts import (
+    find_instance,
+    find_issue,
+    find_outcome,
+    tidy_patch,
+)
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
 from srl_swe.types import Action, Step, StopReason, Trajectory
-
-MINI_NAME = "mini-swe-agent"
 
 _BLOCK = re.compile(
     r"```(?:mswea_bash_command|bash)[^\S\n]*\n(.*?)\n```"
@@ -49,24 +52,27 @@ def is_mini(record: Any) -> bool:
 
 def read_mini(record: Any, where: str) -> Trajectory:
     """One run. The last command, which submits, has no observation: the patch is its output."""
-    row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
+    row = Fields.of_record(record, where)
     messages, info = row.items("messages"), row.mapping("info")
     conversation, submission = _split_submission(messages)
     steps, notes = make_steps(_events(conversation))
-    named = find_instance(row)
+    instance = find_instance(row)
     exit_status = info.optional_text("exit_status") or _exit_status(messages)
     return Trajectory(
-        named.id,
+        instance.id,
         steps,
         _issue(conversation),
         _stop_reason(exit_status, submission, steps),
         _patch(info.optional_text("submission") or submission),
         find_outcome(row),
         info.mapping("config").mapping("model").optional_text("model_name"),
-        MINI_NAME,
+        MINI.name,
         exit_status=exit_status,
-        notes=(*named.notes, *notes, *_unrecorded_replies(conversation)),
+        notes=(*instance.notes, *notes, *_unrecorded_replies(conversation)),
     )
+
+
+MINI = Reader("mini-swe-agent", is_mini, read_mini)
 
 
 def _text_of(message: Any) -> str:

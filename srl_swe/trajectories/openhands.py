@@ -1,7 +1,7 @@
 """OpenHands' ``output.jsonl`` (evaluation, resolver), its bare lists of events, and feedback.
 
 ``history`` is a list of events, or in older files of pairs of an action and its observation.
-Those of the software agent SDK (V1) are other events in the same places.
+The software agent SDK (V1) writes other events in the same places.
 """
 
 from __future__ import annotations
@@ -12,27 +12,14 @@ from typing import Any
 
 from srl_swe.tools.text_files import encode
 from srl_swe.tools.translation import translate_edit
-from srl_swe.trajectories.chat_events import (
-    OPENHANDS,
-    clean_thought,
-    first_texts,
-    has_role_messages,
-    read_call,
-    read_messages,
-    read_task,
-)
-from srl_swe.trajectories.fields import (
-    Fields,
-    find_issue,
-    plain_instance_id,
-    render_arguments,
-    tidy_patch,
-)
-from srl_swe.trajectories.select import (
+from srl_swe.trajectories.chat_events import clean_thought, read_call
+from srl_swe.trajectories.fields import Fields, Reader, render_arguments
+from srl_swe.trajectories.row_facts import (
     NamedInstance,
     find_instance,
+    find_issue,
     find_outcome,
-    find_patch,
+    tidy_patch,
 )
 from srl_swe.trajectories.turns import (
     Answer,
@@ -44,22 +31,135 @@ from srl_swe.trajectories.turns import (
 )
 from srl_swe.types import Action, Observation, StopReason, Trajectory, Translation
 
-# OpenHands' event stream, read as turns and answers.
-#
-# An action and its observation are events of their own. An observation names its action's id in
-# ``cause``; files of 2024 lack that, and it is paired with the latest open action of its kind.
-# What the policy wrote, its calls included, is in ``tool_call_metadata.model_response``: several
-# events may come from one response. Before native calls there is only the action itself.
+_STREAMS = ("history", "trajectory")
+_LIMITS = ("maximum iteration", "MaxIterationsReached", "max iterations")
 
+
+def is_openhands(record: Any) -> bool:
+    """Whether it is a list of events or holds one, which may be empty beside a ``test_result``."""
+    if isinstance(record, list):
+        return _are_events(record)
+    if not isinstance(record, Mapping):
+        return False
+    nothing_ran = not record.get("history") and {"history", "test_result"} <= record.keys()
+    return nothing_ran or any(_are_events(record.get(key)) for key in _STREAMS)
+
+
+def read_openhands(record: Any, where: str) -> Trajectory:
+    """One run; a bare list of events is named after its file."""
+    row = Fields.of_record(record, where, "history")
+    events = _read_stream(row, "history" if row.get("history") is not None else "trajectory")
+    is_v1 = _are_v1(row.get("history"))
+    steps, notes = make_steps((_read_v1_events if is_v1 else _read_v0_events)(events))
+    read_first_message = _read_v1_first_message if is_v1 else _read_v0_first_message
+    task = read_first_message(events) or row.optional_text("instruction")
+    result, error = row.mapping("test_result"), row.optional_text("error")
+    hit_limit = error is not None and any(limit in error for limit in _LIMITS)
+    instance = _find_instance(row)
+    return Trajectory(
+        instance.id,
+        steps,
+        find_issue(task) if task is not None else None,
+        StopReason.STEP_LIMIT if hit_limit else find_stop_reason(steps),
+        tidy_patch(result.optional_text("git_patch") or row.optional_text("git_patch")),
+        _read_resolved(row),
+        _read_model(row, events),
+        OPENHANDS.name,
+        exit_status=error,
+        notes=(*instance.notes, *notes),
+    )
+
+
+OPENHANDS = Reader("openhands", is_openhands, read_openhands)
+
+
+def is_event(value: Any) -> bool:
+    """Whether it looks like one event, or one pair of them."""
+    return _are_events([value])
+
+
+def _are_v1(items: object) -> bool:
+    return isinstance(items, list) and bool(items) and _is_v1_event(items[0])
+
+
+def _are_events(items: object) -> bool:
+    """Whether the first items are events or pairs of them, and not steps of SWE-agent."""
+    if not isinstance(items, list) or not items:
+        return False
+    if _are_v1(items):
+        return True
+    first = items[0][0] if isinstance(items[0], list) and items[0] else items[0]
+    if not isinstance(first, Mapping) or "role" in first:
+        return False
+    kinds = [first.get(name) for name in ("action", "observation") if name in first]
+    is_step = len([kind for kind in kinds if isinstance(kind, str)]) == 2
+    return bool(kinds) and not is_step
+
+
+def _read_stream(row: Fields, name: str) -> list[Fields]:
+    """The events; pairs are taken apart."""
+    value = row.parsed(name)
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        value = [event for pair in value if isinstance(pair, list) for event in pair]
+    return Fields({name: value}, row.where, row.path).items(name)
+
+
+def _find_instance(row: Fields) -> NamedInstance:
+    """The row's own instance, else the issue of the resolver, else any name."""
+    issue = row.mapping("issue")
+    owner, repo, number = (issue.get(name) for name in ("owner", "repo", "number"))
+    if not row.get("instance_id") and owner and repo and number:
+        return NamedInstance(f"{owner}__{repo}-{number}")
+    return find_instance(row)
+
+
+def _read_model(row: Fields, events: Iterable[Fields]) -> str | None:
+    """The model of the settings, else that of the first recorded response."""
+    metadata = row.mapping("metadata")
+    agent = row.mapping("base_state").mapping("agent")
+    settings = (metadata.mapping("llm_config"), metadata.mapping("llm"), agent.mapping("llm"))
+    for place in settings:
+        if model := place.optional_text("model"):
+            return model
+    models = (_response(event).optional_text("model") for event in events)
+    return next((model for model in models if model), None)
+
+
+def _read_resolved(row: Fields) -> bool | None:
+    """The evaluation's outcome; the resolver's ``success`` is only its model's opinion."""
+    for report in (row.mapping("test_result").mapping("report"), row.mapping("report")):
+        if report.get("resolved") is not None:
+            return report.optional_bool("resolved")
+    return find_outcome(row)
+
+
+@dataclass(slots=True)
+class _OpenTurn:
+    """A turn that is being read. ``response_id``: V1's id of the model's response."""
+
+    thought: str
+    calls: list[Call] = field(default_factory=list)
+    response_id: str | None = None
+
+
+def _close(events: Iterable[_OpenTurn | Answer]) -> Iterator[Turn | Answer]:
+    for item in events:
+        yield Turn(item.thought, tuple(item.calls)) if isinstance(item, _OpenTurn) else item
+
+
+# V0. An action and its observation are events of their own. An observation names its action's
+# id in ``cause``; files of 2024 lack it: their observation answers the latest open action of its
+# kind. ``tool_call_metadata.model_response`` holds the policy's message with all its calls, so
+# several events may come from one response. Before native calls there is only the action.
 
 _NOT_THE_POLICYS = frozenset(
     {"system", "recall", "initialize", "start", "change_agent_state", "null", "condensation"}
 )
 _NO_ANSWERS = frozenset({"agent_state_changed", "recall", "null", "condense"})
 _V0_REFUSALS = frozenset({"error", "user_rejected"})
-"""Observations of actions that were never carried out."""
+"""Observations of actions that never ran."""
 _TOOLS = {"run": "execute_bash"}
-"""The name that a policy calls an action by, where it differs."""
+"""A policy's name for an action, if it differs."""
 _BOOKKEEPING = frozenset(
     {
         "action",
@@ -80,23 +180,15 @@ _BOOKKEEPING = frozenset(
         "tool_call_metadata",
     }
 )
-"""Fields of an action that are no argument of the policy's; flags are none either."""
-
-
-@dataclass(slots=True)
-class _V0Said:
-    """A turn in the making."""
-
-    thought: str
-    calls: list[Call] = field(default_factory=list)
+"""Fields of an action that are not the policy's arguments; flags are not either."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What was read so far; ``open_actions`` holds (id, kind) of those without an answer."""
+    """The events read so far; ``open_actions`` holds (id, kind) of actions without an answer."""
 
-    events: list[_V0Said | Answer] = field(default_factory=list)
-    by_response: dict[str, _V0Said] = field(default_factory=dict)
+    events: list[_OpenTurn | Answer] = field(default_factory=list)
+    by_response: dict[str, _OpenTurn] = field(default_factory=dict)
     open_actions: list[tuple[str, str]] = field(default_factory=list)
     calls: dict[str, Call] = field(default_factory=dict)
     count: int = 0
@@ -114,38 +206,38 @@ class _Stream:
     def add_observation(self, event: Fields, kind: str) -> None:
         cause = _id_text(event.get("cause")) or self._latest_open(kind)
         self.open_actions = [(i, k) for i, k in self.open_actions if i != cause]
-        answer = read_observation(event)
+        answer = _read_v0_observation(event)
         refused = kind in _V0_REFUSALS and not answer.timed_out
         found = self.calls.get(cause or "")
         translation = _shown_edit(event, found.action) if found else None
         self.events.append(Answer(answer, cause or f"unknown {kind}", refused, translation))
 
     def add_user_message(self, event: Fields) -> None:
-        last = next((e for e in reversed(self.events) if isinstance(e, _V0Said)), None)
+        last = next((e for e in reversed(self.events) if isinstance(e, _OpenTurn)), None)
         if last and not last.calls:
             self.events.append(Answer(make_observation(_arguments(event).content())))
 
-    def _turn(self, event: Fields) -> _V0Said:
-        """The turn that the action is part of: that of its response, until all calls are in."""
+    def _turn(self, event: Fields) -> _OpenTurn:
+        """The action's turn: that of its response, until the response's calls are complete."""
         response = _response(event)
         response_id = response.optional_text("id") or ""
         calls = event.mapping("tool_call_metadata").optional_int("total_calls_in_response") or 1
         said = self.by_response.get(response_id)
         if said is None or len(said.calls) >= calls:
-            said = _V0Said(_v0_thought(event, response))
+            said = _OpenTurn(_v0_thought(event, response))
             self.events.append(said)
             if calls > 1 and response_id:
                 self.by_response[response_id] = said
         return said
 
     def _latest_open(self, kind: str) -> str | None:
-        """Which action an observation without a cause belongs to; an error to any."""
+        """The action of an observation without a cause; an error may belong to any kind."""
         kinds = (i for i, k in reversed(self.open_actions) if kind in {k, "error"})
         return next(kinds, None)
 
 
-def read_v0_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
-    """What the events say, in the order in which each began."""
+def _read_v0_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
+    """Turns and answers, in the order in which each began."""
     stream, begun = _Stream(), False
     for event in events:
         action, observation = event.get("action"), event.get("observation")
@@ -157,15 +249,14 @@ def read_v0_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
             begun = True
         elif isinstance(observation, str) and observation not in _NO_ANSWERS:
             stream.add_observation(event, observation)
-    for said in stream.events:
-        yield Turn(said.thought, tuple(said.calls)) if isinstance(said, _V0Said) else said
+    yield from _close(stream.events)
 
 
-def read_observation(event: Fields) -> Observation:
-    """The observation as the policy was shown it.
+def _read_v0_observation(event: Fields) -> Observation:
+    """The text that the policy read.
 
-    The event of an edit may hold a diff for people; that of a command keeps the frame of its
-    output apart (``CmdOutputObservation.to_agent_observation``, OpenHands 0.17 to 0.54).
+    An edit's event may hold a diff for people; a command's event keeps the frame of its output
+    apart (``CmdOutputObservation.to_agent_observation``, OpenHands 0.17 to 0.54).
     """
     extras = event.mapping("extras")
     shown = extras.optional_text("formatted_output_and_error")
@@ -173,11 +264,11 @@ def read_observation(event: Fields) -> Observation:
     if shown is not None or not metadata.values:
         code = extras.get("exit_code") if event.get("exit_code") is None else event.get("exit_code")
         return make_observation(event.content() if shown is None else shown, _exit_code(code))
-    return render_frame(event.content(), metadata)
+    return _add_frame(event.content(), metadata)
 
 
-def render_frame(text: str, metadata: Fields) -> Observation:
-    """The output of a command in the frame that ``metadata`` describes."""
+def _add_frame(text: str, metadata: Fields) -> Observation:
+    """A command's output in the frame that ``metadata`` describes."""
     code = metadata.optional_int("exit_code")
     prefix, suffix = (metadata.optional_text(name) or "" for name in ("prefix", "suffix"))
     lines = [prefix + text + suffix]
@@ -191,18 +282,12 @@ def render_frame(text: str, metadata: Fields) -> Observation:
     return make_observation("\n".join(lines), _exit_code(code))
 
 
-def read_v0_first_message(events: Iterable[Fields]) -> str | None:
-    """What the user said first; None where no user speaks."""
+def _read_v0_first_message(events: Iterable[Fields]) -> str | None:
+    """The user's first message, if there is one."""
     for event in events:
         if event.get("action") == "message" and _is_users(event, begun=False):
             return _arguments(event).content() or event.content()
     return None
-
-
-def read_model(events: Iterable[Fields]) -> str | None:
-    """The model of the first response that is kept."""
-    models = (_response(event).optional_text("model") for event in events)
-    return next((model for model in models if model), None)
 
 
 def _is_users(event: Fields, *, begun: bool) -> bool:
@@ -212,7 +297,7 @@ def _is_users(event: Fields, *, begun: bool) -> bool:
 
 
 def _read_v0_action(event: Fields, kind: str, call_id: str) -> Call:
-    """The call as the policy wrote it, else made of the action's own fields."""
+    """The policy's own call if it is recorded, else one made of the action's fields."""
     metadata = event.mapping("tool_call_metadata")
     wanted = metadata.optional_text("tool_call_id")
     for call in _message(_response(event)).items("tool_calls"):
@@ -225,9 +310,9 @@ def _read_v0_action(event: Fields, kind: str, call_id: str) -> Call:
 
 
 def _shown_edit(event: Fields, action: Action) -> Translation | None:
-    """What an edit by a model of its own (``edit_file``) did, if the event holds both contents.
+    """The effect of ``edit_file``, which has a model of its own, if both contents are recorded.
 
-    Other edits are calls of our own editor as they are.
+    Other edits already are calls of our own editor.
     """
     extras = event.mapping("extras")
     path, after = extras.get("path"), extras.get("new_content")
@@ -243,7 +328,7 @@ def _shown_edit(event: Fields, action: Action) -> Translation | None:
 
 
 def _v0_thought(event: Fields, response: Fields) -> str:
-    """What the model said beside its calls; ``message`` is only how the event is displayed."""
+    """The model's text beside its calls; ``message`` is only a caption of the event."""
     message = _message(response)
     if message.values:
         return clean_thought(message.content())
@@ -279,179 +364,55 @@ def _exit_code(value: object) -> int | None:
     return value if isinstance(value, int) and value != -1 else None
 
 
-# OpenHands runs whose calls are text (``fn_call_converter.py``): SFT sets of SWE-Gym, SWE-Play.
-#
-# The reply holds one ``<function=...>`` block, the next user message begins with
-# ``EXECUTION RESULT of [tool]:``; the task follows a solved example.
-
-
-OPENHANDS_TEXT_NAME = "openhands-text"
-
-_MARK = "EXECUTION RESULT of ["
-
-
-def is_openhands_text(record: Any) -> bool:
-    """By the line that stands before an observation."""
-    messages = record.get("messages") if isinstance(record, Mapping) else record
-    if isinstance(messages, str):
-        return _MARK in messages
-    return any(text.startswith(_MARK) for text in first_texts(messages))
-
-
-def read_openhands_text(record: Any, where: str) -> Trajectory:
-    """One run; its name is ``instance_id`` or ``id``, or that of the file."""
-    row = Fields.of({"messages": record} if isinstance(record, list) else record, where)
-    messages = row.items("messages")
-    steps, notes = make_steps(read_messages(messages, OPENHANDS))
-    named = find_instance(row)
-    return Trajectory(
-        named.id,
-        steps,
-        read_task(messages),
-        find_stop_reason(steps),
-        find_patch(row),
-        find_outcome(row),
-        row.optional_text("model"),
-        OPENHANDS_TEXT_NAME,
-        notes=(*named.notes, *notes),
-    )
-
-
-# Nebius' runs of OpenHands 0.54 (HF ``nebius/SWE-rebench-openhands-trajectories``, CC-BY-4.0).
-#
-# Native calls. ``model_patch`` holds whatever the run left behind, its own scripts included.
-
-
-NEBIUS_OPENHANDS_NAME = "nebius-openhands"
-
-
-def is_nebius_openhands(record: Any) -> bool:
-    """A ``trajectory`` of chat messages."""
-    if not isinstance(record, Mapping):
-        return False
-    messages = record.get("trajectory")
-    if isinstance(messages, str):
-        return "trajectory_id" in record
-    return has_role_messages(messages) and "content" in messages[0]
-
-
-def read_nebius_openhands(record: Any, where: str) -> Trajectory:
-    """One run; ``resolved`` is 0 or 1."""
-    row = Fields.of(record, where)
-    messages = row.items("trajectory")
-    steps, notes = make_steps(read_messages(messages))
-    exit_status = row.optional_text("exit_status")
-    named = find_instance(row)
-    return Trajectory(
-        named.id,
-        steps,
-        read_task(messages),
-        StopReason.SUBMITTED if exit_status == "submit" else find_stop_reason(steps),
-        find_patch(row),
-        find_outcome(row),
-        row.optional_text("model"),
-        NEBIUS_OPENHANDS_NAME,
-        exit_status=exit_status,
-        notes=(*named.notes, *notes),
-    )
-
-
-# SWE-Gym's sampled trajectories of OpenHands (HF ``SWE-Gym/OpenHands-Sampled-Trajectories``).
-#
-# OpenHands 0.13 to 0.15 with native calls; all keys of a message are there, null if unused. The
-# same data set's text form for fine-tuning is read by :mod:`~srl_swe.trajectories.openhands`.
-
-
-SWEGYM_NAME = "swe-gym"
-
-
-def is_swegym(record: Any) -> bool:
-    """By the columns that no other family has together."""
-    return isinstance(record, Mapping) and {"messages", "run_id", "test_result"} <= record.keys()
-
-
-def read_swegym(record: Any, where: str) -> Trajectory:
-    """One run. Who ran it is part of ``run_id``: ``gpt-4o-2024-08-06_maxiter_50_N_...``."""
-    row = Fields.of(record, where)
-    messages = row.items("messages")
-    steps, notes = make_steps(read_messages(messages))
-    return Trajectory(
-        plain_instance_id(row.text("instance_id")),
-        steps,
-        read_task(messages),
-        find_stop_reason(steps),
-        tidy_patch(row.mapping("test_result").optional_text("git_patch")),
-        row.optional_bool("resolved"),
-        (row.optional_text("run_id") or "").partition("_maxiter_")[0] or None,
-        SWEGYM_NAME,
-        notes=notes,
-    )
-
-
-# The events of OpenHands' software agent SDK (V1), read as turns and answers.
-#
-# Every event has a ``kind``. An ``ActionEvent`` is one call, those of one response share
-# ``llm_response_id``; its answer is an ``ObservationEvent``, or an ``AgentErrorEvent`` or
-# ``UserRejectObservation`` if the call never ran. Source: ``openhands-sdk``,
-# ``openhands/sdk/event``.
-
+# V1. Every event has a ``kind``. An ``ActionEvent`` is one call; calls of one response share
+# ``llm_response_id``. Its answer is an ``ObservationEvent``, or an ``AgentErrorEvent`` or
+# ``UserRejectObservation`` if the call never ran. Source: ``openhands/sdk/event``.
 
 _KINDS = frozenset({"UserRejectObservation", "Condensation", "CondensationRequest"})
-"""Those whose name does not end in ``Event``."""
+"""Kinds whose name does not end in ``Event``."""
 _REFUSALS = frozenset({"AgentErrorEvent", "UserRejectObservation"})
 _TERMINALS = frozenset({"TerminalObservation", "ExecuteBashObservation"})
 _SHOWN = ("content", "output", "text")
-"""Where versions keep the text of an observation."""
+"""Fields of an observation's text, by version."""
 
 
-def is_event(item: Any) -> bool:
-    """Whether it is one event of V1."""
+def _is_v1_event(item: Any) -> bool:
     if not isinstance(item, Mapping) or "source" not in item:
         return False
     kind = item.get("kind")
     return isinstance(kind, str) and (kind.endswith("Event") or _short(kind) in _KINDS)
 
 
-@dataclass(slots=True)
-class _Said:
-    """A turn in the making."""
-
-    response_id: str | None
-    thought: str
-    calls: list[Call] = field(default_factory=list)
-
-
-def read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
-    """The events in order; calls of one response are one turn, where the first of them is."""
-    found: list[_Said | Answer] = []
+def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
+    """Turns and answers; calls of one response are one turn, at the place of the first."""
+    found: list[_OpenTurn | Answer] = []
     calls: dict[str, str] = {}
     for event in events:
         kind = _short(event.text("kind"))
-        last = next((item for item in reversed(found) if isinstance(item, _Said)), None)
+        last = next((item for item in reversed(found) if isinstance(item, _OpenTurn)), None)
         if kind == "ActionEvent":
             response = event.optional_text("llm_response_id")
             if last is None or response is None or last.response_id != response:
-                last = _Said(response, _thought(event, "thought"))
+                last = _OpenTurn(_v1_thought(event, "thought"), response_id=response)
                 found.append(last)
-            call = _read_action(event)
+            call = _read_v1_action(event)
             last.calls.append(call)
             calls[event.optional_text("id") or ""] = call.id or ""
         elif kind == "ObservationEvent" or kind in _REFUSALS:
             call_id = event.optional_text("tool_call_id")
             call_id = call_id or calls.get(event.optional_text("action_id") or "") or None
             refused = kind in _REFUSALS or _was_refused(event)
-            found.append(Answer(_read_observation(event), call_id, refused))
+            found.append(Answer(_read_v1_observation(event), call_id, refused))
         elif kind == "MessageEvent" and event.get("source") == "agent":
             message = event.mapping("llm_message")
-            found.append(_Said(None, _thought(message, "content")))
+            found.append(_OpenTurn(_v1_thought(message, "content")))
         elif kind == "MessageEvent" and last and not last.calls:
             found.append(Answer(make_observation(event.mapping("llm_message").content())))
-    for item in found:
-        yield Turn(item.thought, tuple(item.calls)) if isinstance(item, _Said) else item
+    yield from _close(found)
 
 
-def read_v1_first_message(events: Iterable[Fields]) -> str | None:
-    """What the user said first; None if no user speaks."""
+def _read_v1_first_message(events: Iterable[Fields]) -> str | None:
+    """The user's first message, if there is one."""
     for event in events:
         if _short(event.text("kind")) == "MessageEvent" and event.get("source") == "user":
             return event.mapping("llm_message").content()
@@ -459,12 +420,12 @@ def read_v1_first_message(events: Iterable[Fields]) -> str | None:
 
 
 def _short(kind: str) -> str:
-    """The class alone, of a name that early versions wrote with its module."""
+    """The class name, without the module that early versions wrote before it."""
     return kind.rpartition(".")[2]
 
 
-def _thought(holder: Fields, text: str) -> str:
-    """What is said in the field ``text``; hidden reasoning that is recorded leads it."""
+def _v1_thought(holder: Fields, text: str) -> str:
+    """The text of the field ``text``, after the recorded hidden reasoning."""
     blocks = holder.items("thinking_blocks")
     thinking = "\n\n".join(said for b in blocks if (said := b.optional_text("thinking")))
     hidden = holder.optional_text("reasoning_content") or thinking
@@ -472,8 +433,8 @@ def _thought(holder: Fields, text: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _read_action(event: Fields) -> Call:
-    """The call as the policy wrote it, else made of the action; without one it never ran."""
+def _read_v1_action(event: Fields) -> Call:
+    """The policy's own call, else one made of the action; without an action it never ran."""
     call_id = event.optional_text("tool_call_id") or event.optional_text("id")
     written = event.mapping("tool_call")
     if written.get("function"):
@@ -487,8 +448,8 @@ def _read_action(event: Fields) -> Call:
     return call if action.values else replace(call, runnable=False)
 
 
-def _read_observation(event: Fields) -> Observation:
-    """The observation as the policy was shown it, with the frame of a command's output."""
+def _read_v1_observation(event: Fields) -> Observation:
+    """The text that the policy read, with the frame of a command's output."""
     said = event.optional_text("error") or event.optional_text("rejection_reason")
     if said is not None:
         return Observation(said)
@@ -496,110 +457,16 @@ def _read_observation(event: Fields) -> Observation:
     text = next((t for name in _SHOWN if (t := seen.content(name))), "")
     metadata = seen.mapping("metadata")
     if metadata.values:
-        return render_frame(text, metadata)
+        return _add_frame(text, metadata)
     code = seen.optional_int("exit_code")
     shown = make_observation(text, None if code == -1 else code)
     return replace(shown, timed_out=shown.timed_out or seen.get("timeout") is True)
 
 
 def _was_refused(event: Fields) -> bool:
-    """Whether the terminal gave an error of its own, not that of a command."""
+    """Whether the terminal reports an error of its own, not a command's."""
     seen = event.mapping("observation")
     codes = {seen.get("exit_code"), seen.mapping("metadata").get("exit_code")}
     is_terminal = _short(seen.optional_text("kind") or "") in _TERMINALS
     ran = bool(codes - {None, -1}) or seen.get("timeout") is True
     return is_terminal and seen.get("is_error") is True and not ran
-
-
-OPENHANDS_NAME = "openhands"
-
-_STREAMS = ("history", "trajectory")
-
-
-def is_openhands(record: Any) -> bool:
-    """A list of events, or a record that holds one; it may be empty beside a ``test_result``."""
-    if isinstance(record, list):
-        return _are_events(record)
-    if not isinstance(record, Mapping):
-        return False
-    nothing_ran = not record.get("history") and {"history", "test_result"} <= record.keys()
-    return nothing_ran or any(_are_events(record.get(key)) for key in _STREAMS)
-
-
-def read_openhands(record: Any, where: str) -> Trajectory:
-    """One run; a bare list of events is named after its file."""
-    row = Fields.of({"history": record} if isinstance(record, list) else record, where)
-    events = _events(row, "history" if row.get("history") is not None else "trajectory")
-    is_v1 = _are_v1(row.get("history"))
-    steps, notes = make_steps((read_v1_events if is_v1 else read_v0_events)(events))
-    read_first_message = read_v1_first_message if is_v1 else read_v0_first_message
-    task = read_first_message(events) or row.optional_text("instruction")
-    result, error = row.mapping("test_result"), row.optional_text("error")
-    named = _named_instance(row)
-    return Trajectory(
-        named.id,
-        steps,
-        find_issue(task) if task is not None else None,
-        _stop_reason(error) or find_stop_reason(steps),
-        tidy_patch(result.optional_text("git_patch") or row.optional_text("git_patch")),
-        _resolved(row),
-        _model(row) or read_model(events),
-        OPENHANDS_NAME,
-        exit_status=error,
-        notes=(*named.notes, *notes),
-    )
-
-
-def _are_v1(items: object) -> bool:
-    return isinstance(items, list) and bool(items) and is_event(items[0])
-
-
-def _are_events(items: object) -> bool:
-    """Whether the first items are events or pairs of them, and no steps of SWE-agent's."""
-    if not isinstance(items, list) or not items:
-        return False
-    if _are_v1(items):
-        return True
-    first = items[0][0] if isinstance(items[0], list) and items[0] else items[0]
-    if not isinstance(first, Mapping) or "role" in first:
-        return False
-    kinds = [first.get(name) for name in ("action", "observation") if name in first]
-    is_step = len([kind for kind in kinds if isinstance(kind, str)]) == 2
-    return bool(kinds) and not is_step
-
-
-def _events(row: Fields, name: str) -> list[Fields]:
-    """The events, pairs taken apart."""
-    value = row.parsed(name)
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        value = [event for pair in value if isinstance(pair, list) for event in pair]
-    return Fields({name: value}, row.where, row.path).items(name)
-
-
-def _named_instance(row: Fields) -> NamedInstance:
-    """The row's own, else the issue's of the resolver, else that of the feedback or the file."""
-    issue = row.mapping("issue")
-    owner, repo, number = (issue.get(name) for name in ("owner", "repo", "number"))
-    if not row.get("instance_id") and owner and repo and number:
-        return NamedInstance(f"{owner}__{repo}-{number}")
-    return find_instance(row)
-
-
-def _model(row: Fields) -> str | None:
-    metadata = row.mapping("metadata")
-    agent = row.mapping("base_state").mapping("agent")
-    places = (metadata.mapping("llm_config"), metadata.mapping("llm"), agent.mapping("llm"))
-    return next((model for place in places if (model := place.optional_text("model"))), None)
-
-
-def _resolved(row: Fields) -> bool | None:
-    """What the evaluation found; the resolver's ``success`` is its model's opinion only."""
-    for report in (row.mapping("test_result").mapping("report"), row.mapping("report")):
-        if report.get("resolved") is not None:
-            return report.optional_bool("resolved")
-    return find_outcome(row)
-
-
-def _stop_reason(error: str | None) -> StopReason | None:
-    limits = ("maximum iteration", "MaxIterationsReached", "max iterations")
-    return StopReason.STEP_LIMIT if error and any(limit in error for limit in limits) else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from srl_swe.trajectories import atif
 from srl_swe.trajectories.convert import render_atif, save_atif
 from srl_swe.trajectories.fields import BrokenRecord
-from srl_swe.trajectories.select import NO_INSTANCE
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
 
 

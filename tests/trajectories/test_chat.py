@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import chat
-from srl_swe.trajectories.families import read_record
+from srl_swe.trajectories.readers import read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
 
@@ -32,8 +32,8 @@ def test_arguments_may_be_json_or_an_object_and_content_null_or_parts() -> None:
         tool("2", "x"),
         assistant("All done."),
     ]
-    assert chat.is_chat(messages)
-    found = chat.read_chat(messages, "runs/one.json")
+    assert chat.CHAT.recognizes(messages)
+    found = chat.CHAT.read(messages, "runs/one.json")
     assert found.instance_id == "one"
     assert found.problem_statement == "It crashes."
     read = {"path": "a.py", "lines": "[1, 2]"}
@@ -46,21 +46,21 @@ def test_arguments_may_be_json_or_an_object_and_content_null_or_parts() -> None:
 
 def test_hidden_reasoning_leads_the_thought() -> None:
     message = assistant("Yes.", ("1", "bash", "{}"), reasoning_content="Maybe.")
-    assert chat.read_chat([USER, message], "x.json").steps[0].thought == "Maybe.\n\nYes."
+    assert chat.CHAT.read([USER, message], "x.json").steps[0].thought == "Maybe.\n\nYes."
 
 
 def test_the_older_function_call_is_paired_by_position() -> None:
     called = {"role": "assistant", "content": "", "function_call": {"name": "ls", "arguments": ""}}
     record = {"messages": [USER, called, {"role": "function", "name": "ls", "content": "a.py"}]}
-    assert chat.is_chat(record)
-    assert chat.read_chat(record, "x.json").steps == (
+    assert chat.CHAT.recognizes(record)
+    assert chat.CHAT.read(record, "x.json").steps == (
         Step("", Action("ls"), Observation("a.py"), True, 0),
     )
 
 
 def test_a_users_message_beside_native_calls_is_a_nudge_and_no_observation() -> None:
     messages = [USER, assistant("", ("1", "bash", "{}")), {"role": "user", "content": "Go on."}]
-    assert chat.read_chat(messages, "x.json").steps[0].observation is None
+    assert chat.CHAT.read(messages, "x.json").steps[0].observation is None
 
 
 def test_calls_in_the_text_are_read_where_there_are_no_native_ones() -> None:
@@ -73,8 +73,8 @@ def test_calls_in_the_text_are_read_where_there_are_no_native_ones() -> None:
         "resolved": False,
         "model_patch": "",
     }
-    assert chat.is_chat(record)
-    found = chat.read_chat(record, "x.jsonl:1")
+    assert chat.CHAT.recognizes(record)
+    found = chat.CHAT.read(record, "x.jsonl:1")
     assert found.steps == (
         Step("Look.", Action("bash", {"command": "ls"}), Observation("x"), True, 0),
     )
@@ -85,7 +85,7 @@ def test_calls_in_the_text_are_read_where_there_are_no_native_ones() -> None:
     "record", [[], {}, "messages", [{"role": "user"}], {"messages": [{"role": "assistant"}]}, None]
 )
 def test_a_chat_without_a_call_is_none(record: Any) -> None:
-    assert not chat.is_chat(record)
+    assert not chat.CHAT.recognizes(record)
 
 
 def rollout(*output: dict[str, Any], **other: Any) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def test_sharegpt_names_are_those_of_a_chat() -> None:
             {"from": "human", "value": "EXECUTION RESULT of [execute_bash]:\na.py"},
         ],
     }
-    assert chat.is_sharegpt(record)
-    found = chat.read_sharegpt(record, "x.jsonl:1")
+    assert chat.SHAREGPT.recognizes(record)
+    found = chat.SHAREGPT.read(record, "x.jsonl:1")
     assert (found.instance_id, found.problem_statement) == ("a__b-1", "It crashes.")
     assert found.steps == (
         Step("", Action("execute_bash", {"command": "ls"}), Observation("a.py"), True, 0),
@@ -183,7 +183,7 @@ def test_calls_in_json_are_read_too() -> None:
         "task": "hello-world",
         "result": "1.0",
     }
-    found = chat.read_sharegpt(record, "x.json")
+    found = chat.SHAREGPT.read(record, "x.json")
     assert [step.action for step in found.steps] == [
         Action("bash_command", {"keystrokes": "mkdir a\n", "duration": "0.1"}),
         Action("bash_command", {"keystrokes": "C-c"}),
@@ -226,8 +226,8 @@ END = [says("assistant", 'End.\n<tool_call>\n{"name": "submit", "arguments": {}}
 def test_a_call_in_tags_is_read_wherever_a_stop_word_cut_it(reply: str, role: str) -> None:
     seen = says(role, "<tool_response>\na.py\n</tool_response>")
     messages = [USER, says("assistant", reply), seen, *END]
-    assert chat.is_chat({"messages": messages})
-    found = chat.read_chat({"messages": messages}, "x.json")
+    assert chat.CHAT.recognizes({"messages": messages})
+    found = chat.CHAT.read({"messages": messages}, "x.json")
     assert found.steps == (
         Step("Look.", LS, Observation("a.py"), True, 0),
         Step("End.", Action("submit"), None, True, 1),
@@ -240,14 +240,14 @@ def test_several_responses_in_one_message_answer_several_calls() -> None:
         for c in ("ls", "pwd")
     )
     seen = "<tool_response>\na\n</tool_response>\n<tool_response>\n/w\n</tool_response>"
-    steps = chat.read_chat([USER, says("assistant", calls), says("user", seen)], "x.json").steps
+    steps = chat.CHAT.read([USER, says("assistant", calls), says("user", seen)], "x.json").steps
     assert [step.observation for step in steps] == [Observation("a"), Observation("/w")]
     assert all(step.executed and step.thought == "" for step in steps)
 
 
 def test_a_call_that_is_cut_within_a_value_is_not_one() -> None:
     reply = 'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "rm -rf /tm'
-    (step,) = chat.read_chat([USER, says("assistant", reply)], "x.json").steps
+    (step,) = chat.CHAT.read([USER, says("assistant", reply)], "x.json").steps
     assert step.action is None
     assert "<tool_call>" not in step.thought
 
@@ -265,10 +265,10 @@ def test_anthropics_blocks_are_calls_and_results() -> None:
         {"type": "text", "text": "Go on."},
     ]
     messages = [USER, {"role": "assistant", "content": reply}, {"role": "user", "content": results}]
-    assert chat.is_chat(messages)
-    assert chat.is_chat({"messages": json.dumps(messages)})
+    assert chat.CHAT.recognizes(messages)
+    assert chat.CHAT.recognizes({"messages": json.dumps(messages)})
     restart = Action("bash", {"restart": "true"})
-    assert chat.read_chat(messages, "x.json").steps == (
+    assert chat.CHAT.read(messages, "x.json").steps == (
         Step("Hm.\n\nI look.", LS, Observation("a.py"), True, 0),
         Step("Hm.\n\nI look.", restart, Observation("restarted"), True, 0),
     )
@@ -286,8 +286,8 @@ def test_llama_factorys_function_calls_are_calls_and_not_thoughts() -> None:
             {"from": "gpt", "value": "Done."},
         ]
     }
-    assert chat.is_sharegpt(record)
-    assert chat.read_sharegpt(record, "x.json").steps == (
+    assert chat.SHAREGPT.recognizes(record)
+    assert chat.SHAREGPT.read(record, "x.json").steps == (
         Step("", LS, Observation("a.py"), True, 0),
         Step("", LS, None, True, 1),
         Step("", Action("id"), Observation("a.py 0"), True, 1),
@@ -297,23 +297,23 @@ def test_llama_factorys_function_calls_are_calls_and_not_thoughts() -> None:
 
 def test_a_placeholder_is_not_a_thought() -> None:
     called = assistant("Executed bash toolu_1", ("toolu_1", "bash", '{"command": "ls"}'))
-    assert chat.read_chat([USER, called], "x.json").steps[0].thought == ""
+    assert chat.CHAT.read([USER, called], "x.json").steps[0].thought == ""
     called = assistant("(no content)", ("toolu_1", "bash", "{}"))
-    assert chat.read_chat([USER, called], "x.json").steps[0].thought == ""
+    assert chat.CHAT.read([USER, called], "x.json").steps[0].thought == ""
     real = assistant("Executed bash scripts are listed first.", ("1", "bash", "{}"))
-    assert chat.read_chat([USER, real], "x.json").steps[0].thought.startswith("Executed bash")
+    assert chat.CHAT.read([USER, real], "x.json").steps[0].thought.startswith("Executed bash")
 
 
 def test_a_thought_whose_opening_tag_the_template_wrote_is_a_thought() -> None:
     called = assistant("Maybe.\n</think>\n\nYes.", ("1", "bash", "{}"))
-    assert chat.read_chat([USER, called], "x.json").steps[0].thought == "Maybe.\n\nYes."
+    assert chat.CHAT.read([USER, called], "x.json").steps[0].thought == "Maybe.\n\nYes."
 
 
 def test_a_run_without_a_call_is_read_if_it_says_whose_it_is() -> None:
     record = {"instance_id": "a__b-1", "messages": [USER]}
-    assert chat.is_chat(record)
-    assert chat.read_chat(record, "x.json").steps == ()
-    assert not chat.is_chat({"messages": [USER]})
+    assert chat.CHAT.recognizes(record)
+    assert chat.CHAT.read(record, "x.json").steps == ()
+    assert not chat.CHAT.recognizes({"messages": [USER]})
 
 
 def test_minis_messages_are_known_without_its_mark() -> None:

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.trajectories import BrokenRecord
-from srl_swe.trajectories.families import FAMILIES, Family, read_record
+from srl_swe.trajectories.fields import Reader
 from srl_swe.trajectories.jsonl import parse_line, render_line, render_row
 from srl_swe.trajectories.load import Record, read_records
+from srl_swe.trajectories.readers import READERS, read_record
 
 INPUTS = int(os.environ.get("SRL_SWE_FUZZ", "2000"))
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -250,9 +251,9 @@ def break_it(record: Any, chance: random.Random) -> Any:
     return record
 
 
-def read(family: Family, record: Any) -> None:
+def read(reader: Reader, record: Any) -> None:
     try:
-        trajectory = family.read_one(record, "fuzz:1")
+        trajectory = reader.read(record, "fuzz:1")
     except BrokenRecord as error:
         assert error.where.startswith("fuzz:1")
         return
@@ -264,12 +265,12 @@ def test_no_reader_raises_anything_but_a_broken_record() -> None:
     for number in range(INPUTS):
         chance = random.Random(number)
         record = break_it(json.loads(chance.choice(known)), chance)
-        for family in FAMILIES:
-            if family.is_one(record):
+        for reader in READERS:
+            if reader.recognizes(record):
                 try:
-                    read(family, record)
+                    read(reader, record)
                 except Exception as error:
-                    pytest.fail(f"input {number}: {family.name}: {error!r}")
+                    pytest.fail(f"input {number}: {reader.name}: {error!r}")
 
 
 PIECES = [
@@ -296,9 +297,9 @@ def test_whatever_a_message_says_is_read(said: str, shown: str) -> None:
         ):
             text = text.replace(old, json.dumps(said if old != "OBSERVATION:\\nx" else shown)[1:-1])
         record = json.loads(text)
-        for family in FAMILIES:
-            if family.is_one(record):
-                read(family, record)
+        for reader in READERS:
+            if reader.recognizes(record):
+                read(reader, record)
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))

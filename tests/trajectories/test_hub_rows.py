@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from srl_swe.bundled import bundled
 from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
-from srl_swe.trajectories.families import find_family, read_record
 from srl_swe.trajectories.jsonl import render_row, save_rows
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -111,6 +111,6 @@ def test_real_trajectories_of_every_family_come_back_from_rows(tmp_path: Path) -
 )
 def test_a_broken_row_is_named_with_its_column(change: dict[str, Any], field: str) -> None:
     record = {**render_row(FULL), **change}
-    assert find_family(record) is not None
+    assert find_reader(record) is not None
     with pytest.raises(BrokenRecord, match=rf"^rows\.parquet:3: .*{field}"):
         read_record(record, "rows.parquet:3")

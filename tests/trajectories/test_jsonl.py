@@ -61,8 +61,8 @@ def test_fields_that_say_nothing_are_left_out_as_older_readers_wrote_lines() -> 
     ("line", "message"),
     [
         ("{", "f.jsonl:2: not JSON"),
-        ("[]", "f.jsonl:2: no trajectory"),
-        (json.dumps({"format": "other"}), "f.jsonl:2: no trajectory"),
+        ("[]", "f.jsonl:2: not a trajectory"),
+        (json.dumps({"format": "other"}), "f.jsonl:2: not a trajectory"),
         (GOOD.replace('"tool": "submit"', '"tool": 3'), "f.jsonl:2: steps.0.action.tool"),
         (GOOD.replace('"thought": "t", ', ""), "f.jsonl:2: steps.0.thought"),
     ],

@@ -15,7 +15,7 @@ from srl_swe.trajectories import (
     save_jsonl,
     stream_trajectories,
 )
-from srl_swe.trajectories.families import FAMILIES
+from srl_swe.trajectories.readers import READERS
 from srl_swe.types import StopReason, Trajectory
 
 
@@ -129,4 +129,4 @@ def test_the_page_on_steps_lists_every_family() -> None:
     table = page.read_text(encoding="utf-8").partition("## What is read")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     sources = {name for cell in cells for name in cell.split("`")[1::2]}
-    assert {family.name for family in FAMILIES} <= sources
+    assert {reader.name for reader in READERS} <= sources

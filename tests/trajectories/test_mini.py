@@ -7,7 +7,7 @@ import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
 from srl_swe.trajectories.chat_events import read_mini_output
-from srl_swe.trajectories.families import find_family, read_record
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -192,7 +192,7 @@ def test_an_output_is_read_out_of_its_template(text: str, observation: Observati
     ],
 )
 def test_a_broken_record_is_named_with_its_field(change: dict[str, Any], field: str) -> None:
-    assert find_family({**VERSION_1, **change}).name == "mini-swe-agent"  # type: ignore[union-attr]
+    assert find_reader({**VERSION_1, **change}).name == "mini-swe-agent"  # type: ignore[union-attr]
     with pytest.raises(BrokenRecord, match=rf"x\.json: .*{field}: "):
         read_record({**VERSION_1, **change}, "x.json")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from srl_swe.trajectories import openhands, sweagent
+from srl_swe.trajectories import chat, sweagent
 from srl_swe.types import Action, Observation, StopReason, Trajectory
 
 PROMPT = "\n(Open file: n/a)\n(Current directory: /b)\nbash-$"
@@ -92,8 +92,8 @@ def test_openhands_rows_say_resolved_as_a_number(resolved: int | None, known: bo
         "exit_status": "submit",
         "resolved": resolved,
     }
-    assert openhands.is_nebius_openhands(record)
-    found = openhands.read_nebius_openhands(record, "rows.jsonl:1")
+    assert chat.NEBIUS_OPENHANDS.recognizes(record)
+    found = chat.NEBIUS_OPENHANDS.read(record, "rows.jsonl:1")
     assert found.resolved is known
     assert found.stop_reason is StopReason.SUBMITTED
     assert found.patch == ""

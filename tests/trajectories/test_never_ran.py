@@ -79,7 +79,7 @@ def test_refused_calls_of_a_chat_are_not_executed() -> None:
         messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
     messages.append({"role": "assistant", "content": "", "tool_calls": [tool("x", "submit")]})
-    steps = chat.read_chat(messages, "x.json").steps
+    steps = chat.CHAT.read(messages, "x.json").steps
     assert [step.executed for step in steps] == [False] * len(REFUSALS) + [True]
 
 

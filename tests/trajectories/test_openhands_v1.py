@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import load_trajectories, openhands
-from srl_swe.trajectories.select import NO_INSTANCE
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 TASK = {

@@ -20,7 +20,7 @@ from srl_swe.trajectories import (
     load_trajectories,
     stream_trajectories,
 )
-from srl_swe.trajectories.select import names_instance
+from srl_swe.trajectories.row_facts import names_instance
 from srl_swe.types import Step, StopReason, Trajectory
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"

@@ -27,8 +27,8 @@ def run(*steps: tuple[str, str, str], **other: Any) -> Trajectory:
         "reward": 1.0,
         **other,
     }
-    assert chat.is_r2egym(record)
-    return chat.read_r2egym(record, "log.jsonl:1")
+    assert chat.R2E_GYM.recognizes(record)
+    return chat.R2E_GYM.read(record, "log.jsonl:1")
 
 
 def test_values_are_stripped_as_the_harness_stripped_them() -> None:
@@ -98,8 +98,8 @@ def test_a_conversation_is_paired_by_position_and_named_after_its_line(column: s
         ],
         "response_ranges": [[1, 2]],
     }
-    assert chat.is_r2egym_sft(record)
-    found = chat.read_r2egym_sft(record, "runs/sft.jsonl:3")
+    assert chat.R2E_GYM_SFT.recognizes(record)
+    found = chat.R2E_GYM_SFT.read(record, "runs/sft.jsonl:3")
     assert found.instance_id == "sft-3"
     assert found.problem_statement == "It crashes."
     assert [step.thought for step in found.steps] == ["Look.", ""]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl_swe.trajectories.families import FAMILIES, Family, read_record
-from srl_swe.trajectories.fields import BrokenRecord
+from srl_swe.trajectories.fields import BrokenRecord, Reader
+from srl_swe.trajectories.readers import READERS, read_record
 from srl_swe.types import Trajectory
 
 XML = "Look.<function=bash>\n<parameter=command>ls</parameter>\n</function>"
@@ -146,10 +146,10 @@ def test_a_damaged_record_is_read_or_named_and_nothing_else(record: Any) -> None
         assert "\n" not in str(broken)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 @settings(max_examples=60)
 @given(record=mutated_records() | VALUES)
-def test_a_family_given_anything_reads_or_names_it(family: Family, record: Any) -> None:
-    assert family.is_one(record) in {True, False}
+def test_a_reader_given_anything_reads_or_names_it(reader: Reader, record: Any) -> None:
+    assert reader.recognizes(record) in {True, False}
     with suppress(BrokenRecord):
-        assert isinstance(family.read_one(record, "runs.jsonl:1"), Trajectory)
+        assert isinstance(reader.read(record, "runs.jsonl:1"), Trajectory)

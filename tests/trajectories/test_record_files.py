@@ -16,9 +16,9 @@ from srl_swe.trajectories import (
     load_trajectories,
     stream_trajectories,
 )
-from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.trajectories.load import Record, read_lines, read_records, read_stream
+from srl_swe.trajectories.readers import read_record
 from srl_swe.types import Trajectory
 
 
@@ -153,7 +153,7 @@ def test_other_files_beside_trajectories_are_counted_and_no_mistake(tmp_path: Pa
     assert found.instance_id == "z"
     assert (report.records, report.dropped) == (4, {"in files of another kind": 3})
     for name in ("preds.json", "config.yaml", "notes.txt"):
-        with pytest.raises(BrokenRecord, match="of a known kind"):
+        with pytest.raises(BrokenRecord, match="of a known format"):
             load_trajectories(tmp_path / name)
 
 
@@ -169,7 +169,7 @@ def test_a_run_folder_of_swe_agents_holds_predictions_too(tmp_path: Path) -> Non
     report = ReadReport()
     assert [t.instance_id for t in load_trajectories(tmp_path, report=report)] == ["a__b-1"]
     assert report.dropped == {"in files of another kind": 2}
-    with pytest.raises(BrokenRecord, match="of a known kind"):
+    with pytest.raises(BrokenRecord, match="of a known format"):
         load_trajectories(tmp_path / "all_preds.jsonl")
 
 

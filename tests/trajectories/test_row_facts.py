@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord
-from srl_swe.trajectories.families import read_record
-from srl_swe.trajectories.fields import Fields, plain_instance_id
-from srl_swe.trajectories.select import (
+from srl_swe.trajectories.fields import Fields
+from srl_swe.trajectories.readers import read_record
+from srl_swe.trajectories.row_facts import (
     NO_INSTANCE,
     find_outcome,
     find_patch,
     names_instance,
+    plain_instance_id,
     with_instance,
 )
 

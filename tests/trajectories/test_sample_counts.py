@@ -16,9 +16,9 @@ import pytest
 
 from srl_swe.trajectories import atif
 from srl_swe.trajectories.convert import render_atif
-from srl_swe.trajectories.families import read_record
 from srl_swe.trajectories.jsonl import parse_line, render_line
 from srl_swe.trajectories.load import Record, read_file
+from srl_swe.trajectories.readers import read_record
 from srl_swe.types import Trajectory
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"

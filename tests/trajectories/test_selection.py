@@ -6,8 +6,8 @@ import pytest
 
 from srl_swe.errors import UserError
 from srl_swe.trajectories import ReadReport
+from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.trajectories.select import (
-    NO_INSTANCE,
     PAPER_SELECTION,
     Selection,
     Unselected,

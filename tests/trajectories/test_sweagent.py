@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
-from srl_swe.trajectories.families import find_family, read_record
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.trajectories.sweagent import clean_submission, parse_command, parse_exit_status
 from srl_swe.types import Action, Observation, Step, StopReason
 
@@ -175,7 +175,7 @@ def test_where_no_submission_is_recorded_the_patch_is_what_submit_answered() -> 
 def test_a_flag_is_no_patch_and_that_is_noted() -> None:
     read = read_record(run(step("submit x", "ok"), info={"submission": "FLAG{x}"}), HERE)
     assert read.patch is None
-    assert read.notes == ("the submission is no diff",)
+    assert read.notes == ("the submission is not a diff",)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_anything_else_is_for_bash(text: str) -> None:
     ],
 )
 def test_a_broken_record_is_named_with_its_field(record: dict[str, Any], field: str) -> None:
-    assert find_family(record).name == "swe-agent"  # type: ignore[union-attr]
+    assert find_reader(record).name == "swe-agent"  # type: ignore[union-attr]
     with pytest.raises(BrokenRecord, match=rf"acme__shop-7\.traj: .*{field}"):
         read_record(record, HERE)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from srl_swe.trajectories import load_trajectories, save_traj
 from srl_swe.trajectories.convert import render_command, render_traj
-from srl_swe.trajectories.families import read_record
+from srl_swe.trajectories.readers import read_record
 from srl_swe.trajectories.sweagent import parse_command
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 

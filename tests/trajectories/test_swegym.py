@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from srl_swe.trajectories import openhands
+from srl_swe.trajectories import chat
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.types import Action, Observation, Step, StopReason
 
@@ -50,8 +50,8 @@ def test_several_calls_of_a_message_are_paired_by_id() -> None:
         message("user", "Please continue working on the task on whatever approach you think"),
         message("assistant", None, tool_calls=[call("c3", "finish", "{}")]),
     )
-    assert openhands.is_swegym(record)
-    found = openhands.read_swegym(record, "rows.jsonl:1")
+    assert chat.SWE_GYM.recognizes(record)
+    found = chat.SWE_GYM.read(record, "rows.jsonl:1")
     look = {"command": "view", "path": "/w/a.py", "view_range": "[1, 5]"}
     listing = Observation("a.py[Command finished with exit code 0]", exit_code=0)
     missing = Observation("ERROR:\nNo such file")
@@ -66,7 +66,7 @@ def test_several_calls_of_a_message_are_paired_by_id() -> None:
 
 def test_what_the_columns_say_is_kept() -> None:
     record = row(message("assistant", None, tool_calls=[call("c3", "finish", "{}")]))
-    found = openhands.read_swegym(record, "rows.jsonl:1")
+    found = chat.SWE_GYM.read(record, "rows.jsonl:1")
     assert found.instance_id == "python__mypy-15976"
     assert found.problem_statement == "It crashes."
     assert found.model == "gpt-4o-2024-08-06"
@@ -79,7 +79,7 @@ def test_what_the_columns_say_is_kept() -> None:
 def test_arguments_that_are_no_json_are_kept_and_the_call_did_not_run() -> None:
     broken = message("assistant", "", tool_calls=[call("c1", "execute_bash", '{"command": ')])
     answer = message("tool", "OBSERVATION:\nError", tool_call_id="c1")
-    step = openhands.read_swegym(row(broken, answer), "rows.jsonl:1").steps[0]
+    step = chat.SWE_GYM.read(row(broken, answer), "rows.jsonl:1").steps[0]
     assert step.action == Action("execute_bash", {"arguments": '{"command": '})
     assert not step.executed
 
@@ -87,7 +87,7 @@ def test_arguments_that_are_no_json_are_kept_and_the_call_did_not_run() -> None:
 def test_a_message_without_a_role_is_named() -> None:
     record = row({"content": "?"})
     with pytest.raises(BrokenRecord, match=r"rows\.jsonl:7: messages\.2\.role: missing"):
-        openhands.read_swegym(record, "rows.jsonl:7")
+        chat.SWE_GYM.read(record, "rows.jsonl:7")
 
 
 def test_the_text_form_loses_its_example_and_the_line_before_observations() -> None:
@@ -108,8 +108,8 @@ def test_the_text_form_loses_its_example_and_the_line_before_observations() -> N
             {"role": "assistant", "content": "<function=finish>\n"},
         ],
     }
-    assert openhands.is_openhands_text(record)
-    found = openhands.read_openhands_text(record, "rows.jsonl:1")
+    assert chat.OPENHANDS_TEXT.recognizes(record)
+    found = chat.OPENHANDS_TEXT.read(record, "rows.jsonl:1")
     assert (found.instance_id, found.problem_statement) == ("a__b-1", "It crashes.")
     first, second, last = found.steps
     assert first == Step(

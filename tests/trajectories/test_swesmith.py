@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
-from srl_swe.trajectories.families import find_family, read_record
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -62,7 +62,7 @@ def tool_row() -> dict[str, Any]:
 
 def test_the_three_renderings_of_a_run_read_alike() -> None:
     records = [tool_row(), xml_row(), ticks_row()]
-    assert {find_family(record).name for record in records} == {"swe-smith"}  # type: ignore[union-attr]
+    assert {find_reader(record).name for record in records} == {"swe-smith"}  # type: ignore[union-attr]
     tool, xml, ticks = (read_record(record, "rows.parquet:1") for record in records)
     assert xml.steps == (
         Step("I look.", EDIT, Observation("done\r\n"), turn=0),
@@ -86,7 +86,7 @@ def test_a_row_without_an_id_of_its_run_is_known_by_its_tools() -> None:
     bare = {"messages": record["messages"], "instance_id": "acme__shop.1.pr_7"}
     assert read_record(bare, "here").source == "swe-smith"
     openhands = json.loads(json.dumps(bare).replace("OBSERVATION:", "EXECUTION RESULT of [x]:"))
-    assert find_family(openhands).name != "swe-smith"  # type: ignore[union-attr]
+    assert find_reader(openhands).name != "swe-smith"  # type: ignore[union-attr]
 
 
 def test_a_submit_that_a_limit_wrote_is_no_action() -> None:

@@ -1,0 +1,50 @@
+"""All readers of trajectories, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from srl_swe.trajectories import chat, jsonl, openhands, sweagent
+from srl_swe.trajectories.atif import ATIF
+from srl_swe.trajectories.expert_script import EXPERT_SCRIPT
+from srl_swe.trajectories.fields import BrokenRecord, Reader
+from srl_swe.trajectories.mini import MINI
+from srl_swe.types import Trajectory
+
+READERS: tuple[Reader, ...] = (
+    jsonl.JSONL,
+    jsonl.HUB_ROWS,
+    EXPERT_SCRIPT,
+    ATIF,
+    MINI,
+    openhands.OPENHANDS,
+    sweagent.SWE_AGENT,
+    sweagent.NEBIUS_SWE_AGENT,
+    chat.NEBIUS_OPENHANDS,
+    chat.R2E_GYM,
+    chat.RESPONSES,
+    chat.SWE_GYM,
+    sweagent.SWE_SMITH,
+    chat.R2E_GYM_SFT,
+    chat.SHAREGPT,
+    chat.OPENHANDS_TEXT,
+    chat.CHAT,
+)
+"""First the formats that mark their records, last those that are guessed from messages."""
+
+
+def find_reader(record: Any) -> Reader | None:
+    """The first reader that recognizes the record."""
+    return next((reader for reader in READERS if reader.recognizes(record)), None)
+
+
+def read_record(record: Any, where: str) -> Trajectory:
+    """The trajectory of a record of any format. Raises only BrokenRecord."""
+    reader = find_reader(record)
+    if reader is not None:
+        return reader.read(record, where)
+    if isinstance(record, dict):
+        shown = f"its fields: {', '.join(sorted(map(str, record))[:8]) or 'none'}"
+    else:
+        shown = f"it is {type(record).__name__}"
+    raise BrokenRecord(where, "", f"not a trajectory of a known format ({shown})")

@@ -1,0 +1,176 @@
+"""Facts that formats keep in columns of their own: instance, issue, outcome and patch.
+
+Readers share the search for them. A record without an instance is named after its id or its
+file, and its trajectory carries the note :data:`NO_INSTANCE`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from srl_swe.trajectories.fields import Fields, describe_type
+from srl_swe.types import Trajectory
+
+NO_INSTANCE = "the record names no instance"
+"""The note of a trajectory whose ``instance_id`` is only the name of its record or file."""
+
+_NAMES = ("trajectory_id", "id", "task", "task_id", "session_id")
+"""Fields whose value names an instance if it looks like an instance id, else a run."""
+_IMAGES = ("image", "image_name", "docker_image")
+_PATCHES = ("model_patch", "rollout_patch", "generated_patch", "output_patch", "git_patch", "patch")
+_OUTCOMES = ("resolved", "target", "reward")
+_IMAGE = re.compile(r"sweb\.eval\.[\w]+\.([\w.-]+?)(?:_1776_|_s_)([\w.-]+?)(?::[\w.-]+)?\Z")
+"""Names of SWE-bench's and SWE-Gym's images."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInstance:
+    """An instance id; ``notes`` holds :data:`NO_INSTANCE` if it is only a name."""
+
+    id: str
+    notes: tuple[str, ...] = ()
+
+
+def find_instance(row: Fields) -> NamedInstance:
+    """The row's ``instance_id``, else the first value that looks like one, else any name.
+
+    Candidates are the row's other ids, the name of its image and, for a whole file, the file's
+    name. Numbers of copies and attempts are left out.
+    """
+    given = row.optional_text("instance_id")
+    if given:
+        return NamedInstance(plain_instance_id(given))
+    texts = [text for name in _NAMES if isinstance(text := row.get(name), str) and text]
+    images = (_IMAGE.search(image) for image in map(row.get, _IMAGES) if isinstance(image, str))
+    candidates = [*texts, *(f"{image[1]}__{image[2]}" for image in images if image)]
+    if row.is_whole_file:
+        candidates.append(row.file_name)
+    for text in map(plain_instance_id, candidates):
+        if looks_like_instance_id(text):
+            return NamedInstance(text)
+    return NamedInstance(texts[0] if texts else row.file_name, (NO_INSTANCE,))
+
+
+def names_instance(trajectory: Trajectory) -> bool:
+    """Whether the trajectory's record named its instance."""
+    return NO_INSTANCE not in trajectory.notes
+
+
+def with_instance(trajectory: Trajectory, instance_id: str | None) -> Trajectory:
+    """The trajectory under the given id if its record names no instance."""
+    if instance_id is None or names_instance(trajectory):
+        return trajectory
+    notes = tuple(note for note in trajectory.notes if note != NO_INSTANCE)
+    return replace(trajectory, instance_id=instance_id, notes=notes)
+
+
+_ATTEMPT = re.compile(
+    r"(?<=[^_])[_.-](?:run|attempt|rollout|sample|traj|trajectory|trial|try)[_-]?\d{1,9}(?:_\d{1,9})?\Z"
+)
+_COPY = re.compile(r"(?:-|_pr)\d{1,19}(_\d{1,9})\Z")
+_ID = re.compile(r"[\w.+-]*[A-Za-z0-9]__[A-Za-z0-9][\w.+-]*|[\w.+-]+_pr\d{1,19}")
+_LONGEST = 200
+_LONGEST_END = 60
+
+
+def plain_instance_id(text: str) -> str:
+    """The id without the attempt's number that some data sets append.
+
+    >>> plain_instance_id("python__mypy-15976_0"), plain_instance_id("a__b-1_run2_0")
+    ('python__mypy-15976', 'a__b-1')
+    """
+    end = text[-_LONGEST_END:]
+    if "__" not in text and "_pr" not in end:
+        return text
+    attempt = _ATTEMPT.search(end)
+    text = text.removesuffix(attempt[0]) if attempt else text
+    copy = _COPY.search(text[-_LONGEST_END:])
+    return text.removesuffix(copy[1]) if copy else text
+
+
+def looks_like_instance_id(text: str) -> bool:
+    """Whether a name has the form of a data set's instance ids.
+
+    >>> [looks_like_instance_id(t) for t in ("django__django-11119", "x_y_pr12", "all-3")]
+    [True, True, False]
+    """
+    return len(text) <= _LONGEST and _ID.fullmatch(text) is not None
+
+
+_ISSUE_TAGS = ("pr_description", "issue_description", "github_issue", "issue")
+_ISSUE_LEAD = re.compile(r"Consider the following PR description:\s*")
+
+
+def find_issue(message: str) -> str:
+    r"""The issue in a run's first message; the whole message if nothing marks the issue.
+
+    >>> find_issue("Read.\n<pr_description>\nIt crashes.\n</pr_description>\nNow fix it.")
+    'It crashes.'
+    """
+    for tag in _ISSUE_TAGS:
+        start, end = message.find(f"<{tag}>"), message.rfind(f"</{tag}>")
+        if 0 <= start < end:
+            issue = message[start + len(tag) + 2 : end].strip()
+            return _ISSUE_LEAD.sub("", issue, count=1).strip()
+    issue, heading, _ = message.partition("\nINSTRUCTIONS:\n")
+    return issue.split("\nISSUE:\n", 1)[-1].strip() if heading else message.strip()
+
+
+def find_outcome(row: Fields) -> bool | None:
+    """Whether the run resolved its instance; None if no column has the outcome.
+
+    ``resolved`` comes first; a reward counts as resolved if it is 1. Raises BrokenRecord if
+    ``resolved`` is neither true nor false.
+    """
+    for name in _OUTCOMES:
+        value = row.get(name)
+        outcome = parse_outcome(value)
+        if outcome is not None:
+            return outcome
+        if name == "resolved" and value is not None:
+            raise row.broken(name, f"expected true or false, found {describe_type(value)}")
+    return None
+
+
+def parse_outcome(value: Any) -> bool | None:
+    """A flag, or a reward from 0 to 1, also as text; None for anything else.
+
+    >>> parse_outcome("1.0"), parse_outcome(0.5), parse_outcome("maybe")
+    (True, False, None)
+    """
+    if isinstance(value, str):
+        value = {"true": 1, "false": 0}.get(value.lower(), value)
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, int | float) or math.isnan(value) or value > 1:
+        return None
+    return bool(value == 1)
+
+
+def find_patch(row: Fields) -> str | None:
+    """The run's patch; None if no column has one."""
+    for name in _PATCHES:
+        if isinstance(text := row.get(name), str):
+            return tidy_patch(text)
+    return None
+
+
+def tidy_patch(text: str | None) -> str | None:
+    r"""The patch as ``git apply`` takes it; None stays None.
+
+    A pty ends every line with CR LF: a CR in the first line is the terminal's, not the file's.
+
+    >>> tidy_patch("\r\ndiff --git a/x b/x\r\n-a\r\n+b")
+    'diff --git a/x b/x\n-a\n+b\n'
+    """
+    if text is None:
+        return None
+    patch = text.lstrip("\r\n")
+    if patch.partition("\n")[0].endswith("\r"):
+        patch = patch.replace("\r\n", "\n")
+    return patch if not patch or patch.endswith("\n") else patch + "\n"
