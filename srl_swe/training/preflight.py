@@ -27,7 +27,7 @@ from srl_swe.training.data import warn
 from srl_swe.training.grpo_trainer import check_dynamic_sampling
 from srl_swe.training.recipe import Recipe, SftRecipe
 from srl_swe.training.run_folder import RunFolder
-from srl_swe.training.trl_config import ModelArguments, one_of
+from srl_swe.training.trl_config import ModelArguments
 
 # How large a model is, from its config alone.
 
@@ -210,7 +210,11 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     check_ranks(Path(recipe.output), args)
     warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
-        one_of(args.loss_type, LOSS_TYPES, "trainer: loss_type")
+        if args.loss_type not in LOSS_TYPES:
+            raise UserError(
+                f"trainer: loss_type is {args.loss_type!r}; it must be one of "
+                f"{', '.join(LOSS_TYPES)}."
+            )
         check_sampling(args)
         check_batch(args, rows)
         if recipe.dynamic_sampling is not None:

@@ -1,90 +1,166 @@
-"""Recipes: all that a training run depends on, as records.
+"""Recipes: all settings of a training run, as validated records.
 
 method: srl                  sft, srl or rlvr
-model: ...                   a folder or hub id that training starts from
-data: ...                    a folder of step contexts; rlvr has `bench:`, instances, in its place
-output: ...                  a folder for checkpoints, metrics.jsonl and final/
+model: ...                   the folder or hub id that training starts from
+data: ...                    a folder of step contexts; rlvr has `bench:`, instances, instead
+output: ...                  the folder of checkpoints, metrics.jsonl and final/
 rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
 dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
-trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed on untouched
+trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed through
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
-validation: {data: ..., every_steps: 20}               or null: none; `instances:` likewise
-alarms: {format_steps: 20}   srl and rlvr: when a run that is under way stops or warns
+validation: {data: ..., every_steps: 20}               and/or `instances:`; null: no validation
+alarms: {format_steps: 20}   srl and rlvr: when a running run stops or warns
 
-srl_swe.training.load_recipe reads them, srl_swe.training.curriculum chains them.
+The records are pydantic dataclasses: they convert ("5e-7" is a number) and check what they are
+made of, and know nothing of torch or TRL. :mod:`srl_swe.training.load_recipe` reads them from
+YAML and the command line, :mod:`srl_swe.training.curriculum` chains them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-from srl_swe.dialects import Strictness
-from srl_swe.errors import UserError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+
+from srl_swe.dialects import DIALECTS, Strictness
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
+from srl_swe.rewards.outcome import TEST_REWARDS
+from srl_swe.rewards.table import STEP_REWARDS, weight_shares
 from srl_swe.rollout import Limits
 from srl_swe.steps.prompt import Window
 
-Overlong = Literal["error", "drop"]
-"""What happens to rows that do not fit: ``error`` names them before the first step, ``drop``
-leaves them out and says how many."""
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-Setting = Literal["patch", "episode"]
-StepMetric = Literal["similarity", "format_rate", "exact_match", "reward"]
-Metric = StepMetric | Literal["resolved"]
+Checked = TypeVar("Checked")
 
 EPISODE_WINDOW = Window(pairs=None, thoughts=True)
-"""An episode is trained on as one sequence, so that nothing that was read may be left out."""
+"""An episode is trained on as one sequence, so nothing of it may leave the prompt."""
 PAPER_REWARD: Mapping[str, float] = {"similarity": 1.0}
 
+Overlong = Literal["error", "drop"]
+"""Rows that do not fit: ``error`` names them before the first step, ``drop`` leaves them out
+and counts them."""
+Setting = Literal["patch", "episode"]
+StepMetric = Literal["similarity", "format_rate", "exact_match", "reward"]
+Metric = Literal[StepMetric, "resolved"]
 
-@dataclass(frozen=True, slots=True)
+# Types of fields: what a value must be, beyond its Python type.
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def _known(names: Iterable[str]) -> AfterValidator:
+    """Accepts one of these names, or a mapping whose keys are."""
+
+    def check(given: Any) -> Any:
+        for name in [given] if isinstance(given, str) else given:
+            if name not in names:
+                hint = did_you_mean(name, names)
+                raise ValueError(f"unknown {name!r}.{hint} Known: {', '.join(names)}.")
+        return given
+
+    return AfterValidator(check)
+
+
+def _check_mixture(rewards: Mapping[str, float]) -> Mapping[str, float]:
+    weight_shares(rewards)
+    return rewards
+
+
+def _over(default: Any) -> BeforeValidator:
+    """Lays a section over the default record; an empty, null or false section is the default."""
+
+    def merge(section: Any) -> Any:
+        if not section:
+            return default
+        if isinstance(section, dict) and dataclasses.is_dataclass(default):
+            return {**dataclasses.asdict(default), **section}  # type: ignore[arg-type]
+        return section
+
+    return BeforeValidator(merge)
+
+
+def _check_signs(record: Any) -> Any:
+    """Limits and Window belong to rollouts and have no checks of their own."""
+    for name in (entry.name for entry in dataclasses.fields(record)):
+        number = getattr(record, name)
+        if number is not None and not (number > 0 or isinstance(number, bool)):
+            if name == "pairs" and number == 0:
+                continue
+            raise ValueError(f"{name} must be greater than 0, not {number}.")
+    return record
+
+
+DialectName = Annotated[str, _known(DIALECTS)]
+Mixture = Annotated[Mapping[str, float], _known(STEP_REWARDS), AfterValidator(_check_mixture)]
+TrlSection = Annotated[Mapping[str, Any], _over({})]
+EpisodeLimits = Annotated[Limits, AfterValidator(_check_signs)]
+PromptWindow = Annotated[Window, AfterValidator(_check_signs)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class DynamicSampling:
-    """When a group is worth training on, and how long to look for such groups.
+    """Which groups are trained on, and how long to look for them.
 
     A group is kept if the population standard deviation of its rewards exceeds ``epsilon``
     (paper, section 3; it gives no value). ``max_rounds``: how often missing groups are sampled
-    anew before the batch is trained on as it is; 0 only leaves the dead groups out.
+    again before the batch is trained on as it is; 0 only leaves the dead groups out.
     """
 
-    epsilon: float
-    max_rounds: int
+    epsilon: Annotated[float, Field(ge=0)]
+    max_rounds: Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class ValidationInstances:
-    """Greedy episodes on instances, of which the tests say how many are resolved.
+    """Greedy episodes on instances; the metric is the share that their tests call resolved.
 
     ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
-    is all. ``limits`` and ``window`` are those of an episode; None is what RLVR trains its episodes
-    under, and for SFT and SRL 40 steps and the window of the data, if it is recorded, or else the
-    paper's. A prompt that outgrows the model
-    loses its oldest observations first.
+    for all. ``limits`` and ``window`` are those of an episode. None: for RLVR those of its
+    training episodes; for SFT and SRL 40 steps and the window recorded in the data, or else the
+    paper's. A prompt that outgrows the model loses its oldest observations first.
     """
 
     bench: str
-    rows: int | None = None
-    limits: Limits | None = None
-    window: Window | None = None
-    tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
+    rows: Positive | None = None
+    limits: Annotated[EpisodeLimits | None, _over(None)] = None
+    window: Annotated[PromptWindow | None, _over(None)] = None
+    tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class Validation:
     """Greedy replies on held-out step contexts, on instances, or both; the best policy is kept.
 
-    ``data``: the step contexts, None is none; ``rows``: how many of them, evenly spread, None is
-    all. ``metric`` says which policy is best: ``resolved`` is of ``instances``, the others are of
-    ``data``; None is ``similarity`` where there is data, else ``resolved``.
+    ``data``: the step contexts; ``rows``: how many of them, evenly spread, None for all.
+    ``metric`` decides which policy is best: ``resolved`` needs ``instances``, the others
+    ``data``; None means ``similarity`` if there is data, else ``resolved``.
     """
 
-    every_steps: int
+    every_steps: Positive
     data: str | None = None
-    rows: int | None = None
-    instances: ValidationInstances | None = None
+    rows: Positive | None = None
+    instances: Annotated[ValidationInstances | None, _over(None)] = None
     metric: Metric | None = None
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
 
     def __post_init__(self) -> None:
         if not (self.data or self.instances):
@@ -99,56 +175,59 @@ class Validation:
         return self.metric or ("similarity" if self.data else "resolved")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class Alarms:
-    """When a run that is under way stops or warns (:mod:`srl_swe.training.alarms`).
+    """When a running run stops or warns (:mod:`srl_swe.training.alarms`).
 
-    ``format_steps``: so many steps with a format rate of at most ``format_rate``; with
-    ``format_stops`` that stops the run, else it warns. ``unfilled_steps``: so many steps in which
-    dynamic sampling filled nothing; ``unfilled_stops`` likewise. ``drift_steps``: over so many
-    steps the mean reward fell by more than ``drift_reward`` while replies grew by more than the
-    share ``drift_length``. ``reward_call_s``: a call of the rewards took more seconds. None in
-    place of the steps or seconds switches an alarm off. The defaults are ours.
+    ``format_steps``: this many steps with a format rate of at most ``format_rate``; with
+    ``format_stops`` they stop the run, else they warn. ``unfilled_steps``: this many steps in
+    which dynamic sampling filled nothing; ``unfilled_stops`` likewise. ``drift_steps``: over this
+    many steps the mean reward fell by more than ``drift_reward`` while replies grew by more than
+    the share ``drift_length``. ``reward_call_s``: a call of the rewards took more seconds. None
+    for the steps or seconds switches an alarm off. The defaults are ours.
     """
 
-    format_steps: int | None = 20
-    format_rate: float = 0.01
-    format_stops: bool = True
-    unfilled_steps: int | None = 10
-    unfilled_stops: bool = False
-    drift_steps: int | None = 50
-    drift_reward: float = 0.1
-    drift_length: float = 0.25
-    reward_call_s: float | None = 300.0
+    format_steps: Positive | None = 20
+    format_rate: Annotated[float, Field(ge=0)] = 0.01
+    format_stops: Flag = True
+    unfilled_steps: Positive | None = 10
+    unfilled_stops: Flag = False
+    drift_steps: Positive | None = 50
+    drift_reward: PositiveFloat = 0.1
+    drift_length: PositiveFloat = 0.25
+    reward_call_s: PositiveFloat | None = 300.0
 
 
 ALARMS_OF_TESTS = Alarms(format_stops=False, reward_call_s=DEFAULT_TESTS_TIMEOUT_S)
-"""Of RLVR, whose reward calls run tests, and whose rewards are sparse by nature."""
+"""For RLVR, whose reward calls run tests and whose rewards are sparse by nature."""
+
+SamplingSection = Annotated[DynamicSampling | None, _over(None)]
+ValidationSection = Annotated[Validation | None, _over(None)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class SrlRecipe:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
-    ``completions_every``: after how many steps the sampled replies are written down; 0 is never.
+    ``completions_every``: steps between two tables of sampled replies; 0 writes none.
     """
 
     model: str
     data: str
     output: str
-    dialect: str = "xml"
+    dialect: DialectName = "xml"
     strictness: Strictness = "strict"
-    dynamic_sampling: DynamicSampling | None = None
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    rewards: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_REWARD))
+    dynamic_sampling: SamplingSection = None
+    trainer: TrlSection = field(default_factory=dict)
+    rewards: Mixture = field(default_factory=lambda: dict(PAPER_REWARD))
     overlong: Overlong = "error"
-    model_config: Mapping[str, Any] = field(default_factory=dict)
-    validation: Validation | None = None
-    completions_every: int = 10
-    alarms: Alarms = field(default_factory=Alarms)
+    model_config: TrlSection = field(default_factory=dict)
+    validation: ValidationSection = None
+    completions_every: Annotated[int, Field(ge=0)] = 10
+    alarms: Annotated[Alarms, _over(Alarms())] = field(default_factory=Alarms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class SftRecipe:
     """Supervised fine-tuning on the same rows; the loss is on the expert's reply only.
 
@@ -158,20 +237,20 @@ class SftRecipe:
     model: str
     data: str
     output: str
-    dialect: str = "xml"
+    dialect: DialectName = "xml"
     strictness: Strictness = "strict"
     overlong: Overlong = "error"
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    model_config: Mapping[str, Any] = field(default_factory=dict)
-    validation: Validation | None = None
+    trainer: TrlSection = field(default_factory=dict)
+    model_config: TrlSection = field(default_factory=dict)
+    validation: ValidationSection = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class RlvrRecipe:
     """Reinforcement learning with the tests of instances as the reward.
 
     ``bench``: the name or path of the instances. ``setting``: ``patch`` is one reply that
-    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward`` names one of
+    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward`` is a name of
     srl_swe/rewards/outcome.py. Of ``window``, ``token_budget`` bounds a patch's prompt or a whole
     episode, ``observation_chars`` each observation; ``pairs`` stays null.
     """
@@ -180,18 +259,18 @@ class RlvrRecipe:
     bench: str
     output: str
     setting: Setting = "episode"
-    dialect: str = "xml"
+    dialect: DialectName = "xml"
     strictness: Strictness = "strict"
-    limits: Limits = field(default_factory=Limits)
-    window: Window = EPISODE_WINDOW
-    tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
-    reward: str = "outcome"
-    dynamic_sampling: DynamicSampling | None = None
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    model_config: Mapping[str, Any] = field(default_factory=dict)
-    validation: Validation | None = None
-    completions_every: int = 10
-    alarms: Alarms = ALARMS_OF_TESTS
+    limits: Annotated[EpisodeLimits, _over(Limits())] = field(default_factory=Limits)
+    window: Annotated[PromptWindow, _over(EPISODE_WINDOW)] = EPISODE_WINDOW
+    tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
+    reward: Annotated[str, _known(TEST_REWARDS)] = "outcome"
+    dynamic_sampling: SamplingSection = None
+    trainer: TrlSection = field(default_factory=dict)
+    model_config: TrlSection = field(default_factory=dict)
+    validation: ValidationSection = None
+    completions_every: Annotated[int, Field(ge=0)] = 10
+    alarms: Annotated[Alarms, _over(ALARMS_OF_TESTS)] = ALARMS_OF_TESTS
 
 
 Recipe = SftRecipe | SrlRecipe | RlvrRecipe
@@ -199,7 +278,7 @@ RecipeType = type[SftRecipe] | type[SrlRecipe] | type[RlvrRecipe]
 METHODS: Mapping[str, RecipeType] = {"sft": SftRecipe, "srl": SrlRecipe, "rlvr": RlvrRecipe}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Phase:
     """One run of a curriculum. ``name`` is its folder's, such as ``01-srl``."""
 
@@ -207,14 +286,73 @@ class Phase:
     recipe: Recipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class CurriculumRecipe:
-    """Runs one after another, each from the last one's final policy."""
+    """Runs one after another, each from the previous one's final policy."""
 
     phases: tuple[Phase, ...]
     output: str
 
 
 def method_of(recipe: Recipe) -> str:
-    """The name that the command line and recipes know its method by."""
+    """The method's name in recipes and on the command line."""
     return next(name for name, kind in METHODS.items() if isinstance(recipe, kind))
+
+
+# Mistakes, as one line: what, where, and the way out.
+
+
+def check(record: type[Checked], content: Mapping[str, Any], where: str) -> Checked:
+    """The record with this content. Raises UserError, of one line, for what pydantic refuses."""
+    try:
+        return TypeAdapter(record).validate_python(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        unknown = [one for one in found if one["type"] in _UNKNOWN]
+        raise UserError(_sentence((unknown or found)[0], record, where)) from None
+
+
+_UNKNOWN = {"unexpected_keyword_argument", "invalid_key"}
+
+
+def _sentence(error: ErrorDetails, record: type[Any], where: str) -> str:
+    *sections, name = map(str, error["loc"])
+    given, path = error["input"], ".".join([*sections, name])
+    kind, message = error["type"], re.split(", | after", error["msg"])[0]
+    if kind in _UNKNOWN:
+        known = field_names(_section_type(record, sections))
+        return (
+            f"{': '.join([where, *sections])}: unknown field {name!r}.{did_you_mean(name, known)}"
+        )
+    if kind == "missing" or (given is None and not sections and kind == "string_type"):
+        return f"{where}: {path} is not set; write `{name}: ...` or give --{path}."
+    if kind == "value_error":
+        return f"{where}: {path}: {error['ctx']['error']}"
+    if kind in {"dataclass_type", "dict_type"}:
+        message = "must hold `name: value` lines"
+    elif kind == "literal_error":
+        message = f"must be {error['ctx']['expected']}"
+    shown = "null" if given is None else repr(given)
+    must = re.sub(r"^\w+ should", "must", message)
+    return f"{where}: {path} {must}, not {shown}."
+
+
+def _section_type(record: Any, path: Sequence[str]) -> Any:
+    """The dataclass of the section that the path leads to."""
+    for name in path:
+        hint = get_type_hints(record)[name]
+        record = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
+    return record
+
+
+def field_names(record: type[Any]) -> list[str]:
+    """The fields that the dataclass takes."""
+    return [field.name for field in dataclasses.fields(record) if field.init]
+
+
+def refuse_unknown(names: Iterable[object], known: Iterable[str], where: str) -> None:
+    """Raise UserError, with the nearest known name, for an unknown name."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: unknown field {name!r}.{did_you_mean(name, known)}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import os
 import re
-import types
 import warnings
-from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import EnumMeta
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import huggingface_hub.constants
@@ -22,96 +21,23 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
-from srl_swe.errors import UserError, did_you_mean
+from srl_swe.errors import UserError
 from srl_swe.rollout.local_policy import PLAIN
-from srl_swe.training.recipe import Recipe
-
-# Checks one section of a recipe against the dataclass that it fills.
-
-
-def field_names(record: type[Any]) -> list[str]:
-    """The fields that the dataclass takes."""
-    return [field.name for field in dataclasses.fields(record) if field.init]
-
-
-def refuse_unknown(names: Iterable[object], known: Iterable[str], where: str) -> None:
-    """Raise UserError, with the nearest known name, for a name that is not known."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise UserError(f"{where}: unknown field {name!r}.{hint}")
-
-
-def one_of(value: object, allowed: Iterable[str], where: str) -> None:
-    """Raise UserError unless the value is one of those allowed."""
-    allowed = list(allowed)
-    if value not in allowed:
-        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(allowed)}.")
-
-
-def typed_section(section: Any, record: type[Any], where: str) -> dict[str, Any]:
-    """The section with its numbers as numbers: YAML 1.1 reads ``5e-7`` as a text.
-
-    Other types are left to ``record`` to judge.
-    """
-    if not isinstance(section, dict):
-        raise UserError(f"{where} must hold `name: value` lines, not {section!r}.")
-    refuse_unknown(section, field_names(record), where)
-    hints = get_type_hints(record)
-    return {
-        name: as_number(value, hints[name], f"{where}: {name}") for name, value in section.items()
-    }
-
-
-def kinds_of(hint: Any) -> set[Any]:
-    """The types that a hint allows, None aside."""
-    is_union = get_origin(hint) in (Union, types.UnionType)
-    return (set(get_args(hint)) if is_union else {hint}) - {types.NoneType}
-
-
-def is_number(hint: Any) -> bool:
-    """Whether only a number will do."""
-    return kinds_of(hint) <= {int, float}
-
-
-def as_number(value: Any, hint: Any, where: str) -> Any:
-    """The value, converted if ``hint`` says that only a number will do."""
-    if value is None or not is_number(hint):
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where} must be a number, not {value!r}.") from None
-    kinds = kinds_of(hint)
-    if kinds == {float}:
-        return number
-    if number.is_integer():
-        return int(number)
-    if kinds == {int}:
-        raise UserError(f"{where} must be a whole number, not {value!r}.")
-    return number
-
-
-# Fields of TRL's dataclasses, read as TRL's own scripts read them from a command line.
-
-
-_UNSET = object()
-_TRUTHS = {"true", "false", "yes", "no"}
+from srl_swe.training.recipe import Recipe, field_names, refuse_unknown
 
 
 class TrlFields:
-    """The fields of ``record``, one of TRL's dataclasses.
+    """The fields of ``record``, a dataclass of TRL, read as TRL's scripts read a command line.
 
-    Texts are for TRL's parser to convert, with what it lacks: a list for whatever may hold one
-    (``--report_to wandb tensorboard``), YAML for lists and dicts (``'{dtype: bfloat16}'``), 2.0
-    or 1e3 for a whole number, and a text where a field takes texts beside true and false.
+    Strings are converted by TRL's parser, which lacks: a list for a field that takes one or a
+    string (``--report_to wandb tensorboard``), YAML for lists and dicts (``'{dtype: bfloat16}'``),
+    null, 2.0 or 1e3 for a whole number, and a string for a field that also takes true and false.
     """
 
     def __init__(self, record: Any) -> None:
+        self.names = field_names(record)
         self._hints = get_type_hints(record)
         self._parser = _Parser([record], allow_abbrev=False, add_help=False)
-        self.names = field_names(record)
 
     def field_of(self, option: str) -> str | None:
         """The field behind ``learning_rate``, ``learning-rate`` or ``no_shuffle_dataset``."""
@@ -119,48 +45,54 @@ class TrlFields:
         return next((one for one in (name, name.removeprefix("no_")) if one in self.names), None)
 
     def read(self, option: str, words: Sequence[str], where: str) -> Any:
-        """The value of the field that ``--option word ...`` sets; UserError if it can't be one."""
+        """The value that ``--option word ...`` gives its field. Raises UserError."""
         name = self.field_of(option)
         if name is None:
             refuse_unknown([option], self.names, where)
             raise AssertionError(option)
-        hint, where = self._hints[name], f"{where}: {name}"
-        if len(words) == 1 and _is_none(words[0], hint):
-            return None
-        if len(words) == 1 and _is_structured(words[0], hint):
-            return _yaml(words[0], where)
-        if len(words) == 1 and is_number(hint):
-            return as_number(words[0], hint, where)
-        if len(words) == 1 and {str, bool} <= kinds_of(hint) and words[0].lower() not in _TRUTHS:
-            return words[0]
-        if len(words) > 1 and _holds(hint, list):
-            return [item for word in words for item in _as_list(self._parse(option, [word], where))]
+        kinds, where = _kinds(self._hints[name]), f"{where}: {name}"
+        takes_list = list in kinds
+        if len(words) == 1:
+            (word,) = words
+            if (
+                word.lower() in {"none", "null"}
+                and NoneType in kinds
+                and (str not in kinds or dict in kinds)
+            ):
+                return None
+            if word.lstrip().startswith(("{", "[")) and (dict in kinds or takes_list):
+                return _yaml(word, where)
+            if {str, bool} <= kinds and word.lower() not in {"true", "false", "yes", "no"}:
+                return word
+            if kinds <= {int, NoneType}:
+                words = [_whole(word)]
+        elif takes_list:
+            items = [self._parse(option, [word], where) for word in words]
+            return [one for item in items for one in (item if isinstance(item, list) else [item])]
         return self._parse(option, words, where)
 
-    def convert(self, name: str, value: Any, where: str) -> Any:
-        """The value that YAML gave, its texts read as above; others are TRL's to judge."""
-        hint = self._hints[name]
-        if isinstance(value, str):
-            return self.read(name, [value], where)
-        if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
-            return self.read(name, value, where)
-        if value is False and any(isinstance(kind, enum.EnumMeta) for kind in kinds_of(hint)):
-            return self.read(name, ["no"], where)  # what YAML 1.1 makes of `save_strategy: no`
-        return as_number(value, hint, f"{where}: {name}")
-
-    def section(self, section: Any, where: str) -> dict[str, Any]:
-        """A section of a recipe that holds such fields. UserError for whatever can't be one."""
-        if not isinstance(section, dict):
-            raise UserError(f"{where} must hold `name: value` lines, not {section!r}.")
+    def section(self, section: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The section of a recipe, its strings converted; other values are for TRL to check."""
         refuse_unknown(section, self.names, where)
-        return {name: self.convert(name, value, where) for name, value in section.items()}
+        return {name: self._convert(name, value, where) for name, value in section.items()}
+
+    def _convert(self, name: str, value: Any, where: str) -> Any:
+        kinds = _kinds(self._hints[name])
+        if value is False and any(isinstance(kind, EnumMeta) for kind in kinds):
+            value = "no"  # which YAML 1.1 reads as false, as in `save_strategy: no`
+        words = value if isinstance(value, list) else [value]
+        if words and all(isinstance(word, str) for word in words):
+            return self.read(name, words, where)
+        if kinds <= {int, float, NoneType} and isinstance(value, int | float):
+            return self.read(name, [repr(value)], where)
+        return value
 
     def _parse(self, option: str, words: Sequence[str], where: str) -> Any:
         given = Namespace(**dict.fromkeys(self.names, _UNSET))
         line = [f"--{option}={words[0]}"] if len(words) == 1 else [f"--{option}", *words]
         try:
             _, rest = self._parser.parse_known_args(line, given)
-        except _Refused as refusal:
+        except ArgumentTypeError as refusal:
             raise UserError(f"{where}: {refusal}.") from None
         found = [value for value in vars(given).values() if value is not _UNSET]
         if rest or len(found) != 1:
@@ -168,40 +100,35 @@ class TrlFields:
         return found[0]
 
 
-class _Refused(ValueError):
-    """What argparse would have printed before it ended the process."""
+_UNSET = object()
 
 
 class _Parser(TrlParser):
     def error(self, message: str) -> NoReturn:
-        """``argument --name/-n: invalid ...`` without its first half, which the caller says."""
-        said = message.partition(": ")[2] if message.startswith("argument ") else message
-        raise _Refused(said or message)
+        """Raise the ``invalid ...`` of ``argument --name/-n: invalid ...``, instead of exiting."""
+        raise ArgumentTypeError(message.partition(": ")[2] or message)
 
 
-def _is_none(text: str, hint: Any) -> bool:
-    """Whether it means None; where a text may stand, ``none`` can be a word like any other."""
-    is_word = str in kinds_of(hint) and not _holds(hint, dict)
-    return text.lower() in {"none", "null"} and type(None) in get_args(hint) and not is_word
+def _kinds(hint: Any) -> set[Any]:
+    """The types that a hint allows, without their parameters: dict for ``dict[str, Any]``."""
+    is_union = get_origin(hint) in {Union, UnionType}
+    return {get_origin(kind) or kind for kind in (get_args(hint) if is_union else [hint])}
 
 
-def _is_structured(text: str, hint: Any) -> bool:
-    return text.lstrip().startswith(("{", "[")) and (_holds(hint, dict) or _holds(hint, list))
-
-
-def _holds(hint: Any, container: type[Any]) -> bool:
-    return any(container in (kind, get_origin(kind)) for kind in kinds_of(hint))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _whole(word: str) -> str:
+    """2.0 and 1e3 as 2 and 1000; other words as they are."""
+    try:
+        number = float(word)
+    except ValueError:
+        return word
+    return str(int(number)) if number.is_integer() else word
 
 
 def _yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"{where}: {text!r} is no YAML.") from None
+        raise UserError(f"{where}: {text!r} is not YAML.") from None
 
 
 Config = TypeVar("Config")

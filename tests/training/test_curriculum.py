@@ -121,11 +121,11 @@ def test_overrides_reach_the_curriculum_and_the_fields_of_a_phase(load: Load) ->
 @pytest.mark.parametrize(
     ("overrides", "lines", "said"),
     [
-        ({}, {"phases": []}, "phases must be a list of recipes"),
+        ({}, {"phases": []}, "phases must have at least 1 item, not []"),
         ({}, {"phases": [{"method": "ppo"}]}, "phase 1: method is 'ppo'"),
         ({}, {"phases": [PHASES[1], PHASES[1]]}, "two phases are named 'srl'"),
         ({}, {"phases": [PHASES[1] | {"model": "m"}]}, "a phase has no model of its own"),
-        ({}, {"phases": [PHASES[1] | {"name": "../x"}]}, "no name for a folder"),
+        ({}, {"phases": [PHASES[1] | {"name": "../x"}]}, "can't name a folder"),
         ({}, {"phases": [PHASES[1] | {"tainer": {}}]}, "Did you mean 'trainer'"),
         ({}, {"phases": [{"recipe": "srl-dmo"}]}, "Did you mean 'srl-demo'"),
         ({}, {"phase": 1}, "unknown field 'phase'. Did you mean 'phases'"),

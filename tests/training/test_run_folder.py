@@ -9,9 +9,8 @@ import pytest
 from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, field_names
 from srl_swe.training.run_folder import NOT_DECISIVE, open_run
-from srl_swe.training.trl_config import field_names
 
 
 def make_recipe(tmp_path: Path) -> SrlRecipe:

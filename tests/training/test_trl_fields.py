@@ -52,14 +52,14 @@ def test_lists_of_lora_modules_are_words_or_one_text() -> None:
 @pytest.mark.parametrize(
     ("option", "words", "said"),
     [
-        ("learning_rate", ["fast"], "learning_rate must be a number, not 'fast'"),
-        ("num_generations", ["1.5"], "must be a whole number"),
+        ("learning_rate", ["fast"], "learning_rate: invalid float value: 'fast'"),
+        ("num_generations", ["1.5"], "num_generations: invalid int value: '1.5'"),
         ("use_vllm", ["maybe"], "use_vllm: Truthy value expected: got maybe"),
         ("save_strategy", ["never"], "save_strategy: invalid choice: 'never'"),
         ("learning_rate", ["1", "2"], "learning_rate takes one value, not '1 2'"),
         ("learning_rate", [], "learning_rate: expected one argument"),
         ("no_bf16", [], "takes one value"),
-        ("model_init_kwargs", ["{dtype"], "model_init_kwargs: '{dtype' is no YAML"),
+        ("model_init_kwargs", ["{dtype"], "model_init_kwargs: '{dtype' is not YAML"),
         ("num_generation", ["1"], "unknown field 'num_generation'. Did you mean 'num_generations'"),
     ],
 )
