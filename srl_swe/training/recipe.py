@@ -65,17 +65,17 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-def _known(names: Iterable[str]) -> AfterValidator:
+def _known(kind: str, names: Iterable[str]) -> AfterValidator:
     """Accepts one of these names, or a mapping whose keys are."""
 
-    def check(given: Any) -> Any:
+    def check_names(given: Any) -> Any:
         for name in [given] if isinstance(given, str) else given:
             if name not in names:
                 hint = did_you_mean(name, names)
-                raise ValueError(f"unknown {name!r}.{hint} Known: {', '.join(names)}.")
+                raise UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
         return given
 
-    return AfterValidator(check)
+    return AfterValidator(check_names)
 
 
 def _check_mixture(rewards: Mapping[str, float]) -> Mapping[str, float]:
@@ -97,18 +97,19 @@ def _over(default: Any) -> BeforeValidator:
 
 
 def _check_signs(record: Any) -> Any:
-    """Limits and Window belong to rollouts and have no checks of their own."""
+    """Limits and Window are plain records of rollouts; of theirs only ``pairs`` may be 0."""
     for name in (entry.name for entry in dataclasses.fields(record)):
-        number = getattr(record, name)
-        if number is not None and not (number > 0 or isinstance(number, bool)):
-            if name == "pairs" and number == 0:
-                continue
-            raise ValueError(f"{name} must be greater than 0, not {number}.")
+        number, least = getattr(record, name), -1 if name == "pairs" else 0
+        if not (number is None or isinstance(number, bool) or number > least):
+            where = f"{type(record).__name__.lower()}.{name}"
+            raise UserError(f"{where} must be greater than {least}, not {number}.")
     return record
 
 
-DialectName = Annotated[str, _known(DIALECTS)]
-Mixture = Annotated[Mapping[str, float], _known(STEP_REWARDS), AfterValidator(_check_mixture)]
+DialectName = Annotated[str, _known("dialect", DIALECTS)]
+Mixture = Annotated[
+    Mapping[str, float], _known("reward", STEP_REWARDS), AfterValidator(_check_mixture)
+]
 TrlSection = Annotated[Mapping[str, Any], _over({})]
 EpisodeLimits = Annotated[Limits, AfterValidator(_check_signs)]
 PromptWindow = Annotated[Window, AfterValidator(_check_signs)]
@@ -264,7 +265,7 @@ class RlvrRecipe:
     limits: Annotated[EpisodeLimits, _over(Limits())] = field(default_factory=Limits)
     window: Annotated[PromptWindow, _over(EPISODE_WINDOW)] = EPISODE_WINDOW
     tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
-    reward: Annotated[str, _known(TEST_REWARDS)] = "outcome"
+    reward: Annotated[str, _known("reward", TEST_REWARDS)] = "outcome"
     dynamic_sampling: SamplingSection = None
     trainer: TrlSection = field(default_factory=dict)
     model_config: TrlSection = field(default_factory=dict)
@@ -306,6 +307,8 @@ def check(record: type[Checked], content: Mapping[str, Any], where: str) -> Chec
     """The record with this content. Raises UserError, of one line, for what pydantic refuses."""
     try:
         return TypeAdapter(record).validate_python(content)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         found = error.errors(include_url=False)
         unknown = [one for one in found if one["type"] in _UNKNOWN]
@@ -326,8 +329,6 @@ def _sentence(error: ErrorDetails, record: type[Any], where: str) -> str:
         )
     if kind == "missing" or (given is None and not sections and kind == "string_type"):
         return f"{where}: {path} is not set; write `{name}: ...` or give --{path}."
-    if kind == "value_error":
-        return f"{where}: {path}: {error['ctx']['error']}"
     if kind in {"dataclass_type", "dict_type"}:
         message = "must hold `name: value` lines"
     elif kind == "literal_error":

@@ -44,7 +44,6 @@ from srl_swe.training.trl_config import (
     make_trainer_args,
     model_arguments,
     model_init_kwargs,
-    one_of,
     template_kwargs,
     trl_refusals,
 )
@@ -322,7 +321,6 @@ class _Setting:
 
 
 def _check_recipe(recipe: RlvrRecipe, instances: Sequence[Instance]) -> None:
-    one_of(recipe.reward, TEST_REWARDS, "reward")
     if not instances:
         raise UserError(f"{recipe.bench} holds no instance to train on.")
     if recipe.window.pairs is not None:

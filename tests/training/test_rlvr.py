@@ -217,15 +217,18 @@ def test_what_can_be_known_to_be_wrong_is_said_before_the_first_step(
 ) -> None:
     def refused(match: str, instances: list[Instance], sound: int = 9, **fields: Any) -> None:
         trainer = {"num_generations": 2, "per_device_train_batch_size": 2}
-        asked = recipe(policy, tmp_path / "run", setting, trainer=trainer, **fields)
         with pytest.raises(UserError, match=match):
-            train_rlvr(asked, Breaks(sound), instances)
+            train_rlvr(
+                recipe(policy, tmp_path / "run", setting, trainer=trainer, **fields),
+                Breaks(sound),
+                instances,
+            )
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
     refused("no instance", [])
     refused("engine is gone", [INSTANCE], sound=0)
     refused("pairs must be null", [INSTANCE], window=Window(pairs=2))
-    refused("one of outcome, partial", [INSTANCE], reward="outcom")
+    refused("unknown reward 'outcom'. Did you mean 'outcome'", [INSTANCE], reward="outcom")
     refused("eval_script", [dataclasses.replace(INSTANCE, eval_script="")])
     if setting == "patch":
         refused("leave it out of the bench", [INSTANCE])
