@@ -29,7 +29,7 @@ from srl_swe.replay.normalise import Cause, Match
 from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files
 from srl_swe.replay.translate import Translator
 from srl_swe.sandbox import ForkableSandbox, Sandbox, enforced, take_patch
-from srl_swe.tools import Toolbox, toolbox_for
+from srl_swe.tools import Toolbox, open_recorded_toolbox
 from srl_swe.tools.translation import Untranslated, untranslated
 from srl_swe.types import Instance, Observation, Step, Trajectory, Translation
 
@@ -124,7 +124,7 @@ def replay_steps(
     on_step: OnStep = lambda index, step: None,
 ) -> tuple[ReplayedStep, ...]:
     """As :func:`replay`, but no patch is taken and nothing is compared but the steps."""
-    toolbox = toolbox_for(trajectory, instance)
+    toolbox = open_recorded_toolbox(trajectory, instance)
     translator = Translator(trajectory.source, toolbox, sandbox)
     replayed = []
     for index, step in enumerate(trajectory.steps[:until]):

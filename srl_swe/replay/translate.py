@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools.bash import run_bash
+from srl_swe.tools.own_calls import as_own_call, is_own_call
 from srl_swe.tools.search import EDITORS, READERS, WRITERS, path_of, replacements
 from srl_swe.tools.text_files import Refused, is_folder
 from srl_swe.tools.toolbox import Toolbox, open_toolbox
-from srl_swe.tools.toolsets import BUNDLED, as_own_call, is_own_call
+from srl_swe.tools.toolsets import BUNDLED
 from srl_swe.tools.translation import (
     Untranslated,
     carry_out,

@@ -22,8 +22,7 @@ from srl_swe.steps.prompt import (
     make_pair,
     make_prompt,
 )
-from srl_swe.tools.toolsets import is_own_call
-from srl_swe.tools.translation import OwnStep, own_steps
+from srl_swe.tools.own_calls import OwnStep, is_own_call, make_own_steps
 from srl_swe.types import Action, Message, Step, Trajectory
 
 Observations = Literal["recorded", "replayed"]
@@ -85,7 +84,7 @@ class Dropped:
     step_index: int
     reason: DropReason
     detail: str = ""
-    """Of NOT_WRITABLE: the expert's tool and why its call has no form, see ``own_steps``."""
+    """Of NOT_WRITABLE: the expert's tool and why its call has no form, see ``make_own_steps``."""
 
 
 def step_contexts(
@@ -103,7 +102,7 @@ def step_contexts(
     answered is, as the policy saw what was wrong with it. Calls are those of our own tools,
     and the repository lies where prompts have it (:mod:`srl_swe.tools.translation`).
     """
-    own, steps = own_steps(trajectory)
+    own, steps = make_own_steps(trajectory)
     making = _Making(own, steps, dialect, window, trajectory_id(trajectory), count_tokens)
     past: list[Pair] = []
     for index, step in enumerate(own.steps):

@@ -7,10 +7,10 @@ nothing of ours inside. A :class:`Toolbox` holds those of one family for one epi
 from __future__ import annotations
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.toolbox import SUBMIT, Toolbox, open_toolbox, toolbox_for
+from srl_swe.tools.toolbox import SUBMIT, Toolbox, open_recorded_toolbox, open_toolbox
 from srl_swe.types import Action, Observation
 
-__all__ = ["SUBMIT", "Toolbox", "open_toolbox", "perform", "toolbox_for"]
+__all__ = ["SUBMIT", "Toolbox", "open_recorded_toolbox", "open_toolbox", "perform"]
 
 
 def perform(action: Action, sandbox: Sandbox) -> Observation:

@@ -75,13 +75,13 @@ _END_CHARS = 400
 _LOOKS_LIKE_A_FILE = re.compile(r"\.[A-Za-z]{1,5}$")
 
 
-def named_root(steps: Iterable[Step], workdir: str) -> str | None:
+def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
     """The folder that most of what steps name lies in, as calls and answers call it.
 
     For records whose repository is not known. None if that is ``workdir``, or can't be told.
 
     >>> from srl_swe.types import Action
-    >>> named_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
+    >>> guess_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
     '/workspace/a__b__1.0'
     """
     places, counts = list[str](), Counter[str]()

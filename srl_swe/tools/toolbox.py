@@ -16,7 +16,7 @@ from srl_swe.tools.recorded_paths import (
     PATH_ARGUMENTS,
     RecordedPaths,
     find_recorded_root,
-    named_root,
+    guess_root,
 )
 from srl_swe.tools.text_files import kind_of
 from srl_swe.tools.toolsets import BUNDLED, TOOLSETS, Toolset
@@ -253,7 +253,7 @@ def open_toolbox(
     return Toolbox(toolset, tools, paths, workdir, windows, guessed_root)
 
 
-def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
+def open_recorded_toolbox(trajectory: Trajectory, instance: Instance) -> Toolbox:
     """The tools that the trajectory was recorded with, to act where the instance lies.
 
     The record itself tells SWE-agent's versions apart, whether submitting took a review, and
@@ -270,7 +270,7 @@ def toolbox_for(trajectory: Trajectory, instance: Instance) -> Toolbox:
     root, guess = None, None
     if TOOLSETS[name] is not BUNDLED:
         root = find_recorded_root(texts, instance.repo, instance.workdir)
-        guess = None if root else named_root(trajectory.steps, instance.workdir)
+        guess = None if root else guess_root(trajectory.steps, instance.workdir)
     return open_toolbox(
         name,
         workdir=instance.workdir,

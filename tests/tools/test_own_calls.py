@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from srl_swe.tools.toolsets import FOREIGN_SHELL, as_own_call, is_own_call
+from srl_swe.tools.own_calls import FOREIGN_SHELL, as_own_call, is_own_call
 from srl_swe.types import Action, Observation
 
 LS = Action("bash", {"command": "ls"})

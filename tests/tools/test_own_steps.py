@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from srl_swe.tools.recorded_paths import named_root
-from srl_swe.tools.translation import own_steps
+from srl_swe.tools.own_calls import make_own_steps
+from srl_swe.tools.recorded_paths import guess_root
 from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
 ROOT = "/klieret__swe-agent-test-repo"
@@ -30,7 +30,7 @@ def step(tool: str, answer: str, **arguments: str) -> Step:
 def calls(*steps: Step, source: str = "swe-agent", patch: str | None = None) -> list[object]:
     """Of each step: the call that it becomes, or the reason why it becomes none."""
     trajectory = Trajectory("a__b-1", steps, "issue", source=source, patch=patch)
-    _, made = own_steps(trajectory)
+    _, made = make_own_steps(trajectory)
     return [
         own.problem or (own.step.action and (own.step.action.tool, dict(own.step.action.arguments)))
         for own in made
@@ -139,7 +139,7 @@ def test_a_command_may_have_changed_what_no_window_shows_whole() -> None:
 
 def test_part_of_a_file_is_viewed_by_its_lines_with_our_own_answer() -> None:
     shown = step("open", window(FILE, ("x = 1", "y = 2"), total=300, first=40), path=FILE)
-    _, (own,) = own_steps(Trajectory("a__b-1", (shown,), "issue", source="swe-agent"))
+    _, (own,) = make_own_steps(Trajectory("a__b-1", (shown,), "issue", source="swe-agent"))
     assert own.step.action is not None
     assert own.step.action.arguments["view_range"] == "[40, 41]"
     assert own.step.observation == Observation(
@@ -159,7 +159,7 @@ def test_searches_become_the_commands_that_print_what_they_list() -> None:
         step("find_file", nothing, file_name="q"),
         step("search_dir", "Found 2 matches", search_term="q"),
     )
-    _, made = own_steps(Trajectory("a__b-1", steps, "issue", source="swe-agent"))
+    _, made = make_own_steps(Trajectory("a__b-1", steps, "issue", source="swe-agent"))
     shown = [
         (own.step.action.arguments.get("command"), own.step.observation.text)
         for own in made[:3]
@@ -210,7 +210,7 @@ def test_the_folder_that_a_record_speaks_of(
     arguments: dict[str, str], answer: str, root: str | None
 ) -> None:
     steps = [Step("t", Action("any", arguments), Observation(answer))]
-    assert named_root(steps, "/testbed") == root
+    assert guess_root(steps, "/testbed") == root
 
 
 def test_a_prompt_has_one_folder_for_the_repository() -> None:
@@ -222,7 +222,7 @@ def test_a_prompt_has_one_folder_for_the_repository() -> None:
             Observation(f"{there}/src/x.py\n[Current working directory: {there}]"),
         ),
     )
-    own, (made,) = own_steps(Trajectory("a__b-1", steps, f"{there} fails", source="openhands"))
+    own, (made,) = make_own_steps(Trajectory("a__b-1", steps, f"{there} fails", source="openhands"))
     assert there not in repr(own) + repr(made)
     assert made.step.action == Action("bash", {"command": "cd /testbed && ls /testbed/src"})
 

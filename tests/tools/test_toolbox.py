@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from srl_swe.errors import UserError
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools import open_toolbox, toolbox_for
+from srl_swe.tools import open_recorded_toolbox, open_toolbox
 from srl_swe.tools.toolsets import TOOLSETS
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory
 from srl_swe_envs.local import open_local_sandbox
@@ -202,7 +202,9 @@ def test_what_is_written_to_files_keeps_the_recorded_paths() -> None:
 def test_a_trajectory_tells_where_its_repository_lay() -> None:
     recorded = trajectory("nebius-swe-agent", step("bash", command="cat /b/setup.py"))
     sandbox = FakeSandbox()
-    toolbox_for(recorded, INSTANCE).perform(Action("bash", {"command": "ls /b /bc /x/b"}), sandbox)
+    open_recorded_toolbox(recorded, INSTANCE).perform(
+        Action("bash", {"command": "ls /b /bc /x/b"}), sandbox
+    )
     assert sandbox.commands[-1] == "ls /testbed /bc /x/b"
 
 
@@ -212,14 +214,14 @@ def test_a_trajectory_tells_its_version_of_swe_agent() -> None:
     for recorded, written in ((old, b"\n"), (replace(old, steps=()), b"")):
         sandbox = FakeSandbox()
         create = Action("create", {"filename": "/testbed/r.py"})
-        toolbox_for(recorded, INSTANCE).perform(create, sandbox)
+        open_recorded_toolbox(recorded, INSTANCE).perform(create, sandbox)
         assert sandbox.files["/testbed/r.py"] == written
 
 
 def test_the_first_of_two_submits_is_a_review() -> None:
     def submits(*steps: Step) -> list[str]:
         sandbox = FakeSandbox(files={"/tmp/.srl_swe.patch": b"diff --git a/x b/x\n"})
-        toolbox = toolbox_for(trajectory("swe-smith", *steps), INSTANCE)
+        toolbox = open_recorded_toolbox(trajectory("swe-smith", *steps), INSTANCE)
         return [toolbox.perform(Action("submit"), sandbox).text for _ in steps]
 
     first, second = submits(step("submit"), step("submit"))
@@ -246,7 +248,7 @@ def test_other_agents_edit_by_exact_texts(local: Sandbox) -> None:
 
 
 def test_a_source_without_tools_of_its_own_has_the_bundled_ones() -> None:
-    assert "str_replace_editor" in toolbox_for(trajectory("elsewhere"), INSTANCE).tools
+    assert "str_replace_editor" in open_recorded_toolbox(trajectory("elsewhere"), INSTANCE).tools
 
 
 NAMES = sorted({name for name in TOOLSETS for name in open_toolbox(name).tools})

@@ -1,0 +1,286 @@
+"""Calls of experts as calls of our own tools: ``bash``, ``str_replace_editor``, ``submit``.
+
+A policy is trained to call the tools that it has. Most harnesses only have other names for them.
+A tool with another effect (``think``, SWE-agent's windows, OpenHands' ``run_ipython``) and a call
+with arguments that ours refuse have no equal; :mod:`~srl_swe.tools.translation` then looks for a
+call with the same effect on the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from srl_swe.tools.bash import SWITCHES, as_plain_call, asks_for_more
+from srl_swe.tools.recorded_paths import RecordedPaths, guess_root
+from srl_swe.tools.toolbox import WORKDIR
+from srl_swe.tools.toolsets import BUNDLED, MINI, TOOLSETS, Toolset
+from srl_swe.tools.translation import Untranslated, translate_from_record
+from srl_swe.types import Action, Observation, Step, Trajectory, Translation
+
+FOREIGN_SHELL = "foreign_shell"
+"""The tool of a command that needs the programs in the shell of its harness."""
+
+_WITHOUT_EFFECT = SWITCHES | {
+    *("security_risk", "summary", "description", "explanation", "instruction", "justification"),
+    *("timeout", "timeout_ms", "yield_time_ms", "max_output_tokens", "blocking", "login"),
+    *("with_escalated_permissions", "sandbox_permissions", "dangerouslyDisableSandbox"),
+}
+"""Arguments without effect in the container; those of :data:`SWITCHES` only if false."""
+_CONTROL_KEYS = re.compile(r"(?:C-|ctrl\+|\^)[a-z]", re.IGNORECASE)
+_EDITOR_ARGUMENTS = frozenset(
+    {"command", "path", "file_text", "old_str", "new_str", "insert_line", "view_range"}
+)
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "view": ("path",),
+    "create": ("path", "file_text"),
+    "str_replace": ("path", "old_str"),
+    "insert": ("path", "insert_line", "new_str"),
+    "undo_edit": ("path",),
+}
+_RANGE = re.compile(r"\[\s*\d{1,9}\s*,\s*-?\d{1,9}\s*\]")
+_ENDS = frozenset({"submit", "finish", "mark_task_complete"})
+_MARK = r"echo ['\"]?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)['\"]?"
+_SUBMITS = re.compile(  # what mini's prompts let follow only prints the patch
+    rf"\s*{_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
+    r"|\s*&&\s*cat [\w./-]+)?\s*"
+)
+_ENDS_WITHIN = re.compile(rf"(?:^|[;&|\n])[ \t]*{_MARK}")
+_WINDOW_TOOLS = frozenset(
+    {
+        *("open", "goto", "scroll_up", "scroll_down", "create", "edit", "insert", "set_cursors"),
+        *("find_file", "search_dir", "search_file", "filemap", "submit", "str_replace_editor"),
+        "exit_forfeit",
+    }
+)
+"""The programs in SWE-agent's containers."""
+_COMMAND_START = re.compile(r"(?:^|&&|\|\|?|[;\n(])[ \t]*([a-z_]+)(?=\s|\Z)")
+
+
+def is_own_call(action: Action) -> bool:
+    """Whether our own tools carry out the call.
+
+    >>> is_own_call(Action("submit")), is_own_call(Action("bash", {"restart": "true"}))
+    (True, False)
+
+    Our own ``undo_edit`` never has a history, and refuses each call.
+    """
+    match action.tool:
+        case "bash":
+            return action.arguments.keys() == {"command"} and _is_command(action.arguments)
+        case "str_replace_editor":
+            undoes = action.arguments.get("command") == "undo_edit"
+            return _is_edit(action.arguments) and not undoes
+        case "submit":
+            return not action.arguments
+    return False
+
+
+def as_own_call(action: Action, source: str, answer: Observation | None = None) -> Action:
+    """The same call by our names; ``action`` itself if it is ours already or has no equal.
+
+    ``answer`` shows whether a call that writes a whole file created it. A command that runs
+    SWE-agent's programs, or submits in mini and does more, becomes one of ``FOREIGN_SHELL``.
+
+    >>> as_own_call(Action("execute_bash", {"command": "ls", "security_risk": "LOW"}), "openhands")
+    Action(tool='bash', arguments={'command': 'ls'})
+    >>> as_own_call(Action("finish", {"message": "Done."}), "openhands")
+    Action(tool='submit', arguments={})
+    """
+    toolset = TOOLSETS.get(source)
+    if toolset is None:
+        return action
+    plain = as_plain_call(action)
+    given = {n: v for n, v in plain.arguments.items() if n not in _WITHOUT_EFFECT}
+    found = None
+    if plain.tool in _ENDS and plain.tool in toolset.ends:
+        found = None if "flag" in given else Action("submit")
+    elif asks_for_more(plain.arguments):
+        return action
+    elif plain.tool in toolset.shell_names:
+        found = _as_bash(given, toolset)
+    elif plain.tool in toolset.editors:
+        found = _as_edit(given, toolset)
+    elif toolset.edits_exactly:
+        found = _as_exact_edit(plain.tool, given, answer)
+    return found or action
+
+
+def _is_command(given: Mapping[str, str]) -> bool:
+    command = given["command"].strip()
+    return bool(command) and not _CONTROL_KEYS.fullmatch(command)
+
+
+def _is_edit(given: Mapping[str, str]) -> bool:
+    needed = _REQUIRED.get(given.get("command", ""), ("",))
+    if not given.keys() <= _EDITOR_ARGUMENTS or not given.keys() >= set(needed):
+        return False
+    bounds, line = given.get("view_range"), given.get("insert_line", "0").strip()
+    in_bounds = bounds is None or _RANGE.fullmatch(bounds.strip()) is not None
+    return in_bounds and line.isascii() and line.isdecimal() and given["path"].startswith("/")
+
+
+def _as_bash(given: Mapping[str, str], toolset: Toolset) -> Action | None:
+    if len(given) != 1 or given.keys().isdisjoint({"command", "cmd"}):
+        return None
+    (command,) = given.values()
+    if toolset is not BUNDLED and _SUBMITS.fullmatch(command):
+        return Action("submit")
+    ends_and_more = toolset is MINI and _ENDS_WITHIN.search(command)
+    if ends_and_more or (toolset.windows and _runs_window_tools(command)):
+        return Action(FOREIGN_SHELL, {"command": command})
+    own = Action("bash", {"command": command})
+    return own if is_own_call(own) else None
+
+
+def _runs_window_tools(command: str) -> bool:
+    """Whether a command above any here-document starts a program of SWE-agent."""
+    text = command.partition("<<")[0]
+    bare = re.sub(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", "''", text, flags=re.DOTALL)
+    return any(word in _WINDOW_TOOLS for word in _COMMAND_START.findall(bare))
+
+
+def _as_edit(given: Mapping[str, str], toolset: Toolset) -> Action | None:
+    path = given.get("path", "")
+    if toolset.searches and path and not path.startswith("/"):  # R2E's run in the repository
+        given = {**given, "path": f"/testbed/{path.removeprefix('./')}".removesuffix("/.")}
+    own = Action("str_replace_editor", dict(given))
+    return own if is_own_call(own) else None
+
+
+_OWN_EDITORS = frozenset({"Edit", "MultiEdit", "edit", "patch", "replace"})
+_WRITERS = frozenset({"Write", "write", "write_file", "create_file"})
+_READERS = frozenset({"Read", "read", "read_file"})
+_PATHS = ("file_path", "filePath", "absolute_path", "path")
+_OLD = ("old_string", "oldString", "oldText", "old_str")
+_NEW = ("new_string", "newString", "newText", "new_str")
+_ONCE = {"replace_all": "false", "replaceAll": "false", "expected_replacements": "1"}
+"""Values of these arguments that mean one replacement."""
+_MADE = re.compile(r"\b(?:created|new file)\b", re.IGNORECASE)
+_OVERWROTE = re.compile(r"\b(?:overw\w+|updated|replaced)\b", re.IGNORECASE)
+
+
+def _as_exact_edit(
+    tool: str, given: Mapping[str, str], answer: Observation | None
+) -> Action | None:
+    """A call of the file tools of Claude Code, Gemini CLI, opencode, pi or hermes."""
+    path = next((given[name] for name in _PATHS if given.get(name)), "")
+    rest = {name: value for name, value in given.items() if name not in _PATHS}
+    own: dict[str, str] | None = None
+    if tool in _READERS and not rest:
+        own = {"command": "view", "path": path}
+    elif tool in _WRITERS and rest.keys() == {"content"} and _made_a_file(answer):
+        own = {"command": "create", "path": path, "file_text": rest["content"]}
+    elif tool in _OWN_EDITORS:
+        own = _as_replacement(path, rest, answer)
+    found = Action("str_replace_editor", own) if own else None
+    return found if found and is_own_call(found) else None
+
+
+def _as_replacement(
+    path: str, given: Mapping[str, str], answer: Observation | None
+) -> dict[str, str] | None:
+    """A replacement at one place; an empty old text creates a file."""
+    edit = _single_edit(given)
+    old, new = (_first(edit, names) for names in (_OLD, _NEW))
+    others = {n: v for n, v in edit.items() if n not in {*_OLD, *_NEW} and v is not None}
+    once = all(str(value).lower() == _ONCE.get(name) for name, value in others.items())
+    if old is None or new is None or not once:
+        return None
+    if old:
+        return {"command": "str_replace", "path": path, "old_str": old, "new_str": new}
+    made = {"command": "create", "path": path, "file_text": new}
+    return made if _made_a_file(answer) else None
+
+
+def _single_edit(given: Mapping[str, str]) -> Mapping[str, object]:
+    """The only edit of a call; empty if it has several or does something else."""
+    given = {n: v for n, v in given.items() if (n, v) != ("mode", "replace")}
+    if "edits" not in given:
+        return given
+    try:
+        edits = json.loads(given["edits"])
+    except (ValueError, RecursionError):
+        return {}
+    rest = {n: v for n, v in given.items() if n != "edits"}
+    alone = isinstance(edits, list) and len(edits) == 1 and isinstance(edits[0], Mapping)
+    return {**rest, **edits[0]} if alone else {}
+
+
+def _first(edit: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    return next((value for name in names if isinstance(value := edit.get(name), str)), None)
+
+
+def _made_a_file(answer: Observation | None) -> bool:
+    text = answer.text[:300] if answer else ""
+    return bool(_MADE.search(text)) and not _OVERWROTE.search(text)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStep:
+    """A step with a call of our own tools, or with the expert's call and a ``problem``.
+
+    ``translated`` names the expert's tool if the call is a translation. ``problem`` is the
+    reason why no call of ours does the same; it is empty if ``step`` holds one.
+    """
+
+    step: Step
+    translated: str = ""
+    problem: str = ""
+
+
+def make_own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, ...]]:
+    """The trajectory with our own calls and folder, and the result for each step.
+
+    A call is renamed, replaced by a replay's translation (``Step.translation``), or translated
+    from the record alone. The recorded folder of the repository becomes that of prompts.
+    """
+    toolset = TOOLSETS.get(trajectory.source)
+    shown: list[Translation | None] = [None] * len(trajectory.steps)
+    if toolset is not None and toolset.windows:
+        shown = translate_from_record(trajectory)
+    made = [
+        _own_step(step, step.translation or from_record, trajectory.source)
+        for step, from_record in zip(trajectory.steps, shown, strict=True)
+    ]
+    root = guess_root(chain(trajectory.steps, (own.step for own in made)), WORKDIR)
+    if root is not None:
+        made = [replace(own, step=_move(own.step, root)) for own in made]
+    issue = trajectory.problem_statement
+    if issue and root:
+        issue = RecordedPaths({root: WORKDIR}).to_sandbox(issue)
+    own = replace(
+        trajectory,
+        steps=tuple(own_step.step for own_step in made),
+        problem_statement=issue,
+    )
+    return own, tuple(made)
+
+
+def _own_step(step: Step, translation: Translation | None, source: str) -> OwnStep:
+    if step.action is None:
+        return OwnStep(step)
+    if translation is not None and translation.action is not None:
+        seen = translation.observation or step.observation
+        own = replace(step, action=translation.action, observation=seen)
+        return OwnStep(own, translated=step.action.tool)
+    action = as_own_call(step.action, source, step.observation)
+    own = replace(step, action=action)
+    if translation is not None and translation.reason:
+        return OwnStep(own, problem=translation.reason)
+    if is_own_call(action) or TOOLSETS.get(source) is None:
+        return OwnStep(own)
+    return OwnStep(own, problem=Untranslated.NO_EQUAL_TOOL.value)
+
+
+def _move(step: Step, root: str) -> Step:
+    """The step with the repository in :data:`WORKDIR`, wherever the record has it."""
+    move, action, seen = RecordedPaths({root: WORKDIR}).to_sandbox, step.action, step.observation
+    if action is not None:
+        moved = {name: move(value) for name, value in action.arguments.items()}
+        action = Action(action.tool, moved)
+    seen = seen and replace(seen, text=move(seen.text))
+    return replace(step, thought=move(step.thought), action=action, observation=seen)
