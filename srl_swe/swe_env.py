@@ -15,7 +15,7 @@ from typing import Any
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
-from srl_swe.rewards.outcome import TestReward, outcome
+from srl_swe.rewards.outcome import TestReward, outcome_reward
 from srl_swe.rollout.episode import Episode, Rules
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, OpenSandbox, Sandbox
 from srl_swe.steps.prompt import CountTokens, OverBudget
@@ -106,7 +106,7 @@ class SweEnv:
         open_sandbox: OpenSandbox,
         rules: Rules,
         *,
-        reward: TestReward = outcome,
+        reward: TestReward = outcome_reward,
         test_runner: CachedTestRunner | None = None,
         count_tokens: CountTokens | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.instances import load_instances
-from srl_swe.rewards.outcome import partial
+from srl_swe.rewards.outcome import partial_reward
 from srl_swe.rollout import Limits, Rules
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
@@ -200,7 +200,7 @@ def test_a_prompt_that_outgrows_the_window_ends_the_episode_at_the_token_limit()
 
 
 def test_partial_credit_counts_what_was_fixed() -> None:
-    env = make_env(reward=partial)
+    env = make_env(reward=partial_reward)
     env.reset()
     env.step(Action("bash", {"command": "echo >> /testbed/README.md"}))
     assert env.step(SUBMIT)[1] == 0.0

@@ -27,7 +27,7 @@ from srl_swe.replay import as_recorded, replay_all
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset, save_step_contexts
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import ReadReport, load_jsonl, save_jsonl
 from srl_swe.types import Instance
@@ -134,7 +134,7 @@ def steps(demo: DemoRun) -> None:
     contexts = [
         item
         for trajectory in trajectories
-        for item in step_contexts(
+        for item in make_step_contexts(
             trajectory, get_dialect("xml"), demo.plan.window, include_last=True
         )
         if isinstance(item, StepContext)

@@ -37,7 +37,7 @@ from srl_swe.reports.record import load_run
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
 from srl_swe.training.load_recipe import load_curriculum, load_recipe
 from srl_swe.training.recipe import CurriculumRecipe
@@ -81,7 +81,9 @@ def _make_tiny_policy(plan: StudyPlan, suite: Suite, tiny: Path, data: Path, see
     contexts = [
         item
         for trajectory in suite.trajectories
-        for item in step_contexts(trajectory, get_dialect("xml"), plan.window, include_last=True)
+        for item in make_step_contexts(
+            trajectory, get_dialect("xml"), plan.window, include_last=True
+        )
         if isinstance(item, StepContext)
     ]
     settings = StepSettings(window=plan.window, include_last=True)

@@ -11,16 +11,16 @@ from srl_swe.replay.certificate import (
     load_certificates,
     summarise,
 )
-from srl_swe.replay.compare import compare
-from srl_swe.replay.normalise import Cause, Comparison, Match, normalise
+from srl_swe.replay.compare import compare_observations
+from srl_swe.replay.normalise import Cause, Comparison, Match, normalise_text
 from srl_swe.replay.patches import PatchComparison, compare_patches, normalise_patch
 from srl_swe.replay.run import (
     Replay,
     ReplayedStep,
     checkpoints_at,
     fork_at,
-    replay,
     replay_steps,
+    replay_trajectory,
     with_fresh_observations,
 )
 
@@ -40,15 +40,15 @@ __all__ = [
     "attempt_all",
     "certify_all",
     "checkpoints_at",
-    "compare",
+    "compare_observations",
     "compare_patches",
     "fork_at",
     "load_certificates",
-    "normalise",
     "normalise_patch",
-    "replay",
+    "normalise_text",
     "replay_all",
     "replay_steps",
+    "replay_trajectory",
     "summarise",
     "with_fresh_observations",
 ]

@@ -19,7 +19,7 @@ from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress
-from srl_swe.replay.run import Replay, ReplayedStep, replay, with_fresh_observations
+from srl_swe.replay.run import Replay, ReplayedStep, replay_trajectory, with_fresh_observations
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.tools import SUBMIT
 from srl_swe.trajectories import expert_script, jsonl
@@ -217,7 +217,9 @@ class _Batch:
         try:
             with self._open_sandbox(instance) as sandbox:
                 on_step = partial(watch.step, key)
-                done = replay(trajectory, instance, sandbox, until=self._until, on_step=on_step)
+                done = replay_trajectory(
+                    trajectory, instance, sandbox, until=self._until, on_step=on_step
+                )
         except ImageMissing as missing:
             return Attempt(key, trajectory, Ending.IMAGE_MISSING, reason=str(missing))
         except SandboxError as broken:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cydifflib import SequenceMatcher
 
-from srl_swe.replay.normalise import Cause, Comparison, Match, harmless_cause, normal
+from srl_swe.replay.normalise import Cause, Comparison, Match, apply_rules, harmless_cause
 from srl_swe.types import Action, Observation
 
 # Observations that were cut before they were written down: what they still show.
@@ -260,7 +260,7 @@ _SHORT_CHARS = 4000
 _NO_ACTION = Action("")
 
 
-def compare(
+def compare_observations(
     recorded: Observation | None, fresh: Observation, action: Action = _NO_ACTION
 ) -> Comparison:
     """How ``fresh`` compares with ``recorded``; an exit code counts where both have one.
@@ -271,16 +271,16 @@ def compare(
     if recorded is None:
         return Comparison(Match.NOT_RECORDED)
     if len({recorded.exit_code, fresh.exit_code} - {None}) > 1:
-        then, now = normal(recorded.text).text, normal(fresh.text).text
+        then, now = apply_rules(recorded.text).text, apply_rules(fresh.text).text
         cause = diagnose(action, recorded, fresh, then, now)
-        return Comparison(Match.EXIT_CODE, similarity(then, now), cause)
+        return Comparison(Match.EXIT_CODE, text_ratio(then, now), cause)
     if recorded.text == fresh.text:
         return Comparison(Match.EQUAL)
     return _compare_texts(recorded, fresh, action)
 
 
 def _compare_texts(recorded: Observation, fresh: Observation, action: Action) -> Comparison:
-    then, now = normal(recorded.text), normal(fresh.text)
+    then, now = apply_rules(recorded.text), apply_rules(fresh.text)
     if then.text == now.text:
         return Comparison(Match.NORMALISED, cause=harmless_cause(then, now))
     if recorded.truncated and shows_nothing(then.text):
@@ -289,17 +289,17 @@ def _compare_texts(recorded: Observation, fresh: Observation, action: Action) ->
         return Comparison(Match.NORMALISED, cause=Cause.TRUNCATED)
     if any_order := same_in_any_order(then.text, now.text, action):
         return Comparison(Match.NORMALISED, cause=any_order)
-    ratio = similarity(then.text, now.text)
+    ratio = text_ratio(then.text, now.text)
     match = Match.SIMILAR if ratio >= SIMILAR_FROM else Match.DIFFERENT
     return Comparison(match, ratio, diagnose(action, recorded, fresh, then.text, now.text))
 
 
-def similarity(one: str, other: str) -> float:
+def text_ratio(one: str, other: str) -> float:
     """From 0 to 1, as difflib's ratio: twice what is common over the sum of lengths.
 
     Common are aligned characters of short texts, and of long ones whole lines in any order.
 
-    >>> similarity("1 passed", "2 passed")
+    >>> text_ratio("1 passed", "2 passed")
     0.875
     """
     total = len(one) + len(other)

@@ -217,7 +217,7 @@ class Normal:
     taken: Mapping[str, tuple[str, ...]]
 
 
-def normal(text: str) -> Normal:
+def apply_rules(text: str) -> Normal:
     """Apply the rules until they change nothing."""
     taken: dict[str, list[str]] = {}
     for _ in range(_MOST_PASSES):
@@ -230,9 +230,9 @@ def normal(text: str) -> Normal:
     return Normal(text, {name: tuple(found) for name, found in taken.items()})
 
 
-def normalise(text: str) -> str:
+def normalise_text(text: str) -> str:
     """The text without what may differ from run to run for harmless reasons."""
-    return normal(text).text
+    return apply_rules(text).text
 
 
 def harmless_cause(recorded: Normal, fresh: Normal) -> Cause:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.replay.compare import compare, edit_succeeded, is_edit
+from srl_swe.replay.compare import compare_observations, edit_succeeded, is_edit
 from srl_swe.replay.normalise import Cause, Match
 from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files
 from srl_swe.replay.translate import Translator
@@ -93,7 +93,7 @@ class Replay:
         return next(drifts, None)
 
 
-def replay(
+def replay_trajectory(
     trajectory: Trajectory,
     instance: Instance,
     sandbox: Sandbox,
@@ -123,7 +123,7 @@ def replay_steps(
     until: int | None = None,
     on_step: OnStep = lambda index, step: None,
 ) -> tuple[ReplayedStep, ...]:
-    """As :func:`replay`, but no patch is taken and nothing is compared but the steps."""
+    """Like :func:`replay_trajectory`, without taking the patch and comparing it."""
     toolbox = open_recorded_toolbox(trajectory, instance)
     translator = Translator(trajectory.source, toolbox, sandbox)
     replayed = []
@@ -189,7 +189,7 @@ def _replay_step(
     started = time.perf_counter()
     fresh = toolbox.perform(step.action, sandbox)
     seconds = time.perf_counter() - started
-    seen = compare(step.observation, fresh, step.action)
+    seen = compare_observations(step.observation, fresh, step.action)
     return ReplayedStep(
         fresh,
         seen.match,

@@ -5,7 +5,7 @@ Each is a file that says its formula, its source and where it degenerates; ``tab
 
 from __future__ import annotations
 
-from srl_swe.rewards.similarity import similarities, similarity
+from srl_swe.rewards.similarity import similarity_reward, similarity_rewards
 from srl_swe.rewards.table import (
     BROKEN_FORMAT,
     STEP_REWARDS,
@@ -31,8 +31,8 @@ __all__ = [
     "asks_for_solution",
     "group_rewards",
     "read_reply",
-    "similarities",
-    "similarity",
+    "similarity_reward",
+    "similarity_rewards",
     "step_reward",
     "step_rewards",
     "weight_shares",

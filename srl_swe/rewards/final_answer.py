@@ -26,14 +26,14 @@ from srl_swe.types import Action
 Answer = tuple[object, ...]
 
 
-def final_answer_matches(solutions: Iterable[str], expert: str) -> list[float]:
+def final_answer_rewards(solutions: Iterable[str], expert: str) -> list[float]:
     r"""1.0 or 0.0 for each solution.
 
     >>> edit = Action("str_replace_editor", {"command": "str_replace", "path": "/a.py",
     ...               "old_str": "x = 1\ny = 2", "new_str": "x = 1\ny = 3"}).text
     >>> small = edit.replace("x = 1\n", "")
     >>> test = Action("bash", {"command": "pytest"}).text
-    >>> final_answer_matches([small, f"{test}\n{small}\n{test}", test], f"{edit}\n{test}")
+    >>> final_answer_rewards([small, f"{test}\n{small}\n{test}", test], f"{edit}\n{test}")
     [1.0, 1.0, 0.0]
     """
     target = _answer(expert)

@@ -18,22 +18,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from srl_swe.dialects import read_actions
-from srl_swe.rewards.similarity import similarities
+from srl_swe.rewards.similarity import similarity_rewards
 from srl_swe.rewards.words import normal_path, program
 
 OUTSIDE = 0.25
 
 
-def gated_similarities(candidates: Iterable[str], expert: str) -> list[float]:
+def gated_rewards(candidates: Iterable[str], expert: str) -> list[float]:
     """Each candidate's canonical text against the expert's, from 0 to 1.
 
     >>> from srl_swe.types import Action
     >>> ls, rm = (Action("bash", {"command": f"{name} src"}).text for name in ("ls", "rm"))
-    >>> gated_similarities([ls, rm], ls) == [1.0, 0.25 * similarities([rm], ls)[0]]
+    >>> gated_rewards([ls, rm], ls) == [1.0, 0.25 * similarity_rewards([rm], ls)[0]]
     True
     """
     candidates, target = list(candidates), _target(expert)
-    ratios = similarities(candidates, expert)
+    ratios = similarity_rewards(candidates, expert)
     return [
         ratio if _target(text) == target else OUTSIDE * ratio
         for text, ratio in zip(candidates, ratios, strict=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from srl_swe.rewards.similarity import similarities
+from srl_swe.rewards.similarity import similarity_rewards
 
 
 def solution_text(actions: Sequence[str]) -> str:
@@ -24,10 +24,10 @@ def solution_text(actions: Sequence[str]) -> str:
     return "\n\n".join(actions)
 
 
-def holistic_similarities(solutions: Iterable[str], expert: str) -> list[float]:
+def holistic_rewards(solutions: Iterable[str], expert: str) -> list[float]:
     """Each solution's text against that of the expert's remaining actions, from 0 to 1.
 
-    >>> holistic_similarities([solution_text(["ls", "pwd"])], solution_text(["ls", "id"]))
+    >>> holistic_rewards([solution_text(["ls", "pwd"])], solution_text(["ls", "id"]))
     [0.7692307692307693]
     """
-    return similarities(solutions, expert)
+    return similarity_rewards(solutions, expert)

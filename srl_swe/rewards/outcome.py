@@ -18,13 +18,14 @@ from srl_swe.types import Instance, Outcome, Verdict
 TestReward = Callable[[Instance, Verdict], float | None]
 
 
-def outcome(instance: Instance, verdict: Verdict) -> float | None:
+def outcome_reward(instance: Instance, verdict: Verdict) -> float | None:
     """1 for a resolved instance, None where nothing was found out, else 0.
 
     >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image")
-    >>> [outcome(one, Verdict("a__b-1", of)) for of in (Outcome.RESOLVED, Outcome.EMPTY_PATCH)]
+    >>> both = [Verdict("a__b-1", of) for of in (Outcome.RESOLVED, Outcome.EMPTY_PATCH)]
+    >>> [outcome_reward(one, verdict) for verdict in both]
     [1.0, 0.0]
-    >>> outcome(one, Verdict("a__b-1", Outcome.BROKEN_SANDBOX)) is None
+    >>> outcome_reward(one, Verdict("a__b-1", Outcome.BROKEN_SANDBOX)) is None
     True
     """
     if verdict.outcome in {Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED}:
@@ -32,22 +33,22 @@ def outcome(instance: Instance, verdict: Verdict) -> float | None:
     return float(verdict.outcome is Outcome.RESOLVED)
 
 
-def partial(instance: Instance, verdict: Verdict) -> float | None:
+def partial_reward(instance: Instance, verdict: Verdict) -> float | None:
     """How much of FAIL_TO_PASS passes, and 0 where something else broke.
 
     >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image",
     ...     fail_to_pass=("t1", "t2"), pass_to_pass=("t3",))
     >>> half = Verdict("a__b-1", Outcome.UNRESOLVED, passed=("t1", "t3"), failed=("t2",))
     >>> careless = Verdict("a__b-1", Outcome.UNRESOLVED, passed=("t1", "t2"), failed=("t3",))
-    >>> partial(one, half), partial(one, careless)
+    >>> partial_reward(one, half), partial_reward(one, careless)
     (0.5, 0.0)
     """
-    whole = outcome(instance, verdict)
+    whole = outcome_reward(instance, verdict)
     if whole != 0.0 or set(verdict.failed) & set(instance.pass_to_pass):
         return whole
     fixed = set(verdict.passed) & set(instance.fail_to_pass)
     return len(fixed) / max(1, len(instance.fail_to_pass))
 
 
-TEST_REWARDS: Mapping[str, TestReward] = {"outcome": outcome, "partial": partial}
+TEST_REWARDS: Mapping[str, TestReward] = {"outcome": outcome_reward, "partial": partial_reward}
 """The rewards of tests, by name."""

@@ -18,23 +18,23 @@ from collections.abc import Iterable
 from cydifflib import SequenceMatcher
 
 
-def similarity(candidate: str, expert: str) -> float:
+def similarity_reward(candidate: str, expert: str) -> float:
     """How alike the two are, from 0 (nothing in common) to 1 (equal; two empty texts are).
 
-    >>> similarity("abcd", "bcde")
+    >>> similarity_reward("abcd", "bcde")
     0.75
-    >>> similarity("tide", "diet"), similarity("diet", "tide")
+    >>> similarity_reward("tide", "diet"), similarity_reward("diet", "tide")
     (0.25, 0.5)
-    >>> similarity("", ""), similarity("", "ls")
+    >>> similarity_reward("", ""), similarity_reward("", "ls")
     (1.0, 0.0)
     """
-    return similarities([candidate], expert)[0]
+    return similarity_rewards([candidate], expert)[0]
 
 
-def similarities(candidates: Iterable[str], expert: str) -> list[float]:
-    """:func:`similarity` of each candidate of a group, indexing their common expert once.
+def similarity_rewards(candidates: Iterable[str], expert: str) -> list[float]:
+    """:func:`similarity_reward` of each candidate of a group, indexing their common expert once.
 
-    >>> similarities(["ls", "ls -a", "pwd"], "ls")
+    >>> similarity_rewards(["ls", "ls -a", "pwd"], "ls")
     [1.0, 0.5714285714285714, 0.0]
     """
     matcher = SequenceMatcher(None, "", expert, autojunk=False)

@@ -44,11 +44,11 @@ _NUMBER = re.compile(r"-?\d{1,9}(?!\d)")
 _END_OF_FILE = 10**10
 
 
-def structural_scores(candidates: Iterable[str], expert: str) -> list[float]:
+def structural_rewards(candidates: Iterable[str], expert: str) -> list[float]:
     """Each candidate's canonical text against the expert's, from 0 to 1.
 
     >>> run = lambda command: Action("bash", {"command": command}).text
-    >>> structural_scores([run("ls -l src"), run("ls src"), run("")], run("ls src"))
+    >>> structural_rewards([run("ls -l src"), run("ls src"), run("")], run("ls src"))
     [0.8, 1.0, 0.0]
     """
     target = _read(expert)

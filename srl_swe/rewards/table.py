@@ -9,11 +9,11 @@ from typing import Protocol
 
 from srl_swe.dialects import Dialect, FormatReason, Strictness
 from srl_swe.errors import UserError
-from srl_swe.rewards.final_answer import final_answer_matches
-from srl_swe.rewards.gated import gated_similarities
-from srl_swe.rewards.holistic import holistic_similarities, solution_text
-from srl_swe.rewards.similarity import similarities
-from srl_swe.rewards.structural import structural_scores
+from srl_swe.rewards.final_answer import final_answer_rewards
+from srl_swe.rewards.gated import gated_rewards
+from srl_swe.rewards.holistic import holistic_rewards, solution_text
+from srl_swe.rewards.similarity import similarity_rewards
+from srl_swe.rewards.structural import structural_rewards
 
 # Exact match: 1 for the expert's action to the letter, else 0.
 #
@@ -27,10 +27,10 @@ from srl_swe.rewards.structural import structural_scores
 # them, and a script or an edit of ten lines is never hit. Useful as a share of a mixture.
 
 
-def exact_matches(candidates: Iterable[str], expert: str) -> list[float]:
+def exact_rewards(candidates: Iterable[str], expert: str) -> list[float]:
     """1.0 or 0.0 for each candidate.
 
-    >>> exact_matches(["ls", "ls ", "pwd"], "ls")
+    >>> exact_rewards(["ls", "ls ", "pwd"], "ls")
     [1.0, 0.0, 0.0]
     """
     return [float(candidate == expert) for candidate in candidates]
@@ -48,12 +48,12 @@ class StepRewardFunction(Protocol):
 
 
 STEP_REWARDS: Mapping[str, StepRewardFunction] = {
-    "similarity": similarities,
-    "exact": exact_matches,
-    "gated": gated_similarities,
-    "structural": structural_scores,
-    "holistic": holistic_similarities,
-    "final_answer": final_answer_matches,
+    "similarity": similarity_rewards,
+    "exact": exact_rewards,
+    "gated": gated_rewards,
+    "structural": structural_rewards,
+    "holistic": holistic_rewards,
+    "final_answer": final_answer_rewards,
 }
 """By the name that recipes and logs use. ``similarity`` is the paper's, and the default."""
 
@@ -135,7 +135,7 @@ def read_reply(
 
 
 def group_rewards(
-    replies: Sequence[ReadReply], expert: str, function: StepRewardFunction = similarities
+    replies: Sequence[ReadReply], expert: str, function: StepRewardFunction = similarity_rewards
 ) -> list[float]:
     """-1 for each reply out of the format, else what the function says of its action.
 

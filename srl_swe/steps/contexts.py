@@ -87,7 +87,7 @@ class Dropped:
     """Of NOT_WRITABLE: the expert's tool and why its call has no form, see ``make_own_steps``."""
 
 
-def step_contexts(
+def make_step_contexts(
     trajectory: Trajectory,
     dialect: Dialect,
     window: Window = PAPER_WINDOW,

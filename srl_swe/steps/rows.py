@@ -1,4 +1,19 @@
-"""What a worker does: trajectories in, rows as Arrow writes them out."""
+"""The columns of a data set of step contexts, and what each is for.
+
+| column | its use |
+|---|---|
+| `prompt`, `completion` | messages: the input of SFT, SRL and RLVR; what SFT imitates |
+| `expert_action` | what the similarity reward compares |
+| `instance_id` | the tests of RLVR; splits and rates by instance |
+| `step_index`, `n_steps` | similarity by position in the trajectory |
+| `tool` | similarity by tool |
+| `trajectory_id` | the steps of one attempt, among several at an instance |
+| `observations` | `replayed` in a container of ours, or as `recorded` at the source |
+| `source`, `model` | mixing and comparing families and teachers |
+| `prompt_tokens`, `completion_tokens` | sorting and filtering by length; null without a tokenizer |
+| `elided` | what the token budget left out: leave such rows out, or look at them |
+| `has_thought` | SFT leaves out replies without a thought, which the format does not allow |
+"""
 
 from __future__ import annotations
 
@@ -14,28 +29,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.dialects import get_dialect
 from srl_swe.run_folder import CONFIG_FILE
-from srl_swe.steps.contexts import Dropped, StepContext, step_contexts, trajectory_id
+from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window
 from srl_swe.trajectories.select import is_held_out
 from srl_swe.types import Trajectory
-
-# The columns of a data set of step contexts, and what each is for.
-#
-# | column | its use |
-# |---|---|
-# | `prompt`, `completion` | messages: the input of SFT, SRL and RLVR; what SFT imitates |
-# | `expert_action` | what the similarity reward compares |
-# | `instance_id` | the tests of RLVR; splits and rates by instance |
-# | `step_index`, `n_steps` | similarity by position in the trajectory |
-# | `tool` | similarity by tool |
-# | `trajectory_id` | the steps of one attempt, among several at an instance |
-# | `observations` | `replayed` in a container of ours, or as `recorded` at the source |
-# | `source`, `model` | mixing and comparing families and teachers |
-# | `prompt_tokens`, `completion_tokens` | sorting and filtering by length; null without a tokenizer
-# |
-# | `elided` | what the token budget left out: leave such rows out, or look at them |
-# | `has_thought` | SFT leaves out replies without a thought, which the format does not allow |
-
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
@@ -183,7 +180,7 @@ class Making:
         settings, counter = self.settings, None
         if settings.tokenizer is not None and self.open_counter is not None:
             counter = self.open_counter(settings.tokenizer)
-        return step_contexts(
+        return make_step_contexts(
             trajectory,
             get_dialect(settings.dialect),
             settings.window,

@@ -27,7 +27,7 @@ from datasets import Dataset
 
 from srl_swe.errors import SandboxError
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S, CachedTestRunner
-from srl_swe.rewards.outcome import TestReward, outcome
+from srl_swe.rewards.outcome import TestReward, outcome_reward
 from srl_swe.rollout import Rules
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
@@ -54,7 +54,7 @@ class TrlEnvironments:
         open_sandbox: OpenSandbox,
         rules: Rules,
         *,
-        reward: TestReward = outcome,
+        reward: TestReward = outcome_reward,
         tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
     ) -> None:
         """Of ``rules`` the limits count and the dialect renders what tools print."""

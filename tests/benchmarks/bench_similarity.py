@@ -8,7 +8,7 @@ from functools import partial
 
 from bench_table import Row, compare_seconds, publish
 
-from srl_swe.rewards.similarity import similarities
+from srl_swe.rewards.similarity import similarity_rewards
 
 GROUP = 8
 
@@ -32,8 +32,11 @@ def rows(quick: bool) -> list[Row]:
     for chars, n in ((120, 50), (600, 20), (2000, 5)):
         expert = " ".join(rng.choice(vocabulary) for _ in range(chars // 8))
         candidates = [edited(expert, share / 10, rng) for share in range(GROUP)]
-        assert similarities(candidates, expert) == stock(candidates, expert)
-        ours, peer = partial(similarities, candidates, expert), partial(stock, candidates, expert)
+        assert similarity_rewards(candidates, expert) == stock(candidates, expert)
+        ours, peer = (
+            partial(similarity_rewards, candidates, expert),
+            partial(stock, candidates, expert),
+        )
         metric = f"similarity_{chars}_chars"
         measured.append(compare_seconds(metric, ours, peer, "difflib", 2 if quick else n))
     return measured

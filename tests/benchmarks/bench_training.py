@@ -23,7 +23,7 @@ from srl_swe.bundled import bundled
 from srl_swe.dialects import get_dialect
 from srl_swe.reports.record import load_run
 from srl_swe.steps import save_step_contexts
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.training.recipe import SrlRecipe
 from srl_swe.training.srl_trainer import train_srl
 from srl_swe.trajectories import load_trajectories
@@ -103,7 +103,7 @@ def _contexts() -> list[StepContext]:
     return [
         item
         for trajectory in load_trajectories(bundled("trajectories") / "starter.jsonl")
-        for item in step_contexts(trajectory, get_dialect("xml"))
+        for item in make_step_contexts(trajectory, get_dialect("xml"))
         if isinstance(item, StepContext)
     ]
 

@@ -6,11 +6,11 @@ import pytest
 
 from srl_swe.dialects import Dialect, bash_block, get_dialect, xml
 from srl_swe.rewards import step_reward
-from srl_swe.rewards.structural import structural_scores
+from srl_swe.rewards.structural import structural_rewards
 from srl_swe.rewards.table import STEP_REWARDS, StepRewardFunction
 from srl_swe.rollout import Agent, rollout
 from srl_swe.sandbox import ExecResult
-from srl_swe.steps.contexts import Dropped, DropReason, StepContext, step_contexts
+from srl_swe.steps.contexts import Dropped, DropReason, StepContext, make_step_contexts
 from srl_swe.steps.prompt import Window
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
@@ -33,7 +33,7 @@ VIEW = Action("str_replace_editor", {"command": "view", "path": "/testbed/a.py"}
 
 @pytest.mark.parametrize("dialect", [xml, bash_block])
 def test_what_is_imitated_compared_and_shown_is_written_alike(dialect: Dialect) -> None:
-    (_, context, _) = step_contexts(run(bash("ls"), bash("pwd"), Action("submit")), dialect)
+    (_, context, _) = make_step_contexts(run(bash("ls"), bash("pwd"), Action("submit")), dialect)
     assert isinstance(context, StepContext)
     assert context.expert_action == dialect.render_action(bash("pwd"))
     assert context.expert_reply.endswith(context.expert_action)
@@ -44,7 +44,7 @@ def test_what_is_imitated_compared_and_shown_is_written_alike(dialect: Dialect) 
 
 def test_in_bash_blocks_no_prompt_shows_xml() -> None:
     window = Window(pairs=None, thoughts=True)
-    *_, context, _ = step_contexts(
+    *_, context, _ = make_step_contexts(
         run(bash("ls"), bash("pwd"), Action("submit")), bash_block, window
     )
     assert isinstance(context, StepContext)
@@ -53,12 +53,12 @@ def test_in_bash_blocks_no_prompt_shows_xml() -> None:
 
 def test_a_step_that_bash_blocks_can_not_write_is_no_example_nor_are_those_that_show_it() -> None:
     steps = [bash("1"), VIEW, bash("3"), bash("4"), bash("5"), Action("submit")]
-    items = list(step_contexts(run(*steps), bash_block, Window(pairs=2)))
+    items = list(make_step_contexts(run(*steps), bash_block, Window(pairs=2)))
     kept = [item.expert_action for item in items if isinstance(item, StepContext)]
     assert kept == ["```bash\n1\n```", "```bash\n5\n```"]
     reasons = [item.reason for item in items if isinstance(item, Dropped)]
     assert reasons == [DropReason.NOT_WRITABLE] * 3 + [DropReason.LAST_STEP]
-    assert len([i for i in step_contexts(run(*steps), xml) if isinstance(i, StepContext)]) == 5
+    assert len([i for i in make_step_contexts(run(*steps), xml) if isinstance(i, StepContext)]) == 5
 
 
 @pytest.mark.parametrize("reward", STEP_REWARDS.values(), ids=STEP_REWARDS)
@@ -76,7 +76,7 @@ def test_a_reward_knows_the_expert_in_every_dialect(
 @pytest.mark.parametrize("dialect", [xml, bash_block])
 def test_rewards_of_an_action_see_through_how_it_is_written(dialect: Dialect) -> None:
     expert, other = (dialect.render_action(bash(command)) for command in ("ls src", "ls -l src"))
-    assert structural_scores([other], expert) == [0.8]
+    assert structural_rewards([other], expert) == [0.8]
 
 
 def reply(command: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances
-from srl_swe.replay import replay
+from srl_swe.replay import replay_trajectory
 from srl_swe.testing.sandbox_contract import lives
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import Instance, Trajectory
@@ -32,7 +32,7 @@ def test_a_bundled_instance_is_at_the_very_commit_of_its_image(instance_id: str)
 def test_a_bundled_trajectory_leaves_its_patch_and_runs_as_recorded(trajectory: Trajectory) -> None:
     instance = INSTANCES[trajectory.instance_id]
     with open_local_sandbox(instance) as sandbox:
-        result = replay(trajectory, instance, sandbox)
+        result = replay_trajectory(trajectory, instance, sandbox)
     assert result.patch_equal
     codes = [
         (step.observation.exit_code, again.observation.exit_code)

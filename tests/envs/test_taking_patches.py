@@ -14,7 +14,7 @@ from docker import DockerClient
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
-from srl_swe.replay import replay
+from srl_swe.replay import replay_trajectory
 from srl_swe.replay.run import with_fresh_observations
 from srl_swe.rollout.episode import Agent, rollout
 from srl_swe.sandbox import MAX_PATCH_BYTES, Patch, Sandbox, take_patch
@@ -501,7 +501,7 @@ def test_a_replay_takes_the_files_that_the_recorded_patch_has() -> None:
     steps = (run("echo 1 >a.log; echo 1 >b.log"),)
     with open_local_sandbox(INSTANCE) as sandbox:
         trajectory = Trajectory(INSTANCE.instance_id, steps, patch=recorded)
-        replayed = replay(trajectory, INSTANCE, sandbox)
+        replayed = replay_trajectory(trajectory, INSTANCE, sandbox)
     assert replayed.faithful
     assert replayed.notes == ("left out of the patch: b.log (log or dump)",)
     assert with_fresh_observations(trajectory, replayed).notes == replayed.notes

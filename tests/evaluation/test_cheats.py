@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, verdict_in_fresh_sandbox
-from srl_swe.rewards.outcome import outcome, partial
+from srl_swe.rewards.outcome import outcome_reward, partial_reward
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance, Outcome
@@ -47,7 +47,7 @@ def test_no_sandbox_is_opened_for_a_patch_that_is_refused(cheat: Cheat) -> None:
     verdict = CachedTestRunner(refuse)(INSTANCE, cheat.patch)  # type: ignore[arg-type]
     assert verdict.outcome is Outcome.PATCH_FAILED
     assert cheat.detail in verdict.detail
-    assert (outcome(INSTANCE, verdict), partial(INSTANCE, verdict)) == (0.0, 0.0)
+    assert (outcome_reward(INSTANCE, verdict), partial_reward(INSTANCE, verdict)) == (0.0, 0.0)
     assert not opened
 
 
@@ -61,8 +61,8 @@ def test_only_changes_of_the_program_itself_earn_a_reward(cheat: Cheat) -> None:
     assert verdict.outcome is cheat.outcome, verdict
     assert cheat.detail in verdict.detail
     earned = 1.0 if cheat in PROGRAM else 0.0
-    assert outcome(INSTANCE, verdict) == earned
-    assert partial(INSTANCE, verdict) == earned
+    assert outcome_reward(INSTANCE, verdict) == earned
+    assert partial_reward(INSTANCE, verdict) == earned
 
 
 def test_the_page_lists_every_attempt() -> None:

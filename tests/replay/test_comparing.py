@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from srl_swe.replay import Cause, Comparison, Match, compare
-from srl_swe.replay.compare import SIMILAR_FROM, similarity
+from srl_swe.replay import Cause, Comparison, Match, compare_observations
+from srl_swe.replay.compare import SIMILAR_FROM, text_ratio
 from srl_swe.types import Action, Observation
 
 
@@ -14,7 +14,9 @@ def bash(command: str) -> Action:
 
 
 def seen(recorded: str, fresh: str, command: str = "", *, cut: bool = False) -> Comparison:
-    return compare(Observation(recorded, truncated=cut), Observation(fresh), bash(command))
+    return compare_observations(
+        Observation(recorded, truncated=cut), Observation(fresh), bash(command)
+    )
 
 
 def test_the_same_text_is_equal_and_has_no_cause() -> None:
@@ -31,9 +33,9 @@ def test_texts_that_differ_have_a_ratio_and_a_cause() -> None:
 
 
 def test_another_exit_code_counts_only_where_both_are_known() -> None:
-    assert compare(Observation("x", 0), Observation("x", 1)).match is Match.EXIT_CODE
-    assert compare(Observation("x", None), Observation("x", 1)).match is Match.EQUAL
-    assert compare(None, Observation("x")) == Comparison(Match.NOT_RECORDED)
+    assert compare_observations(Observation("x", 0), Observation("x", 1)).match is Match.EXIT_CODE
+    assert compare_observations(Observation("x", None), Observation("x", 1)).match is Match.EQUAL
+    assert compare_observations(None, Observation("x")) == Comparison(Match.NOT_RECORDED)
 
 
 @pytest.mark.parametrize(
@@ -70,20 +72,20 @@ def test_the_cause_of_a_drift_is_read_off_the_texts(
 def test_an_exit_code_that_differs_has_the_cause_that_its_texts_show() -> None:
     recorded = Observation("3 passed in 0.02s", 0)
     fresh = Observation("bash: line 1: pytest: command not found", 127)
-    drift = compare(recorded, fresh, bash("pytest"))
+    drift = compare_observations(recorded, fresh, bash("pytest"))
     assert (drift.match, drift.cause) == (Match.EXIT_CODE, Cause.MISSING_TOOL)
 
 
 def test_a_timeout_is_the_cause_where_only_one_of_both_had_one() -> None:
     fresh = Observation("The command was cancelled", None, timed_out=True)
-    assert compare(Observation("done"), fresh).cause is Cause.TIMED_OUT
+    assert compare_observations(Observation("done"), fresh).cause is Cause.TIMED_OUT
 
 
 def test_an_edit_that_is_answered_in_other_words_is_only_worded_otherwise() -> None:
     edit = Action("str_replace_editor", {"command": "str_replace", "path": "/testbed/x.py"})
     recorded = Observation("The file /testbed/x.py has been edited. Here's the result: 1\tx")
     fresh = Observation("The file /testbed/x.py has been edited. Review the changes.\n1\tx")
-    assert compare(recorded, fresh, edit).cause is Cause.WORDING
+    assert compare_observations(recorded, fresh, edit).cause is Cause.WORDING
 
 
 @pytest.mark.parametrize(
@@ -156,9 +158,9 @@ def test_a_text_that_is_too_short_for_both_ends_of_the_cut_one_is_another() -> N
 
 def test_our_own_cut_of_a_long_output_is_seen_through_as_well() -> None:
     fresh = Observation(f"{HEAD}\n[9000 characters left out]\n{TAIL}", truncated=True)
-    assert compare(Observation(WHOLE), fresh).match is Match.NORMALISED
+    assert compare_observations(Observation(WHOLE), fresh).match is Match.NORMALISED
     cut = Observation(f"{HEAD[:-8]}\n[9500 characters elided]\n{TAIL}", truncated=True)
-    assert compare(cut, fresh).match is Match.NORMALISED
+    assert compare_observations(cut, fresh).match is Match.NORMALISED
 
 
 @pytest.mark.parametrize(
@@ -180,18 +182,20 @@ def test_our_own_cut_of_a_long_output_is_seen_through_as_well() -> None:
 )
 def test_hostile_texts_cost_no_more_than_others(text: str) -> None:
     started = time.process_time()
-    compare(Observation(text, truncated=True), Observation(text[1:] + "y"), bash(text))
+    compare_observations(Observation(text, truncated=True), Observation(text[1:] + "y"), bash(text))
     assert time.process_time() - started < 10  # quadratic ones would take minutes
 
 
 def test_a_command_of_blank_lines_costs_no_more_than_others() -> None:
     started = time.process_time()
-    compare(Observation("a b"), Observation("b c"), bash("\n" * 100_000 + " " * 100_000))
+    compare_observations(
+        Observation("a b"), Observation("b c"), bash("\n" * 100_000 + " " * 100_000)
+    )
     assert time.process_time() - started < 10
 
 
 def test_long_texts_are_compared_by_their_lines() -> None:
     lines = [f"line {n}\n" for n in range(20_000)]
-    assert similarity("".join(lines), "".join(lines[:-200])) > 0.98
-    assert similarity("".join(lines), "") == 0
-    assert similarity("", "") == 1
+    assert text_ratio("".join(lines), "".join(lines[:-200])) > 0.98
+    assert text_ratio("".join(lines), "") == 0
+    assert text_ratio("", "") == 1

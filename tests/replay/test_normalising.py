@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.replay import Cause, normalise
-from srl_swe.replay.normalise import RULES, harmless_cause, normal
+from srl_swe.replay import Cause, normalise_text
+from srl_swe.replay.normalise import RULES, apply_rules, harmless_cause
 
 EXAMPLES = {
     # by name of the rule: twice the same event; the first is out of the sample that is named
@@ -121,8 +121,8 @@ def test_each_rule_has_an_example() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_harmless_difference_is_forgiven_and_named(name: str) -> None:
     one, other, cause = EXAMPLES[name]
-    assert normalise(one) == normalise(other)
-    assert harmless_cause(normal(one), normal(other)) is cause
+    assert normalise_text(one) == normalise_text(other)
+    assert harmless_cause(apply_rules(one), apply_rules(other)) is cause
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_harmless_difference_is_forgiven_and_named(name: str) -> None:
     ],
 )
 def test_other_differences_are_not(one: str, other: str) -> None:
-    assert normalise(one) != normalise(other)
+    assert normalise_text(one) != normalise_text(other)
 
 
 SCRAPS = ("\x1b", "[", "0x", "a1", " ", "\n", "\r", "=", "==", "1.5", "s", "/tmp/", "12:00:00", "d")
@@ -150,13 +150,13 @@ PIECES = st.sampled_from(
 
 @given(st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=8))
 def test_normalising_is_idempotent(pieces: list[str]) -> None:
-    once = normalise("".join(pieces))
-    assert normalise(once) == once
+    once = normalise_text("".join(pieces))
+    assert normalise_text(once) == once
 
 
 def test_a_long_row_of_blanks_takes_no_longer_than_other_text() -> None:
     started = time.process_time()
-    assert normalise(" " * 200_000 + "x" + "\t " * 100_000 + "y") != "x y"
+    assert normalise_text(" " * 200_000 + "x" + "\t " * 100_000 + "y") != "x y"
     assert time.process_time() - started < 10  # a rule that begins anew at each takes minutes
 
 
@@ -164,4 +164,4 @@ def test_a_long_row_of_blanks_takes_no_longer_than_other_text() -> None:
 def test_nothing_is_taken_out_of_plain_words(text: str) -> None:
     words = " ".join(re.findall(r"[g-z]{4,8}", text)) or "words"
     if not words.startswith("tmp") and " tmp" not in words:
-        assert normalise(words) == words
+        assert normalise_text(words) == words

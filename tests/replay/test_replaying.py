@@ -10,12 +10,12 @@ from srl_swe.replay import (
     as_recorded,
     checkpoints_at,
     fork_at,
-    replay,
+    replay_trajectory,
     with_fresh_observations,
 )
 from srl_swe.replay.run import replay_steps
 from srl_swe.sandbox import ExecResult
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 
@@ -47,7 +47,7 @@ def make_sandbox(patch: str | None = PATCH, file: str | None = None) -> FakeSand
 
 
 def faithful(steps: tuple[Step, ...], patch: str | None, sandbox: FakeSandbox) -> bool:
-    return replay(Trajectory("a__b-1", steps, patch=patch), INSTANCE, sandbox).faithful
+    return replay_trajectory(Trajectory("a__b-1", steps, patch=patch), INSTANCE, sandbox).faithful
 
 
 def test_a_replay_executes_every_step_that_once_ran_and_compares_the_patch() -> None:
@@ -57,7 +57,7 @@ def test_a_replay_executes_every_step_that_once_ran_and_compares_the_patch() -> 
         Step("no action", None),
         bash("b", "something else"),
     )
-    result = replay(Trajectory("a__b-1", steps, patch=PATCH), INSTANCE, make_sandbox())
+    result = replay_trajectory(Trajectory("a__b-1", steps, patch=PATCH), INSTANCE, make_sandbox())
     assert [step.match for step in result.steps] == [
         Match.EQUAL, Match.SKIPPED, Match.SKIPPED, Match.DIFFERENT,
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_new_timeout_is_another_effect_and_an_old_one_is_not_waited_for() -> N
     timed_out = Observation("EXECUTION TIMED OUT", timed_out=True)
     step = Step("t", Action("bash", {"command": "sleep 1000"}), timed_out)
     sandbox = make_sandbox()
-    result = replay(Trajectory("a__b-1", (step,)), INSTANCE, sandbox)
+    result = replay_trajectory(Trajectory("a__b-1", (step,)), INSTANCE, sandbox)
     assert (result.steps[0].match, result.steps[0].cause) == (Match.SKIPPED, Cause.TIMED_OUT)
     assert "sleep 1000" not in sandbox.commands
     assert with_fresh_observations(Trajectory("a__b-1", (step,)), result).steps == (step,)
@@ -118,7 +118,7 @@ def test_a_tool_that_is_not_known_here_has_no_effect() -> None:
 
 def test_until_stops_early_and_does_not_judge_the_patch() -> None:
     trajectory = Trajectory("a__b-1", (bash("a", "ran a"), bash("b", "ran b")), patch=OTHER)
-    result = replay(trajectory, INSTANCE, make_sandbox(), until=1)
+    result = replay_trajectory(trajectory, INSTANCE, make_sandbox(), until=1)
     assert len(result.steps) == 1
     assert result.patch_equal is None
     assert result.faithful
@@ -127,7 +127,9 @@ def test_until_stops_early_and_does_not_judge_the_patch() -> None:
 def test_recording_writes_down_what_is_printed_now_and_keeps_what_did_not_run() -> None:
     refused = bash("vim", "Operation 'vim' is not supported", executed=False)
     trajectory = Trajectory("a__b-1", (bash("a", None), refused, bash("b", "old")))
-    fresh = with_fresh_observations(trajectory, replay(trajectory, INSTANCE, make_sandbox()))
+    fresh = with_fresh_observations(
+        trajectory, replay_trajectory(trajectory, INSTANCE, make_sandbox())
+    )
     printed = [step.observation.text for step in fresh.steps if step.observation]
     assert printed == ["ran a", "Operation 'vim' is not supported", "ran b"]
     assert fresh.patch == PATCH
@@ -135,9 +137,11 @@ def test_recording_writes_down_what_is_printed_now_and_keeps_what_did_not_run() 
 
 def test_a_recorded_replay_says_that_a_container_of_ours_printed_it() -> None:
     trajectory = Trajectory("a__b-1", (bash("a", "old"), bash("b", "old")), "issue")
-    fresh = with_fresh_observations(trajectory, replay(trajectory, INSTANCE, make_sandbox()))
+    fresh = with_fresh_observations(
+        trajectory, replay_trajectory(trajectory, INSTANCE, make_sandbox())
+    )
     for made, observations in ((trajectory, "recorded"), (fresh, "replayed")):
-        context, _ = step_contexts(made, get_dialect("xml"))
+        context, _ = make_step_contexts(made, get_dialect("xml"))
         assert isinstance(context, StepContext)
         assert context.observations == observations
 
@@ -149,7 +153,7 @@ def test_what_the_record_says_of_the_end_is_not_said_of_another_end() -> None:
     )
 
     def recorded(patch: str, until: int | None) -> Trajectory:
-        replayed = replay(trajectory, INSTANCE, make_sandbox(patch), until=until)
+        replayed = replay_trajectory(trajectory, INSTANCE, make_sandbox(patch), until=until)
         return as_recorded(trajectory, INSTANCE, replayed)
 
     whole, part, other = recorded(PATCH, None), recorded(PATCH, 2), recorded(OTHER, None)
@@ -168,7 +172,9 @@ def test_hostile_texts_are_texts(text: str) -> None:
         Step(text, Action(text, {text: text}), Observation(text)),
     )
     trajectory = Trajectory("a__b-1", steps, patch=text)
-    result = replay(trajectory, INSTANCE, make_sandbox(file=text.encode(errors="replace").decode()))
+    result = replay_trajectory(
+        trajectory, INSTANCE, make_sandbox(file=text.encode(errors="replace").decode())
+    )
     assert len(result.steps) == 3
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import get_dialect
-from srl_swe.replay import Cause, Match, Replay, as_recorded, replay
+from srl_swe.replay import Cause, Match, Replay, as_recorded, replay_trajectory
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps import Making, StepSettings
-from srl_swe.steps.contexts import Dropped, StepContext, step_contexts
+from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts
 from srl_swe.tools.translation import carry_out
 from srl_swe.trajectories import load_jsonl, save_jsonl
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory, Translation
@@ -54,7 +54,7 @@ def replayed(
         mark = Observation("File updated. (correct indentation, no duplicate lines, etc).")
         steps = (*steps[:-1], Step("t", steps[-1].action, mark))
     theirs = Trajectory("a__b-1", steps, "their issue", source=family)
-    result = replay(theirs, INSTANCE, sandbox)
+    result = replay_trajectory(theirs, INSTANCE, sandbox)
     return as_recorded(theirs, INSTANCE, result), result
 
 
@@ -172,7 +172,9 @@ def test_every_kind_of_edit_becomes_a_str_replace_with_the_same_effect(
     written, answer = carry_out(edit.translation.action, given["path"], BROKEN.encode())
     assert written == SOUND.encode()
     assert edit.translation.observation == answer
-    targets = [c for c in step_contexts(recorded, get_dialect("xml")) if isinstance(c, StepContext)]
+    targets = [
+        c for c in make_step_contexts(recorded, get_dialect("xml")) if isinstance(c, StepContext)
+    ]
     assert "str_replace" in targets[-1].expert_action
     assert targets[-1].translated == steps[-1].action.tool if steps[-1].action else False
 
@@ -246,7 +248,9 @@ def test_what_is_not_translated_is_no_target_and_counted_by_reason(
     last = recorded.steps[len(steps) - 1]
     assert last.translation == Translation(reason=reason)
     tool = last.action.tool if last.action else ""
-    dropped = [c for c in step_contexts(recorded, get_dialect("xml")) if isinstance(c, Dropped)]
+    dropped = [
+        c for c in make_step_contexts(recorded, get_dialect("xml")) if isinstance(c, Dropped)
+    ]
     assert f"{tool}: {reason}" in [one.detail for one in dropped]
     (made,) = Making(StepSettings())([recorded])
     assert made.not_writable[f"{tool}: {reason}"] == 1
@@ -298,7 +302,7 @@ def test_a_folder_that_the_row_does_not_know_is_taken_for_the_repository(sandbox
         SUBMIT,
     )
     assert own(recorded.steps[1])["path"] == f"{there}/tests/colon.txt"
-    context = list(step_contexts(recorded, get_dialect("xml")))[1]
+    context = list(make_step_contexts(recorded, get_dialect("xml")))[1]
     assert isinstance(context, StepContext)
     assert "/testbed/tests/colon.txt" in context.expert_action
     assert there not in "".join(message["content"] for message in context.prompt)
@@ -312,7 +316,7 @@ def test_translations_are_kept_in_our_format_and_change_no_replay(
     save_jsonl(tmp_path / "x.jsonl", [recorded])
     assert load_jsonl(tmp_path / "x.jsonl") == [recorded]
     sandbox.exec("cd /testbed && git reset -q --hard")
-    again = replay(recorded, INSTANCE, sandbox)
+    again = replay_trajectory(recorded, INSTANCE, sandbox)
     assert again.faithful
     assert [step.match for step in again.steps] == [Match.EQUAL] * 3
     assert again.patch == result.patch

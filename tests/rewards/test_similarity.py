@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.rewards import similarities, similarity
-from srl_swe.rewards.specimens import ACTIONS, FIND, LONG_EDIT, SCRIPT
+from srl_swe.rewards import similarity_reward, similarity_rewards
+
+from .specimens import ACTIONS, FIND, LONG_EDIT, SCRIPT
 
 FEW_LETTERS = st.text("ab \n<=>", max_size=40)
 ANY_TEXT = st.text(st.characters(codec=None), max_size=60)
@@ -31,7 +32,7 @@ def test_the_known_weaknesses_of_the_reward_are_what_they_are(
     name: str, low: float, high: float
 ) -> None:
     (pair,) = [specimen for specimen in ACTIONS if specimen.name == name]
-    assert low <= similarity(pair.candidate, pair.expert) <= high
+    assert low <= similarity_reward(pair.candidate, pair.expert) <= high
 
 
 def test_the_pairs_are_as_long_as_those_that_were_measured() -> None:
@@ -45,21 +46,21 @@ def test_it_is_the_ratio_of_the_standard_librarys_difflib_to_the_last_bit(
     candidate: str, expert: str
 ) -> None:
     peer = difflib.SequenceMatcher(None, candidate, expert, autojunk=False)
-    assert similarity(candidate, expert) == peer.ratio()
+    assert similarity_reward(candidate, expert) == peer.ratio()
 
 
 @given(st.lists(FEW_LETTERS, max_size=6), FEW_LETTERS)
 def test_a_group_is_scored_as_each_of_it_would_be(candidates: list[str], expert: str) -> None:
-    alone = [similarity(candidate, expert) for candidate in candidates]
-    assert similarities(candidates, expert) == alone
+    alone = [similarity_reward(candidate, expert) for candidate in candidates]
+    assert similarity_rewards(candidates, expert) == alone
 
 
 def test_frequent_characters_of_a_long_action_are_no_junk() -> None:
     expert = "ab" * 150
     assert difflib.SequenceMatcher(None, f"x{expert}", expert).ratio() == 0
-    assert similarity(f"x{expert}", expert) == 2 * 300 / 601
+    assert similarity_reward(f"x{expert}", expert) == 2 * 300 / 601
 
 
 def test_the_order_of_candidate_and_expert_matters() -> None:
-    assert similarity("tide", "diet") == 0.25
-    assert similarity("diet", "tide") == 0.5
+    assert similarity_reward("tide", "diet") == 0.25
+    assert similarity_reward("diet", "tide") == 0.5

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.dialects import FormatReason, get_dialect
-from srl_swe.rewards import BROKEN_FORMAT, StepScore, similarity, step_reward, step_rewards
+from srl_swe.rewards import BROKEN_FORMAT, StepScore, similarity_reward, step_reward, step_rewards
 from srl_swe.types import Action
 
 XML = get_dialect("xml")
@@ -60,7 +60,7 @@ def test_the_thought_is_not_compared() -> None:
 def test_the_action_is_compared_in_its_canonical_form() -> None:
     spaced = GOOD.replace("\n</function>", "\n\n  </function>")
     assert step_reward(spaced, LS, XML).reward == 1.0
-    assert step_reward(spaced, PWD, XML).reward == similarity(LS, PWD)
+    assert step_reward(spaced, PWD, XML).reward == similarity_reward(LS, PWD)
 
 
 def test_an_action_hidden_in_the_thought_is_none() -> None:

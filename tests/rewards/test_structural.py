@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.dialects import DIALECTS
-from srl_swe.rewards.final_answer import final_answer_matches
-from srl_swe.rewards.gated import OUTSIDE, gated_similarities
-from srl_swe.rewards.similarity import similarity
-from srl_swe.rewards.specimens import (
+from srl_swe.rewards.final_answer import final_answer_rewards
+from srl_swe.rewards.gated import OUTSIDE, gated_rewards
+from srl_swe.rewards.similarity import similarity_reward
+from srl_swe.rewards.structural import structural_rewards
+from srl_swe.rewards.words import change_overlap, make_change, program, shell_words
+from srl_swe.types import Action
+
+from .specimens import (
     BODY,
     BUG,
     CREATE,
@@ -21,25 +25,22 @@ from srl_swe.rewards.specimens import (
     editor,
     replace,
 )  # fmt: skip
-from srl_swe.rewards.structural import structural_scores
-from srl_swe.rewards.words import change_overlap, make_change, program, shell_words
-from srl_swe.types import Action
 
 CODE = st.lists(st.sampled_from(["a = 1", "  b(a)", "", "return b"]), max_size=8).map("\n".join)
 
 
 def structural(candidate: str, expert: str) -> float:
-    return structural_scores([candidate], expert)[0]
+    return structural_rewards([candidate], expert)[0]
 
 
 def test_an_edit_that_changes_nothing_earns_nothing_where_text_sees_no_difference() -> None:
     no_op = replace(BODY, BODY)
-    assert similarity(no_op, LONG_EDIT) > 0.999
+    assert similarity_reward(no_op, LONG_EDIT) > 0.999
     assert structural(no_op, LONG_EDIT) == 0.0
 
 
 def test_the_same_change_with_less_of_the_file_quoted_is_the_same_edit() -> None:
-    assert similarity(MINIMAL_EDIT, LONG_EDIT) < 0.2
+    assert similarity_reward(MINIMAL_EDIT, LONG_EDIT) < 0.2
     assert structural(MINIMAL_EDIT, LONG_EDIT) == 1.0
     part_of_a_line = replace("total + 7", "total - 7")
     assert 0.7 < structural(part_of_a_line, LONG_EDIT) < 1
@@ -164,14 +165,14 @@ def test_the_program_of_a_command_is_the_first_that_does_something(command: str,
 def test_outside_of_the_gate_a_reward_is_a_quarter_and_keeps_its_order(
     candidate: str, expert: str
 ) -> None:
-    (reward,) = gated_similarities([candidate], expert)
-    assert reward == OUTSIDE * similarity(candidate, expert)
+    (reward,) = gated_rewards([candidate], expert)
+    assert reward == OUTSIDE * similarity_reward(candidate, expert)
 
 
 def test_inside_of_the_gate_it_is_the_papers_reward() -> None:
     pairs = [(bash("cd /a && ls -l"), bash("ls")), (replace("a", "b"), LONG_EDIT), (TESTS, TESTS)]
     for candidate, expert in pairs:
-        assert gated_similarities([candidate], expert) == [similarity(candidate, expert)]
+        assert gated_rewards([candidate], expert) == [similarity_reward(candidate, expert)]
 
 
 @pytest.mark.parametrize(
@@ -186,13 +187,13 @@ def test_a_command_earns_the_same_in_every_dialect(candidate: str, expert: str) 
         for dialect in DIALECTS.values()
     ]
     assert len({structural(*pair) for pair in pairs}) == 1
-    gates = [gated_similarities(pair[:1], pair[1]) == [similarity(*pair)] for pair in pairs]
+    gates = [gated_rewards(pair[:1], pair[1]) == [similarity_reward(*pair)] for pair in pairs]
     assert len(set(gates)) == 1, "the same commands are inside of the gate"
 
 
 def test_the_final_answer_is_the_last_edit_and_without_one_the_last_action() -> None:
     def ends_as(candidate: list[str], expert: list[str]) -> float:
-        return final_answer_matches(["\n\n".join(candidate)], "\n\n".join(expert))[0]
+        return final_answer_rewards(["\n\n".join(candidate)], "\n\n".join(expert))[0]
 
     assert ends_as([TESTS, MINIMAL_EDIT], [VIEW, LONG_EDIT, TESTS]) == 1.0
     assert ends_as([MINIMAL_EDIT, replace("x", "y")], [MINIMAL_EDIT, TESTS]) == 0.0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, WHOLE_SOLUTION, asks_for_solution, weight_shares
-from srl_swe.rewards.specimens import bash, editor, replace
 from srl_swe.types import Action
+
+from .specimens import bash, editor, replace
 
 HOSTILE = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
     ["'", "$(", "a\\", "cd x &&", "\x00", "[1, 2]", "9" * 50, "</parameter>", "<function=bash>\n"]

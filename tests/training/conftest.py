@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import get_dialect
 from srl_swe.steps import StepSettings, save_step_contexts
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.sft_trainer import train_sft
@@ -53,7 +53,7 @@ def make_contexts() -> list[StepContext]:
             Step("done", Action("submit")),
         )
         trajectory = Trajectory(f"tiny__tests-{number}", steps, name)
-        for context in step_contexts(trajectory, get_dialect("xml")):
+        for context in make_step_contexts(trajectory, get_dialect("xml")):
             if isinstance(context, StepContext):  # the last step is no target
                 contexts.append(dataclasses.replace(context, prompt=context.prompt[1:]))
     return contexts

@@ -16,7 +16,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.steps import StepSettings, save_dataset, save_step_contexts
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.training.data import overlong_rows, room_for_prompt
 from srl_swe.types import Action, Observation, Step, Trajectory
 
@@ -33,7 +33,7 @@ def made_with(counter: TokenCounter, folder: Path, digest: str) -> Path:
     trajectory = Trajectory("a__b-1", (*steps, Step("done", Action("submit"))), "It is broken.")
     contexts = [
         one
-        for one in step_contexts(trajectory, get_dialect("xml"), count_tokens=counter)
+        for one in make_step_contexts(trajectory, get_dialect("xml"), count_tokens=counter)
         if isinstance(one, StepContext)
     ]
     config = {**asdict(StepSettings()), "tokenizer": {"name": "any", "sha256": digest}}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import get_dialect
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.trajectories import (
     BrokenRecord,
     Reading,
@@ -267,14 +267,14 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_is_trained_are_calls_of_our_own_tools(name: str) -> None:
     xml = get_dialect("xml")
-    made = [c for c in step_contexts(one_of(name), xml) if isinstance(c, StepContext)]
+    made = [c for c in make_step_contexts(one_of(name), xml) if isinstance(c, StepContext)]
     parsed = [xml.parse_reply(f"<think>t</think>\n{c.expert_action}").action for c in made]
     assert [(a.tool, a.arguments) for a in parsed if a] == WRITTEN[name]
 
 
 def test_minis_way_to_submit_is_our_submit() -> None:
     xml, found = get_dialect("xml"), one_of("c03_kwai_mini_plus.json")
-    *_, last = step_contexts(found, xml, include_last=True)
+    *_, last = make_step_contexts(found, xml, include_last=True)
     assert isinstance(last, StepContext)
     assert last.expert_action == "<function=submit>\n</function>"
 

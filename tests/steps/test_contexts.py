@@ -12,7 +12,7 @@ from srl_swe.steps.contexts import (
     Dropped,
     DropReason,
     StepContext,
-    step_contexts,
+    make_step_contexts,
     trajectory_id,
 )
 from srl_swe.steps.prompt import Window
@@ -35,7 +35,7 @@ def make_trajectory(
 
 
 def contexts(trajectory: Trajectory, **options: object) -> list[StepContext]:
-    items = list(step_contexts(trajectory, XML, **options))  # type: ignore[arg-type]
+    items = list(make_step_contexts(trajectory, XML, **options))  # type: ignore[arg-type]
     return [item for item in items if isinstance(item, StepContext)]
 
 
@@ -72,11 +72,11 @@ def test_every_step_that_gives_no_example_has_its_reason() -> None:
         Step("t", Action("think", {"thought": "hm"})),
         Step("t", Action("submit")),
     )
-    items = list(step_contexts(make_trajectory(0, steps_made=steps), XML))
+    items = list(make_step_contexts(make_trajectory(0, steps_made=steps), XML))
     reasons = [item.reason for item in items if isinstance(item, Dropped)]
     assert reasons == ["no_action", "not_executed", "not_writable", "not_writable", "last_step"]
     silent = make_trajectory(problem_statement=None)
-    assert {i.reason for i in step_contexts(silent, XML) if isinstance(i, Dropped)} == {
+    assert {i.reason for i in make_step_contexts(silent, XML) if isinstance(i, Dropped)} == {
         DropReason.NO_ISSUE,
         DropReason.LAST_STEP,
     }
@@ -95,7 +95,7 @@ def test_a_reply_without_a_thought_is_kept_as_its_action_and_marked() -> None:
 )
 def test_every_step_is_an_example_or_dropped(steps: list[Step], include_last: bool) -> None:
     made = make_trajectory(0, steps_made=tuple(steps))
-    items = list(step_contexts(made, XML, include_last=include_last))
+    items = list(make_step_contexts(made, XML, include_last=include_last))
     assert [item.step_index for item in items] == list(range(len(made.steps)))
 
 
@@ -120,7 +120,7 @@ def test_a_reply_without_an_action_that_was_answered_is_part_of_later_prompts() 
 
 def test_an_issue_over_the_budget_is_dropped_and_counted() -> None:
     window = Window(token_budget=1)
-    (item, *_) = step_contexts(make_trajectory(), XML, window, count_tokens=lambda messages: 2)
+    (item, *_) = make_step_contexts(make_trajectory(), XML, window, count_tokens=lambda messages: 2)
     assert item == Dropped("a__b-1", 0, DropReason.OVER_BUDGET)
 
 
@@ -208,7 +208,7 @@ def test_a_call_with_arguments_that_our_tool_refuses_is_not_writable_nor_shown()
     restart = Step("t", Action("bash", {"restart": "true"}), Observation("restarted"))
     delete = Step("t", Action("str_replace_editor", {"command": "delete", "path": "/a"}))
     steps = (look, restart, look, look, look, delete, look)
-    items = list(step_contexts(Trajectory("i", steps, "issue", source="chat"), XML))
+    items = list(make_step_contexts(Trajectory("i", steps, "issue", source="chat"), XML))
     made = [item.step_index for item in items if isinstance(item, StepContext)]
     dropped = {i.step_index: i.reason.value for i in items if isinstance(i, Dropped)}
     assert made == [0, 4], "two pairs are shown: not the restart"

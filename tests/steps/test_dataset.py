@@ -20,7 +20,7 @@ from srl_swe.steps import (
     save_step_contexts,
 )
 from srl_swe.steps import rows as columns_module
-from srl_swe.steps.contexts import StepContext, step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.steps.dataset import identify_source
 from srl_swe.steps.prompt import Window
 from srl_swe.steps.rows import SCHEMA
@@ -77,7 +77,7 @@ def test_the_data_set_holds_what_the_trajectories_give_in_their_order(tmp_path: 
     trajectories = make_trajectories(300)
     build(tmp_path / "steps", trajectories)
     rows = load_from_disk(str(tmp_path / "steps"))
-    items = [item for t in trajectories for item in step_contexts(t, get_dialect("xml"))]
+    items = [item for t in trajectories for item in make_step_contexts(t, get_dialect("xml"))]
     contexts = [item for item in items if isinstance(item, StepContext)]
     assert len(rows) == len(contexts) == 900
     for row, context in zip(rows, contexts, strict=True):
@@ -95,7 +95,7 @@ def test_the_data_set_holds_what_the_trajectories_give_in_their_order(tmp_path: 
 def test_contexts_in_memory_are_saved_with_the_same_columns(tmp_path: Path) -> None:
     contexts = [
         item
-        for item in step_contexts(make_trajectories(1)[0], get_dialect("xml"))
+        for item in make_step_contexts(make_trajectories(1)[0], get_dialect("xml"))
         if isinstance(item, StepContext)
     ]
     save_step_contexts(contexts, tmp_path / "steps", "card")

@@ -1,7 +1,7 @@
 """Pairs of actions that tell rewards apart, and tables of what each reward pays for them.
 
-``python -m srl_swe.rewards.specimens`` prints the tables of docs/rewards.md; a test holds
-them together. The first six pairs are those on which the paper's reward was found wanting.
+``python tests/rewards/specimens.py`` prints the tables of docs/rewards.md; a test compares them.
+The first six pairs show the weaknesses of the paper's reward.
 """
 
 from __future__ import annotations
