@@ -62,12 +62,9 @@ class EngineSocket:
 class AttachedExec(EngineSocket):
     """A new process of root's in a container."""
 
-    def __init__(
-        self, api: docker.APIClient, container_id: str, command: list[str], *, tty: bool = False
-    ) -> None:
-        created = api.exec_create(container_id, command, stdin=True, tty=tty, user="0")
-        self.exec_id = str(created["Id"])
-        super().__init__(api.exec_start(self.exec_id, tty=tty, socket=True))
+    def __init__(self, api: docker.APIClient, container_id: str, command: list[str]) -> None:
+        created = api.exec_create(container_id, command, stdin=True, user="0")
+        super().__init__(api.exec_start(created["Id"], socket=True))
 
 
 class EngineChannel:

@@ -23,7 +23,7 @@ from srl_swe.types import Instance
 from srl_swe_envs.containers import ContainerProcesses, create, read_enforced
 from srl_swe_envs.engine import blame_sandbox, pull, shared_client
 from srl_swe_envs.limits import Limits
-from srl_swe_envs.owners import reap_once
+from srl_swe_envs.owners import clean_up_once
 from srl_swe_envs.pulls import record_use
 from srl_swe_envs.scripts import script
 from srl_swe_envs.shell import FilesShell, PersistentShell
@@ -157,7 +157,7 @@ def open_docker_sandbox(
     """
     limits = limits or Limits()
     client = shared_client()
-    reap_once(client)
+    clean_up_once(client)
     processes = _create_or_pull(client, instance.image, limits)
     record_use(instance.image)
     sandbox = start_sandbox(processes, limits, Snapshots(client), restore=b"")

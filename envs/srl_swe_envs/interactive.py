@@ -1,95 +1,80 @@
-"""Drops a person into a sandbox: their terminal is passed through until the shell there ends.
+"""A shell in a sandbox for a person at a terminal: ``docker exec -it``, or a bash of this machine.
 
-No docker command is needed, only the engine's API. The terminal is put into raw mode, so that
-every key goes to the far side, control-C as well, and is put back whatever happens.
+It starts in the folder and with the exports of the sandbox's own shell.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import shlex
+import shutil
 import signal
-import socket
+import subprocess
 import sys
+import tempfile
 import termios
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 
 from srl_swe.errors import UserError
 from srl_swe.sandbox import Sandbox
-from srl_swe_envs.terminals import FarTerminal, open_terminal
+from srl_swe_envs.docker import DockerSandbox
+from srl_swe_envs.local import LocalSandbox
+
+_RC_FILE = "/tmp/.srl_swe.shellrc"
+_SHELL = ("bash", "--noprofile", "--rcfile")
 
 
-def check_terminal() -> None:
-    """Raises UserError where there is no person to drop anywhere."""
+def check_terminal(*, needs_docker: bool) -> None:
+    """Raises UserError without a terminal, or if a docker sandbox's shell has no client."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("--shell needs a terminal: run it in one, without a pipe.")
+    if needs_docker and shutil.which("docker") is None:
+        raise UserError(
+            "--shell runs `docker exec`, but there is no program `docker` on PATH: install the "
+            "client (`sh docker/setup-engine.sh`, or your distribution's docker-cli)."
+        )
 
 
-def drop_into(sandbox: Sandbox, label: str) -> None:
-    """Give the person at this process's terminal a shell in the sandbox, until it ends.
+def open_shell(sandbox: Sandbox, label: str) -> None:
+    """Run an interactive bash in the sandbox until it ends; ``label`` appears in its prompt.
 
-    It starts in the folder and with the exports of the sandbox's own shell; ``label`` stands in
-    its prompt. To be called in the main thread. Raises UserError and SandboxError.
+    In a local sandbox the folders have their real names. Raises UserError for a sandbox that is
+    neither docker nor local or for a missing terminal or client, and SandboxError.
     """
-    check_terminal()
-    with open_terminal(sandbox, label) as far:
-        relay(sys.stdin.fileno(), sys.stdout.fileno(), far)
+    check_terminal(needs_docker=isinstance(sandbox, DockerSandbox))
+    if isinstance(sandbox, DockerSandbox):
+        rc = _rc(sandbox.restore, label) + f"rm -f {_RC_FILE}\n".encode()
+        sandbox.write_file(_RC_FILE, rc)
+        into = ("docker", "exec", "-it", "--user", "0", sandbox.container_id)
+        _run([*into, *_SHELL, _RC_FILE, "-i"])
+    elif isinstance(sandbox, LocalSandbox):
+        with tempfile.NamedTemporaryFile(prefix="srl-swe-") as rc_file:
+            Path(rc_file.name).write_bytes(_rc(sandbox.restore, label))
+            _run([*_SHELL, rc_file.name, "-i"])
+    else:
+        raise UserError("only docker and local sandboxes can open an interactive shell.")
 
 
-def relay(keyboard: int, screen: int, far: FarTerminal) -> None:
-    """Pass bytes and window sizes on until the far side ends, or the near terminal hangs up."""
-    with _window_changes() as changes, _raw(keyboard):
-        far.resize(*_window(screen))
-        while True:
-            sources = [keyboard, far.fileno(), changes.fileno()]
-            ready, _, _ = select.select(sources, [], [])
-            if changes.fileno() in ready:
-                changes.recv(4096)
-                far.resize(*_window(screen))
-            if far.fileno() in ready:
-                shown = far.read()
-                if not shown:
-                    return
-                _write_all(screen, shown)
-            if keyboard in ready:
-                typed = os.read(keyboard, 4096)
-                if not typed:
-                    return
-                far.write(typed)
-
-
-def _window(screen: int) -> tuple[int, int]:
-    columns, rows = os.get_terminal_size(screen)
-    return rows, columns
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-@contextmanager
-def _raw(terminal: int) -> Iterator[None]:
-    before = termios.tcgetattr(terminal)
-    try:
-        tty.setraw(terminal)
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-@contextmanager
-def _window_changes() -> Iterator[socket.socket]:
-    """Becomes readable when the window has changed: `select` goes on after a signal by itself."""
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    with ours, theirs:
-        before = signal.signal(signal.SIGWINCH, lambda *_: None)
-        wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+def _run(command: Sequence[str]) -> None:
+    """Run it at this terminal, whose modes are put back whatever happens."""
+    terminal = sys.stdin.fileno()
+    modes = termios.tcgetattr(terminal)
+    with subprocess.Popen(command) as process:
         try:
-            yield ours
+            process.wait()
         finally:
-            signal.set_wakeup_fd(wakeup_before)
-            signal.signal(signal.SIGWINCH, before)
+            if process.poll() is None:
+                process.send_signal(signal.SIGHUP)  # an interactive bash ignores SIGTERM
+                process.wait()
+            # A shell that was killed may still own the terminal, and would have this stop us.
+            before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
+            signal.signal(signal.SIGTTOU, before)
+
+
+def _rc(restore: bytes, label: str) -> bytes:
+    """The start-up file: the state to continue from, then the settings that a person needs."""
+    terminal = shlex.quote(os.environ.get("TERM", "xterm"))
+    prompt = shlex.quote(rf"({label}) \w \$ ")
+    return restore + f"\nexport TERM={terminal}\nPS1={prompt}\nunset HISTFILE\n".encode()

@@ -85,7 +85,7 @@ EXPIRES = "srl-swe.expires"
 LIFETIME_S = 24 * 3600.0
 
 _RUN_ID = secrets.token_hex(8)
-_reaped = threading.Event()
+_cleaned_up = threading.Event()
 _logger = logging.getLogger(__name__)
 
 
@@ -128,7 +128,7 @@ def owner_labels(lifetime_s: float = LIFETIME_S) -> dict[str, str]:
     }
 
 
-def reap(client: docker.DockerClient) -> list[Owned]:
+def clean_up(client: docker.DockerClient) -> list[Owned]:
     """Remove what ended processes and expiry have left ownerless; returns what was removed.
 
     Nothing else is touched: neither what a living process owns, nor what another machine,
@@ -139,17 +139,17 @@ def reap(client: docker.DockerClient) -> list[Owned]:
     return remove_owned(client, [thing for thing in find(client) if thing.fate in ownerless])
 
 
-def reap_once(client: docker.DockerClient) -> None:
-    """:func:`reap_or_say`, at the first call in this process only."""
-    if not _reaped.is_set():
-        _reaped.set()
-        reap_or_say(client)
+def clean_up_once(client: docker.DockerClient) -> None:
+    """:func:`clean_up_or_warn`, at the first call in this process only."""
+    if not _cleaned_up.is_set():
+        _cleaned_up.set()
+        clean_up_or_warn(client)
 
 
-def reap_or_say(client: docker.DockerClient) -> None:
-    """:func:`reap` at a start, which must not fail of it: what goes wrong is said, not raised."""
+def clean_up_or_warn(client: docker.DockerClient) -> None:
+    """:func:`clean_up` at a start, which must not fail of it: what goes wrong is said, not raised."""
     try:
-        reap(client)
+        clean_up(client)
     except SrlSweError as error:
         _logger.warning("what ended runs left behind is not removed now: %s", error)
 

@@ -94,14 +94,14 @@ def pull(
     """
     from srl_swe.progress import progress, say
     from srl_swe_envs.engine import connect
-    from srl_swe_envs.owners import reap_once
+    from srl_swe_envs.owners import clean_up_once
     from srl_swe_envs.pulls import describe, plan_pulls, pull_images
 
     budget_bytes = _parse_size(budget)
     images = _images_of(options.load_bench(bench, ids, limit))
     with closing(connect()) as client:
         if not dry_run:
-            reap_once(client)
+            clean_up_once(client)
         plan = plan_pulls(client, images)
         for line in describe(plan):
             say(line)
@@ -139,7 +139,7 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     1 if that does not suffice.
     """
     from srl_swe_envs.engine import connect
-    from srl_swe_envs.owners import reap_once
+    from srl_swe_envs.owners import clean_up_once
     from srl_swe_envs.pulls import disk_bytes, remove_images, stored_images, to_evict
 
     budget_bytes = _parse_size(budget)
@@ -147,7 +147,7 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
         raise UserError("`images prune` needs to know what may stay: --budget 50GB, 0 for nothing.")
     with closing(connect()) as client:
         if not dry_run:
-            reap_once(client)  # what an ended run has left would keep its image
+            clean_up_once(client)  # what an ended run has left would keep its image
         images = stored_images(client)
         doomed = to_evict(images, budget_bytes)
         gone, refused = (doomed, []) if dry_run else remove_images(client, doomed)

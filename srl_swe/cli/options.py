@@ -130,9 +130,9 @@ def _docker(
     from srl_swe_envs.docker import open_docker_sandbox
     from srl_swe_envs.engine import shared_client
     from srl_swe_envs.limits import Limits
-    from srl_swe_envs.owners import reap_once
+    from srl_swe_envs.owners import clean_up_once
 
-    reap_once(shared_client())
+    clean_up_once(shared_client())
     ensure(instances, say)
     return partial(open_docker_sandbox, limits=Limits.from_settings(settings.limits))
 

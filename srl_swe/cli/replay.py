@@ -122,14 +122,14 @@ def replay_and_drop_in(
     """
     from srl_swe.cli.options import sandboxes_for
     from srl_swe.replay import replay_steps
-    from srl_swe_envs.interactive import check_terminal, drop_into
+    from srl_swe_envs.interactive import check_terminal, open_shell
 
     if len(trajectories) != 1:
         raise UserError(
             f"--shell is for one trajectory, and these are {len(trajectories)}: choose one, by "
             "--filter instance=NAME or --slice A:B."
         )
-    check_terminal()
+    check_terminal(needs_docker=settings.kind == "docker")
     (trajectory,) = trajectories
     instance = instances[trajectory.instance_id]
     n_steps = len(trajectory.steps[:until])
@@ -141,7 +141,7 @@ def replay_and_drop_in(
     with sandboxes_for([instance], settings)(instance) as sandbox:
         replay_steps(trajectory, instance, sandbox, until=until, on_step=say_step)
         typer.echo(f"in {instance.instance_id} after {n_steps} steps; `exit` to leave and drop it")
-        drop_into(sandbox, f"step {n_steps}")
+        open_shell(sandbox, f"step {n_steps}")
 
 
 Source = Annotated[str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)]

@@ -2,7 +2,7 @@
 
 What is applied, run and concluded is swebench's own: its ways to apply a patch, in its order,
 the row's ``eval_script``, its log parser and its grading. Only the container is ours, so that
-it starts fast, has no network unless asked, and is reaped. A test holds the two side by side.
+it starts fast, has no network unless asked, and is cleaned up. A test holds the two side by side.
 """
 
 from __future__ import annotations

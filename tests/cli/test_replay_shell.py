@@ -68,7 +68,7 @@ def person(*arguments: str) -> Iterator[Person]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "srl_swe", "replay", *arguments],
+        ["setsid", "--ctty", sys.executable, "-m", "srl_swe", "replay", *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

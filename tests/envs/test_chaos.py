@@ -1,4 +1,4 @@
-"""A run that is killed at any moment leaves nothing that reaping does not find."""
+"""A run that is killed at any moment leaves nothing that the cleanup does not find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from srl_swe_envs.owners import EXPIRES, MACHINE, PID, RUN, owner_labels, reap
+from srl_swe_envs.owners import EXPIRES, MACHINE, PID, RUN, owner_labels, clean_up
 
 pytestmark = pytest.mark.docker
 
@@ -32,14 +32,12 @@ import sys
 from contextlib import ExitStack, closing
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
-from srl_swe_envs.pool import SandboxPool
 
 instance = Instance("a__b-1", "a/b", "HEAD", "It is broken.", sys.argv[1])
 print("opening", flush=True)
 with ExitStack() as stack:
-    pool = stack.enter_context(SandboxPool(open_docker_sandbox, warm=1))
-    pool.expect([instance] * 2)
-    sandbox = stack.enter_context(pool.open(instance))
+    sandbox = stack.enter_context(open_docker_sandbox(instance))
+    stack.enter_context(open_docker_sandbox(instance))
     for number in range(200):
         sandbox.exec(f"echo {number} >>/testbed/file; sleep 0.005 &")
         print(number, flush=True)
@@ -107,7 +105,7 @@ def bystanders(client: docker.DockerClient) -> Iterator[Bystanders]:
                 client.api.remove_volume(name)
 
 
-def test_reaping_after_a_kill_at_any_moment_leaves_nothing_of_ours_and_all_of_others(
+def test_the_cleanup_after_a_kill_at_any_moment_leaves_nothing_of_ours_and_all_of_others(
     client: docker.DockerClient, image: str, bystanders: Bystanders
 ) -> None:
     dice = random.Random(2510)
@@ -115,12 +113,12 @@ def test_reaping_after_a_kill_at_any_moment_leaves_nothing_of_ours_and_all_of_ot
     for _ in range(ROUNDS):
         pid = _run_and_kill(image, line=dice.randrange(201), pause_s=dice.uniform(0, 0.1))
         found |= {kind for kind, left in _left(client, image, pid)._asdict().items() if left}
-        _reap_until_nothing_is_left(client, image, pid)
+        _clean_up_until_nothing_is_left(client, image, pid)
     assert {"containers", "images"} <= found
     _assert_untouched(client, bystanders)
 
 
-def test_a_run_that_ends_by_itself_leaves_nothing_to_reap(
+def test_a_run_that_ends_by_itself_leaves_nothing_to_clean_up(
     client: docker.DockerClient, image: str
 ) -> None:
     with _start(image) as child:
@@ -145,12 +143,12 @@ def _start(image: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def _reap_until_nothing_is_left(client: docker.DockerClient, image: str, pid: int) -> None:
+def _clean_up_until_nothing_is_left(client: docker.DockerClient, image: str, pid: int) -> None:
     """More than once, as the engine still carries out what it was asked before the kill."""
     deadline = time.monotonic() + PATIENCE_S
     quiet = 0
     while quiet < 2:
-        reap(client)
+        clean_up(client)
         left = _left(client, image, pid)
         quiet = 0 if any(left) else quiet + 1
         assert time.monotonic() < deadline, left

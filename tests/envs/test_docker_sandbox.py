@@ -23,7 +23,7 @@ from srl_swe_envs.containers import create
 from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox, start_sandbox
 from srl_swe_envs.engine import shared_client
 from srl_swe_envs.limits import Limits
-from srl_swe_envs.owners import reap
+from srl_swe_envs.owners import clean_up
 from srl_swe_envs.scripts import script
 from srl_swe_envs.snapshots import Snapshots
 
@@ -231,10 +231,10 @@ def test_what_a_killed_process_left_behind_is_removed(client: docker.DockerClien
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         container_id = child.stdout.readline().strip()
-        reap(client)
+        clean_up(client)
         assert exists(client, container_id)
         child.send_signal(signal.SIGKILL)
-    reap(client)
+    clean_up(client)
     assert not exists(client, container_id)
 
 

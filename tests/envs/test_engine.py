@@ -20,7 +20,7 @@ from docker.errors import APIError, ImageNotFound
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError
 from srl_swe_envs.engine import attempt, connect, may_pass, patiently, pull, remove
-from srl_swe_envs.owners import reap_or_say
+from srl_swe_envs.owners import clean_up_or_warn
 
 Answer = tuple[int, object]
 VERSION: Answer = (200, {"ApiVersion": "1.41", "Version": "20.10"})
@@ -287,9 +287,9 @@ def test_a_container_that_somebody_else_removes_is_not_worth_a_word(
     assert not caplog.records
 
 
-def test_a_start_does_not_fail_of_the_reaping_before_it(
+def test_a_start_does_not_fail_of_the_cleanup_before_it(
     engine: FakeEngine, client: docker.DockerClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.script["GET /containers/json"] = [(400, {"message": "the engine has a cold"})]
-    reap_or_say(client)
+    clean_up_or_warn(client)
     assert "the engine has a cold" in caplog.text

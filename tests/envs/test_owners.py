@@ -27,7 +27,7 @@ from srl_swe_envs.owners import (
     lives,
     machine,
     owner_labels,
-    reap,
+    clean_up,
     remove_owned,
     start,
 )
@@ -37,7 +37,7 @@ NO_PROCESS = "4194305"
 """One more than the kernel ever gives."""
 ENDED = owner_labels() | {PID: NO_PROCESS}
 FOREIGN = ENDED | {MACHINE: "another boot"}
-"""Safe from other reapers on this engine while a test builds on it."""
+"""Safe from the cleanups of other runs on this engine while a test builds on it."""
 YESTERDAY = {EXPIRES: str(round(time.time()) - 1)}
 
 FATES = {
@@ -184,9 +184,9 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.mark.docker
-def test_the_ended_and_the_expired_are_reaped_and_nobody_else(engine: Engine) -> None:
+def test_the_ended_and_the_expired_are_removed_and_nobody_else(engine: Engine) -> None:
     made = {who: engine.container(labels) for who, (labels, _) in FATES.items()}
-    reap(engine.client)
+    clean_up(engine.client)
     for who, (_, fate) in FATES.items():
         stays = fate in {Fate.LIVING, Fate.FOREIGN}
         assert engine.holds(Kind.CONTAINER, made[who]) is stays, who
@@ -196,14 +196,14 @@ def test_the_ended_and_the_expired_are_reaped_and_nobody_else(engine: Engine) ->
 def test_what_only_looks_like_ours_is_not_found(engine: Engine) -> None:
     made = {who: engine.container(labels) for who, labels in LOOK_ALIKES.items()}
     found = {thing.id for thing in find(engine.client)}
-    reap(engine.client)
+    clean_up(engine.client)
     for who, identity in made.items():
         assert identity not in found, who
         assert engine.holds(Kind.CONTAINER, identity), who
 
 
 @pytest.mark.docker
-def test_ended_images_and_volumes_are_reaped_too(engine: Engine) -> None:
+def test_ended_images_and_volumes_are_removed_too(engine: Engine) -> None:
     engine.image(ENDED)
     engine.volume(ENDED)
     ended = list(engine.made)
@@ -211,7 +211,7 @@ def test_ended_images_and_volumes_are_reaped_too(engine: Engine) -> None:
     engine.image({})
     engine.volume(owner_labels())
     engine.volume({})
-    reap(engine.client)
+    clean_up(engine.client)
     for thing in engine.made:
         assert engine.holds(*thing) is (thing not in ended), thing
 
@@ -240,18 +240,18 @@ def test_snapshots_of_snapshots_are_removed_and_their_parents_of_others_are_not(
 
 
 @pytest.mark.docker
-def test_a_container_that_was_frozen_when_its_process_ended_is_reaped(engine: Engine) -> None:
+def test_a_container_that_was_frozen_when_its_process_ended_is_removed(engine: Engine) -> None:
     container = engine.client.containers.get(engine.container(ENDED, command="sleep 60"))
     container.start()
     container.pause()
-    reap(engine.client)
+    clean_up(engine.client)
     assert not engine.holds(Kind.CONTAINER, str(container.id))
 
 
 @pytest.mark.docker
 def test_an_image_that_somebody_gave_a_name_is_theirs(engine: Engine) -> None:
     theirs = engine.image(ENDED, name="example.invalid/saved-for-later")
-    reap(engine.client)
+    clean_up(engine.client)
     assert engine.holds(Kind.IMAGE, theirs)
 
 
