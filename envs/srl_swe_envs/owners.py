@@ -147,11 +147,11 @@ def clean_up_once(client: docker.DockerClient) -> None:
 
 
 def clean_up_or_warn(client: docker.DockerClient) -> None:
-    """:func:`clean_up` at a start, which must not fail of it: what goes wrong is said, not raised."""
+    """As :func:`clean_up`, but log a failure instead of raising it: no start may fail of this."""
     try:
         clean_up(client)
     except SrlSweError as error:
-        _logger.warning("what ended runs left behind is not removed now: %s", error)
+        _logger.warning("the leftovers of ended runs are not removed now: %s", error)
 
 
 def find(client: docker.DockerClient) -> list[Owned]:

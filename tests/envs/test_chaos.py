@@ -17,7 +17,7 @@ import pytest
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from srl_swe_envs.owners import EXPIRES, MACHINE, PID, RUN, owner_labels, clean_up
+from srl_swe_envs.owners import EXPIRES, MACHINE, PID, RUN, clean_up, owner_labels
 
 pytestmark = pytest.mark.docker
 

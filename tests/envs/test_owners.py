@@ -22,12 +22,12 @@ from srl_swe_envs.owners import (
     Fate,
     Kind,
     Owned,
+    clean_up,
     fate_of,
     find,
     lives,
     machine,
     owner_labels,
-    clean_up,
     remove_owned,
     start,
 )
