@@ -200,7 +200,7 @@ class SweEnv:
     def _finish(self, episode: Episode, seen: str) -> StepResult:
         """Take the patch, give the sandbox back, and let the tests decide."""
         try:
-            episode.hand_in()
+            episode.submit()
         except SandboxError as error:
             return self._break(episode, error)
         self.close()
@@ -223,7 +223,7 @@ class SweEnv:
     def _seen(self, step: Step) -> str:
         if step.observation is None:
             return ""
-        return self._rules.dialect.render_observation(step.observation)
+        return self._rules.replies.dialect.render_observation(step.observation)
 
     def _info(self, episode: Episode) -> Info:
         return {

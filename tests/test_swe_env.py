@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.instances import load_instances
 from srl_swe.rewards.outcome import partial_reward
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
 from srl_swe.swe_env import SweEnv
@@ -52,8 +52,10 @@ class Opened:
                 self.open -= 1
 
 
-def make_env(open_sandbox=open_local_sandbox, limits: Limits | None = None, **options) -> SweEnv:
-    rules = Rules(XML, limits=limits or Limits(), strictness="strict")
+def make_env(
+    open_sandbox=open_local_sandbox, limits: EpisodeLimits | None = None, **options
+) -> SweEnv:
+    rules = Rules(ReplyFormat(XML), limits=limits or EpisodeLimits())
     return SweEnv([INIKIT], open_sandbox, rules, **options)
 
 
@@ -80,7 +82,7 @@ def test_a_policy_that_fixes_the_bug_and_submits_earns_1() -> None:
 
 
 def test_a_limit_truncates_and_the_tests_still_decide() -> None:
-    env = make_env(limits=Limits(steps=2))
+    env = make_env(limits=EpisodeLimits(steps=2))
     env.reset()
     env.step(FIX)
     _, reward, terminated, truncated, info = env.step(LOOK)
@@ -174,7 +176,7 @@ def test_a_sandbox_that_can_not_be_opened_is_raised_as_nothing_was_asked_yet() -
 
 def test_reset_opens_what_is_asked_for_and_closes_what_was_open() -> None:
     opened = Opened()
-    env = SweEnv([INIKIT, ROUTER], opened, Rules(XML))
+    env = SweEnv([INIKIT, ROUTER], opened, Rules(ReplyFormat(XML, "lenient")))
     drawn = {env.reset(seed=seed)[1]["instance_id"] for seed in range(8)}
     assert drawn == {INIKIT.instance_id, ROUTER.instance_id}
     assert env.reset(options={"instance_id": ROUTER.instance_id})[1]["instance_id"] == (
@@ -192,7 +194,7 @@ def test_a_prompt_that_outgrows_the_window_ends_the_episode_at_the_token_limit()
     def count(messages: object) -> int:
         return 10 if "OBSERVATION" in str(messages) else 1
 
-    rules = Rules(XML, Window(pairs=None, token_budget=5))
+    rules = Rules(ReplyFormat(XML, "lenient"), Window(pairs=None, token_budget=5))
     env = SweEnv([INIKIT], open_local_sandbox, rules, count_tokens=count)
     env.reset()
     assert env.step(LOOK)[4]["messages"]  # pairs are left out to fit

@@ -430,8 +430,8 @@ def make_agent(policy: str, settings: AgentSettings) -> Agent:
     Raises UserError if ``policy`` can't be loaded, or its chat template leaves no room for a
     thought that replies must hold.
     """
-    from srl_swe.dialects import get_dialect
-    from srl_swe.rollout import Agent, Limits
+    from srl_swe.dialects import ReplyFormat, get_dialect
+    from srl_swe.rollout import Agent, EpisodeLimits, Rules
     from srl_swe.rollout.local_policy import open_local_policy
     from srl_swe.rollout.replies import check_thought
     from srl_swe.steps.prompt import PAPER_WINDOW
@@ -444,14 +444,11 @@ def make_agent(policy: str, settings: AgentSettings) -> Agent:
         template=prompting.template,
     )
     check_thought(policy, opened.opening, prompting.strictness)
-    return Agent(
-        opened,
-        get_dialect(prompting.dialect),
-        prompting.window or PAPER_WINDOW,
-        Limits(steps=settings.max_steps),
-        prompting.strictness,
-        think_opened=opened.opening == "opened",
+    replies = ReplyFormat(
+        get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
     )
+    window, limits = prompting.window or PAPER_WINDOW, EpisodeLimits(steps=settings.max_steps)
+    return Agent(opened, Rules(replies, window, limits))
 
 
 # The instances that recipes name, and their sandboxes: only the command line can open them.

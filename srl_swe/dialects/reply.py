@@ -99,6 +99,26 @@ class Dialect(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyFormat:
+    """How the replies of a policy are written and read."""
+
+    dialect: Dialect
+    strictness: Strictness = "strict"
+    think_opened: bool = False
+    """The chat template ends its generation prompt with ``<think>``; replies omit the tag."""
+    whole_solution: bool = False
+    """A reply holds all remaining actions instead of one."""
+
+    def parse(self, text: str) -> Reply:
+        """The reply's single action. Never raises."""
+        return self.dialect.parse_reply(text, self.strictness, think_opened=self.think_opened)
+
+    def parse_solution(self, text: str) -> Solution:
+        """The reply's actions, one or more. Never raises."""
+        return self.dialect.parse_solution(text, self.strictness, think_opened=self.think_opened)
+
+
 # The thought before an action, as the paper's format has it: ``<think>...</think>``.
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.evaluation import grade
 from srl_swe.evaluation.harness import Harness
 from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
-from srl_swe.rollout import Agent, Limits, predictions, rollout_all
+from srl_swe.rollout import Agent, EpisodeLimits, Rules, predictions, rollout_all
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting
 from srl_swe.rollout.replies import check_thought
 from srl_swe.rollout.weights import find_weights
@@ -195,14 +195,8 @@ def _make_agent(policy: Path, on: Measuring, trained: Prompting | None) -> Agent
         str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0, template=known.template
     )
     check_thought(str(policy), opened.opening, known.strictness)
-    return Agent(
-        opened,
-        dialect,
-        on.window,
-        Limits(steps=on.max_steps),
-        known.strictness,
-        think_opened=opened.opening == "opened",
-    )
+    replies = ReplyFormat(dialect, known.strictness, opened.opening == "opened")
+    return Agent(opened, Rules(replies, on.window, EpisodeLimits(steps=on.max_steps)))
 
 
 def load_result(folder: Path) -> PolicyResult:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from srl_swe.dialects import Dialect, FormatReason, Strictness
+from srl_swe.dialects import FormatReason, ReplyFormat
 from srl_swe.errors import UserError
 from srl_swe.rewards.final_answer import final_answer_rewards
 from srl_swe.rewards.gated import gated_rewards
@@ -116,68 +116,43 @@ class ReadReply:
     reason: FormatReason | None
 
 
-def read_reply(
-    text: str,
-    dialect: Dialect,
-    strictness: Strictness = "strict",
-    *,
-    think_opened: bool = False,
-    whole_solution: bool = False,
-) -> ReadReply:
-    """Never raises. ``whole_solution``: the reply holds all remaining actions, not one."""
-    if whole_solution:
-        solution = dialect.parse_solution(text, strictness, think_opened=think_opened)
-        texts = [dialect.render_action(action) for action in solution.actions]
+def read_reply(text: str, form: ReplyFormat) -> ReadReply:
+    """Parse a reply in the form that it is asked for. Never raises."""
+    if form.whole_solution:
+        solution = form.parse_solution(text)
+        texts = [form.dialect.render_action(action) for action in solution.actions]
         return ReadReply(solution.thought, solution_text(texts) or None, solution.reason)
-    reply = dialect.parse_reply(text, strictness, think_opened=think_opened)
-    action = dialect.render_action(reply.action) if reply.action else None
+    reply = form.parse(text)
+    action = form.dialect.render_action(reply.action) if reply.action else None
     return ReadReply(reply.thought, action, reply.reason)
 
 
 def group_rewards(
     replies: Sequence[ReadReply], expert: str, function: StepRewardFunction = similarity_rewards
 ) -> list[float]:
-    """-1 for each reply out of the format, else what the function says of its action.
+    """-1 for each reply out of the format, else the function's value for its action.
 
-    ``expert`` is the text of the expert's action, or of all that remain; it is indexed once.
+    Training, validation and difficulty all get their rewards here. ``expert`` is the text of the
+    expert's action, or of all remaining ones; it is indexed once per call.
     """
     values = iter(function([reply.action for reply in replies if reply.action], expert))
     return [next(values) if reply.action else BROKEN_FORMAT for reply in replies]
 
 
-def step_reward(
-    reply_text: str,
-    expert_action: str,
-    dialect: Dialect,
-    strictness: Strictness = "strict",
-    think_opened: bool = False,
-    whole_solution: bool = False,
-) -> StepScore:
+def step_reward(reply_text: str, expert_action: str, form: ReplyFormat) -> StepScore:
     """The paper's reward of one reply (section 3): -1, or the similarity of its action.
 
-    The thought is not compared. ``think_opened``: the chat template wrote ``<think>`` already.
-    ``whole_solution``: the reply and ``expert_action`` hold all remaining actions.
+    The thought is not compared. With ``form.whole_solution`` both the reply and ``expert_action``
+    hold all remaining actions.
     """
-    return step_rewards(
-        [reply_text], expert_action, dialect, strictness, think_opened, whole_solution
-    )[0]
+    return step_rewards([reply_text], expert_action, form)[0]
 
 
 def step_rewards(
-    reply_texts: Sequence[str],
-    expert_action: str,
-    dialect: Dialect,
-    strictness: Strictness = "strict",
-    think_opened: bool = False,
-    whole_solution: bool = False,
+    reply_texts: Sequence[str], expert_action: str, form: ReplyFormat
 ) -> list[StepScore]:
-    """:func:`step_reward` of each reply of a group: the expert's action is indexed once."""
-    replies = [
-        read_reply(
-            text, dialect, strictness, think_opened=think_opened, whole_solution=whole_solution
-        )
-        for text in reply_texts
-    ]
+    """:func:`step_reward` of each reply of a group."""
+    replies = [read_reply(text, form) for text in reply_texts]
     return [
         StepScore(reward, reward if reply.action else None, reply.reason)
         for reply, reward in zip(replies, group_rewards(replies, expert_action), strict=True)

@@ -1,4 +1,7 @@
-"""One attempt at one instance, a reply at a time: what the loop and SweEnv have in common."""
+"""One attempt of a policy at one instance: the policy, the rules, the episode and the loop.
+
+:class:`SweEnv` drives the same :class:`Episode` one step at a time, for training.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from srl_swe.dialects import Dialect, Strictness
+from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import SandboxError
 from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
 from srl_swe.tools import SUBMIT, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
 
-# The policy's side of a rollout: what picks the next action.
-
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled reply. ``truncated``: it reached the limit of new tokens before its end."""
+    """One sampled reply. ``truncated``: cut at the limit of new tokens."""
 
     text: str
     prompt_tokens: int
@@ -28,13 +29,13 @@ class Completion:
 
 
 class Policy(Protocol):
-    """Replies to a prompt. Safe to call from several threads."""
+    """Picks the next action. Several threads may call it at once."""
 
     name: str
     """Goes into predictions as ``model_name_or_path``."""
 
     def reply(self, messages: Sequence[Message]) -> Completion:
-        """The next reply. Raises PromptTooLong where the prompt leaves no room for one."""
+        """Sample a reply. Raises PromptTooLong if the prompt leaves no room for one."""
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -47,94 +48,102 @@ class PromptTooLong(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Where a rollout ends if the policy does not end it."""
+class EpisodeLimits:
+    """An episode ends here if the policy does not end it before."""
 
     steps: int = 40
     format_errors: int = 3
-    """So many replies in a row without a usable action."""
+    """Consecutive replies without a usable action."""
     seconds: float = 1800.0
-    """Spent in the sandbox: a reply, and waiting for one, counts nothing, so that the limit is the
-    same whether one or many episodes share a policy."""
+    """Time spent acting in the sandbox. Sampling does not count, so one limit fits both a single
+    episode and many that share a policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an episode goes by, whatever policy acts in it."""
+    """The rules of an episode, independent of the policy."""
 
-    dialect: Dialect
+    replies: ReplyFormat
     window: Window = PAPER_WINDOW
-    limits: Limits = field(default_factory=Limits)
-    strictness: Strictness = "lenient"
-    think_opened: bool = False
+    limits: EpisodeLimits = field(default_factory=EpisodeLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A policy and the rules by which it acts."""
+
+    policy: Policy
+    rules: Rules
 
 
 class Episode:
     """The steps so far, in an open sandbox that the caller closes.
 
-    Every method that acts raises SandboxError where the infrastructure fails; :meth:`fail`
-    puts that on record.
+    Methods that act raise SandboxError if the infrastructure fails; :meth:`fail` records it.
     """
 
     def __init__(self, instance: Instance, sandbox: Sandbox, rules: Rules) -> None:
         self.steps: list[Step] = []
         self.stop_reason: StopReason | None = None
-        """None while the policy may go on."""
+        """None while the episode is running."""
         self.patch: str | None = None
-        """Text of the patch that :meth:`hand_in` took; None before, and if none can be taken."""
+        """The patch taken by :meth:`submit`; None before that, or if taking it failed."""
         self._notes: tuple[str, ...] = ()
         self._instance = instance
         self._sandbox = sandbox
         self._rules = rules
         self._acted_s = 0.0
         self._held_to: Mapping[str, Any] = {}
-        self._toolbox = open_toolbox(rules.dialect.TOOLSET, workdir=instance.workdir)
+        self._toolbox = open_toolbox(rules.replies.dialect.TOOLSET, workdir=instance.workdir)
 
     def note_enforced(self) -> None:
-        """Put on record what the sandbox is held to."""
+        """Record the limits that the sandbox enforces."""
         self._held_to = enforced(self._sandbox)
 
     def messages(self, count_tokens: CountTokens | None = None) -> list[Message]:
-        """The prompt of the next reply. Raises OverBudget where the window has no room for it."""
-        issue, rules = self._instance.problem_statement, self._rules
-        where = self._instance.workdir
-        return make_messages(issue, self.steps, rules.dialect, rules.window, count_tokens, where)
+        """The prompt of the next reply. Raises OverBudget if it does not fit the window."""
+        instance, rules = self._instance, self._rules
+        return make_messages(
+            instance.problem_statement,
+            self.steps,
+            rules.replies.dialect,
+            rules.window,
+            count_tokens,
+            instance.workdir,
+        )
 
     def reply(self, text: str) -> Step:
-        """Carry out what the reply asks for; one that can't be used is answered with why."""
-        dialect = self._rules.dialect
-        reply = dialect.parse_reply(
-            text, self._rules.strictness, think_opened=self._rules.think_opened
-        )
+        """Carry out the reply's action; an unusable reply is answered with the reason."""
+        reply = self._rules.replies.parse(text)
         if reply.reason is not None or reply.action is None:
-            why = dialect.explain(reply.reason) if reply.reason else ""
+            why = self._rules.replies.dialect.explain(reply.reason) if reply.reason else ""
             return self._add(Step(text, None, Observation(why), executed=False))
         return self.act(reply.action, reply.thought)
 
     def act(self, action: Action, thought: str = "") -> Step:
-        """Carry out an action that needs no parsing. The episode's clock runs meanwhile."""
+        """Carry out an action; its time counts against ``limits.seconds``."""
         started = time.monotonic()
         observation = self._toolbox.perform(action, self._sandbox)
         self._acted_s += time.monotonic() - started
         return self._add(Step(thought, action, observation))
 
     def stop(self, reason: StopReason) -> None:
-        """End it from outside, as where there is no room for another prompt."""
+        """End the episode from outside, for instance when the next prompt does not fit."""
         self.stop_reason = reason
 
-    def hand_in(self) -> Patch:
-        """Take the patch that the policy leaves behind; what it lacks is noted in the record."""
+    def submit(self) -> Patch:
+        """Take the patch from the working tree, with notes on omitted files."""
         taken = take_patch(self._sandbox, self._instance.base_commit, self._instance.workdir)
         self.patch, self._notes = taken.text, taken.notes
         return taken
 
     def fail(self, error: SandboxError) -> None:
-        """The infrastructure failed: nothing that happened here says anything of the policy."""
+        """End the episode for a failure of the infrastructure; it has no patch then."""
         self.steps.append(sandbox_error_step(error))
         self.stop_reason, self.patch = StopReason.SANDBOX_ERROR, None
 
     def trajectory(self, model: str | None = None) -> Trajectory:
-        """The record of what has happened so far."""
+        """The record of the episode so far."""
         return Trajectory(
             instance_id=self._instance.instance_id,
             steps=tuple(self.steps),
@@ -165,37 +174,14 @@ class Episode:
 
 
 def sandbox_error_step(error: SandboxError) -> Step:
-    """What goes on record as the last step where the infrastructure failed."""
+    """The last step in the record of an episode whose infrastructure failed."""
     return Step("", None, Observation(f"sandbox error: {error}"), executed=False)
 
 
 def _format_errors(steps: list[Step]) -> int:
-    """How many of the last steps, without a break, held no action."""
+    """The number of steps without an action at the end of the list."""
     usable = (index for index in range(len(steps), 0, -1) if steps[index - 1].action is not None)
     return len(steps) - next(usable, 0)
-
-
-# The loop: a policy acts in a sandbox until it submits or reaches a limit.
-
-
-__all__ = ["Agent", "Limits", "rollout", "sandbox_error_step"]
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """A policy with all that turns it into an agent: dialect, window, limits."""
-
-    policy: Policy
-    dialect: Dialect
-    window: Window = PAPER_WINDOW
-    limits: Limits = field(default_factory=Limits)
-    strictness: Strictness = "lenient"
-    think_opened: bool = False
-
-    @property
-    def rules(self) -> Rules:
-        """All but the policy."""
-        return Rules(self.dialect, self.window, self.limits, self.strictness, self.think_opened)
 
 
 def rollout(
@@ -204,25 +190,21 @@ def rollout(
     sandbox: Sandbox,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Trajectory:
-    """One attempt at one instance. What the policy left in the working tree is its patch.
+    """Let the agent attempt one instance; its changes to the working tree are its patch.
 
-    Infrastructure failure ends it with SANDBOX_ERROR and patch None; nothing is raised for it.
+    An infrastructure failure is not raised: it ends the rollout with SANDBOX_ERROR and patch None.
     """
     episode = Episode(instance, sandbox, agent.rules)
     try:
         episode.note_enforced()
         while episode.stop_reason is None:
-            _take_turn(agent.policy, episode, on_step)
-        episode.hand_in()
+            try:
+                text = agent.policy.reply(episode.messages(agent.policy.count_tokens)).text
+            except (PromptTooLong, OverBudget):
+                episode.stop(StopReason.TOKEN_LIMIT)
+            else:
+                on_step(episode.reply(text))
+        episode.submit()
     except SandboxError as error:
         episode.fail(error)
     return episode.trajectory(agent.policy.name)
-
-
-def _take_turn(policy: Policy, episode: Episode, on_step: Callable[[Step], None]) -> None:
-    try:
-        text = policy.reply(episode.messages(policy.count_tokens)).text
-    except (PromptTooLong, OverBudget):
-        episode.stop(StopReason.TOKEN_LIMIT)
-    else:
-        on_step(episode.reply(text))

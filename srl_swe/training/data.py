@@ -18,7 +18,7 @@ from datasets import Dataset
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from srl_swe.dialects import Dialect, get_dialect
+from srl_swe.dialects import Dialect, ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards.holistic import solution_text
 from srl_swe.rollout.replies import find_end_ids
@@ -181,6 +181,12 @@ def _refuse(wrong: Any, what: str, folder: str) -> None:
 
 PROFILE_COLUMN = "profile_mean"
 """A data set with it holds only those steps of a trajectory that were worth keeping."""
+
+
+def expert_column(replies: ReplyFormat) -> str:
+    """The column of the step contexts that replies are compared with."""
+    return "expert_solution" if replies.whole_solution else "expert_action"
+
 
 _OF_TRAJECTORY = ("trajectory_id", "instance_id", "n_steps")
 _USED = (*_OF_TRAJECTORY, "step_index", "expert_action")

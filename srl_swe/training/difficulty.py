@@ -24,7 +24,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from srl_swe.dialects import Strictness, get_dialect
+from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.progress import progress
@@ -248,14 +248,13 @@ def _profiles(
 def _scorer(
     profiling: Profiling, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]
 ) -> ReplyScorer:
-    return ReplyScorer(
-        tokenizer,
+    form = ReplyFormat(
         get_dialect(profiling.dialect),
         profiling.strictness,
-        think_opened=opens_thought(tokenizer),
-        whole_solution=asks_for_solution([profiling.reward]),
-        end_ids=end_ids,
+        opens_thought(tokenizer),
+        asks_for_solution([profiling.reward]),
     )
+    return ReplyScorer(tokenizer, form, end_ids)
 
 
 def _digest(data: Dataset) -> str:

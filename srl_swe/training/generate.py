@@ -11,12 +11,17 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from srl_swe.dialects import Strictness, get_dialect
+from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import StepScore, step_reward
 from srl_swe.rollout.local_policy import Sampling, encode, generate
 from srl_swe.rollout.replies import decode_reply, find_end_ids, opens_thought
-from srl_swe.training.data import check_expert_actions, load_step_contexts, load_tokenizer
+from srl_swe.training.data import (
+    check_expert_actions,
+    expert_column,
+    load_step_contexts,
+    load_tokenizer,
+)
 from srl_swe.types import Message
 
 # What the processes of one run agree on.
@@ -98,19 +103,6 @@ class Scores:
     """Instances of which every step in the data was reproduced to the letter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How a reply is read: the dialect, how strictly, and what the chat template has opened.
-
-    ``whole_solution``: it holds all remaining actions (:mod:`.whole_solution`), not one.
-    """
-
-    dialect: str = "xml"
-    strictness: Strictness = "strict"
-    think_opened: bool = False
-    whole_solution: bool = False
-
-
 def greedy_scores(
     policy: Path,
     data: Path,
@@ -136,8 +128,8 @@ def greedy_scores(
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     prompts = [row["prompt"] for row in rows]
     texts = greedy_replies(model, tokenizer, prompts, max_new_tokens, batch_size, template)
-    scoring = Scoring(dialect, strictness, opens_thought(tokenizer, template))
-    return score_replies(texts, rows, scoring)
+    form = ReplyFormat(get_dialect(dialect), strictness, opens_thought(tokenizer, template))
+    return score_replies(texts, rows, form)
 
 
 def greedy_replies(
@@ -166,21 +158,11 @@ def greedy_replies(
 
 
 def score_replies(
-    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], scoring: Scoring
+    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], form: ReplyFormat
 ) -> Scores:
-    """Scores of one reply a row, in the order of the rows."""
-    expert = "expert_solution" if scoring.whole_solution else "expert_action"
-    scores = [
-        step_reward(
-            text,
-            row[expert],
-            get_dialect(scoring.dialect),
-            scoring.strictness,
-            scoring.think_opened,
-            scoring.whole_solution,
-        )
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    """Scores of one reply per row, in the order of the rows."""
+    expert = expert_column(form)
+    scores = [step_reward(text, row[expert], form) for text, row in zip(texts, rows, strict=True)]
     return summarise(scores, [row["instance_id"] for row in rows])
 
 

@@ -39,7 +39,7 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rewards.table import STEP_REWARDS, weight_shares
-from srl_swe.rollout import Limits
+from srl_swe.rollout import EpisodeLimits
 from srl_swe.steps.prompt import Window
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _over(default: Any) -> BeforeValidator:
 
 
 def _check_signs(record: Any) -> Any:
-    """Limits and Window are plain records of rollouts; of theirs only ``pairs`` may be 0."""
+    """EpisodeLimits and Window are plain records of rollouts; of theirs only ``pairs`` may be 0."""
     for name in (entry.name for entry in dataclasses.fields(record)):
         number, least = getattr(record, name), -1 if name == "pairs" else 0
         if not (number is None or isinstance(number, bool) or number > least):
@@ -111,7 +111,7 @@ Mixture = Annotated[
     Mapping[str, float], _known("reward", STEP_REWARDS), AfterValidator(_check_mixture)
 ]
 TrlSection = Annotated[Mapping[str, Any], _over({})]
-EpisodeLimits = Annotated[Limits, AfterValidator(_check_signs)]
+CheckedLimits = Annotated[EpisodeLimits, AfterValidator(_check_signs)]
 PromptWindow = Annotated[Window, AfterValidator(_check_signs)]
 
 _STRICT = ConfigDict(extra="forbid")
@@ -142,7 +142,7 @@ class ValidationInstances:
 
     bench: str
     rows: Positive | None = None
-    limits: Annotated[EpisodeLimits | None, _over(None)] = None
+    limits: Annotated[CheckedLimits | None, _over(None)] = None
     window: Annotated[PromptWindow | None, _over(None)] = None
     tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
 
@@ -262,7 +262,7 @@ class RlvrRecipe:
     setting: Setting = "episode"
     dialect: DialectName = "xml"
     strictness: Strictness = "strict"
-    limits: Annotated[EpisodeLimits, _over(Limits())] = field(default_factory=Limits)
+    limits: Annotated[CheckedLimits, _over(EpisodeLimits())] = field(default_factory=EpisodeLimits)
     window: Annotated[PromptWindow, _over(EPISODE_WINDOW)] = EPISODE_WINDOW
     tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
     reward: Annotated[str, _known("reward", TEST_REWARDS)] = "outcome"

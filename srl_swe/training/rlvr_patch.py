@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from unidiff.patch import PatchSet
 
-from srl_swe.dialects import Strictness
+from srl_swe.dialects import FormatReason, Strictness
+from srl_swe.dialects.reply import split_thought, thought_fault
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.parallel import run_parallel
@@ -36,7 +36,6 @@ from srl_swe.types import Instance, Message
 # post-processing, which the paper's evaluation uses).
 
 
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _PATH, _SEARCH, _DIVIDE, _REPLACE = "### ", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 
 
@@ -80,18 +79,16 @@ def read_repair(
 ) -> Repair:
     """The patch that a reply makes of ``files``, by path. Never raises.
 
-    ``strict`` asks for a thought that is not empty; ``think_opened``: the chat template wrote
-    its opening tag.
+    ``strict`` requires a non-empty thought. ``think_opened``: the generation prompt ends with
+    ``<think>``, so the reply omits the tag.
     """
-    if think_opened and not reply.lstrip().startswith("<think>"):
-        reply = f"<think>{reply}"
-    thought = _THOUGHT.match(reply)
-    if thought is None and (strictness == "strict" or reply.lstrip().startswith("<think>")):
-        return Repair("", EditFault.NO_THINK)
-    if thought and strictness == "strict" and not thought[1].strip():
-        return Repair("", EditFault.EMPTY_THOUGHT)
-    edits = parse_edits(reply[thought.end() :] if thought else reply)
-    return make_patch(edits, files)
+    thought, rest = split_thought(reply, think_opened=think_opened)
+    unclosed = thought is None and rest.lstrip().startswith("<think>")
+    match FormatReason.NO_THINK if unclosed else thought_fault(thought, strictness):
+        case None:
+            return make_patch(parse_edits(rest), files)
+        case reason:
+            return Repair("", EditFault(reason))
 
 
 def parse_edits(text: str) -> list[Edit]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.instances import row_from_instance
@@ -304,13 +304,13 @@ class _Setting:
 
     def _env(self, test_runner: CachedTestRunner) -> SweEnv:
         recipe, chars = self.recipe, self.recipe.window.observation_chars
-        rules = Rules(
+        replies = ReplyFormat(
             get_dialect(recipe.dialect),
-            dataclasses.replace(EPISODE_WINDOW, observation_chars=chars),
-            recipe.limits,
             recipe.strictness,
             opens_thought(self.tokenizer, template_kwargs(self.args)),
         )
+        window = dataclasses.replace(EPISODE_WINDOW, observation_chars=chars)
+        rules = Rules(replies, window, recipe.limits)
         return SweEnv(
             self.instances,
             as_sandbox_errors(self.open_sandbox),

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
 
-from srl_swe.dialects import Dialect, Strictness, get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import (
     STEP_REWARDS,
@@ -30,6 +30,7 @@ from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
     check_dialect,
     check_expert_actions,
+    expert_column,
     fitting_prompts,
     load_step_contexts,
     load_tokenizer,
@@ -74,20 +75,13 @@ class ReplyScorer:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        dialect: Dialect,
-        strictness: Strictness = "strict",
-        *,
-        think_opened: bool = False,
-        whole_solution: bool = False,
+        replies: ReplyFormat,
         end_ids: Collection[int] = (),
     ) -> None:
-        """``end_ids``: what ends a reply; without them any special token does."""
+        """``end_ids``: the tokens that end a reply; if empty, any special token does."""
         self._tokenizer = tokenizer
         self._end_ids = end_ids
-        self._dialect = dialect
-        self._strictness = strictness
-        self._think_opened = think_opened
-        self._whole_solution = whole_solution
+        self._format = replies
         self._ids: Sequence[Sequence[int]] = ()
         self._replies: list[DecodedReply] = []
         self._rewards: dict[tuple[str, ...], list[float]] = {}
@@ -95,7 +89,7 @@ class ReplyScorer:
     @property
     def expert_column(self) -> str:
         """The column of the data set that replies are compared with."""
-        return "expert_solution" if self._whole_solution else "expert_action"
+        return expert_column(self._format)
 
     def replies(self, completion_ids: Sequence[Sequence[int]]) -> list[DecodedReply]:
         """The replies of a batch, decoded and read."""
@@ -120,14 +114,7 @@ class ReplyScorer:
 
     def _read(self, ids: Sequence[int]) -> DecodedReply:
         text, ended = decode_reply(self._tokenizer, ids, self._end_ids)
-        read = read_reply(
-            text,
-            self._dialect,
-            self._strictness,
-            think_opened=self._think_opened,
-            whole_solution=self._whole_solution,
-        )
-        return DecodedReply(text, ended, read)
+        return DecodedReply(text, ended, read_reply(text, self._format))
 
 
 class StepReward:
@@ -288,11 +275,11 @@ def _checked(
 
 
 def _scorer(recipe: SrlRecipe, args: GRPOConfig, tokenizer: PreTrainedTokenizerBase) -> ReplyScorer:
-    return ReplyScorer(
-        tokenizer,
+    replies = ReplyFormat(
         get_dialect(recipe.dialect),
         recipe.strictness,
-        think_opened=opens_thought(tokenizer, template_kwargs(args)),
-        whole_solution=asks_for_solution(recipe.rewards),
-        end_ids=reply_ends(recipe.model, tokenizer, model_init_kwargs(args).get("revision")),
+        opens_thought(tokenizer, template_kwargs(args)),
+        asks_for_solution(recipe.rewards),
     )
+    revision = model_init_kwargs(args).get("revision")
+    return ReplyScorer(tokenizer, replies, reply_ends(recipe.model, tokenizer, revision))

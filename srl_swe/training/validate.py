@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.instances import evenly_spread
 from srl_swe.reports.record import BEST, read_best
@@ -43,7 +43,6 @@ from srl_swe.training.generate import (
     METRICS,
     Examination,
     Reply,
-    Scoring,
     greedy_replies,
     score_replies,
 )
@@ -101,11 +100,11 @@ class HeldOutSteps:
     """An :class:`Examination`: one reply a row, scored as training scores it."""
 
     def __init__(
-        self, accelerator: Any, rows: Sequence[Mapping[str, Any]], scoring: Scoring
+        self, accelerator: Any, rows: Sequence[Mapping[str, Any]], form: ReplyFormat
     ) -> None:
         self._accelerator = accelerator
         self._rows = rows
-        self._scoring = scoring
+        self._format = form
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """The fields of :data:`METRICS`. Each rank brings as many prompts, some of them twice."""
@@ -115,7 +114,7 @@ class HeldOutSteps:
         texts = reply([self._rows[index]["prompt"] for index in mine])
         by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
         in_order = [by_row[index] for index in range(count)]
-        scores = score_replies(in_order, self._rows, self._scoring)
+        scores = score_replies(in_order, self._rows, self._format)
         return {name: float(getattr(scores, field)) for name, field in METRICS.items()}
 
 
@@ -126,22 +125,22 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
     """
     validation, template = recipe.validation, template_kwargs(trainer.args)
     assert validation and validation.data, "the recipe asks for them"
-    scoring = Scoring(
-        recipe.dialect,
+    form = ReplyFormat(
+        get_dialect(recipe.dialect),
         recipe.strictness,
         opens_thought(trainer.processing_class, template),
         asks_for_solution(getattr(recipe, "rewards", {})),
     )
     rows = load_step_contexts(validation.data)
     check_expert_actions(rows, validation.data)
-    check_dialect(rows, validation.data, scoring.dialect)
+    check_dialect(rows, validation.data, recipe.dialect)
     _warn_of_other_prompts(recipe, validation.data)
-    if scoring.whole_solution:
-        rows = with_solutions(rows, get_dialect(scoring.dialect))
+    if form.whole_solution:
+        rows = with_solutions(rows, form.dialect)
     rows = rows.select(evenly_spread(len(rows), validation.rows))
-    as_made = not scoring.whole_solution
+    as_made = not form.whole_solution
     _refuse_overlong(trainer, validation, rows, template, as_made=as_made)
-    return HeldOutSteps(trainer.accelerator, list(rows), scoring)
+    return HeldOutSteps(trainer.accelerator, list(rows), form)
 
 
 def _warn_of_other_prompts(recipe: Recipe, data: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.files import write_atomic
 from srl_swe.instances import evenly_spread
 from srl_swe.progress import say
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.rollout.episode import sandbox_error_step
 from srl_swe.rollout.prompting import differences
 from srl_swe.rollout.replies import opens_thought
@@ -180,13 +180,12 @@ def instance_episodes(
     assert validation and validation.instances, "the recipe asks for them"
     asked, count = validation.instances, TokenCounter(trainer.processing_class)
     window, limits = _window_and_limits(asked, recipe)
-    rules = Rules(
+    replies = ReplyFormat(
         get_dialect(recipe.dialect),
-        _fitting_window(trainer, window, validation.max_new_tokens),
-        limits,
         recipe.strictness,
         opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
     )
+    rules = Rules(replies, _fitting_window(trainer, window, validation.max_new_tokens), limits)
     chosen = evenly_spread(len(bench.instances), asked.rows)
     instances = [bench.instances[index] for index in chosen]
     for one in instances:
@@ -205,9 +204,9 @@ def instance_episodes(
     return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
 
 
-def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Window, Limits]:
+def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Window, EpisodeLimits]:
     if not isinstance(recipe, RlvrRecipe):
-        return _window(asked, recipe), asked.limits or Limits()
+        return _window(asked, recipe), asked.limits or EpisodeLimits()
     if recipe.setting != "episode":
         raise UserError(
             f"validation.instances plays episodes, and a policy of `setting: {recipe.setting}` "
@@ -239,7 +238,7 @@ def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
 
 def _check_first_prompt(instance: Instance, rules: Rules, count: CountTokens) -> None:
     try:
-        make_messages(instance.problem_statement, [], rules.dialect, rules.window, count)
+        make_messages(instance.problem_statement, [], rules.replies.dialect, rules.window, count)
     except OverBudget as error:
         raise UserError(
             f"validation.instances: the issue of {instance.instance_id} leaves no room for a reply "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.dialects import Dialect, bash_block, get_dialect, xml
+from srl_swe.dialects import Dialect, ReplyFormat, bash_block, get_dialect, xml
 from srl_swe.rewards import step_reward
 from srl_swe.rewards.structural import structural_rewards
 from srl_swe.rewards.table import STEP_REWARDS, StepRewardFunction
-from srl_swe.rollout import Agent, rollout
+from srl_swe.rollout import Agent, Rules, rollout
 from srl_swe.sandbox import ExecResult
 from srl_swe.steps.contexts import Dropped, DropReason, StepContext, make_step_contexts
 from srl_swe.steps.prompt import Window
@@ -39,7 +39,9 @@ def test_what_is_imitated_compared_and_shown_is_written_alike(dialect: Dialect) 
     assert context.expert_reply.endswith(context.expert_action)
     assert context.prompt[2]["content"] == dialect.render_action(bash("ls"))
     assert context.prompt[3]["content"] == dialect.render_observation(Observation("seen\n", 0))
-    assert step_reward(context.expert_reply, context.expert_action, dialect).reward == 1.0
+    assert (
+        step_reward(context.expert_reply, context.expert_action, ReplyFormat(dialect)).reward == 1.0
+    )
 
 
 def test_in_bash_blocks_no_prompt_shows_xml() -> None:
@@ -90,7 +92,9 @@ def test_a_policy_acts_and_submits_in_bash_blocks() -> None:
     sandbox = FakeSandbox(answer=lambda command: ExecResult(f"ran {command}\n", 0))
     sandbox.write_file("/tmp/.srl_swe.patch", b"the patch")
     policy = ScriptedPolicy([reply("ls"), "hm", SUBMIT])
-    result = rollout(Agent(policy, get_dialect("bash_block")), INSTANCE, sandbox)
+    result = rollout(
+        Agent(policy, Rules(ReplyFormat(get_dialect("bash_block"), "lenient"))), INSTANCE, sandbox
+    )
     assert result.stop_reason is StopReason.SUBMITTED
     assert result.patch == "the patch"
     assert [step.action for step in result.steps] == [bash("ls"), None, Action("submit")]
@@ -106,7 +110,9 @@ def test_in_bash_blocks_each_command_starts_where_the_repository_is() -> None:
     commands = ["cd /tmp; export A=1; touch /testbed/x", "pwd; echo $A$PAGER; ls /testbed", "false"]
     policy = ScriptedPolicy([*map(reply, commands), SUBMIT])
     with open_local_sandbox() as sandbox:
-        result = rollout(Agent(policy, bash_block), INSTANCE, sandbox)
+        result = rollout(
+            Agent(policy, Rules(ReplyFormat(bash_block, "lenient"))), INSTANCE, sandbox
+        )
     _, second, third, _ = [step.observation for step in result.steps]
     assert second == Observation("/testbed\ncat\nx\n", exit_code=0)
     assert third == Observation("", exit_code=1)
@@ -118,5 +124,5 @@ def test_in_xml_the_shell_stays() -> None:
         + [xml.render_reply("done", Action("submit"))]
     )
     with open_local_sandbox() as sandbox:
-        result = rollout(Agent(policy, xml), INSTANCE, sandbox)
+        result = rollout(Agent(policy, Rules(ReplyFormat(xml, "lenient"))), INSTANCE, sandbox)
     assert result.steps[1].observation == Observation("/tmp\n1", exit_code=0)

@@ -4,9 +4,9 @@ import warnings
 
 import pytest
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.swe_env import SweEnv
 from srl_swe.types import Action
 from srl_swe_envs.local import open_local_sandbox
@@ -21,7 +21,11 @@ def make_env(**limits: int):
 
     instances = load_instances("starter")[:2]
     return GymnasiumSweEnv(
-        SweEnv(instances, open_local_sandbox, Rules(XML, limits=Limits(**limits)))
+        SweEnv(
+            instances,
+            open_local_sandbox,
+            Rules(ReplyFormat(XML, "lenient"), limits=EpisodeLimits(**limits)),
+        )
     )
 
 

@@ -11,12 +11,12 @@ from typing import Protocol
 import pytest
 from docker import DockerClient
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.replay import replay_trajectory
 from srl_swe.replay.run import with_fresh_observations
-from srl_swe.rollout.episode import Agent, rollout
+from srl_swe.rollout.episode import Agent, Rules, rollout
 from srl_swe.sandbox import MAX_PATCH_BYTES, Patch, Sandbox, take_patch
 from srl_swe.sandbox.patches import plain_diff
 from srl_swe.sandbox.working_tree import Blob, Change
@@ -488,7 +488,7 @@ def run(command: str) -> Step:
 def test_a_rollout_notes_what_was_left_out_of_its_patch() -> None:
     reply = "<function=bash>\n<parameter=command>{}</parameter>\n</function>"
     replies = (reply.format(f"{FIX}; touch a.orig"), "<function=submit>\n</function>")
-    agent = Agent(ScriptedPolicy(replies), get_dialect("xml"))
+    agent = Agent(ScriptedPolicy(replies), Rules(ReplyFormat(get_dialect("xml"), "lenient")))
     with open_local_sandbox(INSTANCE) as sandbox:
         record = rollout(agent, INSTANCE, sandbox)
     assert record.stop_reason is StopReason.SUBMITTED

@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.dialects import FormatReason, get_dialect
+from srl_swe.dialects import FormatReason, ReplyFormat, get_dialect
 from srl_swe.rewards import BROKEN_FORMAT, StepScore, similarity_reward, step_reward, step_rewards
 from srl_swe.types import Action
 
-XML = get_dialect("xml")
+XML = ReplyFormat(get_dialect("xml"))
+LENIENT = ReplyFormat(get_dialect("xml"), "lenient")
+OPENED = ReplyFormat(get_dialect("xml"), think_opened=True)
 LS = Action("bash", {"command": "ls"}).text
 PWD = Action("bash", {"command": "pwd"}).text
 GOOD = f"<think>\nwhy\n</think>\n\n{LS}"
@@ -38,7 +40,7 @@ def test_a_reply_that_breaks_the_format_earns_minus_one_and_says_why(reason: For
 def test_lenient_forgives_the_thought_and_the_text_around_but_not_the_action(
     reason: FormatReason,
 ) -> None:
-    score = step_reward(BROKEN[reason], LS, XML, "lenient")
+    score = step_reward(BROKEN[reason], LS, LENIENT)
     if reason in LENIENT_TAKES:
         assert score == StepScore(1.0, 1.0, None)
     else:
@@ -48,8 +50,8 @@ def test_lenient_forgives_the_thought_and_the_text_around_but_not_the_action(
 def test_an_opening_tag_that_the_template_wrote_is_not_asked_for_again() -> None:
     rest = GOOD.removeprefix("<think>")
     assert step_reward(rest, LS, XML).reason == FormatReason.NO_THINK
-    assert step_reward(rest, LS, XML, think_opened=True).reward == 1.0
-    assert step_reward(GOOD, LS, XML, think_opened=True).reward == 1.0
+    assert step_reward(rest, LS, OPENED).reward == 1.0
+    assert step_reward(GOOD, LS, OPENED).reward == 1.0
 
 
 def test_the_thought_is_not_compared() -> None:

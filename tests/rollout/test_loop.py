@@ -8,9 +8,17 @@ from typing import ClassVar
 
 import pytest
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import ImageMissing, SandboxDied, SandboxError
-from srl_swe.rollout import Agent, Completion, Limits, PromptTooLong, rollout, rollout_all
+from srl_swe.rollout import (
+    Agent,
+    Completion,
+    EpisodeLimits,
+    PromptTooLong,
+    Rules,
+    rollout,
+    rollout_all,
+)
 from srl_swe.rollout.batch import load_rollouts, predictions
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
@@ -19,11 +27,12 @@ from srl_swe.types import Instance, Message, StopReason
 
 LOOK = "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
 SUBMIT = "<think>\ndone\n</think>\n\n<function=submit>\n</function>"
+XML = ReplyFormat(get_dialect("xml"), "lenient")
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", "image")
 
 
 def make_agent(*replies: str, **limits: int) -> Agent:
-    return Agent(ScriptedPolicy(replies), get_dialect("xml"), limits=Limits(**limits))
+    return Agent(ScriptedPolicy(replies), Rules(XML, limits=EpisodeLimits(**limits)))
 
 
 def make_sandbox(patch: str = "the patch") -> FakeSandbox:
@@ -44,7 +53,7 @@ def test_a_rollout_ends_when_the_policy_submits_and_hands_in_its_diff() -> None:
 
 def test_the_policy_reads_what_its_action_printed() -> None:
     policy = ScriptedPolicy([LOOK, SUBMIT])
-    rollout(Agent(policy, get_dialect("xml")), INSTANCE, make_sandbox())
+    rollout(Agent(policy, Rules(XML)), INSTANCE, make_sandbox())
     assert [message["content"] for message in policy.prompts[1][2:]] == [
         LOOK.partition("\n\n")[2],
         "OBSERVATION:\nran ls",
@@ -72,9 +81,9 @@ def test_a_prompt_that_is_too_long_ends_it_with_the_token_limit() -> None:
         def reply(self, messages: Sequence[Message]) -> Completion:
             raise PromptTooLong("full")
 
-    agent = Agent(Full([]), get_dialect("xml"))
+    agent = Agent(Full([]), Rules(XML))
     assert rollout(agent, INSTANCE, make_sandbox()).stop_reason is StopReason.TOKEN_LIMIT
-    budget = Agent(ScriptedPolicy([LOOK]), get_dialect("xml"), Window(token_budget=1))
+    budget = Agent(ScriptedPolicy([LOOK]), Rules(XML, Window(token_budget=1)))
     assert rollout(budget, INSTANCE, make_sandbox()).stop_reason is StopReason.TOKEN_LIMIT
 
 
@@ -181,12 +190,12 @@ def slow(command: str) -> ExecResult:
 
 def test_a_reply_and_the_wait_for_it_count_nothing_to_the_time_limit() -> None:
     policy = SlowPolicy([LOOK, LOOK, SUBMIT])
-    agent = Agent(policy, get_dialect("xml"), limits=Limits(seconds=0.1))
+    agent = Agent(policy, Rules(XML, limits=EpisodeLimits(seconds=0.1)))
     assert rollout(agent, INSTANCE, make_sandbox()).stop_reason is StopReason.SUBMITTED
 
 
 def test_the_sandboxs_own_time_does() -> None:
-    agent = Agent(ScriptedPolicy([LOOK] * 9), get_dialect("xml"), limits=Limits(seconds=0.4))
+    agent = Agent(ScriptedPolicy([LOOK] * 9), Rules(XML, limits=EpisodeLimits(seconds=0.4)))
     result = rollout(agent, INSTANCE, FakeSandbox(answer=slow))
     assert result.stop_reason is StopReason.TIME_LIMIT
     assert len(result.steps) == 3
@@ -200,7 +209,7 @@ class Named(ScriptedPolicy):
 
 def test_rollouts_of_other_weights_under_the_same_path_are_not_reused(tmp_path: Path) -> None:
     def roll_out(name: str, *replies: str) -> list[str | None]:
-        agent = Agent(Named(name, replies), get_dialect("xml"))
+        agent = Agent(Named(name, replies), Rules(XML))
         opened = lambda _: nullcontext(make_sandbox())  # noqa: E731
         found = rollout_all(agent, instances(2), opened, tmp_path, workers=1)
         return [one.model for one in found]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits
+from srl_swe.rollout import EpisodeLimits
 from srl_swe.training.recipe import DynamicSampling, RlvrRecipe
 from srl_swe.training.rlvr_trainer import train_rlvr
 from srl_swe.training.train import leave_process_group
@@ -22,7 +22,7 @@ def main(policy: str, output: str, trainer: str) -> None:
         "starter",
         output,
         "episode",
-        limits=Limits(steps=3 if os.environ["RANK"] == "0" else 1),
+        limits=EpisodeLimits(steps=3 if os.environ["RANK"] == "0" else 1),
         dynamic_sampling=DynamicSampling(epsilon=0.01, max_rounds=1),
         trainer=json.loads(trainer),
     )

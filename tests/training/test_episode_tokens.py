@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxDied
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import ExecResult, OpenSandbox
 from srl_swe.swe_env import SweEnv
 from srl_swe.testing import FakeSandbox
@@ -64,9 +64,9 @@ def play(
     episodes: int = 1,
     open_sandbox: OpenSandbox = open_local_sandbox,
     token_budget: int = 10_000,
-    limits: Limits | None = None,
+    limits: EpisodeLimits | None = None,
 ) -> tuple[EpisodeRollout, dict[str, Any]]:
-    rules = Rules(XML, limits=limits or Limits(), strictness="strict")
+    rules = Rules(ReplyFormat(XML), limits=limits or EpisodeLimits())
     rollout = EpisodeRollout(
         lambda: SweEnv([INSTANCE], open_sandbox, rules),
         tokenizer,
@@ -113,7 +113,7 @@ def test_only_what_the_policy_wrote_is_trained_on(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("replies", "options", "ended"),
     [
-        ([LOOK, LOOK], {"limits": Limits(steps=2)}, "step_limit"),
+        ([LOOK, LOOK], {"limits": EpisodeLimits(steps=2)}, "step_limit"),
         (["and so on ..."], {}, "token_limit"),
         ([LOOK], {"token_budget": 900}, "token_limit"),
         ([], {"token_budget": 100}, "token_limit"),

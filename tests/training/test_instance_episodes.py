@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import Window
 from srl_swe.swe_env import SweEnv
@@ -32,7 +32,7 @@ INSTANCES = load_instances("starter", ids=["starter__inikit-1", "starter__inikit
 def episodes(
     tmp_path: Path, open_sandbox: OpenSandbox = open_local_sandbox, steps: int = 4, workers: int = 2
 ) -> InstanceEpisodes:
-    rules = Rules(XML, Window(), Limits(steps=steps), "strict")
+    rules = Rules(ReplyFormat(XML), Window(), EpisodeLimits(steps=steps))
     make_env = partial(SweEnv, INSTANCES, open_sandbox, rules)
     ids = [one.instance_id for one in INSTANCES]
     return InstanceEpisodes(Accelerator(cpu=True), make_env, ids, workers, tmp_path)

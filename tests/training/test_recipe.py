@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.rollout import Limits
+from srl_swe.rollout import EpisodeLimits
 from srl_swe.steps.prompt import Window
 from srl_swe.training.load_recipe import load_recipe
 from srl_swe.training.recipe import (
@@ -111,14 +111,14 @@ def test_a_validation_on_instances_says_no_more_than_it_must(write: Write) -> No
     assert recipe.validation is not None
     assert recipe.validation.decides == "resolved"
     assert recipe.validation.instances == ValidationInstances(
-        "starter", limits=Limits(steps=3), window=Window(pairs=None)
+        "starter", limits=EpisodeLimits(steps=3), window=Window(pairs=None)
     )
 
 
 def test_a_recipe_with_tests_as_reward_says_what_an_episode_may_take(write: Write) -> None:
     recipe = load_recipe(write(RLVR), {"limits.steps": "5", "window.observation_chars": "500"})
     assert isinstance(recipe, RlvrRecipe)
-    assert recipe.limits == Limits(steps=5)
+    assert recipe.limits == EpisodeLimits(steps=5)
     assert recipe.window == dataclasses.replace(EPISODE_WINDOW, observation_chars=500)
     assert (recipe.bench, recipe.setting) == ("starter", "patch")
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rollout.replies import (
     check_thought,
@@ -93,7 +93,7 @@ class Extra:
 def test_each_completion_is_scored_against_the_expert_of_its_own_row(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    reward, extra = StepReward(ReplyScorer(tokenizer, get_dialect("xml"))), Extra()
+    reward, extra = StepReward(ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml")))), Extra()
     ended = [*encode(tokenizer, REPLY), tokenizer.eos_token_id]
     rewards = reward(
         prompts=["", "", ""],
@@ -117,7 +117,7 @@ def test_the_experts_own_reply_earns_the_full_reward(
 ) -> None:
     for row in load_from_disk(str(data)):
         ids = [*encode(tokenizer, row["completion"][0]["content"]), tokenizer.eos_token_id]
-        reward = StepReward(ReplyScorer(tokenizer, get_dialect("xml")))
+        reward = StepReward(ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml"))))
         assert reward(
             completion_ids=[ids],
             expert_action=[row["expert_action"]],
@@ -128,7 +128,7 @@ def test_the_experts_own_reply_earns_the_full_reward(
 def test_a_scorer_keeps_nothing_of_another_batch_another_reward_or_other_experts(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    scorer = ReplyScorer(tokenizer, get_dialect("xml"))
+    scorer = ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml")))
     batch = [[*encode(tokenizer, REPLY), tokenizer.eos_token_id]]
     assert scorer.rewards("exact", batch, [LS]) == [1.0]
     assert scorer.rewards("exact", batch, [Action("submit").text]) == [0.0]
@@ -140,7 +140,7 @@ def test_a_scorer_keeps_nothing_of_another_batch_another_reward_or_other_experts
 def test_only_one_reward_of_a_mixture_tells_of_the_replies(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    scorer, extra = ReplyScorer(tokenizer, get_dialect("xml")), Extra()
+    scorer, extra = ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml"))), Extra()
     silent = StepReward(scorer, "structural", tells=False)
     ids = [encode(tokenizer, REPLY)]
     assert silent(completion_ids=ids, expert_action=[LS], log_extra=extra) == [1.0]

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import EngineUnavailable, UserError
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits
+from srl_swe.rollout import EpisodeLimits
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps.prompt import Window, make_messages
 from srl_swe.training.callbacks import read_metrics
@@ -150,7 +150,7 @@ def test_episodes_learn_what_the_tests_like(actor: Path, tmp_path: Path) -> None
         actor,
         tmp_path / "run",
         "episode",
-        limits=Limits(steps=4),
+        limits=EpisodeLimits(steps=4),
         trainer={"max_steps": 10},
         dynamic_sampling=DynamicSampling(epsilon=0.01, max_rounds=1),
     )
@@ -183,7 +183,7 @@ def test_broken_sandboxes_are_counted_give_no_reward_and_end_a_run_that_has_no_o
 ) -> None:
     short = {"num_generations": 2, "per_device_train_batch_size": 2, "max_steps": 9}
     model = repairer if setting == "patch" else actor
-    asked = recipe(model, tmp_path / "run", setting, limits=Limits(steps=2), trainer=short)
+    asked = recipe(model, tmp_path / "run", setting, limits=EpisodeLimits(steps=2), trainer=short)
     with pytest.raises(UserError, match=r"every sandbox .* same command again"):
         train_rlvr(asked, Breaks(sound=1), [INSTANCE], workers=2)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.rollout import Rules
@@ -75,7 +75,11 @@ def test_files_that_are_not_there_are_nobodys_fault() -> None:
 
 
 def test_a_disk_that_fills_up_in_an_episode_breaks_it_and_is_no_mistake_of_the_users() -> None:
-    env = SweEnv([INSTANCE], opening(Failing(EngineDiskFull("full"))), Rules(get_dialect("xml")))
+    env = SweEnv(
+        [INSTANCE],
+        opening(Failing(EngineDiskFull("full"))),
+        Rules(ReplyFormat(get_dialect("xml"), "lenient")),
+    )
     env.reset()
     _, reward, terminated, truncated, info = env.step(Action("bash", {"command": "ls"}))
     assert math.isnan(reward)

@@ -106,8 +106,13 @@ def test_an_agent_is_made_as_its_policy_was_trained(policy: Path, tmp_path: Path
     trained = Prompting("bash_block", "strict", SHORT)
     folder = carrying(policy, tmp_path / "model", trained)
     agent = make_agent(str(folder), settings_of(folder))
-    assert (agent.window, agent.strictness, agent.think_opened) == (SHORT, "strict", False)
-    assert agent.dialect.SYSTEM_PROMPT.startswith("You") and agent.dialect is not xml
+    replies = agent.rules.replies
+    assert (agent.rules.window, replies.strictness, replies.think_opened) == (
+        SHORT,
+        "strict",
+        False,
+    )
+    assert replies.dialect.SYSTEM_PROMPT.startswith("You") and replies.dialect is not xml
     assert agent.policy.name.startswith("model@")
 
 
@@ -119,7 +124,7 @@ def test_an_opened_thought_reaches_rollouts_by_the_variables_of_training(
     opens = "{% if add_generation_prompt and thinks %}<think>\n{% endif %}"
     folder = carrying(policy, tmp_path / "model", trained, opens)
     agent = make_agent(str(folder), settings_of(folder))
-    assert agent.think_opened is thinks
+    assert agent.rules.replies.think_opened is thinks
     prompt: list[Any] = [{"role": "user", "content": "sort"}]
     plain = make_agent(str(policy), settings_of(policy)).policy.count_tokens(prompt)
     assert (agent.policy.count_tokens(prompt) > plain) is thinks
@@ -132,7 +137,12 @@ def test_a_strict_agent_whose_template_closes_the_thought_is_refused(
     folder = carrying(policy, tmp_path / "model", Prompting("xml", "strict"), closed)
     with pytest.raises(UserError, match="closes the thought"):
         make_agent(str(folder), settings_of(folder))
-    assert make_agent(str(folder), settings_of(folder, strictness="lenient")).think_opened is False
+    assert (
+        make_agent(
+            str(folder), settings_of(folder, strictness="lenient")
+        ).rules.replies.think_opened
+        is False
+    )
 
 
 BENCH = ValidationBench(load_instances("starter", ids=["starter__inikit-1"]), FakeSandbox)  # type: ignore[arg-type]

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig
 from trl.chat_template_utils import qwen3_chat_template
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
-from srl_swe.rollout import Limits, Rules
+from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import Sandbox
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling
@@ -28,7 +28,7 @@ from srl_swe.types import Instance
 from srl_swe_envs.local import open_local_sandbox
 
 INSTANCES = load_instances("starter", ids=["starter__inikit-1", "starter__inikit-2"])
-RULES = Rules(get_dialect("xml"), limits=Limits(steps=5))
+RULES = Rules(ReplyFormat(get_dialect("xml"), "lenient"), limits=EpisodeLimits(steps=5))
 FIX = 'sed -i \'s/encoding="utf-8"/encoding="utf-8-sig"/\' inikit/reader.py'
 
 

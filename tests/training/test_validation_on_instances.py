@@ -20,7 +20,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances
 from srl_swe.reports.record import read_metrics
-from srl_swe.rollout import Limits
+from srl_swe.rollout import EpisodeLimits
 from srl_swe.steps.prompt import make_messages
 from srl_swe.training.data import COLUMNS
 from srl_swe.training.recipe import RlvrRecipe, SftRecipe, Validation, ValidationInstances
@@ -40,7 +40,7 @@ FIX = 'sed -i \'s/encoding="utf-8"/encoding="utf-8-sig"/\' /testbed/inikit/reade
 STEPS = 60
 ON_INSTANCES = Validation(
     every_steps=STEPS // 2,
-    instances=ValidationInstances("starter", limits=Limits(steps=3)),
+    instances=ValidationInstances("starter", limits=EpisodeLimits(steps=3)),
     max_new_tokens=48,
 )
 BENCH = ValidationBench([INSTANCE], open_local_sandbox, workers=2)
@@ -134,7 +134,7 @@ def rlvr(model: str, output: Path, setting: Any) -> RlvrRecipe:
     validation = dataclasses.replace(ON_INSTANCES, instances=ValidationInstances("starter"))
     return RlvrRecipe(
         model, "starter", str(output), setting,
-        limits=Limits(steps=2), trainer=trainer, validation=validation,
+        limits=EpisodeLimits(steps=2), trainer=trainer, validation=validation,
     )  # fmt: skip
 
 

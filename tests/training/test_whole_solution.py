@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, group_rewards, read_reply
 from srl_swe.rewards.holistic import solution_text
 from srl_swe.training.data import with_solutions
-from srl_swe.training.generate import Scoring, score_replies
+from srl_swe.training.generate import score_replies
 from srl_swe.types import Action
 
 XML = get_dialect("xml")
+WHOLE = ReplyFormat(XML, whole_solution=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_experts_whole_solution_earns_one_and_its_first_action_less(rows: An
     row = with_solutions(rows, XML)[0]
     solution = row["expert_solution"]
     texts = [f"<think>why</think>\n{text}" for text in (solution, row["expert_action"])]
-    replies = [read_reply(text, XML, whole_solution=True) for text in [*texts, solution]]
+    replies = [read_reply(text, WHOLE) for text in [*texts, solution]]
     rewards = group_rewards(replies, solution, STEP_REWARDS["holistic"])
     assert rewards[0] == 1.0
     assert 0 < rewards[1] < 1
@@ -80,7 +81,7 @@ def test_validation_of_whole_solutions_compares_all_remaining_actions() -> None:
     }
     whole = f"<think>\nwhy\n</think>\n\n{first.text}\n\n{last.text}"
     single = f"<think>\nwhy\n</think>\n\n{first.text}"
-    scores = score_replies([whole], [row], Scoring(whole_solution=True))
+    scores = score_replies([whole], [row], WHOLE)
     assert (scores.similarity_mean, scores.exact_rate, scores.format_rate) == (1.0, 1.0, 1.0)
-    assert score_replies([single], [row], Scoring(whole_solution=True)).similarity_mean < 1
-    assert score_replies([whole], [row], Scoring()).format_rate == 0
+    assert score_replies([single], [row], WHOLE).similarity_mean < 1
+    assert score_replies([whole], [row], ReplyFormat(XML)).format_rate == 0

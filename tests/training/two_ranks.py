@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer
 from trl import GRPOConfig
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling
@@ -32,7 +32,7 @@ class Seen(StepReward):
 
 def main(policy: str, data: str, output: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
-    reward = Seen(ReplyScorer(tokenizer, get_dialect("xml")))
+    reward = Seen(ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml"))))
 
     def make_trainer(rows: int) -> DynamicSamplingGRPOTrainer:
         args = GRPOConfig(
