@@ -1,4 +1,8 @@
-"""Chat messages as turns and answers: native calls where a message has them, else its text."""
+"""Chat messages as turns and answers: native calls if a message has them, else calls in its text.
+
+In order: mini-swe-agent's observations, calls as JSON, calls as XML, the textual forms of a chat
+(:class:`TextForm`), and messages (:func:`read_messages`).
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,23 @@ from srl_swe.trajectories.row_facts import find_issue
 from srl_swe.trajectories.turns import Answer, Call, Turn, make_observation
 from srl_swe.types import Action, Observation
 
-# What mini-swe-agent shows for a command: its templates of observations, read back.
-
+# mini-swe-agent's templates of observations.
 
 _RETURN_CODE = re.compile(
     r"(?:<exception>.*?</exception>\n)?<returncode>(-?\d{1,9})</returncode>\n?"
 )
 _TIMED_OUT = "</command> timed out and has been killed."
-_CUT_INTO = ("output_head", "elided_chars", "output_tail")
+_TRUNCATED_INTO = ("output_head", "elided_chars", "output_tail")
 _NOT_EXECUTED = "action was not executed"
 
 
 def is_mini_output(text: str) -> bool:
-    """Whether a message shows what a command printed."""
+    """Whether a message is an observation in mini's template."""
     return _RETURN_CODE.match(text) is not None
 
 
 def read_mini_answer(message: Fields) -> Observation:
-    """The output with its exit code: as version 2 records it, or else from the message's text."""
+    """The output and exit code: version 2 records them, else they are in the message's text."""
     extra = message.mapping("extra")
     raw, code = extra.optional_text("raw_output"), extra.optional_int("returncode")
     if raw is None:
@@ -43,7 +46,7 @@ def read_mini_answer(message: Fields) -> Observation:
 
 
 def read_mini_output(text: str) -> Observation:
-    r"""The output within its template; a text without one, as a complaint, stays as it is.
+    r"""The output within its template; a text without one, such as a complaint, is kept.
 
     >>> read_mini_output("<returncode>1</returncode>\n<output>\nno such file\n</output>")
     Observation(text='no such file\n', exit_code=1, truncated=False, timed_out=False)
@@ -54,19 +57,19 @@ def read_mini_output(text: str) -> Observation:
     if code is None:
         return make_observation(text)
     rest = text[code.end() :]
-    head, elided, tail = (_within(rest, tag) for tag in _CUT_INTO)
+    head, note, tail = (_within(rest, tag) for tag in _TRUNCATED_INTO)
     if head is not None and tail is not None:
-        parts = (head, f"[{(elided or '').strip()}]\n", tail)
+        parts = (head, f"[{(note or '').strip()}]\n", tail)
         return Observation("".join(parts), int(code[1]), truncated=True)
     output = _within(rest, "output")
     return replace(make_observation(rest if output is None else output), exit_code=int(code[1]))
 
 
 def _within(text: str, tag: str) -> str | None:
-    """What stands between the first opening and the last closing tag; None where they aren't.
+    """The text between the first opening and the last closing tag; None without both.
 
-    A newline after the opening tag is the template's; one before the closing tag is the
-    output's own in some versions, and kept.
+    A newline after the opening tag is the template's. One before the closing tag is kept: in
+    some versions it is the output's.
     """
     start, end = text.find(f"<{tag}>"), text.rfind(f"</{tag}>")
     if start < 0 or end < start:
@@ -74,13 +77,10 @@ def _within(text: str, tag: str) -> str | None:
     return text[start + len(tag) + 2 : end].removeprefix("\n")
 
 
-# Calls of tools that a reply writes as JSON: ``<tool_call>`` blocks, and terminus-2's object.
-#
-# Hermes and Qwen write ``<tool_call>`` blocks, Harbor's exports hold them too; LLaMA-Factory's
-# ``function_call`` messages are the JSON alone. terminus-2's ``{"analysis", "plan", "commands":
-# [{"keystrokes", "duration"}], "task_complete"}`` stands wherever a run was recorded as the model
-# wrote it. A stop word may have cut the end of the last call.
-
+# Calls as JSON. Hermes, Qwen and Harbor's exports have ``<tool_call>`` blocks; LLaMA-Factory's
+# ``function_call`` messages are the JSON alone; terminus-2's replies are ``{"analysis", "plan",
+# "commands": [{"keystrokes", "duration"}], "task_complete"}``. A stop word may have truncated the
+# last call.
 
 _START, _END = "<tool_call>", "</tool_call>"
 _CUT_END = re.compile(r"</?[a-z_]{0,10}\Z")
@@ -88,12 +88,15 @@ _MOST_OPEN = 20
 
 
 def read_json_calls(text: str) -> tuple[str, list[Action]]:
-    """The thought and the calls of a reply; without any call all text is the thought.
+    """The thought and the calls of a reply; without a call, all text is the thought.
 
     >>> read_json_calls('Look.<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>')
     ('Look.', [Action(tool='ls', arguments={'a': '1'})])
     """
-    hidden, shown = _split_thinking(text.strip())
+    text = text.strip()
+    end = text.find("</think>") if text.startswith("<think>") else -1
+    start = end + len("</think>") if end >= 0 else 0
+    hidden, shown = text[:start], text[start:]
     before, *blocks = shown.split(_START)
     actions = [action for block in blocks for action in parse_calls(block.partition(_END)[0])]
     if actions:
@@ -103,7 +106,7 @@ def read_json_calls(text: str) -> tuple[str, list[Action]]:
 
 
 def parse_calls(text: str) -> list[Action]:
-    """The calls that a text of JSON holds: one object or a list; none if it is something else.
+    """The calls in JSON text, one object or a list; empty if it is something else.
 
     >>> parse_calls('[{"name": "ls", "arguments": {}}, {"name": "id", "arguments": {}')
     [Action(tool='ls', arguments={}), Action(tool='id', arguments={})]
@@ -111,13 +114,6 @@ def parse_calls(text: str) -> list[Action]:
     value = _parse_cut(text.strip())
     calls = [_read_call(item) for item in (value if isinstance(value, list) else [value])]
     return [call for call in calls if call] if all(calls) else []
-
-
-def _split_thinking(text: str) -> tuple[str, str]:
-    """The hidden thought with its tags, empty where there is none, and what follows."""
-    end = text.find("</think>") if text.startswith("<think>") else -1
-    at = end + len("</think>") if end >= 0 else 0
-    return text[:at], text[at:]
 
 
 def _read_call(call: Any) -> Action | None:
@@ -135,7 +131,7 @@ def _read_call(call: Any) -> Action | None:
 
 
 def _parse_cut(text: str) -> Any:
-    """The JSON value, also if what closes its objects and lists was cut off; else None."""
+    """The JSON value, also if the end of its objects and lists is missing; else None."""
     if text[:1] not in {"{", "["}:
         return None
     value = _parse(text)
@@ -149,7 +145,7 @@ def _parse_cut(text: str) -> Any:
 
 
 def _missing_end(text: str) -> str | None:
-    """What closes the objects and lists that are open at the end; None within a string."""
+    """The brackets that close all open objects and lists; None within a string."""
     closing: list[str] = []
     in_string = escaped = False
     for sign in text:
@@ -166,7 +162,7 @@ def _missing_end(text: str) -> str | None:
 
 
 def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
-    """Thought and calls as Harbor's own converter for terminus-2 writes them."""
+    """Thought and calls, in the words of Harbor's converter for terminus-2."""
     reply = _parse(text) if text.startswith("{") else None
     commands = reply.get("commands") if isinstance(reply, Mapping) else None
     if not isinstance(reply, Mapping) or not isinstance(commands, list) or "plan" not in reply:
@@ -188,26 +184,23 @@ def _parse(text: str) -> Any:
         return None
 
 
-# ``<function=...>`` blocks in a reply's text, as OpenHands, R2E-Gym and SWE-smith write them.
-#
-#     I look first.
+# Calls as XML, written by OpenHands, R2E-Gym and SWE-smith:
 #
 #     <function=execute_bash>
 #     <parameter=command>ls</parameter>
 #     </function>
 #
-# Qwen3-Coder puts each block into ``<tool_call>``. The last block may lack its closing tags or
-# have half of one: they are stop words of some harnesses. A block with a parameter that is never
-# closed is no call, except in ``<tool_call>``, where Qwen's own parser lets it end with the
-# block. What a value may hold besides is free: a ``</function>`` within a parameter belongs to it.
-
+# Qwen3-Coder puts each block into ``<tool_call>``. The last block may lack its closing tags or have
+# half of one: they are stop words of some harnesses. A block whose parameter is never closed is not
+# a call, except in ``<tool_call>``, where Qwen's parser ends the parameter with the block. Values
+# may hold anything else: a ``</function>`` within a parameter belongs to it.
 
 _OPEN = re.compile(r"<function=([^<>\n]*)>")
 _PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>")
 _PARAMETER_END = "</parameter>"
 _WRAPPER = "<tool_call>"
 _NEAR = len(_WRAPPER) + 10
-"""A wrapper stands within so many characters before its block."""
+"""A wrapper lies within so many characters before its block."""
 _HALF_TAG = r"(?:<(?:/[a-z_]{0,10})?)?\s*\Z"
 _CLOSE = re.compile(rf"\s*(?:</function>|(?=</tool_call>)|{_HALF_TAG})")
 _HALF_PARAMETER_END = re.compile(r"</[a-z]{0,9}\Z")
@@ -215,7 +208,7 @@ _CALL_END = re.compile(rf"\n?(?:</function>\s*)?(?:</tool_call>|{_HALF_TAG})")
 
 
 def strip_one_newline(value: str) -> str:
-    r"""The value without the one newline on each side that was put there to wrap it.
+    r"""The value without the newline on each side that wraps it.
 
     >>> strip_one_newline("\n\n    x = 1\n\n")
     '\n    x = 1\n'
@@ -226,16 +219,18 @@ def strip_one_newline(value: str) -> str:
 def read_xml_calls(
     text: str, unwrap: Callable[[str], str] = strip_one_newline
 ) -> tuple[str, list[Action]]:
-    r"""The thought before the first call, and all calls; without one all text is the thought.
+    r"""The thought before the first call, and all calls; without a call, all text is the thought.
 
-    A call without a name, R2E-Gym's way to write that there was none, counts as none. Takes
-    time in proportion to the text, whatever it holds.
+    A call without a name (R2E-Gym's mark of a missing call) does not count. Takes time linear
+    in the length of any text.
 
     >>> read_xml_calls("Look.\n\n<function=bash>\n<parameter=command>ls</parameter>\n")
     ('Look.', [Action(tool='bash', arguments={'command': 'ls'})])
     """
     actions: list[Action] = []
-    thought, at, last_end = text, _end_of_thinking(text), text.rfind(_PARAMETER_END)
+    # a call within the hidden thought does not count
+    at = max(text.find("</think>"), 0) if text.lstrip().startswith("<think>") else 0
+    thought, last_end = text, text.rfind(_PARAMETER_END)
     while opened := _OPEN.search(text, at):
         at = opened.end()
         wrapped = text[max(0, opened.start() - _NEAR) : opened.start()].rstrip().endswith(_WRAPPER)
@@ -252,7 +247,7 @@ def read_xml_calls(
 def _read_block(
     text: str, at: int, last_end: int, unwrap: Callable[[str], str], *, wrapped: bool
 ) -> tuple[dict[str, str], int] | None:
-    """The arguments of the block that was opened before ``at``, and where it ends."""
+    """The arguments of the block opened before ``at``, and its end."""
     arguments: dict[str, str] = {}
     while parameter := _PARAMETER.match(text, at):
         name, start = parameter[1].strip(), parameter.end()
@@ -269,7 +264,7 @@ def _read_block(
 
 
 def _cut_end(text: str, start: int, *, wrapped: bool) -> int | None:
-    """Where the last value of the text ends, whose own closing tag is cut; None if unknown."""
+    """The end of the text's last value, whose closing tag is truncated; None if unknown."""
     half = _HALF_PARAMETER_END.search(text, max(start, len(text) - len(_PARAMETER_END)))
     if half and _PARAMETER_END.startswith(half[0]):
         return half.start()
@@ -279,16 +274,8 @@ def _cut_end(text: str, start: int, *, wrapped: bool) -> int | None:
     return end.start() if end else None
 
 
-def _end_of_thinking(text: str) -> int:
-    """Where calls may begin: a call that is only thought about is none."""
-    return max(text.find("</think>"), 0) if text.lstrip().startswith("<think>") else 0
-
-
-# How agents without native tool calls write theirs, and how their harness answers.
-#
-# Three forms are told apart by what stands before an observation: OpenHands'
-# ``EXECUTION RESULT of [tool]:``, R2E-Gym's ``Execution output of [tool]:`` and none of both.
-
+# Forms of calls and answers without native tool calls, by the line before an observation:
+# OpenHands' ``EXECUTION RESULT of [tool]:``, R2E-Gym's ``Execution output of [tool]:``, or neither.
 
 _OPENHANDS_HEAD = re.compile(r"(?:OBSERVATION:\n|EXECUTION RESULT of \[[^\]\n]*\]:\n)")
 _OPENHANDS_CODE = re.compile(r"\[Command finished with exit code (-?\d{1,9})\]\s*\Z")
@@ -304,19 +291,19 @@ _PLACEHOLDERS = frozenset(
 )
 _RESPONSE, _RESPONSE_END = "<tool_response>", "</tool_response>"
 _TAIL = 200
-"""The last line, about the exit code or the steps remaining, is never longer."""
+"""The last line (exit code, steps remaining) is never longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """``one_call``: the harness ran the first call of a reply and no other."""
+    """A textual form. ``one_call``: the harness ran only the first call of a reply."""
 
     unwrap: Callable[[str], str]
     read_answer: Callable[[str], Observation]
     one_call: bool = False
 
     def read_reply(self, text: str) -> Turn:
-        """The reply as a turn, without calls where it holds none."""
+        """The reply as a turn."""
         thought, actions = read_xml_calls(text, self.unwrap)
         in_json = not actions
         if in_json:
@@ -326,10 +313,10 @@ class TextForm:
 
 
 def read_plain_answer(text: str) -> Observation:
-    """An observation of OpenHands or of an unknown harness, without what announces it.
+    """An observation of OpenHands or of an unknown harness, without the line before it.
 
-    Output in mini-swe-agent's template is taken out of it. The text keeps OpenHands' lines about
-    directory, interpreter and exit code at its end.
+    Output is taken out of mini-swe-agent's template. OpenHands' last lines about directory,
+    interpreter and exit code are kept.
     """
     if is_mini_output(text):
         return read_mini_output(text)
@@ -340,7 +327,7 @@ def read_plain_answer(text: str) -> Observation:
 
 
 def read_r2e_answer(text: str) -> Observation:
-    r"""An observation of R2E-Gym or SWE-Master, without what the harness put around it.
+    r"""An observation of R2E-Gym or SWE-Master, without the harness' frame.
 
     >>> text = "Exit code: 0\nExecution output of [execute_bash]:\nhi\nSteps Remaining: 3"
     >>> read_r2e_answer(text)
@@ -361,7 +348,7 @@ R2E_GYM_FORM = TextForm(str.strip, read_r2e_answer, one_call=True)
 
 
 def find_form(texts: Iterable[str]) -> TextForm:
-    """The form that a conversation is written in, by the first observation that tells."""
+    """The form of a conversation, by the first observation with a known line before it."""
     for text in texts:
         if text.startswith("EXECUTION RESULT of ["):
             return OPENHANDS_FORM
@@ -373,7 +360,7 @@ def find_form(texts: Iterable[str]) -> TextForm:
 def clean_thought(text: str) -> str:
     r"""The thought without the tags around its hidden part and around calls.
 
-    A chat template may have written the opening ``<think>``, so that it is not in the text.
+    The opening ``<think>`` may be missing: some chat templates write it into the prompt.
 
     >>> clean_thought("<think>Maybe.</think> Yes.\n<tool_call>")
     'Maybe.\n\nYes.'
@@ -386,7 +373,7 @@ def clean_thought(text: str) -> str:
 
 
 def drop_placeholder(thought: str, calls: Sequence[Call]) -> str:
-    """The thought, empty if a converter only filled the field, as with the name of the call.
+    """The thought; empty if a converter only filled the field, say with the call's name.
 
     >>> from srl_swe.types import Action
     >>> drop_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])
@@ -400,7 +387,7 @@ def drop_placeholder(thought: str, calls: Sequence[Call]) -> str:
 
 
 def split_responses(text: str) -> list[str]:
-    r"""What stands in the ``<tool_response>`` blocks that a message is made of; else all of it.
+    r"""The contents of a message's ``<tool_response>`` blocks, or the whole message.
 
     >>> split_responses("<tool_response>\na\n</tool_response>\n<tool_response>\nb")
     ['a', 'b']
@@ -420,16 +407,16 @@ _EXAMPLE_END = "END OF EXAMPLE ---------------------"
 _TASK = "NEW TASK DESCRIPTION ---------------------"
 _TASK_END = "--------------------- END OF NEW TASK"
 OPENING = 40
-"""A conversation tells what it is within so many messages."""
+"""Formats are recognized within so many messages."""
 
 
 def read_messages(
     messages: Iterable[Fields], form: TextForm = PLAIN_FORM
 ) -> Iterator[Turn | Answer]:
-    """What the messages say, in order; those before the policy's first are left out.
+    """Turns and answers, from the policy's first message on.
 
-    A user's message answers the policy only if it holds results of tools or if the policy made
-    no call that has an id: beside those it is a nudge of the harness.
+    A user's message is an answer only if it holds results of tools, or if no call of the turn
+    has an id. Otherwise it is a nudge of the harness.
     """
     turn: Turn | None = None
     for message in messages:
@@ -442,7 +429,7 @@ def read_messages(
 
 
 def _read_answers(message: Fields, role: str, turn: Turn, form: TextForm) -> Iterator[Answer]:
-    """The answers of one message: Anthropic's results, ``<tool_response>`` blocks, or its text."""
+    """The answers in one message: Anthropic's results, ``<tool_response>`` blocks, or its text."""
     results = _parts(message, "tool_result")
     if results:
         for result in results:
@@ -455,7 +442,7 @@ def _read_answers(message: Fields, role: str, turn: Turn, form: TextForm) -> Ite
 
 
 def read_turn(message: Fields, form: TextForm) -> Turn:
-    """One message of the policy's; hidden reasoning that is recorded leads its thought."""
+    """One message of the policy; recorded hidden reasoning comes first in its thought."""
     text = message.content()
     if message.get("role") in _CALLS_ALONE and (actions := parse_calls(text)):
         return Turn("", tuple(Call(action) for action in actions), answered_as_one=True)
@@ -468,12 +455,12 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
 
 def _native_calls(message: Fields) -> Iterator[Call]:
     for call in message.items("tool_calls"):
-        yield read_call(call.mapping("function"), _id(call))
+        yield read_call(call.mapping("function"), call.optional_text("id"))
     if message.get("function_call"):
         yield read_call(message.mapping("function_call"), None)
     for part in _parts(message, "tool_use"):
         function = {"name": part.get("name"), "arguments": part.get("input")}
-        yield read_call(Fields(function, part.where, part.path), _id(part))
+        yield read_call(Fields(function, part.where, part.path), part.optional_text("id"))
 
 
 def _hidden_reasoning(message: Fields) -> str:
@@ -485,7 +472,7 @@ def _hidden_reasoning(message: Fields) -> str:
 
 
 def _parts(message: Fields, kind: str) -> list[Fields]:
-    """The parts of that type, if the content is a list of parts."""
+    """The content's parts of one type; empty if the content is not a list."""
     if not isinstance(message.get("content"), list | tuple):
         return []
     texts = {"content": [p for p in message.get("content") if not isinstance(p, str)]}
@@ -494,10 +481,9 @@ def _parts(message: Fields, kind: str) -> list[Fields]:
 
 
 def read_call(function: Fields, call_id: str | None) -> Call:
-    """A native call: ``name``, and ``arguments`` as an object or as its JSON.
+    """A native call: ``name``, and ``arguments`` as an object or as JSON.
 
-    Arguments that are no JSON object are kept as they are under the name ``arguments``, and
-    the call is taken to have never run.
+    Other arguments are kept under the name ``arguments``; such a call never ran.
     """
     name, arguments = function.text("name"), function.get("arguments")
     if isinstance(arguments, str):
@@ -509,7 +495,7 @@ def read_call(function: Fields, call_id: str | None) -> Call:
 
 
 def read_task(messages: Iterable[Fields]) -> str | None:
-    """The issue that the policy was given; None where no user speaks before the policy."""
+    """The issue in the user's message before the policy's first; None without one."""
     for message in messages:
         role = message.text("role")
         if role in ASSISTANT:
@@ -522,26 +508,22 @@ def read_task(messages: Iterable[Fields]) -> str | None:
 def find_task(message: str) -> str:
     """The issue in the first message of a run.
 
-    OpenHands puts a solved example before the task, and instructions about the format behind.
+    OpenHands puts a solved example before the task and instructions about the format after it.
     """
     text = message.rpartition(_EXAMPLE_END)[2]
     return find_issue(text.partition(_TASK)[2].partition(_TASK_END)[0] or text)
 
 
 def has_role_messages(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list of messages with a role each; looks at the first few only."""
+    """Whether it is a list of messages with roles; looks only at the first few."""
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(isinstance(item, Mapping) and "role" in item for item in value[:3])
 
 
 def first_texts(messages: object) -> list[str]:
-    """The texts of the first messages, empty if it is no chat."""
+    """The texts of the first messages; empty if it is not a chat."""
     if not has_role_messages(messages):
         return []
     found = (m.get("content") for m in messages[:OPENING] if isinstance(m, Mapping))
     return [text for text in found if isinstance(text, str)]
-
-
-def _id(call: Fields) -> str | None:
-    return call.optional_text("id")

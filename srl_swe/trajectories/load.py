@@ -1,4 +1,8 @@
-"""Trajectories of any family from anywhere: read lazily, filtered, shuffled, sliced, counted."""
+"""Trajectories of any format from anywhere: read lazily, filtered, shuffled, sliced, counted.
+
+A record is one parsed JSON value: a whole file, a line of JSONL, a row of a table, or all events of
+one conversation. Records that can't be parsed are yielded as exceptions, for the caller to count.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +25,12 @@ from srl_swe.trajectories.row_facts import with_instance
 from srl_swe.trajectories.select import Filter, ReadReport
 from srl_swe.types import Trajectory
 
-# Rows of tables: parquet files, and data sets of the Hugging Face hub, streamed.
-
-
 _ROWS_AT_ONCE = 16
-"""A row is a whole trajectory, often a megabyte."""
+"""Few: a row is a whole trajectory, often a megabyte."""
 
 
 def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows with their places in ``name``, counted from 1.
-
-    Raises ValueError if it is not parquet.
-    """
+    """The rows and their places (``NAME:1``, ...). Raises ValueError if it is not parquet."""
     import pyarrow.parquet
 
     number = 0
@@ -44,10 +42,10 @@ def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[s
 
 
 def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of ``hf:OWNER/NAME[:split]``, ``train`` where no split is named.
+    """The rows of ``hf:OWNER/NAME[:split]``, by default of the split ``train``.
 
-    In place of a name on the hub, a local folder of a data set's files does as well. Raises
-    UserError where it can't be had.
+    OWNER/NAME may also be a local folder of a data set's files. Raises UserError if it can't be
+    loaded.
     """
     import datasets
     from datasets.exceptions import DatasetsError
@@ -59,34 +57,26 @@ def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{source}:{number}", row
     except (OSError, ValueError, DatasetsError) as error:
         raise UserError(
-            f"{source} can't be had from the Hugging Face hub ({str(error).splitlines()[0]}); "
-            "check name, split and network, or download its parquet files and name their folder."
+            f"{source} can't be loaded from the Hugging Face hub ({first_line(error)}); "
+            "check name, split and network, or download its parquet files and pass their folder."
         ) from error
 
 
-# Where records come from: files of several kinds, folders, globs, stdin, the hub.
-#
-# A record is one parsed JSON value: a whole file, one line of JSONL, one row of a table, or all
-# events of one conversation. What can't even be parsed is given as the exception, so that whoever
-# reads on can count it.
-
-
 FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
-"""Endings of the files that are looked at in a folder; .txt are expert scripts."""
+"""Endings of files that are read in a folder; .txt files are expert scripts."""
 
 _MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
 _BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
-"""Fields of predictions and of benchmark rows, which lie beside trajectories as JSONL too."""
+"""Fields of predictions and benchmark rows, which also lie beside trajectories as JSONL."""
 _EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
 _PARQUET = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One parsed value. ``where`` is its file, with line or row where it is one of several.
+    """One parsed value. ``where`` is its file, with the line or row if it is one of several.
 
-    ``stray`` True: it lies in a folder that was named, and looks like no trajectory, as configs
-    and summaries beside them do.
+    ``stray``: not a trajectory, but a config or summary beside trajectories in a folder.
     """
 
     where: str
@@ -100,9 +90,8 @@ Records = Iterator[Record | BrokenRecord]
 def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Records:
     """The records of a file, folder, glob, ``-`` (stdin), or ``hf:OWNER/NAME[:split]``.
 
-    Lines and rows are read one after the other; other files are held whole. Files are read in
-    the order of their names, or in one that ``shuffle_seed`` decides. Raises UserError where
-    there is nothing of that name.
+    Lines and rows are streamed; other files are held whole. Files are read in the order of
+    their names, or shuffled by ``shuffle_seed``. Raises UserError if the source does not exist.
     """
     source = str(source)
     if source == "-":
@@ -129,7 +118,7 @@ def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
 
 @dataclass(frozen=True, slots=True)
 class _Conversation:
-    """Files of OpenHands events that lie in one folder, and the state that lies beside them."""
+    """Files of OpenHands events in one folder, and the state beside them."""
 
     home: Path
     events: tuple[Path, ...]
@@ -151,7 +140,7 @@ class _Conversation:
 
 
 def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
-    """The files by name, those of one folder of events together."""
+    """The files by name; those in one folder of events are one conversation."""
     found: dict[Path, Path | _Conversation] = {path: path for path in files}
     folders: dict[Path, list[tuple[int, Path]]] = {}
     for path in found:
@@ -169,12 +158,12 @@ def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
 
 
 def is_event(value: Any) -> bool:
-    """Whether it is one event of an OpenHands conversation, which alone is not a trajectory."""
+    """Whether it is one event of an OpenHands conversation, not a trajectory by itself."""
     return isinstance(value, Mapping) and find_reader(value) is None and openhands.is_event(value)
 
 
 def find_files(source: str) -> list[Path]:
-    """The files that a path or a glob names, by name; those of a folder at any depth."""
+    """The files of a path, a glob or a folder at any depth, sorted by name."""
     path = Path(source)
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.suffix in FILE_KINDS and p.is_file()]
@@ -189,12 +178,12 @@ def find_files(source: str) -> list[Path]:
     else:
         raise UserError(f"{path}: no such file or folder of trajectories.")
     if not found:
-        raise UserError(f"{source}: holds no file of trajectories ({', '.join(FILE_KINDS)}).")
+        raise UserError(f"{source}: contains no files of trajectories ({', '.join(FILE_KINDS)}).")
     return sorted(found)
 
 
 def read_file(path: Path) -> Records:
-    """The records of one file; what it holds decides how it is read, but for binary kinds."""
+    """The records of one file, by its ending and then by its content."""
     try:
         if path.suffix == ".parquet":
             yield from (Record(where, row) for where, row in read_parquet(path, str(path)))
@@ -212,9 +201,9 @@ def read_file(path: Path) -> Records:
 
 
 def read_stream(stream: BinaryIO, name: str) -> Records:
-    """The records of a stream that has no name to tell its kind: anything that a file may be.
+    """The records of a stream of any kind.
 
-    Lines are given one by one if the first is a JSON value; else all of it is read first.
+    Lines are streamed if the first is a JSON value; otherwise the stream is read to its end.
     """
     head: list[bytes] = []
     for line in stream:
@@ -235,7 +224,7 @@ def read_stream(stream: BinaryIO, name: str) -> Records:
 
 
 def _parse_text(data: bytes, name: str) -> Records:
-    """JSON, lines of JSON, an expert script, or YAML; the first that it is."""
+    """Read text as the first that fits: JSON, lines of JSON, an expert script, YAML."""
     text = _decode(data)
     if _is_json(data):
         yield from _split(parse_json(text), name)
@@ -259,7 +248,7 @@ def _is_json(data: bytes) -> bool:
 
 
 def read_lines(lines: BinaryIO, name: str) -> Records:
-    """One record a line; all of it as one value where the first line only opens one."""
+    """One record per line; one value if the first line is only an opening bracket."""
     first = next(lines, b"")
     if first.strip() in {b"[", b"{"}:
         yield from _parse_whole(first + lines.read(), name)
@@ -268,7 +257,7 @@ def read_lines(lines: BinaryIO, name: str) -> Records:
 
 
 def _parse_whole(data: bytes, name: str) -> Records:
-    """One value: a trajectory, or a list of them; lines of values where it is not one value."""
+    """One value, or lines of values if the data is not one value."""
     try:
         value = parse_json(_decode(data))
     except ValueError as error:
@@ -284,7 +273,7 @@ def _parse_whole(data: bytes, name: str) -> Records:
 
 
 def _split(value: Any, name: str) -> Iterator[Record]:
-    """The value as one record, or as many, where it is a list and no trajectory itself."""
+    """The value as one record, or as one per item of a list that is not a trajectory."""
     if isinstance(value, list) and value and find_reader(value) is None:
         yield from (Record(f"{name}:{row}", item) for row, item in enumerate(value, 1))
     else:
@@ -292,8 +281,9 @@ def _split(value: Any, name: str) -> Iterator[Record]:
 
 
 def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
-    """A record for each line; one for all lines if they are events."""
-    records = _records_of_lines(lines, name)
+    """One record per line, or one for all lines if they are events."""
+    numbered = ((f"{name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    records = chain.from_iterable(_parse_line(line, where) for where, line in numbered)
     first = next(records, None)
     if isinstance(first, Record) and is_event(first.value):
         rest = list(records)
@@ -303,12 +293,6 @@ def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
     elif first is not None:
         yield first
         yield from records
-
-
-def _records_of_lines(lines: Iterable[bytes], name: str) -> Records:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield from _parse_line(line, f"{name}:{number}")
 
 
 def _parse_line(line: bytes, where: str) -> Records:
@@ -321,12 +305,12 @@ def _parse_line(line: bytes, where: str) -> Records:
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8, without the mark that some editors put before it."""
+    """UTF-8, without a byte order mark."""
     return data.decode("utf-8-sig")
 
 
 SHUFFLE_BUFFER = 1000
-"""Trajectories held at once to draw the next one from."""
+"""Number of trajectories from which the next one is drawn."""
 STRAY = "in files of another kind"
 BEFORE = "before the slice"
 BEYOND = "beyond the limit"
@@ -334,11 +318,11 @@ BEYOND = "beyond the limit"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What to read of a source, and what a broken record does.
+    """Which trajectories of a source to read, and how to treat broken records.
 
-    Filters come first, then the shuffle, then ``first`` to ``last`` (not included), then
-    ``limit``. ``shuffle_seed`` None: the source's order. ``instance`` is the id of those
-    trajectories whose records name none.
+    Filters come first, then the shuffle, then the slice from ``first`` to before ``last``, then
+    ``limit``. ``shuffle_seed`` None keeps the source's order. ``instance`` is the id for
+    trajectories whose records name no instance.
     """
 
     on_broken: Literal["fail", "skip"] = "fail"
@@ -353,12 +337,12 @@ class Reading:
 def stream_trajectories(
     source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
-    """The trajectories of a source (see :func:`~.record_files.read_records`), one at a time.
+    """The trajectories of a source (see :func:`read_records`), one at a time.
 
-    ``report`` is complete when the iterator is used up. A shuffle draws from
-    :data:`SHUFFLE_BUFFER` trajectories and the order of files, so that a source of more lines
-    is not mixed from end to end. Raises UserError for a source that is not there, and
-    BrokenRecord unless ``reading`` says to skip what is broken.
+    ``report`` is complete when the iterator is exhausted. A shuffle mixes the order of files and
+    a buffer of :data:`SHUFFLE_BUFFER` trajectories: a longer file is not mixed from end to end.
+    Raises UserError if the source does not exist, and BrokenRecord unless broken records are
+    skipped.
     """
     reading, report = reading or Reading(), ReadReport() if report is None else report
     passed = _Counted(_filtered(_read(source, reading, report), reading.filters, report))
@@ -375,12 +359,12 @@ def stream_trajectories(
 def load_trajectories(
     source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
 ) -> list[Trajectory]:
-    """All at once. Raises UserError also where there is none."""
+    """All trajectories of a source. Raises UserError also if there are none."""
     report = ReadReport() if report is None else report
     found = list(stream_trajectories(source, reading, report))
     if not found:
         why = f" ({report})" if report.records else ""
-        raise UserError(f"{source}: holds no trajectory{why}.")
+        raise UserError(f"{source}: contains no trajectories{why}.")
     return found
 
 
@@ -404,27 +388,23 @@ def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[
             report.drop(STRAY)
             continue
         try:
-            trajectory = with_instance(_read_one(record), reading.instance)
+            if isinstance(record, BrokenRecord):
+                raise record
+            found = read_record(record.value, record.where)
         except BrokenRecord as error:
             if reading.on_broken == "fail":
                 raise
             report.drop_broken(error)
             continue
-        report.families[trajectory.source] += 1
-        yield trajectory
-
-
-def _read_one(record: Record | BrokenRecord) -> Trajectory:
-    if isinstance(record, BrokenRecord):
-        raise record
-    return read_record(record.value, record.where)
+        report.sources[found.source] += 1
+        yield with_instance(found, reading.instance)
 
 
 def _filtered(
     found: Iterable[Trajectory], filters: Iterable[Filter], report: ReadReport
 ) -> Iterator[Trajectory]:
     for trajectory in found:
-        failed = next((one for one in filters if not one.holds(trajectory)), None)
+        failed = next((each for each in filters if not each.holds(trajectory)), None)
         if failed is None:
             yield trajectory
         else:

@@ -1,7 +1,7 @@
-"""Which trajectories to train on, as the paper chooses them, and which to validate with.
+"""Filters on trajectories, the paper's selection for training, and the count of every record.
 
-Paper, section 4.2: 5,000 SWE-smith trajectories of claude-3-7-sonnet-20250219, verified to give
-correct patches; 30 whole ones held out. At most 3 an instance is SWE-smith's own selection.
+Paper, section 4.2: 5,000 SWE-smith trajectories of claude-3-7-sonnet-20250219 whose patches are
+verified as correct; 30 whole ones held out. SWE-smith itself selects at most 3 per instance.
 """
 
 from __future__ import annotations
@@ -19,41 +19,38 @@ from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.row_facts import names_instance, plain_instance_id
 from srl_swe.types import Trajectory
 
-# What became of every record: nothing vanishes silently.
-
-
 BROKEN = "broken"
 _EXAMPLES = 10
 
 
 @dataclass(slots=True)
 class ReadReport:
-    """Counts of a reading, complete once its trajectories have been used up.
+    """Counts of a reading, complete when its trajectories are exhausted.
 
-    ``records`` came in; each was given out or is counted in ``dropped`` by the reason.
+    Each of ``records`` was given out or is counted in ``dropped`` by the reason.
     """
 
     records: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    families: Counter[str] = field(default_factory=Counter)
-    """Trajectories read, by family; those counted that were dropped later."""
+    sources: Counter[str] = field(default_factory=Counter)
+    """Trajectories read, by format, including those dropped later."""
     broken: list[BrokenRecord] = field(default_factory=list)
-    """The first few."""
+    """The first few broken records."""
     remarks: list[str] = field(default_factory=list)
-    """What a selection could not tell of the records, a line for each."""
+    """Facts that a selection needed and records lack, one line each."""
 
     @property
     def given(self) -> int:
-        """Trajectories that came out."""
+        """The number of trajectories that came out."""
         return self.records - self.dropped.total()
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count a record that won't be given out."""
+        """Count records that are not given out."""
         if count:
             self.dropped[reason] += count
 
     def drop_broken(self, error: BrokenRecord) -> None:
-        """Count a record that no trajectory can be made of, and keep the first few errors."""
+        """Count a broken record; keep the first few errors."""
         self.drop(BROKEN)
         if len(self.broken) < _EXAMPLES:
             self.broken.append(error)
@@ -62,9 +59,6 @@ class ReadReport:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
         dropped = f"; dropped: {reasons}" if reasons else ""
         return f"{self.given} of {self.records} trajectories{dropped}"
-
-
-# Filters of trajectories as they are written on the command line: ``resolved=true``.
 
 
 _RESOLVED = {True: "true", False: "false", None: "unknown"}
@@ -79,13 +73,13 @@ _VALUES: dict[str, Callable[[Trajectory], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """``name=pattern``: the value has to match the glob."""
+    """A filter ``name=pattern``, as on the command line: the value must match the glob."""
 
     name: str
     pattern: str
 
     def holds(self, trajectory: Trajectory) -> bool:
-        """Whether the trajectory is to be kept."""
+        """Whether the trajectory passes."""
         return fnmatchcase(_VALUES[self.name](trajectory), self.pattern)
 
     def __str__(self) -> str:
@@ -93,7 +87,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Read one filter. Raises UserError where it is none.
+    """Parse one filter. Raises UserError if it is not one.
 
     >>> parse_filter("instance=django__*").holds(Trajectory("django__django-1", ()))
     True
@@ -101,7 +95,7 @@ def parse_filter(text: str) -> Filter:
     name, equals, pattern = text.partition("=")
     if not equals or name not in _VALUES:
         known = ", ".join(f"{name}=..." for name in _VALUES)
-        raise UserError(f"--filter {text!r} is none. Known: {known}, with * for any text.")
+        raise UserError(f"Invalid --filter {text!r}. Known: {known}, with * for any text.")
     if name == "resolved" and pattern not in _RESOLVED.values():
         raise UserError(f"--filter {text!r}: resolved is true, false or unknown.")
     return Filter(name, pattern)
@@ -109,10 +103,10 @@ def parse_filter(text: str) -> Filter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a trajectory has to be. The defaults drop nothing.
+    """Conditions on trajectories. The defaults drop nothing.
 
-    ``model`` is a glob; ``not_in`` the ids of instances that are evaluated on, and ``unnamed``
-    what becomes of trajectories whose records name no instance if there are any such ids.
+    ``model`` is a glob; ``not_in`` holds the ids of evaluated instances. ``unnamed`` decides
+    about trajectories whose records name no instance if ``not_in`` is not empty.
     """
 
     resolved_only: bool = False
@@ -132,7 +126,7 @@ PAPER_SELECTION = Selection(
 
 
 class Unselected(StrEnum):
-    """Why a trajectory was not selected; the first of these that holds is counted."""
+    """Reasons to drop a trajectory; the first that holds is counted."""
 
     NO_STEPS = "without a step"
     NOTHING_RAN = "in which nothing ran"
@@ -148,11 +142,11 @@ class Unselected(StrEnum):
 def select(
     trajectories: Iterable[Trajectory], selection: Selection, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
-    """Those selected, in their order; ``report`` counts the others by :class:`Unselected`.
+    """The selected trajectories in order; ``report`` counts the others by :class:`Unselected`.
 
-    Of each trajectory only a hash is kept, so that any number can be streamed through. Raises
-    UserError at the first that names no instance if ``selection`` refuses these; it says how
-    many there are.
+    Only a hash of each trajectory is kept, so any number can be streamed through. If
+    ``selection`` refuses trajectories without an instance, the first one raises UserError with
+    the number of them.
     """
     selecting = _Selecting(selection, ReadReport() if report is None else report)
     trajectories = iter(trajectories)
@@ -168,7 +162,7 @@ def select(
 
 
 class _Selecting:
-    """One pass over trajectories, with what it remembers of those before."""
+    """One pass over trajectories, and its state."""
 
     def __init__(self, selection: Selection, report: ReadReport) -> None:
         self.report = report
@@ -179,7 +173,7 @@ class _Selecting:
         self._read = self._unnamed = self._unknown = 0
 
     def refuses(self, trajectory: Trajectory) -> bool:
-        """Whether it can't be told to be evaluated on, and nobody said what to do then."""
+        """Whether nobody can know if its instance is evaluated, and ``unnamed`` is ``refuse``."""
         self._read += 1
         self._unnamed += not names_instance(trajectory)
         self._unknown += trajectory.resolved is None
@@ -187,18 +181,18 @@ class _Selecting:
         return bool(must_know and trajectory.steps and not names_instance(trajectory))
 
     def refusal(self, rest: Iterable[Trajectory]) -> UserError:
-        """The exception to raise, after a look at all others."""
+        """The exception to raise; counts all others first."""
         for trajectory in rest:
             self._read += 1
             self._unnamed += not names_instance(trajectory)
         return UserError(
-            f"{self._unnamed} of {self._read} records name no instance, so that --not-in can't "
-            "tell whether they are evaluated on. Name it with --instance, or say --unnamed drop "
-            "or --unnamed keep."
+            f"{self._unnamed} of {self._read} records name no instance: --not-in can't "
+            "tell whether they are evaluated. Name the instance with --instance, or pass "
+            "--unnamed drop or --unnamed keep."
         )
 
     def reason_against(self, trajectory: Trajectory) -> Unselected | None:
-        """The first that holds; None if it is selected."""
+        """The first reason that holds; None if the trajectory is selected."""
         selection = self._selection
         reason = _unfit(trajectory, selection, self._evaluated)
         if reason is None and selection.drop_duplicates:
@@ -213,30 +207,29 @@ class _Selecting:
         return reason
 
     def remarks(self) -> list[str]:
-        """How many records did not say what the selection goes by."""
+        """The numbers of records that lack a fact which the selection needs."""
         selection, found = self._selection, []
         by_instance = {
             "--not-in": bool(self._evaluated),
             "--per-instance": selection.per_instance is not None,
         }
-        asking = " and ".join(name for name, asked in by_instance.items() if asked)
-        if self._unnamed and asking:
+        needing = " and ".join(name for name, asked in by_instance.items() if asked)
+        if self._unnamed and needing:
             found.append(
-                f"{self._unnamed} of {self._read} records name no instance, which {asking} goes by"
+                f"{self._unnamed} of {self._read} records name no instance, which {needing} needs"
             )
         if self._unknown and selection.resolved_only:
             found.append(
                 f"{self._unknown} of {self._read} records name no outcome, which --resolved-only "
-                "goes by"
+                "needs"
             )
         return found
 
 
 def is_held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
-    """Whether the trajectory is for validation, as about ``share`` of all instances are.
+    """Whether the trajectory is for validation, like about ``share`` of all instances.
 
-    All trajectories of an instance go the same way, so that none is trained on whose like is
-    validated with; and it depends on nothing but the instance's id and the seed.
+    Depends only on the instance's id and the seed: an instance is never on both sides.
     """
     digest = hashlib.sha256(f"{seed}\0{trajectory.instance_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
@@ -245,7 +238,7 @@ def is_held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
 def _unfit(
     trajectory: Trajectory, selection: Selection, evaluated: frozenset[str]
 ) -> Unselected | None:
-    """The reason that lies in the trajectory itself, and not in those before it."""
+    """The reason in the trajectory itself, independent of earlier ones."""
     if not trajectory.steps:
         return Unselected.NO_STEPS
     if not any(step.executed for step in trajectory.steps):
@@ -265,12 +258,12 @@ def _unfit(
 
 
 def _same_instance(instance_id: str) -> str:
-    """Equal for the spellings that data sets have of one id."""
+    """The same text for all spellings of an id in data sets."""
     return plain_instance_id(instance_id).lower()
 
 
 def _fingerprint(trajectory: Trajectory) -> bytes:
-    """Equal exactly for the same words and the same outputs at the same instance."""
+    """Equal exactly for the same instance, words and outputs."""
     digest = hashlib.sha256(trajectory.instance_id.encode())
     for step in trajectory.steps:
         action = step.action.text if step.action else ""

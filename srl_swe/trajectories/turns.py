@@ -1,7 +1,7 @@
-"""From messages to steps: pairs every observation with the call that it answers.
+"""From messages to steps: the rules that all readers share.
 
-A family's reader says what happened in order, as :class:`Turn` and :class:`Answer`; the rules
-that all families share are here.
+A reader yields the events of a run in order, as :class:`Turn` and :class:`Answer`;
+:func:`make_steps` pairs every observation with its call.
 """
 
 from __future__ import annotations
@@ -12,12 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
-# What the text of a recorded observation says about itself: cut, timed out, never run.
-#
-# The marks are those that the harnesses print; the text stays as it was recorded.
-
-
-_CUT = (
+_TRUNCATION_MARKS = (
     "<response clipped>",  # str_replace_editor of all harnesses, SWE-agent
     "<Observation truncated in middle for saving context>",  # R2E-Gym
     "<Observation condensed for saving context>",  # R2E-Gym
@@ -77,29 +72,29 @@ _NEVER_RAN = tuple(
         r"Claude requested permissions? to ",
     )
 )
-"""How a text begins that answers a call which never ran; :data:`_ERROR_HEADS` may stand before."""
+"""Beginnings of answers to calls that never ran; :data:`_ERROR_HEADS` may precede them."""
 _ERROR_HEADS = re.compile(
     r"(?:OBSERVATION:\s*|ERROR:\s*|Error:\s*|\[An error occurred during execution\.\]\s*)*"
 )
 _HEAD = 20_000
-"""A refusal that quotes the call says what it is within so many characters."""
+"""A refusal that quotes the call is recognizable within so many characters."""
 _TAIL = 1000
-"""OpenHands' line about a timeout stands within so many characters of the end."""
+"""OpenHands' line about a timeout lies within so many characters of the end."""
 
 
 def make_observation(text: str, exit_code: int | None = None) -> Observation:
-    """The observation, marked as truncated or timed out where its text says so.
+    """The observation, marked as truncated or timed out if a harness' mark is in its text.
 
     >>> make_observation("The command took too long to execute (>90s)").timed_out
     True
     """
     timed_out = _TIMED_OUT.match(text.lstrip()) or _TIMED_OUT_AT_END.search(text[-_TAIL:])
-    cut = any(mark in text for mark in _CUT)
-    return Observation(text, exit_code, truncated=cut, timed_out=timed_out is not None)
+    truncated = any(mark in text for mark in _TRUNCATION_MARKS)
+    return Observation(text, exit_code, truncated=truncated, timed_out=timed_out is not None)
 
 
 def never_ran(observation: Observation | None) -> bool:
-    """Whether the text says that the call was refused, so that it changed nothing.
+    """Whether the call was refused, by the harness' words: it changed nothing.
 
     >>> never_ran(Observation("Bash command 'git' is not allowed. Please use a different tool."))
     True
@@ -112,7 +107,7 @@ def never_ran(observation: Observation | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One action of a message. ``id`` None: the source has none for it.
+    """One action of a message; ``id`` is None if the source has no ids.
 
     ``runnable`` False: the harness could not or would not run it, whatever it answered.
     """
@@ -124,9 +119,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of the policy's, with as many calls as it holds.
+    """One message of the policy with all its calls.
 
-    ``answered_as_one``: the harness gives one text for all its calls (terminus-2's terminal).
+    ``answered_as_one``: one text answers all its calls (terminus-2's terminal).
     """
 
     thought: str
@@ -136,21 +131,21 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. ``id`` is that of the call; None where the source has none.
+    """An observation, with the id of its call if the source has one.
 
-    ``refused``: the source marks the call as one that never ran, whatever the text.
+    ``refused``: the source itself marks the call as never run.
     """
 
     observation: Observation
     id: str | None = None
     refused: bool = False
     translation: Translation | None = None
-    """What the source itself shows that the call did to a file, as a call of our own."""
+    """The call's effect on a file as a call of our own, if the source shows it."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A step in the making; ``call`` None for a message without any."""
+    """A step that is being paired; ``call`` is None for a message without calls."""
 
     turn: int
     thought: str
@@ -159,13 +154,15 @@ class _Open:
     answer: Answer | None = None
 
     def takes(self, answer: Answer) -> bool:
-        """Whether an answer may be paired with it by position."""
+        """Whether the answer may be paired by position."""
         own_id = self.call.id if self.call else None
         return self.answer is None and (own_id is None or answer.id is None)
 
 
 @dataclass(slots=True)
 class _Pairing:
+    """The state of pairing; ``latest`` holds the steps of the last turn."""
+
     steps: list[_Open] = field(default_factory=list)
     latest: list[_Open] = field(default_factory=list)
     by_id: dict[str, list[_Open]] = field(default_factory=dict)
@@ -176,10 +173,10 @@ class _Pairing:
         calls: tuple[Call | None, ...] = turn.calls or (None,)
         as_one = turn.answered_as_one
         self.latest = [_Open(self.turns, turn.thought, call, as_one) for call in calls]
-        self.by_id.update({step.call.id: [] for step in self.latest if step.call and step.call.id})
-        for step in self.latest:
-            if step.call and step.call.id:
-                self.by_id[step.call.id].append(step)
+        named = [(step.call.id, step) for step in self.latest if step.call and step.call.id]
+        self.by_id.update({call_id: [] for call_id, _ in named})
+        for call_id, step in named:
+            self.by_id[call_id].append(step)
         self.steps += self.latest
         self.turns += 1
 
@@ -196,14 +193,17 @@ class _Pairing:
 
 
 def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
-    """The steps, and notes about what could not be made part of one.
+    """The steps, and a note if some answers belong to no step.
 
-    An answer belongs to the call of its id, and only where one of both has no id to the first
-    call of the latest message that has none yet (to the last, if it is for all). A call did
-    not run if it is not runnable, if its observation or its source says so, if it has none
-    although it is not in the last message (a last one, as ``submit``, often has none), or if it
-    follows the call in the last message that ended the run. A source without a single
-    observation does not tell.
+    An answer belongs to the call with its id. If call or answer has no id, it belongs to the
+    first unanswered call of the latest message (to the last call, if it answers all of them).
+
+    A call did not run if
+
+    - it is not runnable, or its observation or its source marks it as refused;
+    - it has no observation and is not in the last message (a final ``submit`` often has none),
+      unless the source has no observations at all;
+    - it follows the call that ended the run.
     """
     pairing = _Pairing()
     for event in _with_several_answers(list(events)):
@@ -216,7 +216,7 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
 
 
 def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | Answer]:
-    """The events; a turn that got several answers was not answered as one."""
+    """The events; a turn with several answers was not answered as one."""
     answers = 0
     found: list[Turn | Answer] = []
     for event in reversed(events):
@@ -255,13 +255,13 @@ _LAST_COMMANDS = (
 
 
 def ends_run(action: Action) -> bool:
-    """Whether the policy ends its run by this call: a tool to submit, or mini's command."""
+    """Whether the call ends the run: a tool that submits, or mini's command."""
     command = action.arguments.get("command", "").lstrip()
     return action.tool in _LAST_TOOLS or command.startswith(_LAST_COMMANDS)
 
 
 def find_stop_reason(steps: Sequence[Step]) -> StopReason | None:
-    """SUBMITTED if the call that ended the run is in the last message; None if none does."""
+    """SUBMITTED if a call of the last message ended the run, else None."""
     turn = steps[-1].turn if steps else None
     last = steps[-1:] if turn is None else [step for step in steps if step.turn == turn]
     ends = any(step.executed and step.action and ends_run(step.action) for step in last)

@@ -103,7 +103,7 @@ def test_runs_of_no_named_instance_are_refused_or_told_apart_by_hand(tmp_path: P
     with pytest.raises(UserError, match="1 of 2 records name no instance"):
         steps(tmp_path / "out", *options, text=text)
     kept = steps(tmp_path / "kept", *options, "--unnamed", "keep", text=text)
-    assert "1 of 2 records name no instance, which --not-in goes by." in kept.output
+    assert "1 of 2 records name no instance, which --not-in needs." in kept.output
     dropped = steps(tmp_path / "dropped", *options, "--unnamed", "drop", text=text)
     assert "1 of no named instance" in dropped.output
     steps(tmp_path / "named", *options, "--instance", "c__d-2", text=text)

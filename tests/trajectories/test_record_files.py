@@ -61,7 +61,7 @@ def test_a_glob_names_files_by_pattern(tmp_path: Path) -> None:
     write_one_of_each_kind(tmp_path)
     assert ids(f"{tmp_path}/[bc].*") == ["b1", "b2", "c1", "c2"]
     assert ids(f"{tmp_path}/**/*.parquet") == ["g1", "g2"]
-    with pytest.raises(UserError, match="holds no file"):
+    with pytest.raises(UserError, match="contains no files"):
         load_trajectories(f"{tmp_path}/x*")
 
 
@@ -89,7 +89,7 @@ def test_a_data_set_is_streamed_as_from_the_hub(tmp_path: Path, split: str) -> N
 
 def test_a_data_set_or_split_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     datasets.Dataset.from_list([row("a")]).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="can't be had"):
+    with pytest.raises(UserError, match="can't be loaded"):
         load_trajectories(f"hf:{tmp_path}:xml")
 
 

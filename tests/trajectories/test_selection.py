@@ -94,7 +94,7 @@ def test_what_becomes_of_runs_that_name_no_instance_can_be_said() -> None:
     some = [unnamed(1), made(2, instance="a__b-2")]
     report = ReadReport(records=2)
     assert list(select(some, replace(NOT_IN, unnamed="keep"), report)) == some
-    assert report.remarks == ["1 of 2 records name no instance, which --not-in goes by"]
+    assert report.remarks == ["1 of 2 records name no instance, which --not-in needs"]
     report = ReadReport(records=2)
     assert list(select(some, replace(NOT_IN, unnamed="drop"), report)) == some[1:]
     assert report.dropped == {Unselected.UNNAMED: 1}
@@ -103,14 +103,14 @@ def test_what_becomes_of_runs_that_name_no_instance_can_be_said() -> None:
 def test_runs_that_name_no_instance_are_not_counted_as_one_of_the_same() -> None:
     some, report = [unnamed(1), unnamed(1), made(2), made(3)], ReadReport(records=4)
     assert list(select(some, Selection(per_instance=1), report)) == some[:3]
-    assert report.remarks == ["2 of 4 records name no instance, which --per-instance goes by"]
+    assert report.remarks == ["2 of 4 records name no instance, which --per-instance needs"]
 
 
 def test_how_many_records_name_no_outcome_is_said() -> None:
     report = ReadReport(records=2)
     some = [made(1, resolved=None), made(2)]
     assert list(select(some, Selection(resolved_only=True), report)) == some[1:]
-    assert report.remarks == ["1 of 2 records name no outcome, which --resolved-only goes by"]
+    assert report.remarks == ["1 of 2 records name no outcome, which --resolved-only needs"]
 
 
 def test_whole_instances_are_held_out_by_a_seeded_split() -> None:
