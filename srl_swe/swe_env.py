@@ -1,7 +1,7 @@
 """SweEnv: an instance, a sandbox and the tests as an environment of reinforcement learning.
 
 The shape is Gymnasium's, whose package is not needed: ``reset`` gives an observation and an
-info, ``step`` gives five values. ``srl_swe_envs.gymnasium_env`` makes a ``gymnasium.Env`` of it.
+info, ``step`` gives five values. ``srl_swe_envs.adapters`` makes a ``gymnasium.Env`` of it.
 """
 
 from __future__ import annotations

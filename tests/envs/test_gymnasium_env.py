@@ -17,10 +17,10 @@ XML = get_dialect("xml")
 
 
 def make_env(**limits: int):
-    from srl_swe_envs.gymnasium_env import GymnasiumSweEnv
+    from srl_swe_envs.adapters import as_gymnasium
 
     instances = load_instances("starter")[:2]
-    return GymnasiumSweEnv(
+    return as_gymnasium(
         SweEnv(
             instances,
             open_local_sandbox,

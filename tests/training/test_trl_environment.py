@@ -23,8 +23,8 @@ from srl_swe.sandbox import Sandbox
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.tiny_policy import make_tiny_policy
-from srl_swe.training.trl_environment import OVER, TrlEnvironments, tool_dataset
 from srl_swe.types import Instance
+from srl_swe_envs.adapters import OVER, TrlEnvironments, tool_dataset
 from srl_swe_envs.local import open_local_sandbox
 
 INSTANCES = load_instances("starter", ids=["starter__inikit-1", "starter__inikit-2"])

@@ -1,4 +1,7 @@
-"""SweEnv as TRL's ``environment_factory`` wants it, for policies with a tool-calling template.
+"""SweEnv for Gymnasium and for TRL; importing this module needs neither.
+
+:func:`as_gymnasium` makes a ``gymnasium.Env``. :class:`TrlEnvironments` is an
+``environment_factory`` for policies with a tool-calling template::
 
     with TrlEnvironments(instances, open_sandbox, rules) as environments:
         trainer = GRPOTrainer(
@@ -7,9 +10,9 @@
             environment_factory=environments,
         )
 
-The methods of an environment are its tools, and its reward is the tests'. They are ``async``: TRL
-1.16 runs a batch's async tools together and sync ones one by one. ``train_rlvr`` goes another
-way (srl_swe.training.rlvr_episodes), as its policies write our dialect.
+The methods of a TRL environment are its tools, and its reward is that of the tests. They are
+``async``: TRL 1.16 runs the async tools of a batch together and sync ones one by one.
+``train_rlvr`` uses ``rollout_func`` instead, as its policies write our dialect.
 """
 
 from __future__ import annotations
@@ -17,13 +20,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import string
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
-from typing import Any, Self, TypeVar
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from srl_swe.errors import SandboxError
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S, CachedTestRunner
@@ -33,14 +35,64 @@ from srl_swe.sandbox import OpenSandbox
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.types import Action, Instance, StopReason
 
+if TYPE_CHECKING:
+    import gymnasium
+    from datasets import Dataset
+
 Result = TypeVar("Result")
 
 SYSTEM_PROMPT = resources.files("srl_swe").joinpath("prompts/tools_system.md").read_text("utf-8")
 OVER = "The episode is over."
 
+MAX_REPLY_CHARS = 100_000
+MAX_OBSERVATION_CHARS = 1_000_000
+"""More than any issue or observation; a longer text is outside the space but still returned."""
+
+
+def as_gymnasium(env: SweEnv) -> gymnasium.Env[str, str]:
+    """Wrap ``env`` as a :class:`gymnasium.Env` of texts; needs the extra ``gym``.
+
+    See SweEnv for rewards, ends and infos. A reward of NaN means that the sandbox broke
+    (``info["broken"]``): drop that episode. ``reset`` opens a fresh sandbox of
+    ``options["instance_id"]``, or of any instance.
+    """
+    import gymnasium
+    from gymnasium.spaces import Text
+
+    class AnyText(Text):
+        """Every string up to a length, in whatever script; samples are printable ASCII."""
+
+        def __init__(self, max_length: int) -> None:
+            super().__init__(max_length, min_length=0, charset=frozenset(string.printable))
+
+        def contains(self, x: Any) -> bool:
+            return isinstance(x, str) and len(x) <= self.max_length
+
+    class GymnasiumSweEnv(gymnasium.Env[str, str]):
+        def __init__(self) -> None:
+            self.observation_space = AnyText(MAX_OBSERVATION_CHARS)
+            self.action_space = AnyText(MAX_REPLY_CHARS)
+            self.metadata = {"render_modes": []}
+
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[str, dict[str, Any]]:
+            super().reset(seed=seed)
+            return env.reset(seed=int(self.np_random.integers(2**31)), options=options)
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            return env.step(action)
+
+        def close(self) -> None:
+            env.close()
+
+    return GymnasiumSweEnv()
+
 
 def tool_dataset(instances: Sequence[Instance]) -> Dataset:
-    """A row an instance; ``reset`` adds the issue to its prompt, and the template the tools."""
+    """One row per instance; ``reset`` adds the issue to its prompt, and the template the tools."""
+    from datasets import Dataset
+
     prompt = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": ""}]
     return Dataset.from_list([{"prompt": prompt, "instance_id": i.instance_id} for i in instances])
 
@@ -57,14 +109,14 @@ class TrlEnvironments:
         reward: TestReward = outcome_reward,
         tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
     ) -> None:
-        """Of ``rules`` the limits count and the dialect renders what tools print."""
+        """The limits of ``rules`` apply, and its dialect renders the output of tools."""
         safe = as_sandbox_errors(open_sandbox)
         test_runner = CachedTestRunner(safe, tests_timeout_s)
         self._make = partial(SweEnv, instances, safe, rules, reward=reward, test_runner=test_runner)
         self._made: list[SweToolEnvironment] = []
 
     def __call__(self) -> SweToolEnvironment:
-        """What TRL calls once for each rollout of a batch; it resets what it has."""
+        """Make an environment: TRL calls this once per rollout of a batch, and then resets them."""
         self._made.append(SweToolEnvironment(self._make()))
         return self._made[-1]
 
@@ -86,9 +138,9 @@ class SweToolEnvironment:
         self._reward: float | None = None
 
     def reset(self, *, instance_id: str, **_: Any) -> str:
-        """Begin with the row's instance; TRL puts what is returned behind the prompt.
+        """Begin with the row's instance, and return its issue, which TRL appends to the prompt.
 
-        TRL resets one environment after the other, so the container is opened behind its back.
+        TRL resets one environment after the other, so the container is opened in the background.
         """
         self._over, self._reward = False, None
         self._thread.submit(self._open, instance_id)
@@ -149,10 +201,10 @@ class SweToolEnvironment:
         return await self._act("submit")
 
     async def get_reward(self) -> float | None:
-        """What the tests say; None where the sandbox broke. Whoever never submitted is tested too.
+        """The reward of the tests, or None if the sandbox broke.
 
-        TRL's own word for a policy that stops calling tools is none, so that the record says
-        STEP_LIMIT.
+        An episode without a submission is tested too.
+        TRL does not report that a policy stopped calling tools: it is recorded as STEP_LIMIT.
         """
         return await self._on_thread(self._final_reward)
 
