@@ -1,4 +1,4 @@
-"""Progress with the time left: a bar on a terminal, a line an item elsewhere; all on stderr."""
+"""Progress with an ETA on stderr: a bar on a terminal, else one line per item."""
 
 from __future__ import annotations
 
@@ -7,19 +7,46 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 Advance = Callable[[str], None]
-"""Call it once an item is done, with a few words on what came of it."""
+"""Call it when an item is done, with a short note on the result."""
 
 
 def say(line: str) -> None:
-    """Tell the user what is being done."""
+    """Print a line to stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def progress_line(label: str, done: int, total: int, note: str, left_s: float) -> str:
+    """The one format of progress lines.
+
+    >>> progress_line("replay", 2, 8, "a__b-1: 7 steps, faithful", 63.2)
+    'replay 2/8: a__b-1: 7 steps, faithful (ETA 0:01:03)'
+    """
+    return f"{label} {done}/{total}: {note} (ETA {timedelta(seconds=round(left_s))})"
+
+
+def bar_columns(label: str) -> tuple[ProgressColumn, ...]:
+    """The columns of a progress bar."""
+    from rich import progress as columns
+
+    return (
+        columns.TextColumn(label, markup=False),
+        columns.BarColumn(),
+        columns.MofNCompleteColumn(),
+        columns.TimeElapsedColumn(),
+        columns.TextColumn("ETA"),
+        columns.TimeRemainingColumn(),
+    )
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
-    """Show how far ``label`` is; ``total`` counts the items that are still to be done."""
+    """Show the progress of ``label``; ``total`` counts the items still to be done."""
     if sys.stderr.isatty():
         with _bar(label, total) as advance:
             yield advance
@@ -30,24 +57,9 @@ def progress(label: str, total: int) -> Iterator[Advance]:
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*bar_columns(label), console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
 
         def advance(note: str) -> None:
@@ -64,7 +76,6 @@ def _lines(label: str, total: int) -> Advance:
         nonlocal done
         done += 1
         left_s = (time.monotonic() - started) / done * (total - done)
-        eta = str(timedelta(seconds=round(left_s)))
-        say(f"{label} {done}/{total}: {note} (ETA {eta})")
+        say(progress_line(label, done, total, note, left_s))
 
     return advance

@@ -1,4 +1,4 @@
-"""``srl-swe study``."""
+"""``srl-swe demo`` and ``srl-swe study``."""
 
 from __future__ import annotations
 
@@ -16,26 +16,23 @@ from srl_swe.files import check_output_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from srl_swe.experiments import ArmResult, StudyPlan
-
-
-# ``srl-swe demo``.
+    from srl_swe.experiments.study_plan import ArmResult, StudyPlan
 
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/demo if left out.")
+        Path | None, typer.Option(help="Folder of the run. [default: runs/demo]")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Every stage, too short to learn anything.")
+        bool, typer.Option("--quick", help="Run every stage, too short to learn anything.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew instead of continuing.")
+        bool, typer.Option("--fresh", help="Start afresh instead of continuing.")
     ] = False,
 ) -> None:
-    """Run the main job on what ships: replay, SFT, SRL, rollouts, grading, report.
+    """Run the main job on the bundled suite: replay, SFT, SRL, rollouts, grading, report.
 
-    Killed and run again, it continues.
+    If it is killed, the same command continues.
     """
     need_packages("the demo", TRAINING)
     folder = out or Path("runs/demo-quick" if quick else "runs/demo")
@@ -56,25 +53,27 @@ def demo(
     typer.echo(f"{folder}/report.html")
 
 
-Suite = Annotated[str, typer.Option(help="The instances (see eval).")]
+Suite = Annotated[str, typer.Option(help="Instances (see eval).")]
 Trajectories = Annotated[
-    str, typer.Option(help="Their experts' trajectories; those that ship if left out.")
+    str, typer.Option(help="Expert trajectories of the suite. [default: those that ship]")
 ]
 Model = Annotated[
-    str, typer.Option(help="What all arms start from; a tiny warm start if left out.")
+    str, typer.Option(help="Policy that all arms start from. [default: a tiny warm start]")
 ]
-Arms = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")]
-Seeds = Annotated[int, typer.Option(min=1, help="How often all of it is done.")]
-Updates = Annotated[int | None, typer.Option(min=1, help="The budget of each arm, in updates.")]
+Arms = Annotated[
+    list[str] | None, typer.Option("--arm", help="Train only this arm; repeat for several.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds per arm.")]
+Updates = Annotated[int | None, typer.Option(min=1, help="Budget of each arm, in updates.")]
 AtOnce = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Arms that train at once; 2 on several cores without a GPU, if left out."
+        min=1, help="Arms trained at once. [default: 2 on several cores without a GPU, else 1]"
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the study.")]
 Quick = Annotated[
-    bool, typer.Option("--quick", help="Few arms and one seed, too short to learn anything.")
+    bool, typer.Option("--quick", help="Run a few arms with one seed, too short to learn anything.")
 ]
 
 
@@ -93,16 +92,16 @@ def study(
     sandbox_limit: options.SandboxLimits = None,
     trust_commands: options.TrustCommands = False,
 ) -> None:
-    """The paper's comparison: one policy trained in several ways at equal budgets, and graded.
+    """Run the paper's comparison: one policy trained in several ways at equal budgets, and graded.
 
     Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR.
-    Killed and run again, it continues.
+    If it is killed, the same command continues.
     """
     need_packages("a study", TRAINING)
     check_output_folder(out)
     from srl_swe.cli.options import owned_harness, sandbox_settings, sandboxes_for
     from srl_swe.evaluation.sandbox_tests import check_testable
-    from srl_swe.experiments import run_study
+    from srl_swe.experiments.study import run_study
     from srl_swe.rollout.weights import check_folder
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
@@ -135,7 +134,7 @@ def study(
 
 
 def _plan(quick: bool, seeds: int, arms: Sequence[str] | None, updates: int | None) -> StudyPlan:
-    from srl_swe.experiments import FULL, QUICK
+    from srl_swe.experiments.study_plan import FULL, QUICK
 
     plan = QUICK if quick else replace(FULL, seeds=seeds)
     return replace(plan, arms=tuple(arms or plan.arms), updates=updates or plan.updates)

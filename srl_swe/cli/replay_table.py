@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from srl_swe.progress import bar_columns
 from srl_swe.replay.batch import Watch, describe, watch_by_lines
 from srl_swe.replay.normalise import Match
 
@@ -56,14 +50,7 @@ class LiveTable:
         self._console = console
         self._rows: dict[str, _Row] = {}
         self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("replay"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
+        self._progress = Progress(*bar_columns("replay"))
         self._task = self._progress.add_task("replay", total=total)
 
     def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:

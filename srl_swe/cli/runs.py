@@ -1,4 +1,4 @@
-"""``srl-swe runs list | compare``."""
+"""``srl-swe runs list`` and ``srl-swe runs compare``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
     from srl_swe.reports.record import RunRecord
 
-app = typer.Typer(help="Look at training runs, finished or under way.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and compare training runs, finished or under way.", no_args_is_help=True
+)
 
-Run = Annotated[Path, typer.Argument(help="The output folder of a run.")]
+Run = Annotated[Path, typer.Argument(help="Output folder of a run.")]
 
 
 @app.command("list")
 def list_runs(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with runs somewhere below.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with runs at any depth.")],
 ) -> None:
-    """Every run below the folders: how far it is, and how well it does."""
+    """List every run below the folders: its progress and its figures."""
     from rich.console import Console
 
     from srl_swe.errors import UserError
@@ -40,10 +42,10 @@ def compare(
     first: Run,
     second: Run,
     out: Annotated[
-        Path | None, typer.Option(help="Write a page there with the curves over each other.")
+        Path | None, typer.Option(help="Write a page with overlaid curves to this file.")
     ] = None,
 ) -> None:
-    """Two runs side by side: differing settings, final and best figures, curves."""
+    """Compare two runs: differing settings, final and best figures, curves."""
     from rich.console import Console
 
     from srl_swe.files import check_output_file, write_atomic
@@ -92,7 +94,7 @@ def _list_table(runs: list[RunRecord]) -> Table:
 def _table(
     title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], texts: int = 1
 ) -> Table:
-    """The first ``texts`` columns are words, the rest numbers; no cell is markup."""
+    """The first ``texts`` columns are text, the others numbers; cells are not parsed as markup."""
     from rich.table import Table
     from rich.text import Text
 

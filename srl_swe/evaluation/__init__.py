@@ -15,7 +15,6 @@ from srl_swe.evaluation.report import (
     report_fields,
     save_html,
     save_report,
-    wilson_interval,
 )
 from srl_swe.evaluation.runner import GoldCheck, check_gold, grade
 
@@ -35,5 +34,4 @@ __all__ = [
     "save_html",
     "save_predictions",
     "save_report",
-    "wilson_interval",
 ]

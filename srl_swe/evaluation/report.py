@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from srl_swe.evaluation.patch_paths import PathKind, TouchedPath, touched_paths
 from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, Protected, protected_files
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
 from srl_swe.files import write_atomic
+from srl_swe.reports.intervals import wilson_interval
 from srl_swe.reports.page import render_page
 from srl_swe.types import Instance, Outcome, Verdict
 
@@ -126,7 +126,6 @@ def _evidence_marks(instance: Instance, verdict: Verdict, run_folder: Path) -> I
 MOST_BROKEN = 0.05
 """Above this share of broken sandboxes a report gives bounds only, and no rate."""
 
-_Z_95 = 1.959963984540054
 _IDS_SHOWN = 5
 _TESTED = frozenset({Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TIMED_OUT})
 
@@ -185,20 +184,6 @@ class Report:
         total = max(1, len(self.verdicts))
         resolved = len(self.ids(Outcome.RESOLVED))
         return resolved / total, (resolved + len(self.ids(Outcome.BROKEN_SANDBOX))) / total
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927); ``trials`` > 0.
-
-    >>> [round(100 * bound, 1) for bound in wilson_interval(43, 500)]
-    [6.4, 11.4]
-    """
-    share = successes / trials
-    z2 = _Z_95**2
-    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    spread = math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    half = _Z_95 * spread / (1 + z2 / trials)
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def shared_conditions(report: Report) -> dict[str, Any]:

@@ -1,46 +1,47 @@
-"""What each stage of the demo does; all of it through the functions that users call."""
+"""The demo: the main job once on what ships, through the functions that users call.
+
+FOLDER/trajectories.jsonl   the experts' trajectories, with what the replay printed
+FOLDER/demonstrations/      noisy ones, for the warm start
+FOLDER/policy/              the untrained policy
+FOLDER/sft/, FOLDER/srl/    the two trainings
+FOLDER/measured-POLICY/     rollouts and result of each policy
+FOLDER/stages.json          seconds of the finished stages; a resume skips them
+FOLDER/report.html          the page
+
+The other files are those of every experiment (:mod:`srl_swe.experiments.experiment`).
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from srl_swe.bundled import bundled
-from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.harness import Harness
-from srl_swe.experiments.demo_report import CurvePoint, DemoSummary, save_html
-from srl_swe.experiments.measure import Measuring, careless, load_result
-from srl_swe.experiments.measure import measure as measure_policy
+from srl_swe.experiments.demo_report import CurvePoint, DemoSummary, render_html
+from srl_swe.experiments.experiment import Experiment, Stage, Suite, load_suite, run_stages
+from srl_swe.experiments.policy_evaluation import load_result
+from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
 from srl_swe.files import damage_named, write_atomic
 from srl_swe.instances import load_instances
-from srl_swe.progress import say
 from srl_swe.replay import as_recorded, replay_all
+from srl_swe.reports.record import number, read_metrics
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset, save_step_contexts
-from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.steps.prompt import Window
-from srl_swe.trajectories import ReadReport, load_jsonl, save_jsonl
-from srl_swe.types import Instance
-
-# How much the demo does: the full one, and a quick one with every stage for the tests.
+from srl_swe.trajectories import load_jsonl, save_jsonl
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What decides a demo's results; a resume under another plan is refused.
+    """Everything that decides a demo's results; a resume under another plan is refused.
 
     ``sft`` and ``srl`` override fields of the recipes ``sft-demo`` and ``srl-demo``.
-    ``training_instances`` and ``held_out_instances`` say how many of each are rolled out.
+    ``training_instances`` and ``held_out_instances``: how many of each are rolled out.
     """
 
     training_instances: int
@@ -66,176 +67,154 @@ QUICK = DemoPlan(
     max_new_tokens=48,
 )
 
-LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
+"""Every stage, too short to learn anything: for the tests."""
+
+_LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
+_AFRESH = "run the demo again with --fresh"
+
+
+def run_demo(
+    plan: DemoPlan,
+    folder: Path,
+    open_sandbox: OpenSandbox,
+    *,
+    fresh: bool = False,
+    harness: Harness | None = None,
+) -> DemoSummary:
+    """Run the stages that ``folder`` lacks, write ``report.html`` there, and return the numbers.
+
+    ``fresh`` removes the folder first. Raises UserError if the folder holds another plan.
+    """
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    claim(folder, asdict(plan))
+    demo = Demo(plan, _demo_suite(plan), folder, open_sandbox, harness)
+    times = folder / "stages.json"
+    spent_s: dict[str, float] = {}
+    if times.exists():
+        with damage_named(str(times), "run again with --fresh, or delete it to time anew"):
+            held = json.loads(times.read_text(encoding="utf-8"))
+            spent_s = {str(title): float(seconds) for title, seconds in held.items()}
+    run_stages("demo", demo.stages(), spent_s, lambda *_: _save_json(times, spent_s))
+    summary = demo.summarise(spent_s)
+    write_atomic(folder / "report.html", render_html(summary))
+    return summary
+
+
+def _demo_suite(plan: DemoPlan) -> Suite:
+    """All trajectories that ship, and the instances that are rolled out."""
+    suite = load_suite("starter", load_instances("starter"))
+    training = suite.training_ids[: plan.training_instances]
+    held_out = sorted(suite.held_out_ids)[: plan.held_out_instances]
+    by_id = {instance.instance_id: instance for instance in suite.instances}
+    return Suite([by_id[name] for name in (*training, *held_out)], suite.trajectories, training)
 
 
 @dataclass(frozen=True)
-class DemoRun:
-    """One demo: what it is to do, where, and in which sandboxes."""
+class Demo(Experiment[DemoPlan]):
+    """The stages of the demo; each leaves its files in the folder."""
 
-    plan: DemoPlan
-    folder: Path
-    open_sandbox: OpenSandbox
-    harness: Harness | None = None
+    def stages(self) -> list[Stage[object]]:
+        """All stages, in their order."""
+        return [
+            Stage("replay the expert trajectories in their containers", 4, self.replay),
+            Stage("build step contexts", 1, self.make_data),
+            Stage("make a tiny policy", 4, self.make_policy),
+            self._evaluation("roll out and grade the untrained policy", 8, "untrained"),
+            Stage("SFT warm start on noisy demonstrations", 130, self.sft),
+            self._evaluation("roll out and grade after SFT", 14, "sft"),
+            Stage("SRL: GRPO on the similarity of each step", 240, self.srl),
+            self._evaluation("roll out and grade after SRL", 15, "srl"),
+        ]
 
-    @cached_property
-    def instances(self) -> Mapping[str, Instance]:
-        """All of the bundled suite, by id."""
-        return {i.instance_id: i for i in load_instances("starter")}
-
-    @cached_property
-    def training_ids(self) -> list[str]:
-        """Instances with an expert trajectory; those that are rolled out."""
-        ids = sorted(t.instance_id for t in load_jsonl(_bundled_trajectories()))
-        return ids[: self.plan.training_instances]
-
-    @cached_property
-    def held_out_ids(self) -> list[str]:
-        """Instances without one; those that are rolled out."""
-        seen = {t.instance_id for t in load_jsonl(_bundled_trajectories())}
-        return sorted(set(self.instances) - seen)[: self.plan.held_out_instances]
+    def _evaluation(self, title: str, expected_s: float, name: str) -> Stage[object]:
+        policy, place = self.policy(name), self.result_folder(name)
+        return Stage(title, expected_s, lambda: self.evaluate(policy, name, place))
 
     def policy(self, name: str) -> Path:
-        """Where the policy of that stage is."""
+        """The policy's folder."""
         return self.folder / "policy" if name == "untrained" else self.folder / name / "final"
 
-    def measured(self, name: str) -> Path:
-        """Where its rollouts and its result are."""
+    def result_folder(self, name: str) -> Path:
+        """The folder of its rollouts and its result."""
         return self.folder / f"measured-{name}"
 
+    def replay(self) -> None:
+        """Execute the bundled trajectories; later stages use what was printed now."""
+        recorded = self.suite.trajectories
+        instances = {one.instance_id: one for one in load_instances("starter")}
+        replays = replay_all(recorded, instances, self.open_sandbox, self.folder)
+        drifted = [item.instance_id for item in replays if not item.faithful]
+        if drifted:
+            raise UserError(f"replay differs from the record for {', '.join(drifted)}.")
+        pairs = zip(recorded, replays, strict=True)
+        fresh = [as_recorded(t, instances[t.instance_id], replay) for t, replay in pairs]
+        save_jsonl(self.folder / "trajectories.jsonl", fresh)
+        counts = {
+            "trajectories": len(replays),
+            "steps": sum(len(item.steps) for item in replays),
+            "as_recorded": sum(step.match.as_recorded for item in replays for step in item.steps),
+        }
+        _save_json(self.folder / "replay.json", counts)
 
-def replay(demo: DemoRun) -> None:
-    """Execute the bundled trajectories; later stages use what was printed now."""
-    recorded = load_jsonl(_bundled_trajectories())
-    replays = replay_all(recorded, demo.instances, demo.open_sandbox, demo.folder)
-    drifted = [item.instance_id for item in replays if not item.faithful]
-    if drifted:
-        raise UserError(f"replay differs from the record for {', '.join(drifted)}.")
-    pairs = zip(recorded, replays, strict=True)
-    fresh = [as_recorded(t, demo.instances[t.instance_id], r) for t, r in pairs]
-    save_jsonl(demo.folder / "trajectories.jsonl", fresh)
-    counts = {
-        "trajectories": len(replays),
-        "steps": sum(len(item.steps) for item in replays),
-        "as_recorded": sum(step.match.as_recorded for item in replays for step in item.steps),
-    }
-    _save_json(demo.folder / "replay.json", counts)
+    def make_data(self) -> None:
+        """Step contexts of the experts, and noisy demonstrations."""
+        trajectories = load_jsonl(self.folder / "trajectories.jsonl")
+        self.build_steps(trajectories)
+        save_noisy_demonstrations(trajectories, self.step_settings, self.folder / "demonstrations")
 
+    def make_policy(self) -> None:
+        """A policy that knows the words, and nothing else."""
+        make_tiny_policy(self.steps, self.policy("untrained"))
 
-def steps(demo: DemoRun) -> None:
-    """Step contexts with ``submit`` as a target too, or no rollout would ever end.
+    def sft(self) -> None:
+        """Warm start on noisy demonstrations, which leave SRL something to learn."""
+        self._train("sft", self.folder / "demonstrations", "untrained", self.plan.sft)
 
-    ``steps/`` holds the experts' and ``demonstrations/`` the careless ones of the warm start.
-    """
-    trajectories = load_jsonl(demo.folder / "trajectories.jsonl")
-    settings = StepSettings(window=demo.plan.window, include_last=True)
-    job = StepJob(demo.folder / "steps", Making(settings), given={}, repeatable=False)
-    build_step_dataset(trajectories, job, ReadReport(records=len(trajectories)))
-    contexts = [
-        item
-        for trajectory in trajectories
-        for item in make_step_contexts(
-            trajectory, get_dialect("xml"), demo.plan.window, include_last=True
+    def srl(self) -> None:
+        """The paper's objective on the experts' steps, from the warm start."""
+        self._train("srl", self.steps, "sft", self.plan.srl)
+
+    def _train(self, method: str, data: Path, start: str, overrides: Mapping[str, str]) -> None:
+        from srl_swe.training.load_recipe import load_recipe
+        from srl_swe.training.recipe import RlvrRecipe
+        from srl_swe.training.train import recipe_path, train
+
+        places = {
+            "model": str(self.policy(start)),
+            "data": str(data),
+            "output": str(self.folder / method),
+        }
+        recipe = load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places})
+        assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
+        train(recipe)
+
+    def summarise(self, stage_seconds: Mapping[str, float]) -> DemoSummary:
+        """The results of all stages as one record."""
+        counts = self.folder / "replay.json"
+        with damage_named(str(counts), _AFRESH):
+            held = json.loads(counts.read_text(encoding="utf-8"))
+            replayed = {name: int(held[name]) for name in ("trajectories", "steps", "as_recorded")}
+        results = [
+            replace(load_result(self.result_folder(name)), label=label)
+            for name, label in _LABELS.items()
+        ]
+        return DemoSummary(
+            training_ids=self.suite.training_ids,
+            held_out_ids=self.suite.held_out_ids,
+            trajectories=replayed["trajectories"],
+            steps_replayed=replayed["steps"],
+            steps_as_recorded=replayed["as_recorded"],
+            examples=results[0].steps,
+            parameters=_count_parameters(self.policy("untrained")),
+            policies=tuple(results),
+            curve=tuple(_curve(self.folder / "srl" / "metrics.jsonl")),
+            stage_seconds=dict(stage_seconds),
         )
-        if isinstance(item, StepContext)
-    ]
-    save_step_contexts(
-        careless(contexts), demo.folder / "demonstrations", _CARELESS_CARD, asdict(settings)
-    )
-
-
-_CARELESS_CARD = """\
-# Demonstrations that are often wrong
-
-Those of `steps/`, each several times, with answers that are right only some of the time: for the
-warm start of the demo, and of no other use.
-"""
-
-
-def tiny_policy(demo: DemoRun) -> None:
-    """Random weights, and a tokenizer trained on the texts of the step contexts.
-
-    Many words and few layers: a reply is then some 30 tokens, and training takes minutes.
-    """
-    from srl_swe.training.data import load_step_contexts
-    from srl_swe.training.tiny_policy import make_tiny_policy
-
-    rows = load_step_contexts(str(demo.folder / "steps"))
-    messages = [message for row in rows for message in row["prompt"] + row["completion"]]
-    texts = (message["content"] for message in messages)
-    make_tiny_policy(texts, demo.policy("untrained"), vocab_size=4096, hidden=192, layers=2)
-
-
-def sft(demo: DemoRun) -> None:
-    """Warm start on demonstrations that are often wrong, so that something is left for SRL."""
-    _train(demo, "sft", "demonstrations", demo.policy("untrained"), demo.plan.sft)
-
-
-def srl(demo: DemoRun) -> None:
-    """The paper's objective on the experts' steps, from the warm start."""
-    _train(demo, "srl", "steps", demo.policy("sft"), demo.plan.srl)
-
-
-def _train(
-    demo: DemoRun, method: str, data: str, model: Path, overrides: Mapping[str, str]
-) -> None:
-    from srl_swe.training.load_recipe import load_recipe
-    from srl_swe.training.recipe import RlvrRecipe
-    from srl_swe.training.train import recipe_path, train
-
-    places = {
-        "model": str(model),
-        "data": str(demo.folder / data),
-        "output": str(demo.folder / method),
-    }
-    recipe = load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places})
-    assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
-    train(recipe)
-
-
-def measure(demo: DemoRun, name: str) -> None:
-    """Score greedy replies on the training steps, roll out greedily, grade what is handed in."""
-    plan = demo.plan
-    on = Measuring(
-        data=demo.folder / "steps",
-        instances=[demo.instances[i] for i in [*demo.training_ids, *demo.held_out_ids]],
-        open_sandbox=demo.open_sandbox,
-        grading=demo.folder / "grading",
-        window=plan.window,
-        max_steps=plan.max_steps,
-        max_new_tokens=plan.max_new_tokens,
-        harness=demo.harness,
-    )
-    measure_policy(demo.policy(name), name, on, demo.measured(name))
-
-
-def summarise(demo: DemoRun, stage_seconds: Mapping[str, float]) -> DemoSummary:
-    """What all stages left behind, as one record."""
-    counts = demo.folder / "replay.json"
-    with damage_named(str(counts), "run the demo again with --fresh"):
-        held = json.loads(counts.read_text(encoding="utf-8"))
-        replayed = {name: int(held[name]) for name in ("trajectories", "steps", "as_recorded")}
-    results = [
-        replace(load_result(demo.measured(name)), label=label) for name, label in LABELS.items()
-    ]
-    return DemoSummary(
-        training_ids=tuple(demo.training_ids),
-        held_out_ids=tuple(demo.held_out_ids),
-        trajectories=replayed["trajectories"],
-        steps_replayed=replayed["steps"],
-        steps_as_recorded=replayed["as_recorded"],
-        examples=results[0].steps,
-        parameters=_count_parameters(demo.policy("untrained")),
-        policies=tuple(results),
-        curve=tuple(_curve(demo.folder / "srl" / "metrics.jsonl")),
-        stage_seconds=dict(stage_seconds),
-    )
 
 
 def _curve(metrics: Path) -> list[CurvePoint]:
-    from srl_swe.reports.record import number, read_metrics
-
-    with damage_named(str(metrics), "run the demo again with --fresh"):
+    with damage_named(str(metrics), _AFRESH):
         return [
             CurvePoint(
                 step=row["step"],
@@ -258,88 +237,5 @@ def _count_parameters(policy: Path) -> int:
         )
 
 
-def _bundled_trajectories() -> Path:
-    return bundled("trajectories") / "starter.jsonl"
-
-
-def _save_json(path: Path, content: Mapping[str, Any]) -> None:
+def _save_json(path: Path, content: Mapping[str, object]) -> None:
     write_atomic(path, json.dumps(content, indent=2) + "\n")
-
-
-# The demo's stages in their order; each leaves a file behind and is skipped if it is there.
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """``expected_s``: seconds it took on two cores; only the time left is guessed from it."""
-
-    title: str
-    expected_s: float
-    run: Callable[[], object]
-
-
-def run_demo(
-    plan: DemoPlan,
-    folder: Path,
-    open_sandbox: OpenSandbox,
-    *,
-    fresh: bool = False,
-    harness: Harness | None = None,
-) -> DemoSummary:
-    """Run the stages that ``folder`` lacks, write ``report.html`` there, and return the numbers.
-
-    ``fresh`` removes what the folder holds first; ``harness`` is that of
-    :class:`srl_swe.experiments.measure.Measuring`. Raises UserError if the folder holds
-    another plan's.
-    """
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    claim(folder, asdict(plan))
-    demo = DemoRun(plan, folder, open_sandbox, harness)
-    stages = [
-        Stage("replay the expert trajectories in their containers", 4, lambda: replay(demo)),
-        Stage("build step contexts", 1, lambda: steps(demo)),
-        Stage("make a tiny policy", 4, lambda: tiny_policy(demo)),
-        Stage("roll out and grade the untrained policy", 8, lambda: measure(demo, "untrained")),
-        Stage("SFT warm start on careless demonstrations", 130, lambda: sft(demo)),
-        Stage("roll out and grade after SFT", 14, lambda: measure(demo, "sft")),
-        Stage("SRL: GRPO on the similarity of each step", 240, lambda: srl(demo)),
-        Stage("roll out and grade after SRL", 15, lambda: measure(demo, "srl")),
-    ]
-    clock = _Clock(folder / "stages.json", stages)
-    for number, stage in enumerate(stages, 1):
-        clock.run(number, stage)
-    summary = summarise(demo, clock.seconds)
-    save_html(summary, folder / "report.html")
-    return summary
-
-
-class _Clock:
-    """Times the stages, over kills and resumes, and says how long the rest may take."""
-
-    def __init__(self, path: Path, stages: list[Stage]) -> None:
-        self._path, self._stages = path, stages
-        self.seconds: dict[str, float] = {}
-        if path.exists():
-            with damage_named(str(path), "run again with --fresh, or delete it to time anew"):
-                held = json.loads(path.read_text(encoding="utf-8"))
-                self.seconds = {str(title): float(seconds) for title, seconds in held.items()}
-
-    def run(self, number: int, stage: Stage) -> None:
-        """Run one stage; the seconds of one that is already done stay what they were."""
-        if stage.title in self.seconds:
-            say(f"[{number}/{len(self._stages)}] {stage.title}: done before")
-            return
-        left = timedelta(seconds=round(self._left_s()))
-        say(f"[{number}/{len(self._stages)}] {stage.title} (ETA of the demo {left})")
-        started = time.monotonic()
-        stage.run()
-        self.seconds[stage.title] = round(time.monotonic() - started, 1)
-        write_atomic(self._path, json.dumps(self.seconds, indent=2) + "\n")
-
-    def _left_s(self) -> float:
-        """The expected seconds of what is left, scaled by how this machine did so far."""
-        done = [stage for stage in self._stages if stage.title in self.seconds]
-        expected_s = sum(stage.expected_s for stage in done)
-        pace = sum(self.seconds[stage.title] for stage in done) / expected_s if done else 1.0
-        return pace * sum(s.expected_s for s in self._stages if s.title not in self.seconds)

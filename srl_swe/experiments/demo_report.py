@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from srl_swe.experiments.measure import COPIES, UNFINISHED_SHARE, WRONG_SHARE, PolicyResult
-from srl_swe.files import write_atomic
+from srl_swe.experiments.policy_evaluation import PolicyResult
+from srl_swe.experiments.warm_start import COPIES, UNFINISHED_SHARE, WRONG_SHARE
 from srl_swe.reports.charts import Chart, Series, averaging_steps, draw
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.types import Outcome, Verdict
@@ -75,11 +74,6 @@ def render_table(summary: DemoSummary) -> Table:
     for policy in summary.policies:
         table.add_row(*map(Text, _cells(policy, summary)))
     return table
-
-
-def save_html(summary: DemoSummary, path: Path) -> None:
-    """Writes :func:`render_html`, whole or not at all."""
-    write_atomic(path, render_html(summary))
 
 
 def render_html(summary: DemoSummary) -> str:
@@ -155,7 +149,7 @@ def _story(summary: DemoSummary) -> str:
         f"{summary.steps_as_recorded} of {summary.steps_replayed} steps printed what was recorded. "
         f"They were cut into {summary.examples} step contexts, each the issue and the steps so far "
         f"with the expert's next action to predict. A policy of {summary.parameters / 1e6:.2f} "
-        "million parameters, random at first, learned twice: by imitation (SFT) of careless "
+        "million parameters, random at first, learned twice: by imitation (SFT) of noisy "
         "demonstrations, which answer each context once as the expert did and "
         f"{COPIES - 1} times doubtfully ({WRONG_SHARE:.0%} of these with another step's action, "
         f"{UNFINISHED_SHARE:.0%} out of format); then by SRL, which rewards a sampled action for "

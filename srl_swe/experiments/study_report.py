@@ -1,4 +1,4 @@
-"""What a study shows: a table with intervals, for terminals, Markdown and a page, and curves."""
+"""A study's results: a table with intervals for terminals, Markdown and a page, and curves."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from srl_swe.experiments.plan import (
-    ACTIONS_AN_UPDATE,
-    ArmResult,
-    StudyPlan,
-    Suite,
-    get_arms,
-    interval,
-)
+from srl_swe.experiments.experiment import Suite
+from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ArmResult, StudyPlan, get_arms
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
+from srl_swe.reports.intervals import mean_interval
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord, load_run
 
@@ -45,11 +40,11 @@ CURVES = (
         "Share of those sampled.",
     ),
 )
-"""Key of the log, methods of the phases that it is drawn of, title and caption."""
+"""Key of the log, methods whose phases it is drawn for, title and caption."""
 
 
 def caveat(plan: StudyPlan, suite: Suite) -> str:
-    """What such a study can and can't show."""
+    """The limits of such a study."""
     size = f"{len(suite.training_ids)} training and {len(suite.held_out_ids)} held-out instances"
     if plan.model:
         return f"Means over {plan.seeds} seeds on {size}: small differences are within the noise."
@@ -62,7 +57,7 @@ def caveat(plan: StudyPlan, suite: Suite) -> str:
 
 
 def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
-    """A row an arm under :data:`COLUMNS`: means over seeds, with half of the 95 % interval."""
+    """One row per arm under :data:`COLUMNS`: means over seeds, with half of the 95 % interval."""
     rows: list[tuple[str, ...]] = []
     for arm in get_arms([one.arm for one in results]):
         mine = [one for one in results if one.arm == arm.name]
@@ -115,14 +110,14 @@ def _cell(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    found = interval(known)
+    found = mean_interval(known)
     return f"{found.mean:.2f}" + ("" if found.half is None else f" ± {found.half:.2f}")
 
 
 def _budget(plan: StudyPlan) -> str:
     return (
         f"Means over {plan.seeds} seeds, ± half of the 95 % interval (Student's t). Each arm has "
-        f"{plan.updates} updates of about {ACTIONS_AN_UPDATE} actions, its expert's or its own, "
+        f"{plan.updates} updates of about {ACTIONS_PER_UPDATE} actions, its expert's or its own, "
         "from the same base. The first three figures are of greedy replies on every training step."
     )
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 import srl_swe
 from srl_swe.files import append_line, write_atomic
-from srl_swe.progress import say
+from srl_swe.progress import progress_line, say
 from srl_swe.reports.record import read_manifest, read_metrics
 from srl_swe.rollout.replies import decode_reply
 from srl_swe.training.alarms import TrainingAlarms
@@ -150,9 +150,8 @@ class WatchedLines(TrainerCallback):
         if not (due and state.is_world_process_zero and logs and watched(logs)):
             return
         pace_s = (time.monotonic() - self._started) / max(1, step - self._first_step)
-        eta = timedelta(seconds=round(pace_s * (last - step)))
         figures = ", ".join(f"{name} {value}" for name, value in watched(logs).items())
-        say(f"step {step}/{last}: {figures} (ETA {eta})")
+        say(progress_line("step", step, last, figures, pace_s * (last - step)))
 
 
 def watch_progress(trainer: Any) -> None:

@@ -13,7 +13,6 @@ from srl_swe.evaluation import (
     report_fields,
     save_html,
     save_report,
-    wilson_interval,
 )
 from srl_swe.types import Outcome, Verdict
 
@@ -27,26 +26,6 @@ def make_report(**counts: int) -> Report:
         for number in range(count)
     ]
     return Report(tuple(verdicts), "swebench 5")
-
-
-@pytest.mark.parametrize(
-    ("resolved", "low", "high"),
-    [
-        (29, 4.1, 8.2),
-        (16, 2.0, 5.1),
-        (42, 6.3, 11.2),
-        (21, 2.8, 6.3),
-        (74, 12.0, 18.2),
-        (43, 6.4, 11.4),
-    ],
-)
-def test_the_intervals_of_the_papers_table(resolved: int, low: float, high: float) -> None:
-    assert [round(100 * bound, 1) for bound in wilson_interval(resolved, 500)] == [low, high]
-
-
-def test_an_interval_stays_within_nothing_and_all() -> None:
-    assert 0.0 <= wilson_interval(0, 3)[0] < 1e-12
-    assert 1.0 >= wilson_interval(3, 3)[1] > 1 - 1e-12
 
 
 def test_the_fields_are_swebenchs_and_add_up() -> None:

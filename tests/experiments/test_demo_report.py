@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,9 +11,8 @@ from srl_swe.experiments.demo_report import (
     DemoSummary,
     render_html,
     render_table,
-    save_html,
 )
-from srl_swe.experiments.measure import PolicyResult
+from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.types import Outcome, Verdict
 
 from ..html_page import HOSTILE, HtmlPage
@@ -123,8 +121,3 @@ def test_hostile_text_stays_text() -> None:
     assert page.text.count(HOSTILE) == 4
     assert ("title", HOSTILE) in page.attributes
     assert HOSTILE in print_table(summary)
-
-
-def test_the_page_is_written_where_asked(tmp_path: Path) -> None:
-    save_html(make_summary(), tmp_path / "run" / "report.html")
-    assert (tmp_path / "run" / "report.html").read_text("utf-8") == render_html(make_summary())

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,19 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
-from srl_swe.experiments import ARMS, QUICK, Arm, ArmResult, StudyPlan, get_arms, load_results
-from srl_swe.experiments.plan import RESULTS_FILE, Suite, append_result, interval, load_suite
+from srl_swe.experiments.experiment import Suite, load_suite
+from srl_swe.experiments.study import run_study
+from srl_swe.experiments.study_plan import (
+    ARMS,
+    QUICK,
+    RESULTS_FILE,
+    Arm,
+    ArmResult,
+    StudyPlan,
+    append_result,
+    get_arms,
+    load_results,
+)
 from srl_swe.experiments.study_report import render_markdown, save_report, study_charts, table_rows
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum
@@ -40,26 +50,12 @@ def test_an_unknown_arm_is_refused_with_those_that_are_known() -> None:
         get_arms(["ppo"])
 
 
-def test_a_suite_without_experts_is_refused(tmp_path: Path) -> None:
-    assert len(load_suite(StudyPlan(), INSTANCES).training_ids) == 8
-    other = tmp_path / "other.jsonl"
-    other.write_text("")
-    with pytest.raises(UserError):
-        load_suite(StudyPlan(trajectories=str(other)), INSTANCES)
-
-
-def test_an_interval_is_students_over_the_seeds() -> None:
-    assert interval([1.0]).half is None
-    found = interval([0.0, 0.5, 1.0])
-    assert found.mean == 0.5
-    assert found.half == pytest.approx(4.303 * 0.5 / 3**0.5)
-
-
-@pytest.mark.parametrize(("seeds", "quantile"), [(10, 2.262), (11, 2.228), (31, 2.042)])
-def test_an_interval_of_many_seeds_is_students_too(seeds: int, quantile: float) -> None:
-    values = [float(n % 2) for n in range(seeds)]
-    half = interval(values).half
-    assert half == pytest.approx(quantile * statistics.stdev(values) / seeds**0.5, rel=2e-3)
+def test_a_suite_without_experts_is_refused() -> None:
+    suite = load_suite("starter", INSTANCES)
+    assert len(suite.training_ids) == 8
+    held_out = [one for one in INSTANCES if one.instance_id in suite.held_out_ids]
+    with pytest.raises(UserError, match="no trajectory that resolves an instance of starter"):
+        load_suite("starter", held_out)
 
 
 def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> None:
@@ -111,7 +107,6 @@ def test_a_phase_that_stops_beside_another_says_why_and_where_more_is(
 @pytest.mark.train
 @pytest.mark.docker
 def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
-    from srl_swe.experiments import run_study
     from srl_swe_envs.docker import open_docker_sandbox
 
     plan = dataclasses.replace(QUICK, arms=("base", "sft", "srl"), max_steps=1)

@@ -15,7 +15,7 @@ from datasets import load_from_disk
 from srl_swe.cli.options import agent_settings, make_agent
 from srl_swe.dialects import xml
 from srl_swe.errors import UserError
-from srl_swe.experiments.measure import Measuring, measure
+from srl_swe.experiments.policy_evaluation import EvaluationSettings, evaluate_policy
 from srl_swe.instances import load_instances
 from srl_swe.rollout.prompting import (
     FILE,
@@ -203,12 +203,12 @@ def test_a_measurement_is_of_weights_and_made_anew_for_others(
 ) -> None:
     final = tmp_path / "run" / "final"
     shutil.copytree(sft_run / "final", final)
-    on = Measuring(data, [], FakeSandbox, tmp_path / "grading", max_new_tokens=24)  # type: ignore[arg-type]
-    learned = measure(final, "policy", on, tmp_path / "measured")
+    on = EvaluationSettings(data, [], FakeSandbox, tmp_path / "grading", max_new_tokens=24)  # type: ignore[arg-type]
+    learned = evaluate_policy(final, "policy", on, tmp_path / "measured")
     assert learned.exact_rate == 1.0
-    assert measure(final, "policy", on, tmp_path / "measured") == learned
+    assert evaluate_policy(final, "policy", on, tmp_path / "measured") == learned
     shutil.copy(policy / "model.safetensors", final)
-    assert measure(final, "policy", on, tmp_path / "measured").exact_rate == 0.0
+    assert evaluate_policy(final, "policy", on, tmp_path / "measured").exact_rate == 0.0
     assert "not prompted" not in capsys.readouterr().err
-    measure(final, "policy", dataclasses.replace(on, window=SHORT), tmp_path / "other")
+    evaluate_policy(final, "policy", dataclasses.replace(on, window=SHORT), tmp_path / "other")
     assert "pairs 2 in training, all here" in capsys.readouterr().err

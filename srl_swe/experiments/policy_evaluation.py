@@ -1,8 +1,7 @@
-"""What a policy can do: greedy replies on step contexts, greedy rollouts, and their verdicts."""
+"""Evaluates a policy: greedy replies on step contexts, greedy rollouts, and their verdicts."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,71 +19,12 @@ from srl_swe.rollout.prompting import Prompting, differences, load_prompting
 from srl_swe.rollout.replies import check_thought
 from srl_swe.rollout.weights import find_weights
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps.contexts import StepContext
 from srl_swe.steps.prompt import PAPER_WINDOW, Window
 from srl_swe.types import Instance, Outcome, Verdict
 
-# Demonstrations for the warm start that are right only some of the time.
-#
-# A policy that has memorised the experts' steps leaves nothing for SRL to improve. One that has
-# seen each situation answered in several ways, some of them wrong or out of format, must find
-# out which earns the reward: that is what SRL's curves then show.
-
-
-COPIES = 4
-WRONG_SHARE = 0.5
-UNFINISHED_SHARE = 0.25
-
-
-def careless(contexts: Sequence[StepContext], seed: int = 0) -> list[StepContext]:
-    """Each context :data:`COPIES` times: first as it is, then with doubtful answers.
-
-    With the probability :data:`WRONG_SHARE` a doubtful one is the expert's at another step of
-    the same trajectory, though never ``submit``; with :data:`UNFINISHED_SHARE` its call is not
-    closed, which is out of format. So every right answer is in the data at least once.
-    """
-    rng = random.Random(seed)
-    return [
-        _doubtful(context, contexts, rng) if copy else context
-        for context in contexts
-        for copy in range(COPIES)
-    ]
-
-
-def _doubtful(
-    context: StepContext, contexts: Sequence[StepContext], rng: random.Random
-) -> StepContext:
-    if rng.random() < WRONG_SHARE:
-        context = _answered_wrongly(context, contexts, rng)
-    if rng.random() < UNFINISHED_SHARE:
-        reply = context.expert_reply
-        context = replace(context, expert_reply=reply[: reply.rindex("</")].rstrip())
-    return context
-
-
-def _answered_wrongly(
-    context: StepContext, contexts: Sequence[StepContext], rng: random.Random
-) -> StepContext:
-    other = rng.choice(
-        [
-            other
-            for other in contexts
-            if other.instance_id == context.instance_id
-            and other.expert_action != context.expert_action
-            and other.tool != "submit"
-        ]
-    )
-    return replace(
-        context,
-        expert_reply=other.expert_reply,
-        expert_action=other.expert_action,
-        tool=other.tool,
-    )
-
-
 RESULT_FILE = "result.json"
 _NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
-"""A sandbox broke under the tests, or under the rollout, which then hands in nothing."""
+"""A sandbox broke under the tests, or under the rollout, which then submits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +52,24 @@ class PolicyResult:
 
     @property
     def broken(self) -> frozenset[str]:
-        """Instances of which nothing is known, as a sandbox broke."""
+        """Instances without evidence, since a sandbox broke."""
         return frozenset(one.instance_id for one in self.verdicts if one.outcome in _NOT_JUDGED)
 
     def resolved_share(self, instance_ids: Sequence[str]) -> float | None:
-        """Of these instances whose sandboxes held: a broken one is no wrong answer.
+        """The share resolved; an instance whose sandbox broke is not counted.
 
-        None where none held, or there are none.
+        None if nothing is left to count.
         """
         judged = [name for name in instance_ids if name not in self.broken]
         return self.resolved(judged) / len(judged) if judged else None
 
 
 @dataclass(frozen=True, slots=True)
-class Measuring:
-    """What policies are measured on, alike for each. ``data``: a folder of step contexts.
+class EvaluationSettings:
+    """Shared by all policies of a comparison. ``data``: a folder of step contexts.
 
-    ``grading``: where verdicts are kept; policies may share it, as they are keyed by the patch.
-    ``harness``: None is one whose containers carry no owner.
+    ``grading`` keeps verdicts; policies may share it, since verdicts are keyed by the patch.
+    ``harness`` None: swebench's, with containers that carry no owner.
     """
 
     data: Path
@@ -143,12 +83,12 @@ class Measuring:
     harness: Harness | None = None
 
 
-def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResult:
-    """Score, roll out and grade the policy; what ``folder`` holds of these weights is kept.
+def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Path) -> PolicyResult:
+    """Score, roll out and grade the policy; a result of the same weights in ``folder`` is kept.
 
-    Instances whose sandboxes broke are tried anew. Replies are read as in the policy's training,
-    or else strictly on steps and leniently in rollouts. ``name`` goes into predictions and is the
-    label.
+    Instances whose sandboxes broke are tried again. Replies are parsed as in the policy's
+    training, or else strictly on steps and leniently in rollouts. ``name`` goes into the
+    predictions and is the result's label.
     """
     path, weights = folder / RESULT_FILE, find_weights(str(policy)).fingerprint
     if path.exists():
@@ -168,8 +108,8 @@ def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResul
     )
     agent = _make_agent(policy, on, trained)
     rollouts = rollout_all(agent, on.instances, on.open_sandbox, folder)
-    handed_in = predictions(rollouts, name)
-    verdicts = grade(on.instances, handed_in, on.grading, report=say, harness=on.harness)
+    submitted = predictions(rollouts, name)
+    verdicts = grade(on.instances, submitted, on.grading, report=say, harness=on.harness)
     result = PolicyResult(
         label=name,
         steps=scores.n,
@@ -183,8 +123,8 @@ def measure(policy: Path, name: str, on: Measuring, folder: Path) -> PolicyResul
     return result
 
 
-def _make_agent(policy: Path, on: Measuring, trained: Prompting | None) -> Agent:
-    """Greedy, with the window of the measurement; warns if the policy was trained with another."""
+def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None) -> Agent:
+    """Greedy, with the window of the settings; warns if the policy was trained with another."""
     from srl_swe.rollout.local_policy import open_local_policy
 
     dialect, known = get_dialect(on.dialect), trained or Prompting(on.dialect, "lenient")
@@ -200,9 +140,9 @@ def _make_agent(policy: Path, on: Measuring, trained: Prompting | None) -> Agent
 
 
 def load_result(folder: Path) -> PolicyResult:
-    """What :func:`measure` left in the folder. Raises UserError if that is damaged."""
+    """The result that :func:`evaluate_policy` left in the folder. Raises UserError if damaged."""
     path = folder / RESULT_FILE
-    with damage_named(str(path), "delete it, and the policy is measured again"):
+    with damage_named(str(path), "delete it, and the policy is evaluated again"):
         return _results().validate_json(path.read_bytes())
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from srl_swe.experiments.measure import COPIES, careless
+from srl_swe.experiments.warm_start import COPIES, make_noisy
 from srl_swe.steps.contexts import StepContext
 
 TOOLS = ("bash", "str_replace_editor", "bash", "submit")
@@ -25,7 +25,7 @@ CONTEXTS = [
 
 
 def test_every_context_is_answered_rightly_at_least_once() -> None:
-    demonstrations = careless(CONTEXTS)
+    demonstrations = make_noisy(CONTEXTS)
     assert len(demonstrations) == COPIES * len(CONTEXTS)
     assert demonstrations[::COPIES] == CONTEXTS
 
@@ -35,7 +35,7 @@ def test_a_wrong_answer_is_another_steps_of_the_same_trajectory_and_never_submit
     replies = {c.expert_action: c.expert_reply for c in CONTEXTS}
     wrong = [
         d
-        for d in careless(CONTEXTS)
+        for d in make_noisy(CONTEXTS)
         if d.expert_action != right[d.instance_id, d.step_index].expert_action
     ]
     assert wrong
@@ -46,7 +46,7 @@ def test_a_wrong_answer_is_another_steps_of_the_same_trajectory_and_never_submit
 
 
 def test_an_unfinished_answer_lacks_the_end_of_its_call_and_nothing_else() -> None:
-    demonstrations = careless(CONTEXTS)
+    demonstrations = make_noisy(CONTEXTS)
     unfinished = [d for d in demonstrations if not d.expert_reply.endswith("</call>")]
     assert 0 < len(unfinished) < len(demonstrations) / 2
     assert all(d.expert_reply.endswith(">") for d in unfinished)
@@ -54,7 +54,7 @@ def test_an_unfinished_answer_lacks_the_end_of_its_call_and_nothing_else() -> No
 
 def test_the_same_seed_gives_the_same_demonstrations() -> None:
     random.seed(1)
-    first = careless(CONTEXTS, seed=3)
+    first = make_noisy(CONTEXTS, seed=3)
     random.seed(2)
-    assert careless(CONTEXTS, seed=3) == first
-    assert careless(CONTEXTS, seed=4) != first
+    assert make_noisy(CONTEXTS, seed=3) == first
+    assert make_noisy(CONTEXTS, seed=4) != first

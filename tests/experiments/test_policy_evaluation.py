@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from srl_swe.experiments.measure import PolicyResult
+from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.types import Outcome, Verdict
 
 

@@ -1,0 +1,187 @@
+"""The machinery of an experiment: its suite, its stages, and policies that are evaluated alike.
+
+FOLDER/config.json    the plan; the folder continues under the same plan only
+FOLDER/steps/         step contexts of the experts' trajectories
+FOLDER/grading/       verdicts, shared by all policies
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from srl_swe.bundled import bundled
+from srl_swe.errors import UserError
+from srl_swe.evaluation.harness import Harness
+from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResult, evaluate_policy
+from srl_swe.parallel import run_parallel
+from srl_swe.progress import progress_line, say
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset
+from srl_swe.steps.prompt import Window
+from srl_swe.trajectories import ReadReport, load_trajectories
+from srl_swe.types import Instance, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """``training_ids``: instances with an expert trajectory, sorted; the others are held out."""
+
+    instances: Sequence[Instance]
+    trajectories: Sequence[Trajectory]
+    training_ids: tuple[str, ...]
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Instances that no policy is trained on."""
+        ids = [instance.instance_id for instance in self.instances]
+        return tuple(name for name in ids if name not in self.training_ids)
+
+
+def load_suite(name: str, instances: Sequence[Instance], trajectories: str = "") -> Suite:
+    """``instances`` are those of ``name``; ``trajectories`` defaults to those that ship.
+
+    Raises UserError if no trajectory resolves one of the instances.
+    """
+    source = trajectories or bundled_trajectories()
+    ids = {instance.instance_id for instance in instances}
+    resolving = [
+        trajectory
+        for trajectory in load_trajectories(source)
+        if trajectory.instance_id in ids and trajectory.resolved is not False
+    ]
+    if not resolving:
+        raise UserError(
+            f"{source} holds no trajectory that resolves an instance of {name}; name a source "
+            "that does with --trajectories."
+        )
+    return Suite(instances, resolving, tuple(sorted({one.instance_id for one in resolving})))
+
+
+def bundled_trajectories() -> str:
+    """The experts' trajectories that ship."""
+    return str(bundled("trajectories") / "starter.jsonl")
+
+
+class Plan(Protocol):
+    """The fields of a plan that decide how every policy is prompted and evaluated."""
+
+    @property
+    def window(self) -> Window:
+        """What prompts hold, in training and in rollouts."""
+
+    @property
+    def max_steps(self) -> int:
+        """Of a rollout."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Of a reply."""
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[PlanT]):
+    """One experiment: its plan, suite and folder. ``harness`` is :class:`EvaluationSettings`'."""
+
+    plan: PlanT
+    suite: Suite
+    folder: Path
+    open_sandbox: OpenSandbox
+    harness: Harness | None = None
+
+    @property
+    def steps(self) -> Path:
+        """The data set of step contexts."""
+        return self.folder / "steps"
+
+    @property
+    def step_settings(self) -> StepSettings:
+        """With ``submit`` as a target too, or no rollout would ever end."""
+        return StepSettings(window=self.plan.window, include_last=True)
+
+    def build_steps(
+        self, trajectories: Sequence[Trajectory], source: Mapping[str, object] | None = None
+    ) -> None:
+        """Build ``steps/``; a data set of the same ``source`` is kept, None is built anew."""
+        making = Making(self.step_settings)
+        job = StepJob(self.steps, making, source or {}, repeatable=source is not None)
+        build_step_dataset(trajectories, job, ReadReport(records=len(trajectories)))
+
+    def evaluate(self, policy: Path, name: str, folder: Path) -> PolicyResult:
+        """Evaluate the policy on the suite; ``folder`` keeps its rollouts and its result."""
+        settings = EvaluationSettings(
+            data=self.steps,
+            instances=self.suite.instances,
+            open_sandbox=self.open_sandbox,
+            grading=self.folder / "grading",
+            window=self.plan.window,
+            max_steps=self.plan.max_steps,
+            max_new_tokens=self.plan.max_new_tokens,
+            harness=self.harness,
+        )
+        return evaluate_policy(policy, name, settings, folder)
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[Result]):
+    """``expected_s``: its seconds on two cores; only the ETA depends on them."""
+
+    title: str
+    expected_s: float
+    run: Callable[[], Result]
+
+
+def run_stages(
+    label: str,
+    stages: Sequence[Stage[Result]],
+    spent_s: MutableMapping[str, float],
+    keep: Callable[[Stage[Result], Result], None],
+    *,
+    at_once: int = 1,
+) -> None:
+    """Run the stages whose titles ``spent_s`` lacks, and add their seconds to it.
+
+    ``keep`` is called in this thread with each result. So many run ``at_once``; a single one
+    runs in this thread, where Ctrl-C ends it. Raises what a stage raises.
+    """
+    total = len(stages)
+    missing = []
+    for number, stage in enumerate(stages, 1):
+        if stage.title in spent_s:
+            say(f"{label} {number}/{total}: {stage.title}: done before")
+        else:
+            missing.append((number, stage))
+
+    def run(job: tuple[int, Stage[Result]]) -> tuple[Result, float]:
+        number, stage = job
+        say(progress_line(label, number, total, stage.title, _left_s(stages, spent_s) / at_once))
+        started = time.monotonic()
+        return stage.run(), time.monotonic() - started
+
+    def keep_timed(job: tuple[int, Stage[Result]], timed: tuple[Result, float]) -> None:
+        result, seconds = timed
+        spent_s[job[1].title] = round(seconds, 1)
+        keep(job[1], result)
+
+    if at_once == 1:
+        for job in missing:
+            keep_timed(job, run(job))
+    else:
+        run_parallel(run, missing, keep_timed, workers=at_once)
+
+
+def _left_s(stages: Sequence[Stage[Result]], spent_s: Mapping[str, float]) -> float:
+    """The expected seconds of the missing stages, at the pace of the finished ones."""
+    done = [stage for stage in stages if stage.title in spent_s]
+    expected_s = sum(stage.expected_s for stage in done)
+    pace = sum(spent_s[stage.title] for stage in done) / expected_s if done else 1.0
+    return pace * sum(stage.expected_s for stage in stages if stage.title not in spent_s)

@@ -1,0 +1,139 @@
+"""A study's plan (its arms, suite and budget), and the results of its arms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from srl_swe.errors import UserError
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.steps.prompt import Window
+
+ACTIONS_PER_UPDATE = 64
+"""Of the expert or of the policy: the unit of a budget is one update on so many actions.
+
+A reply that holds a whole solution, or an episode, is many actions; the recipes of these arms
+take fewer of them.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train. ``phases``: those of its recipe, each with its share of the budget.
+
+    ``expected_s``: seconds on two cores with the default plan (docs/study.md), of training and
+    evaluation; only the ETA depends on them.
+    """
+
+    name: str
+    label: str
+    expected_s: float
+    phases: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """The curriculum that ships."""
+        return f"study-{self.name}"
+
+
+ARMS = (
+    Arm("base", "base", 150),
+    Arm("sft", "SFT", 240, (("sft", 1.0),)),
+    Arm("srl", "SRL", 335, (("srl", 1.0),)),
+    Arm("srl-unfiltered", "SRL without dynamic sampling", 355, (("srl", 1.0),)),
+    Arm("holistic", "holistic similarity", 100, (("holistic", 1.0),)),
+    Arm("rlvr", "RLVR", 540, (("rlvr", 1.0),)),
+    Arm("srl-rlvr", "SRL, then RLVR", 430, (("srl", 0.5), ("rlvr", 0.5))),
+)
+
+
+def get_arms(names: Sequence[str]) -> list[Arm]:
+    """The named arms in the order of :data:`ARMS`. Raises UserError for an unknown name."""
+    known = [arm.name for arm in ARMS]
+    for name in names:
+        if name not in known:
+            raise UserError(f"no arm {name!r}. Known: {', '.join(known)}.")
+    return [arm for arm in ARMS if arm.name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """Everything that decides a study's results; a resume under another plan is refused.
+
+    ``trajectories``: the experts'; empty means those that ship. ``model``: the base of all
+    arms; empty means a tiny one for each seed, warm-started on noisy demonstrations.
+    ``updates``: the budget of each arm (:data:`ACTIONS_PER_UPDATE`). Every prompt holds the whole
+    history with its thoughts, since RLVR trains on an episode as one sequence.
+    """
+
+    suite: str = "starter"
+    trajectories: str = ""
+    model: str = ""
+    arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
+    seeds: int = 3
+    updates: int = 32
+    base_steps: int = 380
+    observation_chars: int = 120
+    max_steps: int = 12
+    max_new_tokens: int = 96
+
+    @property
+    def window(self) -> Window:
+        """What prompts hold, in training and in rollouts."""
+        return Window(pairs=None, observation_chars=self.observation_chars, thoughts=True)
+
+
+FULL = StudyPlan()
+QUICK = StudyPlan(
+    arms=("base", "sft", "srl"), seeds=1, updates=1, base_steps=8, max_steps=3, max_new_tokens=32
+)
+"""Too short to learn anything: every part of the study but the slow arms, for the tests."""
+
+
+RESULTS_FILE = "results.jsonl"
+_REMEDY = "delete that line, and its arm is evaluated again"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One arm under one seed. The rates are of greedy replies on the training steps.
+
+    ``resolved_training`` and ``resolved_held_out`` are shares of the instances with and without
+    an expert trajectory whose sandboxes held; None if there are no such instances.
+    ``seconds``: of its training.
+    """
+
+    arm: str
+    seed: int
+    similarity: float
+    format_rate: float
+    exact_rate: float
+    resolved_training: float | None
+    resolved_held_out: float | None
+    seconds: float
+
+
+def append_result(folder: Path, result: ArmResult) -> None:
+    """Add a line to the results."""
+    append_line(folder / RESULTS_FILE, json.dumps(asdict(result)))
+
+
+def load_results(folder: Path) -> list[ArmResult]:
+    """All results of the folder, in their order. Raises UserError for a damaged line."""
+    path = folder / RESULTS_FILE
+    drop_torn_line(path)
+    results = []
+    for where, record in read_json_lines(path, _REMEDY):
+        with damage_named(where, _REMEDY):
+            results.append(_results().validate_python(record))
+    return results
+
+
+@cache
+def _results() -> TypeAdapter[ArmResult]:
+    return TypeAdapter(ArmResult)
