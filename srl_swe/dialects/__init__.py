@@ -1,4 +1,4 @@
-"""Dialects: how a reply is written. Each is a module that satisfies :class:`Dialect`."""
+"""Dialects: the text of replies. Each dialect is a module that satisfies :class:`Dialect`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect of that name; an unknown one raises UserError that lists the known."""
+    """The dialect of that name. Raises UserError for an unknown one."""
     try:
         return DIALECTS[name]
     except KeyError:
@@ -40,5 +40,5 @@ def get_dialect(name: str) -> Dialect:
 
 
 def read_actions(text: str) -> list[Action]:
-    """The actions of a text that ``render_action`` of any dialect wrote, one or several."""
+    """All actions in a text that ``render_action`` of any dialect wrote."""
     return xml.read_actions(text) if text.startswith("<") else bash_block.read_actions(text)

@@ -8,10 +8,10 @@
     ls
     ```
 
-The command is what stands between the fences to the letter; a longer fence may enclose one of
-three backticks. To hand in is a command as well (:data:`SUBMIT_COMMAND`), read as the tool
-``submit``. Calls of other tools, such as an expert's edits, have no form here: what would be
-their equivalent in bash is another text than the expert wrote, and rewards compare text.
+The command is exactly the text between the fences; a longer fence may enclose one of three
+backticks. Submitting is a command too (:data:`SUBMIT_COMMAND`), read as the tool ``submit``. Calls
+of other tools, such as an expert's edits, have no text here: an equivalent in bash would not be the
+expert's text, which rewards compare.
 
 Source: mini-swe-agent 1.15 and 2.0, ``config/`` (mini.yaml, extra/swebench.yaml).
 """
@@ -36,9 +36,6 @@ from srl_swe.dialects.reply import (
 )
 from srl_swe.types import Action, Observation
 
-# Fenced blocks of Markdown: found in a text, and written so that they are found again.
-
-
 _OPENING = re.compile(r"(`{3,})([\w-]+)[^\S\n]*")
 _BACKTICKS = re.compile(r"`+")
 _SHORTEST = 3
@@ -46,7 +43,7 @@ _SHORTEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What stands between two fences; ``first`` and ``last`` are the lines of these, from 0."""
+    """The text between two fences; ``first`` and ``last`` are the fences' lines, from 0."""
 
     content: str
     first: int
@@ -59,16 +56,16 @@ class Blocks:
 
     found: tuple[Block, ...]
     before: str
-    """What comes before the first of them."""
+    """The text before the first block."""
     around: str
     is_open: bool
-    """A fence is opened and never closed; no block is looked for below it."""
+    """A fence is opened and never closed; no block is searched below it."""
 
 
 def find_blocks(text: str, languages: Collection[str]) -> Blocks:
-    """The blocks of these languages, fences at the beginning of a line alone.
+    """The blocks of these languages, in time linear in any text.
 
-    In time linear in the text, whoever wrote it.
+    A fence begins its line.
     """
     lines = text.split("\n")
     found: list[Block] = []
@@ -76,7 +73,8 @@ def find_blocks(text: str, languages: Collection[str]) -> Blocks:
     while at < len(lines) and not is_open:
         opening = _OPENING.fullmatch(lines[at])
         if opening and opening[2] in languages:
-            last = _closing(lines, at + 1, opening[1])
+            rest = range(at + 1, len(lines))
+            last = next((n for n in rest if lines[n].rstrip() == opening[1]), None)
             is_open = last is None
             if last is not None:
                 found.append(Block("\n".join(lines[at + 1 : last]), at, last))
@@ -88,12 +86,8 @@ def find_blocks(text: str, languages: Collection[str]) -> Blocks:
     return Blocks(tuple(found), "\n".join(before), "\n".join(around), is_open)
 
 
-def _closing(lines: list[str], start: int, fence: str) -> int | None:
-    return next((n for n in range(start, len(lines)) if lines[n].rstrip() == fence), None)
-
-
 def render_block(content: str, language: str) -> str:
-    r"""The block, its fence longer than any row of backticks within.
+    r"""The block; its fence is longer than any row of backticks within.
 
     >>> render_block("echo '```'", "bash")
     "````bash\necho '```'\n````"
@@ -136,7 +130,7 @@ def render_action(action: Action) -> str:
 
 
 def declare(action: Action) -> str:
-    """Nothing: there are no calls of tools, so none of others can be shown."""
+    """Empty: the dialect has no list of tools."""
     return ""
 
 
@@ -146,7 +140,7 @@ def read_actions(text: str) -> list[Action]:
 
 
 def render_reply(thought: str, action: Action) -> str:
-    """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
+    """Thought and action as one reply. Raises UnwritableStep if it could not be read back."""
     text = join_thought(thought, render_action(action))
     check_read_back(parse_reply(text), thought, action)
     return text
@@ -155,9 +149,9 @@ def render_reply(thought: str, action: Action) -> str:
 def parse_reply(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Reply:
-    """Read a reply; only what follows the thought is searched for the block.
+    """Read a reply; the block must follow the thought.
 
-    A lenient reader takes what stands before the block for the thought where no tags are.
+    Without tags, a lenient reader takes the text before the block as the thought.
     """
     read = _parse(text, strictness, think_opened, most_actions=1)
     return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
@@ -202,7 +196,7 @@ def _action(command: str) -> Action:
 
 
 def render_observation(observation: Observation) -> str:
-    r"""Mini's form: the return code where one is known, then the output.
+    r"""Mini's form: the return code if it is known, then the output.
 
     >>> render_observation(Observation("hi", exit_code=0))
     '<returncode>0</returncode>\n<output>\nhi\n</output>'
@@ -220,7 +214,7 @@ def render_observation(observation: Observation) -> str:
 
 
 def explain(reason: FormatReason) -> str:
-    """What the policy reads after a reply that could not be used."""
+    """The answer to a reply that could not be used."""
     return (
         f"Your reply was not executed: {_EXPLANATIONS[reason]}. Reply with one thought in "
         "<think>...</think> and then exactly one ```bash block, which holds the command."

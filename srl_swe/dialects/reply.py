@@ -1,4 +1,4 @@
-"""What a dialect is, and what parsing a reply comes to."""
+"""The protocol of a dialect, the results of parsing, and the thought before an action."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal, Protocol
 from srl_swe.types import Action, Observation
 
 Strictness = Literal["strict", "lenient"]
-"""``strict``: one thought that is not empty, then one action, and nothing else.
+"""``strict``: one thought that is not empty, then one action, nothing else.
 ``lenient``: one action; the thought may be missing and text may follow. The paper asks for
 ``<think>...</think>`` followed by the action and says no more (section 3)."""
 
 
 class FormatReason(StrEnum):
-    """Why a reply is not in the format; the names are those that training logs count."""
+    """Why a reply is not in the format, by the names in training logs."""
 
     NO_THINK = "no_think"
     EMPTY_THOUGHT = "empty_thought"
@@ -28,12 +28,12 @@ class FormatReason(StrEnum):
 
 
 class UnwritableStep(ValueError):
-    """A dialect has no form of this step that would be read back as the same step."""
+    """The dialect has no text for this step that would be read back as the same step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A parsed reply: an action, or the reason why there is none."""
+    """A parsed reply: an action, or the reason why it has none."""
 
     thought: str
     action: Action | None
@@ -43,7 +43,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A parsed reply that may hold several actions, as where all that remain are asked for."""
+    """A parsed reply of any number of actions, for prompts that ask for all remaining ones."""
 
     thought: str
     actions: tuple[Action, ...]
@@ -55,27 +55,27 @@ class Dialect(Protocol):
     """How system prompt, replies and observations are written. A module can be one."""
 
     TOOLSET: str
-    """Whose tools carry out the actions of a rollout (``srl_swe.tools``)."""
+    """The tool set that carries out a rollout's actions (:mod:`srl_swe.tools.toolsets`)."""
     SYSTEM_PROMPT: str
     SOLUTION_PROMPT: str
     """The system prompt that asks for all remaining actions in one reply."""
 
     def render_action(self, action: Action) -> str:
-        """The part of a reply that acts: what rewards compare, and later prompts show.
+        """The action's text, which rewards compare and later prompts show.
 
-        Raises UnwritableStep where the dialect has no form of such an action.
+        Raises UnwritableStep if the dialect has no text for such an action.
         """
         ...
 
     def declare(self, action: Action) -> str:
-        """A line about the tool of a past action, for the system prompt's list of tools.
+        """A line about a past action's tool, for the system prompt's list of tools.
 
-        Empty if that list has the tool, or names none.
+        Empty if the list has the tool already, or if the prompt has no list.
         """
         ...
 
     def render_reply(self, thought: str, action: Action) -> str:
-        """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep where none is."""
+        """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep."""
         ...
 
     def parse_reply(
@@ -95,7 +95,7 @@ class Dialect(Protocol):
         ...
 
     def explain(self, reason: FormatReason) -> str:
-        """The observation that tells the policy what was wrong with its reply."""
+        """The observation that explains to the policy what was wrong with its reply."""
         ...
 
 
@@ -119,14 +119,11 @@ class ReplyFormat:
         return self.dialect.parse_solution(text, self.strictness, think_opened=self.think_opened)
 
 
-# The thought before an action, as the paper's format has it: ``<think>...</think>``.
-
-
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 
 
 def split_thought(text: str, *, think_opened: bool = False) -> tuple[str | None, str]:
-    """The thought that a reply begins with, None where it doesn't, and what follows.
+    """The thought at the start of a reply, or None, and the rest.
 
     >>> split_thought("<think> why </think>ls")
     ('why', 'ls')
@@ -138,18 +135,18 @@ def split_thought(text: str, *, think_opened: bool = False) -> tuple[str | None,
 
 
 def join_thought(thought: str, action: str) -> str:
-    """The reply of a thought and the text of an action."""
+    """A reply of a thought and the text of an action."""
     return f"<think>\n{thought}\n</think>\n\n{action}"
 
 
 def check_read_back(read: Reply, thought: str, action: Action) -> None:
-    """Raises UnwritableStep unless a written reply was read back as what it was made of."""
+    """Raises UnwritableStep unless a written reply was read back as the same step."""
     if read.action != action or read.thought != thought.strip():
         raise UnwritableStep(f"this step would be read back as something else ({read.reason})")
 
 
 def thought_fault(thought: str | None, strictness: Strictness) -> FormatReason | None:
-    """What is wrong with the thought; a lenient reader takes any, and none."""
+    """The fault of a thought; a lenient reader accepts any thought, or none."""
     if strictness == "lenient" or thought:
         return None
     return FormatReason.NO_THINK if thought is None else FormatReason.EMPTY_THOUGHT

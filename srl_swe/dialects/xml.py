@@ -8,8 +8,8 @@
     <parameter=command>ls</parameter>
     </function>
 
-Of a value exactly one newline is stripped on each side, as in SWE-smith's trajectories, and
-nothing else, so that indentation survives.
+Exactly one newline is stripped on each side of a value, as in SWE-smith's trajectories:
+indentation survives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TOOLSET = "srl-swe"
 EDITOR = "str_replace_editor"
 TOOLS = ("bash", EDITOR, "submit")
 EDITOR_COMMANDS = ("view", "create", "str_replace", "insert")
-"""Those that the system prompt describes."""
+"""The commands in the system prompt."""
 _PROMPTS = resources.files("srl_swe").joinpath("prompts")
 SYSTEM_PROMPT = _PROMPTS.joinpath("xml_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("xml_solution.md").read_text("utf-8")
@@ -60,12 +60,12 @@ _EXPLANATIONS = {
 
 
 def render_action(action: Action) -> str:
-    """The canonical text itself, for a tool that the dialect does not have as well."""
+    """The canonical text, also of tools that the dialect does not have."""
     return action.text
 
 
 def declare(action: Action) -> str:
-    """A line of the list of tools for a call that the system prompt does not describe.
+    """A line about a call that the system prompt does not describe.
 
     >>> declare(Action("think", {"thought": "hm"}))
     '- think(thought): it was there before; you can no longer call it.'
@@ -82,7 +82,7 @@ def declare(action: Action) -> str:
 
 
 def render_reply(thought: str, action: Action) -> str:
-    """Thought and action as one reply. Raises UnwritableStep where it could not be read back."""
+    """Thought and action as one reply. Raises UnwritableStep if it could not be read back."""
     text = join_thought(thought, render_action(action))
     check_read_back(parse_reply(text), thought, action)
     return text
@@ -91,7 +91,7 @@ def render_reply(thought: str, action: Action) -> str:
 def parse_reply(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Reply:
-    """Read a reply; only what follows the thought is searched for the action."""
+    """Read a reply; the action must follow the thought."""
     read = _parse(text, strictness, think_opened, most_actions=1)
     return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
 
@@ -148,7 +148,7 @@ class _Block:
 
     action: Action
     repeats_a_parameter: bool
-    """No reader could know which of the values is meant."""
+    """A call with two values of one parameter is ambiguous."""
     start: int
     end: int
 
@@ -172,7 +172,7 @@ def _blocks(text: str) -> list[_Block]:
 
 
 def _openings(text: str) -> Iterator[tuple[int, str, int]]:
-    """Start of each ``<function=NAME>``, NAME, and where what follows it begins."""
+    """Start of each ``<function=NAME>``, NAME, and the place after it."""
     if _FUNCTION not in text:
         return
     for piece in _UP_TO_BRACKET.finditer(text):
@@ -182,16 +182,16 @@ def _openings(text: str) -> Iterator[tuple[int, str, int]]:
 
 
 class _ParameterChains:
-    """The parameters that follow one another from some place of a text on, to ``</function>``."""
+    """Chains of parameters in a text, each up to its ``</function>``."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._ends = [match.start() for match in re.finditer(_PARAMETER_END, text)]
         self._broken: set[int] = set()
-        """Where a chain passes that does not end in ``</function>``; none is walked twice."""
+        """Places on chains without ``</function>``, which are not walked twice."""
 
     def end_of_block(self, at: int) -> int | None:
-        """Where ``</function>`` after the parameters from ``at`` on ends; None if malformed."""
+        """The end of ``</function>`` after the parameters from ``at`` on; None if malformed."""
         passed = []
         while at not in self._broken and (parameter := self._parameter(at)) is not None:
             passed.append(at)
@@ -206,11 +206,11 @@ class _ParameterChains:
         given = []
         while (parameter := self._parameter(at)) is not None:
             match, at = parameter
-            given.append((match[1], _unwrap(match[2])))
+            given.append((match[1], match[2].removeprefix("\n").removesuffix("\n")))
         return given
 
     def _parameter(self, at: int) -> tuple[re.Match[str], int] | None:
-        """Name and value of the parameter at ``at``, and where what follows it begins."""
+        """Name and value of the parameter at ``at``, and the place after it."""
         if not self._text.startswith(_PARAMETER, at):
             return None
         start = at + len(_PARAMETER)
@@ -234,17 +234,13 @@ def _outside(text: str, blocks: list[_Block]) -> str:
     return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
-def _unwrap(value: str) -> str:
-    return value.removeprefix("\n").removesuffix("\n")
-
-
 def render_observation(observation: Observation) -> str:
-    """SWE-agent's form; the exit code is no part of it, as the experts did not see one."""
+    """SWE-agent's form, without the exit code, which the experts did not see either."""
     return f"OBSERVATION:\n{observation.text or NO_OUTPUT}"
 
 
 def explain(reason: FormatReason) -> str:
-    """What the policy reads after a reply that could not be used."""
+    """The answer to a reply that could not be used."""
     return (
         f"Your reply was not executed: {_EXPLANATIONS[reason]}. Reply with one thought in "
         "<think>...</think> and then exactly one <function=...>...</function> block."

@@ -1,9 +1,9 @@
 """ATIF, Harbor's Agent Trajectory Interchange Format, versions 1.0 to 1.8.
 
 Source: Harbor's ``rfcs/0001-trajectory-format.md``. Results are paired by ``source_call_id``;
-without one they belong to their step as one text. Steps that were copied from an earlier run
-are marked as not executed, as they are another file's. What :mod:`~.atif_writing` puts into
-``extra`` brings its trajectories back whole.
+without one they belong to their step as one text. Steps copied from an earlier run belong to
+another file and count as not executed. Files of our own (:func:`~.convert.render_atif`) are read
+back without loss.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, mak
 from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
 OWN = "srl_swe"
-"""The key under which ``extra`` holds what the format has no field for."""
+"""The key in ``extra`` for facts without a field in the format."""
 
 _EVENT_TEXT = re.compile(
     r"(?:I (?:edited|read|wrote) the file .*|Reading file: .*|Running command: .*"
     r"|Your thought has been logged\.|All done! What's next on the agenda\?|)",
     re.DOTALL,
 )
-"""What Harbor's converter for OpenHands writes as ``message``: how an event is displayed."""
+"""Captions of events, which Harbor's converter for OpenHands writes as ``message``."""
 
 
 def is_atif(record: Any) -> bool:
-    """By its version."""
+    """Whether it has ATIF's version."""
     version = record.get("schema_version") if isinstance(record, Mapping) else None
     return isinstance(version, str) and version.startswith("ATIF-") and "steps" in record
 
 
 def read_atif(record: Any, where: str) -> Trajectory:
-    """One file's run; runs of subagents and continuations are other files', and only noted."""
+    """One file's run; runs of subagents and continuations in other files are only noted."""
     row = Fields.of(record, where)
     own, items = row.mapping("extra").mapping(OWN), row.items("steps")
     steps, notes = make_steps(_read_items(items, is_own=bool(own.values)))
@@ -70,7 +70,8 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
     turn: Turn | None = None
     for item in items:
         if item.text("source") == "agent":
-            turn = _read_own_turn(item) if is_own else _read_turn(item)
+            # in files of our own, a message is nothing but the thought
+            turn = Turn(item.text("message"), _calls(item)) if is_own else _read_turn(item)
             yield turn
             yield from _read_results(item)
         elif turn and not turn.calls and item.get("source") == "user":
@@ -91,24 +92,17 @@ def _read_turn(item: Fields) -> Turn:
     return replace(turn, thought=thought, calls=kept)
 
 
-def _read_own_turn(item: Fields) -> Turn:
-    """A turn of our own writing, where a thought is nothing but a thought."""
-    return Turn(item.text("message"), _calls(item))
-
-
 def _calls(item: Fields) -> tuple[Call, ...]:
-    return tuple(_read_call(call) for call in item.items("tool_calls"))
-
-
-def _read_call(call: Fields) -> Call:
-    function = {"name": call.text("function_name"), "arguments": call.get("arguments")}
-    return read_call(
-        Fields(function, call.where, call.path), call.optional_text("tool_call_id") or None
-    )
+    calls = []
+    for call in item.items("tool_calls"):
+        function = {"name": call.text("function_name"), "arguments": call.get("arguments")}
+        call_id = call.optional_text("tool_call_id") or None
+        calls.append(read_call(Fields(function, call.where, call.path), call_id))
+    return tuple(calls)
 
 
 def _read_results(item: Fields) -> Iterator[Answer]:
-    """The results as answers; those without a call's id, as one."""
+    """The results as answers; all results without a call's id are one answer."""
     results = item.mapping("observation").items("results")
     loose = [result for result in results if not result.get("source_call_id")]
     for result in results:
@@ -133,16 +127,16 @@ def _read_result(result: Fields) -> Observation:
 
 
 def _mark_executed(steps: Sequence[Step], items: Sequence[Fields]) -> tuple[Step, ...]:
-    """The steps, with what we have written down of each: whether it ran, and its translation."""
-    told: list[Fields | None] = []
+    """The steps with our own facts about each: whether it ran, and its translation."""
+    owns: list[Fields | None] = []
     for item in items:
         if item.get("source") == "agent":
-            told += [call.mapping("extra").mapping(OWN) for call in item.items("tool_calls")] or [
+            owns += [call.mapping("extra").mapping(OWN) for call in item.items("tool_calls")] or [
                 None
             ]
-    if len(told) != len(steps):
+    if len(owns) != len(steps):
         return tuple(steps)
-    return tuple(_with_own(step, own) for step, own in zip(steps, told, strict=True))
+    return tuple(_with_own(step, own) for step, own in zip(steps, owns, strict=True))
 
 
 def _with_own(step: Step, own: Fields | None) -> Step:
@@ -159,7 +153,7 @@ def _with_own(step: Step, own: Fields | None) -> Step:
 
 
 def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
-    """The trajectory with what :mod:`~.atif_writing` wrote beside the format's own fields."""
+    """The trajectory with the facts that we wrote beside the format's own fields."""
     stop = own.optional_text("stop_reason")
     if stop is not None and stop not in set(StopReason):
         raise own.broken("stop_reason", f"expected one of {', '.join(StopReason)}, found {stop!r}")
@@ -176,7 +170,7 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
 
 
 def _named_instance(row: Fields) -> NamedInstance:
-    """Our own word, else what names the run; Harbor's files are all called trajectory."""
+    """Our own id, else a name of the run; Harbor's files are all called trajectory."""
     extra = row.mapping("extra")
     own = extra.mapping(OWN).optional_text("instance_id")
     if own:

@@ -1,4 +1,4 @@
-"""Writing trajectories in another format: a file or a folder, whole or not at all."""
+"""Writing trajectories in other formats: a file or a folder, whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from srl_swe.trajectories.jsonl import render_line, save_rows
 from srl_swe.trajectories.sweagent import parse_exit_status
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
 
-# Trajectories as SWE-agent 1.x writes them, for its inspector and its ``run-replay``.
-
+# SWE-agent 1.x's files, for its inspector and its ``run-replay``.
 
 _EXIT_STATUS = {
     StopReason.SUBMITTED: "submitted",
@@ -31,7 +30,7 @@ _EXIT_STATUS = {
     StopReason.SANDBOX_ERROR: "exit_environment_error",
 }
 _TYPED = frozenset({"view_range", "insert_line", "line_number", "start_line", "end_line"})
-"""Arguments that SWE-agent's tools declare as numbers or lists of them."""
+"""Arguments that SWE-agent's tools declare as numbers or lists of numbers."""
 
 
 def save_traj(path: Path, trajectory: Trajectory) -> None:
@@ -40,10 +39,10 @@ def save_traj(path: Path, trajectory: Trajectory) -> None:
 
 
 def render_traj(trajectory: Trajectory) -> dict[str, Any]:
-    """What :func:`~.sweagent.read_one` reads back, as far as the format can say it.
+    """The content of a ``.traj`` file, for :func:`~.sweagent.read_sweagent`.
 
-    It knows no exit codes, no ``resolved``, and one action a message, so that the steps of one
-    message become messages of their own.
+    The format has no exit codes, no ``resolved``, and one action per message: each step becomes
+    a message of its own.
     """
     history: list[dict[str, Any]] = [_message("user", trajectory.problem_statement or "")]
     for number, step in enumerate(trajectory.steps):
@@ -58,7 +57,7 @@ def render_traj(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def render_command(action: Action) -> str:
-    """The call as the command line that SWE-agent runs for it.
+    """The command line that SWE-agent runs for the call.
 
     >>> render_command(Action("open", {"path": "a b.py", "line_number": "3"}))
     "open 'a b.py' 3"
@@ -97,7 +96,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def _exchange(step: Step, call_id: str) -> list[dict[str, Any]]:
-    """The policy's message and the answer to it; nothing for a step that never ran."""
+    """The policy's message and its answer; empty for a step that never ran."""
     if step.action is None or not step.executed:
         return []
     arguments = {name: _typed(name, value) for name, value in step.action.arguments.items()}
@@ -120,7 +119,7 @@ def _message(role: str, content: str, **more: Any) -> dict[str, Any]:
 
 
 def _typed(name: str, value: str) -> Any:
-    """The value as the tool wants it; the text where it can't be that."""
+    """The value in the tool's type, if the text can be converted without loss."""
     if name not in _TYPED:
         return value
     try:
@@ -131,34 +130,31 @@ def _typed(name: str, value: str) -> Any:
 
 
 def _exit_status(trajectory: Trajectory) -> str | None:
-    """The source's word where SWE-agent's would mean the same."""
+    """The source's own word if it means the same to SWE-agent, else SWE-agent's."""
     own, reason = trajectory.exit_status, trajectory.stop_reason
     if reason is None or parse_exit_status(own) == reason:
         return own
     return _EXIT_STATUS[reason]
 
 
-# Writing trajectories as ATIF 1.7, so that Harbor's tools read them.
-#
-# The format has no place for an instance, a patch, an exit code or a step that never ran; these
-# go under ``srl_swe`` in the ``extra`` that it allows everywhere.
+# ATIF 1.7, for Harbor's tools. The format has no fields for an instance, a patch, an exit code or a
+# step that never ran: these go under ``srl_swe`` into the ``extra`` that it allows everywhere.
 
-
-VERSION = "ATIF-v1.7"
+ATIF_VERSION = "ATIF-v1.7"
 
 
 def save_atif(path: Path, trajectory: Trajectory) -> None:
-    """Replace the file, whole or not at all; ATIF has one run a file."""
+    """Replace the file, whole or not at all; ATIF has one run per file."""
     write_atomic(path, json.dumps(render_atif(trajectory), ensure_ascii=False, indent=2) + "\n")
 
 
 def render_atif(trajectory: Trajectory) -> dict[str, Any]:
-    """The trajectory as the JSON object that :func:`srl_swe.trajectories.atif.read_one` reads."""
+    """The JSON object that :func:`srl_swe.trajectories.atif.read_atif` reads back."""
     agent = {"name": trajectory.source, "version": "unknown"}
     if trajectory.model is not None:
         agent["model_name"] = trajectory.model
     record: dict[str, Any] = {
-        "schema_version": VERSION,
+        "schema_version": ATIF_VERSION,
         "session_id": trajectory.instance_id,
         "agent": agent,
         "steps": list(_write_steps(trajectory)),
@@ -176,7 +172,7 @@ def _write_steps(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
 
 
 def _turns(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """The steps, those of one message together."""
+    """The steps, grouped by message."""
     turn: list[Step] = []
     for step in steps:
         if turn and (step.turn is None or step.turn != turn[-1].turn):
@@ -240,31 +236,31 @@ def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
 
 
 Writer = Callable[[Path, Iterable[Trajectory]], int]
-"""Writes all trajectories there, one at a time, and returns how many."""
+"""Writes all trajectories to a path, one at a time, and returns their number."""
 
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 _LONGEST_NAME = 150
 _FILES = frozenset({"jsonl", "parquet"})
-"""Formats of one file; the others' is a folder."""
+"""Formats that are one file; the others are a folder."""
 
 
 def convert(trajectories: Iterable[Trajectory], out: Path, to: str) -> int:
-    """Write all of them to ``out`` and return how many there were; the format is one of WRITERS.
+    """Write all trajectories to ``out`` in a format of :data:`WRITERS`; returns their number.
 
-    Raises UserError for an unknown format, for an ``out`` that exists, has a wrong ending or
-    can't be written, and where there is no trajectory; nothing is left behind then.
+    Raises UserError, and leaves nothing behind, if the format is unknown, if ``out`` exists, has a
+    wrong ending or can't be written, and if there are no trajectories.
     """
     write = find_writer(to)
     ending = f".{to}"
     if to in _FILES and out.suffix != ending:
-        raise UserError(f"{out}: name a file that ends in {ending}, by which it is read again.")
+        raise UserError(f"{out}: name a file that ends in {ending}; readers go by the ending.")
     if out.exists():
         raise UserError(f"{out} exists; remove it, or name another OUT.")
     try:
         with written_whole(out) as target:
             count = write(target, trajectories)
             if not count:
-                raise UserError(f"{out}: not written, as there is no trajectory to write.")
+                raise UserError(f"{out}: not written, as there are no trajectories.")
     except OSError as error:
         raise UserError(f"{out} can't be written: {error}.") from error
     return count
@@ -299,7 +295,7 @@ def _one_file_each(save: Callable[[Path, Trajectory], None], ending: str) -> Wri
 
 
 def _free_name(instance_id: str, taken: set[str]) -> str:
-    """A file name of the id, numbered where an instance has several attempts.
+    """A file name for the id, numbered if an instance has several attempts.
 
     >>> taken = set()
     >>> [_free_name(name, taken) for name in ("a__b-1", "a__b-1", "../etc/x")]
@@ -322,6 +318,5 @@ WRITERS: Mapping[str, Writer] = MappingProxyType(
         "parquet": save_rows,
     }
 )
-"""By the name of the format. Our own JSONL and parquet keep everything; ATIF numbers messages
-that had no number; a ``.traj`` knows no exit codes, no ``resolved``, no source but SWE-agent, and
-one action a message."""
+"""Writers by format. Our own JSONL and parquet keep everything; ATIF numbers unnumbered messages;
+a ``.traj`` has no exit codes, no ``resolved``, no source but SWE-agent, one action per message."""

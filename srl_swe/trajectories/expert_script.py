@@ -1,7 +1,7 @@
-"""Expert scripts: an expert's replies, one after the other, with no observations yet.
+"""Expert scripts: trajectories written by hand, without observations.
 
-A script is how a trajectory is written by hand: only thoughts and actions, in the XML
-dialect; ``srl-swe replay --record`` executes it and writes down what the container printed.
+A script is a sequence of thoughts and actions in the XML dialect. ``srl-swe replay --record``
+executes it and records the observations.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def load_expert_script(path: Path) -> Trajectory:
 
 
 def is_expert_script(record: Any) -> bool:
-    """Whether it is text, and no JSON, with a call in it: no other family is text."""
+    """Whether it is plain text with a call in it: no other format is plain text."""
     return isinstance(record, str) and "<function=" in record
 
 
 def read_expert_script(record: Any, where: str) -> Trajectory:
-    """The text of a script; the instance is the one that its file is named after."""
+    """The text of a script; the instance is the file's name."""
     if not isinstance(record, str):
         raise BrokenRecord(where, "", f"expected a text, found {describe_type(record)}")
     leftover = _REPLY.sub("", record).strip()

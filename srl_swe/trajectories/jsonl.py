@@ -1,4 +1,8 @@
-"""This project's own format: one JSON object a line, versioned, checked against the types."""
+"""This project's own format, versioned: one JSON object per line, or one row per trajectory.
+
+Lines are checked against the types. Rows are for tables of the Hugging Face hub, which want one
+type per column: ``steps`` is a list of flat records with the arguments of a call as JSON text.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-# Pushing rows to a data set of the Hugging Face hub.
-
-
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def check_name(name: str) -> None:
-    """Raises UserError where no data set of the hub can be called so."""
+    """Raises UserError if the hub has no data sets of such a name."""
     if not _NAME.fullmatch(name):
         raise UserError(f"--push {name!r}: a data set of the hub is named OWNER/NAME.")
 
@@ -37,7 +38,7 @@ def check_name(name: str) -> None:
 def push_rows(path: Path, name: str) -> None:
     """Push a parquet file of rows as the split ``train``; a new data set is private.
 
-    Raises UserError where the hub does not take it; the file stays.
+    Raises UserError if the hub refuses it; the file stays.
     """
     import datasets
     from datasets.exceptions import DatasetsError
@@ -51,18 +52,18 @@ def push_rows(path: Path, name: str) -> None:
     except (OSError, ValueError, DatasetsError, HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"{path} is written, but can't be pushed to {name} ({first_line(error)}); log in "
-            "with `hf auth login`, look at the network, and run it again with another OUT."
+            "with `hf auth login`, check the network, and run it again with another OUT."
         ) from error
 
 
 FORMAT = "srl-swe-trajectory-1"
 
 _LATER_FIELDS = {"enforced", "exit_status", "notes", "turn", "translation"}
-"""Left out where they say nothing, as older readers, and keys made of lines, don't know them."""
+"""Left out if empty: older readers, and keys made of lines, do not know them."""
 
 
 def load_jsonl(path: Path) -> list[Trajectory]:
-    """All trajectories of the file; the first broken line raises BrokenRecord."""
+    """All trajectories of the file. The first broken line raises BrokenRecord."""
     with path.open(encoding="utf-8") as lines:
         return [
             parse_line(line, f"{path}:{number}")
@@ -77,7 +78,7 @@ def save_jsonl(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 
 def parse_line(line: str, where: str) -> Trajectory:
-    """Read one line, to the letter. Raises BrokenRecord, whose message begins with ``where``."""
+    """The trajectory of one line, exactly. Raises BrokenRecord."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -88,12 +89,12 @@ def parse_line(line: str, where: str) -> Trajectory:
 
 
 def is_jsonl(record: Any) -> bool:
-    """Whether the record says that it is of this format and version."""
+    """Whether the record is marked with this format and version."""
     return isinstance(record, dict) and record.get("format") == FORMAT
 
 
 def read_jsonl(record: Any, where: str) -> Trajectory:
-    """The trajectory that the parsed line holds."""
+    """The trajectory of a parsed line."""
     try:
         return _adapter().validate_python(record)
     except ValidationError as error:
@@ -118,7 +119,7 @@ def render_line(trajectory: Trajectory) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """False where bytes of a patch that were no UTF-8 stand in it as halves of surrogate pairs."""
+    """False for halves of surrogate pairs, which stand for bytes of a patch that are not UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -139,18 +140,11 @@ def _adapter() -> TypeAdapter[Trajectory]:
     return TypeAdapter(Trajectory)
 
 
-# Trajectories as rows of a table, for the Hugging Face hub: one row a trajectory.
-#
-# Every column has one type in all rows, as parquet and the hub's viewer want it; ``steps`` is a
-# list of flat records, with the arguments of a call as JSON text. :func:`read_one` gives back the
-# trajectory that a row was made of.
-
-
 HUB_FORMAT = "srl-swe-rows-1"
 
 _ROWS_AT_ONCE = 64
-"""Rows of a row group, which the hub's viewer reads whole; a row is often a megabyte."""
-_ALIKE = (
+"""Rows per row group, which the hub's viewer reads whole; a row is often a megabyte."""
+_SAME = (
     "instance_id",
     "source",
     "model",
@@ -161,18 +155,18 @@ _ALIKE = (
     "patch",
     "notes",
 )
-"""Columns that hold a field of the trajectory as it is."""
+"""Columns that hold a field of the trajectory unchanged."""
 
 
 def is_hub_row(record: Any) -> bool:
-    """Whether the row says that it is of this format and version."""
+    """Whether the row is marked with this format and version."""
     return isinstance(record, Mapping) and record.get("format") == HUB_FORMAT
 
 
 def read_hub_row(record: Any, where: str) -> Trajectory:
-    """The trajectory that the row was made of. Raises BrokenRecord."""
+    """The trajectory of a row, the inverse of :func:`render_row`. Raises BrokenRecord."""
     row = Fields.of(record, where)
-    fields = {name: row.get(name) for name in _ALIKE if row.get(name) is not None}
+    fields = {name: row.get(name) for name in _SAME if row.get(name) is not None}
     enforced = row.get("enforced") and dict(row.mapping("enforced").values)
     steps = [_read_step(step) for step in row.items("steps")]
     return read_jsonl({**fields, "enforced": enforced, "steps": steps}, where)
@@ -197,9 +191,9 @@ def _read_step(step: Fields) -> dict[str, Any]:
 
 
 def render_row(trajectory: Trajectory) -> dict[str, Any]:
-    """The row, in plain types. Halves of surrogate pairs, which no table holds, become "?"."""
+    """The row in plain types. Halves of surrogate pairs, which tables can't hold, become "?"."""
     enforced = None if trajectory.enforced is None else dict(trajectory.enforced)
-    row = {name: getattr(trajectory, name) for name in _ALIKE}
+    row = {name: getattr(trajectory, name) for name in _SAME}
     row["notes"] = list(trajectory.notes)
     row["enforced"] = None if enforced is None else json.dumps(enforced, ensure_ascii=False)
     row["n_steps"] = len(trajectory.steps)
@@ -236,7 +230,7 @@ def _storable(value: Any) -> Any:
 
 
 def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Write a parquet file, a few rows at a time; returns how many. Raises OSError."""
+    """Write a parquet file, a few rows at a time; returns their number. Raises OSError."""
     import pyarrow.parquet
 
     schema, count = _schema(), 0
@@ -263,6 +257,6 @@ def _schema() -> pyarrow.Schema:
         "truncated": flag,
         "timed_out": flag,
     }
-    columns: dict[str, Any] = dict.fromkeys(("format", *_ALIKE, "enforced"), text)
+    columns: dict[str, Any] = dict.fromkeys(("format", *_SAME, "enforced"), text)
     columns |= {"resolved": flag, "n_steps": number, "notes": pa.list_(text)}
     return pa.schema({**columns, "steps": pa.list_(pa.struct(step))})

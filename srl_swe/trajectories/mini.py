@@ -1,7 +1,7 @@
 """mini-swe-agent's trajectories, versions 1 and 2, and bare lists of their messages.
 
-Version 1 finds one bash block in each reply's text; version 2 calls a tool, or finds blocks
-with a label of its own. Every action ran in a shell of its own, in the repository's folder.
+Version 1 takes one bash block from each reply's text; version 2 calls a tool, or takes blocks with
+a label of its own. Every action ran in a new shell, in the repository's folder.
 Source: mini-swe-agent 1.15 to 2.4, ``agents/default.py`` and ``config/benchmarks/swebench.yaml``.
 """
 
@@ -36,7 +36,7 @@ _MESSAGES_LOOKED_AT = 12
 
 
 def is_mini(record: Any) -> bool:
-    """By the mark that its files carry; messages without it by their blocks and return codes."""
+    """Whether it has mini's mark, or messages with mini's blocks and return codes."""
     if isinstance(record, Mapping):
         mark = record.get("trajectory_format")
         if mark is not None or "traj_id" in record:
@@ -51,7 +51,7 @@ def is_mini(record: Any) -> bool:
 
 
 def read_mini(record: Any, where: str) -> Trajectory:
-    """One run. The last command, which submits, has no observation: the patch is its output."""
+    """One run. The last command submits: its output is the patch, not an observation."""
     row = Fields.of_record(record, where)
     messages, info = row.items("messages"), row.mapping("info")
     conversation, submission = _split_submission(messages)
@@ -81,7 +81,7 @@ def _text_of(message: Any) -> str:
 
 
 def _role(message: Fields) -> str | None:
-    """The role; entries of the Responses API have a type in its place."""
+    """The role; entries of the Responses API have a type instead."""
     if message.get("object") == "response":
         return "assistant"
     if message.get("type") == "function_call_output":
@@ -90,7 +90,7 @@ def _role(message: Fields) -> str | None:
 
 
 def _split_submission(messages: Sequence[Fields]) -> tuple[Sequence[Fields], str | None]:
-    """The conversation, and the last message's text if that is what was submitted."""
+    """The conversation, and the text of the last message if it is the submission."""
     last = messages[-1] if messages else None
     if last is not None and _role(last) == "exit":
         return messages[:-1], last.content()
@@ -102,7 +102,7 @@ def _split_submission(messages: Sequence[Fields]) -> tuple[Sequence[Fields], str
 
 
 def _exit_status(messages: Sequence[Fields]) -> str | None:
-    """As version 2's last message has it."""
+    """The exit status in version 2's last message."""
     last = messages[-1] if messages else None
     is_exit = last is not None and _role(last) == "exit"
     return last.mapping("extra").optional_text("exit_status") if last and is_exit else None
@@ -111,7 +111,7 @@ def _exit_status(messages: Sequence[Fields]) -> str | None:
 def _stop_reason(
     exit_status: str | None, submission: str | None, steps: Sequence[Step]
 ) -> StopReason | None:
-    """As the source says; without a word of it, submitted if the last command was to submit."""
+    """The stop reason of the status; without one, SUBMITTED if the last command submits."""
     if exit_status is None and submission is not None:
         return StopReason.SUBMITTED
     if exit_status is None:
@@ -120,7 +120,7 @@ def _stop_reason(
 
 
 def _patch(submission: str | None) -> str | None:
-    """The submission where it is a diff; None where it is none."""
+    """The submission if it is a diff, else None."""
     if submission is None or (submission.strip() and "diff --git " not in submission):
         return None
     return tidy_patch(submission)
@@ -135,7 +135,7 @@ def _issue(messages: Sequence[Fields]) -> str | None:
 
 
 def _unrecorded_replies(messages: Sequence[Fields]) -> tuple[str, ...]:
-    """Version 2 keeps the complaint about a reply in a wrong format, and not the reply."""
+    """Version 2 keeps only the complaint about a reply in a wrong format, not the reply."""
     kinds = [m.mapping("extra").get("interrupt_type") for m in messages]
     lost = kinds.count("FormatError")
     return (f"{lost} replies in a wrong format are not recorded",) if lost else ()
@@ -159,14 +159,15 @@ def _read_reply(reply: Fields) -> Turn:
     recorded = reply.mapping("extra").items("actions")
     text, calls = reply.content(), reply.items("tool_calls")
     if recorded and (calls or not _BLOCK.search(text)):
-        return Turn(text.strip(), tuple(_recorded_call(action) for action in recorded))
+        found = ((a.text("command"), a.optional_text("tool_call_id")) for a in recorded)
+        return Turn(text.strip(), tuple(Call(_bash(command), i) for command, i in found))
     if calls:
         return Turn(text.strip(), tuple(_tool_call(c.mapping("function"), c) for c in calls))
     return _read_blocks(text)
 
 
 def _read_blocks(text: str) -> Turn:
-    """The reply's blocks; nothing was run unless there was exactly one."""
+    """The reply's blocks, which only ran if there was exactly one."""
     blocks = list(_BLOCK.finditer(text))
     thought = text[: blocks[0].start()] if blocks else text
     commands = [(block[1] or block[2] or "").strip() for block in blocks]
@@ -174,12 +175,8 @@ def _read_blocks(text: str) -> Turn:
     return Turn(thought.strip(), tuple(calls))
 
 
-def _recorded_call(action: Fields) -> Call:
-    return Call(_bash(action.text("command")), action.optional_text("tool_call_id"))
-
-
 def _tool_call(function: Fields, call: Fields) -> Call:
-    """A call of the chat or of the Responses API, which names the id otherwise."""
+    """A call of the chat API or the Responses API, which name the id differently."""
     arguments = render_arguments(function.mapping("arguments").values)
     call_id = call.optional_text("call_id") or call.optional_text("id")
     return Call(Action(function.text("name"), arguments), call_id)

@@ -109,7 +109,7 @@ def nothing_left(folder: Path) -> Path:
     ("make_source", "options", "words"),
     [
         (broken_at_the_end, (), rf"in\.jsonl:{len(OURS) + 1}: not JSON"),
-        (nothing_left, ("--filter", "instance=nobody"), "no trajectory to write"),
+        (nothing_left, ("--filter", "instance=nobody"), "there are no trajectories"),
     ],
 )
 def test_a_conversion_that_fails_leaves_nothing(
