@@ -1,4 +1,8 @@
-"""A container as the engine makes it: locked in, limited, and a host for shells."""
+"""A locked-in, limited container that hosts shells.
+
+:func:`create` makes it, :class:`ContainerProcesses` starts processes in it and ends them through
+:class:`EngineChannel`, and :func:`read_enforced` reads back the limits that the engine applies.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +34,13 @@ from srl_swe_envs.owners import owner_labels
 from srl_swe_envs.scripts import script
 from srl_swe_envs.shell import Sweep
 
-# The pipes of a process in a container, over a socket of the engine: an exec's or PID 1's.
-
-
 _SEND_TIMEOUT_S = 60.0
 _HEADER = struct.Struct(">BxxxL")
 """Of a frame: the stream, and how many bytes follow."""
 
 
 class EngineSocket:
-    """The socket that carries the input and the output of a process in a container."""
+    """The engine's socket that carries the input and output of an exec or of PID 1."""
 
     def __init__(self, stream: Any) -> None:
         """``stream`` is what the docker package returns for a socket."""
@@ -60,7 +61,7 @@ class EngineSocket:
 
 
 class AttachedExec(EngineSocket):
-    """A new process of root's in a container."""
+    """A new process of root in a container."""
 
     def __init__(self, api: docker.APIClient, container_id: str, command: list[str]) -> None:
         created = api.exec_create(container_id, command, stdin=True, user="0")
@@ -120,19 +121,17 @@ class EngineChannel:
         return data
 
 
-# What the engine says that it holds a container to, which may be less than was asked for.
-
-
 _QUOTA_DRIVERS = frozenset({"overlay", "overlay2", "vfs", "zfs"})
-"""Storage drivers that refuse a quota that they can't hold. Others may drop it unsaid, and btrfs
-does not hold its own from the first removed container to the next rescan (measured, Linux 6.18)."""
+"""Storage drivers that refuse a quota that they can't enforce. Others may drop it silently, and
+btrfs does not enforce its own from the first removed container to the next rescan (measured,
+Linux 6.18)."""
 
 
 def read_enforced(client: docker.DockerClient, container: Container) -> dict[str, Any]:
-    """Limits in JSON's types; None where nothing is enforced, whatever was asked for.
+    """The limits that the engine applies, in JSON's types; None if nothing is enforced.
 
-    The engine takes a limit that the kernel can't hold back out of the container's HostConfig.
-    ``image_digest`` is the registry's where the image has come from one, else the engine's id.
+    The engine removes a limit that the kernel can't enforce from the container's HostConfig.
+    ``image_digest`` is the registry's if the image came from one, else the engine's id.
     Raises SandboxError.
     """
     host = container.attrs["HostConfig"]
@@ -181,20 +180,20 @@ def _positive(number: int | None) -> int | None:
 _SWEEP_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 0.5
 _RESTART_TIMEOUT_S = 2.0
-"""Together the time within which a sandbox answers or is given up after a command's deadline."""
+"""Their sum bounds the time from a command's deadline to an answer or to giving the sandbox up."""
 _NO_QUOTA = re.compile(r"storage.?opt", re.IGNORECASE)
 _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
-"""Engines whose storage driver has refused to bound what a container writes."""
+"""Engines whose storage driver has refused a disk quota."""
 _NO_SYSCTL = re.compile(r"/proc/sys/|sysctl", re.IGNORECASE)
 _without_sysctls: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
 """Engines whose kernel lacks what :func:`_sysctls` sets: it was built without IPv6."""
 
 
 class ContainerProcesses:
-    """The ShellHost in a container, whose processes are all the sandbox's own.
+    """The ShellHost in a container: all of its processes belong to the sandbox.
 
-    PID 1 (``guard.sh``) carries out what ends processes. It is reached through the engine, so
-    neither signals nor a full CPU quota nor a full process table keep an order from it.
+    PID 1 (``guard.sh``) ends processes. It is reached through the engine, so neither signals nor
+    a full CPU quota nor a full process table keep an order from it.
     """
 
     shell_prefix = ("nice", "-n", "19")
@@ -211,11 +210,11 @@ class ContainerProcesses:
 
     @property
     def container_id(self) -> str:
-        """The engine's name for it."""
+        """The engine's id of the container."""
         return str(self.container.id)
 
     def start(self) -> None:
-        """Have the engine start it, without sysctls if they are unknown there; or SandboxError."""
+        """Start it, without sysctls if the kernel lacks them. Raises SandboxError."""
         try:
             attempt("starting the container", self.container.start)
         except SandboxError as error:
@@ -244,7 +243,7 @@ class ContainerProcesses:
         return self._order(order, _SWEEP_TIMEOUT_S)
 
     def restart(self) -> None:
-        """Kill every process; files stay. Raises SandboxDied if that can't be done in seconds.
+        """Kill every process; files stay. Raises SandboxDied if that takes more than seconds.
 
         PID 1 kills all others; if it does not answer, the engine restarts the container; if that
         hangs too, the container is given up and removed as soon as the engine can.
@@ -255,7 +254,7 @@ class ContainerProcesses:
             self.restart_by_engine()
 
     def engine_record(self) -> EngineRecord | None:
-        """The engine's record of it; None if somebody has removed it. Raises SandboxError."""
+        """The engine's record of the container; None if it was removed. Raises SandboxError."""
         try:
             attempt("asking the engine about the container", self.container.reload)
         except SandboxError as error:
@@ -270,7 +269,7 @@ class ContainerProcesses:
         )
 
     def check_present(self) -> None:
-        """Raises SandboxDied once it was removed."""
+        """Raises SandboxDied if it was removed."""
         if self._removed:
             raise SandboxDied("the sandbox is closed; open another")
 
@@ -281,7 +280,7 @@ class ContainerProcesses:
             remove(self.container)
 
     def _order(self, order: str, timeout_s: float) -> bool:
-        """Have PID 1 carry out an order of ``guard.sh``; whether it could. Raises SandboxError."""
+        """Have PID 1 carry out an order of ``guard.sh``; False if it can't. Raises SandboxError."""
         nonce = secrets.token_hex(8)
         answer = b""
         deadline = time.monotonic() + timeout_s
@@ -326,7 +325,7 @@ class ContainerProcesses:
         self._removed = True
         threading.Thread(target=remove, args=[self.container], daemon=True).start()
         raise SandboxGivenUp(
-            "the sandbox was given up and is being removed: what runs in it could not be ended"
+            "the sandbox was given up and is being removed: its processes could not be ended"
         )
 
 
@@ -335,8 +334,8 @@ def create(
 ) -> ContainerProcesses:
     """A container of the image, not yet started.
 
-    ``config`` goes to the docker package on top of what the limits ask for. Raises SandboxError,
-    and docker's own ImageNotFound.
+    ``config`` is passed to the docker package and overrides the limits. Raises SandboxError, and
+    docker's own ImageNotFound.
     """
     config = _locked_in(limits) | config
 
@@ -374,8 +373,8 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "environment": dict(limits.environment),
         "labels": owner_labels(),
         "network_mode": limits.network,
-        # The engine then does not set up a network that has nothing in it: on the engine that
-        # was measured a container starts in 110 ms and not in 280.
+        # Spares the engine the set-up of an empty network: on Docker 20.10 a container starts in
+        # 110 ms instead of 280.
         "network_disabled": limits.network == "none",
         "sysctls": _sysctls(limits.network),
         "cap_drop": ["ALL"],
@@ -391,7 +390,7 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
 
 
 def _sysctls(network: str) -> dict[str, str]:
-    """Have ``::1`` in a network of the container's own: engines before Docker 26 take it away."""
+    """Keep ``::1`` in a network of the container's own: engines before Docker 26 remove it."""
     is_own = network not in {"none", "host"} and not network.startswith(("container:", "ns:"))
     return {"net.ipv6.conf.lo.disable_ipv6": "0"} if is_own else {}
 

@@ -1,4 +1,4 @@
-"""A sandbox that is a container of its own, on Docker or whatever speaks its language."""
+"""A sandbox in a container of its own, on Docker or an engine with Docker's API."""
 
 from __future__ import annotations
 
@@ -29,112 +29,6 @@ from srl_swe_envs.scripts import script
 from srl_swe_envs.shell import FilesShell, PersistentShell
 from srl_swe_envs.snapshots import Snapshots
 
-# Moves a container's working files into another container, by the engine's archive calls.
-#
-# No program of either container takes part: whatever commands have replaced or ruined in the
-# first, the second gets the files as they lie on its disk. Repositories are not moved.
-
-
-MAX_FILE_BYTES = 16 * 2**20
-"""Larger files are not moved."""
-_MAX_TOTAL_BYTES = 2**30
-_MAX_FILES = 500_000
-_TIMEOUT_S = 120.0
-_IN_MEMORY_BYTES = 32 * 2**20
-
-
-def move_files(source: Container, target: Container, folder: str) -> list[bytes]:
-    """Put the files under ``folder`` of ``source`` there in ``target``, beside what is there.
-
-    Returns the paths below ``folder`` of the files that are too large. Raises OSError if it is
-    not a folder or holds more than can be moved in two minutes, and SandboxError.
-    """
-    parent = posixpath.dirname(folder.rstrip("/"))
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as moved:
-        try:
-            with blame_sandbox("reading the files of a sandbox"):
-                chunks = _open_archive(source, folder)
-                too_large = _filter(chunks, moved)
-        except _Refused as error:
-            raise OSError(str(error)) from error
-        moved.seek(0)
-        with blame_sandbox("moving files to a fresh sandbox"):
-            target.put_archive(parent, moved)
-    return too_large
-
-
-class _Refused(Exception):
-    """These files can't be moved; the engine is not to blame."""
-
-
-def _open_archive(source: Container, folder: str) -> Iterator[bytes]:
-    try:
-        return iter(source.get_archive(folder)[0])
-    except NotFound as error:
-        source.reload()  # raises as well if it is the container that was not found
-        raise _Refused(f"the working folder {folder} is gone") from error
-
-
-class _Chunks(io.RawIOBase):
-    """The engine's answer as a file that can only be read on."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._left = chunk
-        taken = self._left[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._left = self._left[len(taken) :]
-        return len(taken)
-
-
-def _filter(chunks: Iterator[bytes], moved: IO[bytes]) -> list[bytes]:
-    """Copy folders, files and links; returns the paths of files that are too large."""
-    names: set[str] = set()
-    too_large: list[bytes] = []
-    total, deadline = 0, time.monotonic() + _TIMEOUT_S
-    stream = io.BufferedReader(_Chunks(chunks), 2**20)
-    with (
-        closing(tarfile.open(fileobj=stream, mode="r|")) as old,
-        closing(tarfile.open(fileobj=moved, mode="w", format=tarfile.GNU_FORMAT)) as new,
-    ):
-        for member in old:
-            below = member.name.split("/")[1:]
-            if not below and not member.isdir():
-                raise _Refused(f"the working folder {member.name} is not a folder any more")
-            if ".git" in below or not _is_plain(member, names):
-                continue
-            if member.size > MAX_FILE_BYTES:
-                too_large.append("/".join(below).encode("utf-8", "surrogateescape"))
-                continue
-            names.add(member.name)
-            total += member.size
-            if total > _MAX_TOTAL_BYTES or len(names) > _MAX_FILES or time.monotonic() > deadline:
-                raise _Refused("the working folder holds more than can be moved")
-            member.pax_headers = {}
-            new.addfile(member, old.extractfile(member) if member.isreg() else None)
-            old.members = []  # type: ignore[attr-defined]  # it keeps all that it has read
-    return too_large
-
-
-def _is_plain(member: tarfile.TarInfo, names: set[str]) -> bool:
-    return (
-        member.isreg()
-        or member.isdir()
-        or member.issym()
-        or (member.islnk() and member.linkname in names)
-    )
-
-
 _SETUP_TIMEOUT_S = 600.0
 _ACTIVATE = "/opt/miniconda3/bin/activate"
 """Images of SWE-bench have their Python in the conda environment ``testbed``."""
@@ -142,9 +36,15 @@ _VENV = ".venv/bin/activate"
 """Images of R2E-Gym have it in the working folder."""
 _BUG_FILE = "/tmp/.srl_swe.bug"
 _WHOLE: set[tuple[str, str, str]] = set()
-"""Image id, folder and base commit of the repositories that hold no object of the future, so that
-git_history.sh walks over all objects once per image. An image with this id never changes."""
+"""Image id, folder and base commit of repositories without objects of the future: git_history.sh
+walks over all objects only once per image. An image with this id never changes."""
 _TOO_LARGE_FILE = "/tmp/.srl_swe.too_large"
+MAX_MOVED_FILE_BYTES = 16 * 2**20
+"""Larger files stay behind when files are moved to a fresh container."""
+_MAX_MOVED_BYTES = 2**30
+_MAX_MOVED_FILES = 500_000
+_MOVE_TIMEOUT_S = 120.0
+_IN_MEMORY_BYTES = 32 * 2**20
 
 
 @contextmanager
@@ -153,7 +53,7 @@ def open_docker_sandbox(
 ) -> Iterator[DockerSandbox]:
     """A fresh container at the instance's base commit, removed on leaving.
 
-    Raises EngineUnavailable, ImageMissing (where it can't be pulled either) or SandboxError.
+    Raises EngineUnavailable, ImageMissing (if it can't be pulled either) or SandboxError.
     """
     limits = limits or Limits()
     client = shared_client()
@@ -183,12 +83,12 @@ class DockerSandbox:
 
     @property
     def container_id(self) -> str:
-        """The engine's name for it, for a look with ``docker exec``."""
+        """The engine's id of the container, for ``docker exec``."""
         return self._processes.container_id
 
     @property
     def restore(self) -> bytes:
-        """Bash that gives another shell the folder and the exports that this one's has now."""
+        """Bash code that gives another shell the current folder and exports of this one's."""
         return self._shell.restore
 
     @cached_property
@@ -198,7 +98,7 @@ class DockerSandbox:
 
     @property
     def engine_record(self) -> EngineRecord | None:
-        """See :func:`srl_swe.sandbox.engine_record`; asked anew each time."""
+        """See :func:`srl_swe.sandbox.engine_record`; each access asks the engine."""
         return self._processes.engine_record()
 
     def prepare(self, instance: Instance) -> None:
@@ -231,7 +131,7 @@ class DockerSandbox:
             _WHOLE.add(image)
 
     def set_up_network(self) -> None:
-        """Check that there is none if none was asked for, and have names resolve.
+        """Check that no network is reachable if none was asked for, and make names resolve.
 
         Raises SandboxError.
         """
@@ -271,8 +171,8 @@ class DockerSandbox:
     def checkpoint(self) -> str:
         """Take a snapshot; returns the id that :meth:`fork` takes. Raises SandboxError.
 
-        It is removed when this sandbox is closed; see :mod:`srl_swe_envs.snapshots` for what
-        it does not hold.
+        It is removed when this sandbox is closed; :mod:`srl_swe_envs.snapshots` lists what it
+        does not hold.
         """
         self._processes.check_present()
         return self._snapshots.take(self._processes.container, self._shell.restore)
@@ -289,7 +189,9 @@ class DockerSandbox:
         try:
             processes = create(client, snapshot.image, self._limits, **snapshot.config)
         except ImageNotFound as error:
-            raise SandboxError(f"somebody has removed the snapshot {snapshot_id}") from error
+            raise SandboxError(
+                f"the snapshot {snapshot_id} was removed by another program"
+            ) from error
         fork = start_sandbox(processes, self._limits, self._snapshots, snapshot.restore)
         fork._instance = self._instance
         return fork
@@ -298,7 +200,7 @@ class DockerSandbox:
         """A fresh sandbox of the same instance with these files (srl_swe.sandbox.patches).
 
         None for another folder than the instance's. Entering it raises OSError if the folder is
-        gone or holds too much, and as :func:`open_docker_sandbox` does.
+        gone or holds too much, and the errors of :func:`open_docker_sandbox`.
         """
         self._processes.check_present()
         if self._instance is None or workdir != self._instance.workdir:
@@ -314,7 +216,7 @@ class DockerSandbox:
             containers = self._processes.container, fresh._processes.container
             too_large = move_files(*containers, instance.workdir)
             fresh.write_file(_TOO_LARGE_FILE, b"".join(path + b"\0" for path in too_large))
-            # Those that are tracked are taken as unchanged.
+            # Tracked files that are too large count as unchanged.
             fresh.exec(f"git -C {folder} checkout-index -fqz --stdin <{_TOO_LARGE_FILE}")
             yield fresh
 
@@ -341,7 +243,7 @@ def start_sandbox(
 ) -> DockerSandbox:
     """Start the container and a shell in it; the caller closes the sandbox.
 
-    Where that fails the container is removed. Raises SandboxError.
+    If that fails the container is removed. Raises SandboxError.
     """
     try:
         processes.start()
@@ -351,3 +253,102 @@ def start_sandbox(
         processes.remove()
         raise
     return sandbox
+
+
+def move_files(source: Container, target: Container, folder: str) -> list[bytes]:
+    """Copy the files under ``folder`` of ``source`` to the same folder of ``target``.
+
+    Only the engine's archive calls are used and no program of either container: whatever
+    commands have replaced or ruined in the first, the second gets the files on its disk. Git
+    repositories are not copied. Returns the paths below ``folder`` of the files that are too
+    large. Raises OSError if it is not a folder or holds more than can be moved in two minutes,
+    and SandboxError.
+    """
+    parent = posixpath.dirname(folder.rstrip("/"))
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as moved:
+        try:
+            with blame_sandbox("reading the files of a sandbox"):
+                chunks = _open_archive(source, folder)
+                too_large = _filter(chunks, moved)
+        except _Refused as error:
+            raise OSError(str(error)) from error
+        moved.seek(0)
+        with blame_sandbox("moving files to a fresh sandbox"):
+            target.put_archive(parent, moved)
+    return too_large
+
+
+class _Refused(Exception):
+    """These files can't be moved; the engine is not to blame."""
+
+
+def _open_archive(source: Container, folder: str) -> Iterator[bytes]:
+    try:
+        return iter(source.get_archive(folder)[0])
+    except NotFound as error:
+        source.reload()  # raises as well if it is the container that was not found
+        raise _Refused(f"the working folder {folder} is gone") from error
+
+
+class _Chunks(io.RawIOBase):
+    """The engine's answer as a file that can only be read forwards."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = chunk
+        taken = self._left[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._left = self._left[len(taken) :]
+        return len(taken)
+
+
+def _filter(chunks: Iterator[bytes], moved: IO[bytes]) -> list[bytes]:
+    """Copy folders, files and links; returns the paths of files that are too large."""
+    names: set[str] = set()
+    too_large: list[bytes] = []
+    total, deadline = 0, time.monotonic() + _MOVE_TIMEOUT_S
+    stream = io.BufferedReader(_Chunks(chunks), 2**20)
+    with (
+        closing(tarfile.open(fileobj=stream, mode="r|")) as old,
+        closing(tarfile.open(fileobj=moved, mode="w", format=tarfile.GNU_FORMAT)) as new,
+    ):
+        for member in old:
+            below = member.name.split("/")[1:]
+            if not below and not member.isdir():
+                raise _Refused(f"the working folder {member.name} is no longer a folder")
+            if ".git" in below or not _is_plain(member, names):
+                continue
+            if member.size > MAX_MOVED_FILE_BYTES:
+                too_large.append("/".join(below).encode("utf-8", "surrogateescape"))
+                continue
+            names.add(member.name)
+            total += member.size
+            if (
+                total > _MAX_MOVED_BYTES
+                or len(names) > _MAX_MOVED_FILES
+                or time.monotonic() > deadline
+            ):
+                raise _Refused("the working folder holds more than can be moved")
+            member.pax_headers = {}
+            new.addfile(member, old.extractfile(member) if member.isreg() else None)
+            old.members = []  # type: ignore[attr-defined]  # else it keeps all members in memory
+    return too_large
+
+
+def _is_plain(member: tarfile.TarInfo, names: set[str]) -> bool:
+    return (
+        member.isreg()
+        or member.isdir()
+        or member.issym()
+        or (member.islnk() and member.linkname in names)
+    )

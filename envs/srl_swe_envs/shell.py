@@ -1,4 +1,35 @@
-"""A bash that outlives whatever is run in it: state is kept, timeouts end the whole tree."""
+"""A bash that outlives the commands run in it: state is kept, timeouts end the whole tree.
+
+:class:`ClippedText` collects output, :class:`ShellConnection` speaks to one bash,
+:class:`PersistentShell` replaces a bash that a command has ended or ruined, and
+:class:`FilesShell` reads and writes files through a second bash that no command touches.
+
+The protocol: requests go to the shell's stdin, answers come on two streams. A request is three
+lines, two of them followed by data:
+
+    read into REPLY up to a NUL, and eval it with stdin </dev/null and output >&60
+                                                             the command, NUL
+    (( ? NONCEc $? )) 2>&61                                  its exit code, by an error message
+    read so many bytes into REPLY, and eval them with 63>&61 the report:
+        printf NONCE >&60                                      the end, in order after the output
+        export ..; cd ..; # loadavg NONCEe >&63                what a successor needs to continue
+
+No byte of the command is ever read as one of these lines, the nonce reaches the shell only after
+the command has ended, and children of the command hold neither the requests nor the reports.
+Each line stands alone because an error such as ``${x:?}`` throws the rest of a line away.
+
+The report takes the same path as the next command. So if a command has ruined that path (a
+function named ``builtin``, a read-only REPLY, a disabled ``eval``), the exit code comes without a
+report; if a fourth line, ``(( ? NONCEz )) 2>&61``, is answered then, the shell is given up. That
+line and the second need keywords only, which neither functions nor ``enable -n`` can replace;
+``|| [[ 1 ]]`` makes them safe from ``set -e``.
+
+The shell reads lines byte by byte, with three system calls each, and data up to a NUL with one:
+so lines are short, and the report is read whole.
+
+The shell is interactive (without prompt, history or job control), as SWE-agent's was: an error
+does not end it, and a SIGINT brings it back to reading requests.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +50,12 @@ from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, MAX_FILE_BYTES, ExecResult
 from srl_swe_envs.scripts import script
 
-# Collects output of any length in bounded memory: the beginning and the end are kept.
-
 
 class ClippedText:
-    r"""Bytes go in, at most ``limit_chars`` characters of text come out.
+    r"""Keeps the beginning and the end of output of any length, in bounded memory.
 
-    Decoded as UTF-8 with replacement, across the borders of chunks.
+    Bytes go in, and at most ``limit_chars`` characters of text come out, decoded as UTF-8 with
+    replacement across the borders of chunks.
 
     >>> clipped = ClippedText(limit_chars=6)
     >>> clipped.feed(b"abc...xyz")
@@ -45,7 +75,7 @@ class ClippedText:
         self._take(self._decoder.decode(data))
 
     def finish(self) -> tuple[str, int]:
-        """The text, with a note where its middle was cut, and how many characters that were."""
+        """Return the text, with a note at the cut, and the number of characters left out."""
         self._take(self._decoder.decode(b"", final=True))
         elided = self._total - len(self._head) - len(self._tail)
         note = f"\n[{elided} characters left out]\n" if elided else ""
@@ -60,44 +90,14 @@ class ClippedText:
             self._tail = (self._tail + rest)[-self._half :]
 
 
-# The protocol between us and one bash: requests on its stdin, answers on two streams.
-#
-# A request is three lines, two of them followed by data:
-#
-#     read into REPLY up to a NUL, and eval it with stdin </dev/null and output >&60   the command,
-#     NUL
-#     (( ? NONCEc $? )) 2>&61                                    its exit code, by an error message
-#     read so many bytes into REPLY, and eval them with 63>&61   the report:
-#         printf NONCE >&60                                        the end, in order after the
-#         output
-#         export ..; cd ..; # loadavg NONCEe >&63                  what a successor needs to
-#         continue
-#
-# No byte of the command is ever read as one of these lines, the nonce reaches the shell only after
-# the command has ended, and children of the command hold neither the requests nor the reports.
-# Each line stands alone because an error such as ``${x:?}`` throws the rest of a line away.
-#
-# The report goes the way of the next command. So if a command has ruined that way (a function named
-# ``builtin``, a read-only REPLY, a disabled ``eval``), the exit code comes without a report; if a
-# fourth line, ``(( ? NONCEz )) 2>&61``, is answered then, the shell is given up. That line and the
-# second need keywords only, which neither functions nor ``enable -n`` can replace; ``|| [[ 1 ]]``
-# makes them safe from ``set -e``.
-#
-# The shell reads lines byte by byte, with three system calls each, and data up to a NUL with one:
-# so lines are short, and the report is read whole.
-#
-# The shell is interactive (without prompt, history or job control), as SWE-agent's was: an error
-# does not end it, and a SIGINT brings it back to reading requests.
-
-
 STDOUT = 1
 _NONCE_BYTES = 6
 _LONGEST_MARKER = 24
 """Of the nonce or the secret in hexadecimal, an exit code and a line's end."""
 _QUIET_S = 0.5
-"""How long nothing comes after an exit code if the shell can't report or mark the end."""
+"""The silence after an exit code that shows that the shell can't report or mark the end."""
 _UNKNOWN = 1
-"""The exit code of a command after which the shell can't even report that."""
+"""The exit code recorded if the shell can't report the command's."""
 _MAX_REPORT_BYTES = 16 * 2**20
 _MAX_LEFT_OVER_CHUNKS = 64
 
@@ -110,14 +110,14 @@ class Channel(Protocol):
         ...
 
     def receive(self, timeout_s: float) -> tuple[int, bytes]:
-        """The next bytes and their stream, 1 or 2; none where that stream alone has ended.
+        """The next bytes and their stream, 1 or 2; no bytes if that stream alone has ended.
 
         Raises TimeoutError, EOFError or OSError.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the pipes. A second call does nothing."""
+        """Close the pipes. A second call does nothing."""
         ...
 
 
@@ -125,7 +125,7 @@ class Channel(Protocol):
 class Ending:
     """How a command ended.
 
-    ``restore`` is bash that brings another shell to this one's folder and exports, and ends in a
+    ``restore`` is bash code that gives another shell this one's folder and exports, and ends in a
     comment with /proc/loadavg; None means that the command has ended or ruined the shell.
     """
 
@@ -163,8 +163,8 @@ class ShellConnection:
     def wait(self, output: Callable[[bytes], None], timeout_s: float) -> Ending:
         """Pass on the output until the command has ended.
 
-        Raises TimeoutError, after which it may be called again, and EOFError or OSError when
-        the shell can't be heard any more.
+        Raises TimeoutError, after which it may be called again, and EOFError or OSError if the
+        connection to the shell is lost.
         """
         deadline = time.monotonic() + timeout_s
         while (ending := self._ending()) is None:
@@ -203,7 +203,7 @@ class ShellConnection:
         if stream == STDOUT:
             self._take_output(data, output)
         elif len(self._report) + len(data) > _MAX_REPORT_BYTES:
-            raise EOFError("the environment of the shell has outgrown what we keep of it")
+            raise EOFError("the environment of the shell has outgrown the limit for it")
         else:
             self._report += data
 
@@ -227,7 +227,7 @@ class ShellConnection:
         if not self._output_ended or not (restore or self._has_ended()):
             return None
         exit_code = self._exit_code()
-        self._report = b""  # what still comes of this request has another nonce than the next
+        self._report = b""  # late reports of this request have another nonce than the next
         return Ending(exit_code, restore[1] if restore else None)
 
     def _answered(self) -> bool:
@@ -251,7 +251,7 @@ class ShellConnection:
 
 
 def _nonce() -> bytes:
-    """Random; its one capital tells of a REPLY that is in lower case."""
+    """Random; its one capital reveals a REPLY that was declared lower case."""
     return b"N%b" % secrets.token_hex(_NONCE_BYTES).encode()
 
 
@@ -271,7 +271,7 @@ def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool
             b"\\builtin read -rd '' && %b %b %b\n"
             % (run if keep_state else b"( %b )" % run, own_input, own_output),
             command.replace(b"\0", b"") + b"\0",
-            (stdin or b"") + b"\n",  # so that what was not read of it can't swallow the next line
+            (stdin or b"") + b"\n",  # unread input must not swallow the next line
             b"(( ? %bc $? )) 2>&61 || [[ 1 ]]\n" % nonce,
             b"\\builtin read -rN%d && %b 63>&61\n%b" % (len(report), run, report),
         ]
@@ -280,7 +280,7 @@ def _request(command: bytes, nonce: bytes, stdin: bytes | None, keep_state: bool
 
 _OPEN_TIMEOUT_S = 30.0
 _REOPEN_TIMEOUT_S = 2.0
-"""For a shell that may be kept from starting by background processes of its predecessor."""
+"""Short, because background processes of its predecessor may keep a shell from starting."""
 _GRACE_S = 0.35
 """How long a shell may take to come back once the processes of its command have been killed."""
 _KILLED = Ending(exit_code=128 + 9, restore=None)
@@ -292,10 +292,10 @@ reads them after each other process, such as the subshell here."""
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is known of a command whose processes are to be ended.
+    """A command whose processes are to be ended.
 
-    ``youngest`` is the last process id that was given out before the command, 0 if unknown;
-    ``elapsed_s`` the time since the command was sent.
+    ``youngest`` is the last process id assigned before the command, 0 if unknown; ``elapsed_s``
+    is the time since the command was sent.
     """
 
     signal: Literal["INT", "KILL"]
@@ -307,11 +307,11 @@ class Sweep:
 
 
 class ShellHost(Protocol):
-    """Where shells live: a container, or a folder of this machine."""
+    """The place where shells run: a container, or a folder of this machine."""
 
     @property
     def shell_prefix(self) -> tuple[str, ...]:
-        """A command that the shell is started by, as ``nice``; empty for none."""
+        """A command that starts the shell, such as ``nice``; empty for none."""
         ...
 
     def spawn(self, script: str, *arguments: str) -> Channel:
@@ -319,9 +319,9 @@ class ShellHost(Protocol):
         ...
 
     def sweep(self, sweep: Sweep) -> bool:
-        """Kill all processes that are younger than the command, and signal the shell.
+        """Kill all processes younger than the command, and signal the shell.
 
-        False means that others keep coming. Raises SandboxError if the host does not answer.
+        False means that new ones keep appearing. Raises SandboxError if the host does not answer.
         """
         ...
 
@@ -331,10 +331,9 @@ class ShellHost(Protocol):
 
 
 class PersistentShell:
-    """One shell of a host, followed by another whenever a command ends or ruins it.
+    """A shell of a host, replaced by another whenever a command ends or ruins it.
 
-    A successor gets the folder and the exported variables that the last one had before the
-    command that ended it.
+    A successor gets the folder and the exported variables from before that command.
     """
 
     def __init__(self, host: ShellHost, output_limit_chars: int, restore: bytes = b"") -> None:
@@ -348,7 +347,7 @@ class PersistentShell:
 
     @property
     def restore(self) -> bytes:
-        """Bash that gives another shell this one's folder and exported variables."""
+        """Bash code that gives another shell this one's folder and exported variables."""
         return self._restore
 
     def exec(
@@ -400,7 +399,7 @@ class PersistentShell:
             except TimeoutError:
                 continue
             except (EOFError, OSError, SandboxError):
-                break  # nobody is left to hear
+                break  # the shell is gone
         self._host.restart()
         return _KILLED
 
@@ -426,7 +425,7 @@ class PersistentShell:
             self._shell_pid, self._keeper_pid = (int(pid) for pid in pids.split())
         except (EOFError, OSError, ValueError) as error:
             channel.close()
-            raise SandboxDied(f"no shell starts in the sandbox: {error}") from error
+            raise SandboxDied(f"no shell can be started in the sandbox: {error}") from error
         return connection
 
 
@@ -445,18 +444,17 @@ def _youngest(restore: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-# Reads and writes a container's files through a second bash that no command has touched.
-#
-# On two loaded cores the engine's archive calls take 34 ms each, and this 5 to read and 15 to
-# write a file of 20 kB; it also sees what the container sees, mounts included.
-
-
-_TIMEOUT_S = 60.0
-_FILES_TIMEOUT_S = 5.0
+_FILE_CALL_TIMEOUT_S = 60.0
+_FILES_OPEN_TIMEOUT_S = 5.0
 
 
 class FilesShell:
-    """Opened by the first call, and again by the next one if a command should have killed it."""
+    """Reads and writes files through a bash of its own, opened by the first call.
+
+    The next call opens another if a command has killed it. On two loaded cores the engine's
+    archive calls take 34 ms each; this takes 5 ms to read and 15 ms to write a file of 20 kB, and
+    it sees the container's mounts.
+    """
 
     def __init__(self, host: ShellHost) -> None:
         self._host = host
@@ -474,8 +472,8 @@ class FilesShell:
     def write(self, path: str, data: bytes) -> None:
         """Replace a file by way of one beside it; its owner and mode are kept. Raises OSError.
 
-        Of a symbolic link the target is replaced and the link is kept. What another process
-        does to the path meanwhile may fail the call, but never leaves half a file anywhere.
+        The target of a symbolic link is replaced and the link is kept. If another process changes
+        the path meanwhile, the call may fail, but it never leaves half a file anywhere.
         """
         _check(errno.EFBIG if len(data) > MAX_FILE_BYTES else 0, path)
         encoded = base64.b64encode(data)
@@ -511,10 +509,10 @@ class FilesShell:
         if self._connection is None:
             self._connection = ShellConnection(self._host.spawn(script("keeper.sh")))
             self._connection.send(script("files.sh").encode())
-            self._connection.wait(lambda _: None, _FILES_TIMEOUT_S)
+            self._connection.wait(lambda _: None, _FILES_OPEN_TIMEOUT_S)
         chunks: list[bytes] = []
         self._connection.send(command.encode("utf-8", "surrogateescape"), stdin)
-        ending = self._connection.wait(chunks.append, _TIMEOUT_S)
+        ending = self._connection.wait(chunks.append, _FILE_CALL_TIMEOUT_S)
         return ending.exit_code, b"".join(chunks)
 
 
