@@ -1,4 +1,4 @@
-"""The container engine: how it is reached, and whose failure is whose."""
+"""The container engine: connecting, retries, pulls, and the attribution of failures."""
 
 from __future__ import annotations
 
@@ -23,23 +23,20 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from srl_swe.bundled import bundled
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError
 
-# Patience with the engine: what may pass is tried again, what will not is said at once.
-
-
 T = TypeVar("T")
 
 PATIENCE_S = 30.0
-"""About three times what an engine takes to come back after its service was restarted."""
+"""About three times the restart time of an engine."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _TOO_MANY_REQUESTS = 429
 _BUSY = frozenset({_TOO_MANY_REQUESTS, 500, 502, 503, 504})
-"""All of a server's doing; 404 and 409 are answers, and 501 will be the same tomorrow."""
+"""Errors of the server; 404 and 409 are answers, and 501 is permanent."""
 _DISK_FULL = "no space left on device"
 _FOR_GOOD = re.compile(
     rf"{_DISK_FULL}|read-only file system"
     r"|not supported|supported only|unknown or invalid runtime|permission denied"
     r"|executable file not found|no such file or directory|exec format error"
-    # of a registry: there is none, or not for us
+    # of a registry that is missing or refuses us
     r"|no such host|connection refused|network is unreachable|no route to host"
     r"|unauthorized|denied: |manifest unknown|not found",
     re.I,
@@ -47,12 +44,12 @@ _FOR_GOOD = re.compile(
 
 
 def patiently(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """What ``call`` returns; called again after errors that may pass, until patience ends.
+    """Return the result of ``call``, which is repeated after transient errors.
 
     The pauses double and are drawn at random below that ("full jitter", AWS Architecture Blog
-    2015), so that the openers of a batch do not come back all at once. A call whose answer got
-    lost may have been carried out: only call what may be done twice, or what is labelled as
-    ours. Raises what the last call raised.
+    2015): the openers of a batch must not come back all at once. A call whose answer got lost may
+    have been carried out, so ``call`` must be repeatable, or make only things with our labels.
+    Raises the last call's error.
     """
     retrying = Retrying(
         retry=retry_if_exception(may_pass),
@@ -64,7 +61,7 @@ def patiently(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same call may do better in a moment: a busy or restarting engine or registry."""
+    """Whether the error is transient: of a busy or restarting engine or registry."""
     match error:
         case APIError():
             if error.response is None:  # read off a stream: there is no status
@@ -74,14 +71,14 @@ def may_pass(error: BaseException) -> bool:
             return True
         case requests.exceptions.ChunkedEncodingError() | urllib3.exceptions.HTTPError():
             return True
-        case DockerException():  # docker.from_env() wraps what it met
+        case DockerException():  # docker.from_env() wraps its cause
             return error.__cause__ is not None and may_pass(error.__cause__)
         case _:
             return False
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the engine had no room left to write to; the kernel says so of cgroups as well."""
+    """Whether the engine's disk is full; the kernel uses the same words for cgroups."""
     said = _words(error).lower()
     return _DISK_FULL in said and "cgroup" not in said
 
@@ -99,21 +96,24 @@ ENGINE_ERRORS = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
-"""All that the docker package lets out."""
+"""All exceptions that the docker package raises."""
 
 _PULL_PATIENCE_S = 120.0
 _MOST_CONNECTIONS = 256
-"""Of one client; the threads that share it beyond that many would each cause a warning."""
+"""Per client; each thread beyond that many would cause a warning."""
 _answered: set[str] = set()
-"""Addresses at which an engine has answered this process."""
+"""Addresses of engines that have answered this process."""
+_clients: dict[tuple[str, int], docker.DockerClient] = {}
+"""By address and process id."""
+_clients_lock = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
 def connect() -> docker.DockerClient:
-    """A client of the engine at DOCKER_HOST, else at the local socket; podman's will do.
+    """A client of the engine at DOCKER_HOST, else at the local socket; podman's works too.
 
-    Waits for an engine that has answered before, as it may be restarting, and for no other.
-    Raises EngineUnavailable, whose way out differs for no engine, no permission and no address.
+    Waits only for an engine that has answered before, as it may be restarting. Raises
+    EngineUnavailable with a way out for a missing engine, permission or address.
     """
     address = os.environ.get("DOCKER_HOST") or _LOCAL_SOCKET
     try:
@@ -129,7 +129,7 @@ def _client() -> docker.DockerClient:
 
 
 def _unavailable(error: Exception) -> str:
-    """What is wrong, and behind the last colon the way out."""
+    """The cause, and after the last colon the way out."""
     named = os.environ.get("DOCKER_HOST")
     where = f"DOCKER_HOST={named}" if named else _LOCAL_SOCKET
     match _met(error):
@@ -159,7 +159,7 @@ def _unavailable(error: Exception) -> str:
 
 
 def _met(error: Exception) -> Exception | None:
-    """What the network or the engine's own answer came to; None if neither was reached."""
+    """The error of the network or in the engine's own answer; None if neither was reached."""
     met = [one for one in _causes(error) if isinstance(one, OSError | APIError)]
     plain = [one for one in met if not isinstance(one, requests.RequestException)]
     return next(iter(plain or [one for one in met if _is_of_the_network(one)]), None)
@@ -174,7 +174,7 @@ def _is_of_the_network(error: Exception) -> bool:
 
 
 def _causes(error: Exception) -> Iterator[Exception]:
-    """The error and all that it was raised from or carries, as urllib3 does in ``args``."""
+    """The error, its causes, and the errors in its ``args``, where urllib3 keeps them."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop(0)
@@ -186,7 +186,7 @@ def _causes(error: Exception) -> Iterator[Exception]:
 
 
 def _group(address: str) -> str:
-    """The group that owns the socket; docker's usual one if that can't be seen."""
+    """The group that owns the socket; docker's usual one if that is unknown."""
     with suppress(OSError, KeyError):
         return Path(address.removeprefix("unix://")).group()
     return "docker"
@@ -199,13 +199,13 @@ def _user() -> str:
 
 
 def _setup_script() -> Path:
-    """As it is reached from here: a wheel holds it as well."""
+    """Its path from here; a wheel contains it too."""
     script = bundled("docker") / "setup-engine.sh"
     return script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
 
 
 def pull(client: docker.DockerClient, image: str) -> None:
-    """Have the engine fetch the image from its registry; a busy registry is asked again.
+    """Have the engine pull the image from its registry; a busy registry is asked again.
 
     Raises ImageMissing or EngineDiskFull.
     """
@@ -223,12 +223,12 @@ def pull(client: docker.DockerClient, image: str) -> None:
 def _pull_once(client: docker.DockerClient, image: str) -> None:
     repository, tag = parse_repository_tag(image)
     for event in client.api.pull(repository, tag or "latest", stream=True, decode=True):
-        if "error" in event:  # after its headers an answer can't be anything but 200
+        if "error" in event:  # once the headers are sent the status stays 200
             raise APIError(f"pulling {image}", explanation=event["error"])
 
 
 def attempt(doing: str, call: Callable[[], T]) -> T:
-    """What ``call`` gets of the engine; called again after errors that may pass.
+    """Return the result of ``call`` to the engine, which is repeated after transient errors.
 
     Raises as :func:`blame_sandbox` does.
     """
@@ -238,10 +238,10 @@ def attempt(doing: str, call: Callable[[], T]) -> T:
 
 @contextmanager
 def blame_sandbox(doing: str) -> Iterator[None]:
-    """Whatever the engine fails at in here becomes a SandboxError that says what was tried.
+    """Turn errors of the engine into a SandboxError that names the attempt (``doing``).
 
-    A missing image passes through: it can be had. A full disk is nobody's sandbox and raises
-    EngineDiskFull.
+    ImageNotFound passes through, as the image can be pulled or built. A full disk is not a fault
+    of the sandbox and raises EngineDiskFull.
     """
     try:
         yield
@@ -254,10 +254,9 @@ def blame_sandbox(doing: str) -> Iterator[None]:
 
 
 def remove(container: Container) -> None:
-    """Remove it at once, running or not; gone already is as good.
+    """Remove it at once, running or not; a container that is gone already is fine.
 
-    What can't be removed is said and left to the next reaping, not raised: a result must not
-    be lost to the tidying up after it.
+    A failure is logged and left to the next cleanup, not raised: no result may be lost to it.
     """
     try:
         patiently(lambda: container.remove(force=True, v=True))
@@ -271,22 +270,22 @@ def remove(container: Container) -> None:
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether a removal failed because somebody else has removed it, or is about to (409)."""
+    """Whether a removal failed because another has removed it (404) or is about to (409)."""
     return getattr(error, "status_code", None) in {404, 409}
 
 
 def reason(error: Exception) -> str:
-    """What the engine said, in one line."""
+    """The engine's message, in one line."""
     said = getattr(error, "explanation", None) or str(error)
     return " ".join(str(said).split())[:300]
 
 
 def disk_full(doing: str, error: Exception) -> EngineDiskFull:
-    """The error to raise where ``error`` is a full disk: it names the disk and the way out."""
+    """The error to raise if ``error`` means a full disk; it names the disk and the way out."""
     return EngineDiskFull(
         f"the disk that holds {_root_folder()} of the container engine is full "
         f"({doing}: {reason(error)}): free some with `srl-swe images prune`; "
-        "`docker system df` says what takes it"
+        "`docker system df` lists what uses it"
     )
 
 
@@ -296,22 +295,15 @@ def _root_folder() -> str:
     return "the images"
 
 
-# One client of the engine for all the sandboxes of a process.
-
-
-_clients: dict[tuple[str, int], docker.DockerClient] = {}
-_lock = threading.Lock()
-
-
 def shared_client() -> docker.DockerClient:
     """The client of this process for the engine that DOCKER_HOST names now; never close it.
 
-    A client of its own for each sandbox costs a handshake of 10 ms and half a megabyte. A
-    forked process gets another one: two processes must not read from one socket.
+    A client per sandbox would cost a handshake of 10 ms and half a megabyte each. A forked
+    process gets another client: two processes must not read from one socket.
     Raises EngineUnavailable.
     """
     key = os.environ.get("DOCKER_HOST", ""), os.getpid()
-    with _lock:
+    with _clients_lock:
         if key not in _clients:
             _clients[key] = connect()
         return _clients[key]

@@ -1,4 +1,4 @@
-"""What a sandbox may do and how much it may use."""
+"""The limits of a sandbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALM_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 
 FILE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
-"""All that root in a container keeps: handling files, becoming another user, ending processes."""
+"""The capabilities that root keeps: handling files, becoming another user, ending processes."""
 
 UNLIMITED = "unlimited"
 _ENVIRONMENT = "environment."
@@ -41,13 +41,13 @@ _ENVIRONMENT = "environment."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is asked of the engine for each container; None lifts a limit.
+    """The limits requested from the engine for each container; None lifts a limit.
 
     Sizes are text as the engine takes it: ``512m``, ``4g``. ``network`` is the engine's mode:
-    ``none`` leaves only the loopback. ``disk`` bounds all that a container writes, where the
-    storage driver can (overlay2 on xfs with pquota; zfs and at times btrfs, which count the
-    image in); ``file_size`` bounds any one file everywhere (RLIMIT_FSIZE). ``shm`` is the size
-    of /dev/shm. ``output_chars`` bounds what one command may print before its middle is cut
+    ``none`` leaves only the loopback. ``disk`` bounds everything a container writes, if the
+    storage driver can (overlay2 on xfs with pquota; zfs and at times btrfs, which include the
+    image); ``file_size`` bounds each file everywhere (RLIMIT_FSIZE). ``shm`` is the size of
+    /dev/shm. ``output_chars`` bounds the output of a command before its middle is cut
     (SWE-agent's 100 000).
     """
 
@@ -64,11 +64,11 @@ class Limits:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> Self:
-        """The default limits but for those named, as ``{"memory": "8g", "network": "bridge"}``.
+        """The default limits with changes such as ``{"memory": "8g", "network": "bridge"}``.
 
         ``unlimited`` lifts memory, cpus, pids, disk or file_size. ``capabilities`` are added to
         the default ones, with commas between them. ``environment.NAME`` sets a variable, or
-        leaves it out where the value is empty. Raises UserError.
+        removes it if the value is empty. Raises UserError.
         """
         limits = cls()
         for name, value in settings.items():

@@ -1,8 +1,8 @@
-"""Whose a container, snapshot or volume is, and which were left behind by a process that is gone.
+"""Owners of containers, snapshots and volumes, and the cleanup of those without a living owner.
 
-All that a run makes on the engine carries :func:`owner_labels`. The owner is one process,
-known by its id, its start (ids are used again), and the boot and PID namespace in which both
-mean something; whatever outlives its expiry belongs to nobody.
+Everything that a run makes on the engine carries :func:`owner_labels`. The owner is a process,
+identified by its id, its start time (ids are reused), and the boot and PID namespace in which
+both are valid. After its expiry a thing has no owner.
 """
 
 from __future__ import annotations
@@ -22,62 +22,10 @@ import docker
 from srl_swe.errors import SrlSweError
 from srl_swe_envs.engine import ENGINE_ERRORS, blame_sandbox, is_gone, reason
 
-# Tells one process of this machine from all others, and whether it still runs.
-
-
-def lives(pid: int, started: str) -> bool:
-    """Whether the process with that id and :func:`start` runs; an empty start is any.
-
-    A zombie has ended. One that can't be looked at counts as running.
-    """
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's
-    state = _state(pid)
-    if state is None:
-        return True
-    return not state.is_zombie and started in {"", state.started}
-
-
-def start(pid: int) -> str:
-    """When it began, in clock ticks since boot; empty where /proc does not show it to us.
-
-    Process ids are used again, and this tells two processes with one id apart.
-    """
-    state = _state(pid)
-    return state.started if state else ""
-
-
-def machine() -> str:
-    """This boot of this machine, as one PID namespace sees it: where a process id is valid."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    namespace = Path("/proc/self/ns/pid").readlink()
-    return f"{boot} {namespace}"
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    started: str
-    is_zombie: bool
-
-
-def _state(pid: int) -> _State | None:
-    """Of fields 3 and 22 of /proc/PID/stat; see proc_pid_stat(5)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
-    return _State(started=fields[19], is_zombie=fields[0] in {"Z", "X"})
-
-
 RUN = "srl-swe.run"
 PID = "srl-swe.pid"
 STARTED = "srl-swe.pid-started"
-"""As :func:`srl_swe_envs.owners.start` has it; not there: an earlier version's."""
+"""The result of :func:`start`; missing in labels of earlier versions."""
 MACHINE = "srl-swe.machine"
 EXPIRES = "srl-swe.expires"
 """Unix seconds."""
@@ -90,17 +38,17 @@ _logger = logging.getLogger(__name__)
 
 
 class Fate(StrEnum):
-    """What is known of an owner."""
+    """The state of an owner."""
 
     LIVING = "its process is running"
     ENDED = "its process has ended"
     EXPIRED = "it has expired"
     FOREIGN = "of another machine, container or boot, and not yet expired"
-    """Such a process can't be seen from here: two trainers may share one engine."""
+    """Such a process is invisible from here: two trainers may share one engine."""
 
 
 class Kind(StrEnum):
-    """In the order in which they can be removed."""
+    """The kinds of things, in the order in which they can be removed."""
 
     CONTAINER = "container"
     IMAGE = "image"
@@ -109,7 +57,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Something on the engine that carries our labels."""
+    """A thing on the engine that carries our labels."""
 
     kind: Kind
     id: str
@@ -118,7 +66,7 @@ class Owned:
 
 
 def owner_labels(lifetime_s: float = LIFETIME_S) -> dict[str, str]:
-    """Labels that say which process something belongs to, and when it is nobody's any more."""
+    """Labels with the owner, which is this process, and the time of expiry."""
     return {
         RUN: _RUN_ID,
         PID: str(os.getpid()),
@@ -129,18 +77,18 @@ def owner_labels(lifetime_s: float = LIFETIME_S) -> dict[str, str]:
 
 
 def clean_up(client: docker.DockerClient) -> list[Owned]:
-    """Remove what ended processes and expiry have left ownerless; returns what was removed.
+    """Remove the things of ended processes and expired ones; returns the removed things.
 
-    Nothing else is touched: neither what a living process owns, nor what another machine,
-    another boot or another PID namespace may still use, nor what lacks any of our labels.
-    Raises SandboxError where the engine can't even list them.
+    Nothing else is touched: neither the things of a living process, nor those that another
+    machine, boot or PID namespace may still use, nor those that lack any of our labels.
+    Raises SandboxError if the engine can't list them.
     """
     ownerless = {Fate.ENDED, Fate.EXPIRED}
     return remove_owned(client, [thing for thing in find(client) if thing.fate in ownerless])
 
 
 def clean_up_once(client: docker.DockerClient) -> None:
-    """:func:`clean_up_or_warn`, at the first call in this process only."""
+    """Call :func:`clean_up_or_warn`, at the first call in this process only."""
     if not _cleaned_up.is_set():
         _cleaned_up.set()
         clean_up_or_warn(client)
@@ -155,12 +103,12 @@ def clean_up_or_warn(client: docker.DockerClient) -> None:
 
 
 def find(client: docker.DockerClient) -> list[Owned]:
-    """All that carries our labels: containers, then images from the newest on, then volumes.
+    """All things with our labels: containers, then images from the newest on, then volumes.
 
     Raises SandboxError.
     """
-    ours = {"label": [RUN]}  # of several labels podman finds no image; fate_of() asks for the rest
-    with blame_sandbox("listing what runs have left"):
+    ours = {"label": [RUN]}  # podman finds no image by several labels; fate_of() checks the rest
+    with blame_sandbox("listing the leftovers of runs"):
         containers = client.api.containers(all=True, filters=ours)
         images = client.api.images(all=True, filters=ours)
         volumes = client.api.volumes(filters=ours)["Volumes"] or []
@@ -175,10 +123,10 @@ def find(client: docker.DockerClient) -> list[Owned]:
 
 
 def remove_owned(client: docker.DockerClient, things: Collection[Owned]) -> list[Owned]:
-    """Remove them; returns those that it removed.
+    """Remove them; returns the removed things.
 
-    What is gone already or in use by somebody's container is left out; another failure is said
-    and does not keep the rest.
+    Things that are gone already or in use by another container are left out; any other failure
+    is logged and does not stop the rest.
     """
     removed: list[Owned] = []
     for kind, remove in _removers(client).items():
@@ -220,7 +168,7 @@ def _owned(
 
 
 def fate_of(labels: Mapping[str, str]) -> Fate | None:
-    """What is known now of the owner that the labels name; None: they are not of our making."""
+    """The state of the owner that the labels name; None if the labels are not ours."""
     pid, expires = labels.get(PID, ""), labels.get(EXPIRES, "")
     if not (labels.get(RUN) and pid.isdecimal() and 0 < int(pid) < 2**31 and labels.get(MACHINE)):
         return None
@@ -232,6 +180,55 @@ def fate_of(labels: Mapping[str, str]) -> Fate | None:
 
 
 def _has_a_name(image: Mapping[str, object]) -> bool:
-    """Whether somebody has given it one: snapshots have none, so they mean to keep it."""
+    """Whether the image was named: snapshots have no name, so the user means to keep it."""
     names = image.get("RepoTags")
     return isinstance(names, list) and any(not name.startswith("<none>") for name in names)
+
+
+def lives(pid: int, started: str) -> bool:
+    """Whether the process with that id and :func:`start` runs; an empty start matches any.
+
+    A zombie has ended. A process that can't be inspected counts as running.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    state = _state(pid)
+    if state is None:
+        return True
+    return not state.is_zombie and started in {"", state.started}
+
+
+def start(pid: int) -> str:
+    """Start of a process in clock ticks since boot; empty if /proc hides it.
+
+    It tells two processes with the same id apart, as ids are reused.
+    """
+    state = _state(pid)
+    return state.started if state else ""
+
+
+def machine() -> str:
+    """This boot of this machine and this PID namespace, in which a process id is valid."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    namespace = Path("/proc/self/ns/pid").readlink()
+    return f"{boot} {namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    started: str
+    is_zombie: bool
+
+
+def _state(pid: int) -> _State | None:
+    """Read fields 3 and 22 of /proc/PID/stat; see proc_pid_stat(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may contain anything
+    return _State(started=fields[19], is_zombie=fields[0] in {"Z", "X"})

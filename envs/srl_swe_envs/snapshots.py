@@ -1,9 +1,9 @@
 """Snapshots of containers on plain Docker: each is an image, kept while its owner is open.
 
-A snapshot is one layer on top of the image that its container was made of, whatever ran in
-between: nothing is executed again, and it costs what the changed files cost. It holds the file
-system. It does not hold processes, /dev/shm or any other mount; of the shell the folder and
-the exported variables come along, functions and unexported variables do not.
+A snapshot is one layer on top of its container's image, whatever ran in between: nothing is
+executed again, and only the changed files cost anything. It holds the file system and the
+shell's folder and exported variables, but not processes, /dev/shm or other mounts, functions or
+unexported variables.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a fork is made of: an image, and what its container and its shell had besides."""
+    """The source of a fork: an image, and the state of its shell and container."""
 
     image: str
     owner: str
-    """Id of the container that it was taken of."""
+    """Id of the container that it was taken from."""
     restore: bytes
-    """Bash that brings a shell to the folder and the exports."""
+    """Bash code that gives a shell the folder and the exports."""
     config: Mapping[str, Any]
-    """Of the container, as :func:`srl_swe_envs.containers.create` takes it."""
+    """Settings of the container for :func:`srl_swe_envs.containers.create`."""
 
 
 class Snapshots:
-    """Those of a sandbox, its forks, their forks and so on. Thread-safe.
+    """The snapshots of a sandbox, its forks, their forks and so on. Thread-safe.
 
-    The engine keeps an image as long as a container runs on it or another image is made of it.
-    So what can't be removed when its owner closes goes when the last user has closed.
+    The engine keeps an image while a container runs on it or another image is based on it. So a
+    snapshot that can't be removed when its owner closes is removed when its last user closes.
     """
 
     def __init__(self, client: docker.DockerClient, deepest: int = DEEPEST) -> None:
@@ -57,7 +57,7 @@ class Snapshots:
         self._closed: set[str] = set()
 
     def take(self, container: Container, restore: bytes) -> str:
-        """Freeze the container, and have the engine write down its files. Raises SandboxError."""
+        """Freeze the container and commit its files to an image. Raises SandboxError."""
         image = attempt("taking a snapshot", lambda: self._save(container))
         started = container.attrs["Config"]
         config = {"environment": started["Env"], "working_dir": started["WorkingDir"]}
@@ -66,12 +66,12 @@ class Snapshots:
         return image
 
     def _save(self, container: Container) -> str:
-        """Processes stand still meanwhile: a snapshot holds no half-written file of theirs."""
+        """Commit it. Processes are paused meanwhile, so no file is caught half-written."""
         under = self._client.images.get(container.attrs["Image"])
         if len(under.attrs["RootFS"]["Layers"]) >= self._deepest:
             return _flatten(self._client, container)
         saved = self._client.api.commit(str(container.id), pause=True, changes=_labels())
-        return f"sha256:{saved['Id'].removeprefix('sha256:')}"  # podman leaves the prefix out
+        return f"sha256:{saved['Id'].removeprefix('sha256:')}"  # podman omits the prefix
 
     def find(self, snapshot_id: str) -> Snapshot:
         """The snapshot of that id. Raises UserError once its owner has closed."""
@@ -80,12 +80,12 @@ class Snapshots:
             if snapshot is None or snapshot.owner in self._closed:
                 raise UserError(
                     f"there is no snapshot {snapshot_id!r} to fork from: take one with "
-                    "checkpoint(), and keep the sandbox open that has taken it."
+                    "checkpoint(), and keep the sandbox open that took it."
                 )
             return snapshot
 
     def release(self, owner: str) -> None:
-        """Say that this sandbox has closed, and remove what nobody needs any more."""
+        """Record that this sandbox has closed, and remove unused snapshots."""
         with self._lock:
             self._closed.add(owner)
             for image, snapshot in reversed(list(self._taken.items())):
@@ -94,14 +94,14 @@ class Snapshots:
 
 
 def _flatten(client: docker.DockerClient, container: Container) -> str:
-    """All files as an image of one layer: seconds, once in a hundred generations of forks."""
+    """All files as an image of one layer; takes seconds, once per hundred generations of forks."""
     container.pause()
     try:
         answer = client.api.import_image_from_stream(container.export(), changes=_labels())
     finally:
         container.unpause()
     said = json.loads(answer.splitlines()[-1])
-    if "error" in said:  # after its headers an answer can't be anything but 200
+    if "error" in said:  # once the headers are sent the status stays 200
         raise APIError("flattening a snapshot", explanation=said["error"])
     return str(said["status"])
 
