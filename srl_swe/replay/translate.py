@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools.bash import run_bash
 from srl_swe.tools.own_calls import as_own_call, is_own_call
-from srl_swe.tools.search import EDITORS, READERS, WRITERS, path_of, replacements
+from srl_swe.tools.search import EDITORS, READERS, WRITERS, find_path, parse_replacements
 from srl_swe.tools.text_files import Refused, is_folder
 from srl_swe.tools.toolbox import Toolbox, open_toolbox
 from srl_swe.tools.toolsets import BUNDLED
@@ -104,7 +104,7 @@ class Translator:
             return windows.resolve(named, self._sandbox) if named else windows.path
         if toolset.edits_exactly and action.tool in {*WRITERS, *EDITORS}:
             try:
-                return path_of(given, self._toolbox.workdir)
+                return find_path(given, self._toolbox.workdir)
             except Refused:
                 return None
         changes = given.get("command") in {"create", "str_replace", "insert", "undo_edit"}
@@ -163,7 +163,7 @@ class Translator:
         """``Read``, of lines ``offset`` (from 1) and ``limit`` more, or of the whole file."""
         given = self._toolbox.arguments(action)
         try:
-            path = path_of(given, self._toolbox.workdir)
+            path = find_path(given, self._toolbox.workdir)
         except Refused:
             return untranslated(Untranslated.CALL_FAILED)
         offset, limit = given.get("offset", ""), given.get("limit", "")
@@ -234,7 +234,7 @@ def _wishes(action: Action, path: str) -> list[Action]:
         words = [(given["old_str"], given.get("new_str", ""))]
     else:
         try:
-            words = [(edit.old, edit.new) for edit in replacements(given)]
+            words = [(edit.old, edit.new) for edit in parse_replacements(given)]
         except Refused:
             words = []
     if len(words) != 1:

@@ -1,7 +1,7 @@
 """The tools that expert trajectories call, each a plain function over a Sandbox.
 
-They run on our side of the sandbox (read a file, edit, write it back), so an image needs
-nothing of ours inside. A :class:`Toolbox` holds those of one family for one episode.
+They run on our side of the sandbox (read a file, edit, write it back): images need no code of
+ours. A :class:`Toolbox` holds the tools of one tool set for one episode.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["SUBMIT", "Toolbox", "open_recorded_toolbox", "open_toolbox", "perfor
 
 
 def perform(action: Action, sandbox: Sandbox) -> Observation:
-    """Carry out one action with the bundled tools, which remember nothing between calls.
+    """Carry out one action with the bundled tools, without state between calls.
 
-    A mistake of the policy's, an unknown tool included, is an observation. Raises only
-    SandboxError, when the infrastructure fails.
+    A mistake of the policy, such as an unknown tool, is an observation. Raises only
+    SandboxError, if the infrastructure fails.
     """
     return open_toolbox().perform(action, sandbox)

@@ -1,4 +1,4 @@
-"""The tools ``bash`` and ``execute_bash``: one command in the sandbox's shell."""
+"""Shell tools: one command per call, in the sandbox's shell, with each harness' habits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from enum import StrEnum
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, Sandbox
 from srl_swe.types import Action, Observation
 
-# What OpenHands shows around a command's output: where the shell is, and which python.
-
-
 _ASK = 'printf "%s\\n%s" "$PWD" "$(command -v python)"'
 
 
 class OpenHandsFrame(StrEnum):
-    """By version."""
+    """The frame of a command's output (folder and python), by OpenHands' version."""
 
     V0_13 = "0.13"
-    """0.13 to 0.15: the command as the terminal echoed it, and the prompt."""
+    """0.13 to 0.15: with the terminal's echo of the command, and the prompt."""
     V0_17 = "0.17"
     """0.17 to 0.54."""
 
@@ -31,7 +28,7 @@ class OpenHandsFrame(StrEnum):
 def frame_output(
     command: str, result: ExecResult, version: OpenHandsFrame, sandbox: Sandbox
 ) -> str:
-    """The output of a command that ended, framed."""
+    """The framed output of a command that ended."""
     folder, _, python = sandbox.exec(_ASK, keep_state=False).output.partition("\n")
     output, code = result.output.rstrip("\r\n"), result.exit_code
     match version:
@@ -49,12 +46,8 @@ def frame_output(
             )
 
 
-# Shell calls of other agents as the command that their harness ran.
-#
-# Codex passes a list of words (``["bash", "-lc", "ls"]``) and a folder; it takes ``apply_patch``
-# out
-# of a command itself. Gemini CLI passes a folder beside the command.
-
+# Shell calls of other agents. Codex passes a list of words (``["bash", "-lc", "ls"]``) and a
+# folder, and executes ``apply_patch`` within a command itself. Gemini CLI passes a folder too.
 
 LIST_SHELLS = ("shell", "local_shell", "container.exec", "shell_command", "exec_command")
 """Codex' names, by version; the command may be a list."""
@@ -68,7 +61,7 @@ _PATCHES = re.compile(
 
 
 def as_plain_call(action: Action) -> Action:
-    r"""The call with one text as its command, which also goes into the folder that it names.
+    r"""The call with one text as its command, in the folder that the call names.
 
     >>> listed = '["bash", "-lc", "ls"]'
     >>> as_plain_call(Action("shell", {"command": listed, "workdir": "/testbed"}))
@@ -93,7 +86,7 @@ def as_plain_call(action: Action) -> Action:
 
 
 def _words(command: str) -> list[str] | None:
-    """The words if the text is a JSON list of them."""
+    """The words of a JSON list, else None."""
     if not command.startswith("["):
         return None
     try:
@@ -109,7 +102,7 @@ def _text(words: Sequence[str]) -> str:
 
 
 def _patch(words: Sequence[str] | None, text: str) -> str | None:
-    """What is patched, if that is all the call does."""
+    """The patch, if the call does nothing else."""
     if words and len(words) == 2 and words[0] == "apply_patch":
         return words[1]
     match = _PATCHES.fullmatch(text)
@@ -119,11 +112,11 @@ def _patch(words: Sequence[str] | None, text: str) -> str | None:
 SWITCHES = frozenset(
     {"is_input", "reset", "restart", "run_in_background", "is_background", "background", "tty"}
 )
-"""Arguments that change nothing if they are false."""
+"""Arguments without effect if they are false."""
 
 
 def asks_for_more(arguments: Mapping[str, str]) -> bool:
-    """Whether the call does more than run a command to its end: restart, background, input."""
+    """Whether the call does more than run a command: restart, background, input."""
     return any(arguments.get(name, "").lower() == "true" for name in SWITCHES)
 
 
@@ -137,24 +130,24 @@ _STDERR_FILE = "/tmp/.srl_swe.stderr"
 
 
 class Output(StrEnum):
-    """How what a command printed is shown."""
+    """How a command's output is shown."""
 
     WHOLE = "whole"
-    """As it is."""
+    """Unchanged."""
     STRIPPED = "stripped"
-    """Without the newlines at its end."""
+    """Without newlines at its end."""
     STREAMS = "streams"
     """R2E's ``execute_bash``: stdout, and below it stderr."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """How a harness runs commands. ``keep_state``: ``cd`` and variables last to the next one."""
+    """How a harness runs commands. ``keep_state``: ``cd`` and variables last."""
 
     keep_state: bool = True
     timeout_s: float = DEFAULT_TIMEOUT_S
     interpreter: str = ""
-    """Runs each command by ``-c``; empty: the sandbox's own bash does."""
+    """Runs each command with ``-c``; empty: the sandbox's own bash."""
     output: Output | OpenHandsFrame = Output.STRIPPED
     timeout_message: str = TIMEOUT_MESSAGE
     takes_input: bool = False
@@ -167,7 +160,7 @@ PERSISTENT = Shell()
 def run_bash(
     arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell = PERSISTENT
 ) -> Observation:
-    """Run ``command``; its output, and a note where it did not end by itself."""
+    """Run ``command``; returns its output, and a note if it did not end by itself."""
     command = arguments.get("command", arguments.get("cmd", ""))
     if shell.takes_input and (not command or arguments.get("is_input", "").lower() == "true"):
         return Observation(
@@ -176,7 +169,11 @@ def run_bash(
     if not command:
         return Observation("Parameter `command` is required for tool: bash.", exit_code=2)
     timeout_s = _limit(arguments.get("timeout"), shell)
-    result = sandbox.exec(_written(command, shell), timeout_s, shell.keep_state)
+    written = command
+    if shell.interpreter:
+        errors = f" 2>{_STDERR_FILE}" if shell.output is Output.STREAMS else ""
+        written = f"{shell.interpreter} -c {shlex.quote(command)}{errors}"
+    result = sandbox.exec(written, timeout_s, shell.keep_state)
     notes = []
     if result.timed_out:
         notes.append(shell.timeout_message.format(seconds=timeout_s))
@@ -188,7 +185,7 @@ def run_bash(
 
 
 def _limit(asked: str | None, shell: Shell) -> float:
-    """The seconds that the call asks for, where the harness lets it and the text is a number."""
+    """The limit that the call asks for, if the harness allows it and it is a number."""
     try:
         seconds = float(asked or "")
     except ValueError:
@@ -198,14 +195,7 @@ def _limit(asked: str | None, shell: Shell) -> float:
 
 
 MAX_ASKED_S = 3600.0
-"""The longest limit that a call can set itself."""
-
-
-def _written(command: str, shell: Shell) -> str:
-    if not shell.interpreter:
-        return command
-    errors = f" 2>{_STDERR_FILE}" if shell.output is Output.STREAMS else ""
-    return f"{shell.interpreter} -c {shlex.quote(command)}{errors}"
+"""The longest limit that a call can ask for."""
 
 
 def _shown(

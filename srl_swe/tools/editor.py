@@ -21,11 +21,11 @@ from srl_swe.tools.text_files import (
     Refused,
     answer,
     clip,
-    kind_of,
+    find_fault,
+    find_kind,
     number_lines,
     read_text,
     run_python,
-    syntax_fault,
     tidy,
     write_text,
 )
@@ -437,7 +437,7 @@ class _Call:
             raise self._refused(messages.missing, name="path", command=self._command)
         if not self._path.startswith("/") and not self._style.relative_paths:
             raise self._refused(messages.relative, value=self._path, suggested=self._at)
-        kind = kind_of(self._at, self._sandbox)
+        kind = find_kind(self._at, self._sandbox)
         if kind is None and self._command != "create":
             raise self._refused(messages.gone)
         if kind is not None and self._command == "create":
@@ -518,7 +518,7 @@ class _Call:
     def _refuse_faulty(self, text: str) -> None:
         if not self._style.lints or not self._arguments.get("enable_linting"):
             return
-        fault = syntax_fault(self._path, text, self._sandbox)
+        fault = find_fault(self._path, text, self._sandbox)
         if fault:
             raise Refused(f"\n{self._style.refusal.format(_LINT + fault.message)}")
 

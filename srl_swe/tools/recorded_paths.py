@@ -1,4 +1,4 @@
-"""Where a trajectory's repository lay when it was recorded, and where it lies now."""
+"""The folder of a repository in a trajectory's record, and in the sandbox."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from srl_swe.types import Step
 PATH_ARGUMENTS = frozenset(
     {"path", "dir", "file", "filename", "file_path", "filePath", "absolute_path", "command", "cmd"}
 )
-"""Arguments of the tools that hold a path, or a command with paths in it."""
+"""Arguments of tools that hold a path, or a command with paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedPaths:
-    """Folders by the name that the record has for them.
+    """Folders of the sandbox by their recorded names.
 
-    It is text that is replaced, at the start of a path. What lies in files keeps the recorded
-    names, for which there are links (:meth:`linking`).
+    Names are replaced in text, at the start of a path. The contents of files keep the recorded
+    names: links lead from these to the folders (:meth:`link_commands`).
 
     >>> paths = RecordedPaths({"/workspace/a__b__1.0": "/testbed"})
     >>> paths.to_sandbox("cd /workspace/a__b__1.0/src && ls /workspace/a__b__1.01")
@@ -34,18 +34,21 @@ class RecordedPaths:
     roots: Mapping[str, str]
 
     def to_sandbox(self, text: str) -> str:
-        """A command or a path as the sandbox has to read it."""
+        """A command or a path with the sandbox's names."""
         return _replaced(text, self.roots)
 
     def to_recorded(self, text: str) -> str:
-        """What was printed, with the names of the record."""
+        """Output with the recorded names."""
         return _replaced(text, {now: then for then, now in self.roots.items()})
 
-    def linking(self) -> list[str]:
-        """Bash that makes each recorded name lead to the folder, where nothing has that name."""
+    def link_commands(self) -> list[str]:
+        """Bash that links each recorded name to its folder, unless something has that name."""
         return [
             f"[ -e {then} ] || {{ mkdir -p {parent} && ln -s {now} {then}; }} 2>/dev/null"
-            for then, now, parent in map(_quoted, self.roots.items())
+            for then, now, parent in (
+                map(shlex.quote, (then, now, posixpath.dirname(then)))
+                for then, now in self.roots.items()
+            )
         ]
 
 
@@ -53,13 +56,13 @@ _SYSTEM = frozenset(
     {"bin", "boot", "dev", "etc", "home", "lib", "lib64", "media", "miniconda3", "mnt", "opt"}
     | {"private", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var", "Users"}
 )
-"""Top folders that are no repository's."""
+"""Top folders that never are a repository."""
 _WORKSPACE = "/workspace"
-"""The repository lies in it, or is it."""
+"""Holds the repository, or is the repository."""
 _PARTS = frozenset({"src", "lib", "test", "tests", "docs"})
-"""Folders in a repository."""
+"""Usual folders within a repository."""
 _SHARE = 0.6
-"""Of the places that a record names, so many have to lie in the folder."""
+"""The least share of a record's places that lie in the folder."""
 _GOES = r"(?:^|[;&|(\n])[ \t]*cd[ \t]"
 _CHANGES_FOLDER = re.compile(rf"{_GOES}+['\"]?(/[\w./+-]+)")
 _SHOWN = re.compile(
@@ -71,14 +74,14 @@ _SHOWN = re.compile(
     re.MULTILINE,
 )
 _END_CHARS = 400
-"""Where tools name a place: so near the beginning or the end of what they print."""
+"""Tools name a place within so many characters from the start or end of their output."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.[A-Za-z]{1,5}$")
 
 
 def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
-    """The folder that most of what steps name lies in, as calls and answers call it.
+    """The folder that holds most places in calls and answers: the repository's, probably.
 
-    For records whose repository is not known. None if that is ``workdir``, or can't be told.
+    For records of an unknown repository. None if it is ``workdir`` or unclear.
 
     >>> from srl_swe.types import Action
     >>> guess_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
@@ -97,17 +100,17 @@ def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
     root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
     if count >= _SHARE * counts.total():
         return root if any(place.startswith(f"{root}/") for place in places) else None
-    return _WORKSPACE if all(one.startswith(_WORKSPACE) for one in counts) else None
+    return _WORKSPACE if all(top.startswith(_WORKSPACE) for top in counts) else None
 
 
 def changes_folder(step: Step) -> bool:
-    """Whether the step's command goes to another folder."""
+    """Whether the step's command changes the folder."""
     command = step.action.arguments.get("command", "") if step.action else ""
     return re.search(_GOES, command) is not None
 
 
 def _places(steps: Iterable[Step]) -> Iterator[str]:
-    """Absolute paths; those of folders end with a slash."""
+    """Absolute paths in steps; those of folders end with a slash."""
     for step in steps:
         for name, value in step.action.arguments.items() if step.action else ():
             if name in {"command", "cmd"}:
@@ -121,7 +124,7 @@ def _places(steps: Iterable[Step]) -> Iterator[str]:
 
 
 def _top_of(place: str) -> str | None:
-    """The folder of a repository that lies there; None if there can't be any."""
+    """The folder of the repository that holds the place; None if it can't be in one."""
     first, *rest = [part for part in place.split("/") if part] or [""]
     if first == "home" and len(rest) > 1:
         return f"/home/{rest[0]}/{rest[1]}"
@@ -131,11 +134,6 @@ def _top_of(place: str) -> str | None:
     if not first or first in _SYSTEM or _LOOKS_LIKE_A_FILE.search(first):
         return None
     return f"/{first}"
-
-
-def _quoted(root: tuple[str, str]) -> tuple[str, str, str]:
-    then, now = root
-    return shlex.quote(then), shlex.quote(now), shlex.quote(posixpath.dirname(then))
 
 
 def _replaced(text: str, names: Mapping[str, str]) -> str:
@@ -148,7 +146,7 @@ def _replaced(text: str, names: Mapping[str, str]) -> str:
 
 
 def find_recorded_root(texts: Iterable[str], repo: str, workdir: str) -> str | None:
-    """The folder that the record mostly calls the repository by; None if that is ``workdir``.
+    """The repository's most frequent folder in a record; None if it is ``workdir``.
 
     OpenHands copied it to ``/workspace/owner__name__version``, SWE-agent below 1.0 cloned it
     to ``/owner__name`` or ``/name``.

@@ -1,6 +1,6 @@
-"""SWE-agent's ``find_file``, ``search_dir`` and ``search_file``, and R2E's ``search``.
+"""Searches of SWE-agent and R2E, and the file tools of other agents (Claude Code, Gemini CLI, ...).
 
-The container's find and grep do the work; what strangers wrote reaches them quoted.
+Searches run find and grep in the container, with quoted arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,44 +20,42 @@ from srl_swe.tools.text_files import (
     clip,
     decode,
     encode,
+    find_kind,
     is_folder,
-    kind_of,
     number_lines,
 )
 from srl_swe.tools.windowed import Windows
 from srl_swe.types import Observation
 
-# The file tools of other agents: Claude Code, Gemini CLI, opencode, pi, hermes.
-#
-# What they do to files is alike, and done here; what each says of it is not told apart. Names of
-# arguments: ``file_path``/``filePath``/``path``, ``old_string``/``oldString``/``oldText``, ...
-
+# The file tools of Claude Code, Gemini CLI, opencode, pi and hermes have the same effects; their
+# different answers are not imitated. Arguments: ``file_path``/``filePath``/``path``,
+# ``old_string``/``oldString``/``oldText``, ...
 
 READERS = ("Read", "read", "read_file")
 WRITERS = ("Write", "write", "write_file", "create_file")
 EDITORS = ("Edit", "MultiEdit", "edit", "patch", "replace")
 _MAX_CHARS = 30_000
-_CUT = "\n... (the rest is not shown)"
+_TRUNCATED = "\n... (the rest is not shown)"
 
 
 def read_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
-    """The file's lines, numbered; its beginning where it is long."""
+    """The file's numbered lines; only its beginning if it is long."""
 
     def read() -> str:
-        text = _read(path_of(arguments, workdir), sandbox)
-        return clip(number_lines(text.split("\n"), 1, "{}\t{}"), _MAX_CHARS, _CUT)
+        text = _read(find_path(arguments, workdir), sandbox)
+        return clip(number_lines(text.split("\n"), 1, "{}\t{}"), _MAX_CHARS, _TRUNCATED)
 
     return answer(read)
 
 
 def write_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
-    """Write ``content``, over what was there."""
+    """Write ``content``; replaces an old file."""
 
     def write() -> str:
         content = arguments.get("content")
         if content is None:
             raise Refused("Parameter `content` is required.")
-        path = path_of(arguments, workdir)
+        path = find_path(arguments, workdir)
         _write(path, content, sandbox)
         return f"Wrote {path} successfully."
 
@@ -65,14 +63,16 @@ def write_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: st
 
 
 def edit_exactly(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
-    """Replace a text that stands once, or all that are alike; or several in turn (``edits``)."""
+    """Replace a text once or everywhere, or several texts in turn (``edits``)."""
     return answer(lambda: _edit(arguments, sandbox, workdir))
 
 
 def _edit(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
-    path = path_of(arguments, workdir)
-    edits = replacements(arguments)
-    text = "" if _makes_file(edits, path, sandbox) else _read(path, sandbox)
+    path = find_path(arguments, workdir)
+    edits = parse_replacements(arguments)
+    # with nothing to replace and no file there, Claude Code and Gemini CLI write a new file
+    is_new = not edits[0].old and find_kind(path, sandbox) is None
+    text = "" if is_new else _read(path, sandbox)
     for edit in edits:
         count = text.count(edit.old) if edit.old else 0
         if not edit.old and not text:
@@ -89,14 +89,9 @@ def _edit(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     return f"The file {path} has been updated successfully."
 
 
-def _makes_file(edits: Sequence[Replacement], path: str, sandbox: Sandbox) -> bool:
-    """Nothing to replace, and no file there: Claude Code and Gemini CLI write a new one then."""
-    return not edits[0].old and kind_of(path, sandbox) is None
-
-
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """``old`` gives way to ``new``: once, all of ``expected`` times, or ``everywhere``."""
+    """Replace ``old`` by ``new`` once, exactly ``expected`` times, or ``everywhere``."""
 
     old: str
     new: str
@@ -104,8 +99,8 @@ class Replacement:
     expected: int = 1
 
 
-def replacements(arguments: Mapping[str, str]) -> list[Replacement]:
-    """What a call asks to replace, in its order. Raises Refused."""
+def parse_replacements(arguments: Mapping[str, str]) -> list[Replacement]:
+    """The replacements of a call, in order. Raises Refused."""
     listed = arguments.get("edits")
     try:
         edits: list[Any] = json.loads(listed) if listed else [arguments]
@@ -118,7 +113,7 @@ def replacements(arguments: Mapping[str, str]) -> list[Replacement]:
 
 
 def _replacement(edit: Mapping[str, Any], call: Mapping[str, str]) -> Replacement:
-    """One of a call's; what it does not say of ``replace_all`` the call says. Raises ValueError."""
+    """One replacement; the call's ``replace_all`` is its default. Raises ValueError."""
     old = _either(edit, "old_string", "oldString", "oldText")
     new = _either(edit, "new_string", "newString", "newText")
     if not isinstance(old, str) or not isinstance(new, str):
@@ -136,8 +131,8 @@ def _either(values: Mapping[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
-def path_of(arguments: Mapping[str, str], workdir: str) -> str:
-    """The file that a call is about; a relative path is taken from ``workdir``. Raises Refused."""
+def find_path(arguments: Mapping[str, str], workdir: str) -> str:
+    """The file of a call; a relative path starts at ``workdir``. Raises Refused."""
     named = _either(arguments, "file_path", "filePath", "absolute_path", "path")
     if not named:
         raise Refused("The path of a file is required.")
@@ -164,7 +159,7 @@ _SKIP_HIDDEN = r"-type d -name '.?*' -prune -o -type f ! -name '.*'"
 
 
 def find_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Files called ``file_name``, a pattern, anywhere in ``dir``."""
+    """Files in ``dir`` whose name matches the pattern ``file_name``."""
 
     def find() -> str:
         name = arguments.get("file_name", "")
@@ -182,7 +177,7 @@ def find_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) 
 
 
 def search_dir(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """How often ``search_term``, a pattern, stands in which files of ``dir``."""
+    """The number of matches of the pattern ``search_term``, per file of ``dir``."""
 
     def search() -> str:
         term = arguments.get("search_term", "")
@@ -200,7 +195,7 @@ def search_dir(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
 
 
 def search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """The lines of ``file``, or of the open one, with ``search_term``, a pattern."""
+    """Lines of ``file``, or of the open file, that match the pattern ``search_term``."""
     return answer(lambda: _search_file(arguments, sandbox, windows))
 
 
@@ -210,7 +205,7 @@ def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Window
     if not term:
         raise Refused(usage)
     path = windows.resolve(named, sandbox) if named else windows.open_path()
-    if kind_of(path, sandbox) != "file":
+    if find_kind(path, sandbox) != "file":
         raise Refused(
             f"{usage}\nError: File name {named} not found. Please provide a valid file name."
         )
@@ -223,9 +218,9 @@ def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Window
 
 
 def search_repository(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
-    """R2E's: ``search_term`` in a file's lines, or counted in the Python files of a folder.
+    """R2E's ``search``: lines of a file, or counts per Python file of a folder.
 
-    The term is a pattern in a file, and the text itself in a folder.
+    ``search_term`` is a pattern for a file, and plain text for a folder.
     """
     return answer(lambda: _search(arguments, sandbox, workdir))
 
@@ -235,7 +230,7 @@ def _search(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str
     if term is None:
         raise Refused("usage: search [-h] --search_term SEARCH_TERM [--path PATH]")
     path = posixpath.normpath(posixpath.join(workdir, named))
-    kind = kind_of(path, sandbox)
+    kind = find_kind(path, sandbox)
     if kind == "file":
         found = _lines(f"grep -n -e {shlex.quote(term)} {shlex.quote(path)}", sandbox)
         head = f'Matches for "{term}" in {path}:'
@@ -264,7 +259,7 @@ def _lines(command: str, sandbox: Sandbox) -> list[str]:
 
 
 def _counts(command: str, sandbox: Sandbox) -> dict[str, int]:
-    """Of ``grep -c``: the files that have any matches, with their number."""
+    """The files with matches and their number, from ``grep -c``."""
     found = (_COUNTED.fullmatch(line) for line in _lines(command, sandbox))
     return {match[1]: int(match[2]) for match in found if match and match[2] != "0"}
 

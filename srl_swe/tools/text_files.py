@@ -1,7 +1,7 @@
-r"""A sandbox's files as the text that editors work on.
+r"""The base of all file tools: a sandbox's files as text, refusals, numbered lines, syntax checks.
 
-Line ends are read as Python's text mode does, by which all the experts' editors read: what
-they write back has ``\n`` alone. Bytes that are no UTF-8 survive a later write.
+Line ends are read as in Python's text mode, like all the experts' editors read them: files are
+written back with ``\n`` alone. Bytes that are not UTF-8 survive a later write.
 """
 
 from __future__ import annotations
@@ -17,32 +17,26 @@ from typing import Literal
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Observation
 
-# Running a few lines of our own Python in the container, where it has one.
-
-
 _TIMEOUT_S = 20.0
 _PYTHON = 'for p in python3 python; do command -v "$p" >/dev/null && break; done; "$p" -I -c'
 
 
 def run_python(script: str, arguments: Sequence[str], sandbox: Sandbox) -> str | None:
-    """What the script prints; None if it fails, or if the container has no python.
+    """The output of our script in the container's python; None if it fails or has no python.
 
-    Nothing of the working folder is imported (``-I``).
+    Nothing is imported from the working folder (``-I``).
     """
     command = f"{_PYTHON} {shlex.join([script, *arguments])} 2>/dev/null"
     result = sandbox.exec(command, timeout_s=_TIMEOUT_S, keep_state=False)
     return result.output if result.exit_code == 0 and not result.elided_chars else None
 
 
-# How a tool says no: an exception inside it, an observation outside.
-
-
 class Refused(Exception):
-    """The call can't be carried out; the text is what the policy reads."""
+    """The call can't be carried out. The text is for the policy; see :func:`answer`."""
 
 
 def answer(call: Callable[[], str]) -> Observation:
-    """What the call returns, with exit code 0, or the text of its refusal with 1."""
+    """The call's result with exit code 0, or the text of its refusal with 1."""
     try:
         return Observation(call(), exit_code=0)
     except Refused as refusal:
@@ -53,26 +47,26 @@ Kind = Literal["file", "folder"]
 
 
 def tidy(path: str) -> str:
-    """The path as pathlib writes it: no double slash, none at the end."""
+    """The path in pathlib's form: without double slashes or a slash at the end."""
     return str(PurePosixPath(path))
 
 
 def read_text(path: str, sandbox: Sandbox) -> str:
-    """The file's text. Raises OSError, FileNotFoundError and IsADirectoryError among it."""
+    """The file's text. Raises OSError, such as FileNotFoundError and IsADirectoryError."""
     text = decode(sandbox.read_file(_possible(path)))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_text(path: str, text: str, sandbox: Sandbox) -> None:
-    """Write the file; its folder has to be there. Raises OSError."""
+    """Write the file; its folder must exist. Raises OSError."""
     parent = posixpath.dirname(path) or "."
     if not is_folder(parent, sandbox):
         raise FileNotFoundError(2, "No such file or directory", path)
     sandbox.write_file(_possible(path), encode(text))
 
 
-def kind_of(path: str, sandbox: Sandbox) -> Kind | None:
-    """What is there; None for nothing. What can't be read (a socket, say) counts as a file."""
+def find_kind(path: str, sandbox: Sandbox) -> Kind | None:
+    """The kind of a path; None if nothing is there. Unreadable things (sockets) count as files."""
     try:
         sandbox.read_file(_possible(path))
     except IsADirectoryError:
@@ -85,33 +79,30 @@ def kind_of(path: str, sandbox: Sandbox) -> Kind | None:
 
 
 def is_folder(path: str, sandbox: Sandbox) -> bool:
-    """Whether a folder is there."""
+    """Whether the path is a folder."""
     return sandbox.exec(f"test -d {shlex.quote(path)}", keep_state=False).exit_code == 0
 
 
 def _possible(path: str) -> str:
-    """The path, unless no file could be called so: then it raises FileNotFoundError."""
+    """The path. Raises FileNotFoundError if no file can have such a name."""
     if "\0" in path:
         raise FileNotFoundError(2, "No such file or directory", path)
     return path
 
 
 def decode(data: bytes) -> str:
-    """Bytes as text; what is no UTF-8 among them is kept for :func:`encode`."""
+    """Bytes as text; bytes that are not UTF-8 are kept for :func:`encode`."""
     return data.decode("utf-8", errors="surrogateescape")
 
 
 def encode(text: str) -> bytes:
-    """The bytes of a text, those among them that are no UTF-8."""
+    """The bytes of a text, including those that are not UTF-8."""
     return text.encode("utf-8", errors="surrogateescape")
 
 
 def printable(text: str) -> str:
-    """The text with what was no UTF-8 in the file as replacement characters."""
+    """The text with replacement characters for bytes that are not UTF-8."""
     return encode(text).decode("utf-8", errors="replace")
-
-
-# Text as ``cat -n`` shows it, and how much of it is shown.
 
 
 def number_lines(lines: Iterable[str], first: int, form: str = "{:6}\t{}") -> str:
@@ -125,16 +116,13 @@ def number_lines(lines: Iterable[str], first: int, form: str = "{:6}\t{}") -> st
 
 
 def clip(text: str, limit: int, notice: str) -> str:
-    """The first ``limit`` characters and the notice, or the text itself where it is shorter."""
+    """The text, or its first ``limit`` characters and the notice if it is longer."""
     return text if len(text) <= limit else text[:limit] + notice
 
 
-# Whether a text is Python that parses, by the container's own python.
-#
-# SWE-agent asks flake8 for E999, a few errors of indentation and undefined names. Only E999 is
-# looked for here: it needs nothing installed, and an edit that an expert's flake8 let pass is
-# never refused for anything but its syntax.
-
+# Syntax checks by the container's python. SWE-agent runs flake8 for E999, a few errors of
+# indentation and undefined names. Only E999 is checked here: it needs nothing installed, and an
+# edit that passed an expert's flake8 is only refused for its syntax.
 
 _SCRATCH = "/tmp/.srl_swe.syntax"
 _SCRIPT = """
@@ -149,17 +137,17 @@ except SyntaxError as error:
 
 @dataclass(frozen=True, slots=True)
 class SyntaxFault:
-    """The first error of a file: its line (0: unknown), and how flake8 and Python put it."""
+    """The first error of a file: its line (0: unknown), in flake8's and in Python's words."""
 
     line: int
     problem: str
     message: str
 
 
-def syntax_fault(path: str, text: str, sandbox: Sandbox) -> SyntaxFault | None:
-    """The error in what is, or is to become, the file ``path``.
+def find_fault(path: str, text: str, sandbox: Sandbox) -> SyntaxFault | None:
+    """The syntax error in a text of the file ``path``.
 
-    None if there is none, if it is no ``.py`` file, or if no python is there to find it.
+    None without an error, for files other than ``.py``, and without a python to find it.
     """
     if not path.endswith(".py"):
         return None
@@ -168,15 +156,15 @@ def syntax_fault(path: str, text: str, sandbox: Sandbox) -> SyntaxFault | None:
         found = json.loads(run_python(_SCRIPT, [_SCRATCH, path], sandbox) or "null")
         return SyntaxFault(int(found[0]), str(found[1]), str(found[2])) if found else None
     except (OSError, IndexError, KeyError, TypeError, ValueError):
-        return None  # a full disk, or what answered was no python
+        return None  # a full disk, or the program called python is something else
 
 
-def new_fault(
+def find_new_fault(
     before: SyntaxFault | None, after: SyntaxFault | None, first: int, last: int, n_lines: int
 ) -> SyntaxFault | None:
-    """The error after ``n_lines`` took the place of lines ``first`` to ``last``, if it is new.
+    """The error after ``n_lines`` replaced lines ``first`` to ``last``, if it is new.
 
-    One that was there, or that stands above the edit and was only hidden, is not.
+    An error is not new if it was there before, or above the edit and hidden by another.
     """
     if before is None or after is None:
         return after

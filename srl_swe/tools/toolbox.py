@@ -18,13 +18,12 @@ from srl_swe.tools.recorded_paths import (
     find_recorded_root,
     guess_root,
 )
-from srl_swe.tools.text_files import kind_of
+from srl_swe.tools.text_files import find_kind
 from srl_swe.tools.toolsets import BUNDLED, TOOLSETS, Toolset
 from srl_swe.tools.windowed import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
-# The tools that end an episode, or say what comes before its end: submit, finish, think.
-
+# Tools of episodes: submit, finish, think.
 
 _PATCH_FILE = "/tmp/.srl_swe.patch"
 _REVIEW = """\
@@ -52,14 +51,14 @@ Here is a list of all of your changes:
 
 
 def submit(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """Do nothing: the caller takes the diff, and ends the episode."""
+    """Do nothing: the caller takes the diff and ends the episode."""
     return Observation("Submitted.")
 
 
 class SubmitOfSweAgent:
-    """SWE-agent's ``submit``, which answers with the patch, where asked to after a review.
+    """SWE-agent's ``submit``, which answers with the patch, optionally after a review.
 
-    The review (``tools/review_on_submit_m``) shows the diff so far and asks to submit again.
+    The review (``tools/review_on_submit_m``) shows the diff and asks to submit again.
     """
 
     def __init__(self, workdir: str, *, reviews: bool) -> None:
@@ -67,7 +66,7 @@ class SubmitOfSweAgent:
         self._reviews_left = int(reviews)
 
     def __call__(self, arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-        """The review or the patch; all files are staged, as SWE-agent does it."""
+        """The review or the patch; stages all files, like SWE-agent."""
         patch = _staged_diff(sandbox, self._workdir)
         if self._reviews_left:
             self._reviews_left -= 1
@@ -76,9 +75,9 @@ class SubmitOfSweAgent:
 
 
 def _staged_diff(sandbox: Sandbox, workdir: str) -> str:
-    """The text that the policy reads; the patch that counts is taken by ``take_patch``.
+    """The patch for the policy to read; ``take_patch`` takes the patch to grade.
 
-    It travels by file, as the output of a command may be cut. Empty if git refuses.
+    Passed in a file, as a command's output may be truncated. Empty if git refuses.
     """
     git = f"command git -C {shlex.quote(workdir)}"
     shown = "--cached --no-color --no-ext-diff --src-prefix=a/ --dst-prefix=b/ HEAD"
@@ -92,22 +91,22 @@ def _staged_diff(sandbox: Sandbox, workdir: str) -> str:
 
 
 def finish_of_r2e(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """R2E's ``finish`` and SWE-Master's ``submit``, in the words that R2E's harness answers."""
+    """R2E's ``finish`` and SWE-Master's ``submit``, with the answer of R2E's harness."""
     return Observation("<<< Finished >>>")
 
 
 def finish(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """OpenHands's: the message is for the user, and the episode is over."""
+    """OpenHands' ``finish``: the message is for the user, and the episode is over."""
     return Observation("")
 
 
 def think(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """OpenHands's: the thought is the argument."""
+    """OpenHands' ``think``: the thought is the argument."""
     return Observation("Your thought has been logged.")
 
 
 def keep_list(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """OpenHands's ``task_tracker``: a list that only the policy itself reads."""
+    """OpenHands' ``task_tracker``: a list that only the policy reads."""
     if arguments.get("command") == "view":
         return Observation('No task list found. Use the "plan" command to create one.')
     return Observation("Task list has been updated.")
@@ -139,11 +138,11 @@ _EXACT = {
 }
 _EDITOR_COMMANDS = frozenset({"view", "create", "str_replace", "insert", "undo_edit"})
 _VERSION_0_MARKS = ("correct (correct indentation", "(1 lines total)]\n1:")
-"""How SWE-agent 0.x words an edit, and what its ``create`` shows."""
+"""SWE-agent 0.x's words about an edit, and the window after its ``create``."""
 
 
 class Toolbox:
-    """Made for one episode, by :func:`open_toolbox`. Not to be shared between sandboxes."""
+    """The tools of one episode, from :func:`open_toolbox`. Not to be shared between sandboxes."""
 
     def __init__(
         self,
@@ -159,16 +158,16 @@ class Toolbox:
         self.paths = paths
         self.workdir = workdir
         self.windows = windows
-        """What SWE-agent's windowed tools remember; None if the tool set has none."""
+        """The state of SWE-agent's windows; None if the tool set has no windows."""
         self._guessed_root = guessed_root
         environment = toolset.environment
         self._exports = [f"export {name}={shlex.quote(v)}" for name, v in environment.items()]
         self._is_set_up = False
 
     def has_equal(self, action: Action) -> bool:
-        """Whether a tool here does what the call asks for, and not something else.
+        """Whether a tool here has the effect that the call asks for.
 
-        Our own tools do whatever a call of them asks for, if only to refuse it.
+        Our own tools always do, even if they refuse the call.
         """
         given, toolset = action.arguments, self.toolset
         if action.tool not in self.tools or toolset is BUNDLED:
@@ -182,10 +181,10 @@ class Toolbox:
         return True
 
     def perform(self, action: Action, sandbox: Sandbox) -> Observation:
-        """Carry out one action and say what the policy sees of it.
+        """Carry out one action and return the policy's observation.
 
-        A mistake of the policy's, an unknown tool included, is an observation. Raises only
-        SandboxError, when the infrastructure fails.
+        A mistake of the policy, such as an unknown tool, is an observation. Raises only
+        SandboxError, if the infrastructure fails.
         """
         tool = self.tools.get(action.tool)
         if tool is None:
@@ -197,13 +196,13 @@ class Toolbox:
         return Observation(text, seen.exit_code, seen.truncated, seen.timed_out)
 
     def set_up(self, sandbox: Sandbox) -> None:
-        """Before the first call: export the harness's variables, settle where paths lead."""
+        """Before the first call: export the harness' variables, link recorded paths."""
         if self._is_set_up:
             return
         root = self._guessed_root
-        if root and kind_of(root, sandbox) is None:
+        if root and find_kind(root, sandbox) is None:
             self.paths = RecordedPaths({root: self.workdir})
-        links = self.paths.linking()
+        links = self.paths.link_commands()
         if links and enforced(sandbox).get("sandbox") == "local":
             links = []  # this machine's own folders are no place for them
         if self._exports or links:
@@ -211,17 +210,16 @@ class Toolbox:
         self._is_set_up = True
 
     def arguments(self, action: Action) -> dict[str, str]:
-        """The call's arguments with paths as the sandbox has them."""
-        clean = {name: _encodable(value) for name, value in action.arguments.items()}
+        """The call's arguments, with the sandbox's paths."""
+        # halves of surrogate pairs, which files can't hold, are replaced
+        given = {
+            name: value.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
+            for name, value in action.arguments.items()
+        }
         return {
             name: self.paths.to_sandbox(value) if name in PATH_ARGUMENTS else value
-            for name, value in clean.items()
+            for name, value in given.items()
         }
-
-
-def _encodable(text: str) -> str:
-    """The text with halves of surrogate pairs, which no file can hold, replaced."""
-    return text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
 
 
 def open_toolbox(
@@ -233,12 +231,12 @@ def open_toolbox(
     reviews: bool = False,
     cursors: bool = False,
 ) -> Toolbox:
-    """The tools of a tool set, named as in :data:`TOOLSETS`, fresh for one episode.
+    """The tools of a tool set, by its name in :data:`TOOLSETS`, fresh for one episode.
 
-    ``recorded_paths`` maps folders that actions speak of to where they lie in the sandbox;
-    ``guessed_root`` is one that means ``workdir`` unless the sandbox has such a folder;
-    ``reviews``: the first ``submit`` of SWE-agent shows a review, and only the second submits;
-    ``cursors``: its windows show the cursors between which ``edit`` writes.
+    ``recorded_paths`` maps recorded folders to those of the sandbox; ``guessed_root`` is a folder
+    that means ``workdir`` unless it exists in the sandbox. ``reviews``: SWE-agent's first
+    ``submit`` shows a review, only the second submits. ``cursors``: SWE-agent's windows show the
+    cursors between which ``edit`` writes.
     Raises UserError for an unknown name.
     """
     toolset = TOOLSETS.get(name)
@@ -254,10 +252,10 @@ def open_toolbox(
 
 
 def open_recorded_toolbox(trajectory: Trajectory, instance: Instance) -> Toolbox:
-    """The tools that the trajectory was recorded with, to act where the instance lies.
+    """The tools that the trajectory was recorded with, for the instance's folder.
 
-    The record itself tells SWE-agent's versions apart, whether submitting took a review, and
-    where the repository lay. A source that is not known here has the bundled tools.
+    SWE-agent's version, its review and the repository's folder are found in the record. An
+    unknown source gets the bundled tools.
     """
     name = trajectory.source if trajectory.source in TOOLSETS else "srl-swe"
     actions = [step.action for step in trajectory.steps if step.action and step.executed]

@@ -1,9 +1,9 @@
-r"""An expert's edit as a call of our own editor with the same effect on the file. Pure.
+r"""Edits of experts as calls of our own editor with the same effect on the file. Pure.
 
-A policy is trained to call ``str_replace_editor``. Where an expert edited a file by another tool
-(SWE-agent's windows, ``Edit``, ``write_file``), the file's content before and after the edit says
-which call does the same. A call is only given if our own editor, run on the content before, writes
-exactly the content after.
+A policy is trained to call ``str_replace_editor``. For an edit by another tool (SWE-agent's
+windows, ``Edit``, ``write_file``), the call is derived from the file's content before and after
+the edit. It is returned only if our own editor, run on the content before, writes exactly the
+content after.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
 EDITOR = "str_replace_editor"
 _MOST_LINES_AROUND = 200
-"""So many unchanged lines at most make an edit's place unique."""
+"""The most unchanged lines that may be added to make an edit's place unique."""
 _MOST_UNCHANGED_LINES = 40
-"""A call that repeats more lines than this without changing them is not what an expert wrote."""
+"""Experts do not write calls that repeat more unchanged lines."""
 
 
 class Untranslated(StrEnum):
-    """Why a call has no equal among our own tools; data cards count them."""
+    """Why a call has no equal among our own tools; data cards count these reasons."""
 
     NO_EQUAL_TOOL = "no_equal_tool"
-    """Our tools do nothing of the kind, or the arguments ask for what they can't do."""
+    """No tool of ours has this effect, or takes such arguments."""
     CALL_FAILED = "call_failed"
-    """The tool refused it, and nothing changed."""
+    """The tool refused the call; nothing changed."""
     NO_CHANGE = "no_change"
-    """It wrote what was there already, which our editor refuses."""
+    """The edit changed nothing, which our editor refuses."""
     FILE_UNKNOWN = "file_unknown"
-    """The record does not show the whole file: a replay does."""
+    """The record does not show the whole file; a replay would."""
     FILE_GONE = "file_gone"
-    """There is no file after it."""
+    """The file does not exist after the call."""
     NO_FOLDER = "no_folder"
-    """It made the folder of a new file, which our editor does not."""
+    """The call created the folder of a new file, which our editor does not."""
     SEVERAL_PLACES = "several_places"
-    """One edit of ours would repeat too many lines that it does not change."""
+    """One edit of ours would repeat too many unchanged lines."""
     TABS = "tabs"
-    """Our editor writes spaces for all tabs of a file that it edits."""
+    """Our editor replaces all tabs of an edited file by spaces."""
     LINE_ENDS = "line_ends"
-    """A carriage return ends lines: our editor writes newlines alone."""
+    """Lines end with a carriage return; our editor writes only newlines."""
     NOT_TEXT = "not_text"
-    """What it wrote is not UTF-8."""
+    """The written content is not UTF-8."""
     NOT_EQUAL = "not_equal"
-    """No call of ours was found that writes the same."""
+    """No call of ours was found that writes the same content."""
 
 
 def untranslated(reason: Untranslated) -> Translation:
-    """The translation of a call that has none."""
+    """The record of a call without a translation."""
     return Translation(reason=reason.value)
 
 
@@ -71,11 +71,11 @@ def translate_edit(
     inserts: bool = False,
     folder_exists: bool = True,
 ) -> Translation:
-    r"""The call that turns ``before`` into ``after`` (None: there is no such file), and its answer.
+    r"""The call that turns ``before`` into ``after`` (None: no such file), and its answer.
 
-    ``path`` is absolute, as calls name it. ``wishes`` are calls nearest to the expert's own words,
-    tried first; then the changed lines with as many lines around them as make them unique.
-    ``inserts``: an ``insert`` is preferred to a ``str_replace`` where both will do.
+    ``path`` is absolute, as in calls. ``wishes`` are calls in the expert's own words, tried first;
+    then the changed lines with enough lines around them to be unique. ``inserts``: prefer an
+    ``insert`` to a ``str_replace`` if both work.
 
     >>> before, after = b"a = 1\nb = 2\n", b"a = 1\nb = 3\n"
     >>> dict(translate_edit("/testbed/x.py", before, after).action.arguments)
@@ -97,7 +97,7 @@ def translate_edit(
 
 
 def carry_out(call: Action, path: str, content: bytes | None) -> tuple[bytes | None, Observation]:
-    """What our own editor makes of the one file ``path``, and what it answers."""
+    """The content of ``path`` after a call of our own editor, and the answer."""
     file = _OneFile(path, content)
     answer = open_toolbox().perform(call, file)
     return file.content, answer
@@ -129,7 +129,7 @@ def _calls(path: str, before: bytes | None, after: bytes, *, inserts: bool) -> I
 
 @dataclass(frozen=True, slots=True)
 class _Hunk:
-    """Lines ``first`` (from 0) to before ``last`` of ``lines`` give way to ``added``."""
+    """``added`` replaces lines ``first`` (from 0) to before ``last`` of ``lines``."""
 
     lines: Sequence[str]
     first: int
@@ -141,20 +141,20 @@ class _Hunk:
         return self.lines[self.first : self.last]
 
     def widened(self, above: int, below: int) -> _Hunk:
-        """With so many more unchanged lines above and below."""
+        """The hunk with more unchanged lines above and below."""
         first, last = self.first - above, self.last + below
         added = [*self.lines[first : self.first], *self.added, *self.lines[self.last : last]]
         return _Hunk(self.lines, first, last, added)
 
 
 def _changed(old: str, new: str) -> _Hunk:
-    """The lines between the beginning and the end that both have in common."""
-    one, other = old.split("\n"), new.split("\n")
-    most = min(len(one), len(other))
-    first = next((i for i in range(most) if one[i] != other[i]), most)
+    """The lines between the common beginning and the common end."""
+    before, after = old.split("\n"), new.split("\n")
+    most = min(len(before), len(after))
+    first = next((i for i in range(most) if before[i] != after[i]), most)
     most -= first
-    end = next((i for i in range(most) if one[-1 - i] != other[-1 - i]), most)
-    return _Hunk(one, first, len(one) - end, other[first : len(other) - end])
+    end = next((i for i in range(most) if before[-1 - i] != after[-1 - i]), most)
+    return _Hunk(before, first, len(before) - end, after[first : len(after) - end])
 
 
 def _repeats_too_much(hunk: _Hunk) -> bool:
@@ -165,7 +165,7 @@ def _repeats_too_much(hunk: _Hunk) -> bool:
 
 
 def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
-    """``str_replace`` of the changed lines, and of those around them until they are unique."""
+    """``str_replace`` of the changed lines, with lines around them until they are unique."""
     n_lines = len(hunk.lines)
     end = n_lines - (hunk.lines[-1] == "")  # what follows the last newline is no line
     if not hunk.removed or not hunk.added:  # a newline goes or comes with the lines
@@ -198,7 +198,7 @@ def _why_not(before: bytes | None, after: bytes) -> Untranslated:
 
 
 class _OneFile:
-    """A sandbox that holds one file, or the folder that it is to be made in, and runs nothing."""
+    """A sandbox of one file, or of the folder of a new file; it runs nothing."""
 
     def __init__(self, path: str, content: bytes | None) -> None:
         self._path = path
@@ -222,14 +222,11 @@ class _OneFile:
         pass
 
 
-# What a record of SWE-agent's windowed tools shows of files, and which calls of ours follow.
-#
-# A window that shows a whole file, as of most scripts that an expert writes, is the file; an edit's
-# own arguments and the window after it then say what it changed, without a replay. A file of the
-# repository is taken to end with a newline, unless the recorded patch speaks of one that does not.
-# Nothing is known of a longer file than its windows once a command has run that may have changed
-# it.
-
+# Translation without a replay, from the windows in a record of SWE-agent. A window may show a whole
+# file, like most scripts of an expert. An edit's arguments and the window after it then determine
+# the change. Files are assumed to end with a newline unless the recorded patch mentions one that
+# does not. After a command, which may change files, the content of files longer than a window is
+# unknown.
 
 _HEAD = re.compile(r"^\[File: (.+) \((\d{1,7}) lines total\)\]$", re.MULTILINE)
 _FOUND = re.compile(r"Found \d+ matches for \"?.*\"? in (/.*):\Z")
@@ -243,7 +240,7 @@ _HARMLESS = frozenset({"find_file", "search_dir", "search_file", "set_cursors", 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Lines of a file as a tool printed them; ``first`` is the number of the first, from 1."""
+    """Lines of a file in a tool's output; ``first`` is the number of the first line, from 1."""
 
     path: str
     total: int
@@ -252,17 +249,17 @@ class Window:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all the file's lines."""
+        """Whether the window shows all lines of the file."""
         return len(self.lines) == self.total
 
     def agrees(self, lines: Sequence[str]) -> bool:
-        """Whether a file of these lines would be shown so."""
+        """Whether the window fits a file of these lines."""
         shown = lines[self.first - 1 : self.first - 1 + len(self.lines)]
         return self.total == len(lines) and tuple(shown) == self.lines
 
 
 def read_window(text: str) -> Window | None:
-    r"""The one window in what a tool printed; None if there is none, or more.
+    r"""The only window in a tool's output; None if there are none or several.
 
     >>> read_window("[File: /x.py (2 lines total)]\n1:a\n2:b\nFile updated.").lines
     ('a', 'b')
@@ -284,13 +281,13 @@ def read_window(text: str) -> Window | None:
 
 
 def translate_from_record(trajectory: Trajectory) -> list[Translation | None]:
-    """One for each step; None if the record says nothing of it, or has a translation already."""
+    """One translation per step; None if the record does not show one."""
     files = _Files(trajectory)
     return [files.see(step) for step in trajectory.steps]
 
 
 class _Files:
-    """The files whose lines are all known, step by step."""
+    """The files with known content, step by step."""
 
     def __init__(self, trajectory: Trajectory) -> None:
         self._lines: dict[str, list[str]] = {}
@@ -328,7 +325,7 @@ class _Files:
         return posixpath.join(self._root, posixpath.normpath(path)) if self._root else None
 
     def _forget_long_files(self) -> None:
-        """A shorter one is shown again, whole, by the next edit."""
+        """The next edit shows a shorter file again as a whole."""
         self._lines = {p: lines for p, lines in self._lines.items() if len(lines) <= WINDOW}
 
     def _view(self, path: str, window: Window) -> Translation:
@@ -364,7 +361,7 @@ class _Files:
 
 
 def _is_text(text: str) -> bool:
-    """False if a file can't hold it: half of a surrogate pair."""
+    """False if it holds half of a surrogate pair, which files can't."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -382,7 +379,7 @@ def _view(path: str, content: str, **bounds: str) -> Translation:
 
 
 def _edited(lines: list[str], action: Action) -> list[str] | None:
-    """The lines after the call; None if its arguments do not say."""
+    """The lines after the call; None if its arguments do not determine them."""
     given = action.arguments
     try:
         if "start_line" in given:
@@ -412,7 +409,7 @@ def _why_no_window(action: Action, seen: Observation) -> Untranslated:
 
 
 def _search(action: Action, printed: str) -> Translation:
-    """``find`` or ``grep`` for the same, which would print what the tool lists."""
+    """The ``find`` or ``grep`` that prints the tool's list."""
     head, *rest = printed.replace("\r", "").strip("\n").split("\n")
     if len(head) > _LONGEST_HEAD:  # hostile: the patterns go back
         return untranslated(Untranslated.CALL_FAILED)

@@ -10,11 +10,11 @@ from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.text_files import (
     Refused,
     answer,
-    kind_of,
-    new_fault,
+    find_fault,
+    find_kind,
+    find_new_fault,
     number_lines,
     read_text,
-    syntax_fault,
     tidy,
     write_text,
 )
@@ -156,7 +156,7 @@ class Windows:
     def show_file(self, path: str, sandbox: Sandbox) -> None:
         """Make it the open file. Raises Refused where it is none."""
         full = self.resolve(path, sandbox)
-        kind = kind_of(full, sandbox)
+        kind = find_kind(full, sandbox)
         if kind == "folder":
             raise Refused(
                 f"Error: {path} is a directory. You can only open files. Use cd or ls to "
@@ -434,10 +434,10 @@ def _insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) ->
 def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
     """Write the text unless it holds a new syntax error. Raises Refused."""
     path = windows.open_path()
-    after = syntax_fault(path, change.after, sandbox)
+    after = find_fault(path, change.after, sandbox)
     if after is not None:
-        before = syntax_fault(path, change.before, sandbox)
-        fault = new_fault(before, after, change.first + 1, change.last + 1, change.n_lines)
+        before = find_fault(path, change.before, sandbox)
+        fault = find_new_fault(before, after, change.first + 1, change.last + 1, change.n_lines)
         if fault is not None:
             raise Refused(_rejection(change, fault.problem, windows))
     windows.write(change.after, sandbox)
@@ -554,7 +554,7 @@ def _create(path: str, sandbox: Sandbox, windows: Windows) -> str:
     if not path:
         raise Refused("Usage: create <filename>")
     full, style = windows.resolve(path, sandbox), windows.style
-    if kind_of(full, sandbox) is not None:
+    if find_kind(full, sandbox) is not None:
         exists = style.exists.format(path=path)
         if not style.opens_existing:
             raise Refused(exists)
