@@ -146,10 +146,10 @@ def build(
 ) -> None:
     """Write the data sets and print what they hold; upload them if ``push`` says where."""
     from srl_swe.rollout.tokens import token_counter
-    from srl_swe.steps import Making, Pace, StepJob, build_step_dataset
+    from srl_swe.steps import Pace, StepJob, StepMaker, build_step_dataset
     from srl_swe.trajectories import ReadReport
 
-    making = Making(settings, token_counter)
+    making = StepMaker(settings, token_counter)
     job = StepJob(out, making, _given(source, settings), workers, source.repeatable)
     report = ReadReport()
     pace = Pace(say, lambda: report.records, source.total)
@@ -199,17 +199,17 @@ def _print_cards(job: StepJob) -> None:
 
 def _made_rows(source: StepSource, settings: StepSettings) -> Iterator[Mapping[str, Any]]:
     from srl_swe.rollout.tokens import token_counter
-    from srl_swe.steps import Making
+    from srl_swe.steps import StepMaker
     from srl_swe.trajectories import ReadReport
 
-    making, report = Making(settings, token_counter), ReadReport()
+    making, report = StepMaker(settings, token_counter), ReadReport()
     with options.reporting(report):
         for trajectory in source.stream(report):
             yield from making.rows(trajectory)
 
 
 def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
-    from srl_swe.steps.shards import load_rows
+    from srl_swe.steps.rows import load_rows
 
     yield from load_rows(folder)
 

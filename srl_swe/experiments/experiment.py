@@ -20,7 +20,7 @@ from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResu
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress_line, say
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset
+from srl_swe.steps import StepMaker, StepJob, StepSettings, build_step_dataset
 from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import ReadReport, load_trajectories
 from srl_swe.types import Instance, Trajectory
@@ -109,8 +109,8 @@ class Experiment(Generic[PlanT]):
         self, trajectories: Sequence[Trajectory], source: Mapping[str, object] | None = None
     ) -> None:
         """Build ``steps/``; a data set of the same ``source`` is kept, None is built anew."""
-        making = Making(self.step_settings)
-        job = StepJob(self.steps, making, source or {}, repeatable=source is not None)
+        maker = StepMaker(self.step_settings)
+        job = StepJob(self.steps, maker, source or {}, repeatable=source is not None)
         build_step_dataset(trajectories, job, ReadReport(records=len(trajectories)))
 
     def evaluate(self, policy: Path, name: str, folder: Path) -> PolicyResult:

@@ -9,21 +9,15 @@ OUT/config.json                   what decided the rows
 from __future__ import annotations
 
 from srl_swe.steps.card import Card, load_card, render_summary
-from srl_swe.steps.dataset import (
-    Pace,
-    StepJob,
-    StepSource,
-    build_step_dataset,
-    save_dataset,
-    save_step_contexts,
-)
-from srl_swe.steps.rows import Making, StepSettings
+from srl_swe.steps.dataset import Pace, StepJob, StepMaker, StepSettings, build_step_dataset
+from srl_swe.steps.rows import save_dataset, save_step_contexts
+from srl_swe.steps.source import StepSource
 
 __all__ = [
     "Card",
-    "Making",
     "Pace",
     "StepJob",
+    "StepMaker",
     "StepSettings",
     "StepSource",
     "build_step_dataset",

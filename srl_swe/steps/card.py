@@ -19,7 +19,6 @@ from srl_swe.errors import UserError
 from srl_swe.files import damage_named
 from srl_swe.run_folder import flatten
 from srl_swe.steps import rows
-from srl_swe.steps.rows import Split
 
 # What the rows of a data set come to: counts and lengths, read from its shards alone.
 
@@ -128,6 +127,7 @@ def _round_width(width: float) -> int:
 
 _POWERS = [10**zeros for zeros in range(20)]
 
+Split = Literal["train", "validation"]
 README, CARD = "README.md", "card.json"
 _BAR = 40
 """The width of a histogram's longest bar."""

@@ -1,106 +1,317 @@
-"""Trajectories to data sets as a stream: linear in time, bounded in memory, resumable.
+"""Trajectories to data sets, in shards of 256: a killed build continues after its last whole shard.
 
-The result depends on nothing but the trajectories, their order and the config: not on the
-number of workers, nor on whether it was killed and run again.
+The result depends on the trajectories, their order and the config alone: not on the number of
+workers, nor on interruptions. A worker makes a whole shard, so memory holds a shard per worker.
+
+.OUT.partial/config.json             the config of the build
+.OUT.partial/00000.json              written last: the shard is whole; its counts and digests
+.OUT.partial/00000-train.arrow       the shard's rows, per split; missing if there are none
+.OUT.partial/train/                  the data set before it is moved to OUT
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from srl_swe import __version__
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import held_alone, write_atomic
-from srl_swe.run_folder import claim, refuse_other
-from srl_swe.steps.card import CARD, README, Card, CardShard, dump_card, read_facts, render_readme
-from srl_swe.steps.contexts import StepContext
-from srl_swe.steps.rows import SCHEMA, Made, Making, Split, make_batch
-from srl_swe.steps.shards import (
-    PartialBuild,
+from srl_swe.files import cannot_write, damage_named, held_alone, write_atomic, written_whole
+from srl_swe.run_folder import claim
+from srl_swe.steps.card import (
+    CARD,
+    README,
+    Card,
+    CardShard,
+    Split,
+    dump_card,
+    read_facts,
+    render_readme,
+)
+from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
+from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window
+from srl_swe.steps.rows import (
+    SCHEMA,
     digest_file,
     digest_of,
     is_finished,
+    make_batch,
     move_into_place,
     shard_name,
-    write_cards,
     write_metadata,
 )
-from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
-from srl_swe.trajectories.load import find_files
-from srl_swe.trajectories.select import Selection, select
+from srl_swe.trajectories import ReadReport
+from srl_swe.trajectories.select import is_held_out
 from srl_swe.types import Trajectory
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+SHARD_TRAJECTORIES = 256
+"""Trajectories per shard, and so the most that a kill loses per worker."""
+_RECORDS = "[0-9]*.json"
+_OF_0_1 = ("ledger.jsonl", "sealed")
+"""Files in the partial folder of a build by version 0.1."""
+
+OpenCounter = Callable[[str], CountTokens]
+"""Opens the token counter of a tokenizer by name: a module-level function, which workers import,
+and which caches, as it is called per trajectory."""
 
 
-# Work in other processes whose results come in the order of the items, a few at a time.
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """How trajectories become step contexts, and which are held out. Defaults: the paper's.
 
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_AHEAD = 2
-"""Items a worker that are under way or done early: what bounds the memory."""
-_FEW = 16
-"""So many items are done before a pool would have started."""
-
-
-def map_ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[Result]:
-    """The results in the order of the items, taken lazily; one worker is this process itself.
-
-    ``work`` is pickled with each item, so that it has to be small. Workers end with this
-    process, however it ends. A few items are done here, whatever ``workers`` says.
+    ``tokenizer`` None: tokens are not counted. ``validation`` is the share of instances whose
+    trajectories are held out, chosen by ``seed``.
     """
-    left = iter(items)
-    first = list(islice(left, _FEW))
-    if workers == 1 or len(first) < _FEW:
-        yield from map(work, chain(first, left))
-    else:
-        yield from _map_in_pool(work, chain(first, left), workers)
+
+    dialect: str = "xml"
+    window: Window = PAPER_WINDOW
+    include_last: bool = False
+    tokenizer: str | None = None
+    validation: float = 0.0
+    seed: int = 0
 
 
-def _map_in_pool(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_serve_parent) as pool:
+@dataclass(frozen=True, slots=True)
+class StepMaker:
+    """Makes the step contexts of a trajectory by ``settings``; small enough to be pickled."""
+
+    settings: StepSettings
+    open_counter: OpenCounter | None = None
+
+    def make(self, trajectory: Trajectory) -> Iterator[StepContext | Dropped]:
+        """One item per step, as :func:`make_step_contexts`."""
+        settings, counter = self.settings, None
+        if settings.tokenizer is not None and self.open_counter is not None:
+            counter = self.open_counter(settings.tokenizer)
+        return make_step_contexts(
+            trajectory,
+            get_dialect(settings.dialect),
+            settings.window,
+            include_last=settings.include_last,
+            count_tokens=counter,
+        )
+
+    def rows(self, trajectory: Trajectory) -> list[dict[str, Any]]:
+        """The rows of a trajectory, with the columns of the data set."""
+        contexts = [item for item in self.make(trajectory) if isinstance(item, StepContext)]
+        rows: list[dict[str, Any]] = make_batch(contexts).to_pylist()
+        return rows
+
+    def split(self, trajectory: Trajectory) -> Split:
+        """The split of all trajectories of the same instance."""
+        settings = self.settings
+        held_out = is_held_out(trajectory, settings.validation, settings.seed)
+        return "validation" if held_out else "train"
+
+
+@dataclass(frozen=True, slots=True)
+class StepJob:
+    """The data sets to build: ``out`` for training, ``out``-validation beside it.
+
+    ``given`` decides the trajectories: source, reading and selection, as JSON holds it.
+    ``repeatable`` False: the same ``given`` may give other trajectories next time (stdin).
+    """
+
+    out: Path
+    maker: StepMaker
+    given: Mapping[str, Any]
+    workers: int = 1
+    repeatable: bool = True
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that affects the rows."""
+        return {"version": __version__, **asdict(self.maker.settings), **self.given}
+
+    @property
+    def folders(self) -> dict[Split, Path]:
+        """The data sets; validation only if a share is held out."""
+        folders: dict[Split, Path] = {"train": self.out}
+        if self.maker.settings.validation:
+            folders["validation"] = self.out.with_name(f"{self.out.name}-validation")
+        return folders
+
+    @property
+    def partial(self) -> Path:
+        """The folder of finished shards, removed at the end."""
+        return self.out.with_name(f".{self.out.name}.partial")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A shard's rows in one split. ``sha256`` of the file; None without rows, hence without file.
+
+    ``dropped`` counts steps without a row by reason, ``not_writable`` details that reason, and
+    ``translated`` counts rows with a translated call by the expert's tool.
+    """
+
+    rows: int
+    sha256: str | None
+    trajectories: int
+    dropped: Mapping[str, int]
+    not_writable: Mapping[str, int]
+    translated: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive trajectories of the source: a digest of their ids, and a part per split."""
+
+    number: int
+    trajectories_sha256: str
+    parts: Mapping[Split, Part]
+
+
+OnShard = Callable[[Shard], None]
+
+
+def build_step_dataset(
+    trajectories: Iterable[Trajectory],
+    job: StepJob,
+    report: ReadReport,
+    on_shard: OnShard = lambda shard: None,
+) -> bool:
+    """Build the data sets, or continue a killed build; False if they were finished already.
+
+    ``report`` belongs to ``trajectories``: it is complete when they are used up. Raises
+    UserError if a folder holds another build, another process builds there, or no step gives a
+    row to train on.
+    """
+    with held_alone(job.out):
+        finished = [is_finished(folder, job.config) for folder in job.folders.values()]
+        if all(finished) and job.repeatable:
+            shutil.rmtree(job.partial, ignore_errors=True)
+            return False
+        kept = _open_partial(job)
         try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            shards = _finish_shards(trajectories, job, kept, on_shard)
+        except BaseException:
+            if not any(job.partial.glob(_RECORDS)):
+                shutil.rmtree(job.partial, ignore_errors=True)
+            raise
+        if not any(shard.parts["train"].rows for shard in shards):
+            shutil.rmtree(job.partial)
+            raise UserError(_describe_no_rows(shards, report))
+        for split, folder in job.folders.items():
+            move_into_place(_assemble(split, shards, job, report), folder)
+        shutil.rmtree(job.partial)
+        return True
+
+
+def _open_partial(job: StepJob) -> dict[int, Shard]:
+    """Claim the partial folder. Returns its finished shards; without any it is emptied."""
+    if any((job.partial / name).exists() for name in _OF_0_1):
+        raise UserError(
+            f"{job.partial} holds a build that version 0.1 did not finish; delete it to start over."
+        )
+    paths = sorted(job.partial.glob(_RECORDS))
+    if not paths:
+        shutil.rmtree(job.partial, ignore_errors=True)
+    claim(job.partial, job.config)
+    shards = []
+    for path in paths:
+        with damage_named(str(path), "delete this file; its shard is made again"):
+            shards.append(TypeAdapter(Shard).validate_json(path.read_bytes()))
+    return {shard.number: shard for shard in shards}
+
+
+def _finish_shards(
+    trajectories: Iterable[Trajectory], job: StepJob, kept: dict[int, Shard], on_shard: OnShard
+) -> list[Shard]:
+    """All shards in order; those in ``kept`` are not made again."""
+    stretches = enumerate(_cut_stretches(trajectories))
+    shards: list[Shard] = []
+
+    def missing() -> Iterator[tuple[int, Sequence[Trajectory]]]:
+        for number, stretch in stretches:
+            shard = kept.pop(number, None)
+            if shard is None:
+                yield number, stretch
+            elif shard.trajectories_sha256 != _digest_ids(stretch):
+                raise _begun_with_others(job)
+            else:
+                shards.append(shard)
+        if kept:
+            raise _begun_with_others(job)
+
+    for shard in _make_shards(job, missing()):
+        shards.append(shard)
+        on_shard(shard)
+    return sorted(shards, key=lambda shard: shard.number)
+
+
+def _cut_stretches(trajectories: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
+    left = iter(trajectories)
+    while stretch := list(islice(left, SHARD_TRAJECTORIES)):
+        yield stretch
+
+
+def _digest_ids(trajectories: Iterable[Trajectory]) -> str:
+    return hashlib.sha256("\n".join(map(trajectory_id, trajectories)).encode()).hexdigest()
+
+
+def _begun_with_others(job: StepJob) -> UserError:
+    return UserError(
+        f"{job.partial} was begun with other trajectories than the source gives now; delete that "
+        "folder to start over."
+    )
+
+
+def _make_shards(
+    job: StepJob, missing: Iterator[tuple[int, Sequence[Trajectory]]]
+) -> Iterator[Shard]:
+    """The shards in the order of completion. Two or more are made in ``job.workers`` processes."""
+    first = list(islice(missing, 2)) if job.workers > 1 else []
+    if len(first) < 2:
+        for number, stretch in chain(first, missing):
+            yield _make_shard(job, number, stretch)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(job.workers, mp_context=spawn, initializer=_serve_parent) as pool:
+        running: set[Future[Shard]] = set()
+        try:
+            for number, stretch in chain(first, missing):
+                running.add(pool.submit(_make_shard, job, number, stretch))
+                if len(running) > job.workers:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker was ended from outside, most likely for want of memory; run the same "
+                "command again to continue, with fewer --workers."
+            ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _serve_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a pool's worker would wait for ever for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent, however it ends: a pool's worker would wait for it for ever.
+
+    Ctrl-C ends a worker at once and silently; the parent reports it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
@@ -111,324 +322,61 @@ def _follow(join: Callable[[], None]) -> None:
     os._exit(1)
 
 
-# How fast a build goes, told now and then: with the time left where the total is known.
+def _make_shard(job: StepJob, number: int, trajectories: Sequence[Trajectory]) -> Shard:
+    """Write the shard's rows, then its record, with which it is finished."""
+    of_split: dict[Split, list[Trajectory]] = {split: [] for split in job.folders}
+    for trajectory in trajectories:
+        of_split[job.maker.split(trajectory)].append(trajectory)
+    parts = {
+        split: _make_part(job.maker, chosen, _part_path(job, number, split))
+        for split, chosen in of_split.items()
+    }
+    shard = Shard(number, _digest_ids(trajectories), parts)
+    write_atomic(job.partial / f"{number:05d}.json", json.dumps(asdict(shard)) + "\n")
+    return shard
 
 
-_EVERY_S = 10.0
+def _part_path(job: StepJob, number: int, split: Split) -> Path:
+    return job.partial / f"{number:05d}-{split}.arrow"
 
 
-class Pace:
-    """Call it with what each trajectory gave; it tells every ten seconds how far that is.
-
-    ``records``: how many were read so far; ``total``: how many there are, None if that is not
-    known. What an earlier run has built counts for nothing, as it is only read again.
-    """
-
-    def __init__(
-        self,
-        say: Callable[[str], None],
-        records: Callable[[], int],
-        total: int | None = None,
-        every_s: float = _EVERY_S,
-    ) -> None:
-        self._say, self._records, self._total, self._every_s = say, records, total, every_s
-        self._trajectories = self._rows = 0
-        self._began_s = self._told_s = time.monotonic()
-        self._before = 0
-
-    def __call__(self, made: Made) -> None:
-        """Count it, and tell if it is time to."""
-        now_s = time.monotonic()
-        if not self._trajectories:
-            self._began_s, self._before = now_s, self._records()
-        self._trajectories += 1
-        self._rows += made.rows
-        if now_s - self._told_s >= self._every_s:
-            self._told_s = now_s
-            self._say(self._line(max(now_s - self._began_s, 1e-9)))
-
-    def _line(self, elapsed_s: float) -> str:
-        done = f"steps: {self._trajectories} trajectories, {self._rows} examples"
-        rate = f"{self._trajectories / elapsed_s:.1f} trajectories/s"
-        read = self._records()
-        if self._total is None or self._total < read or read <= self._before:
-            return f"{done}, {rate}"
-        left_s = (self._total - read) * elapsed_s / (read - self._before)
-        return f"{done}, {rate}, ETA {timedelta(seconds=round(left_s))}"
-
-
-# Rows that are in memory already, as a data set at once.
-
-
-def save_step_contexts(
-    contexts: Iterable[StepContext],
-    folder: Path,
-    card: str,
-    config: Mapping[str, Any] | None = None,
-) -> None:
-    """Save them with their card into ``folder``, replacing what was there, whole or not.
-
-    ``config``: how their prompts were made (:class:`StepSettings` as a dict); None records nothing.
-    """
-
-    def write(partial: Path) -> None:
-        shard = partial / shard_name(0)
-        with pa.ipc.new_stream(str(shard), SCHEMA) as writer:
-            writer.write_batch(make_batch(list(contexts)))
-        write_metadata(partial, [shard.name], digest_of([digest_file(shard)]))
-
-    _save(write, folder, card, config)
-
-
-def save_dataset(
-    data: Dataset, folder: Path, card: str, config: Mapping[str, Any] | None = None
-) -> None:
-    """The same for rows that are a data set, whatever its columns."""
-    _save(lambda partial: data.save_to_disk(str(partial)), folder, card, config)
-
-
-def _save(
-    write: Callable[[Path], None], folder: Path, card: str, config: Mapping[str, Any] | None
-) -> None:
-    partial = folder.with_name(f".{folder.name}.saving")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    write_atomic(partial / "README.md", card)
-    if config is not None:
-        claim(partial, config)
-    move_into_place(partial, folder)
-
-
-# Where the trajectories of a build come from, and what that is by content.
-
-
-@dataclass(frozen=True, slots=True)
-class SourceIdentity:
-    """``name`` without the folders of this machine; ``sha256`` of the contents of all files.
-
-    ``sha256`` None: a stream, whose content nobody knows beforehand. ``records``: how many it
-    holds, at most; None where only reading it tells.
-    """
-
-    name: str
-    files: int | None = None
-    sha256: str | None = None
-    records: int | None = None
-
-
-@dataclass(frozen=True)
-class StepSource:
-    """A source of trajectories (see :func:`stream_trajectories`), and what is used of it.
-
-    ``benches`` names those whose instances ``selection.not_in`` holds, for the card.
-    """
-
-    source: str
-    reading: Reading = field(default_factory=Reading)
-    selection: Selection = field(default_factory=Selection)
-    benches: tuple[str, ...] = ()
-
-    def stream(self, report: ReadReport) -> Iterator[Trajectory]:
-        """What is read and selected; ``report`` is complete at its end.
-
-        Raises UserError at its end where that is nothing.
-        """
-        yield from select(
-            stream_trajectories(self.source, self.reading, report), self.selection, report
-        )
-        if not report.given:
-            raise UserError(f"{self.source}: holds no trajectory that is asked for ({report}).")
-
-    @cached_property
-    def identity(self) -> SourceIdentity:
-        """Reads every byte of local files. Raises UserError for a source that is not there."""
-        return identify_source(self.source)
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the same words mean the same trajectories the next time."""
-        return self.source != "-"
-
-    @property
-    def total(self) -> int | None:
-        """How many records will be read, None where nobody knows."""
-        slices = self.reading.last is not None or self.reading.limit is not None
-        return None if slices else self.identity.records
-
-    def describe(self) -> Mapping[str, Any]:
-        """All that decides the trajectories, as the card and a resume compare it."""
-        ids = "\n".join(sorted(self.selection.not_in))
-        not_in = {"benches": list(self.benches), "sha256": hashlib.sha256(ids.encode()).hexdigest()}
-        reading = {**asdict(self.reading), "filters": [str(one) for one in self.reading.filters]}
-        selection = {**asdict(self.selection), "not_in": not_in if ids else None}
-        for settings, later in ((reading, "instance"), (selection, "unnamed")):
-            if settings[later] in {None, "refuse"}:
-                del settings[later]  # not known to folders of older versions
-        return {"source": asdict(self.identity), "reading": reading, "selection": selection}
-
-
-def identify_source(source: str) -> SourceIdentity:
-    """Of anything that :func:`~srl_swe.trajectories.stream_trajectories` takes."""
-    if source == "-":
-        return SourceIdentity("stdin")
-    if source.startswith("hf:"):
-        folder, _, split = source.removeprefix("hf:").partition(":")
-        if not Path(folder).is_dir():
-            return SourceIdentity(source)
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return SourceIdentity(f"hf:{Path(folder).name}:{split}", len(files), _digest_of(files))
-    files = find_files(source)
-    records = sum(map(_count_records, files))
-    return SourceIdentity(Path(source).resolve().name, len(files), _digest_of(files), records)
-
-
-def _digest_of(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _count_records(path: Path) -> int:
-    """Lines of JSONL, rows of parquet; another file is one record, if it is any."""
-    if path.suffix == ".jsonl":
-        with path.open("rb") as lines:
-            return sum(1 for line in lines if line.strip())
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        return int(parquet.read_metadata(path).num_rows)
-    return 1
-
-
-_AT_ONCE = 4
-"""Trajectories sent to a worker together."""
-_SEALED = "sealed"
-"""A file that is there once only the moves into place are left to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepJob:
-    """What to build, and where. ``out`` is for training; beside it lies ``out``-validation.
-
-    ``given`` is what decides the trajectories: source, reading, selection, as JSON holds it.
-    ``repeatable`` False: the same ``given`` may be other trajectories the next time (stdin).
-    """
-
-    out: Path
-    making: Making
-    given: Mapping[str, Any]
-    workers: int = 1
-    repeatable: bool = True
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All that decides the rows."""
-        settings = asdict(self.making.settings)
-        return {"version": __version__, **settings, **self.given}
-
-    @property
-    def folders(self) -> dict[Split, Path]:
-        """The data sets; for validation only where a share is held out."""
-        folders: dict[Split, Path] = {"train": self.out}
-        if self.making.settings.validation:
-            folders["validation"] = self.out.with_name(f"{self.out.name}-validation")
-        return folders
-
-    @property
-    def partial(self) -> Path:
-        """Where it grows."""
-        return self.out.with_name(f".{self.out.name}.partial")
-
-
-def build_step_dataset(
-    trajectories: Iterable[Trajectory],
-    job: StepJob,
-    report: ReadReport,
-    on_made: Callable[[Made], None] = lambda made: None,
-) -> bool:
-    """Build the data sets, or go on where a build was killed; False if all was there already.
-
-    ``report`` is that of ``trajectories``, complete once those are used up. Raises UserError
-    where a folder holds another build or another process builds there, and where no step gives
-    a row.
-    """
-    with held_alone(job.out):
-        return _build(trajectories, job, report, on_made)
-
-
-def _build(
-    trajectories: Iterable[Trajectory],
-    job: StepJob,
-    report: ReadReport,
-    on_made: Callable[[Made], None],
-) -> bool:
-    if (job.partial / _SEALED).exists():
-        refuse_other(job.partial, job.config)
-        _move(job)
-    finished = [is_finished(folder, job.config) for folder in job.folders.values()]
-    if all(finished) and job.repeatable:
-        return False
-    partial = PartialBuild(job.partial, job.config, tuple(job.folders))
+def _make_part(maker: StepMaker, trajectories: Sequence[Trajectory], path: Path) -> Part:
+    rows = 0
+    dropped, not_writable, translated = Counter[str](), Counter[str](), Counter[str]()
     try:
-        _make_rows(trajectories, job, partial, on_made)
-    except BaseException:
-        partial.abandon()
-        raise
-    if not any(shard.rows for shard in partial.shards("train")):
-        shutil.rmtree(job.partial)
-        raise UserError(_nothing(partial, report))
-    _seal(job, partial, report)
-    _move(job)
-    return True
-
-
-def _make_rows(
-    trajectories: Iterable[Trajectory],
-    job: StepJob,
-    partial: PartialBuild,
-    on_made: Callable[[Made], None],
-) -> None:
-    left = partial.skip_done(trajectories)
-    try:
-        for made in chain.from_iterable(map_ordered(job.making, _few(left), workers=job.workers)):
-            with _writing(job.partial):
-                partial.add(made)
-            on_made(made)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker was ended from outside, most likely for want of memory; run the same "
-            "command again to go on, with fewer --workers."
-        ) from None
-    with _writing(job.partial):
-        partial.close_stretch()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
+        with written_whole(path) as scratch, pa.ipc.new_stream(str(scratch), SCHEMA) as writer:
+            for trajectory in trajectories:
+                items = list(maker.make(trajectory))
+                contexts = [item for item in items if isinstance(item, StepContext)]
+                without = [item for item in items if isinstance(item, Dropped)]
+                dropped.update(item.reason.value for item in without)
+                not_writable.update(item.detail for item in without if item.detail)
+                translated.update(item.translated for item in contexts if item.translated)
+                rows += len(contexts)
+                if contexts:
+                    writer.write_batch(make_batch(contexts))
     except OSError as error:
-        raise UserError(
-            f"{folder} can't be written ({error}); make room and run the same command again to go "
-            "on."
-        ) from error
+        raise cannot_write(path, error) from error
+    sha256 = digest_file(path) if rows else None
+    if not rows:
+        path.unlink()
+    return Part(
+        rows,
+        sha256,
+        len(trajectories),
+        dict(sorted(dropped.items())),
+        dict(sorted(not_writable.items())),
+        dict(sorted(translated.items())),
+    )
 
 
-def _few(trajectories: Iterator[Trajectory]) -> Iterator[list[Trajectory]]:
-    while few := list(islice(trajectories, _AT_ONCE)):
-        yield few
-
-
-def _nothing(partial: PartialBuild, report: ReadReport) -> str:
+def _describe_no_rows(shards: Sequence[Shard], report: ReadReport) -> str:
     reasons = Counter[str]()
-    for shard in partial.shards("train"):
-        reasons.update(shard.dropped)
+    for shard in shards:
+        reasons.update(shard.parts["train"].dropped)
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    held_out = sum(stretch.trajectories for stretch in partial.stretches) - sum(
-        shard.trajectories for shard in partial.shards("train")
+    held_out = sum(
+        shard.parts["validation"].trajectories for shard in shards if "validation" in shard.parts
     )
     kept_back = f"; {held_out} held out for validation" if held_out else ""
     return (
@@ -437,30 +385,51 @@ def _nothing(partial: PartialBuild, report: ReadReport) -> str:
     )
 
 
-def _seal(job: StepJob, partial: PartialBuild, report: ReadReport) -> None:
-    """Make data sets with cards of the shards; from then on only the move is left to do."""
-    for split in job.folders:
-        folder, card = job.partial / split, _make_card(split, job, partial, report)
-        write_metadata(folder, [shard.file for shard in card.shards], card.sha256)
-        write_cards(folder, {README: render_readme(card), CARD: dump_card(card)}, job.config)
-    (job.partial / _SEALED).touch()
-
-
-def _make_card(split: Split, job: StepJob, partial: PartialBuild, report: ReadReport) -> Card:
-    shards = partial.shards(split)
-    tables = [CardShard(s.file, s.rows, s.sha256) for s in shards if s.file and s.sha256]
-    dropped, not_writable, translated = Counter[str](), Counter[str](), Counter[str]()
+def _assemble(split: Split, shards: Sequence[Shard], job: StepJob, report: ReadReport) -> Path:
+    """A data set with its card, made of links to the shards: after a kill it is made again."""
+    folder = job.partial / split
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tables: list[CardShard] = []
     for shard in shards:
-        dropped.update(shard.dropped)
-        not_writable.update(shard.not_writable)
-        translated.update(shard.translated)
+        part = shard.parts[split]
+        if part.sha256 is not None:
+            name = shard_name(len(tables))
+            _link(_part_path(job, shard.number, split), folder / name)
+            tables.append(CardShard(name, part.rows, part.sha256))
+    card = _make_card(split, tables, [shard.parts[split] for shard in shards], job, report)
+    write_metadata(folder, [table.file for table in tables], card.sha256)
+    write_atomic(folder / README, render_readme(card))
+    write_atomic(folder / CARD, dump_card(card))
+    return claim(folder, job.config)
+
+
+def _link(shard: Path, to: Path) -> None:
+    try:
+        to.hardlink_to(shard)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(shard, to)
+
+
+def _make_card(
+    split: Split,
+    tables: Sequence[CardShard],
+    parts: Sequence[Part],
+    job: StepJob,
+    report: ReadReport,
+) -> Card:
+    dropped, not_writable, translated = Counter[str](), Counter[str](), Counter[str]()
+    for part in parts:
+        dropped.update(part.dropped)
+        not_writable.update(part.not_writable)
+        translated.update(part.translated)
     facts = read_facts(job.partial / split / table.file for table in tables)
     return Card(
         split=split,
         config=job.config,
         records=report.records,
         dropped_records=dict(sorted(report.dropped.items())),
-        trajectories=sum(shard.trajectories for shard in shards),
+        trajectories=sum(part.trajectories for part in parts),
         steps=facts.rows + dropped.total(),
         dropped_steps=dict(sorted(dropped.items())),
         facts=facts,
@@ -471,9 +440,25 @@ def _make_card(split: Split, job: StepJob, partial: PartialBuild, report: ReadRe
     )
 
 
-def _move(job: StepJob) -> None:
-    """A split that is not there any more was moved before a kill."""
-    for split, folder in job.folders.items():
-        if (job.partial / split).exists():
-            move_into_place(job.partial / split, folder)
-    shutil.rmtree(job.partial)
+class Pace:
+    """Call it with each shard made: it reports the progress, with an ETA if ``total`` is known.
+
+    ``records`` gives the number of records read so far, out of ``total``.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], records: Callable[[], int], total: int | None = None
+    ) -> None:
+        self._say, self._records, self._total = say, records, total
+        self._trajectories = self._rows = 0
+        self._began_s = time.monotonic()
+
+    def __call__(self, shard: Shard) -> None:
+        """Report what was made so far."""
+        self._trajectories += sum(part.trajectories for part in shard.parts.values())
+        self._rows += sum(part.rows for part in shard.parts.values())
+        read, eta = self._records(), ""
+        if self._total is not None and 0 < read <= self._total:
+            left_s = (time.monotonic() - self._began_s) * (self._total - read) / read
+            eta = f" (ETA {timedelta(seconds=round(left_s))})"
+        self._say(f"steps: {self._trajectories} trajectories, {self._rows} examples{eta}")

@@ -17,22 +17,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from srl_swe.dialects import get_dialect
-from srl_swe.run_folder import CONFIG_FILE
-from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
-from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window
-from srl_swe.trajectories.select import is_held_out
-from srl_swe.types import Trajectory
+from srl_swe.errors import UserError
+from srl_swe.files import write_atomic
+from srl_swe.run_folder import CONFIG_FILE, claim, refuse_other
+from srl_swe.steps.contexts import StepContext
+from srl_swe.steps.prompt import Window
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
@@ -71,9 +74,6 @@ def _row(context: StepContext) -> dict[str, Any]:
 _BUILT = frozenset({"prompt", "completion"})
 
 
-# Reads from a data set's config.json how its prompts were made.
-
-
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """``window``: of its prompts. ``tokenizer_sha256``: ``TokenCounter.digest`` of the tokenizer
@@ -105,85 +105,124 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-Split = Literal["train", "validation"]
-OpenCounter = Callable[[str], CountTokens]
-"""The counter of a tokenizer by its name. A function of a module, as workers import it, that
-remembers what it opened, as it is called for every trajectory."""
+def save_step_contexts(
+    contexts: Iterable[StepContext],
+    folder: Path,
+    card: str,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Save them with their card into ``folder``, replacing what was there, whole or not.
 
-
-@dataclass(frozen=True, slots=True)
-class StepSettings:
-    """How trajectories become step contexts, and which are held out. The defaults: the paper's.
-
-    ``tokenizer`` None: nobody counts tokens. ``validation`` is the share of the instances whose
-    trajectories are held out, as ``seed`` decides.
+    ``config``: how their prompts were made (:class:`StepSettings` as a dict); None records nothing.
     """
 
-    dialect: str = "xml"
-    window: Window = PAPER_WINDOW
-    include_last: bool = False
-    tokenizer: str | None = None
-    validation: float = 0.0
-    seed: int = 0
+    def write(partial: Path) -> None:
+        shard = partial / shard_name(0)
+        with pa.ipc.new_stream(str(shard), SCHEMA) as writer:
+            writer.write_batch(make_batch(list(contexts)))
+        write_metadata(partial, [shard.name], digest_of([digest_file(shard)]))
+
+    _save(write, folder, card, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What one trajectory gave: a serialised record batch, and its steps that gave no row.
+def save_dataset(
+    data: Dataset, folder: Path, card: str, config: Mapping[str, Any] | None = None
+) -> None:
+    """The same for rows that are a data set, whatever its columns."""
+    _save(lambda partial: data.save_to_disk(str(partial)), folder, card, config)
 
-    ``dropped`` counts those by reason, ``not_writable`` details that reason, and ``translated``
-    counts rows by the tool of the expert whose call was translated.
+
+def _save(
+    write: Callable[[Path], None], folder: Path, card: str, config: Mapping[str, Any] | None
+) -> None:
+    partial = folder.with_name(f".{folder.name}.saving")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    write_atomic(partial / "README.md", card)
+    if config is not None:
+        claim(partial, config)
+    move_into_place(partial, folder)
+
+
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether it holds a whole data set of that config; False where it is empty or not there.
+
+    Raises UserError that names the differing keys where it holds one of another config, and
+    one where it holds something else.
     """
-
-    trajectory_id: str
-    split: Split
-    rows: int
-    batch: bytes
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    not_writable: Mapping[str, int] = field(default_factory=dict)
-    translated: Mapping[str, int] = field(default_factory=dict)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
+        raise UserError(f"{folder} holds something else than step contexts; name another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder.")
+    return refuse_other(folder, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
-    """The work on a few trajectories, to be sent to a worker with them."""
+def load_rows(folder: Path) -> Any:
+    """The data set that the folder holds, as ``datasets`` has it.
 
-    settings: StepSettings
-    open_counter: OpenCounter | None = None
+    Raises UserError if it is damaged, FileNotFoundError if there is none, and IndexError if it
+    has no rows, hence no table, as ``datasets`` 5 does.
+    """
+    from datasets import load_from_disk
 
-    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Made]:
-        """One result each, in order."""
-        return [self._make(trajectory) for trajectory in trajectories]
+    try:
+        rows = load_from_disk(str(folder))
+    except (FileNotFoundError, IndexError):
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{folder}: damaged ({why}); delete it and make the step contexts again."
+        ) from error
+    return rows
 
-    def rows(self, trajectory: Trajectory) -> list[dict[str, Any]]:
-        """The rows that it gives, with the columns of the data set."""
-        contexts = [item for item in self._items(trajectory) if isinstance(item, StepContext)]
-        rows: list[dict[str, Any]] = make_batch(contexts).to_pylist()
-        return rows
 
-    def _make(self, trajectory: Trajectory) -> Made:
-        items = list(self._items(trajectory))
-        rows = [item for item in items if isinstance(item, StepContext)]
-        dropped = [item for item in items if isinstance(item, Dropped)]
-        for_validation = is_held_out(trajectory, self.settings.validation, self.settings.seed)
-        return Made(
-            trajectory_id(trajectory),
-            "validation" if for_validation else "train",
-            len(rows),
-            make_batch(rows).serialize().to_pybytes() if rows else b"",
-            Counter(item.reason.value for item in dropped),
-            Counter(item.detail for item in dropped if item.detail),
-            Counter(item.translated for item in rows if item.translated),
-        )
+def write_metadata(folder: Path, shards: Sequence[str], sha256: str) -> None:
+    """What makes a Hugging Face data set of the tables; its fingerprint is of their content.
 
-    def _items(self, trajectory: Trajectory) -> Iterator[StepContext | Dropped]:
-        settings, counter = self.settings, None
-        if settings.tokenizer is not None and self.open_counter is not None:
-            counter = self.open_counter(settings.tokenizer)
-        return make_step_contexts(
-            trajectory,
-            get_dialect(settings.dialect),
-            settings.window,
-            include_last=settings.include_last,
-            count_tokens=counter,
-        )
+    Without a shard an empty one is written, as there is no data set without a table.
+    """
+    from datasets import DatasetInfo, Features
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not shards:
+        shards = [shard_name(0)]
+        pa.ipc.new_stream(str(folder / shards[0]), SCHEMA).close()
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in shards],
+        "_fingerprint": sha256[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    DatasetInfo(features=Features.from_arrow_schema(SCHEMA)).write_to_directory(str(folder))
+    write_atomic(folder / "state.json", json.dumps(state, indent=2) + "\n")
+
+
+def shard_name(index: int) -> str:
+    """The file name of a shard; training finds the tables of a data set by ``data-*``."""
+    return f"data-{index:05d}.arrow"
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of the file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(shard_digests: Sequence[str]) -> str:
+    """One for all shards."""
+    return hashlib.sha256("\n".join(shard_digests).encode()).hexdigest()
+
+
+def move_into_place(made: Path, folder: Path) -> None:
+    """Put what was made where it is wanted; what was there is gone only once it is replaced."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

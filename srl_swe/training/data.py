@@ -23,8 +23,7 @@ from srl_swe.errors import UserError
 from srl_swe.rewards.holistic import solution_text
 from srl_swe.rollout.replies import find_end_ids
 from srl_swe.rollout.tokens import TokenCounter
-from srl_swe.steps.rows import recorded_settings
-from srl_swe.steps.shards import load_rows
+from srl_swe.steps.rows import load_rows, recorded_settings
 from srl_swe.training.recipe import Overlong, SrlRecipe
 from srl_swe.types import Message
 

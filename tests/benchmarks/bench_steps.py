@@ -21,7 +21,7 @@ from bench_table import Row, publish
 from chatml_tokenizer import save_tokenizer
 from step_clones import load_originals, write_clones
 
-from srl_swe.steps import Making, StepSettings, load_card
+from srl_swe.steps import StepMaker, StepSettings, load_card
 from srl_swe.types import Trajectory
 
 CONTEXTS = 134_000
@@ -46,7 +46,7 @@ def rows(quick: bool) -> list[Row]:
 def build_rows(contexts: int) -> list[Row]:
     """At least so many contexts: the paper's window within a budget, two processes."""
     name, originals = load_originals()
-    making = Making(StepSettings())
+    making = StepMaker(StepSettings())
     per_round = sum(len(making.rows(one)) for one in originals)
     count = ceil(contexts / per_round) * len(originals)
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,13 +74,13 @@ def _texts(originals: Sequence[Trajectory]) -> list[str]:
 def _build(source: Path, out: Path, tokenizer: Path) -> Measured:
     command = [sys.executable, "-m", "srl_swe", "steps", str(out), "--source", str(source)]
     command += ["--tokenizer", str(tokenizer), "--workers", "2", "--token-budget", "32768"]
-    shards = out.with_name(f".{out.name}.partial") / "train"
+    shards = out.with_name(f".{out.name}.partial")
     began, seen, rss = time.monotonic(), {0: 0.0}, 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         rss = max(rss, _rss(watched))
-        whole = len(list(shards.glob("data-*.arrow"))) if shards.exists() else 0
+        whole = len(list(shards.glob("*-train.arrow"))) if shards.exists() else 0
         seen.setdefault(whole, time.monotonic() - began)
         time.sleep(0.2)
     assert process.returncode == 0, "the build failed"

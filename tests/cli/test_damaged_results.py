@@ -22,7 +22,7 @@ from srl_swe.replay.batch import attempt_all
 from srl_swe.reports.record import load_run
 from srl_swe.rollout.batch import load_rollouts
 from srl_swe.steps.card import load_card
-from srl_swe.steps.shards import load_rows
+from srl_swe.steps.rows import load_rows
 from srl_swe.training.difficulty import read_profiles
 from srl_swe.trajectories.jsonl import load_jsonl, render_line
 from srl_swe.types import Outcome, Verdict

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.steps import Pace
-from srl_swe.steps.rows import Made
+from srl_swe.steps.dataset import Part, Shard
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Step, Trajectory
 
@@ -163,16 +163,16 @@ def test_the_same_command_again_leaves_all_as_it_is(tmp_path: Path) -> None:
         run(str(tmp_path / "steps"), "--seed", "1")
 
 
-def made(rows: int) -> Made:
-    return Made("id", "train", rows, b"")
+def make_shard(rows: int) -> Shard:
+    return Shard(0, "", {"train": Part(rows, None, 1, {}, {}, {})})
 
 
 @pytest.mark.parametrize(("total", "eta"), [(100, "ETA"), (None, ""), (5, "")])
 def test_progress_tells_the_time_left_where_the_total_is_known(total: int | None, eta: str) -> None:
     said: list[str] = []
     records = iter(range(10, 100, 10))
-    pace = Pace(said.append, lambda: next(records), total, every_s=0)
-    pace(made(3))
-    pace(made(4))
+    pace = Pace(said.append, lambda: next(records), total)
+    pace(make_shard(3))
+    pace(make_shard(4))
     assert "2 trajectories, 7 examples" in said[-1]
     assert ("ETA" in said[-1]) == bool(eta)

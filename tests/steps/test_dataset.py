@@ -12,8 +12,8 @@ from datasets import load_from_disk
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.steps import (
-    Making,
     StepJob,
+    StepMaker,
     StepSettings,
     build_step_dataset,
     load_card,
@@ -21,9 +21,9 @@ from srl_swe.steps import (
 )
 from srl_swe.steps import rows as columns_module
 from srl_swe.steps.contexts import StepContext, make_step_contexts
-from srl_swe.steps.dataset import identify_source
 from srl_swe.steps.prompt import Window
 from srl_swe.steps.rows import SCHEMA
+from srl_swe.steps.source import identify_source
 from srl_swe.trajectories import ReadReport
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 
@@ -65,7 +65,7 @@ def open_characters(name: str) -> Any:
 
 def build(out: Path, trajectories: list[Trajectory], **options: Any) -> bool:
     settings = options.pop("settings", StepSettings())
-    job = StepJob(out, Making(settings, open_characters), {"source": "test"}, **options)
+    job = StepJob(out, StepMaker(settings, open_characters), {"source": "test"}, **options)
     return build_step_dataset(iter(trajectories), job, ReadReport(records=len(trajectories)))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,9 @@ import psutil
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.run_folder import claim
-from srl_swe.steps import Making, StepJob, StepSettings, build_step_dataset, load_card
+from srl_swe.steps import StepJob, StepMaker, StepSettings, build_step_dataset, load_card
 from srl_swe.steps.prompt import Window
-from srl_swe.steps.shards import is_finished
+from srl_swe.steps.rows import is_finished
 from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Action, Observation, Step, Trajectory
@@ -33,7 +33,7 @@ def make_trajectories(count: int, text: str = "") -> list[Trajectory]:
 
 
 def make_job(out: Path, settings: StepSettings = SETTINGS) -> StepJob:
-    return StepJob(out, Making(settings), {"source": "test"})
+    return StepJob(out, StepMaker(settings), {"source": "test"})
 
 
 def build(out: Path, trajectories: list[Trajectory], settings: StepSettings = SETTINGS) -> bool:
@@ -77,8 +77,9 @@ def test_only_whole_shards_outlive_a_failure(tmp_path: Path) -> None:
     begin(tmp_path / "steps", make_trajectories(800), 300)
     assert {path.name for path in (tmp_path / ".steps.partial").rglob("*") if path.is_file()} == {
         "config.json",
-        "ledger.jsonl",
-        "data-00000.arrow",
+        "00000.json",
+        "00000-train.arrow",
+        "00000-validation.arrow",
     }
 
 
@@ -98,24 +99,52 @@ def test_another_source_under_the_same_name_is_refused(tmp_path: Path) -> None:
         build(tmp_path / "steps", make_trajectories(800, "changed"))
 
 
-@pytest.mark.parametrize("moved", [(), ("validation",), ("validation", "train")])
-def test_a_kill_between_the_moves_leaves_only_moves_to_do(
+@pytest.mark.parametrize("moved", [("train",), ("train", "validation")])
+def test_a_kill_between_the_moves_leaves_the_same_bytes_in_the_end(
     tmp_path: Path, moved: tuple[str, ...]
 ) -> None:
-    trajectories = make_trajectories(100)
+    trajectories = make_trajectories(600)
     build(tmp_path / "whole" / "steps", trajectories)
-    folders = make_job(tmp_path / "steps").folders
-    build(tmp_path / "steps", trajectories)
-    partial = tmp_path / ".steps.partial"
-    claim(partial, make_job(tmp_path / "steps").config)
-    (partial / "sealed").touch()
-    for split, folder in folders.items():
-        if split not in moved:
-            folder.rename(partial / split)
-    assert not build(tmp_path / "steps", []), "nothing is read again"
-    assert not partial.exists()
+    begin(tmp_path / "steps", trajectories, 600)
+    for split in moved:
+        folder = make_job(tmp_path / "steps").folders[split]
+        shutil.copytree(tmp_path / "whole" / folder.name, folder)
+    assert build(tmp_path / "steps", trajectories) == (len(moved) == 1)
+    assert not (tmp_path / ".steps.partial").exists()
     for name in ("steps", "steps-validation"):
         assert all_files(tmp_path / name) == all_files(tmp_path / "whole" / name)
+
+
+def test_a_shard_that_is_finished_is_not_made_again(tmp_path: Path) -> None:
+    trajectories = make_trajectories(800)
+    begin(tmp_path / "steps", trajectories, 520)
+    made: list[int] = []
+    job = make_job(tmp_path / "steps")
+    build_step_dataset(trajectories, job, ReadReport(), lambda shard: made.append(shard.number))
+    assert made == [2, 3]
+
+
+def test_fewer_trajectories_than_the_finished_shards_hold_are_refused(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 600)
+    with pytest.raises(UserError, match="other trajectories"):
+        build(tmp_path / "steps", make_trajectories(256))
+
+
+@pytest.mark.parametrize("left", ["ledger.jsonl", "sealed"])
+def test_a_build_that_version_0_1_left_unfinished_is_one_clear_line(
+    tmp_path: Path, left: str
+) -> None:
+    (tmp_path / ".steps.partial").mkdir()
+    (tmp_path / ".steps.partial" / left).touch()
+    with pytest.raises(UserError, match=r"steps\.partial holds .* version 0\.1 .* delete it"):
+        build(tmp_path / "steps", make_trajectories(3))
+
+
+def test_a_damaged_record_of_a_shard_is_one_clear_line(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 300)
+    (tmp_path / ".steps.partial" / "00000.json").write_text("{")
+    with pytest.raises(UserError, match=r"00000\.json: damaged .* made again"):
+        build(tmp_path / "steps", make_trajectories(800))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -129,9 +158,9 @@ def test_a_build_killed_at_once_goes_on_to_the_same_bytes_and_leaves_no_process(
     killed = tmp_path / "killed" / "steps"
     process = subprocess.Popen([*command, str(killed)], stdin=subprocess.PIPE)
     assert process.stdin
-    process.stdin.writelines(lines[:400])
+    process.stdin.writelines(lines[:600])
     process.stdin.flush()
-    wait_for((killed.parent / ".steps.partial" / "ledger.jsonl").exists)
+    wait_for((killed.parent / ".steps.partial" / "00000.json").exists)
     helpers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
