@@ -32,7 +32,6 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from srl_swe import __version__
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import cannot_write, damage_named, held_alone, write_atomic, written_whole
@@ -63,6 +62,8 @@ from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.select import is_held_out
 from srl_swe.types import Trajectory
 
+ROWS_VERSION = "0.1.0"
+"""The first version of srl_swe that makes the same rows of the same trajectories and settings."""
 SHARD_TRAJECTORIES = 256
 """Trajectories per shard, and so the most that a kill loses per worker."""
 _RECORDS = "[0-9]*.json"
@@ -140,7 +141,7 @@ class StepJob:
     @property
     def config(self) -> dict[str, Any]:
         """Everything that affects the rows."""
-        return {"version": __version__, **asdict(self.maker.settings), **self.given}
+        return {"version": ROWS_VERSION, **asdict(self.maker.settings), **self.given}
 
     @property
     def folders(self) -> dict[Split, Path]:
