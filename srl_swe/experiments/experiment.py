@@ -20,7 +20,7 @@ from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResu
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress_line, say
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps import StepMaker, StepJob, StepSettings, build_step_dataset
+from srl_swe.steps import StepJob, StepMaker, StepSettings, build_step_dataset
 from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import ReadReport, load_trajectories
 from srl_swe.types import Instance, Trajectory
