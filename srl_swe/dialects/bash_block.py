@@ -103,7 +103,7 @@ SYSTEM_PROMPT = _PROMPTS.joinpath("bash_block_system.md").read_text("utf-8")
 SOLUTION_PROMPT = _PROMPTS.joinpath("bash_block_solution.md").read_text("utf-8")
 
 SUBMIT_COMMAND = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
-_SUBMITS = re.compile(  # as mini's prompts ask for it; what they add only prints the patch
+_SUBMITS = re.compile(  # as in mini's prompts, whose further commands only print the patch
     rf"\s*{SUBMIT_COMMAND}(?:\s*&&\s*git add -A\s*&&\s*git diff --cached|\s*&&\s*cat [\w./-]+)?\s*"
 )
 _LANGUAGES = {"strict": ("bash",), "lenient": ("bash", "mswea_bash_command")}

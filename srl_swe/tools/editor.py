@@ -1,7 +1,4 @@
-"""The tool ``str_replace_editor`` (``file_editor``), in the dialects of the experts' editors.
-
-It runs on our side: read the file, edit, write it back.
-"""
+"""The tool ``str_replace_editor`` (``file_editor``), in the styles of the experts' editors."""
 
 from __future__ import annotations
 
@@ -31,12 +28,12 @@ from srl_swe.tools.text_files import (
 )
 from srl_swe.types import Observation
 
-# What ``str_replace`` and ``insert`` make of a text, and what is shown of it. Pure.
+# ``str_replace`` and ``insert`` on a text. Pure.
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The text before (as undo brings it back) and after; the snippet and its first line."""
+    """The text before (for undo) and after; the shown snippet and its first line's number."""
 
     before: str
     after: str
@@ -45,7 +42,7 @@ class Edit:
 
 
 def replace_once(path: str, text: str, old: str, new: str, style: EditorStyle) -> Edit:
-    """Replace the one occurrence of ``old``. Raises Refused where there is not one."""
+    """Replace the only occurrence of ``old``. Raises Refused if there are none or several."""
     if style.expands_tabs:
         text, old, new = text.expandtabs(), old.expandtabs(), new.expandtabs()
     if style.tries_stripped and old not in text:
@@ -67,7 +64,7 @@ def replace_once(path: str, text: str, old: str, new: str, style: EditorStyle) -
 
 
 def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
-    """The lines to name, from 1."""
+    """The lines to list, from 1."""
     if occurrences is Occurrences.HOLDERS:
         return [i for i, line in enumerate(text.split("\n"), 1) if old in line]
     overlapping = occurrences is Occurrences.STARTS
@@ -79,7 +76,7 @@ def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
 
 
 def insert_lines(text: str, at: int, new: str, style: EditorStyle) -> Edit:
-    """Put lines after line ``at``, which the text has to have, 0 being its top."""
+    """Insert lines after line ``at``, which must exist; 0 is the top."""
     if style.expands_tabs:
         text, new = text.expandtabs(), new.expandtabs()
     added = new.split("\n")
@@ -96,14 +93,14 @@ def insert_lines(text: str, at: int, new: str, style: EditorStyle) -> Edit:
 
 
 def count_lines(text: str, style: EditorStyle) -> int:
-    """How many lines there are to insert after."""
+    """The number of lines to insert after."""
     return len(split_lines(text)) if style.inserts_whole_lines else len(text.split("\n"))
 
 
 def split_lines(text: str) -> list[str]:
-    r"""The lines with their ends, as reading a file line by line gives them.
+    r"""The lines with their ends, like reading a file line by line.
 
-    Unlike ``str.splitlines``, which a form feed or a Unicode separator ends too.
+    Unlike ``str.splitlines``, does not split at a form feed or a Unicode separator.
 
     >>> split_lines("a\x0cb\nc")
     ['a\x0cb\n', 'c']
@@ -126,11 +123,8 @@ def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, in
     return "\n".join(text.split("\n")[first : last + 1]), first + 1
 
 
-# Long Python files in short: what the experts' editors show of them instead of the whole.
-#
-# The parsing is done by the container's own python: a stranger's text is no input for ours, and
-# it knows the syntax of the repository. Where there is none the whole file is shown.
-
+# Outlines of long Python files. The container's python parses them: it knows the repository's
+# syntax, and untrusted text stays away from ours. Without one, the whole file is shown.
 
 _SCRIPT = """
 import ast, json, sys
@@ -145,12 +139,12 @@ for node in ast.walk(ast.parse(open(sys.argv[1], "rb").read())):
         docstrings.append(span(node.body[0], node.body[0]))
 print(json.dumps([bodies, docstrings]))
 """
-"""Prints the lines (from 0, both inclusive) of function bodies and of classes' docstrings."""
+"""Prints the lines (from 0, inclusive) of function bodies and of classes' docstrings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elision:
-    """Which lines are left out: bodies and docstrings whose last line is so far from the first."""
+    """The least distance from first to last line of the bodies and docstrings to leave out."""
 
     body_lines: int
     docstring_lines: int | None = None
@@ -163,7 +157,7 @@ CONDENSED = Elision(body_lines=3, docstring_lines=4)
 
 
 def outline(path: str, text: str, elision: Elision, sandbox: Sandbox) -> str | None:
-    """The numbered lines that are kept, and a note for each gap; None where it can't be had."""
+    """The kept lines with their numbers, and a note per gap; None if python fails."""
     printed = run_python(_SCRIPT, [path], sandbox)
     try:
         bodies, docstrings = json.loads(printed or "")
@@ -187,8 +181,7 @@ def _render(lines: list[str], gaps: Iterable[tuple[int, int]]) -> str:
     return "\n".join(f"{i + 1:6d} {line}" for i, line in sorted(shown))
 
 
-# The command ``view`` of the editors: files with numbered lines, and folders.
-
+# The command ``view``: files with numbered lines, and folders.
 
 _FILEMAP_NOTE = (
     "<NOTE>This file is too large to display entirely. Showing abbreviated version. Please use "
@@ -253,7 +246,7 @@ def _counted(text: str, view: ViewStyle) -> list[str]:
 
 
 def _checked(bounds: list[int], total: int, style: EditorStyle) -> tuple[int, int, str]:
-    """First line, last line, and what to say before them."""
+    """The first line, the last line, and a note to show before them."""
     (first, last), messages, note = bounds, style.messages, ""
     about = {"value": bounds, "first": first, "last": last, "total": total}
     if not 1 <= first <= total:
@@ -298,7 +291,7 @@ def _in_short(path: str, text: str, style: EditorStyle, sandbox: Sandbox) -> str
 
 
 def view_folder(path: str, bounds: list[int] | None, style: EditorStyle, sandbox: Sandbox) -> str:
-    """Two levels of what is in it, sorted, without what is hidden. Raises Refused."""
+    """Two levels of a folder, sorted, without hidden items. Raises Refused."""
     if bounds is not None and style.messages.folder_range:
         raise Refused(style.refusal.format(style.messages.folder_range.format(value=bounds)))
     listing = style.listing
@@ -350,20 +343,20 @@ _LINT = (
 
 
 class EditHistory:
-    """What the files held before each edit of an episode, for ``undo_edit``."""
+    """The contents of files before each edit of an episode, for ``undo_edit``."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._texts: defaultdict[str, list[str]] = defaultdict(list)
 
     def remember(self, path: str, text: str) -> None:
-        """Keep a text; the oldest of the file is forgotten above the limit."""
+        """Keep a text; above the limit, drop the file's oldest."""
         self._texts[path].append(text)
         if self._limit is not None:
             del self._texts[path][: -self._limit or None]
 
     def pop(self, path: str) -> str | None:
-        """The last text that was kept, which is then forgotten; None where there is none."""
+        """Remove and return the last kept text; None if there is none."""
         return self._texts[path].pop() if self._texts[path] else None
 
 
@@ -388,7 +381,7 @@ def view_only(
     history: EditHistory,
     workdir: str = "/testbed",
 ) -> Observation:
-    """OpenHands's action ``read``: the command ``view`` under a name of its own."""
+    """OpenHands' action ``read``: the command ``view`` under another name."""
     viewing = {**arguments, "command": "view"}
     return str_replace_editor(viewing, sandbox, style=style, history=history, workdir=workdir)
 
@@ -409,7 +402,7 @@ class _Call:
         self._workdir = workdir
         self._command = arguments.get("command", "")
         self._path = tidy(arguments["path"]) if arguments.get("path") else ""
-        """As it is shown; where the file is, ``_at`` says."""
+        """The path for messages; ``_at`` is the file's real path."""
         self._at = posixpath.join(workdir, self._path)
 
     def carry_out(self) -> str:

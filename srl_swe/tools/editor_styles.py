@@ -1,15 +1,13 @@
-"""The editors of the experts, by the source that says how each behaves."""
+"""The experts' editors: a record of their differences, and one value per editor with its source.
+
+All descend from Anthropic's ``str_replace_editor``: the fields' defaults are its habits. Messages
+are templates; ``{value}`` is the argument that a message is about.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-
-# What the editors of the experts differ in; :mod:`srl_swe.tools.editor_styles` lists them.
-#
-# All descend from Anthropic's ``str_replace_editor``: the fields' defaults are its habits.
-# Messages are templates; ``{value}`` is the argument that they are about.
-
 
 CLIPPED = (
     "<response clipped><NOTE>To save on context only part of this file has been shown to you. "
@@ -20,7 +18,7 @@ CLIPPED = (
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """What is said when a call is refused, before :attr:`EditorStyle.refusal` wraps it."""
+    """Texts of refusals, before :attr:`EditorStyle.refusal` wraps them."""
 
     relative: str = (
         "The path {path} is not an absolute path, it should start with `/`. "
@@ -65,7 +63,7 @@ class Messages:
         "{lines}. Please ensure it is unique"
     )
     same: str = ""
-    """Empty: an edit that changes nothing is done like any other."""
+    """Empty: an edit without a change is carried out like any other."""
     insert_line: str = (
         "Invalid `insert_line` parameter: {value}. It should be within the range of lines of "
         "the file: [0, {total}]"
@@ -74,45 +72,45 @@ class Messages:
 
 
 class SnippetEnd(StrEnum):
-    """What becomes of the end of a file in the snippet shown after an edit."""
+    """The end of a file in the snippet after an edit."""
 
     EMPTY_LINE = "empty_line"
-    """The nothing after the last newline is shown as a line."""
+    """The empty text after the last newline is shown as a line."""
     CUT = "cut"
-    """It is not."""
+    """It is not shown."""
     NEWLINE = "newline"
-    """Every snippet keeps its last newline, and shows a line after it."""
+    """Every snippet keeps its last newline and shows a line after it."""
 
 
 class Occurrences(StrEnum):
-    """Which lines are named where a text stands more than once."""
+    """The lines to list if a text occurs more than once."""
 
     HOLDERS = "holders"
-    """Lines that hold all of it: none, if it has several lines."""
+    """Lines that contain all of it; empty for a text of several lines."""
     STARTS = "starts"
-    """Where each occurrence starts, those that overlap included."""
+    """The start of each occurrence, overlapping ones included."""
     DISTINCT_STARTS = "distinct_starts"
-    """Each line once, none for what overlaps."""
+    """The start of each occurrence, without overlapping ones; each line once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewStyle:
-    """How files are shown. ``suffixes``: no others are, where any are given."""
+    """How files are shown. ``suffixes``, if given: only such files are shown."""
 
     header: str = "Here's the result of running `cat -n` on {path}:\n"
     line: str = "{:6}\t{}"
     footer: str = "\n"
     shows_last_empty_line: bool = True
-    """The nothing after the last newline is shown as a line."""
+    """The empty text after the last newline is shown as a line."""
     counts_last_empty_line: bool = True
-    """A range may reach it."""
+    """A range may include that line."""
     counts_all_breaks: bool = True
-    """Without the last empty line, lines are those of Python's ``splitlines``, which a form feed
-    ends too; else those of the file, of which a range shows those that ``splitlines`` makes."""
+    """Without the last empty line, lines are counted by Python's ``splitlines``, which also splits
+    at a form feed. False: by line ends, though a range is still shown by ``splitlines``."""
     expands_tabs: bool = True
     clips_header_too: bool = False
     late_range_end_is_fine: bool = False
-    """A range that ends after the file is cut and noted, not refused."""
+    """A range beyond the file's end is shortened and noted, not refused."""
     suffixes: tuple[str, ...] = ()
     refusal: str = "{}"
     """Wraps refusals of a suffix or a range once more."""
@@ -131,18 +129,18 @@ class ListingStyle:
     )
     footer: str = "\n"
     suffixes: tuple[str, ...] = ()
-    """Only folders and files of these are listed, where any are given."""
+    """If given, only folders and files with these endings are listed."""
     marks_folders: bool = False
-    """Links are followed, folders end with a slash, and hidden items are counted."""
+    """Follows links, marks folders with a slash, counts hidden items."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditorStyle:
     """One editor. ``expands_tabs``: an edited file is written back with spaces for tabs.
 
-    ``shown_from`` and ``shown_to`` bound the snippet after ``str_replace``, in lines counted
-    from the one where the replacement starts. ``undo_limit``: edits of a file that can be
-    taken back; None for all. ``empty_is_missing`` names arguments that may not be empty.
+    ``shown_from`` and ``shown_to`` bound the snippet after ``str_replace``, in lines from the
+    start of the replacement. ``undo_limit``: the number of edits per file that can be undone;
+    None for all. ``empty_is_missing``: arguments that may not be empty.
     """
 
     messages: Messages = field(default_factory=Messages)
@@ -160,15 +158,15 @@ class EditorStyle:
     occurrences: Occurrences = Occurrences.HOLDERS
     undo_limit: int | None = None
     creation_undoes_to: str | None = None
-    """What ``undo_edit`` of a ``create`` writes; None: the created text itself."""
+    """The content after ``undo_edit`` of a ``create``; None: the created text itself."""
     relative_paths: bool = False
     empty_is_missing: frozenset[str] = frozenset()
     same_is_looked_at_first: bool = False
-    """Whether old and new are compared before the file is read, and before tabs are expanded."""
+    """Old and new are compared before the file is read and before tabs are expanded."""
     tries_stripped: bool = False
-    """Where nothing matches, the strings are tried without the white space around them."""
+    """Without a match, the strings are tried without white space around them."""
     inserts_whole_lines: bool = False
-    """An insertion ends with a newline, at the end of the file too."""
+    """An insertion ends with a newline, also at the end of the file."""
     refuses_binary: bool = False
     lints: bool = False
     """``enable_linting`` refuses Python with a syntax error."""
@@ -350,4 +348,4 @@ SWE_MASTER = replace(
     listing=replace(R2E.listing, suffixes=_SWE_MASTER_SUFFIXES),
     expands_tabs=True,
 )
-"""SWE-Master bc8904f ``agenthub/tools/str_replace_editor.py``, which calls itself so."""
+"""SWE-Master bc8904f ``agenthub/tools/str_replace_editor.py``."""

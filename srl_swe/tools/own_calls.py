@@ -44,7 +44,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 _RANGE = re.compile(r"\[\s*\d{1,9}\s*,\s*-?\d{1,9}\s*\]")
 _ENDS = frozenset({"submit", "finish", "mark_task_complete"})
 _MARK = r"echo ['\"]?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)['\"]?"
-_SUBMITS = re.compile(  # what mini's prompts let follow only prints the patch
+_SUBMITS = re.compile(  # mini's prompts allow commands after it that print the patch
     rf"\s*{_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
     r"|\s*&&\s*cat [\w./-]+)?\s*"
 )

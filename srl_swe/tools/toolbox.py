@@ -204,7 +204,7 @@ class Toolbox:
             self.paths = RecordedPaths({root: self.workdir})
         links = self.paths.link_commands()
         if links and enforced(sandbox).get("sandbox") == "local":
-            links = []  # this machine's own folders are no place for them
+            links = []  # no links on this machine itself
         if self._exports or links:
             sandbox.exec("; ".join([*self._exports, *links]))
         self._is_set_up = True

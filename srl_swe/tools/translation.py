@@ -167,7 +167,7 @@ def _repeats_too_much(hunk: _Hunk) -> bool:
 def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
     """``str_replace`` of the changed lines, with lines around them until they are unique."""
     n_lines = len(hunk.lines)
-    end = n_lines - (hunk.lines[-1] == "")  # what follows the last newline is no line
+    end = n_lines - (hunk.lines[-1] == "")  # the empty text after the last newline does not count
     if not hunk.removed or not hunk.added:  # a newline goes or comes with the lines
         hunk = hunk.widened(1, 0) if hunk.first else hunk.widened(0, hunk.last < n_lines)
     most = len(hunk.removed) + _MOST_LINES_AROUND

@@ -1,4 +1,4 @@
-"""SWE-agent's ``open``, ``goto``, ``scroll_up``, ``scroll_down`` and ``create``."""
+"""SWE-agent's windowed tools: the open file and its window, edits, and moves of the window."""
 
 from __future__ import annotations
 
@@ -20,28 +20,25 @@ from srl_swe.tools.text_files import (
 )
 from srl_swe.types import Action, Observation
 
-# The file that SWE-agent's windowed tools have open, and the part of it that they show.
-
-
 WINDOW = 100
-"""Lines that are shown at once (SWE-agent's default, in all versions)."""
+"""Lines of a window (SWE-agent's default, in all versions)."""
 OVERLAP = 2
-"""Lines of the last window that scrolling still shows."""
+"""Lines of the last window that are shown again after scrolling."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowStyle:
-    """In what SWE-agent's versions differ. Lines to show are counted from 1."""
+    """Differences between SWE-agent's versions. Lines to show are counted from 1."""
 
     lines_above: float
-    """Of the line gone to: it stands at a sixth of the window, rounded as each version does."""
+    """Lines above the target of ``goto``: a sixth of the window, rounded as in each version."""
     lines_above_edit: float
     new_file: str
-    """What ``create`` writes."""
+    """The content of a created file."""
     not_found: str
     exists: str
     opens_existing: bool
-    """``create`` of a file that is there opens it."""
+    """``create`` opens a file that exists."""
     no_file_to_edit: str
     updated: str
     window_first: bool
@@ -49,17 +46,17 @@ class WindowStyle:
     rule: str
     """Above and below the windows of a rejected edit."""
     rejected: str
-    """The last of what is said of it."""
+    """The last words about a rejected edit."""
     shows_surroundings: bool
-    """The windows of a rejected edit are its surroundings, and not what was shown before."""
+    """A rejected edit is shown with its surroundings, not in the current window."""
     ends_with_newline: bool
-    """What a tool prints ends with a newline, and is recorded so (0.4 to 0.6)."""
+    """Outputs of tools end with a newline, and are recorded so (0.4 to 0.6)."""
     counts_all_breaks: bool
-    """Lines are counted by Python's ``splitlines``, which a form feed ends too, and not by line
-    ends; they are shown by line ends all the same."""
+    """Lines are counted by Python's ``splitlines``, which also splits at a form feed; but they
+    are shown by line ends."""
 
     def count(self, text: str) -> int:
-        """How many lines the tools take the text to have."""
+        """The number of lines in the tools' count."""
         return len(text.splitlines()) if self.counts_all_breaks else count_lines(text)
 
 
@@ -112,19 +109,19 @@ VERSION_1 = WindowStyle(
 
 @dataclass(slots=True)
 class Windows:
-    """What the windowed tools remember between the calls of an episode."""
+    """The state of the windowed tools during an episode."""
 
     workdir: str
     style: WindowStyle
     path: str | None = None
-    """The open file, absolute; None before the first is opened."""
+    """The open file's absolute path; None before the first ``open``."""
     first: int = 0
     """The first line shown, from 0."""
     cursors: tuple[int, int] | None = None
-    """The lines, from 1, between which a bare ``edit`` writes; None if there are no cursors."""
+    """First and last line, from 1, that a bare ``edit`` replaces; None without cursors."""
 
     def open_path(self, otherwise: str = "No file open. Use the open command first.") -> str:
-        """The open file. Raises Refused, with that text, where there is none."""
+        """The open file. Raises Refused with the given text if no file is open."""
         if self.path is None:
             raise Refused(otherwise)
         return self.path
@@ -146,7 +143,7 @@ class Windows:
             raise Refused(f"The file {path} can't be written: {error}.") from None
 
     def resolve(self, path: str, sandbox: Sandbox) -> str:
-        """The path from the root on; a relative one is taken from where the shell is."""
+        """The absolute path; a relative one starts at the shell's folder."""
         if path.startswith("/"):
             return tidy(path)
         here = sandbox.exec("pwd", keep_state=False).output.strip()
@@ -154,7 +151,7 @@ class Windows:
         return posixpath.normpath(posixpath.join(folder, path))
 
     def show_file(self, path: str, sandbox: Sandbox) -> None:
-        """Make it the open file. Raises Refused where it is none."""
+        """Open the file. Raises Refused if it is not a file."""
         full = self.resolve(path, sandbox)
         kind = find_kind(full, sandbox)
         if kind == "folder":
@@ -167,7 +164,7 @@ class Windows:
         self.path = full
 
     def show(self, text: str) -> str:
-        """The open file's window, with the cursors where there are any, kept within it."""
+        """The open file's window, with its cursors, which are moved into it."""
         path = self.open_path()
         if self.cursors is None:
             return render_window(path, text, self.first, self.style)
@@ -177,7 +174,7 @@ class Windows:
         return _mark(render_window(path, text, self.first, self.style), start, end)
 
     def move_to(self, first: float, text: str) -> None:
-        """Show from this line on, counted from 0, or as near to it as the file lets."""
+        """Move the window's top to this line, counted from 0, or as near as possible."""
         self.first = max(0, min(int(first), self.style.count(text) - WINDOW))
 
 
@@ -193,7 +190,7 @@ def _mark(window: str, start: int, end: int) -> str:
 
 
 def count_lines(text: str) -> int:
-    r"""Lines, the last one too if no newline ends it.
+    r"""The number of lines, including a last one without a newline.
 
     >>> count_lines(""), count_lines("a"), count_lines("a\nb\n")
     (0, 1, 2)
@@ -202,7 +199,7 @@ def count_lines(text: str) -> int:
 
 
 def render_window(path: str, text: str, first: int, style: WindowStyle, size: int = WINDOW) -> str:
-    """The lines from ``first`` (from 0), and how many there are above and below."""
+    """The lines from ``first`` (from 0) on, and the numbers of lines above and below."""
     total = style.count(text)
     last = min(first + size, total)
     parts = [f"[File: {path} ({total} lines total)]"]
@@ -215,8 +212,7 @@ def render_window(path: str, text: str, first: int, style: WindowStyle, size: in
     return "\n".join(parts)
 
 
-# SWE-agent's ``edit`` in its three forms and ``insert``, which refuse new syntax errors.
-
+# ``edit`` in its three forms and ``insert``, which refuse new syntax errors.
 
 _CURSORS_USAGE = "Usage: set_cursors <start_line> <end_line>"
 _USAGE = "Usage: edit <start_line>:<end_line>\n<replacement_text>\nend_of_edit"
@@ -232,7 +228,7 @@ _NOT_APPLIED = "Your edit was not applied (file not modified): "
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The text before and after; which lines (from 0, inclusive) gave way to how many."""
+    """The text before and after; ``n_lines`` replace ``first`` to ``last`` (from 0, inclusive)."""
 
     before: str
     after: str
@@ -242,7 +238,7 @@ class _Change:
 
 
 def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Replace lines, or a text within the window, or the whole window, as the arguments say.
+    """Replace lines, a text within the window, or the whole window, by the given arguments:
 
     ``start_line, end_line, replacement_text`` (windowed_edit_linting), ``search, replace[,
     replace-all]`` (windowed_edit_replace), ``text`` (windowed_edit_rewrite), or
@@ -256,18 +252,18 @@ def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
 
 
 def insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Put ``text`` after ``line``, or at the end of the file."""
+    """Insert ``text`` after ``line``, or at the end of the file."""
     return answer(lambda: _insert(arguments, sandbox, windows))
 
 
 def uses_cursors(action: Action) -> bool:
-    """Whether the call is of SWE-agent 0.x with cursors: to set them, or to edit between them."""
+    """Whether the call sets the cursors of SWE-agent 0.x, or edits between them."""
     is_bare = action.tool == "edit" and action.arguments.keys() == {"replacement_text"}
     return is_bare or action.tool == "set_cursors"
 
 
 def set_cursors(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Mark the lines ``start_line`` to ``end_line``, which a bare ``edit`` replaces (0.x)."""
+    """Mark the lines ``start_line`` to ``end_line`` for a bare ``edit`` (0.x)."""
 
     def mark() -> str:
         text = windows.read(sandbox)
@@ -307,7 +303,7 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
 
 
 def _edit_between_cursors(new: str, text: str, sandbox: Sandbox, windows: Windows) -> str:
-    """The window stays where it is, and the cursors mark what was written."""
+    """Edit without moving the window; the cursors then mark the new lines."""
     start, end = windows.cursors or (1, 1)
     first, last = max(start - 1, 0), max(end - 1, -1)
     change = _replace_lines(text, first, last, new, adds_newline=True)
@@ -318,7 +314,7 @@ def _edit_between_cursors(new: str, text: str, sandbox: Sandbox, windows: Window
 
 
 def _replace_lines(text: str, first: int, last: int, new: str, *, adds_newline: bool) -> _Change:
-    """``adds_newline``: the file ends with one afterwards, as version 0 writes it."""
+    """``adds_newline``: the file ends with a newline afterwards, as in version 0."""
     lines = text.split("\n")
     if adds_newline and lines[-1] == "":
         lines.pop()
@@ -357,7 +353,7 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
 def _replace_everywhere(
     text: str, search: str, new: str, sandbox: Sandbox, windows: Windows
 ) -> str:
-    """In the whole file. Any text for ``replace-all`` asks for it, ``False`` too (argparse)."""
+    """Replace in the whole file. Any ``replace-all`` asks for it, even ``False`` (argparse)."""
     count = text.count(search)
     if not count or not search:
         raise Refused(_NOT_APPLIED + _why_not_once(text, "", search))
@@ -432,7 +428,7 @@ def _insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) ->
 
 
 def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
-    """Write the text unless it holds a new syntax error. Raises Refused."""
+    """Write the text. Raises Refused if it has a new syntax error."""
     path = windows.open_path()
     after = find_fault(path, change.after, sandbox)
     if after is not None:
@@ -462,7 +458,7 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
 
 
 def _around(path: str, text: str, middle: int, n_lines: int, style: WindowStyle) -> str:
-    """The lines about ``middle`` and five more on either side, as version 0 shows them."""
+    """The lines around ``middle`` and five more on each side, as in version 0."""
     size = n_lines + 10
     start = middle - (size + 1) // 2
     return render_window(path, text, max(0, min(start, style.count(text) - size)), style, size)
@@ -474,7 +470,7 @@ _GOTO_USAGE = "Usage: goto <line>"
 
 
 def open_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Show ``path``, from its top or with ``line_number`` a sixth down the window."""
+    """Show ``path`` from its top, or with ``line_number`` at a sixth of the window."""
     return answer(lambda: _open(arguments, sandbox, windows))
 
 
@@ -500,7 +496,7 @@ def _open(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> s
 
 
 def _within(line: int, total: int) -> tuple[int, str]:
-    """A line that the file has, and the warning if that is another than was asked for."""
+    """The nearest line of the file, and a warning if it is not the given one."""
     note = "Warning: <line_number> ({}) is {}\nWarning: Setting <line_number> to {}\n"
     if line > total:
         problem = f"greater than the number of lines in the file ({total})"
@@ -530,12 +526,12 @@ def goto(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
 
 
 def scroll_down(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Move the window down by its height, but for an overlap."""
+    """Move the window down by its height minus an overlap."""
     return answer(lambda: _scroll(WINDOW - OVERLAP, sandbox, windows))
 
 
 def scroll_up(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Move the window up by its height, but for an overlap."""
+    """Move the window up by its height minus an overlap."""
     return answer(lambda: _scroll(OVERLAP - WINDOW, sandbox, windows))
 
 
@@ -546,7 +542,7 @@ def _scroll(lines: int, sandbox: Sandbox, windows: Windows) -> str:
 
 
 def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Make a new file ``filename``, with the folders to it, and open it."""
+    """Create the file ``filename`` and its folders, and open it."""
     return answer(lambda: _create(arguments.get("filename", ""), sandbox, windows))
 
 
