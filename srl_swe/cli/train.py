@@ -193,11 +193,11 @@ def curriculum(
     and for validation on instances, --id and --limit for rlvr.
     """
     from srl_swe.cli.options import check_benches
-    from srl_swe.training.train import need_train_extra, recipe_path
+    from srl_swe.training.train import need_train_extra
 
     need_train_extra()
     from srl_swe.training.curriculum import PhaseStopped, train_curriculum
-    from srl_swe.training.load_recipe import load_curriculum
+    from srl_swe.training.load_recipe import load_curriculum, recipe_path
 
     recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
     check_benches(recipe, ids, limit)
@@ -218,12 +218,11 @@ def curriculum(
 
 def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
     """The recipe, if it is one of that kind. Raises UserError."""
-    from srl_swe.training.train import need_train_extra, recipe_path
+    from srl_swe.training.load_recipe import load_recipe, recipe_path
+    from srl_swe.training.recipe import METHODS
+    from srl_swe.training.train import need_train_extra
 
     need_train_extra()
-    from srl_swe.training.load_recipe import load_recipe
-    from srl_swe.training.recipe import METHODS
-
     recipe = load_recipe(recipe_path(config), parse_overrides(arguments))
     if not isinstance(recipe, kind):
         method = next(name for name, one in METHODS.items() if one is kind)
@@ -263,7 +262,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _list_recipes() -> None:
-    from srl_swe.training.train import shipped_recipes, summary_of
+    from srl_swe.training.load_recipe import shipped_recipes, summary_of
 
     shipped = shipped_recipes()
     width = max(map(len, shipped))

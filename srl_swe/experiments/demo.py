@@ -178,9 +178,9 @@ class Demo(Experiment[DemoPlan]):
         self._train("srl", self.steps, "sft", self.plan.srl)
 
     def _train(self, method: str, data: Path, start: str, overrides: Mapping[str, str]) -> None:
-        from srl_swe.training.load_recipe import load_recipe
+        from srl_swe.training.load_recipe import load_recipe, recipe_path
         from srl_swe.training.recipe import RlvrRecipe
-        from srl_swe.training.train import recipe_path, train
+        from srl_swe.training.train import train
 
         places = {
             "model": str(self.policy(start)),

@@ -41,9 +41,8 @@ from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSource
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
-from srl_swe.training.load_recipe import load_curriculum, load_recipe
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe
-from srl_swe.training.train import recipe_path
 from srl_swe.types import Instance
 
 _BASE_RECIPE = "study-base"

@@ -141,9 +141,11 @@ def check_ranks(output: Path, args: Any) -> None:
     recipe, with other random numbers.
     """
     run, now = RunFolder(output, {}), args.world_size
+    if run.checkpoint() is None:
+        return
     starts = read_manifest(run.manifest).get("starts") or [{}]
     before = starts[-1].get("ranks") or now
-    if before == now or run.checkpoint() is None:
+    if before == now:
         return
     steps = [n for n in ("gradient_accumulation_steps", "steps_per_generation") if hasattr(args, n)]
     raise UserError(

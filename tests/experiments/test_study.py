@@ -25,8 +25,7 @@ from srl_swe.experiments.study_plan import (
 )
 from srl_swe.experiments.study_report import render_markdown, save_report, study_charts, table_rows
 from srl_swe.instances import load_instances
-from srl_swe.training.load_recipe import load_curriculum
-from srl_swe.training.train import recipe_path
+from srl_swe.training.load_recipe import load_curriculum, recipe_path
 
 INSTANCES = load_instances("starter")
 PLACES = {"model": "m", "data": "d", "bench": "starter", "output": "o"}

@@ -202,10 +202,10 @@ def test_vllm_outside_trls_range_is_warned_of_in_trls_words(tmp_path: Path) -> N
     (tmp_path / "vllm" / "__init__.py").touch()
     script = (
         "from types import SimpleNamespace\n"
-        "from srl_swe.training import before_training as guards\n"
-        "from srl_swe.training import trainer_args\n"
+        "from srl_swe.training import preflight as guards\n"
+        "from srl_swe.training.trl_config import ModelArguments\n"
         "args = SimpleNamespace(use_vllm=True)\n"
-        "guards.check_packages(args, trainer_args.ModelArguments())"
+        "guards.check_packages(args, ModelArguments())"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],

@@ -9,7 +9,7 @@ import pytest
 from srl_swe.errors import UserError
 from srl_swe.rollout import EpisodeLimits
 from srl_swe.steps.prompt import Window
-from srl_swe.training.load_recipe import load_recipe
+from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import (
     EPISODE_WINDOW,
     METHODS,
@@ -21,7 +21,6 @@ from srl_swe.training.recipe import (
     ValidationInstances,
     method_of,
 )
-from srl_swe.training.train import recipe_path
 
 SRL = """\
 method: srl

@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 from trl import GRPOConfig, SFTConfig
 
-from srl_swe.training.load_recipe import load_curriculum, load_recipe, read_content
+from srl_swe.training.load_recipe import (
+    load_curriculum,
+    load_recipe,
+    read_content,
+    shipped_recipes,
+    summary_of,
+)
 from srl_swe.training.recipe import Recipe, RlvrRecipe, SftRecipe
-from srl_swe.training.train import shipped_recipes, summary_of
 from srl_swe.training.trl_config import make_trainer_args, model_arguments
 
 SHIPPED = shipped_recipes()
