@@ -282,10 +282,10 @@ def profile(
     need_packages("a profile", TRAINING)
     check_output_folder(out)
     from srl_swe.dialects import get_dialect
-    from srl_swe.training.difficulty import Profiling, keep_pivots, profile_steps
+    from srl_swe.training.difficulty import DifficultySettings, keep_pivots, measure_difficulty
 
     get_dialect(dialect)
-    profiling = Profiling(
+    profiling = DifficultySettings(
         data=str(data),
         policy=policy,
         reward=reward,
@@ -297,7 +297,7 @@ def profile(
         rows_at_once=batch,
         seed=seed,
     )
-    profiles = profile_steps(profiling, out)
+    profiles = measure_difficulty(profiling, out)
     typer.echo(keep_pivots(profiling, profiles, out, min_std=min_std, max_mean=max_mean))
 
 

@@ -1,10 +1,17 @@
-"""A policy whose model runs in this process, by transformers."""
+"""Models that run in this process, by transformers: how all of them are sampled, and LocalPolicy.
+
+Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`; training samples
+through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Of a checkpoint's
+``generation_config.json`` only the tokens that end a reply count: Qwen2.5's asks for a
+``repetition_penalty`` of 1.05 to 1.1, a temperature, ``top_p`` and ``top_k``, which training does
+not use.
+"""
 
 from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +31,6 @@ from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.rollout.weights import find_weights
 from srl_swe.types import Message
-
-# How a model of transformers is sampled, by whatever samples it: the one place that decides.
-#
-# Rollouts, evaluation, validation and profiles call :func:`generate`; training samples through TRL
-# with :data:`PLAIN` and inside :func:`plain_generation`. A checkpoint's ``generation_config.json``
-# decides nothing but the tokens that end a reply: Qwen2.5's has a ``repetition_penalty`` of 1.05 to
-# 1.1, a temperature, ``top_p`` and ``top_k``, none of which training knows of.
-
 
 PLAIN: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 """The model's own distribution, in the names that transformers and TRL's GRPOConfig share."""
@@ -61,36 +60,91 @@ class Sampling:
         return {**same, "do_sample": True, "temperature": self.temperature, **PLAIN}
 
 
-def generate(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Mapping[str, Any],
-    sampling: Sampling,
-    end_ids: Collection[int],
-) -> list[list[int]]:
-    """The new token ids, the samples of a prompt one after another; padded to one length.
+class LocalModel:
+    """A model in eval mode with its tokenizer; samples replies to batches of prompts."""
 
-    ``encoded`` holds ``input_ids`` and ``attention_mask``, padded on the left, on the model's
-    device. A reply ends at any of ``end_ids`` (:func:`srl_swe.rollout.replies.find_end_ids`).
-    """
-    with torch.no_grad(), plain_generation(model):
-        output = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            eos_token_id=list(end_ids),
-            pad_token_id=_padding(tokenizer, end_ids),
-            **sampling.options,
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``template``: variables of the chat template, such as ``enable_thinking``."""
+        self.tokenizer: Any = tokenizer
+        self.template = dict(template or {})
+        self.end_ids = find_end_ids(tokenizer, model.generation_config, self.template)
+        self._model = model
+
+    @classmethod
+    def load(
+        cls,
+        policy: Path | str,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Mapping[str, Any] | None = None,
+        device: str | None = None,
+    ) -> LocalModel:
+        """Load a folder or a model of the hub onto the GPU, if there is one, or ``device``."""
+        model: Any = AutoModelForCausalLM.from_pretrained(str(policy), dtype="auto")
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model.eval(), tokenizer, template)
+
+    @property
+    def context_length(self) -> int | None:
+        """The number of tokens that the model takes; None if its config has no such number."""
+        config = self._model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        return int(positions) if positions else None
+
+    def encode(self, prompts: Sequence[Any]) -> Mapping[str, Any]:
+        """The prompts under the chat template, padded on the left to one length."""
+        batch: Any = self.tokenizer.apply_chat_template(
+            list(prompts),
+            add_generation_prompt=True,
+            padding=True,
+            tokenizer_kwargs={"padding_side": "left"},
+            return_dict=True,
+            return_tensors="pt",
+            **self.template,
         )
-    ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
-    return ids
+        encoded: Mapping[str, Any] = batch.to(self._model.device)
+        return encoded
+
+    def generate(self, encoded: Mapping[str, Any], sampling: Sampling) -> list[list[int]]:
+        """New token ids, the samples of each prompt one after another; padded to one length."""
+        with torch.no_grad(), plain_generation(self._model):
+            output = self._model.generate(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                eos_token_id=self.end_ids,
+                pad_token_id=self._padding(),
+                **sampling.options,
+            )
+        ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
+        """The text of a reply, and whether the policy ended it."""
+        return decode_reply(self.tokenizer, ids, self.end_ids)
+
+    def reply(self, prompts: Sequence[Any], sampling: Sampling) -> list[str]:
+        """The replies' texts, the samples of each prompt one after another."""
+        ids = self.generate(self.encode(prompts), sampling)
+        return [self.decode(reply)[0] for reply in ids]
+
+    def _padding(self) -> Any:
+        """The tokenizer's pad token, or an end token: ids behind a reply's end are not read."""
+        if self.tokenizer.pad_token_id is not None:
+            return self.tokenizer.pad_token_id
+        return next(iter(self.end_ids), None)
 
 
 @contextmanager
 def plain_generation(model: Any) -> Iterator[None]:
-    """Keep the checkpoint's generation config from filling in what a caller does not name.
+    """Hide the checkpoint's generation config, which fills in options that a caller omits.
 
-    transformers takes ``no_repeat_ngram_size``, ``min_p``, ``suppress_tokens`` and whatever else
-    is None in a call from the model. Its config is put back, as it is saved with the model.
+    transformers takes ``no_repeat_ngram_size``, ``min_p``, ``suppress_tokens`` and all other
+    options that are None in a call from the model. The config is put back afterwards, because it
+    is saved with the model.
     """
     holders = [part for part in model.modules() if isinstance(_config_of(part), GenerationConfig)]
     held = [part.generation_config for part in holders]
@@ -104,41 +158,8 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def _config_of(part: Any) -> Any:
-    """The module's own, not one that a wrapper such as PEFT's looks up in what it wraps."""
+    """The module's own config; a wrapper such as PEFT's would return that of its base model."""
     return vars(part).get("generation_config")
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> Any:
-    """The tokenizer's pad token, or an end: behind its end nothing of a reply is read."""
-    if tokenizer.pad_token_id is not None:
-        return tokenizer.pad_token_id
-    return next(iter(end_ids), None)
-
-
-def context_length(model: Any) -> int | None:
-    """How many tokens the model takes; None if its config has no such number."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(positions) if positions else None
-
-
-def encode(
-    tokenizer: Any,
-    prompts: Sequence[Any],
-    device: Any,
-    template: Mapping[str, Any] | None = None,
-) -> Mapping[str, Any]:
-    """The prompts under the chat template, padded on the left to one length."""
-    batch: Any = tokenizer.apply_chat_template(
-        list(prompts),
-        add_generation_prompt=True,
-        padding=True,
-        tokenizer_kwargs={"padding_side": "left"},
-        return_dict=True,
-        return_tensors="pt",
-        **(template or {}),
-    )
-    encoded: Mapping[str, Any] = batch.to(device)
-    return encoded
 
 
 def open_local_policy(
@@ -148,7 +169,7 @@ def open_local_policy(
     temperature: float,
     template: Mapping[str, Any] | None = None,
 ) -> LocalPolicy:
-    """Load it. Raises UserError if ``folder`` is neither a model's folder nor on the hub."""
+    """Load a policy. Raises UserError if it is neither a model folder nor on the hub."""
     find_weights(folder)
     try:
         return LocalPolicy(
@@ -161,10 +182,9 @@ def open_local_policy(
 class LocalPolicy:
     """Greedy at temperature 0, else sampled. One reply at a time; threads wait for each other.
 
-    Sampling is plain (see :func:`generate`), whatever the checkpoint's own generation config
-    asks for. A sampled reply depends on the prompt and the seed alone, not on what was
-    sampled before, so that rollouts in parallel come out the same. ``name``: None is the one of
-    :func:`srl_swe.rollout.weights.find_weights`, which tells weights apart.
+    A sampled reply depends only on the prompt and the seed, not on earlier replies: parallel
+    rollouts are reproducible. ``name`` defaults to the label of
+    :func:`srl_swe.rollout.weights.find_weights`, which differs between weights.
     """
 
     def __init__(
@@ -181,34 +201,30 @@ class LocalPolicy:
         """``template``: variables of the chat template, such as ``enable_thinking``."""
         self._sampling = Sampling(max_new_tokens, temperature)
         self.name = name or find_weights(str(folder)).label
-        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        if not self._tokenizer.chat_template:
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+        if not tokenizer.chat_template:
             raise UserError(f"{folder} has no chat template; name an instruction-tuned model.")
-        self._template = dict(template or {})
-        self._count = TokenCounter(self._tokenizer, self._template)
-        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model.to(self._device).eval()
-        self._end_ids = find_end_ids(self._tokenizer, model.generation_config, self._template)
+        self._model = LocalModel.load(folder, tokenizer, template, device)
+        self._count = TokenCounter(tokenizer, self._model.template)
         self._seed = seed
         self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
 
     @property
     def opening(self) -> Opening:
         """How the generation prompt leaves the thought."""
-        return thought_opening(self._tokenizer, self._template)
+        return thought_opening(self._model.tokenizer, self._model.template)
 
     def reply(self, messages: Sequence[Message]) -> Completion:
-        """Sample one reply; special tokens at its end are left out of its text."""
+        """Sample one reply; its text omits the special tokens at its end."""
         with self._tokenizer_lock:
-            encoded = encode(self._tokenizer, [messages], self._device, self._template)
+            encoded = self._model.encode([messages])
         prompt: list[int] = encoded["input_ids"][0].tolist()
         sampling = self._fitting(len(prompt))
         with self._model_lock, torch.random.fork_rng():
             torch.manual_seed(zlib.crc32(repr((self._seed, prompt)).encode()))
-            (ids,) = generate(self._model, self._tokenizer, encoded, sampling, self._end_ids)
+            (ids,) = self._model.generate(encoded, sampling)
         with self._tokenizer_lock:
-            text, ended = decode_reply(self._tokenizer, ids, self._end_ids)
+            text, ended = self._model.decode(ids)
         return Completion(text, len(prompt), len(ids), truncated=not ended)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -217,8 +233,8 @@ class LocalPolicy:
             return self._count(messages)
 
     def _fitting(self, prompt_tokens: int) -> Sampling:
-        """The sampling, its reply no longer than the context has room for."""
-        most, context = self._sampling.max_new_tokens, context_length(self._model)
+        """The sampling, with a reply no longer than the context leaves room for."""
+        most, context = self._sampling.max_new_tokens, self._model.context_length
         room = most if context is None else context - prompt_tokens
         if room < 1:
             raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")

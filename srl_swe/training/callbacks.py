@@ -268,7 +268,10 @@ REWARD_CODE = (
     "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",
     "evaluation/evidence.py", "evaluation/log_reading.py", "evaluation/log_reader.py",
 )  # fmt: skip
-"""What makes a reward of a reply, or of a patch. Tools and prompts are what the policy meets."""
+"""The code that turns a reply or a patch into a reward."""
+REWARD_VERSION = 1
+"""Raised if the reward of any reply or patch changes; editing or moving its code does not count.
+Manifests of 0.1 hold the digest alone: they are of version 1."""
 
 
 class ManifestLog(TrainerCallback):
@@ -361,13 +364,16 @@ def git_state(package: Path) -> dict[str, Any] | None:
 
 
 def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
-    """A digest of the code that reads and scores a reply: equal where rewards must be equal."""
+    """:data:`REWARD_VERSION` and a digest of the code, such as ``1+90ad2ab4cb35``.
+
+    Equal numbers: equal rewards. Equal digests: the very same code.
+    """
     digest = hashlib.sha256()
     for pattern in REWARD_CODE:
         for path in sorted(package.glob(pattern)):
             name = path.relative_to(package).as_posix()
             digest.update(name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
+    return f"{REWARD_VERSION}+{digest.hexdigest()[:12]}"
 
 
 def _rewards(trainer: Any) -> dict[str, Any] | None:

@@ -1,11 +1,11 @@
-"""Which steps are worth training on, found out once with the policy as it is.
+"""The difficulty of steps: sample each prompt several times and keep the steps worth training on.
 
-Each step's prompt is sampled several times and scored. Steps whose rewards differ and are low
-on average are kept: the pivots of PivotRL (arXiv 2603.21383), which is dynamic sampling ahead of
-time. A policy that has moved on would choose others.
+Steps whose rewards differ and are low on average are kept: the pivots of PivotRL (arXiv
+2603.21383), which are dynamic sampling ahead of time. They depend on the policy: after some
+training others would be chosen.
 
-out/config.json      what was profiled, with which policy
-out/profile.jsonl    one line a row: mean, population std and the rewards themselves
+out/config.json      the data, the policy and all settings
+out/profile.jsonl    one line per row: mean, population std and the rewards themselves
 out/steps/           the rows kept, with ``profile_mean`` and ``profile_std``, and a card
 """
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -28,7 +29,14 @@ from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.progress import progress
-from srl_swe.rewards import asks_for_solution, weight_shares
+from srl_swe.rewards import (
+    STEP_REWARDS,
+    asks_for_solution,
+    group_rewards,
+    read_reply,
+    weight_shares,
+)
+from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
 from srl_swe.rollout.weights import find_weights
 from srl_swe.run_folder import claim
@@ -37,6 +45,7 @@ from srl_swe.steps.rows import read_config
 from srl_swe.training.data import (
     PROFILE_COLUMN,
     check_expert_actions,
+    expert_column,
     load_step_contexts,
     load_tokenizer,
     max_positions,
@@ -44,19 +53,15 @@ from srl_swe.training.data import (
     room_for_prompt,
     with_solutions,
 )
-from srl_swe.training.generate import StepSampler
-from srl_swe.training.srl_trainer import ReplyScorer
-
-# What a profile of steps is on disk, and the card of those that are kept.
-
+from srl_swe.training.generate import batches_by_length
 
 _BAR, _BINS = 40, 10
 _REMEDY = "delete that line, and its step is sampled again"
 
 
 @dataclass(frozen=True, slots=True)
-class StepProfile:
-    """What one row earned: ``row`` counts from 0, ``std`` is that of the population."""
+class StepDifficulty:
+    """The rewards of one row, which counts from 0; ``std`` is the population's."""
 
     row: int
     mean: float
@@ -64,51 +69,51 @@ class StepProfile:
     rewards: tuple[float, ...]
 
 
-def profile_line(profile: StepProfile, row: Mapping[str, Any]) -> str:
-    """The profile of that row of the step contexts as a line of ``profile.jsonl``."""
+def difficulty_line(profile: StepDifficulty, row: Mapping[str, Any]) -> str:
+    """A line of ``profile.jsonl``; ``row`` is the row of the step contexts."""
     where = {name: row[name] for name in ("instance_id", "step_index", "tool")}
     return json.dumps({**where, **dataclasses.asdict(profile)})
 
 
-def read_profiles(path: Path) -> list[StepProfile]:
-    """The profiles in the file by their row; none if there is no file.
+def read_difficulties(path: Path) -> list[StepDifficulty]:
+    """The difficulties in the file, ordered by row; empty if there is no file.
 
     Raises UserError for a damaged line.
     """
-    profiles = []
+    difficulties = []
     for where, row in read_json_lines(path, _REMEDY):
         with damage_named(where, _REMEDY):
             rewards = tuple(map(float, row["rewards"]))
             numbers = (int(row["row"]), float(row["mean"]), float(row["std"]))
-            profiles.append(StepProfile(*numbers, rewards))
-    return sorted(profiles, key=lambda profile: profile.row)
+            difficulties.append(StepDifficulty(*numbers, rewards))
+    return sorted(difficulties, key=lambda profile: profile.row)
 
 
-def profile_card(
+def difficulty_card(
     config: Mapping[str, Any],
-    profiles: Sequence[StepProfile],
-    kept: Sequence[StepProfile],
+    difficulties: Sequence[StepDifficulty],
+    kept: Sequence[StepDifficulty],
     min_std: float,
     max_mean: float,
 ) -> str:
-    """Markdown; ``config`` is what decided the rewards."""
+    """A card in Markdown; ``config`` holds the settings that the rewards depend on."""
     settings = "".join(f"| {name} | {value} |\n" for name, value in config.items())
-    dead = sum(profile.std <= min_std for profile in profiles)
-    easy = len(profiles) - dead - len(kept)
+    dead = sum(profile.std <= min_std for profile in difficulties)
+    easy = len(difficulties) - dead - len(kept)
     return (
-        f"# Steps worth training on\n\n{len(kept)} of {len(profiles)} rows: those with a reward "
-        f"std above {min_std} and a mean below {max_mean}. {dead} have rewards too much alike, "
-        f"{easy} more are learned already. `profile_mean` and `profile_std` are of the policy "
+        f"# Steps worth training on\n\n{len(kept)} of {len(difficulties)} rows: those with a "
+        f"reward std above {min_std} and a mean below {max_mean}. {dead} have rewards too much "
+        f"alike, {easy} more are learned already. `profile_mean` and `profile_std` are of the policy "
         f"named here, before training.\n\n| | |\n|---|---|\n{settings}\n"
         f"Mean reward, rows (kept):\n\n"
-        f"{_histogram([one.mean for one in profiles], [one.mean for one in kept], -1.0)}\n"
+        f"{_histogram([one.mean for one in difficulties], [one.mean for one in kept], -1.0)}\n"
         f"Standard deviation, rows (kept):\n\n"
-        f"{_histogram([one.std for one in profiles], [one.std for one in kept], 0.0)}"
+        f"{_histogram([one.std for one in difficulties], [one.std for one in kept], 0.0)}"
     )
 
 
 def _histogram(values: Sequence[float], kept: Sequence[float], low: float) -> str:
-    """A line a bin from ``low`` to 1, drawn with #; the last one holds its upper end too."""
+    """One line of # per bin from ``low`` to 1; the last bin includes its upper end."""
     counts, of_kept = _counts(values, low), _counts(kept, low)
     scale = _BAR / max(counts)
     lines = [
@@ -125,8 +130,8 @@ def _counts(values: Sequence[float], low: float) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Profiling:
-    """What decides the rewards of a profile; ``max_new_tokens`` as in the training to come."""
+class DifficultySettings:
+    """The settings; ``max_new_tokens`` should be that of the training to come."""
 
     data: str
     policy: str
@@ -137,44 +142,46 @@ class Profiling:
     dialect: str = "xml"
     strictness: Strictness = "strict"
     rows_at_once: int = 8
-    """Prompts a batch; it decides which random numbers a row gets."""
+    """Prompts per batch; the random numbers of a row depend on it."""
     seed: int = 0
 
 
-def profile_steps(profiling: Profiling, out: Path) -> list[StepProfile]:
-    """A profile of every row, in their order; goes on where an earlier call was stopped.
+def measure_difficulty(settings: DifficultySettings, out: Path) -> list[StepDifficulty]:
+    """Sample and score every row; an interrupted call is continued.
 
-    Raises UserError if ``out`` holds a profile of something else, or a prompt leaves no room
-    for a reply.
+    Raises UserError if ``out`` holds the result of other settings, or a prompt leaves no room for
+    a reply.
     """
-    weight_shares({profiling.reward: 1.0})
-    if not profiling.temperature > 0:
+    weight_shares({settings.reward: 1.0})
+    if not settings.temperature > 0:
         raise UserError(
-            f"temperature {profiling.temperature}: greedy replies to one prompt are all alike; "
+            f"temperature {settings.temperature}: greedy replies to one prompt are all alike; "
             "set a temperature above 0."
         )
-    data = _rows(profiling)
-    tokenizer = load_tokenizer(profiling.policy, {})
-    check_thought(profiling.policy, thought_opening(tokenizer), profiling.strictness)
-    _check_room(profiling, data, tokenizer)
+    data = _rows(settings)
+    tokenizer = load_tokenizer(settings.policy, {})
+    check_thought(settings.policy, thought_opening(tokenizer), settings.strictness)
+    _check_room(settings, data, tokenizer)
     known_by = {
-        "weights": find_weights(profiling.policy).fingerprint,
+        "weights": find_weights(settings.policy).fingerprint,
         "rows": len(data),
         "data_sha256": _digest(data),
     }
-    claim(out, {**dataclasses.asdict(profiling), **known_by})
+    claim(out, {**dataclasses.asdict(settings), **known_by})
     path = out / "profile.jsonl"
     drop_torn_line(path)
-    done = {profile.row for profile in read_profiles(path)}
-    batches = [batch for batch in _batches(data, profiling) if not done.issuperset(batch)]
+    done = {profile.row for profile in read_difficulties(path)}
+    batches = batches_by_length(data["prompt"], settings.rows_at_once)
+    batches = [batch for batch in batches if not done.issuperset(batch)]
     if batches:
-        _profile_batches(profiling, data, tokenizer, batches, path, done)
-    return read_profiles(path)
+        model = LocalModel.load(settings.policy, tokenizer)
+        _measure_batches(settings, data, model, batches, path, done)
+    return read_difficulties(path)
 
 
 def keep_pivots(
-    profiling: Profiling,
-    profiles: Sequence[StepProfile],
+    settings: DifficultySettings,
+    difficulties: Sequence[StepDifficulty],
     out: Path,
     min_std: float,
     max_mean: float,
@@ -183,120 +190,99 @@ def keep_pivots(
 
     Returns its card. Raises UserError if there are none.
     """
-    kept = [one for one in profiles if one.std > min_std and one.mean < max_mean]
+    kept = [one for one in difficulties if one.std > min_std and one.mean < max_mean]
     if not kept:
         raise UserError(
-            f"no step of {profiling.data} has a reward std above {min_std} and a mean below "
+            f"no step of {settings.data} has a reward std above {min_std} and a mean below "
             f"{max_mean}; {out / 'profile.jsonl'} holds what they have."
         )
-    card = profile_card(dataclasses.asdict(profiling), profiles, kept, min_std, max_mean)
-    rows = _rows(profiling).select([profile.row for profile in kept])
+    card = difficulty_card(dataclasses.asdict(settings), difficulties, kept, min_std, max_mean)
+    rows = _rows(settings).select([profile.row for profile in kept])
     rows = rows.add_column(PROFILE_COLUMN, [profile.mean for profile in kept])
     rows = rows.add_column("profile_std", [profile.std for profile in kept])
-    made_from = read_config(Path(profiling.data))
-    config = {**made_from, "profile": dataclasses.asdict(profiling)} if made_from else None
+    made_from = read_config(Path(settings.data))
+    config = {**made_from, "profile": dataclasses.asdict(settings)} if made_from else None
     save_dataset(rows, out / "steps", card, config)
     return card
 
 
-def _profile_batches(
-    profiling: Profiling,
+def _measure_batches(
+    settings: DifficultySettings,
     data: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    model: LocalModel,
     batches: Sequence[Sequence[int]],
     path: Path,
     done: Collection[int],
 ) -> None:
-    """What is drawn depends on the seed and the batch, so that a resumed profile is the same."""
-    sampler = StepSampler(
-        profiling.policy,
-        tokenizer,
-        samples=profiling.samples,
-        temperature=profiling.temperature,
-        max_new_tokens=profiling.max_new_tokens,
+    """Random numbers depend only on the seed and the batch: resuming does not change a row."""
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.samples)
+    form = ReplyFormat(
+        get_dialect(settings.dialect),
+        settings.strictness,
+        opens_thought(model.tokenizer),
+        asks_for_solution([settings.reward]),
     )
-    scorer = _scorer(profiling, tokenizer, sampler.end_ids)
     with progress("profile", len(batches)) as advance:
         for batch in batches:
             rows = data.select(batch).to_list()
-            seed = profiling.seed * len(data) + batch[0]
-            ids = sampler.sample([row["prompt"] for row in rows], seed)
-            profiles = _profiles(profiling, scorer, batch, rows, ids)
-            for profile, row in zip(profiles, rows, strict=True):
+            torch.manual_seed(settings.seed * len(data) + batch[0])
+            texts = model.reply([row["prompt"] for row in rows], sampling)
+            difficulties = list(_difficulties(settings, form, batch, rows, texts))
+            for profile, row in zip(difficulties, rows, strict=True):
                 if profile.row not in done:
-                    append_line(path, profile_line(profile, row))
-            advance(f"mean reward {statistics.fmean(profile.mean for profile in profiles):.2f}")
+                    append_line(path, difficulty_line(profile, row))
+            advance(f"mean reward {statistics.fmean(profile.mean for profile in difficulties):.2f}")
 
 
-def _profiles(
-    profiling: Profiling,
-    scorer: ReplyScorer,
+def _difficulties(
+    settings: DifficultySettings,
+    form: ReplyFormat,
     batch: Sequence[int],
     rows: Sequence[Mapping[str, Any]],
-    ids: Sequence[Sequence[int]],
-) -> list[StepProfile]:
-    count = profiling.samples
-    experts = [row[scorer.expert_column] for row in rows for _ in range(count)]
-    rewards = scorer.rewards(profiling.reward, ids, experts)
-    groups = [tuple(rewards[start : start + count]) for start in range(0, len(rewards), count)]
-    return [
-        StepProfile(row, statistics.fmean(group), statistics.pstdev(group), group)
-        for row, group in zip(batch, groups, strict=True)
-    ]
-
-
-def _scorer(
-    profiling: Profiling, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]
-) -> ReplyScorer:
-    form = ReplyFormat(
-        get_dialect(profiling.dialect),
-        profiling.strictness,
-        opens_thought(tokenizer),
-        asks_for_solution([profiling.reward]),
-    )
-    return ReplyScorer(tokenizer, form, end_ids)
+    texts: Sequence[str],
+) -> Iterator[StepDifficulty]:
+    """One per row; each has ``samples`` neighbouring texts."""
+    count, reward = settings.samples, STEP_REWARDS[settings.reward]
+    for index, (number, row) in enumerate(zip(batch, rows, strict=True)):
+        replies = [read_reply(text, form) for text in texts[index * count : (index + 1) * count]]
+        group = group_rewards(replies, row[expert_column(form)], reward)
+        yield StepDifficulty(
+            number, statistics.fmean(group), statistics.pstdev(group), tuple(group)
+        )
 
 
 def _digest(data: Dataset) -> str:
-    """SHA-256 of what is asked and of what it is compared with."""
+    """SHA-256 of the prompts and the expert's actions."""
     digest = hashlib.sha256()
     for row in data.select_columns(["prompt", "expert_action"]):
         digest.update(json.dumps([row["prompt"], row["expert_action"]]).encode())
     return digest.hexdigest()
 
 
-def _rows(profiling: Profiling) -> Dataset:
-    data = load_step_contexts(profiling.data)
-    check_expert_actions(data, profiling.data)
+def _rows(settings: DifficultySettings) -> Dataset:
+    data = load_step_contexts(settings.data)
+    check_expert_actions(data, settings.data)
     if PROFILE_COLUMN in data.column_names:
-        raise UserError(f"{profiling.data} is what a profile kept; profile the data it is from.")
-    if asks_for_solution([profiling.reward]):
-        return with_solutions(data, get_dialect(profiling.dialect))
+        raise UserError(f"{settings.data} holds the steps kept by a profile; profile its source.")
+    if asks_for_solution([settings.reward]):
+        return with_solutions(data, get_dialect(settings.dialect))
     return data
 
 
-def _check_room(profiling: Profiling, data: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-    positions = max_positions(profiling.policy, {})
+def _check_room(
+    settings: DifficultySettings, data: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    positions = max_positions(settings.policy, {})
     if positions is None:
         return
-    limit = room_for_prompt(
-        positions, profiling.max_new_tokens, "--max-new-tokens", profiling.policy
-    )
-    as_made = not asks_for_solution([profiling.reward])
+    limit = room_for_prompt(positions, settings.max_new_tokens, "--max-new-tokens", settings.policy)
+    as_made = not asks_for_solution([settings.reward])
     overlong = overlong_rows(
-        data, tokenizer, limit, "prompt", recorded_in=profiling.data if as_made else None
+        data, tokenizer, limit, "prompt", recorded_in=settings.data if as_made else None
     )
     if overlong:
         raise UserError(
-            f"{len(overlong)} of {len(data)} prompts in {profiling.data} leave no room for "
-            f"{profiling.max_new_tokens} new tokens (the longest takes {max(overlong.values())} of "
+            f"{len(overlong)} of {len(data)} prompts in {settings.data} leave no room for "
+            f"{settings.max_new_tokens} new tokens (the longest takes {max(overlong.values())} of "
             f"{positions}); make the step contexts with a smaller token budget."
         )
-
-
-def _batches(data: Dataset, profiling: Profiling) -> Iterator[list[int]]:
-    """Prompts of like length share a batch; the same batches in each call."""
-    lengths = [len(str(prompt)) for prompt in data["prompt"]]
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    for start in range(0, len(order), profiling.rows_at_once):
-        yield order[start : start + profiling.rows_at_once]

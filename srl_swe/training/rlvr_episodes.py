@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from srl_swe.errors import SandboxError
 from srl_swe.rollout.replies import decode_reply
 from srl_swe.swe_env import StepResult, SweEnv
-from srl_swe.training.generate import most_over_ranks
 from srl_swe.training.grpo_trainer import TOKENS_WRITTEN
+from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.stats import Tested
 from srl_swe.types import Instance, Message, Outcome, StopReason
 
@@ -97,6 +96,11 @@ class ChatTokens:
         )
         self._lock = threading.Lock()
 
+    @property
+    def eos_token_id(self) -> int:
+        """The tokenizer's end of sequence."""
+        return int(self._tokenizer.eos_token_id)
+
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The first prompt, up to where a reply begins."""
         with self._lock:
@@ -134,22 +138,12 @@ def episode_dataset(instances: Sequence[Instance]) -> Dataset:
     )
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """One episode under way; ``tested`` once it is over."""
-
-    instance_id: str
-    env: SweEnv
-    tokens: EpisodeTokens = field(default_factory=lambda: EpisodeTokens([]))
-    tested: Tested | None = None
-
-
 class EpisodeRollout:
-    """A ``rollout_func`` for GRPOTrainer, with the reward function that reads what it found.
+    """A ``rollout_func`` for GRPOTrainer, and the reward function of its episodes.
 
-    ``token_budget`` bounds an episode: one that has no room left for another whole reply ends
-    with TOKEN_LIMIT. So does one with a reply that was cut, which is not carried out.
-    ``workers`` episodes are under way at once; the others of a batch follow when all have ended.
+    ``token_budget`` bounds an episode: without room for another whole reply it ends with
+    TOKEN_LIMIT. So does an episode with a cut reply, which is not carried out.
+    ``workers`` episodes are played at once; the others of a batch follow when all have ended.
     """
 
     __name__ = "tests"
@@ -165,12 +159,11 @@ class EpisodeRollout:
         template_kwargs: Mapping[str, Any],
         end_ids: Sequence[int] = (),
     ) -> None:
-        """``make_env()`` makes a SweEnv for an episode; ``reply_tokens``: the longest reply.
+        """``make_env()`` makes a SweEnv per episode; ``reply_tokens``: the longest reply.
 
-        ``end_ids``: what ends a reply; without them any special token does.
+        ``end_ids``: the tokens that end a reply; if empty, any special token does.
         """
         self._make_env = make_env
-        self._tokenizer: Any = tokenizer
         self._chat = ChatTokens(tokenizer, template_kwargs, end_ids)
         self._longest_context = token_budget - reply_tokens
         self._workers = workers
@@ -178,27 +171,30 @@ class EpisodeRollout:
 
     def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Play an episode for each of the instance ids; the ``rollout_func`` of TRL 1.16."""
-        attempts = [_Attempt(name, self._make_env()) for name in prompts]
-        with ThreadPoolExecutor(self._workers) as pool:
-            for first in range(0, len(attempts), self._workers):
-                self._play(attempts[first : first + self._workers], trainer, pool)
+        attempts = [
+            _Attempt(name, self._make_env(), self._chat, self._longest_context) for name in prompts
+        ]
+
+        def sample(running: Sequence[_Attempt], count: int) -> list[_Sampled]:
+            return _sample(running, count, trainer)
+
+        play_in_lockstep(attempts, sample, trainer.accelerator, self._workers, len(prompts))
         written = [sum(attempt.tokens.mask) for attempt in attempts]
         for attempt in attempts:
-            self._hide_untaught(attempt, trainer)
+            attempt.hide_untaught(masks_truncated=trainer.mask_truncated_completions)
         tested = [attempt.tested for attempt in attempts if attempt.tested]
         self._tested += tested
-        samples_logprobs = trainer.use_vllm
         return {
             "prompt_ids": [attempt.tokens.prompt for attempt in attempts],
             "completion_ids": [attempt.tokens.completion for attempt in attempts],
-            "logprobs": [a.tokens.logprobs for a in attempts] if samples_logprobs else None,
+            "logprobs": [a.tokens.logprobs for a in attempts] if trainer.use_vllm else None,
             "env_mask": [attempt.tokens.mask for attempt in attempts],
             "tested": tested,
             TOKENS_WRITTEN: written,
         }
 
     def __call__(self, *, tested: Sequence[Tested], log_extra: Any, **_: Any) -> list[float | None]:
-        """The reward function: what the tests of each episode came to, None where one broke."""
+        """The reward function: the tests' reward of each episode, None if its sandbox broke."""
         for name in ("ended", "steps", "detail"):
             log_extra(name, [getattr(one, name) for one in tested])
         log_extra("outcome", [one.outcome.value for one in tested])
@@ -209,57 +205,74 @@ class EpisodeRollout:
         tested, self._tested = self._tested, []
         return tested
 
-    def _play(self, attempts: Sequence[_Attempt], trainer: Any, pool: ThreadPoolExecutor) -> None:
-        try:
-            list(pool.map(self._begin, attempts))
-            while most := most_over_ranks(_count(_live(attempts)), trainer.accelerator):
-                live = list(_live(attempts))
-                replies, logprobs = _sample(live, most, trainer)
-                turns = [
-                    pool.submit(self._take, attempt, reply, logprob)
-                    for attempt, reply, logprob in zip(live, replies, logprobs, strict=True)
-                ]
-                for turn in turns:
-                    turn.result()
-        finally:
-            list(pool.map(lambda one: one.env.close(), attempts))
 
-    def _begin(self, attempt: _Attempt) -> None:
+_Sampled = tuple[list[int], list[float | None] | None]
+"""Token ids of a reply and their log-probabilities, if the sampler gives any."""
+
+
+class _Attempt:
+    """One episode and its tokens; ``tested`` once it is over."""
+
+    def __init__(self, instance_id: str, env: SweEnv, chat: ChatTokens, longest: int) -> None:
+        """``longest``: the longest context that leaves room for a reply."""
+        self.env = env
+        self.tokens = EpisodeTokens([])
+        self.tested: Tested | None = None
+        self._instance_id = instance_id
+        self._chat = chat
+        self._longest_context = longest
+
+    @property
+    def is_over(self) -> bool:
+        return self.tested is not None
+
+    def begin(self) -> None:
         try:
-            _, info = attempt.env.reset(options={"instance_id": attempt.instance_id})
+            _, info = self.env.reset(options={"instance_id": self._instance_id})
         except SandboxError as error:
-            attempt.tokens = EpisodeTokens([self._tokenizer.eos_token_id])
-            attempt.tested = _never_begun(attempt.instance_id, error)
+            self.tokens = EpisodeTokens([self._chat.eos_token_id])
+            ended = StopReason.SANDBOX_ERROR.value
+            self.tested = Tested(
+                self._instance_id, None, Outcome.BROKEN_SANDBOX, ended, True, 0, str(error)
+            )
             return
-        attempt.tokens = EpisodeTokens(self._chat.prompt(info["messages"]))
-        self._stop_without_room(attempt, attempt.tokens.prompt)
+        self.tokens = EpisodeTokens(self._chat.prompt(info["messages"]))
+        self._stop_without_room(self.tokens.prompt)
 
-    def _take(self, attempt: _Attempt, ids: list[int], logprobs: list[float | None] | None) -> None:
-        """Carry out one reply and put what it brought behind it."""
+    def take(self, reply: _Sampled) -> None:
+        """Carry out one reply and append it and its observation to the tokens."""
+        ids, logprobs = reply
         text, ended = self._chat.read(ids)
-        attempt.tokens.add_reply(ids, logprobs)
+        self.tokens.add_reply(ids, logprobs)
         if not ended:
-            self._end(attempt, attempt.env.stop(StopReason.TOKEN_LIMIT))
+            self._end(self.env.stop(StopReason.TOKEN_LIMIT))
             return
-        result = attempt.env.step(text)
+        result = self.env.step(text)
         if result[2] or result[3]:
-            self._end(attempt, result)
+            self._end(result)
             return
         seen = self._chat.between(result[4]["messages"][-1]["content"])
-        if not self._stop_without_room(attempt, [*attempt.tokens.all, *seen]):
-            attempt.tokens.add_observation(seen)
+        if not self._stop_without_room([*self.tokens.all, *seen]):
+            self.tokens.add_observation(seen)
 
-    def _stop_without_room(self, attempt: _Attempt, context: Sequence[int]) -> bool:
+    def hide_untaught(self, *, masks_truncated: bool) -> None:
+        """Mask an episode without a reward or a token, or a truncated one if asked to."""
+        assert self.tested is not None, "every episode ends"
+        cut = self.tested.truncated and masks_truncated
+        if self.tested.reward is None or cut or not self.tokens.completion:
+            self.tokens.hide(self._chat.eos_token_id)
+
+    def _stop_without_room(self, context: Sequence[int]) -> bool:
         full = len(context) > self._longest_context
         if full:
-            self._end(attempt, attempt.env.stop(StopReason.TOKEN_LIMIT))
+            self._end(self.env.stop(StopReason.TOKEN_LIMIT))
         return full
 
-    def _end(self, attempt: _Attempt, result: StepResult) -> None:
+    def _end(self, result: StepResult) -> None:
         _, reward, _, truncated, info = result
         broken = info.get("broken")
-        attempt.tested = Tested(
-            instance_id=attempt.instance_id,
+        self.tested = Tested(
+            instance_id=self._instance_id,
             reward=None if broken is not None else reward,
             outcome=info["verdict"].outcome,
             ended=info["reason"].value,
@@ -268,35 +281,13 @@ class EpisodeRollout:
             detail=info["verdict"].detail,
         )
 
-    def _hide_untaught(self, attempt: _Attempt, trainer: Any) -> None:
-        tested = attempt.tested
-        assert tested is not None, "every episode ends"
-        cut = tested.truncated and trainer.mask_truncated_completions
-        if tested.reward is None or cut or not attempt.tokens.completion:
-            attempt.tokens.hide(self._tokenizer.eos_token_id)
 
+def _sample(running: Sequence[_Attempt], count: int, trainer: Any) -> list[_Sampled]:
+    """A reply for each; a rank with fewer episodes samples some that are thrown away.
 
-def _live(attempts: Sequence[_Attempt]) -> Iterator[_Attempt]:
-    return (attempt for attempt in attempts if attempt.tested is None)
-
-
-def _count(attempts: Iterator[_Attempt]) -> int:
-    return sum(1 for _ in attempts)
-
-
-def _sample(
-    live: Sequence[_Attempt], most: int, trainer: Any
-) -> tuple[list[list[int]], list[list[float | None] | None]]:
-    """A reply for each; ranks with fewer episodes sample some that are thrown away.
-
-    Sampling is a collective, and vLLM's server takes equally many prompts of each rank.
+    Sampling is a collective, and vLLM's server takes equally many prompts from each rank.
     """
-    spare = [[trainer._tokenizer.eos_token_id]] * (most - len(live))
-    prompts = [*(attempt.tokens.all for attempt in live), *spare]
+    spare = [[trainer._tokenizer.eos_token_id]] * (count - len(running))
+    prompts = [*(attempt.tokens.all for attempt in running), *spare]
     replies, logprobs = trainer._generate_single_turn(prompts, None, {}, num_generations=1)
-    return replies[: len(live)], (logprobs or [None] * most)[: len(live)]
-
-
-def _never_begun(instance_id: str, error: SandboxError) -> Tested:
-    ended = StopReason.SANDBOX_ERROR.value
-    return Tested(instance_id, None, Outcome.BROKEN_SANDBOX, ended, True, 0, str(error))
+    return list(zip(replies, logprobs or [None] * count, strict=True))[: len(running)]

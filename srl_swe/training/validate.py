@@ -1,14 +1,14 @@
-"""Validation while a run is training: on held-out step contexts, on instances, or on both.
+"""Validation during training: on held-out step contexts, on instances, or on both.
 
-Every rank examines its share, greedily, with the live weights. Training is the same to the last
-bit with and without it: modes and random states are put back.
+Every rank evaluates its share, greedily, with the live weights. Training is bit-identical with and
+without it: module modes and random states are restored.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from srl_swe.errors import UserError
 from srl_swe.instances import evenly_spread
 from srl_swe.reports.record import BEST, read_best
 from srl_swe.rewards import asks_for_solution
+from srl_swe.rollout.local_policy import LocalModel
 from srl_swe.rollout.prompting import differences
 from srl_swe.rollout.replies import opens_thought
 from srl_swe.steps.rows import recorded_settings
@@ -41,7 +42,6 @@ from srl_swe.training.data import (
 )
 from srl_swe.training.generate import (
     METRICS,
-    Examination,
     Reply,
     greedy_replies,
     score_replies,
@@ -52,27 +52,28 @@ from srl_swe.training.trl_config import template_kwargs
 from srl_swe.training.validate_episodes import ValidationBench, instance_episodes
 from srl_swe.types import Message
 
-# ``best/``: the policy that did best in validation so far, whole or not there.
-
-
 NOTE = BEST.name
+
+Evaluation = Callable[[Reply, int], dict[str, float]]
+"""One part of a validation at a step: figures by name, the same on every rank. A figure that can't
+be computed, as when every sandbox broke, is left out."""
 
 
 class BestPolicy:
-    """Keeps one folder beside the checkpoints, which ``save_total_limit`` does not count.
+    """``best/``: the best policy in validation so far, beside the checkpoints.
 
-    A run resumed before the step that was best keeps that policy: it has earned its score, and
-    the same weights would earn the same again.
+    ``save_total_limit`` does not count it. A run resumed from before the best step keeps that
+    policy, because the same weights would earn the same score again.
     """
 
     def __init__(self, folder: Path, notes: Mapping[str, str] | None = None) -> None:
-        """``notes``: files that the policy gets beside its own, by name."""
+        """``notes``: further files of a saved policy, by name."""
         self._folder = folder
         self._notes = dict(notes or {})
         self._score = float("-inf")
 
     def recall(self, accelerator: Any) -> None:
-        """Take up what an earlier start left; the ranks follow the first, who has the folder."""
+        """Load the best score of an earlier start; the first rank has the folder and tells it."""
         held = [read_best(self._folder / NOTE)] if accelerator.is_main_process else [{}]
         if accelerator.num_processes > 1:
             broadcast_object_list(held)
@@ -82,7 +83,7 @@ class BestPolicy:
     def offer(self, trainer: Any, step: int, metric: str, figures: Mapping[str, float]) -> None:
         """Save the live policy if it is better than all before; called by every rank.
 
-        Nothing is known of it where every sandbox broke: ``figures`` then lacks the metric.
+        Does nothing if ``figures`` lacks the metric, as when every sandbox broke.
         """
         score = figures.get(metric)
         if score is None or score <= self._score:
@@ -93,11 +94,10 @@ class BestPolicy:
         save_policy(trainer, self._folder, notes)
 
 
-# Greedy replies on step contexts that are not trained on.
-
-
 class HeldOutSteps:
-    """An :class:`Examination`: one reply a row, scored as training scores it."""
+    """An :data:`Evaluation` on held-out step contexts: one greedy reply per row, scored as in
+    training.
+    """
 
     def __init__(
         self, accelerator: Any, rows: Sequence[Mapping[str, Any]], form: ReplyFormat
@@ -107,7 +107,7 @@ class HeldOutSteps:
         self._format = form
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
-        """The fields of :data:`METRICS`. Each rank brings as many prompts, some of them twice."""
+        """The fields of :data:`METRICS`. All ranks have equally many prompts; some occur twice."""
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
         count = len(self._rows)
         mine = [(rank + n * ranks) % count for n in range(-(-count // ranks))]
@@ -119,7 +119,7 @@ class HeldOutSteps:
 
 
 def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
-    """For ``validation.data``; UserError for another dialect, and for a row that does not fit.
+    """For ``validation.data``. Raises UserError for another dialect or a row that does not fit.
 
     A policy that is rewarded for whole solutions is asked for them here too.
     """
@@ -149,7 +149,7 @@ def _warn_of_other_prompts(recipe: Recipe, data: str) -> None:
         return
     differing = differences(trained, replace(trained, window=window))
     if differing:
-        warn(f"validation.data {data} is prompted otherwise than {recipe.data}: {differing}.")
+        warn(f"validation.data {data} is not prompted like {recipe.data}: {differing}.")
 
 
 def _refuse_overlong(
@@ -184,9 +184,9 @@ def _refuse_overlong(
 
 
 class ValidationCallback(TrainerCallback):
-    """Validates before the first step, every ``every_steps`` and after the last one.
+    """Validates before the first step, every ``every_steps`` steps and after the last one.
 
-    The figures stand in the log of their step as ``validation/*``.
+    The figures are logged with their step as ``validation/*``.
     """
 
     def __init__(
@@ -194,17 +194,17 @@ class ValidationCallback(TrainerCallback):
         trainer: Any,
         validation: Validation,
         best: BestPolicy,
-        examinations: Sequence[Examination],
+        evaluations: Sequence[Evaluation],
     ) -> None:
         self._trainer = trainer
         self._validation = validation
         self._best = best
-        self._examinations = examinations
+        self._evaluations = evaluations
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A resumed run has its first figures already."""
+        """Validate before the first step; a resumed run already has these figures."""
         self._best.recall(self._trainer.accelerator)
         if state.global_step == 0:
             self._trainer.log(self._validate(step=0))
@@ -212,7 +212,7 @@ class ValidationCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """The figures join what the trainer logs for this step, whether a log is due or not."""
+        """Add the figures to the log of this step, which is written even if none is due."""
         step, last = state.global_step, state.global_step >= state.max_steps
         if last or step % self._validation.every_steps == 0:
             for name, value in self._validate(step).items():
@@ -225,42 +225,41 @@ class ValidationCallback(TrainerCallback):
         figures: dict[str, float] = {}
         with _random_states_kept():
             with _for_generation(self._trainer) as model:
-                for examine in self._examinations:
-                    figures |= examine(partial(self._reply, model), step)
+                for evaluate in self._evaluations:
+                    figures |= evaluate(partial(self._reply, model), step)
             self._best.offer(self._trainer, step, self._validation.decides, figures)
         logged = {f"validation/{name}": value for name, value in figures.items()}
         return {**logged, "time/validation_s": time.perf_counter() - started}
 
     def _reply(self, model: Any, prompts: Sequence[Sequence[Message]]) -> list[str]:
+        trainer = self._trainer
         return greedy_replies(
-            model,
-            self._trainer.processing_class,
+            LocalModel(model, trainer.processing_class, template_kwargs(trainer.args)),
             prompts,
             self._validation.max_new_tokens,
-            self._trainer.args.per_device_eval_batch_size,
-            template_kwargs(self._trainer.args),
+            trainer.args.per_device_eval_batch_size,
         )
 
 
 def make_validation(
     trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None
 ) -> ValidationCallback:
-    """The callback for the recipe's ``validation``; ``bench`` is for its instances, if any."""
+    """The callback of the recipe's ``validation``; ``bench`` is for ``validation.instances``."""
     asked = recipe.validation
-    assert asked is not None, "only a recipe that asks for it is validated"
-    examinations: list[Examination] = []
+    assert asked is not None, "called only if the recipe has a validation"
+    evaluations: list[Evaluation] = []
     if asked.data:
-        examinations.append(held_out_steps(trainer, recipe))
+        evaluations.append(held_out_steps(trainer, recipe))
     if asked.instances:
         if bench is None:
             raise UserError("validation.instances: no sandboxes were given to open them in.")
-        examinations.append(instance_episodes(trainer, recipe, bench, run.validation))
-    return ValidationCallback(trainer, asked, BestPolicy(run.best, run.notes), examinations)
+        evaluations.append(instance_episodes(trainer, recipe, bench, run.validation))
+    return ValidationCallback(trainer, asked, BestPolicy(run.best, run.notes), evaluations)
 
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """Saving counts too: to merge an adapter draws random numbers."""
+    """Covers saving too, since merging an adapter draws random numbers."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
@@ -268,7 +267,7 @@ def _random_states_kept() -> Iterator[None]:
 
 @contextmanager
 def _for_generation(trainer: Any) -> Iterator[Any]:
-    """The live model as TRL itself samples from it, in eval mode; then all is as it was."""
+    """The live model as TRL samples from it, in eval mode; modes are restored afterwards."""
     args, accelerator = trainer.args, trainer.accelerator
     backend: Any = DistributedBackend(accelerator)  # type: ignore[no-untyped-call]
     modes = [(module, module.training) for module in trainer.model.modules()]

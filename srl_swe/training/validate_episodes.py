@@ -1,11 +1,10 @@
-"""What a validation on instances takes beside the recipe, and how it is made of both."""
+"""Validation on instances: greedy episodes of the live policy, and the tests of its patches."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,43 +26,62 @@ from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.training.data import room_for_prompt, warn
-from srl_swe.training.generate import Reply, most_over_ranks
+from srl_swe.training.generate import Reply
+from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.recipe import Recipe, RlvrRecipe, ValidationInstances
 from srl_swe.training.run_folder import trained_prompting
 from srl_swe.training.trl_config import template_kwargs
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, Message, Outcome, StopReason, Trajectory, Verdict
 
-# Greedy episodes of the live policy on instances, and what the tests say of its patches.
-
-
 _SPARE: list[Message] = [{"role": "user", "content": "."}]
-"""What a rank asks about when it has fewer episodes left than another."""
+"""The prompt of a rank that has fewer running episodes than another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An episode that is over, with the verdict of the tests."""
+    """A finished episode and the verdict of its tests."""
 
     trajectory: Trajectory
     verdict: Verdict
 
 
-@dataclass(slots=True)
 class _Episode:
-    """One under way; ``ended`` once it is over."""
+    """One episode; ``ended`` once it is over."""
 
-    instance_id: str
-    env: SweEnv
-    messages: list[Message] = field(default_factory=list)
-    ended: Ended | None = None
+    def __init__(self, instance_id: str, env: SweEnv) -> None:
+        self.env = env
+        self.messages: list[Message] = []
+        self.ended: Ended | None = None
+        self._instance_id = instance_id
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended is not None
+
+    def begin(self) -> None:
+        try:
+            _, info = self.env.reset(options={"instance_id": self._instance_id})
+        except SandboxError as error:
+            name, steps = self._instance_id, (sandbox_error_step(error),)
+            broken = Verdict(name, Outcome.BROKEN_SANDBOX, detail=str(error))
+            record = Trajectory(name, steps, stop_reason=StopReason.SANDBOX_ERROR)
+            self.ended = Ended(record, broken)
+            return
+        self.messages = info["messages"]
+
+    def take(self, reply: str) -> None:
+        _, _, terminated, truncated, info = self.env.step(reply)
+        if terminated or truncated:
+            self.ended = Ended(info["trajectory"], info["verdict"])
+        else:
+            self.messages = info["messages"]
 
 
 class InstanceEpisodes:
-    """An :class:`Examination`: one episode an instance, ``workers`` of a rank at once.
+    """An evaluation by one episode per instance, ``workers`` per rank at once.
 
-    All episodes take their turns together, so that the ranks reply together. ``folder`` gets the
-    trajectories of each validation, ``step-N.jsonl``.
+    The trajectories of each validation are written to ``folder/step-N.jsonl``.
     """
 
     def __init__(
@@ -83,30 +101,19 @@ class InstanceEpisodes:
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """``resolved`` and ``submitted`` are shares of the episodes whose sandboxes held."""
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        mine = self._instance_ids[rank::ranks]
-        episodes: list[_Episode] = []
-        with ThreadPoolExecutor(self._workers) as pool:
-            for first in range(0, -(-len(self._instance_ids) // ranks), self._workers):
-                names = mine[first : first + self._workers]
-                episodes += self._play(names, reply, pool)
+        episodes = [_Episode(name, self._make_env()) for name in self._instance_ids[rank::ranks]]
+
+        def sample(running: Sequence[_Episode], count: int) -> list[str]:
+            spare = [_SPARE] * (count - len(running))
+            return reply([*(one.messages for one in running), *spare])[: len(running)]
+
+        most = -(-len(self._instance_ids) // ranks)
+        play_in_lockstep(episodes, sample, self._accelerator, self._workers, most)
         ended: list[Ended] = gather_object([one.ended for one in episodes])
         figures = _figures(ended)
         if self._accelerator.is_main_process:
             self._record(ended, figures, step)
         return figures
-
-    def _play(self, names: Sequence[str], reply: Reply, pool: ThreadPoolExecutor) -> list[_Episode]:
-        episodes = [_Episode(name, self._make_env()) for name in names]
-        try:
-            list(pool.map(_begin, episodes))
-            while most := most_over_ranks(len(list(_live(episodes))), self._accelerator):
-                live = list(_live(episodes))
-                spare = [_SPARE] * (most - len(live))
-                texts = reply([*(one.messages for one in live), *spare])
-                list(pool.map(_take, live, texts))
-        finally:
-            list(pool.map(lambda one: one.env.close(), episodes))
-        return episodes
 
     def _record(self, ended: Sequence[Ended], figures: dict[str, float], step: int) -> None:
         in_order = sorted(ended, key=lambda one: one.trajectory.instance_id)
@@ -120,29 +127,6 @@ def _with_verdict(one: Ended) -> Trajectory:
     resolved = one.verdict.outcome is Outcome.RESOLVED
     known = one.verdict.outcome is not Outcome.BROKEN_SANDBOX
     return dataclasses.replace(one.trajectory, resolved=resolved if known else None)
-
-
-def _begin(episode: _Episode) -> None:
-    try:
-        _, info = episode.env.reset(options={"instance_id": episode.instance_id})
-    except SandboxError as error:
-        name, steps = episode.instance_id, (sandbox_error_step(error),)
-        broken = Verdict(name, Outcome.BROKEN_SANDBOX, detail=str(error))
-        episode.ended = Ended(Trajectory(name, steps, stop_reason=StopReason.SANDBOX_ERROR), broken)
-        return
-    episode.messages = info["messages"]
-
-
-def _take(episode: _Episode, text: str) -> None:
-    _, _, terminated, truncated, info = episode.env.step(text)
-    if terminated or truncated:
-        episode.ended = Ended(info["trajectory"], info["verdict"])
-    else:
-        episode.messages = info["messages"]
-
-
-def _live(episodes: Sequence[_Episode]) -> Iterator[_Episode]:
-    return (one for one in episodes if one.ended is None)
 
 
 def _figures(ended: Sequence[Ended]) -> dict[str, float]:
@@ -222,7 +206,7 @@ def _window(asked: ValidationInstances, recipe: Recipe) -> Window:
         return trained.window or PAPER_WINDOW
     differing = differences(trained, dataclasses.replace(trained, window=asked.window))
     if trained.window is not None and differing:
-        warn(f"validation.instances prompts otherwise than the data: {differing}.")
+        warn(f"validation.instances is not prompted like the data: {differing}.")
     return asked.window
 
 

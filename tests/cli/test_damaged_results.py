@@ -23,7 +23,7 @@ from srl_swe.reports.record import load_run
 from srl_swe.rollout.batch import load_rollouts
 from srl_swe.steps.card import load_card
 from srl_swe.steps.rows import load_rows
-from srl_swe.training.difficulty import read_profiles
+from srl_swe.training.difficulty import read_difficulties
 from srl_swe.trajectories.jsonl import load_jsonl, render_line
 from srl_swe.types import Outcome, Verdict
 from srl_swe_envs.local import open_local_sandbox
@@ -52,7 +52,7 @@ SHAPES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "replays.jsonl": (replayed, ""),
     "rollouts.jsonl": (lambda folder: load_rollouts(folder / "rollouts.jsonl"),
                        render_line(STARTER[0])),
-    "profile.jsonl": (lambda folder: read_profiles(folder / "profile.jsonl"),
+    "profile.jsonl": (lambda folder: read_difficulties(folder / "profile.jsonl"),
                       json.dumps(PROFILE) + "\n"),
     "predictions.jsonl": (
         lambda folder: load_predictions(folder / "predictions.jsonl", []),

@@ -11,10 +11,19 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import srl_swe
+from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.reports.record import read_json
-from srl_swe.training.callbacks import ManifestLog, git_state, installed, reward_version
+from srl_swe.rewards import STEP_REWARDS, group_rewards, read_reply
+from srl_swe.training.callbacks import (
+    REWARD_VERSION,
+    ManifestLog,
+    git_state,
+    installed,
+    reward_version,
+)
 from srl_swe.training.recipe import SftRecipe, SrlRecipe
 from srl_swe.training.run_folder import without_secrets
+from srl_swe.types import Action
 
 
 class FakeTrainer:
@@ -106,7 +115,28 @@ def test_what_is_not_installed_is_left_out() -> None:
 
 def test_the_reward_version_is_that_of_the_code() -> None:
     assert reward_version() == reward_version()
-    assert len(reward_version()) == 12
+    number, _, digest = reward_version().partition("+")
+    assert (int(number), len(digest)) == (REWARD_VERSION, 12)
+
+
+def test_the_rewards_of_this_reward_version_are_these() -> None:
+    """Raise REWARD_VERSION if these numbers change, and then change them here."""
+    xml = ReplyFormat(get_dialect("xml"))
+    expert = xml.dialect.render_action(Action("bash", {"command": "cat a.py"}))
+    near = xml.dialect.render_reply("look", Action("bash", {"command": "cat -n b.py"}))
+    rewards = {
+        name: group_rewards([read_reply(near, xml), read_reply("ls", xml)], expert, function)
+        for name, function in STEP_REWARDS.items()
+    }
+    assert REWARD_VERSION == 1
+    assert rewards == {
+        "similarity": [0.9635036496350365, -1.0],
+        "exact": [0.0, -1.0],
+        "gated": [0.9635036496350365, -1.0],
+        "structural": [0.4, -1.0],
+        "holistic": [0.9635036496350365, -1.0],
+        "final_answer": [0.0, -1.0],
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.local_policy import LocalPolicy, Sampling, encode, generate, plain_generation
+from srl_swe.rollout.local_policy import LocalModel, LocalPolicy, Sampling, plain_generation
 from srl_swe.rollout.replies import decode_reply, find_end_ids
-from srl_swe.training.generate import StepSampler, greedy_replies
+from srl_swe.training.generate import greedy_replies
 from srl_swe.types import Message
 
 PROMPT: list[Message] = [{"role": "user", "content": "sort"}]
@@ -64,10 +64,10 @@ def test_so_do_validation_and_profiles(policy: Path, asking: Path) -> None:
     found = []
     for folder in (policy, asking):
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        greedy = greedy_replies(model, tokenizer, [PROMPT, PROMPT], 24, batch_size=2)
-        sampler = StepSampler(str(folder), tokenizer, samples=3, temperature=1.0, max_new_tokens=24)
-        found.append((greedy, sampler.sample([PROMPT], seed=3)))
+        model = LocalModel.load(folder, tokenizer)
+        greedy = greedy_replies(model, [PROMPT, PROMPT], 24, batch_size=2)
+        torch.manual_seed(3)
+        found.append((greedy, model.reply([PROMPT], Sampling(24, 1.0, samples=3))))
     assert found[0] == found[1]
 
 
@@ -90,8 +90,9 @@ def test_any_of_the_ends_that_a_checkpoint_declares_ends_a_reply(
     policy: Path, tmp_path: Path
 ) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(policy)
-    model: Any = AutoModelForCausalLM.from_pretrained(policy).eval()
-    (written,) = generate(model, tokenizer, encode(tokenizer, [PROMPT], "cpu"), Sampling(24), [2])
+    model = LocalModel.load(policy, tokenizer, device="cpu")
+    assert model.end_ids == [2]
+    (written,) = model.generate(model.encode([PROMPT]), Sampling(24))
     end = written[len(written) // 2]
     folder = with_generation_config(policy, tmp_path / "ends", eos_token_id=[0, 2, end])
     endless, ending = (
@@ -132,17 +133,14 @@ def test_the_checkpoints_generation_config_is_put_back(policy: Path) -> None:
 
 def test_samples_of_a_prompt_come_one_after_another(policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="right")
-    model: Any = AutoModelForCausalLM.from_pretrained(policy).eval()
+    model = LocalModel.load(policy, tokenizer, device="cpu")
     longer: list[Message] = [{"role": "user", "content": "sort sort sort"}]
-    batch = encode(tokenizer, [PROMPT, longer], "cpu")
-    both = generate(model, tokenizer, batch, Sampling(5), [2])
-    alone = [
-        generate(model, tokenizer, encode(tokenizer, [one], "cpu"), Sampling(5), [2])[0]
-        for one in (PROMPT, longer)
-    ]
+    batch = model.encode([PROMPT, longer])
+    both = model.generate(batch, Sampling(5))
+    alone = [model.generate(model.encode([one]), Sampling(5))[0] for one in (PROMPT, longer)]
     assert both == alone
     torch.manual_seed(0)
-    assert len(generate(model, tokenizer, batch, Sampling(5, 1.0, samples=3), [2])) == 6
+    assert len(model.generate(batch, Sampling(5, 1.0, samples=3))) == 6
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan")])

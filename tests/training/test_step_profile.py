@@ -12,33 +12,33 @@ from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.training.data import COLUMNS
 from srl_swe.training.difficulty import (
-    Profiling,
-    StepProfile,
+    DifficultySettings,
+    StepDifficulty,
+    difficulty_card,
     keep_pivots,
-    profile_card,
-    profile_steps,
+    measure_difficulty,
 )
 
 pytestmark = pytest.mark.train
 
 
 @pytest.fixture(scope="module")
-def profiling(warm_policy: Path, data: Path) -> Profiling:
-    return Profiling(
+def profiling(warm_policy: Path, data: Path) -> DifficultySettings:
+    return DifficultySettings(
         str(data), str(warm_policy), samples=4, max_new_tokens=24, rows_at_once=3, seed=5
     )
 
 
 @pytest.fixture(scope="module")
 def profiled(
-    profiling: Profiling, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[StepProfile]]:
+    profiling: DifficultySettings, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[StepDifficulty]]:
     out = tmp_path_factory.mktemp("profile") / "out"
-    return out, profile_steps(profiling, out)
+    return out, measure_difficulty(profiling, out)
 
 
 def test_every_step_has_the_mean_and_the_spread_of_its_rewards(
-    profiled: tuple[Path, list[StepProfile]],
+    profiled: tuple[Path, list[StepDifficulty]],
 ) -> None:
     out, profiles = profiled
     assert [profile.row for profile in profiles] == list(range(8))
@@ -52,7 +52,7 @@ def test_every_step_has_the_mean_and_the_spread_of_its_rewards(
 
 
 def test_a_profile_that_was_stopped_goes_on_and_comes_out_the_same(
-    profiling: Profiling, profiled: tuple[Path, list[StepProfile]], tmp_path: Path
+    profiling: DifficultySettings, profiled: tuple[Path, list[StepDifficulty]], tmp_path: Path
 ) -> None:
     """Stopped within the second batch, and in the middle of a line."""
     out, profiles = profiled
@@ -61,31 +61,31 @@ def test_a_profile_that_was_stopped_goes_on_and_comes_out_the_same(
     begun.mkdir()
     (begun / "config.json").write_text((out / "config.json").read_text())
     (begun / "profile.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
-    assert profile_steps(profiling, begun) == profiles
+    assert measure_difficulty(profiling, begun) == profiles
     assert (begun / "profile.jsonl").read_text() == "".join(lines)
 
 
 def test_a_finished_profile_needs_no_policy_any_more(
-    profiling: Profiling, profiled: tuple[Path, list[StepProfile]]
+    profiling: DifficultySettings, profiled: tuple[Path, list[StepDifficulty]]
 ) -> None:
     out, profiles = profiled
     before = (out / "profile.jsonl").stat().st_mtime_ns
-    assert profile_steps(profiling, out) == profiles
+    assert measure_difficulty(profiling, out) == profiles
     assert (out / "profile.jsonl").stat().st_mtime_ns == before
 
 
 def test_another_reward_asks_for_another_folder(
-    profiling: Profiling, profiled: tuple[Path, list[StepProfile]]
+    profiling: DifficultySettings, profiled: tuple[Path, list[StepDifficulty]]
 ) -> None:
     with pytest.raises(UserError, match=r"another config .*reward"):
-        profile_steps(dataclasses.replace(profiling, reward="exact"), profiled[0])
+        measure_difficulty(dataclasses.replace(profiling, reward="exact"), profiled[0])
 
 
 def test_steps_with_spread_and_a_low_mean_are_kept_with_a_card(
-    profiling: Profiling, tmp_path: Path
+    profiling: DifficultySettings, tmp_path: Path
 ) -> None:
     profiles = [
-        StepProfile(row, mean, std, ())
+        StepDifficulty(row, mean, std, ())
         for row, (mean, std) in enumerate(
             [(0.5, 0.2), (0.5, 0.01), (0.95, 0.2), (-1.0, 0.0), (-0.3, 0.9), (1.0, 0.0)]
         )
@@ -101,19 +101,19 @@ def test_steps_with_spread_and_a_low_mean_are_kept_with_a_card(
     assert "    +0.4 ######" in card
 
 
-def test_nothing_to_keep_is_said(profiling: Profiling, tmp_path: Path) -> None:
+def test_nothing_to_keep_is_said(profiling: DifficultySettings, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no step .* std above 0.5"):
-        keep_pivots(profiling, [StepProfile(0, 0.1, 0.1, ())], tmp_path, min_std=0.5, max_mean=0.9)
+        keep_pivots(profiling, [StepDifficulty(0, 0.1, 0.1, ())], tmp_path, 0.5, 0.9)
     assert not (tmp_path / "steps").exists()
 
 
 def test_the_card_holds_rewards_at_either_end_of_their_range() -> None:
-    profiles = [StepProfile(0, -1.0, 0.0, ()), StepProfile(1, 1.0, 1.0, ())]
-    assert "1 (0)" in profile_card({}, profiles, profiles[1:], 0.1, 2.0)
+    profiles = [StepDifficulty(0, -1.0, 0.0, ()), StepDifficulty(1, 1.0, 1.0, ())]
+    assert "1 (0)" in difficulty_card({}, profiles, profiles[1:], 0.1, 2.0)
 
 
 def test_the_command_writes_a_data_set_that_whole_solutions_are_not_made_of(
-    profiling: Profiling, tmp_path: Path
+    profiling: DifficultySettings, tmp_path: Path
 ) -> None:
     command = [
         "steps",
@@ -129,5 +129,5 @@ def test_the_command_writes_a_data_set_that_whole_solutions_are_not_made_of(
     assert result.exit_code == 0, result.output
     assert "Steps worth training on" in result.output
     kept = dataclasses.replace(profiling, data=str(tmp_path / "steps"), reward="holistic")
-    with pytest.raises(UserError, match="is what a profile kept"):
-        profile_steps(kept, tmp_path / "again")
+    with pytest.raises(UserError, match="holds the steps kept by a profile"):
+        measure_difficulty(kept, tmp_path / "again")

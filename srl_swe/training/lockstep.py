@@ -1,0 +1,75 @@
+"""Episodes of one rank, played in lockstep: each turn samples the replies of all that are running.
+
+RLVR by episodes and validation on instances both play this way. Sampling is a collective
+operation: ranks must sample equally often and equally many prompts, even if their episodes take
+different numbers of turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from srl_swe.swe_env import SweEnv
+
+Reply_contra = TypeVar("Reply_contra", contravariant=True)
+
+
+class Playable(Protocol[Reply_contra]):
+    """An episode in an environment of its own. Its methods run in threads, one call at a time."""
+
+    env: SweEnv
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it takes no more replies."""
+        ...
+
+    def begin(self) -> None:
+        """Open the sandbox; an episode whose sandbox fails to open is over."""
+        ...
+
+    def take(self, reply: Reply_contra) -> None:
+        """Carry out a reply."""
+        ...
+
+
+Episode = TypeVar("Episode", bound=Playable[Any])
+
+
+def play_in_lockstep(
+    episodes: Sequence[Episode],
+    sample: Callable[[Sequence[Episode], int], Sequence[Any]],
+    accelerator: Any,
+    workers: int,
+    most: int,
+) -> None:
+    """Play all episodes to their ends, ``workers`` of them at once; called by every rank.
+
+    ``most``: the number of episodes on the rank that has most of them.
+    ``sample(running, count)`` samples ``count`` replies, as many as on every other rank, and
+    returns those of the ``running`` episodes.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, most, workers):
+            chunk = episodes[first : first + workers]
+            try:
+                list(pool.map(lambda one: one.begin(), chunk))
+                while count := _most_over_ranks(len(_running(chunk)), accelerator):
+                    running = _running(chunk)
+                    replies = sample(running, count)
+                    list(pool.map(lambda one, reply: one.take(reply), running, replies))
+            finally:
+                list(pool.map(lambda one: one.env.close(), chunk))
+
+
+def _running(episodes: Sequence[Episode]) -> list[Episode]:
+    return [one for one in episodes if not one.is_over]
+
+
+def _most_over_ranks(count: int, accelerator: Any) -> int:
+    counts = torch.tensor([count], device=accelerator.device)
+    return int(accelerator.gather(counts).max())
