@@ -103,8 +103,8 @@ def difficulty_card(
     return (
         f"# Steps worth training on\n\n{len(kept)} of {len(difficulties)} rows: those with a "
         f"reward std above {min_std} and a mean below {max_mean}. {dead} have rewards too much "
-        f"alike, {easy} more are learned already. `profile_mean` and `profile_std` are of the policy "
-        f"named here, before training.\n\n| | |\n|---|---|\n{settings}\n"
+        f"alike, {easy} more are learned already. `profile_mean` and `profile_std` are of the "
+        f"policy named here, before training.\n\n| | |\n|---|---|\n{settings}\n"
         f"Mean reward, rows (kept):\n\n"
         f"{_histogram([one.mean for one in difficulties], [one.mean for one in kept], -1.0)}\n"
         f"Standard deviation, rows (kept):\n\n"
