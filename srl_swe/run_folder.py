@@ -16,7 +16,7 @@ CONFIG_FILE = "config.json"
 def claim(folder: Path, config: Mapping[str, Any]) -> Path:
     """Make ``folder`` the run of ``config``, or continue it there.
 
-    ``config`` is what decides the results, as JSON holds it. Raises UserError that names the
+    ``config`` holds everything that decides the results, as JSON. Raises UserError that names the
     differing keys if the folder holds a run of another config.
     """
     refuse_other(folder, config)
@@ -25,10 +25,10 @@ def claim(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether ``folder`` holds a run of ``config``; False where it holds none.
+    """Whether ``folder`` holds a run of ``config``; False if it holds no run.
 
-    Raises UserError that names the differing keys if it holds a run of another config, and one
-    if it is no folder that can be written to, or its config can't be read.
+    Raises UserError that names the differing keys if it holds a run of another config. Raises
+    UserError too if the folder can't be written to, or its config can't be read.
     """
     path = folder / CONFIG_FILE
     check_output_folder(folder)
@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); name another folder.") from None
+        raise UserError(f"{path} is not JSON ({error}); name another folder.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no config; name another folder.")
     return content

@@ -80,7 +80,7 @@ _LISTED = {
 def _list_table(runs: list[RunRecord]) -> Table:
     from srl_swe.reports.runs import headlines_of, now, shown
 
-    chosen = [one for one in headlines_of(runs) if one.key in _LISTED]
+    chosen = [headline for headline in headlines_of(runs) if headline.key in _LISTED]
     rows = []
     for run in runs:
         of = f"/{run.last_step}" if run.last_step else ""

@@ -1,5 +1,5 @@
 """Two experiments on a suite of instances, and the machinery that they share.
 
-The demo runs the main job once, on what ships; the study trains one policy in several ways at
+The demo runs the main job once on the bundled suite; the study trains one policy in several ways at
 equal budgets.
 """

@@ -1,6 +1,6 @@
-"""The demo: the main job once on what ships, through the functions that users call.
+"""The demo: the main job once on the bundled suite, through the functions that users call.
 
-FOLDER/trajectories.jsonl   the experts' trajectories, with what the replay printed
+FOLDER/trajectories.jsonl   the experts' trajectories with the replay's observations
 FOLDER/demonstrations/      noisy ones, for the warm start
 FOLDER/policy/              the untrained policy
 FOLDER/sft/, FOLDER/srl/    the two trainings
@@ -142,9 +142,9 @@ class Demo(Experiment[DemoPlan]):
         return self.folder / f"measured-{name}"
 
     def replay(self) -> None:
-        """Execute the bundled trajectories; later stages use what was printed now."""
+        """Execute the bundled trajectories; later stages use the fresh observations."""
         recorded = self.suite.trajectories
-        instances = {one.instance_id: one for one in load_instances("starter")}
+        instances = {item.instance_id: item for item in load_instances("starter")}
         replays = replay_all(recorded, instances, self.open_sandbox, self.folder)
         drifted = [item.instance_id for item in replays if not item.faithful]
         if drifted:

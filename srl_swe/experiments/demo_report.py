@@ -1,4 +1,4 @@
-"""What the demo shows: a table for the terminal and one page that is complete in itself."""
+"""The demo's results: a table for the terminal, and a page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from srl_swe.reports.charts import Chart, Series, averaging_steps, draw
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.types import Outcome, Verdict
 
-# What the demo found out: the record behind its table and its page.
-
-
 CAVEAT = (
     "This proves the plumbing, by memorising: a policy of under two million parameters learns "
     "the bundled trajectories by heart. It says nothing about generalisation."
@@ -27,7 +24,7 @@ CAVEAT = (
 class CurvePoint:
     """One step of SRL: means over all sampled replies, refills included.
 
-    ``similarity`` is over the replies in the format, None if there was none.
+    ``similarity`` is over the replies in the format, None without any.
     ``kept_fraction`` is the share of groups whose rewards spread enough to train on.
     """
 
@@ -40,7 +37,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """Everything that the report shows; ``policies`` in the order of training."""
+    """All numbers of the report; ``policies`` in the order of training."""
 
     training_ids: tuple[str, ...]
     held_out_ids: tuple[str, ...]
@@ -67,7 +64,7 @@ _COLUMNS = (
 
 
 def render_table(summary: DemoSummary) -> Table:
-    """One row a policy, in the order of training."""
+    """One row per policy, in the order of training."""
     table = Table(title="the same policy before, between and after")
     for number, column in enumerate(_COLUMNS):
         table.add_column(column, justify="right" if number else "left")
@@ -103,7 +100,7 @@ class OutcomeRow:
 
 
 def _outcomes(summary: DemoSummary) -> list[OutcomeRow]:
-    by_policy = [{one.instance_id: one for one in p.verdicts} for p in summary.policies]
+    by_policy = [{v.instance_id: v for v in policy.verdicts} for policy in summary.policies]
     return [
         OutcomeRow(
             name,
@@ -143,7 +140,7 @@ def _charts(summary: DemoSummary) -> tuple[Chart, ...]:
 
 
 def _story(summary: DemoSummary) -> str:
-    """What was run, in plain words."""
+    """The course of the demo in a paragraph."""
     return (
         f"{summary.trajectories} expert trajectories were replayed in containers: "
         f"{summary.steps_as_recorded} of {summary.steps_replayed} steps printed what was recorded. "
@@ -172,7 +169,7 @@ def _cells(policy: PolicyResult, summary: DemoSummary) -> tuple[str, ...]:
 
 
 def _resolved(policy: PolicyResult, ids: Sequence[str]) -> str:
-    """As n/m; a broken sandbox is no wrong answer, so it is named."""
+    """As n/m; broken sandboxes are named, since they are not wrong answers."""
     broken = sum(
         verdict.outcome is Outcome.BROKEN_SANDBOX and verdict.instance_id in ids
         for verdict in policy.verdicts

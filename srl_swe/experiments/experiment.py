@@ -58,7 +58,9 @@ def load_suite(name: str, instances: Sequence[Instance], trajectories: str = "")
             f"{source} holds no trajectory that resolves an instance of {name}; name a source "
             "that does with --trajectories."
         )
-    return Suite(instances, resolving, tuple(sorted({one.instance_id for one in resolving})))
+    return Suite(
+        instances, resolving, tuple(sorted({trajectory.instance_id for trajectory in resolving}))
+    )
 
 
 def bundled_trajectories() -> str:
@@ -71,7 +73,7 @@ class Plan(Protocol):
 
     @property
     def window(self) -> Window:
-        """What prompts hold, in training and in rollouts."""
+        """Of every prompt, in training and in rollouts."""
 
     @property
     def max_steps(self) -> int:
@@ -150,8 +152,8 @@ def run_stages(
 ) -> None:
     """Run the stages whose titles ``spent_s`` lacks, and add their seconds to it.
 
-    ``keep`` is called in this thread with each result. So many run ``at_once``; a single one
-    runs in this thread, where Ctrl-C ends it. Raises what a stage raises.
+    ``keep`` is called in this thread with each result. If only one stage runs ``at_once``, it
+    runs in this thread too, and Ctrl-C ends it. A stage's exception is raised.
     """
     total = len(stages)
     missing = []

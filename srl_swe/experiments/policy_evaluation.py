@@ -29,7 +29,7 @@ _NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """One policy: its greedy replies on the training steps, and what its rollouts resolved.
+    """One policy: its greedy replies on the training steps, and the verdicts on its rollouts.
 
     The rates are shares of ``steps``; ``similarity_mean`` counts a reply out of format as 0.
     """
@@ -53,7 +53,7 @@ class PolicyResult:
     @property
     def broken(self) -> frozenset[str]:
         """Instances without evidence, since a sandbox broke."""
-        return frozenset(one.instance_id for one in self.verdicts if one.outcome in _NOT_JUDGED)
+        return frozenset(v.instance_id for v in self.verdicts if v.outcome in _NOT_JUDGED)
 
     def resolved_share(self, instance_ids: Sequence[str]) -> float | None:
         """The share resolved; an instance whose sandbox broke is not counted.

@@ -137,7 +137,7 @@ class Study(Experiment[StudyPlan]):
         if arm.phases:
             curriculum = self.curriculum(arm, policy, seed)
             policy = train_curriculum(curriculum, self.run_phase)
-            training_s = sum(_training_s(Path(one.recipe.output)) for one in curriculum.phases)
+            training_s = sum(_training_s(Path(phase.recipe.output)) for phase in curriculum.phases)
         with self.grading:
             say(f"seed {seed}: evaluating {arm.label}")
             place = self.place(seed) / f"measured-{arm.name}"

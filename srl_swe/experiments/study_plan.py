@@ -15,7 +15,7 @@ from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_l
 from srl_swe.steps.prompt import Window
 
 ACTIONS_PER_UPDATE = 64
-"""Of the expert or of the policy: the unit of a budget is one update on so many actions.
+"""The unit of a budget is one update on this many actions, the expert's or the policy's.
 
 A reply that holds a whole solution, or an episode, is many actions; the recipes of these arms
 take fewer of them.
@@ -84,7 +84,7 @@ class StudyPlan:
 
     @property
     def window(self) -> Window:
-        """What prompts hold, in training and in rollouts."""
+        """Of every prompt, in training and in rollouts."""
         return Window(pairs=None, observation_chars=self.observation_chars, thoughts=True)
 
 

@@ -59,17 +59,17 @@ def caveat(plan: StudyPlan, suite: Suite) -> str:
 def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
     """One row per arm under :data:`COLUMNS`: means over seeds, with half of the 95 % interval."""
     rows: list[tuple[str, ...]] = []
-    for arm in get_arms([one.arm for one in results]):
-        mine = [one for one in results if one.arm == arm.name]
+    for arm in get_arms([result.arm for result in results]):
+        mine = [result for result in results if result.arm == arm.name]
         rows.append(
             (
                 arm.label,
-                _cell([one.similarity for one in mine]),
-                _cell([one.format_rate for one in mine]),
-                _cell([one.exact_rate for one in mine]),
-                _cell([one.resolved_training for one in mine]),
-                _cell([one.resolved_held_out for one in mine]),
-                f"{sum(one.seconds for one in mine) / len(mine):.0f}",
+                _cell([result.similarity for result in mine]),
+                _cell([result.format_rate for result in mine]),
+                _cell([result.exact_rate for result in mine]),
+                _cell([result.resolved_training for result in mine]),
+                _cell([result.resolved_held_out for result in mine]),
+                f"{sum(result.seconds for result in mine) / len(mine):.0f}",
             )
         )
     return rows
@@ -126,7 +126,7 @@ def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
     """Curves of the first seed, an arm's phases one after the other."""
     for key, methods, title, about in CURVES:
         series = []
-        for arm in get_arms([one.arm for one in results]):
+        for arm in get_arms([result.arm for result in results]):
             values = _curve(_phases(folder / "seed-0" / arm.name), key, methods)
             if values:
                 series.append(Series(arm.label, values))

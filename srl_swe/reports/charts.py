@@ -56,7 +56,7 @@ class Chart:
 
     def drawn(self) -> list[tuple[int, float]]:
         """Step and value of everything drawn: all series, and the edges of the band."""
-        points = [point for one in self.series for point in one.points()]
+        points = [point for series in self.series for point in series.points()]
         edges = self.band.points() if self.band else []
         return points + [(step, value) for step, *both in edges for value in both]
 
@@ -211,7 +211,7 @@ def draw(chart: Chart) -> Drawing:
     x = Axis(ticks(0, last_step, smallest=1), Drawing.LEFT, Drawing.RIGHT)
     y = Axis(ticks(min(values), max(values)), Drawing.BOTTOM, Drawing.TOP)
     colours = [f"s{number % _COLOURS}" for number in range(len(chart.series))]
-    legend = [(colour, one.label) for colour, one in zip(colours, chart.series, strict=True)]
+    legend = [(colour, series.label) for colour, series in zip(colours, chart.series, strict=True)]
     return Drawing(
         title=chart.title,
         about=chart.about,
@@ -221,8 +221,8 @@ def draw(chart: Chart) -> Drawing:
         y_ticks=y.labelled_ticks(),
         band=_outline(chart.band, x, y),
         lines=[
-            _line(one, colour, chart.smoothed, x, y)
-            for colour, one in zip(colours, chart.series, strict=True)
+            _line(series, colour, chart.smoothed, x, y)
+            for colour, series in zip(colours, chart.series, strict=True)
         ],
         legend=[*legend, ("band", chart.band.label)] if chart.band else legend,
     )

@@ -1,4 +1,4 @@
-"""From the names of a log to sections of charts."""
+"""The charts of a run's page: which names of the log each of them shows, section by section."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from srl_swe.reports.charts import Band, Chart, Series
 from srl_swe.reports.record import RunRecord
 
-# The charts of a run's page, section by section: which figures of the log each one shows.
-
-
 PHASES = ("generate", "reward", "logprob", "sync", "backward", "optimizer", "other", "validation")
 _THIRDS = ("first_third", "middle_third", "last_third")
 _SHARE = (0.0, 1.0)
@@ -20,9 +17,11 @@ _ZERO = (0.0,)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart to be. ``lines`` are labels with names of the log; of two with one label the first
-    that was logged is drawn. ``below`` adds a line for every name between its two ends, ``leave``
-    those that it does not. ``band`` is a label and the names of its edges.
+    """The specification of a chart.
+
+    ``lines``: labels with names of the log; of two names under the same label the first logged
+    name is drawn. ``below``: a prefix and a suffix; every name between them is a line too, except
+    those in ``leave``. ``band``: a label and the names of its edges.
     """
 
     title: str
@@ -39,7 +38,7 @@ class Figure:
 LEARNING = (
     Figure(
         "Reward",
-        "Over the sampled replies, refills included; one that breaks SRL's format earns -1.",
+        "Over the sampled replies, refills included; a reply that breaks SRL's format earns -1.",
         "reward",
         (("mean", "reward/mean"), ("mean", "reward"), ("std", "reward/std"), ("std", "reward_std")),
         band=("p10 to p90, in the format", "reward/p10", "reward/p90"),
@@ -72,7 +71,7 @@ LEARNING = (
 VALIDATION = (
     Figure(
         "Greedy replies",
-        "One a step; one that breaks the format has similarity 0 and reward -1.",
+        "One per step; a reply that breaks the format has similarity 0 and reward -1.",
         "mean",
         (
             ("similarity", "validation/similarity"),
@@ -85,7 +84,7 @@ VALIDATION = (
     ),
     Figure(
         "Greedy episodes on instances",
-        "One an instance; of those whose sandboxes held.",
+        "One per instance; broken sandboxes are not counted.",
         "share",
         (("resolved", "validation/resolved"), ("submitted", "validation/submitted")),
         holds=_SHARE,
@@ -93,7 +92,7 @@ VALIDATION = (
     ),
     Figure(
         "Broken sandboxes in validation",
-        "Episodes of which nothing is known.",
+        "Episodes without a verdict.",
         "episodes",
         (("broken sandboxes", "validation/broken_sandboxes"),),
         smoothed=False,
@@ -168,14 +167,14 @@ REPLIES = (
     ),
     Figure(
         "Similarity by position",
-        "Where in its trajectory the step is.",
+        "By the step's third of its trajectory.",
         "similarity",
         tuple((third.replace("_", " "), f"similarity/{third}") for third in _THIRDS),
         holds=_SHARE,
     ),
     Figure(
         "Rewards by name",
-        "Means of those that are mixed.",
+        "Means of the mixed rewards.",
         "reward",
         below=("rewards/", "/mean"),
         holds=_SHARE,
@@ -258,14 +257,14 @@ REST = "Everything else that was logged"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Charts under one heading."""
+    """Charts under a heading."""
 
     title: str
     figures: tuple[Figure, ...]
 
 
 def sections(keys: Sequence[str]) -> list[Section]:
-    """The sections of a page about runs whose logs have these keys; no key is left out."""
+    """The sections of a page for logs with these keys; every key is drawn."""
     known = [
         Section(title, tuple(figure for figure in _resolved(figures, keys) if figure.lines))
         for title, figures in SECTIONS
@@ -277,7 +276,7 @@ def sections(keys: Sequence[str]) -> list[Section]:
 
 
 def chart(figure: Figure, run: RunRecord) -> Chart:
-    """The figure of one run."""
+    """The figure's chart of one run."""
     band = None
     if figure.band and figure.band[1] in run.keys:
         label, low, high = figure.band
@@ -302,7 +301,7 @@ def _resolved(figures: Sequence[Figure], keys: Sequence[str]) -> list[Figure]:
 
 
 def _lines(figure: Figure, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Those that were logged, one a label."""
+    """The logged lines, one per label."""
     lines: dict[str, str] = {}
     for label, key in [*figure.lines, *_below(figure, keys)]:
         if key in keys:

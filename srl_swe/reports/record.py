@@ -1,4 +1,4 @@
-"""A run's output folder as a record."""
+"""Reads a training run back from its output folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ METRICS, MANIFEST, CONFIG = "metrics.jsonl", "manifest.json", "config.json"
 BEST = Path("best", "best.json")
 
 RATES = ("format/", "outcome/", "ended/")
-"""Shares of one whole each: a step names those that occurred."""
+"""Prefixes of shares of a whole: a step logs only the shares above 0."""
 
 Row = Mapping[str, Any]
 """The metrics of one step, under ``step`` and the names of the log."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out.
+    """The rows of a ``metrics.jsonl``, without a torn last line.
 
-    So is what names no step, as in another program's file of that name.
+    Rows without a step, as in another program's file of that name, are left out too.
     """
     rows: list[dict[str, Any]] = []
     lines = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
@@ -41,7 +41,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; empty where there is none. Raises UserError for anything else."""
+    """The object in the file; empty if there is no file. Raises UserError for anything else."""
     if not path.is_file():
         return {}
     with _damage_named(path):
@@ -52,19 +52,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest; empty where there is none. Raises UserError if it is damaged."""
+    """The manifest; empty if there is no file. Raises UserError if it is damaged."""
     manifest = read_json(path)
     with _damage_named(path):
         _check_kinds(manifest, _OF_A_MANIFEST)
         for start in manifest.get("starts") or ():
             if not isinstance(start, dict):
-                raise ValueError("holds a start that is no object")
+                raise ValueError("holds a start that is not an object")
             _check_kinds(start, _OF_A_START)
     return manifest
 
 
 def read_best(path: Path) -> dict[str, Any]:
-    """What is noted of the best policy; empty where there is none. Raises UserError."""
+    """The record of the best policy; empty if there is no file. Raises UserError if damaged."""
     best = read_json(path)
     with _damage_named(path):
         if best and number(best["score"]) is None:
@@ -81,7 +81,7 @@ def _check_kinds(record: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     for name, kind in kinds.items():
         value = record.get(name)
         words = value if name == "devices" and isinstance(value, list) else ()
-        if not isinstance(value, kind | None) or not all(isinstance(one, str) for one in words):
+        if not isinstance(value, kind | None) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"holds another {name!r} than a run writes")
 
 
@@ -100,7 +100,7 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. ``manifest`` and ``best`` are empty where the run wrote none."""
+    """One run. ``manifest`` and ``best`` are empty if the run has not written them."""
 
     folder: Path
     rows: Sequence[Row]
@@ -121,28 +121,28 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether its final policy is there."""
+        """Whether its final policy exists."""
         return (self.folder / "final").is_dir()
 
     @property
     def step(self) -> int:
-        """The last step that was logged."""
+        """The last logged step."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
     def last_step(self) -> int | None:
-        """The step at which it is to end; None if that is not known."""
+        """The planned last step; None if unknown."""
         starts = self.manifest.get("starts") or [{}]
         planned = starts[-1].get("max_steps")
         return int(planned) if planned else None
 
     @cached_property
     def keys(self) -> list[str]:
-        """Names of all figures that some row has, in the order of their first appearance."""
+        """All names of the log, in the order of their first appearance."""
         return list(dict.fromkeys(key for row in self.rows for key in row if key != "step"))
 
     def values(self, key: str) -> list[tuple[int, float | None]]:
-        """The figure by step, where a row names it; a rate that a row leaves out is 0 there."""
+        """The values by step of the rows that log it; a share that a row leaves out is 0 there."""
         rates = next((prefix for prefix in RATES if key.startswith(prefix)), None)
         return [
             (row["step"], number(row.get(key, 0.0)))
@@ -152,14 +152,14 @@ class RunRecord:
 
 
 def number(value: Any) -> float | None:
-    """None for what is no finite number."""
+    """The value as a float; None if it is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def load_run(folder: Path) -> RunRecord:
-    """The run in the folder. Raises UserError if there is none, or a file of it is damaged."""
+    """The run in the folder. Raises UserError if the folder holds no run or a damaged file."""
     if not (folder / METRICS).is_file() and not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} holds no run: neither {METRICS} nor {MANIFEST} is there.")
     return RunRecord(
@@ -172,7 +172,7 @@ def load_run(folder: Path) -> RunRecord:
 
 
 def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
-    """The runs at or below the folders, sorted by path. Raises UserError for no folder."""
+    """The runs at or below the folders, sorted by path. Raises UserError for a missing folder."""
     found: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():

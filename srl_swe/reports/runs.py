@@ -21,7 +21,7 @@ ABSENT = "–"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A figure of the log. ``good`` says which end is better; None where neither is."""
+    """A figure of the log. ``good`` is its better end; None if neither is better."""
 
     label: str
     key: str
@@ -52,9 +52,9 @@ HEADLINES = (
 
 
 def headlines_of(runs: Iterable[RunRecord]) -> list[Headline]:
-    """Those that one of the runs has."""
+    """The headlines that at least one of the runs has."""
     keys = {key for run in runs for key in run.keys if key not in _hidden(run)}
-    return [one for one in HEADLINES if one.key in keys]
+    return [headline for headline in HEADLINES if headline.key in keys]
 
 
 def now(run: RunRecord, headline: Headline) -> float | None:
@@ -68,7 +68,7 @@ def now(run: RunRecord, headline: Headline) -> float | None:
 
 
 def best(run: RunRecord, headline: Headline) -> tuple[int, float] | None:
-    """Step and value of the best single step; None where no end is better."""
+    """Step and value of the best single step; None if neither end is better."""
     values = _known(run, headline)
     if not values or headline.good is None:
         return None
@@ -77,12 +77,12 @@ def best(run: RunRecord, headline: Headline) -> tuple[int, float] | None:
 
 
 def shown(value: float | None, headline: Headline) -> str:
-    """The value as text, a dash for none."""
+    """The value as text, :data:`ABSENT` for None."""
     return ABSENT if value is None else f"{value:,.{headline.digits}f}"
 
 
 def _hidden(run: RunRecord) -> set[str]:
-    """GRPO's loss says nothing, and TRL's reward gives way to that over all rounds."""
+    """GRPO's loss, which is about 0 by construction, and TRL's reward beside that of all rounds."""
     hidden = {"loss"} if "reward" in run.keys else set()
     return hidden | ({"reward"} if "reward/mean" in run.keys else set())
 
@@ -176,7 +176,7 @@ def _start_cells(start: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-# Two runs side by side: what they were told differently, and what came of it.
+# Two runs side by side: their settings and their results.
 
 
 _PLACES = {"output", "trainer.output_dir", "trainer.logging_dir", "trainer.run_name"}
@@ -185,7 +185,7 @@ _PLACES = {"output", "trainer.output_dir", "trainer.logging_dir", "trainer.run_n
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One setting that two runs do not share; ``ABSENT`` where a run does not know it."""
+    """A setting with different values in two runs; :data:`ABSENT` if a run lacks it."""
 
     key: str
     first: str
@@ -194,7 +194,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure of both runs, as it stands and at its best."""
+    """A figure of both runs, at its present value and at its best."""
 
     headline: Headline
     now: tuple[str, str]
@@ -202,7 +202,7 @@ class Result:
 
 
 def differences(first: RunRecord, second: RunRecord) -> list[Difference]:
-    """Recipes, TRL's effective arguments, data, rewards, code and machine, where they differ."""
+    """Differing recipe fields, effective TRL arguments, data, rewards, code and machine."""
     known = set(_effective(first)) & set(_effective(second))
     held, other = _settings(first, known), _settings(second, known)
     keys = [key for key in {**held, **other} if held.get(key) != other.get(key)]
@@ -223,7 +223,7 @@ def results(first: RunRecord, second: RunRecord) -> list[Result]:
 
 
 def labels(first: RunRecord, second: RunRecord) -> tuple[str, str]:
-    """Their names, or as much of their paths as tells them apart."""
+    """Their names, or their paths if the names are equal."""
     if first.name != second.name:
         return first.name, second.name
     return str(first.folder), str(second.folder)
@@ -260,7 +260,7 @@ def render_comparison(first: RunRecord, second: RunRecord) -> str:
 
 
 def result_columns(names: tuple[str, str]) -> tuple[str, ...]:
-    """What heads the table of results."""
+    """The columns of the table of results."""
     return ("", *names, *(f"{name}, best" for name in names))
 
 
@@ -280,9 +280,9 @@ def _effective(run: RunRecord) -> dict[str, Any]:
 
 
 def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
-    """What decides a result, by name: the recipe, then what TRL made of it, then the rest.
+    """Everything that decides a result: the recipe, TRL's arguments, data, code and machine.
 
-    Of TRL's arguments those that are ``known`` to both runs; other methods have others.
+    Of TRL's arguments only those ``known`` to both runs, since methods have different ones.
     """
     manifest, starts = run.manifest, run.manifest.get("starts") or [{}]
     recipe = flatten(manifest.get("recipe") or run.config)
