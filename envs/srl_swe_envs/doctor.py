@@ -1,4 +1,7 @@
-"""Looks over the machine and its engine, and says of each thing how well it is."""
+"""Checks of the engine and the machine: one finding per check, with a way out if needed.
+
+The ``check_*`` functions judge given answers and ask nothing; :func:`examine` collects the answers.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +34,20 @@ from srl_swe_envs.owners import Fate, Owned, find
 from srl_swe_envs.pulls import free_bytes
 from srl_swe_envs.scripts import script
 
-# What the doctor writes down: one line a check, with the way out where one is needed.
-
 
 class Health(StrEnum):
-    """How well it is with what was looked at."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, but not all of it, or not as it was tested."""
+    """It works in part, or differs from the tested set-up."""
     FAILURE = "failure"
-    """Something that srl-swe does can't work."""
+    """A part of srl-swe can't work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's; ``way_out`` is empty exactly where ``health`` is ok."""
+    """The result of a check; ``way_out`` is empty exactly if ``health`` is ok."""
 
     subject: str
     health: Health
@@ -55,21 +56,18 @@ class Finding:
 
 
 def ok(subject: str, found: str) -> Finding:
-    """All is well with it."""
+    """A finding without a problem."""
     return Finding(subject, Health.OK, found)
 
 
 def warning(subject: str, found: str, way_out: str) -> Finding:
-    """It is worth knowing."""
+    """A finding worth knowing."""
     return Finding(subject, Health.WARNING, found, way_out)
 
 
 def failure(subject: str, found: str, way_out: str) -> Finding:
-    """It has to be repaired."""
+    """A finding that has to be repaired."""
     return Finding(subject, Health.FAILURE, found, way_out)
-
-
-# Judges what an engine says of itself and of one sandbox; pure, no engine is asked here.
 
 
 Answer = Mapping[str, Any]
@@ -85,11 +83,11 @@ _LIMIT_FLAGS = {
     "cpu": "CpuCfsQuota",
 }
 _MEASURED = ("memory_bytes", "cpus", "pids", "file_bytes")
-"""Of what a sandbox is held to, all that every engine should manage."""
+"""The enforced limits that every engine should support."""
 
 
 def check_engine(info: Answer, version: Answer) -> list[Finding]:
-    """All that can be told without making a container."""
+    """The checks that need no container."""
     return [
         _check_version(version),
         _check_storage(info),
@@ -100,7 +98,7 @@ def check_engine(info: Answer, version: Answer) -> list[Finding]:
 
 
 def check_disk(folder: str, free_bytes: int | None) -> Finding:
-    """``folder`` is where the engine keeps its images; None: it is not on this machine."""
+    """Check the disk of ``folder``, where the engine keeps its images; None: on another machine."""
     if free_bytes is None:
         return warning(
             "disk",
@@ -117,7 +115,7 @@ def check_disk(folder: str, free_bytes: int | None) -> Finding:
 
 
 def check_quota(info: Answer, enforced: Answer | None) -> Finding:
-    """Whether a sandbox's disk is bounded; ``enforced`` None: none could be tried."""
+    """Check whether a sandbox's disk is bounded; ``enforced`` None: no sandbox could be tried."""
     driver, file_system = str(info.get("Driver")), _backing_file_system(info)
     found = f"{driver} on {file_system}"
     if enforced["disk_bytes"] is not None if enforced else driver == "zfs":
@@ -131,7 +129,7 @@ def check_quota(info: Answer, enforced: Answer | None) -> Finding:
 
 
 def check_enforced(enforced: Answer) -> Finding:
-    """What a sandbox with the default limits is held to; the disk apart."""
+    """Check the enforced limits of a sandbox with the default ones, except for the disk."""
     missing = [name for name in _MEASURED if enforced[name] is None]
     held = ", ".join(f"{name} {enforced[name]:,}" for name in _MEASURED if name not in missing)
     if not missing:
@@ -144,7 +142,7 @@ def check_enforced(enforced: Answer) -> Finding:
 
 
 def engine_name(version: Answer) -> str:
-    """``podman`` where it is one behind Docker's API, else ``docker``."""
+    """``podman`` if it is behind Docker's API, else ``docker``."""
     names = [str(part.get("Name", "")) for part in version.get("Components") or ()]
     return "podman" if any("podman" in name.lower() for name in names) else "docker"
 
@@ -215,20 +213,17 @@ def _backing_file_system(info: Answer) -> str:
     return str(status.get("Backing Filesystem", "an unnamed file system"))
 
 
-# What is looked at on this side of the engine: Python, packages, GPU, the docker client.
-
-
 _PROJECT = "srl-swe"
 _NEEDED = ("docker", "swebench", "datasets", "gitpython")
 _FOR_TRAINING = ("torch", "transformers", "trl")
 _FOR_SERVING = ("vllm",)
 _ASKED_BY = {"vllm": "trl"}
-"""Whose metadata says which versions will do, where it is not ours."""
+"""The package whose metadata has the allowed versions, if it is not ours."""
 _PIN = re.compile(r"^([\w.-]+)==([\w.+-]+)", re.MULTILINE)
 
 
 def check_machine() -> list[Finding]:
-    """Everything here; the docker client and nvidia-smi are the only programs looked for."""
+    """The checks of this machine: Python, packages, GPU and the docker client."""
     tested = parse_pins((bundled("docker") / "constraints.txt").read_text("utf-8"))
     names = (*_NEEDED, *_FOR_TRAINING, *_FOR_SERVING)
     installed = {name: _installed(name) for name in names}
@@ -241,7 +236,7 @@ def check_machine() -> list[Finding]:
 
 
 def parse_pins(constraints: str) -> dict[str, str]:
-    r"""Lower-case names to versions, of the lines ``name==version``.
+    r"""Lower-case names to versions, from lines ``name==version``.
 
     >>> parse_pins("# tested\nGitPython==3.2.1\n")
     {'gitpython': '3.2.1'}
@@ -250,7 +245,7 @@ def parse_pins(constraints: str) -> dict[str, str]:
 
 
 def check_docker_client(path: str | None) -> Finding:
-    """``path``: where the program ``docker`` is; None if nowhere on PATH."""
+    """Check the program ``docker``; ``path`` is None if it is not on PATH."""
     if path:
         return ok("docker client", path)
     return failure(
@@ -262,7 +257,7 @@ def check_docker_client(path: str | None) -> Finding:
 
 
 def check_gpu(described: str | None, torch: str | None) -> Finding:
-    """``described`` is what nvidia-smi prints of the GPUs, None without a driver."""
+    """Check the GPUs; ``described`` is the output of nvidia-smi, None without a driver."""
     if not described:
         return warning(
             "GPU",
@@ -279,7 +274,7 @@ def check_gpu(described: str | None, torch: str | None) -> Finding:
 
 
 def check_python(running: tuple[int, int], tested: list[str]) -> Finding:
-    """``tested`` holds versions like 3.12."""
+    """Check the Python version; ``tested`` holds versions like 3.12."""
     shown = ".".join(map(str, running))
     if shown in tested:
         return ok("Python", shown)
@@ -289,13 +284,13 @@ def check_python(running: tuple[int, int], tested: list[str]) -> Finding:
 def check_package(
     name: str, installed: str | None, tested: str | None, allowed: SpecifierSet
 ) -> Finding:
-    """Versions are None where there is none; ``allowed`` is what srl-swe's needs let in."""
+    """Check a package; versions are None if there is none, ``allowed`` is srl-swe's requirement."""
     if installed is None:
         return _missing(name)
     public = Version(installed).public  # 2.13.0+cpu is 2.13.0
     pinned = f"{name}=={tested}" if tested else f"{name}{allowed}"
     if public not in allowed:
-        return failure(name, f"{installed}; what works is {allowed}", f"pip install '{pinned}'")
+        return failure(name, f"{installed}; needed is {allowed}", f"pip install '{pinned}'")
     if tested is None:
         return warning(name, installed, "no version of it has been tested with srl-swe")
     if public != tested:
@@ -345,7 +340,7 @@ _SHOWN = 3
 
 
 def examine() -> list[Finding]:
-    """One finding a check; without an engine, what only it can tell is left out."""
+    """One finding per check; those that need the engine are left out without one."""
     return [*_examine_engine(), *check_machine()]
 
 
@@ -371,7 +366,7 @@ def _examine(client: docker.DockerClient) -> list[Finding]:
 
 
 def check_leftovers(owned: list[Owned]) -> Finding:
-    """What ended runs have left on the engine."""
+    """Check for leftovers of ended runs on the engine."""
     left = [thing for thing in owned if thing.fate in {Fate.ENDED, Fate.EXPIRED}]
     if not left:
         return ok("leftovers", "ended runs have left nothing")
@@ -385,7 +380,7 @@ def check_leftovers(owned: list[Owned]) -> Finding:
 
 
 def check_images(current: list[str], stale: list[str], missing: list[str]) -> Finding:
-    """The names of the bundled suite's images, by how they are."""
+    """Check the bundled suite's images; each list holds the names in one state."""
     if not stale and not missing:
         return ok("images", f"all {len(current)} of the bundled suite are up to date")
     named = (("missing", missing), ("out of date", stale))
@@ -438,7 +433,7 @@ def _check_network(container: ContainerProcesses) -> Finding:
     return failure(
         "network",
         "a sandbox of mode none can reach a network",
-        "don't run strangers' commands on this engine",
+        "don't run untrusted commands on this engine",
     )
 
 
@@ -457,7 +452,7 @@ def _guarded(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _broken(subject: str, error: Exception) -> Finding:
-    """A failure; a UserError says the way out behind its last colon."""
+    """A failure; the way out of a UserError follows its last colon."""
     found, _, way_out = " ".join(str(error).split()).rpartition(": ")
     if isinstance(error, UserError) and found:
         return failure(subject, found, way_out)

@@ -1,7 +1,7 @@
-"""How published data sets name their images, read from ``specs/*.toml``; no engine is asked.
+"""Names of the images of published data sets, read from ``specs/*.toml``; no engine is asked.
 
-One file a family of data sets: how its rows are recognised, what its images are called, where
-the repository lies in them, and which of its fields swebench's schema calls otherwise.
+One file per family of data sets: how its rows are recognised, the names of its images, the folder
+of the repository in them, and the fields that swebench's schema names differently.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from docker.utils import parse_repository_tag
 Row = Mapping[str, Any]
 
 OURS = "srl-swe/*"
-"""What we build ourselves is called like this."""
+"""The names of our own images."""
 
 _REGISTRY_OF_NO_NAME = re.compile(r"^(docker\.io/(library/)?|library/|localhost/)")
 _NAMED_BY = ("image", "docker_image", "image_name")
@@ -30,12 +30,12 @@ _NAMED_BY = ("image", "docker_image", "image_name")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One file of ``specs/``.
+    """A family of data sets: one file of ``specs/``.
 
     A row belongs to it by the name of its data set (globs), else by the name of its image
     (globs), else by having all ``fields`` and none of ``without``, else by its repository.
     Values in braces are the row's fields, after ``rules`` in the image's name; those of ``json``
-    may be JSON text. ``fill`` gives fields that a row lacks, ``replace`` others than it has.
+    may be JSON text. ``fill`` adds missing fields, ``replace`` overrides fields.
     """
 
     name: str
@@ -61,7 +61,7 @@ def families() -> tuple[Family, ...]:
 
 
 def parse_family(toml: str) -> Family:
-    """The family that a spec describes. Raises TypeError for a key that there is not."""
+    """The family that a spec describes. Raises TypeError for an unknown key."""
     spec: dict[str, Any] = tomllib.loads(toml)
     lists = {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
     return Family(**(spec | lists))
@@ -70,8 +70,8 @@ def parse_family(toml: str) -> Family:
 def adapt_row(row: Row, dataset: str) -> Row:
     """The row in swebench's schema; ``dataset`` is its name on the hub, or empty.
 
-    A row of no known family stays as it is, and one whose image can't be told gets none: naming
-    a wrong one would be worse.
+    A row of an unknown family stays as it is, and one whose image is unknown gets none: a wrong
+    one would be worse.
     """
     family = family_of(row, dataset)
     if family is None:
@@ -88,7 +88,7 @@ def adapt_row(row: Row, dataset: str) -> Row:
 
 
 def family_of(row: Row, dataset: str = "") -> Family | None:
-    """The family whose row this is; None where none is known."""
+    """The family of the row; None if it is unknown."""
     image = canonical(_named_image(row))
     has = {key for key, value in row.items() if value not in (None, "")}
     tests: tuple[Callable[[Family], bool], ...] = (
@@ -101,7 +101,7 @@ def family_of(row: Row, dataset: str = "") -> Family | None:
 
 
 def family_of_image(image: str) -> str | None:
-    """Whose the image is by its name: a family's, ``srl-swe``, or None for somebody else's."""
+    """The owner of the image by its name: a family, ``srl-swe``, or None for others."""
     name = canonical(image)
     if fnmatchcase(name, OURS):
         return "srl-swe"
@@ -114,7 +114,7 @@ def is_of(family: Family, image: str) -> bool:
 
 
 def canonical(image: str) -> str:
-    """The name as Docker lists it; podman puts ``localhost/`` before what was built here.
+    """The name as Docker lists it; podman puts ``localhost/`` before images built here.
 
     >>> canonical("docker.io/swerebenchv2/a-b:1-2"), canonical("localhost/a/b")
     ('swerebenchv2/a-b:1-2', 'a/b:latest')
@@ -126,10 +126,10 @@ def canonical(image: str) -> str:
 
 
 def digest_in(described: Mapping[str, Any], image: str) -> str:
-    """What an image's content is known by, from the engine's description of it.
+    """The digest of an image, from the engine's description of it.
 
-    ``repository@sha256:..`` of the registry that it has come from, else the engine's id: what
-    was built here has no digest.
+    ``repository@sha256:..`` of the registry that it came from, else the engine's id, as images
+    built here have no digest.
     """
     digests = [str(known) for known in described.get("RepoDigests") or () if "<none>" not in known]
     repository = canonical(image).partition("@")[0].rpartition(":")[0]
@@ -138,7 +138,7 @@ def digest_in(described: Mapping[str, Any], image: str) -> str:
 
 
 def _image(row: Row, family: Family, values: Mapping[str, Any]) -> dict[str, str]:
-    """What a row names is believed, unless the rule is about that very field."""
+    """Take the image that the row names, unless the family's rule is about that very field."""
     named = _named_image(row)
     is_whole = not any(f"{{{field}}}" in family.image for field in _NAMED_BY)
     if named and (is_whole or "/" in named):
@@ -170,7 +170,7 @@ def _rendered(templates: Mapping[str, str], values: Mapping[str, Any]) -> dict[s
 def _render_each(
     templates: Mapping[str, str], values: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    """A template with a field that the row lacks gives nothing; the reader of rows will say so."""
+    """Skip templates with a missing field; the reader of rows reports those."""
     for key, template in templates.items():
         try:
             yield key, template.format_map(values)

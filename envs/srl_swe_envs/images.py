@@ -1,4 +1,4 @@
-"""Has the images of instances on the engine: built where we hold their recipe, else pulled."""
+"""Build the images of bundled instances, and pull the others."""
 
 from __future__ import annotations
 
@@ -24,15 +24,12 @@ from srl_swe.types import Instance
 from srl_swe_envs.engine import ENGINE_ERRORS, blame_sandbox, connect, reason
 from srl_swe_envs.pulls import cache_folder, pull_missing, record_use
 
-# The Debian that our own images are built on: pulled where a registry answers, else made.
-
-
 DEBIAN = "srl-swe/debian:bookworm"
 _UPSTREAM = "debian:bookworm-slim"
 
 
 def ensure_debian(client: docker.DockerClient, report: Callable[[str], None]) -> None:
-    """Have ``srl-swe/debian:bookworm`` on the engine. Raises ImageMissing."""
+    """Pull the Debian of our images if a registry answers, else make it. Raises ImageMissing."""
     if _is_there(client):
         return
     started = time.monotonic()
@@ -70,11 +67,8 @@ def _import_debootstrapped(client: docker.DockerClient) -> None:
         client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
 
 
-# What the images of a task repo are built from, read off the folders; no engine is asked.
-
-
 BASE = "srl-swe/base:1"
-"""What our images are built on: Debian with Python, pytest and git."""
+"""The base of our images: Debian with Python, pytest and git."""
 _PACKAGE = re.compile(r"srl-swe/starter-([\w.-]+):1")
 
 
@@ -90,7 +84,7 @@ class Recipe:
     part: str = ""
 
     def fingerprint(self, parent_id: str | None) -> str:
-        """Changes exactly if a file that is copied, the Dockerfile or the parent does."""
+        """A digest of the copied files, the Dockerfile and the parent."""
         digest = hashlib.sha256(f"{parent_id}\0{sorted(self.arguments.items())}\0".encode())
         for name in sorted({self.dockerfile, *self._files()}):
             content = (self.context / name).read_bytes()
@@ -108,21 +102,21 @@ class Recipe:
 
 
 def recipes_of(task_repo: Path, only: Collection[str] | None = None) -> list[Recipe]:
-    """Of the base image, then of the packages, then of the tasks; ``only`` as for building."""
+    """Recipes of the base image, the packages, then the tasks; ``only`` as for building."""
     tasks = [_task_recipe(folder) for folder in _task_folders(task_repo, only)]
     packages = sorted({match[1] for task in tasks if (match := _PACKAGE.fullmatch(task.parent))})
     return [base_recipe(), *(_package_recipe(task_repo, package) for package in packages), *tasks]
 
 
 def base_recipe() -> Recipe:
-    """Of :data:`BASE`."""
+    """The recipe of :data:`BASE`."""
     return Recipe(BASE, DEBIAN, bundled("docker"), "base.Dockerfile", part="base.Dockerfile")
 
 
 def _task_folders(task_repo: Path, only: Collection[str] | None) -> list[Path]:
     folders = sorted(path.parent for path in task_repo.glob("tasks/*/task.yaml"))
     if not folders:
-        raise UserError(f"{task_repo} is no task repo: it has no tasks/<instance id>/task.yaml")
+        raise UserError(f"{task_repo} is not a task repo: tasks/<instance id>/task.yaml is missing")
     return [folder for folder in folders if only is None or folder.name in only]
 
 
@@ -145,7 +139,7 @@ def _task_recipe(folder: Path) -> Recipe:
 
 
 Report = Callable[[str], None]
-"""Takes a line that says what is being done."""
+"""Called with a line of progress."""
 
 _BUILT_FROM = "srl-swe.built-from"
 """The label that holds a recipe's fingerprint."""
@@ -156,29 +150,29 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def ensure_images(instances: Iterable[Instance], report: Report) -> None:
-    """Build what is bundled with us and pull the rest, where it is missing or out of date.
+    """Build the bundled images and pull the others, if they are missing or out of date.
 
     Raises EngineUnavailable, EngineDiskFull or ImageMissing.
     """
     instances = list(instances)
     bundled_ids = build_bundled_images(instances, report)
-    others = {one.image for one in instances if one.instance_id not in bundled_ids}
+    others = {i.image for i in instances if i.instance_id not in bundled_ids}
     if others:
         with closing(connect()) as client:
             pull_missing(client, sorted(others), report)
 
 
 def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
-    """As :func:`ensure_images`, but images that can't be had are reported, unless that is all.
+    """As :func:`ensure_images`, but report missing images unless all are missing.
 
-    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if not one is there.
+    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if there is none at all.
     """
     instances = list(instances)
     try:
         ensure_images(instances, report)
     except ImageMissing as missing:
         with closing(connect()) as client:
-            if not any(_id_of(client, one.image) for one in instances):
+            if not any(_id_of(client, i.image) for i in instances):
                 raise
         report(f"images: {missing}")
 
@@ -189,8 +183,8 @@ def build_bundled_images(instances: Iterable[Instance], report: Report) -> set[s
     Raises EngineUnavailable or ImageMissing.
     """
     starter = bundled("starter")
-    ids = {one.instance_id for one in instances}
-    ours = {one for one in ids if (starter / "tasks" / one).is_dir()}
+    ids = {i.instance_id for i in instances}
+    ours = {id for id in ids if (starter / "tasks" / id).is_dir()}
     if ours:
         build_task_repo_images(starter, report, ours)
     return ours
@@ -201,8 +195,8 @@ def build_task_repo_images(
 ) -> None:
     """Build a task repo's images, parents first; ``only`` names the instances, None means all.
 
-    An image carries the fingerprint of what it was built from, so that an unchanged one costs
-    a few milliseconds. Raises EngineUnavailable or ImageMissing.
+    An image carries the fingerprint of its recipe, so an unchanged one costs a few milliseconds.
+    Raises EngineUnavailable or ImageMissing.
     """
     recipes = recipes_of(task_repo, only)
     with closing(connect()) as client:
@@ -213,14 +207,14 @@ def build_task_repo_images(
 
 
 def ensure_base_image(client: docker.DockerClient, report: Report) -> str:
-    """Have the image that ours are built on; returns its id. Raises ImageMissing."""
+    """Build the base of our images if needed; returns its id. Raises ImageMissing."""
     ensure_debian(client, report)
     _build_if_changed(client, base_recipe(), report)
     return str(_id_of(client, BASE))
 
 
 def is_built_from(client: docker.DockerClient, tag: str, fingerprint: str) -> bool:
-    """Whether the image is there and was built from what has this fingerprint."""
+    """Whether the image exists and was built from a recipe with this fingerprint."""
     try:
         return bool(client.images.get(tag).labels.get(_BUILT_FROM) == fingerprint)
     except ImageNotFound:
@@ -230,9 +224,9 @@ def is_built_from(client: docker.DockerClient, tag: str, fingerprint: str) -> bo
 def build(
     client: docker.DockerClient, recipe: Recipe, fingerprint: str, source: object, report: Report
 ) -> None:
-    """Build the image, which takes the place of an earlier one; ``source`` names it in errors.
+    """Build the image, which replaces an earlier one; errors name ``source``.
 
-    Raises ImageMissing with the end of the build's log and the path of the whole, or
+    Raises ImageMissing with the end of the build's log and the path of the whole log, or
     EngineDiskFull.
     """
     started, superseded = time.monotonic(), _id_of(client, recipe.tag)
@@ -289,7 +283,7 @@ def _keep_log(tag: str, log: str) -> str:
 
 
 def _remove_half_built(client: docker.DockerClient, log: str) -> None:
-    """Remove the nameless image of the last step that went well, and those that it is made of."""
+    """Remove the unnamed image of the last successful step, with its parents."""
     steps = _STEP_DONE.findall(log)
     with suppress(APIError):  # another image is built on the same steps
         if steps and not client.images.get(steps[-1]).tags:
@@ -297,7 +291,7 @@ def _remove_half_built(client: docker.DockerClient, log: str) -> None:
 
 
 def _end_of(build_log: str) -> str:
-    """The last lines that the build's commands have printed, in one."""
+    """The last lines of the build's commands, joined into one."""
     lines = [line.strip() for line in _COLOURS.sub("", build_log).splitlines()]
     said = [line for line in lines if line and not line.startswith(_OF_THE_ENGINE)]
     return " | ".join(said[-_LOG_LINES:])[-_LOG_CHARS:]

@@ -1,8 +1,8 @@
 """A sandbox without a container: a throw-away folder and a real bash on this machine.
 
-For tests and for a first look without an engine. It is NO security boundary: commands run as
-you, see your files and your network, and nothing but timeouts limits them. Never run a model's
-commands or somebody's trajectories in it.
+For tests and for a first look without an engine. It is NOT a security boundary: commands run as
+you, see your files and your network, and only timeouts limit them. Never run the commands of a
+model or of strangers' trajectories in it.
 """
 
 from __future__ import annotations
@@ -33,357 +33,6 @@ from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import lives
 from srl_swe_envs.shell import PersistentShell, Sweep
 
-# Lets commands speak of ``/testbed`` and ``/tmp`` where those are folders elsewhere.
-
-
-class LocalPaths:
-    """Folders of a sandbox: as its commands name them, and where they lie on this machine.
-
-    It is text that is replaced. A file's contents are left alone, and so is a path that a
-    command puts together from parts.
-
-    >>> paths = LocalPaths({"/testbed": Path("/var/x1/testbed"), "/tmp": Path("/var/x1/tmp")})
-    >>> paths.to_here("cd /testbed/src && cp a.py /tmp; ls ./testbed /tmpfs")
-    'cd /var/x1/testbed/src && cp a.py /var/x1/tmp; ls ./testbed /tmpfs'
-    >>> paths.from_here("/var/x1/testbed/src/a.py:3")
-    '/testbed/src/a.py:3'
-    """
-
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self._folders = folders
-        names = "|".join(re.escape(name) for name in folders)
-        self._named = re.compile(rf"(?<![\w./~}})-])(?:{names})(?![\w.-])")
-
-    def to_here(self, text: str) -> str:
-        """A command or a path as this machine has to read it."""
-        return self._named.sub(lambda found: str(self._folders[found[0]]), text)
-
-    def from_here(self, text: str) -> str:
-        """What was printed, in the sandbox's own names."""
-        for name, folder in self._folders.items():
-            text = text.replace(str(folder), name)
-        return text
-
-
-# Reads and writes files of this machine that other processes may be pulling about.
-
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
-
-
-def read_regular(path: Path) -> bytes:
-    """A regular file's bytes; a pipe is not waited for.
-
-    Raises OSError, EINVAL for what is no file and EFBIG above MAX_FILE_BYTES among it.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise _error(errno.EISDIR, path)
-        if not stat.S_ISREG(status.st_mode):
-            raise _error(errno.EINVAL, path)
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise _error(errno.EFBIG, path)
-    return data
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace the file, or what a link there points to, whole or not at all; its mode is kept.
-
-    All happens within one opened folder: whoever moves it or puts a link in its place meanwhile
-    leads us nowhere. Raises OSError.
-    """
-    if len(data) > MAX_FILE_BYTES:
-        raise _error(errno.EFBIG, path)
-    target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(target.parent, _FOLDER)
-    try:
-        _replace_within(folder, target.name, data)
-    finally:
-        os.close(folder)
-
-
-def replace_working_files(target: Path, source: Path) -> None:
-    """Make the files of a working tree those of another; repositories are left out of it.
-
-    Special files and what is larger than MAX_FILE_BYTES are not copied. Raises OSError.
-    """
-    for entry in target.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            if entry.name != ".git":
-                shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    shutil.copytree(source, target, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True)
-
-
-def _not_to_copy(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name == ".git" or not _is_plain(Path(folder, name))}
-
-
-def _is_plain(path: Path) -> bool:
-    status = path.lstat()
-    if stat.S_ISREG(status.st_mode):
-        return status.st_size <= MAX_FILE_BYTES
-    return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
-
-
-def _replace_within(folder: int, name: str, data: bytes) -> None:
-    temporary = f".srl-swe.{secrets.token_hex(4)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(temporary, flags, _mode_of(folder, name), dir_fd=folder)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, _mode_of(folder, name))  # whatever the umask
-            file.write(data)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
-def _mode_of(folder: int, name: str) -> int:
-    try:
-        return stat.S_IMODE(os.stat(name, dir_fd=folder).st_mode)
-    except FileNotFoundError:
-        return 0o644
-
-
-def _error(number: int, path: Path) -> OSError:
-    return OSError(number, os.strerror(number), str(path))
-
-
-# A bundled instance's repository at its base commit, made without a container.
-
-
-_AUTHOR = {"NAME": "starter", "EMAIL": "starter@example.invalid", "DATE": "2025-01-15T09:00:00Z"}
-_NOT_SOURCES = shutil.ignore_patterns("__pycache__", ".pytest_cache", "*.egg-info")
-
-
-def check_out(instance: Instance, folder: Path) -> None:
-    """Fill the empty ``folder`` as the Dockerfile in ``envs/starter/tasks`` fills its image.
-
-    The commit is the very same. Raises UserError for an instance that is not bundled, and
-    SandboxError where git fails.
-    """
-    starter = bundled("starter")
-    task = starter / "tasks" / instance.instance_id
-    package = instance.repo.rpartition("/")[2]
-    if not (task / "gold.patch").is_file():
-        raise UserError(
-            f"{instance.instance_id} is not one of the bundled instances, and only those can be "
-            "opened without a container; use the docker sandbox."
-        )
-    shutil.copytree(starter / "packages" / package, folder, ignore=_NOT_SOURCES, dirs_exist_ok=True)
-    _git(folder, "init", "--quiet", "--initial-branch=main")
-    _git(folder, "apply", "-R", str((task / "gold.patch").resolve()))
-    for path in folder.rglob("*"):
-        if ".git" not in path.relative_to(folder).parts:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-    _git(folder, "add", "--all")
-    _git(folder, "commit", "--quiet", "--message", f"{package} 1.0")
-    _git(folder, "config", "user.name", "srl-swe")
-    _git(folder, "config", "user.email", "srl-swe@example.invalid")
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _AUTHOR.items()}
-    nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    try:
-        subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment | nobodys | who,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or error
-        raise SandboxError(f"git {arguments[0]} failed in {folder}: {said}") from error
-
-
-# Bash processes of this machine as a host for shells.
-
-
-_SEND_TIMEOUT_S = 60.0
-_SWEEP_ROUNDS = 20
-_PAUSE_S, _PAUSE_TO_DIE_S = 0.01, 0.05
-
-
-class LocalProcesses:
-    """The ShellHost of this machine: its processes are known by a variable they inherit."""
-
-    shell_prefix = ()
-
-    def __init__(self, workdir: Path, environment: Mapping[str, str]) -> None:
-        self._marker = f"SRL_SWE_SANDBOX={secrets.token_hex(8)}"
-        name, _, value = self._marker.partition("=")
-        self._environment = os.environ | dict(environment) | {name: value}
-        self._workdir = workdir
-
-    def spawn(self, script: str, *arguments: str) -> PipeChannel:
-        """Start ``bash -c script`` with pipes. Raises SandboxError."""
-        try:
-            return PipeChannel(
-                ["bash", "-c", script, "bash", *arguments], self._workdir, self._environment
-            )
-        except OSError as error:
-            raise SandboxError(f"bash can't be started: {error}") from error
-
-    def sweep(self, sweep: Sweep) -> bool:
-        """See :meth:`srl_swe_envs.shell.ShellHost.sweep`.
-
-        As ``guard.sh`` does it in a container: the shell stands still while victims are looked
-        for, and its children are interrupted before they are killed.
-        """
-        signal_of_shell = (
-            signal.SIGKILL
-            if sweep.signal == "KILL" or _ignores_interrupt(sweep.shell_pid)
-            else signal.SIGINT
-        )
-        seen: set[int] = set()
-        for _ in range(_SWEEP_ROUNDS):
-            _send(signal.SIGSTOP, [sweep.shell_pid])
-            victims = self._stopped_victims(sweep)
-            fresh = {pid for pid in victims - seen if _is_interruptible_child(pid, sweep)}
-            _send(signal.SIGKILL, victims - fresh)
-            _send(signal.SIGINT, fresh)
-            _send(signal.SIGCONT, fresh)
-            if fresh or not seen:
-                _send(signal_of_shell, [sweep.shell_pid])
-            _send(signal.SIGCONT, [sweep.shell_pid])
-            if not victims:
-                return True
-            seen |= victims
-            time.sleep(_PAUSE_TO_DIE_S if fresh else _PAUSE_S)
-        return False
-
-    def restart(self) -> None:
-        """Kill whatever carries the marker, until nothing does."""
-        while pids := [pid for pid in _pids() if self._marker in _environment_of(pid)]:
-            _send(signal.SIGKILL, pids)
-
-    def _stopped_victims(self, sweep: Sweep) -> set[int]:
-        """The victims, once none of them can start another."""
-        stopped: set[int] = set()
-        while new := self._victims(sweep) - stopped:
-            _send(signal.SIGSTOP, new)
-            stopped |= new
-        return stopped
-
-    def _victims(self, sweep: Sweep) -> set[int]:
-        """Living processes of this sandbox that are younger than the command."""
-        now = int(Path("/proc/loadavg").read_text("ascii").split()[-1])
-        return {
-            pid
-            for pid in _pids()
-            if _is_younger(pid, sweep.youngest, now)
-            and pid not in {sweep.shell_pid, sweep.keeper_pid}
-            and lives(pid, "")
-            and self._marker in _environment_of(pid)
-        }
-
-
-def _is_younger(pid: int, youngest: int, now: int) -> bool:
-    """Ids are given in turn, and begin anew after the highest."""
-    return pid > youngest if now >= youngest else pid > youngest or pid <= now
-
-
-def _is_interruptible_child(pid: int, sweep: Sweep) -> bool:
-    return _status(pid, "PPid") == str(sweep.shell_pid) and not _ignores_interrupt(pid)
-
-
-def _ignores_interrupt(pid: int) -> bool:
-    return bool(int(_status(pid, "SigIgn"), 16) >> (signal.SIGINT - 1) & 1)
-
-
-def _status(pid: int, field: str) -> str:
-    """A field of /proc/PID/status; 0 for a process that has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
-    except OSError:
-        return "0"
-    return status.partition(f"\n{field}:")[2].split()[0]
-
-
-def _send(number: int, pids: Iterable[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _pids() -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
-
-
-def _environment_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text("utf-8", "replace").split("\0")
-    except OSError:
-        return []  # ended, or not ours to see
-
-
-INTERRUPTIBLE = ("env", "--default-signal=INT,QUIT")
-"""Where this process runs in a shell's background, it ignores control-C, and whatever it starts
-would too: bash can't take that back, so that no command could be interrupted at its deadline."""
-
-
-class PipeChannel:
-    """The pipes of a subprocess, as :class:`srl_swe_envs.shell.Channel`."""
-
-    def __init__(self, command: list[str], workdir: Path, environment: dict[str, str]) -> None:
-        self._stdin, theirs = socket.socketpair()
-        self._stdin.settimeout(_SEND_TIMEOUT_S)
-        with theirs:
-            self._process = subprocess.Popen(
-                [*INTERRUPTIBLE, *command],
-                cwd=workdir,
-                env=environment,
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        assert self._process.stdout and self._process.stderr
-        self._streams = {self._process.stdout.fileno(): 1, self._process.stderr.fileno(): 2}
-        self._poll = select.poll()
-        for descriptor in self._streams:
-            self._poll.register(descriptor, select.POLLIN)
-
-    def send(self, data: bytes) -> None:
-        """Write all of it to stdin."""
-        self._stdin.sendall(data)
-
-    def receive(self, timeout_s: float) -> tuple[int, bytes]:
-        """What has arrived on one of the streams."""
-        if not self._streams:
-            raise EOFError("the process has closed its pipes")
-        ready = self._poll.poll(timeout_s * 1000)
-        if not ready:
-            raise TimeoutError
-        descriptor = ready[0][0]
-        stream, data = self._streams[descriptor], os.read(descriptor, 2**16)
-        if not data:
-            self._poll.unregister(descriptor)
-            del self._streams[descriptor]
-        return stream, data
-
-    def close(self) -> None:
-        """End the process and let go of its pipes."""
-        self._stdin.close()
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()  # not read to its end: a background process may hold the other one
-
-
 _WORKDIR = "/testbed"
 
 
@@ -393,8 +42,8 @@ def open_local_sandbox(
 ) -> Iterator[LocalSandbox]:
     """A bundled instance at its base commit in a throw-away folder, or an empty one for None.
 
-    NO boundary: see the module's docstring. Of the limits only environment and output size
-    hold. Raises UserError for an instance that is not bundled, as only a container has its
+    NOT a boundary: see the module's docstring. Only the limits of environment and output size
+    apply. Raises UserError for an instance that is not bundled, as only a container has its
     repository.
     """
     workdir = instance.workdir if instance else _WORKDIR
@@ -409,17 +58,17 @@ def open_local_sandbox(
 
 
 class LocalSandbox:
-    """See :func:`open_local_sandbox`; relative paths are taken from the working folder.
+    """See :func:`open_local_sandbox`; relative paths start at the working folder.
 
-    ``workdir`` (``/testbed``) and ``/tmp`` are two folders of its own that commands and paths
-    know by these names, and outputs call so again: see :class:`LocalPaths` for what escapes.
+    ``workdir`` (``/testbed``) and ``/tmp`` name two folders of its own in commands, paths and
+    outputs; :class:`LocalPaths` has the exceptions.
     """
 
     def __init__(
         self, root: Path, limits: Limits, workdir: str, instance: Instance | None = None
     ) -> None:
         self.enforced = {"sandbox": "local"}
-        """Nothing holds it in."""
+        """Nothing is enforced."""
         self._root = root
         self._limits = limits
         self._instance = instance
@@ -435,7 +84,7 @@ class LocalSandbox:
 
     @property
     def restore(self) -> bytes:
-        """Bash that gives another shell the folder and the exports that this one's has now."""
+        """Bash code that gives another shell the current folder and exports of this one's."""
         return self._shell.restore
 
     def exec(
@@ -486,7 +135,7 @@ class LocalSandbox:
 
 
 def _environment_of_this(temporary: Path) -> dict[str, str]:
-    """``python`` is the one that runs this, and behaves as in the images of the starter suite."""
+    """Make ``python`` the running one; the rest is as in the images of the starter suite."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {
         "PATH": path,
@@ -494,3 +143,341 @@ def _environment_of_this(temporary: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+class LocalPaths:
+    """Maps the sandbox's names of folders, such as ``/testbed``, to folders of this machine.
+
+    Text is replaced. File contents and paths that a command assembles from parts are not.
+
+    >>> paths = LocalPaths({"/testbed": Path("/var/x1/testbed"), "/tmp": Path("/var/x1/tmp")})
+    >>> paths.to_here("cd /testbed/src && cp a.py /tmp; ls ./testbed /tmpfs")
+    'cd /var/x1/testbed/src && cp a.py /var/x1/tmp; ls ./testbed /tmpfs'
+    >>> paths.from_here("/var/x1/testbed/src/a.py:3")
+    '/testbed/src/a.py:3'
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+        names = "|".join(re.escape(name) for name in folders)
+        self._named = re.compile(rf"(?<![\w./~}})-])(?:{names})(?![\w.-])")
+
+    def to_here(self, text: str) -> str:
+        """The command or path with the folders of this machine."""
+        return self._named.sub(lambda found: str(self._folders[found[0]]), text)
+
+    def from_here(self, text: str) -> str:
+        """The output with the sandbox's own names."""
+        for name, folder in self._folders.items():
+            text = text.replace(str(folder), name)
+        return text
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file without waiting for a pipe.
+
+    Raises OSError: EINVAL if it is not a regular file, EFBIG above MAX_FILE_BYTES.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise _error(errno.EISDIR, path)
+        if not stat.S_ISREG(status.st_mode):
+            raise _error(errno.EINVAL, path)
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise _error(errno.EFBIG, path)
+    return data
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace the file or a link's target, whole or not at all; its mode is kept.
+
+    Everything happens within one opened folder, even if another process moves that folder or puts
+    a link in its place meanwhile. Raises OSError.
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise _error(errno.EFBIG, path)
+    target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(target.parent, _FOLDER)
+    try:
+        _replace_within(folder, target.name, data)
+    finally:
+        os.close(folder)
+
+
+def replace_working_files(target: Path, source: Path) -> None:
+    """Replace the files of a working tree by those of another, git repositories excepted.
+
+    Special files and those larger than MAX_FILE_BYTES are not copied. Raises OSError.
+    """
+    for entry in target.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != ".git":
+                shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.copytree(source, target, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True)
+
+
+def _not_to_copy(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name == ".git" or not _is_plain(Path(folder, name))}
+
+
+def _is_plain(path: Path) -> bool:
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size <= MAX_FILE_BYTES
+    return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
+
+
+def _replace_within(folder: int, name: str, data: bytes) -> None:
+    temporary = f".srl-swe.{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(temporary, flags, _mode_of(folder, name), dir_fd=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, _mode_of(folder, name))  # whatever the umask
+            file.write(data)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _mode_of(folder: int, name: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(name, dir_fd=folder).st_mode)
+    except FileNotFoundError:
+        return 0o644
+
+
+def _error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
+
+
+_AUTHOR = {"NAME": "starter", "EMAIL": "starter@example.invalid", "DATE": "2025-01-15T09:00:00Z"}
+_NOT_SOURCES = shutil.ignore_patterns("__pycache__", ".pytest_cache", "*.egg-info")
+
+
+def check_out(instance: Instance, folder: Path) -> None:
+    """Fill the empty ``folder`` as the Dockerfile in ``envs/starter/tasks`` fills its image.
+
+    The commit has the same id. Raises UserError for an instance that is not bundled, and
+    SandboxError if git fails.
+    """
+    starter = bundled("starter")
+    task = starter / "tasks" / instance.instance_id
+    package = instance.repo.rpartition("/")[2]
+    if not (task / "gold.patch").is_file():
+        raise UserError(
+            f"{instance.instance_id} is not one of the bundled instances, and only those can be "
+            "opened without a container; use the docker sandbox."
+        )
+    shutil.copytree(starter / "packages" / package, folder, ignore=_NOT_SOURCES, dirs_exist_ok=True)
+    _git(folder, "init", "--quiet", "--initial-branch=main")
+    _git(folder, "apply", "-R", str((task / "gold.patch").resolve()))
+    for path in folder.rglob("*"):
+        if ".git" not in path.relative_to(folder).parts:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "--message", f"{package} 1.0")
+    _git(folder, "config", "user.name", "srl-swe")
+    _git(folder, "config", "user.email", "srl-swe@example.invalid")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _AUTHOR.items()}
+    nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment | nobodys | who,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise SandboxError(f"git {arguments[0]} failed in {folder}: {said}") from error
+
+
+_SEND_TIMEOUT_S = 60.0
+_SWEEP_ROUNDS = 20
+_PAUSE_S, _PAUSE_TO_DIE_S = 0.01, 0.05
+
+
+class LocalProcesses:
+    """The ShellHost of this machine: its processes carry an inherited variable as a marker."""
+
+    shell_prefix = ()
+
+    def __init__(self, workdir: Path, environment: Mapping[str, str]) -> None:
+        self._marker = f"SRL_SWE_SANDBOX={secrets.token_hex(8)}"
+        name, _, value = self._marker.partition("=")
+        self._environment = os.environ | dict(environment) | {name: value}
+        self._workdir = workdir
+
+    def spawn(self, script: str, *arguments: str) -> PipeChannel:
+        """Start ``bash -c script`` with pipes. Raises SandboxError."""
+        try:
+            return PipeChannel(
+                ["bash", "-c", script, "bash", *arguments], self._workdir, self._environment
+            )
+        except OSError as error:
+            raise SandboxError(f"bash can't be started: {error}") from error
+
+    def sweep(self, sweep: Sweep) -> bool:
+        """See :meth:`srl_swe_envs.shell.ShellHost.sweep`.
+
+        As ``guard.sh`` does it in a container: the shell is stopped during the search for victims,
+        and its children are interrupted before they are killed.
+        """
+        signal_of_shell = (
+            signal.SIGKILL
+            if sweep.signal == "KILL" or _ignores_interrupt(sweep.shell_pid)
+            else signal.SIGINT
+        )
+        seen: set[int] = set()
+        for _ in range(_SWEEP_ROUNDS):
+            _send(signal.SIGSTOP, [sweep.shell_pid])
+            victims = self._stopped_victims(sweep)
+            fresh = {pid for pid in victims - seen if _is_interruptible_child(pid, sweep)}
+            _send(signal.SIGKILL, victims - fresh)
+            _send(signal.SIGINT, fresh)
+            _send(signal.SIGCONT, fresh)
+            if fresh or not seen:
+                _send(signal_of_shell, [sweep.shell_pid])
+            _send(signal.SIGCONT, [sweep.shell_pid])
+            if not victims:
+                return True
+            seen |= victims
+            time.sleep(_PAUSE_TO_DIE_S if fresh else _PAUSE_S)
+        return False
+
+    def restart(self) -> None:
+        """Kill all processes with the marker, until there are none."""
+        while pids := [pid for pid in _pids() if self._marker in _environment_of(pid)]:
+            _send(signal.SIGKILL, pids)
+
+    def _stopped_victims(self, sweep: Sweep) -> set[int]:
+        """Stop the victims until none of them can start another, and return them."""
+        stopped: set[int] = set()
+        while new := self._victims(sweep) - stopped:
+            _send(signal.SIGSTOP, new)
+            stopped |= new
+        return stopped
+
+    def _victims(self, sweep: Sweep) -> set[int]:
+        """Living processes of this sandbox younger than the command."""
+        now = int(Path("/proc/loadavg").read_text("ascii").split()[-1])
+        return {
+            pid
+            for pid in _pids()
+            if _is_younger(pid, sweep.youngest, now)
+            and pid not in {sweep.shell_pid, sweep.keeper_pid}
+            and lives(pid, "")
+            and self._marker in _environment_of(pid)
+        }
+
+
+def _is_younger(pid: int, youngest: int, now: int) -> bool:
+    """Whether the id was assigned after ``youngest``; ids wrap around after the highest."""
+    return pid > youngest if now >= youngest else pid > youngest or pid <= now
+
+
+def _is_interruptible_child(pid: int, sweep: Sweep) -> bool:
+    return _status(pid, "PPid") == str(sweep.shell_pid) and not _ignores_interrupt(pid)
+
+
+def _ignores_interrupt(pid: int) -> bool:
+    return bool(int(_status(pid, "SigIgn"), 16) >> (signal.SIGINT - 1) & 1)
+
+
+def _status(pid: int, field: str) -> str:
+    """A field of /proc/PID/status; 0 for a process that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except OSError:
+        return "0"
+    return status.partition(f"\n{field}:")[2].split()[0]
+
+
+def _send(number: int, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _pids() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+
+
+def _environment_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text("utf-8", "replace").split("\0")
+    except OSError:
+        return []  # ended, or not ours to see
+
+
+INTERRUPTIBLE = ("env", "--default-signal=INT,QUIT")
+"""In a shell's background this process ignores control-C, and its children would inherit that: bash
+can't undo it, so no command could be interrupted at its deadline."""
+
+
+class PipeChannel:
+    """The pipes of a subprocess, as :class:`srl_swe_envs.shell.Channel`."""
+
+    def __init__(self, command: list[str], workdir: Path, environment: dict[str, str]) -> None:
+        self._stdin, theirs = socket.socketpair()
+        self._stdin.settimeout(_SEND_TIMEOUT_S)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*INTERRUPTIBLE, *command],
+                cwd=workdir,
+                env=environment,
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        assert self._process.stdout and self._process.stderr
+        self._streams = {self._process.stdout.fileno(): 1, self._process.stderr.fileno(): 2}
+        self._poll = select.poll()
+        for descriptor in self._streams:
+            self._poll.register(descriptor, select.POLLIN)
+
+    def send(self, data: bytes) -> None:
+        """Write all of it to stdin."""
+        self._stdin.sendall(data)
+
+    def receive(self, timeout_s: float) -> tuple[int, bytes]:
+        """The next bytes and their stream."""
+        if not self._streams:
+            raise EOFError("the process has closed its pipes")
+        ready = self._poll.poll(timeout_s * 1000)
+        if not ready:
+            raise TimeoutError
+        descriptor = ready[0][0]
+        stream, data = self._streams[descriptor], os.read(descriptor, 2**16)
+        if not data:
+            self._poll.unregister(descriptor)
+            del self._streams[descriptor]
+        return stream, data
+
+    def close(self) -> None:
+        """End the process and close its pipes."""
+        self._stdin.close()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()  # not read to its end: a background process may hold the other one

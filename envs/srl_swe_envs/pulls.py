@@ -1,4 +1,8 @@
-"""Pulling the images of a benchmark: what it will cost, said before, and then many at once."""
+"""The images of instances on the engine: when they were used, which are stored, and pulling them.
+
+:func:`record_use` remembers uses, :func:`stored_images` and :func:`to_evict` serve ``images``
+commands, and :func:`plan_pulls` and :func:`pull_images` estimate and do the pulls of a benchmark.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +28,16 @@ from srl_swe_envs.engine import ENGINE_ERRORS, attempt, pull, reason
 from srl_swe_envs.image_names import canonical, digest_in, family_of_image
 from srl_swe_envs.owners import RUN
 
-# When each image was last used: engines don't say, and the least recently used go first.
-#
-# One empty file an image in the user's cache folder, whose time is the use: one system call,
-# safe between threads and processes, and nothing that could grow or tear.
+# Engines don't record when an image was last used. One empty file per image in the user's cache
+# folder does, by its time: one system call, safe between threads and processes.
 
 
 def record_use(image: str, folder: Path | None = None) -> None:
-    """Remember that the image is used now.
+    """Record that the image is used now.
 
-    Where the cache folder can't be written nothing is: that must not cost a sandbox.
+    An unwritable cache folder is ignored: no sandbox may fail of it.
     """
-    with suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
+    with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
         file = _file(image, folder)
         try:
             os.utime(file)
@@ -45,7 +47,7 @@ def record_use(image: str, folder: Path | None = None) -> None:
 
 
 def last_use(image: str, folder: Path | None = None) -> datetime | None:
-    """When it was used last, in UTC; None where that is not known."""
+    """When it was used last, in UTC; None if unknown."""
     try:
         return datetime.fromtimestamp(_file(image, folder).stat().st_mtime, UTC)
     except (OSError, RuntimeError):
@@ -53,7 +55,7 @@ def last_use(image: str, folder: Path | None = None) -> datetime | None:
 
 
 def forget_use(image: str, folder: Path | None = None) -> None:
-    """Drop what is remembered of an image that is gone."""
+    """Drop the record of an image that is gone."""
     with suppress(OSError, RuntimeError):
         _file(image, folder).unlink(missing_ok=True)
 
@@ -64,7 +66,7 @@ def _file(image: str, folder: Path | None) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder for what can be lost, by the XDG base directory specification.
+    """A folder for disposable files, by the XDG base directory specification.
 
     It may not exist yet. Raises RuntimeError for a user without a home.
     """
@@ -72,16 +74,13 @@ def cache_folder(name: str) -> Path:
     return (named if named.is_absolute() else Path.home() / ".cache") / "srl-swe" / name
 
 
-# The images of ours and of the data sets on the engine: which there are, and which may go.
-
-
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One image on the engine.
+    """An image on the engine.
 
     ``layers`` maps an identity to bytes; images share layers, so sizes can't be added up.
-    ``last_used`` is None where no sandbox of this user has used it since that is recorded.
-    ``removable`` is False while a container uses it, or another name points at it.
+    ``last_used`` is None if no use by this user is recorded. ``removable`` is False while a
+    container uses it or it has another name.
     """
 
     name: str
@@ -95,7 +94,7 @@ class StoredImage:
 
 
 def stored_images(client: docker.DockerClient) -> list[StoredImage]:
-    """Ours and the data sets', by name; the snapshots of runs are their owners', and left out.
+    """Our images and those of data sets, sorted by name, without the snapshots of runs.
 
     Raises SandboxError.
     """
@@ -107,17 +106,17 @@ def stored_images(client: docker.DockerClient) -> list[StoredImage]:
 
 
 def disk_bytes(images: Iterable[StoredImage]) -> int:
-    """What they take on the disk, each shared layer counted once."""
+    """Their size on the disk, each shared layer counted once."""
     return sum({key: size for image in images for key, size in image.layers.items()}.values())
 
 
 def to_evict(
     images: Sequence[StoredImage], budget_bytes: int, keep: Collection[str] = ()
 ) -> list[StoredImage]:
-    """The least recently used, until the others fit the budget; ``keep`` are names to be spared.
+    """The least recently used, until the others fit the budget; names in ``keep`` are spared.
 
-    Those that can't be removed are passed over, and so are those whose removal would free
-    nothing, as all they consist of is also another's: they go once the other has gone.
+    Images that can't be removed are skipped, and so are those that share all of their layers with
+    another, as their removal would free nothing: they go once the other has gone.
     """
     left, evicted = list(images), []
     spared = {canonical(name) for name in keep}
@@ -134,9 +133,9 @@ def to_evict(
 def remove_images(
     client: docker.DockerClient, images: Iterable[StoredImage]
 ) -> tuple[list[StoredImage], list[str]]:
-    """Remove them by name; returns those that are gone and why the others are not.
+    """Remove them by name; returns the removed images, and the reasons for the others.
 
-    Never by force: the engine refuses where a container has come to use one.
+    Never by force: the engine refuses if a container uses one by now.
     """
     gone, refused = [], []
     for image in images:
@@ -187,7 +186,7 @@ def _image(
 
 
 def _layers(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """Each layer by all that led to it: images with the same beginning share those layers."""
+    """Each layer, keyed by its own and all earlier steps: images with the same steps share it."""
     layers, key = {}, 0
     for entry in reversed(history):
         key = hash((key, entry["Created"], entry["CreatedBy"], entry["Size"]))
@@ -206,24 +205,24 @@ def _frees(image: StoredImage, left: Iterable[StoredImage]) -> bool:
 
 
 GB_PER_IMAGE = (0.3, 1.5)
-"""What one of SWE-bench's takes beside the layers that it shares; others are about as large."""
+"""Size of an image of SWE-bench beside its shared layers; others are about as large."""
 PULLS_IN_6_HOURS = {False: 100, True: 200}
-"""Docker Hub's limits for strangers and for who has logged in to a free account."""
+"""Docker Hub's limits, anonymous (False) and logged in to a free account (True)."""
 WORKERS = 4
 _HUB = "docker.io"
 _AMD64 = {"x86_64", "amd64"}
 _NO_MORE_PULLS = ("toomanyrequests", "pull rate limit")
 
 OnDone = Callable[[str], None]
-"""Takes a few words on an image, once it is pulled or has failed."""
+"""Called with a short note on each image that was pulled or has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What pulling the ``missing`` images comes to.
+    """The images to pull (``missing``) and the conditions for it.
 
-    ``free_bytes`` is None where the engine's disk is not this machine's; ``logged_in`` is what
-    the docker client's configuration says of Docker Hub.
+    ``free_bytes`` is None if the engine's disk is not on this machine; ``logged_in`` is read from
+    the docker client's configuration for Docker Hub.
     """
 
     missing: tuple[str, ...]
@@ -235,14 +234,14 @@ class PullPlan:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What came of it: ``failed`` maps an image to the reason in one line."""
+    """The result of pulling: ``failed`` maps an image to the reason in one line."""
 
     done: int
     failed: dict[str, str]
 
 
 def plan_pulls(client: docker.DockerClient, images: Iterable[str]) -> PullPlan:
-    """See what is there. Raises SandboxError where the engine can't say."""
+    """Compare the images with those on the engine. Raises SandboxError."""
     here = {
         canonical(name)
         for image in attempt("listing the images", client.api.images)
@@ -260,7 +259,7 @@ def plan_pulls(client: docker.DockerClient, images: Iterable[str]) -> PullPlan:
 
 
 def describe(plan: PullPlan) -> list[str]:
-    """The plan in a few lines, with a warning for all that will not work out."""
+    """The plan in a few lines, with a warning for each expected problem."""
     lines = [f"images: {len(plan.present)} here, {len(plan.missing)} to be pulled"]
     if not plan.missing:
         return lines
@@ -280,7 +279,7 @@ def describe(plan: PullPlan) -> list[str]:
 
 
 def pull_missing(client: docker.DockerClient, images: Iterable[str], report: OnDone) -> None:
-    """Have all the images, saying what it takes. Raises ImageMissing where one can't be had."""
+    """Pull the missing images and report the cost. Raises ImageMissing if one can't be pulled."""
     plan = plan_pulls(client, images)
     if not plan.missing:
         return
@@ -290,7 +289,8 @@ def pull_missing(client: docker.DockerClient, images: Iterable[str], report: OnD
     if pulled.failed:
         first = next(iter(pulled.failed.values()))
         raise ImageMissing(
-            f"{len(pulled.failed)} of {len(plan.missing)} images can't be had; the first: {first}"
+            f"{len(pulled.failed)} of {len(plan.missing)} images can't be pulled; the first: "
+            f"{first}"
         )
 
 
@@ -302,11 +302,11 @@ def pull_images(
     workers: int,
     budget_bytes: int | None = None,
 ) -> Pulled:
-    """Pull what is missing; a second call goes on where this one ended.
+    """Pull the missing images; a second call continues where this one ended.
 
-    One image that can't be had does not keep the others. A full disk, a registry that gives no
-    more and a budget that is used up do: they end it, and what is left is among the failed.
-    Under a budget, the least recently used of the images that nobody asked for here go first.
+    One image that can't be pulled does not stop the others. A full disk, a registry's limit and a
+    spent budget do, and the remaining images are among the failed. Under a budget, the least
+    recently used images that are not in the plan are evicted first.
     """
     wanted, failed = (*plan.missing, *plan.present), dict[str, str]()
     stopped = threading.Event()
@@ -326,13 +326,13 @@ def pull_images(
 
 
 def free_bytes(folder: str) -> int | None:
-    """What is free where the engine keeps its images; None where that is on another machine."""
+    """Free space where the engine keeps its images; None if that is on another machine."""
     local = (os.environ.get("DOCKER_HOST") or "unix:").startswith("unix:")
     return shutil.disk_usage(folder).free if local and Path(folder).exists() else None
 
 
 def is_from_hub(image: str) -> bool:
-    """Whether Docker Hub serves it.
+    """Whether it comes from Docker Hub.
 
     >>> is_from_hub("swebench/a:latest"), is_from_hub("ghcr.io/a/b")
     (True, False)
@@ -355,9 +355,9 @@ def _on_limits(plan: PullPlan) -> list[str]:
 
 
 def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event) -> str:
-    """Why it failed, or nothing."""
+    """Pull it; returns the reason of a failure, or an empty text."""
     if stopped.is_set():
-        return "not tried any more"
+        return "not tried, as pulling was stopped"
     try:
         pull(client, image)
     except EngineDiskFull as error:

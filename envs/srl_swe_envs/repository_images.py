@@ -1,7 +1,27 @@
-"""An image for an instance that has none, built from its repository and a short spec.
+"""Builds an image for an instance from its repository and a short spec.
 
-The repository travels into the build as bare objects and is checked out there; the spec's commands
-run there too and nowhere else. Only the base commit and what came before it are taken along.
+The repository is copied into the build as bare objects and is checked out there; the spec's
+commands run there too and nowhere else. Only the base commit and its ancestors are copied. A spec::
+
+    instance_id = "acme__widgets-1"
+    repository = "https://github.com/acme/widgets"   # or a path, seen from this file
+    base_commit = "8c1f..."                          # the full id
+    packages = ["libxml2-dev", "python3-pip"]        # of Debian
+    install = ["pip install -e ."]                   # run at the repository's root
+    test = "pytest -rA tests/test_sizes.py"
+    log_parser = "parse_log_pytest"                  # swebench's parser of its output
+    problem_statement = "Sizes below zero are accepted."
+    patch = "gold.patch"                             # files, seen from this one
+    test_patch = "test.patch"
+    FAIL_TO_PASS = ["tests/test_sizes.py::test_below_zero"]
+    PASS_TO_PASS = ["tests/test_sizes.py::test_zero"]
+
+The first three suffice for an image; the rest makes an instance that can be graded. FAIL_TO_PASS
+and PASS_TO_PASS are derived if missing: the tests are run before and after the patch.
+
+A spec whose instance_id is that of a published row needs repository and install only. Everything
+else comes from the row, its image's name and its official eval script included: so a published row
+can be run and graded if no registry answers.
 """
 
 from __future__ import annotations
@@ -27,32 +47,6 @@ from srl_swe_envs.engine import connect
 from srl_swe_envs.images import BASE, Recipe, Report, build, ensure_base_image, is_built_from
 from srl_swe_envs.scripts import script
 
-# What describes an instance of one's own: a repository, a commit, and how it is set up and tested.
-#
-# ::
-#
-#     instance_id = "acme__widgets-1"
-#     repository = "https://github.com/acme/widgets"   # or a path, seen from this file
-#     base_commit = "8c1f..."                          # the full id
-#     packages = ["libxml2-dev", "python3-pip"]        # of Debian
-#     install = ["pip install -e ."]                   # run at the repository's root
-#     test = "pytest -rA tests/test_sizes.py"
-#     log_parser = "parse_log_pytest"                  # the one of swebench's that reads its output
-#     problem_statement = "Sizes below zero are accepted."
-#     patch = "gold.patch"                             # files, seen from this one
-#     test_patch = "test.patch"
-#     FAIL_TO_PASS = ["tests/test_sizes.py::test_below_zero"]
-#     PASS_TO_PASS = ["tests/test_sizes.py::test_zero"]
-#
-# The first three suffice for an image; the rest makes the instance one that can be graded. Without
-# FAIL_TO_PASS and PASS_TO_PASS they are derived: the tests are run before and after the patch.
-#
-# A spec whose instance_id is that of a published row needs repository and install only. It takes
-# all
-# else from the row, its image's name and its official eval script too, which then runs on the image
-# that is built here: so a row can be had where no registry answers.
-
-
 WORKDIR = "/testbed"
 
 _URL = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
@@ -70,7 +64,7 @@ class RepositorySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # What both a folder and an image can be called.
+    # A valid name for both a folder and an image.
     instance_id: str = Field(pattern=r"^[A-Za-z0-9]+((\.|__?|-+)[A-Za-z0-9]+)*$", max_length=120)
     repository: str = Field(min_length=1)
     base_commit: str = Field("", pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")
@@ -132,9 +126,9 @@ def _of_row(path: Path, spec: RepositorySpec, row: Instance) -> RepositorySpec:
 
 
 def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None) -> Instance:
-    """The row of the spec's id if there is one, else an instance made of the spec.
+    """The row of the spec's id if there is one, else an instance made from the spec.
 
-    That can be graded if the spec has a test and the names of its tests.
+    The latter can be graded if the spec has a test and the names of its tests.
     """
     if row := (rows or {}).get(spec.instance_id):
         return replace(row, workdir=WORKDIR)
@@ -156,7 +150,7 @@ def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None
 
 
 def eval_script(spec: RepositorySpec) -> str:
-    """The tests in the form that swebench's harness runs and reads: between its two markers."""
+    """The tests as a script for swebench's harness, between its two markers."""
     before, after = [], []
     if spec.test_patch:
         paths = shlex.join(_CHANGED.findall(spec.test_patch))
@@ -177,7 +171,7 @@ def eval_script(spec: RepositorySpec) -> str:
 
 
 def _text(spec: Path, name: str) -> str:
-    """What a file holds that the spec names; nothing where it names none."""
+    """The contents of a file that the spec names; empty if it names none."""
     if not name:
         return ""
     try:
@@ -218,12 +212,12 @@ _NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMod
 def build_repository_image(
     spec: RepositorySpec, report: Report, certificates: Path | None = None
 ) -> None:
-    """Have the image of the spec's instance; one that was built from the same stays as it is.
+    """Build the image of the spec's instance, unless an image of the same spec exists.
 
     ``certificates`` is a file of those that pip trusts during the build, as its option ``--cert``
     takes it; it is not kept in the image. Raises UserError if the repository, the commit or that
-    file can't be had, EngineUnavailable, EngineDiskFull, or ImageMissing with the end of the
-    build's log and the path of the whole.
+    file is missing, EngineUnavailable, EngineDiskFull, or ImageMissing with the end of the
+    build's log and the path of the whole log.
     """
     files = _build_files(spec)
     trusted = _certificates(certificates)
@@ -291,7 +285,7 @@ def _fetch(spec: RepositorySpec, source: Path, target: Path) -> None:
     """Clone the repository to ``source``, and from there no more than the base commit needs."""
     with _blame_repository(spec):
         with git.Repo.clone_from(spec.repository, source, bare=True, env=_NO_QUESTIONS) as clone:
-            if not _has_commit(clone, spec.base_commit):  # a pull request's is of no branch
+            if not _has_commit(clone, spec.base_commit):  # as of a pull request
                 with clone.git.custom_environment(**_NO_QUESTIONS):
                     clone.git.fetch("origin", spec.base_commit)
             clone.git.config("uploadpack.allowAnySHA1InWant", "true")

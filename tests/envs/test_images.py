@@ -71,7 +71,7 @@ def test_a_fingerprint_changes_with_a_file_the_recipe_or_the_parent_and_else_not
 
 
 def test_a_folder_that_is_no_task_repo_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no task repo"):
+    with pytest.raises(UserError, match="is not a task repo"):
         recipes_of(tmp_path)
 
 
