@@ -1,4 +1,4 @@
-"""A sandbox, the container of one rollout: its contract, and the patch that is taken from it."""
+"""The sandbox of a rollout: its contract, and taking a patch from it."""
 
 from __future__ import annotations
 

@@ -15,17 +15,17 @@ from srl_swe.types import Instance
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_FILE_BYTES = 64 * 2**20
-"""The largest file that is read or written."""
+"""The largest file that can be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """What one command came to.
+    """The result of a command.
 
     ``output`` is stdout and stderr in the order they were written, decoded as UTF-8 with
-    replacement; ``elided_chars`` > 0 says how much was cut out of its middle. ``exit_code``
-    is None exactly if the command was ended by its timeout. ``restarted`` says that the
-    shell died of the command and was started anew: functions and unexported variables are gone.
+    replacement; ``elided_chars`` is the number of characters cut out of its middle. ``exit_code``
+    is None exactly if the command was ended by its timeout. ``restarted`` means that the command
+    ended the shell and another was started: functions and unexported variables are gone.
     """
 
     output: str
@@ -36,10 +36,10 @@ class ExecResult:
 
 
 class Sandbox(Protocol):
-    """A shell and a file system that a stranger's commands may ruin.
+    """A shell and a file system that untrusted commands may ruin.
 
-    Every method raises :class:`srl_swe.errors.SandboxError` when the infrastructure fails,
-    and never for what a command did. Callers in several threads take turns.
+    Every method raises :class:`srl_swe.errors.SandboxError` if the infrastructure fails, and
+    never because of a command. Callers in several threads take turns.
     """
 
     def exec(
@@ -47,25 +47,25 @@ class Sandbox(Protocol):
     ) -> ExecResult:
         """Run ``command`` in the persistent bash: ``cd``, exports and functions stay.
 
-        Without ``keep_state`` a subshell runs it: it starts from what is there and leaves
-        nothing of its own behind but files, and ``exit``, ``exec`` or ``set -e`` end it alone.
+        Without ``keep_state`` a subshell runs it: it starts from the current state and leaves
+        only files behind, and ``exit``, ``exec`` or ``set -e`` end the subshell alone.
         """
         ...
 
     def read_file(self, path: str) -> bytes:
         """The file's bytes.
 
-        Raises FileNotFoundError, IsADirectoryError or PermissionError; another OSError where
-        it is no regular file or larger than :data:`MAX_FILE_BYTES`.
+        Raises FileNotFoundError, IsADirectoryError or PermissionError; another OSError if it is
+        not a regular file or is larger than :data:`MAX_FILE_BYTES`.
         """
         ...
 
     def write_file(self, path: str, data: bytes) -> None:
         """Replace the file whole or not at all; missing parent folders are made.
 
-        Mode and owner are kept, and of a symbolic link the target is replaced. Raises
+        Mode and owner are kept; the target of a symbolic link is replaced. Raises
         IsADirectoryError, NotADirectoryError, or another OSError, as on a full disk, for more
-        than :data:`MAX_FILE_BYTES`, or where another process moves the folder meanwhile.
+        than :data:`MAX_FILE_BYTES`, or if another process moves the folder meanwhile.
         """
         ...
 
@@ -75,7 +75,7 @@ class Sandbox(Protocol):
 
 
 class ForkableSandbox(Sandbox, Protocol):
-    """A sandbox that can be frozen as it is, and gone on with from there any number of times."""
+    """A sandbox that can be frozen, and continued from there any number of times."""
 
     def checkpoint(self) -> str:
         """Take a snapshot; returns the id that :meth:`fork` takes. Raises SandboxError."""
@@ -95,10 +95,10 @@ OpenSandbox = Callable[[Instance], AbstractContextManager[Sandbox]]
 
 
 def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
-    """What the sandbox is really held to, in JSON's types: network, limits, image digest.
+    """The limits that are really enforced, in JSON's types: network, limits, image digest.
 
-    It goes on record with every result. A sandbox says so by an attribute of that name, which
-    is no part of the contract; empty where it does not. May raise SandboxError.
+    They are recorded with every result. A sandbox may have them as an attribute of that name,
+    which is not part of the contract; empty if it has none. May raise SandboxError.
     """
     said: Mapping[str, Any] = getattr(sandbox, "enforced", {})
     return said
@@ -106,9 +106,9 @@ def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What the container engine itself has on record of a sandbox, whatever runs inside.
+    """The container engine's own record of a sandbox, whatever runs inside.
 
-    ``exit_code`` is that of the container's first process; it says nothing while it runs.
+    ``exit_code`` is that of the container's first process; it is meaningless while that runs.
     """
 
     running: bool

@@ -1,21 +1,21 @@
-"""Takes the patch that the commands in a sandbox leave behind.
+"""Takes the patch of the changes that commands made in a sandbox.
 
-Those commands may have replaced git, ruined the repository or filled it with junk, and what is
-taken is later applied where the tests run. So files are taken, not a diff:
+Those commands may have replaced git, ruined the repository or filled it with junk, and the patch
+is later applied where the tests run. So files are taken, not a diff:
 
 1. The sandbox's own git lists the changed files, in a repository of ours beside the policy's
    (:mod:`~srl_swe.sandbox.working_tree`). It can lie, but only about paths and contents.
-2. Leftovers are dropped by name, size and number (:mod:`~srl_swe.sandbox.working_tree`).
-3. The git of this machine makes the diff of what is kept (:mod:`~srl_swe.sandbox.patches`).
+2. Leftovers are dropped by name, size and number (the rules are there too).
+3. The git of this machine makes the diff of the kept files.
 
-A policy can thus put into a patch what it could have put into files of the repository, and
-nothing else: no path outside of it, none of git's own, no odd syntax. If the sandbox's git or the
-base commit's objects are gone, a sandbox that can do so hands its files to a fresh one, by means
-that nothing in it can replace, and the steps are taken there.
+A policy can thus put only changes of the repository's files into a patch: no path outside of it,
+none of git's own files, no odd syntax. If the sandbox's git or the base commit's objects are gone,
+a sandbox that supports it hands its files to a fresh one, in a way that nothing in it can replace,
+and the steps are taken there.
 
-Two attributes that are no part of the contract change this for a sandbox that has them:
-``reopened(workdir)`` gives a context manager of that fresh sandbox, or None if there is none for
-this folder; ``own_patch(base_commit, workdir)`` gives the text itself, or None, and is trusted.
+Two attributes outside the contract change this for a sandbox that has them: ``reopened(workdir)``
+returns a context manager of that fresh sandbox, or None if there is none for this folder;
+``own_patch(base_commit, workdir)`` returns the text itself, or None, and is trusted.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from srl_swe.sandbox.working_tree import (
     too_large,
 )
 
-# Makes a diff of contents with this machine's git, in a repository that holds nothing else.
-#
-# No configuration, attribute, hook or filter of anybody's is read. Contents reach git as blobs
-# only (``git fast-import``): no file of theirs is written under their names on this machine.
-
-
-_TIMEOUT_S = 120.0
+DIFF_TIMEOUT_S = 300.0
+"""Enough for large repositories on busy machines."""
+MAX_PATCH_BYTES = 8 * 2**20
+_LINK = "120000"
+_BINARY_PROBE_BYTES = 8000
+"""Git looks for a NUL in that much of a file (buffer_is_binary in xdiff-interface.c)."""
+_GIT_TIMEOUT_S = 120.0
 _PLAIN = (
     *("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv"),
     *("--src-prefix=a/", "--dst-prefix=b/"),
@@ -66,107 +66,9 @@ class DiffFailed(Exception):
     """git on this machine could not make the diff in time."""
 
 
-def plain_diff(changes: Sequence[Change], as_binary: bool = False) -> bytes:
-    """The diff as ``git apply`` reads it, with renames; ``as_binary`` writes no text at all.
-
-    Raises UserError if git is not installed, and DiffFailed.
-    """
-    if not changes:
-        return b""
-    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
-        _import(folder, changes, as_binary)
-        return _git(folder, *_PLAIN, *_BOTH)
-
-
-def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tuple[Change, bytes]]:
-    """Each file's part of the diff, without renames, in git's order. Raises as above."""
-    if not changes:
-        return []
-    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
-        _import(folder, changes, as_binary)
-        text = _git(folder, *_PLAIN, "--no-renames", *_BOTH)
-        names = _git(folder, "diff", "--no-renames", "--name-only", "-z", *_BOTH)
-    by_path = {change.path: change for change in changes}
-    paths = names.split(b"\0")[:-1]
-    return [(by_path[path], part) for path, part in zip(paths, _split_by_file(text), strict=True)]
-
-
-def _split_by_file(text: bytes) -> Iterator[bytes]:
-    """Cut a diff where a file begins. Of git's output no other line begins with ``diff --git``."""
-    first, *others = text.split(b"\ndiff --git ")
-    parts = [first, *(b"diff --git " + part for part in others)]
-    parts[:-1] = [part + b"\n" for part in parts[:-1]]
-    # A file that becomes a link has two parts with the same first line.
-    for _, same in groupby(parts, key=lambda part: part.partition(b"\n")[0]):
-        yield b"".join(same)
-
-
-def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
-    for name in ("objects", "refs", "info"):
-        Path(folder, name).mkdir()
-    Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
-    if as_binary:
-        Path(folder, "info", "attributes").write_text("* -diff\n")
-    old = ((change.path, change.old) for change in changes)
-    new = ((change.path, change.new) for change in changes)
-    stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
-    fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
-    _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
-
-
-def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[bytes]:
-    yield f"commit {ref}\ncommitter x <x> 0 +0000\ndata 0\n\n".encode()
-    for path, blob in files:
-        if blob is not None:
-            quoted = "".join(f"\\{byte:03o}" for byte in path)
-            yield f'M {blob.mode} inline "{quoted}"\ndata {len(blob.data)}\n'.encode()
-            yield blob.data + b"\n"
-
-
-def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment |= {
-        "GIT_DIR": folder,
-        "HOME": folder,
-        "XDG_CONFIG_HOME": folder,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_ATTR_NOSYSTEM": "1",
-        "LC_ALL": "C",
-    }
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            check=True,
-            timeout=_TIMEOUT_S,
-        )
-    except FileNotFoundError as error:
-        raise UserError("git is not installed on this machine: apt-get install git") from error
-    except subprocess.TimeoutExpired as error:
-        raise DiffFailed(
-            f"git {' '.join(arguments[:4])} took more than {_TIMEOUT_S:.0f} s"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode("utf-8", "replace").strip()[:300]
-        raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
-    return done.stdout
-
-
-DIFF_TIMEOUT_S = 300.0
-"""For repositories that are large, on machines that are busy."""
-MAX_PATCH_BYTES = 8 * 2**20
-_LINK = "120000"
-_BINARY_PROBE_BYTES = 8000
-"""Of a file, as far as git looks for a NUL (buffer_is_binary in xdiff-interface.c)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What was taken: ``text`` is a diff in git's format, pure UTF-8, at most MAX_PATCH_BYTES.
+    """A patch: ``text`` is a diff in git's format, pure UTF-8, at most MAX_PATCH_BYTES.
 
     ``text`` is empty if nothing has changed, and None if neither the sandbox nor a fresh one
     could read the files; ``detail`` then has the reason. Otherwise ``detail`` is empty, or one
@@ -179,7 +81,7 @@ class Patch:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for a record: what was left out and how the patch was taken, if unusually."""
+        """Lines for a record: the omitted files, and anything unusual in taking the patch."""
         detail = (f"patch: {self.detail}",) if self.detail else ()
         return (*detail, *notes(self.omitted))
 
@@ -286,7 +188,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _render(changes: Sequence[Change]) -> tuple[str, list[Omitted]]:
-    """The text of the diff, and what does not fit into it: the largest parts, new files first."""
+    """The text of the diff, without the files that exceed its limit: the largest and new first."""
     text = plain_diff(changes)
     if len(text) <= MAX_PATCH_BYTES and _is_utf8(text):
         return text.decode("utf-8"), []
@@ -300,7 +202,7 @@ def _render(changes: Sequence[Change]) -> tuple[str, list[Omitted]]:
 
 
 def _fitting(parts: Sequence[tuple[Change, bytes]]) -> tuple[set[bytes], list[Omitted]]:
-    """The paths of the parts that fit into a patch together, and the others."""
+    """The paths of the parts that fit into a patch together, and the omitted ones."""
     fits, omitted, left = set(), [], MAX_PATCH_BYTES
     for change, part in sorted(parts, key=lambda item: (item[0].old is None, len(item[1]))):
         if len(part) <= left:
@@ -310,3 +212,99 @@ def _fitting(parts: Sequence[tuple[Change, bytes]]) -> tuple[set[bytes], list[Om
             reason = f"{len(part)} bytes of diff; a patch has at most {MAX_PATCH_BYTES}"
             omitted.append(Omitted(printable(change.path), reason))
     return fits, omitted
+
+
+# The diff is made by this machine's git, in a repository of nothing but the contents.
+#
+# Git reads no foreign configuration, attribute, hook or filter. Contents reach it as blobs only
+# (``git fast-import``): no file of the sandbox is written under its name on this machine.
+
+
+def plain_diff(changes: Sequence[Change], as_binary: bool = False) -> bytes:
+    """The diff as ``git apply`` reads it, with renames; ``as_binary`` writes no text at all.
+
+    Raises UserError if git is not installed, and DiffFailed.
+    """
+    if not changes:
+        return b""
+    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
+        _import(folder, changes, as_binary)
+        return _git(folder, *_PLAIN, *_BOTH)
+
+
+def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tuple[Change, bytes]]:
+    """Each file's part of the diff, without renames, in git's order. Raises as above."""
+    if not changes:
+        return []
+    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
+        _import(folder, changes, as_binary)
+        text = _git(folder, *_PLAIN, "--no-renames", *_BOTH)
+        names = _git(folder, "diff", "--no-renames", "--name-only", "-z", *_BOTH)
+    by_path = {change.path: change for change in changes}
+    paths = names.split(b"\0")[:-1]
+    return [(by_path[path], part) for path, part in zip(paths, _split_by_file(text), strict=True)]
+
+
+def _split_by_file(text: bytes) -> Iterator[bytes]:
+    """Cut a diff where a file begins. Of git's output no other line begins with ``diff --git``."""
+    first, *others = text.split(b"\ndiff --git ")
+    parts = [first, *(b"diff --git " + part for part in others)]
+    parts[:-1] = [part + b"\n" for part in parts[:-1]]
+    # A file that becomes a link has two parts with the same first line.
+    for _, same in groupby(parts, key=lambda part: part.partition(b"\n")[0]):
+        yield b"".join(same)
+
+
+def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
+    for name in ("objects", "refs", "info"):
+        Path(folder, name).mkdir()
+    Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
+    if as_binary:
+        Path(folder, "info", "attributes").write_text("* -diff\n")
+    old = ((change.path, change.old) for change in changes)
+    new = ((change.path, change.new) for change in changes)
+    stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
+    fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
+    _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
+
+
+def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[bytes]:
+    yield f"commit {ref}\ncommitter x <x> 0 +0000\ndata 0\n\n".encode()
+    for path, blob in files:
+        if blob is not None:
+            quoted = "".join(f"\\{byte:03o}" for byte in path)
+            yield f'M {blob.mode} inline "{quoted}"\ndata {len(blob.data)}\n'.encode()
+            yield blob.data + b"\n"
+
+
+def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {
+        "GIT_DIR": folder,
+        "HOME": folder,
+        "XDG_CONFIG_HOME": folder,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "LC_ALL": "C",
+    }
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            check=True,
+            timeout=_GIT_TIMEOUT_S,
+        )
+    except FileNotFoundError as error:
+        raise UserError("git is not installed on this machine: apt-get install git") from error
+    except subprocess.TimeoutExpired as error:
+        raise DiffFailed(
+            f"git {' '.join(arguments[:4])} took more than {_GIT_TIMEOUT_S:.0f} s"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip()[:300]
+        raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
+    return done.stdout

@@ -1,9 +1,20 @@
-"""Reads the changed files out of a sandbox, whatever was done to its repository.
+"""Reads the changed files out of a sandbox, and decides which of them belong in a patch.
 
-``collect.sh`` runs in the sandbox and may be lied to by everything in there: git, bash, the
-kernel's files. So its answer is only ever taken as paths and contents, and a path is refused
-unless it is legal (:mod:`srl_swe.sandbox.working_tree`). A sandbox whose answer is a lie is as one
-whose files have these contents.
+``collect.sh`` runs in the sandbox, where everything may lie to it: git, bash, the kernel's files.
+So its answer is only ever taken as paths and contents, and illegal paths are refused
+(:func:`is_legal`). A lie has the same effect as files with these contents.
+
+:func:`choose` is pure: it sees names, sizes and kinds. Tracked files always belong in the patch, up
+to the limits of transport. A new file belongs unless it is
+
+- junk by name: a cache, an environment, a build output, a backup, a log (:data:`JUNK_FOLDERS`,
+  :data:`JUNK_FILES`), or in a folder with a ``pyvenv.cfg``;
+- larger than :data:`MAX_NEW_FILE_BYTES`, or :data:`MAX_NEW_BINARY_BYTES` if it is not UTF-8 text;
+- one of a crowd: beyond :data:`MAX_NEW_FILES`, groups of files with the same new folder and the
+  same ending are left out whole, the largest group first;
+- a symbolic link out of the repository, or a repository of its own.
+
+Files that git ignores never get here. Each omission is recorded as :class:`Omitted`.
 """
 
 from __future__ import annotations
@@ -22,20 +33,6 @@ from importlib import resources
 from typing import NamedTuple
 
 from srl_swe.sandbox.contract import Sandbox
-
-# Decides which changed files belong in a patch. Pure: it sees names, sizes and kinds.
-#
-# Tracked files always belong, up to the limits of transport. A new file belongs unless it is
-#
-# - junk by name: a cache, an environment, a build output, a backup, a log (:data:`JUNK_FOLDERS`,
-#   :data:`JUNK_FILES`), or in a folder that holds a ``pyvenv.cfg``;
-# - larger than :data:`MAX_NEW_FILE_BYTES`, or :data:`MAX_NEW_BINARY_BYTES` if it is not UTF-8 text;
-# - one of a crowd: beyond :data:`MAX_NEW_FILES`, groups of files with the same new folder and the
-#   same ending are left out whole, the largest group first;
-# - a symbolic link that leads out of the repository, or a repository of its own.
-#
-# What git ignores never gets here. Everything that is left out is recorded as :class:`Omitted`.
-
 
 MAX_NEW_FILE_BYTES = 2**20
 MAX_NEW_BINARY_BYTES = 100 * 2**10
@@ -118,7 +115,7 @@ def choose(
 
 
 def merge(omitted: Iterable[Omitted]) -> tuple[Omitted, ...]:
-    """The same with equal paths and reasons counted together, in the order of the paths."""
+    """Count equal paths and reasons together, in the order of the paths."""
     counts: Counter[tuple[str, str]] = Counter()
     for item in omitted:
         counts[item.path, item.reason] += item.files
@@ -126,7 +123,7 @@ def merge(omitted: Iterable[Omitted]) -> tuple[Omitted, ...]:
 
 
 def notes(omitted: Sequence[Omitted]) -> tuple[str, ...]:
-    """A line for each, as a record keeps them; beyond 50 only their number."""
+    """One line per omission for a record; beyond 50 only their number."""
     lines = tuple(str(item) for item in omitted[:_MAX_NOTES])
     more = sum(item.files for item in omitted[_MAX_NOTES:])
     return (*lines, f"left out of the patch: {more} more files") if more else lines
@@ -197,7 +194,7 @@ def _reason(
 
 
 def too_large(path: bytes, size_bytes: int, limit_bytes: int) -> Omitted | None:
-    """What to record of a file that is larger than the limit; None if it is not."""
+    """The omission to record of a file larger than the limit; None if it is not."""
     if size_bytes <= limit_bytes:
         return None
     return Omitted(printable(path), f"{size_bytes} bytes; at most {limit_bytes} are taken")
@@ -223,7 +220,7 @@ def _match(name: str, table: Mapping[str, tuple[str, ...]], *, at_top: bool) -> 
 
 
 def _crowded(paths: Sequence[bytes], new_folders: Collection[bytes]) -> dict[bytes, Omitted]:
-    """What to leave out until at most MAX_NEW_FILES are left."""
+    """The omissions that leave at most MAX_NEW_FILES."""
     groups: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
     for path in paths:
         ending = posixpath.splitext(path)[1]
@@ -252,9 +249,9 @@ _CLEAN = (
     '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
     '${SRL_SWE_SANDBOX+SRL_SWE_SANDBOX="$SRL_SWE_SANDBOX"}'
 )
-"""Without the variables, functions, aliases and traps of the shell that commands ran in.
+"""Drops the variables, functions, aliases and traps of the shell that commands ran in.
 
-The one variable is how a sandbox without a container finds its processes.
+The variable that is kept marks the processes of a sandbox without a container.
 """
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
@@ -280,7 +277,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A file as git has it: ``mode`` is 100644, 100755 or 120000, whose data is the target."""
+    """A file in git's form: ``mode`` is 100644, 100755 or 120000, whose data is the target."""
 
     mode: str
     data: bytes
@@ -288,7 +285,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file before and after. None: there was, or is, no such file."""
+    """A file before and after; None if it did not or does not exist."""
 
     path: bytes
     old: Blob | None
@@ -297,7 +294,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """``cut_off`` are paths whose contents did not fit into one answer."""
+    """Changes with contents; ``cut_off`` are paths whose contents exceeded the answer's limit."""
 
     changes: tuple[Change, ...]
     cut_off: tuple[bytes, ...]
@@ -319,7 +316,7 @@ class WorkingTree:
         self._deadline = time.monotonic() + timeout_s
 
     def listing(self) -> Listing:
-        """What has changed, new files included, without what git ignores."""
+        """The changed files, new ones included and ignored ones excluded."""
         self._run("list")
         try:
             files = self._listed()
@@ -352,7 +349,7 @@ class WorkingTree:
         return Packed(tuple(changes), tuple(cut_off))
 
     def remove(self) -> None:
-        """Take the folder away again. Raises SandboxError."""
+        """Remove the folder. Raises SandboxError."""
         self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
 
     def _listed(self) -> tuple[Listed, ...]:

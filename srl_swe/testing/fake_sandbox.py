@@ -8,7 +8,7 @@ from srl_swe.errors import SandboxDied
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 
 PATCH_FILE = "/tmp/.srl_swe.patch"
-"""Put the patch that the sandbox shall leave behind into this file."""
+"""The file that holds the sandbox's patch."""
 Answer = Callable[[str], ExecResult]
 
 
@@ -19,8 +19,8 @@ def _silence(_command: str) -> ExecResult:
 class FakeSandbox:
     """Keeps ``files``, remembers ``commands``, and answers each with ``answer(command)``.
 
-    It runs nothing: unless it is told otherwise every command succeeds and prints nothing.
-    Folders exist as far as files lie in them. An answer may raise SandboxError.
+    It runs nothing: by default every command succeeds and prints nothing. Folders exist if they
+    contain files. An answer may raise SandboxError.
     """
 
     def __init__(self, answer: Answer = _silence, files: Mapping[str, bytes] | None = None) -> None:
@@ -32,7 +32,7 @@ class FakeSandbox:
     def exec(
         self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S, keep_state: bool = True
     ) -> ExecResult:
-        """What the script answers; ``timeout_s`` and ``keep_state`` are not looked at."""
+        """The script's answer; ``timeout_s`` and ``keep_state`` are ignored."""
         self._check_open()
         self.commands.append(command)
         return self._answer(command)

@@ -1,4 +1,4 @@
-"""A policy for tests: it replies what it was told to, and remembers what it was asked."""
+"""A policy for tests: it replies by a script and remembers its prompts."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class ScriptedPolicy:
         return Completion(text, self.count_tokens(messages), len(text))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """One token a character."""
+        """One token per character."""
         return sum(len(message["content"]) for message in messages)

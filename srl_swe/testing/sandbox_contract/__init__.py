@@ -1,4 +1,4 @@
-"""What every sandbox must do, as tests: run them over yours.
+"""The contract of a sandbox as tests: run them over yours.
 
 In a test module, with a fixture of module scope that opens fresh ones::
 
@@ -9,10 +9,10 @@ In a test module, with a fixture of module scope that opens fresh ones::
     def open_sandbox():
         return lambda: open_my_sandbox(...)     # a context manager
 
-A sandbox begins in a folder that may be written to, with bash, git and the coreutils inside,
-no more than 1 GiB of memory and /dev/shm, and 2000 processes or fewer. One that can't hold
-anything in overrides the fixture ``is_boundary`` with False: the tests that stand in
-``NEEDS_BOUNDARY`` are then skipped, each with its reason.
+A sandbox begins in a writable folder, with bash, git and the coreutils inside, no more than 1 GiB
+of memory and /dev/shm, and 2000 processes or fewer. A sandbox that is not a boundary overrides the
+fixture ``is_boundary`` with False: tests marked by ``needs_boundary`` are then skipped, each with
+its reason.
 """
 
 from srl_swe.testing.sandbox_contract.commands import *  # noqa: F403
