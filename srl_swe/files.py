@@ -1,6 +1,6 @@
-"""Writing files so that a killed process leaves no half of one, and reading them back.
+"""Atomic writes, and reading the files back.
 
-What can't be written, and what was damaged since, is a UserError of one line with the way out.
+A failed write and a damaged file raise UserError: one line with the way out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ says nothing of the disk."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 WRITE_ERRORS = frozenset(_FULL | _FORBIDDEN | _NO_PLACE)
-"""Codes of an OSError that are a matter of where something is written."""
+"""Error codes caused by the place that is written to."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -50,7 +50,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A place to write a file or a folder to, which is moved to ``path`` at the end.
 
-    Nothing is left of it where the block raises. A file is replaced, a folder only if empty.
+    It is removed if the block raises. A file is replaced, a folder only if empty.
     Raises UserError if ``path`` can't be made; an OSError of the block stays one.
     """
     with _writing(path):
@@ -66,10 +66,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held_alone(path: Path) -> Iterator[None]:
-    """Work on ``path`` that no other process does at the same time; ``.NAME.lock`` lies beside it.
+    """Hold ``path`` alone by a lock file ``.NAME.lock`` beside it.
 
-    Raises UserError where one does, or if the lock can't be written. The lock goes with the
-    process, however that ends.
+    Raises UserError if another process holds it, or if the lock can't be written. The
+    lock ends with the process, however that ends.
     """
     lock = path.with_name(f".{path.name}.lock")
     with _writing(path):
@@ -144,18 +144,18 @@ def read_lines(path: Path, remedy: str) -> Iterator[tuple[str, str]]:
 
 
 def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Like :func:`read_lines`, parsed. Raises UserError also for a line that is no JSON object."""
+    """Like :func:`read_lines`, parsed. A line that is not a JSON object is a UserError too."""
     for where, line in read_lines(path, remedy):
         with damage_named(where, remedy):
             record = json.loads(line)
             if not isinstance(record, dict):
-                raise ValueError("no JSON object")
+                raise ValueError("not a JSON object")
         yield where, record
 
 
 @contextmanager
 def damage_named(where: str, remedy: str) -> Iterator[None]:
-    """What fails in here while a file of ours is parsed is damage to that file: UserError.
+    """Turn parse errors of the block into a UserError about a damaged file.
 
     ``remedy``: what to do about it and what that costs, as in "delete that line; its episode is
     rolled out again".
@@ -217,7 +217,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _check_takes_files(folder: Path, wanted: Path) -> None:
-    """Of the folder or the first above it that is there."""
+    """Check the folder, or its first existing parent."""
     above = folder.absolute()
     while (mode := _mode(above)) is None:
         above = above.parent
@@ -226,7 +226,7 @@ def _check_takes_files(folder: Path, wanted: Path) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """None for what is not there, or can't be looked at."""
+    """None for a missing or unreadable path."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):  # ValueError: a NUL in its name
@@ -241,7 +241,7 @@ def _is_object(raw: bytes) -> bool:
 
 
 def _first_words(error: Exception) -> str:
-    """The first line of what is known, as pydantic's go on for several."""
+    """The first line of the error; pydantic's have several."""
     errors = getattr(error, "errors", None)
     if callable(errors) and (first := next(iter(errors()), None)):
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

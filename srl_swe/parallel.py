@@ -1,4 +1,4 @@
-"""Many jobs in threads, whose results are kept one by one in the thread that asked."""
+"""Many jobs in threads; their results are kept one by one in the calling thread."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def run_parallel(
 ) -> None:
     """Call ``keep`` with each item and its result, as they come.
 
-    Raises the first exception of a job, or KeyboardInterrupt. Jobs that have not begun are then
-    left undone, and those that have are waited for: what they cost is spent, so their results
-    are kept as well.
+    Raises the first exception of a job, or KeyboardInterrupt. Pending jobs are then
+    cancelled; running ones are awaited and their results kept.
     """
     pool = ThreadPoolExecutor(workers)
     left: dict[Future[Result], Item] = {}

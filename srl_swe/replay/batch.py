@@ -39,7 +39,7 @@ class Ending(StrEnum):
 
     REPLAYED = "replayed"
     BROKEN_SANDBOX = "broken_sandbox"
-    """Infrastructure failed: it says nothing about the trajectory."""
+    """Infrastructure failed: no evidence about the trajectory."""
     IMAGE_MISSING = "image_missing"
     NOT_IN_BENCH = "not_in_bench"
     NO_STEPS = "no_steps"
@@ -81,7 +81,7 @@ OpenWatch = Callable[[int], AbstractContextManager[Watch]]
 
 
 class _Lines:
-    """A line a trajectory, or a bar."""
+    """One line per trajectory, or a bar."""
 
     def __init__(self, advance: Callable[[str], None]) -> None:
         self._advance = advance
@@ -98,13 +98,13 @@ class _Lines:
 
 @contextmanager
 def watch_by_lines(total: int) -> Iterator[Watch]:
-    """A line on stderr for each trajectory that ends, or a bar where that is a terminal."""
+    """One line on stderr per finished trajectory, or a bar on a terminal."""
     with progress("replay", total) as advance:
         yield _Lines(advance)
 
 
 def describe(attempt: Attempt) -> str:
-    """What came of it in one line."""
+    """The result in one line."""
     done = attempt.replay
     if done is None:
         return f"{attempt.trajectory.instance_id}: {attempt.ending}: {attempt.reason}"
@@ -125,13 +125,13 @@ def attempt_all(
     conditions: Mapping[str, object] | None = None,
     open_watch: OpenWatch = watch_by_lines,
 ) -> list[Attempt]:
-    """One attempt a trajectory, in their order; ``instances`` is keyed by instance id.
+    """One attempt per trajectory, in order; ``instances`` is keyed by instance id.
 
     A sandbox that breaks, an image that can't be had and an instance that is not there end
     their own attempt, and no other. With a ``folder``, replays that it holds already are not
     run again; they are keyed by the trajectory, the image, ``until`` and ``conditions``: what
-    else decides what is printed, such as limits of the sandboxes. Raises UserError where no
-    attempt could go well: the engine is gone, or its disk is full.
+    else decides what is printed, such as limits of the sandboxes. Raises UserError if no
+    attempt can succeed: the engine is gone, or its disk is full.
     """
     batch = _Batch(instances, open_sandbox, until)
     keys = [batch.key(trajectory, conditions) for trajectory in trajectories]
@@ -159,7 +159,7 @@ def replay_all(
     *,
     workers: int = 2,
 ) -> list[Replay]:
-    """As :func:`attempt_all`, for who needs every one: raises SandboxError if one did not run."""
+    """Like :func:`attempt_all`; raises SandboxError if any trajectory was not replayed."""
     attempts = attempt_all(trajectories, instances, open_sandbox, folder, workers=workers)
     if failed := next((one for one in attempts if one.replay is None), None):
         raise SandboxError(describe(failed))
@@ -186,7 +186,7 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
 
 
 class _Batch:
-    """What all attempts of one batch share."""
+    """The settings that the attempts of a batch share."""
 
     def __init__(
         self, instances: Mapping[str, Instance], open_sandbox: OpenSandbox, until: int | None
@@ -229,7 +229,7 @@ class _Batch:
 
 
 def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
-    """What the file holds of these, the attempts that failed left out. Raises UserError."""
+    """The stored replays of these trajectories, without failed attempts. Raises UserError."""
     drop_torn_line(path)
     held = {}
     for where, record in read_json_lines(path, _REMEDY):

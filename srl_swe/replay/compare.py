@@ -11,7 +11,7 @@ from cydifflib import SequenceMatcher
 from srl_swe.replay.normalise import Cause, Comparison, Match, apply_rules, harmless_cause
 from srl_swe.types import Action, Observation
 
-# Observations that were cut before they were written down: what they still show.
+# Observations that were cut before they were recorded.
 
 
 _CUT = re.compile(
@@ -81,7 +81,7 @@ def _holds_in_order(whole: str, cut: list[str]) -> bool:
     return at <= len(whole) - len(cut[-1])
 
 
-# Outputs whose order or columns nobody gives: a file system or a terminal has made them.
+# Outputs whose order or columns depend on the file system or the terminal.
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _command(action: Action) -> str:
     return action.arguments.get("command", action.arguments.get("cmd", ""))
 
 
-# Whether a call of an edit tool did edit, by what it answered.
+# Whether an edit succeeded, by the answer of its tool.
 
 
 _EDIT_COMMANDS = frozenset({"create", "str_replace", "insert", "undo_edit"})
@@ -167,11 +167,11 @@ _REFUSED = re.compile(
     re.MULTILINE,
 )
 _HEAD_CHARS, _TAIL_CHARS = 1500, 400
-"""Where tools say it; between lies what the file holds, which may say anything."""
+"""Where tools report the result; between lies file content, which may match anything."""
 
 
 def is_edit(action: Action) -> bool:
-    """Whether the call is meant to change a file, by an edit tool: a shell's are not known."""
+    """Whether the call is an edit by an edit tool; edits by a shell are not recognised."""
     command = action.arguments.get("command")
     return action.tool in _EDIT_TOOLS or (
         command in _EDIT_COMMANDS and ("editor" in action.tool or "edit_tool" in action.tool)
@@ -179,7 +179,7 @@ def is_edit(action: Action) -> bool:
 
 
 def edit_succeeded(observation: Observation | None) -> bool | None:
-    """What the answer of an edit tool says; None where it says nothing that is known.
+    """Whether the edit tool's answer reports success; None if it is not recognised.
 
     An exit code decides where the words are not known: our own tools have one.
 
@@ -197,7 +197,7 @@ def edit_succeeded(observation: Observation | None) -> bool | None:
     return None if observation.exit_code is None else observation.exit_code == 0
 
 
-# Why two texts differ that ought not to: a table of signs, the first that tells them apart.
+# Causes of differing texts: a table of signs, of which the first that differs counts.
 
 
 @dataclass(frozen=True, slots=True)

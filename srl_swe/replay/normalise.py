@@ -1,6 +1,6 @@
-r"""What may differ from run to run for harmless reasons: a table of rules, applied in its order.
+r"""Harmless differences between runs: a table of rules, applied in order.
 
-To forgive something more, add a rule. A stand-in must be nothing that a rule looks for.
+To allow another difference, add a rule. A stand-in must not match any rule.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Cause(StrEnum):
     TIME = "time"
     DURATION = "duration"
     FRAME = "frame"
-    """What a harness prints around an output."""
+    """Text that a harness prints around an output."""
     TERMINAL = "terminal"
     """Colours, line ends, width."""
 
@@ -206,12 +206,12 @@ RULES = (
     _rule("trailing space", Cause.TERMINAL, r"(?<![ \t])[ \t]+$"),
 )
 _MOST_PASSES = 8
-"""What one rule leaves may be another's: passes go on until nothing changes, seldom a third."""
+"""A rule may match the result of another: they are repeated until nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """A text after the rules, and by rule's name what they took out of it, in order."""
+    """A text after the rules, and the removed pieces in order, by the rule's name."""
 
     text: str
     taken: Mapping[str, tuple[str, ...]]
@@ -231,7 +231,7 @@ def apply_rules(text: str) -> Normal:
 
 
 def normalise_text(text: str) -> str:
-    """The text without what may differ from run to run for harmless reasons."""
+    """The text without harmless differences between runs."""
     return apply_rules(text).text
 
 

@@ -18,12 +18,12 @@ _ELIDED = re.compile(
     r"^(?:\[\d+ characters elided\]|<response clipped>|\[\.\.\. .{0,40}truncated)", re.MULTILINE
 )
 HARNESS_FILES = frozenset({"model.patch"})
-"""SWE-agent 0.x writes its submission into the repository, from where a second one took it up."""
+"""SWE-agent 0.x writes its submission into the repository; a second submission then includes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePatch:
-    """What a patch does to one file; ``body`` is what counts of it when patches are compared.
+    """The change of one file; ``body`` is the part that is compared.
 
     Not counted: abbreviated hashes, modes, the line of code that git shows behind ``@@``, and
     the space of a blank context line, which editors and formats strip.
@@ -83,18 +83,18 @@ def compare_patches(recorded: str, fresh: str) -> PatchComparison:
 
 
 def normalise_patch(patch: str) -> str:
-    """The diff without what does not count, its files in the order of their names."""
+    """The compared part of the diff, its files in order of their names."""
     files = parse_patch(patch)
     return "\n".join(files[path].body for path in sorted(files))
 
 
 def edited_files(patch: str | None) -> tuple[str, ...]:
-    """The paths that a patch is about, in order; none where there is no patch."""
+    """The paths that a patch changes, in order; empty without a patch."""
     return tuple(sorted(parse_patch(patch or "")))
 
 
 def parse_patch(patch: str) -> dict[str, FilePatch]:
-    """The patch by path; of a renamed file, its new one. What is no diff gives nothing."""
+    """The patch by path; of a renamed file, its new one. Empty for text that is not a diff."""
     text = patch.replace("\r\n", "\n").strip("\n")
     start = _FILE if _FILE.search(text) else _PLAIN_FILE
     files = [_parse_file(part) for part in start.split(text) if start.match(part)]

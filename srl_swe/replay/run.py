@@ -1,18 +1,18 @@
 """Replay: a trajectory's actions, executed again in a container, against what was recorded.
 
-Effects come first. A replay is *faithful* if it leaves the recorded patch: the same edits of the
-same files (:mod:`srl_swe.replay.patches` says what of a patch counts, and what is left over).
-Texts drift for harmless reasons; they are reported, and make no replay unfaithful.
+A replay is *faithful* if it leaves the recorded patch: the same edits of the same files, as
+:mod:`srl_swe.replay.patches` compares them. Drifting texts are reported, but do not make a
+replay unfaithful.
 
-Where no patch can be compared, because none was recorded, or only the first steps were replayed,
-steps stand in for it: each edit must succeed or fail as it did in the record, and no exit code
-may differ, nor a command run into a timeout that it did not run into then, and every tool must be
-known here. Where the recorded patch was cut, both must hold: the files that it still shows, and
-the steps. That says little of a trajectory whose record holds neither edits nor exit codes.
+If no patch can be compared, because none was recorded or only the first steps were replayed,
+the steps are compared instead: each edit must succeed or fail as in the record, no exit code may
+differ, no command may run into a new timeout, and every tool must be known here. If the recorded
+patch was cut, both must hold: the files that it still shows, and the steps. This proves little
+if the record holds neither edits nor exit codes.
 
-A step that the record shows ended by its timeout is not executed: what it had done by then
-can't be known, and waiting for it again would not tell. Nor is a call that no tool here is equal
-to. Calls of foreign tools are translated (:mod:`srl_swe.replay.translate`).
+A step that timed out in the record is not executed, as its effects until then are unknown. Nor
+is a call without an equal among our tools. Calls of foreign tools are translated
+(:mod:`srl_swe.replay.translate`).
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def replay_trajectory(
 ) -> Replay:
     """Execute the first ``until`` steps (None: all) in ``sandbox``, fresh at the base commit.
 
-    They act by the tools of the family that the trajectory is of (``srl_swe.tools``).
-    Raises SandboxError where the infrastructure fails; a drifting observation raises nothing.
+    The calls are performed by the tools of the trajectory's family (``srl_swe.tools``).
+    Raises SandboxError if the infrastructure fails, never for a drifting observation.
     """
     held_to = enforced(sandbox)
     replayed = replay_steps(trajectory, instance, sandbox, until=until, on_step=on_step)
@@ -134,7 +134,7 @@ def replay_steps(
 
 
 def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Trajectory:
-    """The trajectory with what the replay produced: observations, patch, and what held it.
+    """The trajectory with the replay's observations, patch and enforced limits.
 
     Steps that were not executed keep the recorded ones, as the refusal that a policy read. What
     the record says of the ending goes with the steps that were left out, and ``resolved`` with
@@ -210,7 +210,7 @@ def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:
     return len(known) < 2
 
 
-# Sandboxes as they were at steps of a trajectory, which is executed once for all of them.
+# Sandboxes forked at several steps of a trajectory, which is executed once.
 #
 # A fork has the files, the folder and the exported variables of that step. What the tools of a
 # family remember on our side (the open file of SWE-agent's windows, what ``undo_edit`` takes
@@ -232,8 +232,8 @@ def checkpoints_at(
     n_steps = len(trajectory.steps)
     if outside := [step for step in steps if not 0 <= step <= n_steps]:
         raise UserError(
-            f"{trajectory.instance_id} has {n_steps} steps, so that there is nothing to fork at "
-            f"step {outside[0]}; name one from 0 to {n_steps}."
+            f"{trajectory.instance_id} has {n_steps} steps: it can't be forked at step "
+            f"{outside[0]}; name one from 0 to {n_steps}."
         )
     taken = {0: sandbox.checkpoint()} if 0 in steps else {}
 

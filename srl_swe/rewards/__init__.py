@@ -1,6 +1,6 @@
-"""Rewards: pure functions from what the policy wrote to a number.
+"""Rewards: pure functions from a policy's text to a number.
 
-Each is a file that says its formula, its source and where it degenerates; ``table`` names them.
+Each file gives its formula, its source and where it degenerates; ``table`` names the rewards.
 """
 
 from __future__ import annotations

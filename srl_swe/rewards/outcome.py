@@ -1,4 +1,4 @@
-"""What the tests say, as a reward: RLVR's half of the method (paper, section 4).
+"""Test results as a reward: RLVR's half of the method (paper, section 4).
 
     outcome = 1 if every test that has to pass does, else 0
     partial = the share of FAIL_TO_PASS that passes, as long as no PASS_TO_PASS test fails
@@ -19,7 +19,7 @@ TestReward = Callable[[Instance, Verdict], float | None]
 
 
 def outcome_reward(instance: Instance, verdict: Verdict) -> float | None:
-    """1 for a resolved instance, None where nothing was found out, else 0.
+    """1 for a resolved instance, None if the tests gave no result, else 0.
 
     >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image")
     >>> both = [Verdict("a__b-1", of) for of in (Outcome.RESOLVED, Outcome.EMPTY_PATCH)]
@@ -34,7 +34,7 @@ def outcome_reward(instance: Instance, verdict: Verdict) -> float | None:
 
 
 def partial_reward(instance: Instance, verdict: Verdict) -> float | None:
-    """How much of FAIL_TO_PASS passes, and 0 where something else broke.
+    """The share of FAIL_TO_PASS that passes; 0 if a PASS_TO_PASS test fails.
 
     >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image",
     ...     fail_to_pass=("t1", "t2"), pass_to_pass=("t3",))

@@ -37,12 +37,12 @@ def exact_rewards(candidates: Iterable[str], expert: str) -> list[float]:
 
 
 class StepRewardFunction(Protocol):
-    """What an entry of :data:`STEP_REWARDS` is."""
+    """An entry of :data:`STEP_REWARDS`."""
 
     def __call__(self, candidates: Iterable[str], expert: str, /) -> list[float]:
         """Values in [0, 1] of actions' canonical texts, 1 for the expert's own. Never raises.
 
-        -1 for a reply out of the format is not its business (srl_swe.rewards.table).
+        -1 for a reply out of the format is given by :func:`group_rewards`.
         """
         ...
 
@@ -66,7 +66,7 @@ def weight_shares(rewards: Mapping[str, float]) -> dict[str, float]:
 
     So a mixture lies in [0, 1] as each of its rewards does, a reply out of the format earns -1
     once whatever is mixed, and the epsilon of dynamic sampling means the same for each recipe.
-    Raises UserError for a mixture that is none.
+    Raises UserError for an invalid mixture.
 
     >>> weight_shares({"gated": 3, "exact": 1})
     {'gated': 0.75, 'exact': 0.25}
@@ -99,7 +99,7 @@ BROKEN_FORMAT = -1.0
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """What one reply earned. ``similarity`` is None exactly if ``reason`` is not."""
+    """The reward of one reply. ``similarity`` is None exactly if ``reason`` is not."""
 
     reward: float
     similarity: float | None

@@ -141,7 +141,7 @@ def path_overlap(candidate: str, expert: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs between two texts. Both fields are empty where nothing does.
+    """The difference of two texts. Both fields are empty if there is none.
 
     Blank lines and white space at the end of lines are no difference.
     """
@@ -182,7 +182,7 @@ def make_change(old: str, new: str) -> Change:
 def _without_common_ends(
     before: Sequence[str], after: Sequence[str]
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """So that how much was quoted around a change can't sway which lines are paired."""
+    """Keeps the amount of quoted context from affecting which lines are paired."""
     shorter = min(len(before), len(after))
     head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
     rest = shorter - head

@@ -20,7 +20,7 @@ from srl_swe.files import damage_named
 from srl_swe.run_folder import flatten
 from srl_swe.steps import rows
 
-# What the rows of a data set come to: counts and lengths, read from its shards alone.
+# Counts and lengths of the rows, read from the shards alone.
 
 
 _BINS = 12
@@ -145,7 +145,7 @@ class CardShard:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that is known of a data set of step contexts.
+    """The facts about a data set of step contexts.
 
     ``config`` is all that decided its rows. ``records`` came in and ``dropped_records`` are
     those that were not used, by reason; both are of all splits together. ``steps`` are those of
@@ -230,7 +230,7 @@ def render_summary(card: Card) -> str:
 
 
 def _columns() -> str:
-    """What the module of the columns says of each."""
+    """The table in the docstring of the module of the columns."""
     table = (rows.__doc__ or "").partition("\n\n")[2].strip()
     return f"## Columns\n{table}"
 
@@ -283,8 +283,8 @@ def push(folders: Mapping[Split, Path], repository: str) -> None:
     """Upload the data sets as splits of ``OWNER/NAME``, with the training split's card.
 
     The card goes first: `push_to_hub` then adds the splits to its front matter. An existing
-    repository keeps its other files, a new one is private. Raises UserError where the hub
-    won't have it.
+    repository keeps its other files, a new one is private. Raises UserError if the hub
+    refuses it.
     """
     from datasets import load_from_disk
     from huggingface_hub import HfApi, errors

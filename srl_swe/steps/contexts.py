@@ -1,4 +1,4 @@
-"""Step contexts: what the policy sees before step k, and the expert's action k to imitate.
+"""Step contexts: the prompt before step k, and the expert's action k to imitate.
 
 Paper, section 3 and appendix A: a trajectory of N steps gives N-1 examples; each holds the
 issue and the last two action/observation pairs, without the expert's thoughts.
@@ -31,12 +31,12 @@ Observations = Literal["recorded", "replayed"]
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """One training example: the prompt before step ``step_index`` and what the expert did.
+    """One training example: the prompt before step ``step_index`` and the expert's reply.
 
     ``expert_reply`` is the whole reply of the expert (the target of SFT) and ``expert_action``
     the part of it that rewards compare; the observation of the step is in neither. ``elided``
-    counts what the budget left out of the prompt (:class:`~.context_window.Prompt`). The tokens
-    are None where nobody counts; those of the completion include the end that the chat
+    counts what the budget left out of the prompt (:class:`~.prompt.Prompt`). The tokens
+    are None if they are not counted; those of the completion include the end that the chat
     template gives it. ``has_thought`` False: the expert wrote none, so that its reply is the
     action alone, which the format does not allow; the action can be compared all the same.
     ``translated`` names the expert's tool if ``expert_action`` is a translation of its call.
@@ -95,11 +95,11 @@ def make_step_contexts(
     include_last: bool = False,
     count_tokens: CountTokens | None = None,
 ) -> Iterator[StepContext | Dropped]:
-    """One item for each step: its example, or why there is none.
+    """One item per step: its example, or the reason why it is dropped.
 
     The last step, ``submit``, is a target only with ``include_last``. A step that never ran is
-    no target, and no part of later prompts either; but a reply without an action that was
-    answered is, as the policy saw what was wrong with it. Calls are those of our own tools,
+    neither a target nor part of later prompts; but a reply without an action that was answered
+    is part of them, as the policy saw the format error. Calls are those of our own tools,
     and the repository lies where prompts have it (:mod:`srl_swe.tools.translation`).
     """
     own, steps = make_own_steps(trajectory)
@@ -125,7 +125,7 @@ def trajectory_id(trajectory: Trajectory) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    """What the examples of one trajectory have in common."""
+    """The state that the examples of one trajectory share."""
 
     trajectory: Trajectory
     own: Sequence[OwnStep]

@@ -1,7 +1,6 @@
-"""The prompt of one step: the issue and a window of what happened so far.
+"""The prompt of one step: the issue and a window of the history.
 
-The same :func:`make_prompt` renders training examples and a rollout's prompts, so that what is
-trained on is what is seen.
+:func:`make_prompt` renders training examples and the prompts of rollouts alike.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Item = TypeVar("Item")
 CountTokens = Callable[[Sequence[Message]], int]
 """Tokens of messages under the policy's chat template.
 
-Where the last message is not the assistant's, the generation prompt is counted too.
+If the last message is not the assistant's, the generation prompt is counted too.
 """
 
 WORKDIR = "/testbed"
@@ -53,7 +52,7 @@ class OverBudget(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A past step as two messages: what the policy wrote, and what came back.
+    """A past step as two messages: the policy's reply and the observation.
 
     ``is_writable`` False: the dialect has no form of that action, so no prompt can show it.
     ``declaration`` is a line for the system prompt about a tool that it does not have, or empty.
@@ -113,8 +112,8 @@ def make_prompt(
     """The prompt after ``past``, with as little left out as the budget allows.
 
     Its system prompt names ``workdir``, and declares every tool that it shows a call of.
-    The tokens are counted a number of times that is the logarithm of the pairs', and once
-    where all fits. Raises OverBudget if the budget can't be met, UnwritableStep if the dialect
+    Tokens are counted O(log pairs) times, and once if everything fits.
+    Raises OverBudget if the budget can't be met, UnwritableStep if the dialect
     has no form of a past action, ValueError if a budget comes without ``count_tokens``.
     """
     budget, shown = window.token_budget, _last(past, window.pairs)
@@ -146,7 +145,7 @@ def make_prompt(
 def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
     """Without the oldest ``elided`` observations; where those are all, without pairs as well.
 
-    An observation shorter than the marker stays, so that each elision makes a prompt shorter.
+    An observation shorter than the marker stays: each elision makes a prompt shorter.
     """
     observations, dropped = min(elided, len(shown)), max(elided - len(shown), 0)
     old = [

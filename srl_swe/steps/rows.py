@@ -146,10 +146,10 @@ def _save(
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether it holds a whole data set of that config; False where it is empty or not there.
+    """Whether the folder holds a finished data set of that config; False if it is empty or missing.
 
-    Raises UserError that names the differing keys where it holds one of another config, and
-    one where it holds something else.
+    Raises UserError if it holds one of another config, naming the differing keys, or anything
+    else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
         raise UserError(f"{folder} holds something else than step contexts; name another folder.")
@@ -179,9 +179,9 @@ def load_rows(folder: Path) -> Any:
 
 
 def write_metadata(folder: Path, shards: Sequence[str], sha256: str) -> None:
-    """What makes a Hugging Face data set of the tables; its fingerprint is of their content.
+    """Make the tables a Hugging Face data set; its fingerprint is a digest of their content.
 
-    Without a shard an empty one is written, as there is no data set without a table.
+    Without a shard an empty one is written: a data set needs a table.
     """
     from datasets import DatasetInfo, Features
 
@@ -219,7 +219,7 @@ def digest_of(shard_digests: Sequence[str]) -> str:
 
 
 def move_into_place(made: Path, folder: Path) -> None:
-    """Put what was made where it is wanted; what was there is gone only once it is replaced."""
+    """Move a finished folder to its place; an old one is removed after it was replaced."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

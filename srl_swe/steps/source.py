@@ -20,8 +20,8 @@ from srl_swe.types import Trajectory
 class SourceIdentity:
     """``name`` without the folders of this machine; ``sha256`` of the contents of all files.
 
-    ``sha256`` None: a stream, whose content nobody knows beforehand. ``records``: how many it
-    holds, at most; None where only reading it tells.
+    ``sha256`` None: a stream of unknown content. ``records`` is an upper bound on the number of
+    records; None if it is known only after reading.
     """
 
     name: str
@@ -32,7 +32,7 @@ class SourceIdentity:
 
 @dataclass(frozen=True)
 class StepSource:
-    """A source of trajectories (see :func:`stream_trajectories`), and what is used of it.
+    """A source of trajectories (see :func:`stream_trajectories`), and the selection from it.
 
     ``benches`` names those whose instances ``selection.not_in`` holds, for the card.
     """
@@ -45,7 +45,7 @@ class StepSource:
     def stream(self, report: ReadReport) -> Iterator[Trajectory]:
         """What is read and selected; ``report`` is complete at its end.
 
-        Raises UserError at its end where that is nothing.
+        Raises UserError at the end if nothing was selected.
         """
         yield from select(
             stream_trajectories(self.source, self.reading, report), self.selection, report
@@ -65,7 +65,7 @@ class StepSource:
 
     @property
     def total(self) -> int | None:
-        """How many records will be read, None where nobody knows."""
+        """The number of records to read; None if unknown."""
         slices = self.reading.last is not None or self.reading.limit is not None
         return None if slices else self.identity.records
 
@@ -82,7 +82,7 @@ class StepSource:
 
 
 def identify_source(source: str) -> SourceIdentity:
-    """Of anything that :func:`~srl_swe.trajectories.stream_trajectories` takes."""
+    """Identify a source of :func:`~srl_swe.trajectories.stream_trajectories`."""
     if source == "-":
         return SourceIdentity("stdin")
     if source.startswith("hf:"):
@@ -105,7 +105,7 @@ def _digest_of(files: Iterable[Path]) -> str:
 
 
 def _count_records(path: Path) -> int:
-    """Lines of JSONL, rows of parquet; another file is one record, if it is any."""
+    """Lines of JSONL, rows of parquet; any other file counts as one."""
     if path.suffix == ".jsonl":
         with path.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
