@@ -1,4 +1,4 @@
-"""What every training run is watched and recorded by, whatever its method."""
+"""Progress, metrics, completions and the manifest of a training run, whatever its method."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from srl_swe.training.timing import StepTimes
 from srl_swe.training.validate import make_validation
 from srl_swe.training.validate_episodes import ValidationBench
 
-# ``metrics.jsonl``: one line a training step, whatever else the run reports to.
+# ``metrics.jsonl``: one line per training step, whatever else the run reports to.
 
 
 __all__ = ["MetricsLog", "read_metrics"]
@@ -76,7 +76,7 @@ class MetricsLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """The summary at the end of training is no step."""
+        """Append a step's metrics; the summary at the end of training is not a step."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             append_line(self._path, json.dumps({"step": state.global_step, **logs}))
 

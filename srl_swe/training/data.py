@@ -1,7 +1,7 @@
-"""What can be known to be wrong before the first step, said in one sentence.
+"""Loading and checking of training data and tokenizers, before the first step.
 
-Each rank checks the same files, so that all stop alike: one that raised alone would leave the
-others waiting in a collective for ever.
+Every rank checks the same files and stops alike: a rank that raised alone would leave the others
+waiting in a collective forever.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rendered(
 
 
 def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> None:
-    """Raise UserError where sampling would not stop at the end of a reply.
+    """Raises UserError if sampling would not stop at the end of a reply.
 
     A reply that the template closes without an eos token would teach never to stop.
     """
@@ -246,7 +246,7 @@ COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index",
 
 
 def load_step_contexts(folder: str) -> Dataset:
-    """The data set in the folder; UserError if it is none, or has rows that can't be trained on."""
+    """Load a data set. Raises UserError if it is not one or has rows that can't be trained on."""
     try:
         data = load_rows(Path(folder))
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def load_step_contexts(folder: str) -> Dataset:
 
 
 def check_dialect(data: Dataset, name: str, dialect: str) -> None:
-    """Raise UserError where the expert's replies are written in another dialect."""
+    """Raises UserError if the expert's replies are written in another dialect."""
     reply = data[0]["completion"][0]["content"]
     if get_dialect(dialect).parse_reply(reply, "lenient").action is None:
         raise UserError(f"{name} is not written in the dialect {dialect}; set `dialect:`.")
@@ -299,7 +299,7 @@ def load_tokenizer(
     if _is_local(model) and not Path(model).is_dir():
         raise UserError(f"no model folder at {model}.")
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise UserError(f"{model} is no model folder: it holds no config.json.")
+        raise UserError(f"{model} is not a model folder: config.json is missing.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             model, revision=init_kwargs.get("revision"), padding_side="left"
@@ -316,7 +316,7 @@ def load_tokenizer(
 
 
 def warn(finding: str) -> None:
-    """Say it once, on the first rank; for what may well go wrong but need not."""
+    """Log a warning on the first rank only."""
     if PartialState().is_main_process:
         logger.warning("%s", finding)
 
@@ -347,23 +347,23 @@ _COUNTED_AGAIN = 8
 
 
 def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
-    """How many tokens the model can take; None if its config does not say."""
+    """The number of tokens that the model takes; None if its config has no such number."""
     try:
         config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{model!r} is no model: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{model!r} is not a model: {str(error).strip().splitlines()[0]}") from None
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(positions) if positions else None
 
 
 def served_tokens(args: Any) -> int | None:
-    """How many tokens the vLLM that samples takes; None without one, or if nobody says."""
+    """The number of tokens that vLLM takes; None without vLLM or without a configured length."""
     length: int | None = args.vllm_max_model_length if args.use_vllm else None
     return length
 
 
 def most_tokens(model: str, args: Any) -> int | None:
-    """How many tokens of prompt and reply the model and its sampler take; None if neither says."""
+    """The most tokens of prompt and reply for model and sampler; None if neither has a limit."""
     limits = (max_positions(model, args.model_init_kwargs or {}), served_tokens(args))
     return min((limit for limit in limits if limit), default=None)
 

@@ -160,11 +160,10 @@ def train_rlvr(
     workers: int = DEFAULT_WORKERS,
     bench: ValidationBench | None = None,
 ) -> Path:
-    """Train, or go on training, and return the folder of the final policy.
+    """Train, or resume training, and return the folder of the final policy.
 
-    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
-    for whatever can be known to be wrong before the first step, and where no sandbox holds any
-    more.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError if
+    a check before the first step fails, or every sandbox breaks for several steps.
     """
     run = open_run(recipe, instances_sha256(instances))
     if run.final.is_dir():
@@ -210,7 +209,7 @@ def _checked(
     instances: Sequence[Instance],
     workers: int,
 ) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
-    """The tokenizer, and what the setting brings to the trainer, after all guards."""
+    """The tokenizer, and what the setting brings to the trainer, after all checks."""
     _check_recipe(recipe, instances)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     check_run(recipe, args, model, len(instances))

@@ -2,7 +2,7 @@
 
 output/config.json       the recipe and a digest of the data
 output/manifest.json     with what and where it was trained, at each start
-output/metrics.jsonl     one line a step
+output/metrics.jsonl     one line per step
 output/report.html       the same as curves
 output/completions/      what was sampled, as parquet
 output/checkpoint-N/     TRL's
@@ -55,7 +55,7 @@ from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe
 from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
 
-# What of a recipe decides the result, and so must not change while a run is under way.
+# Recipe fields that affect the result and may not change on resume.
 #
 # ``logging_steps`` and ``save_steps`` are held against a resume too, though they decide nothing:
 # the
@@ -363,7 +363,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One line a step."""
+        """One line per step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -378,7 +378,7 @@ class RunFolder:
 
     @property
     def completions(self) -> Path:
-        """A parquet file a logged step."""
+        """One parquet file per logged step."""
         return self.path / "completions"
 
     @property

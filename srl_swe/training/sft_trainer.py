@@ -36,10 +36,10 @@ from srl_swe.training.validate_episodes import ValidationBench
 
 
 def train_sft(recipe: SftRecipe, bench: ValidationBench | None = None) -> Path:
-    """Train, or go on training, and return the folder of the final policy.
+    """Train, or resume training, and return the folder of the final policy.
 
-    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
-    for whatever can be known to be wrong before the first step.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError if
+    a check before the first step fails.
     """
     data = load_step_contexts(recipe.data)
     run = open_run(recipe)
@@ -64,7 +64,7 @@ def train_sft(recipe: SftRecipe, bench: ValidationBench | None = None) -> Path:
 def _checked(
     recipe: SftRecipe, args: SFTConfig, model: ModelArguments, data: Dataset
 ) -> tuple[PreTrainedTokenizerBase, Dataset]:
-    """The tokenizer and the rows to train on, after all guards."""
+    """The tokenizer and the rows to train on, after all checks."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
     check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
     rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)

@@ -223,10 +223,10 @@ class SrlTrainer(DynamicSamplingGRPOTrainer):
 
 
 def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
-    """Train, or go on training, and return the folder of the final policy.
+    """Train, or resume training, and return the folder of the final policy.
 
-    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError
-    for whatever can be known to be wrong before the first step.
+    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError if
+    a check before the first step fails.
     """
     data = load_step_contexts(recipe.data)
     run = open_run(recipe)
@@ -258,7 +258,7 @@ def trainer_section(recipe: SrlRecipe) -> dict[str, Any]:
 def _checked(
     recipe: SrlRecipe, args: GRPOConfig, model: ModelArguments, data: Dataset
 ) -> tuple[PreTrainedTokenizerBase, Dataset]:
-    """The tokenizer and the rows to train on, after all guards."""
+    """The tokenizer and the rows to train on, after all checks."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
     check_expert_actions(data, recipe.data)

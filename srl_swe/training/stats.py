@@ -1,4 +1,4 @@
-"""What a batch of scored replies looks like, in the numbers that a training log shows."""
+"""Statistics of scored replies and tested episodes, under the names of training logs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from srl_swe.rewards import StepScore
 from srl_swe.types import Outcome
 
-# What a batch of tested replies or episodes came to, in the numbers that a training log shows.
-
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """One sampled reply or episode with what its tests said."""
+    """One sampled reply or episode and the result of its tests."""
 
     instance_id: str
     reward: float | None
-    """None where the sandbox broke."""
+    """None if the sandbox broke."""
     outcome: Outcome
     ended: str
     """``ok``, or why a reply hands in nothing (EditFault); of an episode its StopReason."""
@@ -27,7 +25,7 @@ class Tested:
     """A limit cut it: with ``mask_truncated_completions`` it teaches nothing."""
     steps: int = 1
     detail: str = ""
-    """What the verdict says for a person."""
+    """The verdict's explanation."""
 
 
 def outcome_stats(tested: Sequence[Tested]) -> dict[str, float]:

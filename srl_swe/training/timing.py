@@ -66,7 +66,7 @@ def _pack_again(model: Any) -> None:
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
 
 
-# Says so when the sampler's weights are not those that are trained.
+# Warns when vLLM samples from stale weights.
 
 
 logger = logging.getLogger(__name__)

@@ -52,7 +52,7 @@ def test_a_folder_that_is_no_model_is_named(
     empty.mkdir()
     output = str(tmp_path / "out")
     said = refused(method(str(empty), str(data), output, trainer={"use_cpu": True, "bf16": False}))
-    assert said == f"{empty} is no model folder: it holds no config.json."
+    assert said == f"{empty} is not a model folder: config.json is missing."
 
 
 @pytest.mark.parametrize("method", [SrlRecipe, SftRecipe])
