@@ -68,7 +68,7 @@ class TokenCounter:
 
 @cache
 def token_counter(tokenizer: str) -> TokenCounter:
-    """Of a folder or a name on the hub, opened once. Raises UserError if it has no chat template."""
+    """Open a folder or a model of the hub, once. Raises UserError if it has no chat template."""
     from transformers import AutoTokenizer
 
     try:
