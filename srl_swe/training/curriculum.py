@@ -77,7 +77,7 @@ def run_phase(
 
 
 def phases_at_once() -> int:
-    """How many the machine does well to run.
+    """How many phases to run in parallel on this machine.
 
     On CPUs two: one samples token by token, or waits for containers, while the other trains.
     """
@@ -119,7 +119,7 @@ def _agreed_port(key: str) -> str:
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """Makes what a child calls before it becomes its program; Linux only."""
+    """A ``preexec_fn`` that ends the child with its parent; Linux only."""
     libc = ctypes.CDLL(None)
 
     def ask_the_kernel() -> None:
@@ -135,7 +135,7 @@ RunPhase = Callable[[str, Path], int]
 
 
 class PhaseStopped(SrlSweError):
-    """A phase ended before its time. Its own process has said why; run again to continue."""
+    """A phase stopped early. Its own process printed the reason; run again to continue."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(f"{name} stopped with exit code {code}.")
@@ -143,12 +143,12 @@ class PhaseStopped(SrlSweError):
 
 
 def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
-    """Run the phases that are not finished; returns the folder of the last one's final policy.
+    """Run the unfinished phases; return the folder of the last one's final policy.
 
     Called by every rank. Before anything runs, it raises UserError for data that is not there
     and for a phase that was begun under another recipe, with the keys that differ, or from a
-    policy that is gone; one that was not begun may change. Raises PhaseStopped where a phase does
-    not end well.
+    policy that is gone; one that was not begun may change. Raises PhaseStopped if a
+    phase fails.
     """
     _refuse_orphans(curriculum)
     for phase in curriculum.phases:
@@ -173,7 +173,7 @@ def save_recipe(recipe: Recipe) -> Path:
 
 
 def _refuse_orphans(curriculum: CurriculumRecipe) -> None:
-    """A phase knows the model it starts from by its path alone, which may hold another soon."""
+    """Refuse a phase whose starting policy is gone: its path may soon hold another one."""
     for phase, following in pairwise(curriculum.phases):
         begun = Path(following.recipe.output)
         if (begun / CONFIG_FILE).exists() and not Path(following.recipe.model).is_dir():

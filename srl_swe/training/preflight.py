@@ -1,4 +1,4 @@
-"""What would go wrong hours into a run, said before its first step and by every rank alike."""
+"""Pre-flight checks: mistakes that would cost hours, found before the first step on every rank."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _dtype(config: Any, init_kwargs: Mapping[str, Any]) -> torch.dtype:
     return dtype
 
 
-# How much disk a run's checkpoints take.
+# Disk space of a run's checkpoints.
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +130,11 @@ def _kept(args: Any, steps: int) -> int:
     return min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
 
 
-# Whether a run that is stopped can go on as if it had not been.
+# Resuming.
 
 
 def check_ranks(output: Path, args: Any) -> None:
-    """Raise UserError where the checkpoint to go on from is one of another number of ranks.
+    """Raise UserError if the latest checkpoint was written by another number of ranks.
 
     A recipe says how many samples a rank takes, so that other ranks make other batches: steps
     would be counted anew, and prompts repeated or left out. What would keep the batch is another
@@ -156,7 +156,7 @@ def check_ranks(output: Path, args: Any) -> None:
 
 
 def warn_of_resuming(args: Any) -> None:
-    """Warn where a run that is stopped and goes on differs from one that was never stopped."""
+    """Warn if a resumed run would differ from an uninterrupted one."""
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy != "no" and args.save_only_model:
         warn(
@@ -190,7 +190,7 @@ GB = 1e9
 
 
 def on_every_rank(check: Callable[[], T]) -> T:
-    """What ``check`` returns; if it raises UserError on any rank, every rank raises it.
+    """Return the result of ``check``; if it raises UserError on any rank, every rank raises it.
 
     A rank that stopped alone would leave the others waiting in a collective. Called by every
     rank, after TRL's config was made: that starts the process group.
@@ -238,7 +238,7 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
 
 
 def check_packages(args: Any, model: ModelArguments) -> None:
-    """Raise UserError where what the recipe asks for is not installed; warn of untested vLLM."""
+    """Raise UserError if a package that the recipe needs is missing; warn of untested vLLM."""
     if model.quantization_config is not None and find_spec("bitsandbytes") is None:
         raise UserError("model_config: 4 and 8 bit need bitsandbytes: pip install bitsandbytes.")
     if getattr(args, "use_liger_kernel", False) and find_spec("liger_kernel") is None:
@@ -270,7 +270,7 @@ def check_sampling(args: Any) -> None:
 
 
 def check_batch(args: Any, rows: int) -> None:
-    """Raise UserError where a batch of GRPO takes more prompts than there are rows."""
+    """Raise UserError if a batch of GRPO takes more prompts than there are rows."""
     prompts = args.generation_batch_size // args.num_generations
     if prompts > rows:
         raise UserError(
@@ -281,7 +281,7 @@ def check_batch(args: Any, rows: int) -> None:
 
 
 def check_adapter(empty: Any, model: ModelArguments) -> None:
-    """Raise UserError where LoRA finds nothing of the model to adapt."""
+    """Raise UserError if LoRA finds no module of the model to adapt."""
     if model.peft_config is None:
         return
     try:
@@ -292,7 +292,7 @@ def check_adapter(empty: Any, model: ModelArguments) -> None:
 
 
 def check_precision(args: Any, size: ModelSize, model: ModelArguments) -> None:
-    """Warn of a type that is wider than needed, or too narrow for the updates to arrive."""
+    """Warn of a dtype that is wider than needed, or too narrow for the updates."""
     if model.quantization_config is not None:
         return
     sharded, whole = _is_sharded(args), model.peft_config is None
@@ -323,7 +323,7 @@ def _is_sharded(args: Any) -> bool:
 
 
 def check_disk(needs: DiskNeeds, folder: Path) -> None:
-    """Raise UserError where the first checkpoint can't fit the disk; warn where the last can't."""
+    """Raise UserError if the first checkpoint can't fit the disk; warn if the last can't."""
     free = free_bytes(folder)
     if needs.first > free:
         raise UserError(

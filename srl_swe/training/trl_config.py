@@ -154,7 +154,7 @@ INIT_KWARGS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelArguments:
-    """How the model is loaded, and what of it is trained.
+    """How the model is loaded, and which weights are trained.
 
     ``init_kwargs``: for ``from_pretrained``. ``peft_config``: None trains every weight.
     """
@@ -165,7 +165,7 @@ class ModelArguments:
 
     @property
     def for_trainer(self) -> dict[str, Any]:
-        """The keywords that every trainer of TRL's takes beside its config."""
+        """Keywords of every TRL trainer besides its config."""
         return {
             "peft_config": self.peft_config,
             "quantization_config": self.quantization_config,
@@ -173,10 +173,10 @@ class ModelArguments:
 
 
 def model_arguments(recipe: Recipe) -> ModelArguments:
-    """What ``model_config`` and ``trainer.model_init_kwargs`` say together.
+    """The model's arguments from ``model_config`` and ``trainer.model_init_kwargs``.
 
-    What neither says stays TRL's default, which loads in fp32. Raises UserError where they
-    contradict each other or ask for what would silently be ignored.
+    TRL's defaults apply otherwise; they load in fp32. Raises UserError if the two contradict each
+    other or set fields that TRL would silently ignore.
     """
     section = recipe.model_config
     init_kwargs = dict(recipe.trainer.get("model_init_kwargs") or {})
@@ -204,7 +204,7 @@ def make_trainer_args(
     output: Path,
     model: ModelArguments | None = None,
 ) -> Config:
-    """The config with TRL's own defaults and checks; what they refuse becomes a UserError."""
+    """Make the config, with TRL's defaults and checks; their refusals become UserErrors."""
     disable_telemetry()
     sampling = PLAIN if issubclass(config, GRPOConfig) else {}
     asked = {**OUR_DEFAULTS, **sampling, **section, "output_dir": str(output)}
@@ -220,7 +220,7 @@ def make_trainer_args(
 
 @contextmanager
 def trl_refusals() -> Iterator[None]:
-    """Makes a UserError of what a config or a trainer of TRL's is refused with as it is made.
+    """Turn TRL's refusals of a config or a trainer into UserErrors.
 
     A reporter, a kernel or an optimizer that is not installed, or fields that contradict each
     other: every rank is refused alike. A vLLM server that does not answer: the first rank is. Of
@@ -236,12 +236,12 @@ def trl_refusals() -> Iterator[None]:
 
 
 def model_init_kwargs(args: Any) -> dict[str, Any]:
-    """What the model is loaded with: ``dtype``, ``revision``, ``attn_implementation`` and so on."""
+    """Keywords of ``from_pretrained``: ``dtype``, ``revision``, ``attn_implementation``, ..."""
     return dict(args.model_init_kwargs or {})
 
 
 def template_kwargs(args: Any) -> dict[str, Any]:
-    """What the chat template is rendered with, such as ``enable_thinking``; SFT has no such."""
+    """Keywords of the chat template, such as ``enable_thinking``; SFT has none."""
     return dict(getattr(args, "chat_template_kwargs", None) or {})
 
 

@@ -18,7 +18,7 @@ from srl_swe.training.recipe import RlvrRecipe
 from srl_swe.training.train import train
 
 PACKAGE = Path(srl_swe.__file__).parent
-MOST_FILES = 19
+MOST_FILES = 18
 ON_CPU = {"use_cpu": True, "bf16": False, "max_steps": 1}
 GROUPS = {"num_generations": 4, "per_device_train_batch_size": 16, "max_completion_length": 24}
 
