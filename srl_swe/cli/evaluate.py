@@ -146,8 +146,8 @@ def grade_and_report(
     from srl_swe.cli.options import have_images, owned_harness
     from srl_swe.evaluation import Report, render_table, save_html, save_report
     from srl_swe.evaluation import grade as run_grading
-    from srl_swe.evaluation.grading import check_gradeable, needing_tests
     from srl_swe.evaluation.report import marks
+    from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
     from srl_swe.progress import say
 
     to_test, harness = needing_tests(instances, predictions), owned_harness()
@@ -201,7 +201,7 @@ def self_check(
     """
     from srl_swe.cli.options import have_images, owned_harness
     from srl_swe.evaluation import check_gold as check
-    from srl_swe.evaluation.grading import check_gradeable
+    from srl_swe.evaluation.verdicts import check_gradeable
     from srl_swe.progress import say
 
     check_output_folder(out)
@@ -251,7 +251,7 @@ def evaluate(
     code 1 if too many sandboxes broke to give a rate.
     """
     from srl_swe.cli.options import sandbox_settings
-    from srl_swe.evaluation.grading import check_gradeable
+    from srl_swe.evaluation.verdicts import check_gradeable
     from srl_swe.types import StopReason
 
     sandboxes = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)

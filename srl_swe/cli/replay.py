@@ -220,7 +220,7 @@ def replay(
     trajectories = _load(source, reading)
     instances = _instances(bench, trajectories)
     if grade:
-        from srl_swe.evaluation.grading import check_gradeable
+        from srl_swe.evaluation.verdicts import check_gradeable
 
         check_gradeable(list(instances.values()))
     if shell:

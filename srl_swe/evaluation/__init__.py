@@ -1,5 +1,6 @@
 """Measures: predictions are graded by swebench's harness, and verdicts become a report."""
 
+from srl_swe.evaluation.grading import GoldCheck, check_gold, grade
 from srl_swe.evaluation.harness import SwebenchHarness
 from srl_swe.evaluation.predictions import (
     append_prediction,
@@ -16,7 +17,6 @@ from srl_swe.evaluation.report import (
     save_html,
     save_report,
 )
-from srl_swe.evaluation.runner import GoldCheck, check_gold, grade
 
 __all__ = [
     "GoldCheck",

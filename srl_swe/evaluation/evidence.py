@@ -1,25 +1,38 @@
-"""Whether a test run's evidence agrees: parsed lines, the runner's summary, the exit status.
+"""Reads one test log: swebench's report on it, and whether all evidence of the run agrees.
 
-swebench believes any line that looks like a passed test, and a package can print one. A test counts
-for a reward only if nothing below objects; a report marks what does. Pure: text in, a reason out.
+swebench accepts any line that looks like a passed test, and a package can print one. So parsed
+lines, the runner's own summary, the exit status, the markers around the output and pytest's own
+account (:mod:`.recorder`) are compared. A test counts for a reward only if they agree; a report
+marks a disagreement. :data:`SUMMARIES` has a reader per log parser; for other parsers only exit
+status and markers are compared.
 
-What each log parser's runner says of itself is in :data:`SUMMARIES`; a parser that is not listed
-has no summary that can be counted, and then exit status and markers decide alone.
+``python -m srl_swe.evaluation.evidence`` is the child process of :mod:`.log_reading`. A request is
+its length in bytes on a line of its own, then JSON; so is the answer. The process ends with its
+standard input, that is with its parent.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import resource
+import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
-from srl_swe.evaluation.test_run import END_MARKER, START_MARKER, TestRun
+from srl_swe.evaluation.log_reading import MOST_CPU_S, MOST_MEMORY_BYTES, Reading
+from srl_swe.evaluation.test_run import END_MARKER, START_MARKER, TestRun, test_command
+from srl_swe.evaluation.verdicts import test_spec
+from srl_swe.instances import instance_from_row
 from srl_swe.types import Instance
 
 _BAD = frozenset({"FAILED", "ERROR"})
 _ANSI = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
-_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?.*?\n\1\n", re.DOTALL)
+_PARSER_ERRORS = (IndexError, AttributeError, ValueError, KeyError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +218,7 @@ def _about_exit(instance: Instance, code: int, summary: Summary, parsed: Parsed)
 
 def _status_counts(instance: Instance) -> bool:
     """False if the script's test command hides its exit status, as ``pytest || true`` does."""
-    script = _HEREDOC.sub("\n", instance.eval_script)
-    command = script.partition(START_MARKER)[2].partition(END_MARKER)[0]
-    return not re.search(r"\|\||;|\btox\b", command)
+    return not re.search(r"\|\||;|\btox\b", test_command(instance))
 
 
 def _about_session(instance: Instance, run: TestRun) -> str | None:
@@ -248,8 +259,82 @@ def _is_of_patch(path: str | None, patched: Collection[str]) -> bool:
 
 def _starts_pytest(instance: Instance) -> bool:
     """True if the test command is pytest itself, in an environment that reaches it."""
-    script = _HEREDOC.sub("\n", instance.eval_script)
-    command = script.partition(START_MARKER)[2].partition(END_MARKER)[0]
+    command = test_command(instance)
     if re.search(r"PYTHONPATH=|\benv -i|\btox\b|\bpython\S* -[IES]", command):
         return False
     return re.search(r"(?:^|[\s/])(?:pytest|py\.test)(?:\s|$)", command) is not None
+
+
+def main() -> None:
+    """Answers requests until its input ends."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints may look like an answer
+    import swebench.harness.grading  # noqa: F401
+
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while size := requests.readline():
+        request = json.loads(requests.read(int(size)))
+        _allow_cpu(MOST_CPU_S)
+        answer = json.dumps(asdict(_answer(request))).encode()
+        answers.write(b"%d\n" % len(answer) + answer)
+        answers.flush()
+
+
+def _allow_cpu(seconds: int) -> None:
+    """From now on; beyond it the kernel ends this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(used.ru_utime + used.ru_stime) + seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _answer(request: Mapping[str, Any]) -> Reading:
+    instance = instance_from_row(request["row"])
+    run = TestRun(**{**request["run"], "records": tuple(request["run"]["records"])})
+    try:
+        return _read(instance, run, request["patched"])
+    except _PARSER_ERRORS as error:  # Django's parser, of a bare "ERROR:"
+        why = f"swebench's {instance.log_parser} can't read what the tests printed: {error}"
+        return Reading({}, failure=why)
+
+
+def _read(instance: Instance, run: TestRun, patched: Sequence[str]) -> Reading:
+    from swebench.harness.grading import get_eval_report, get_logs_eval
+
+    spec = test_spec(instance)
+    prediction = {"instance_id": instance.instance_id, "model_patch": "tested"}
+    with tempfile.TemporaryFile() as log:  # has no name: a kill leaves nothing behind
+        log.write(run.log.encode("utf-8", errors="replace"))
+        log.flush()
+        path = f"/dev/fd/{log.fileno()}"
+        report = get_eval_report(spec, prediction, path, True)[instance.instance_id]
+        statuses, _ = get_logs_eval(spec, path)
+    tests = report.get("tests_status", {})
+    passed = [
+        name
+        for kind in ("FAIL_TO_PASS", "PASS_TO_PASS")
+        for name in tests.get(kind, {}).get("success", ())
+    ]
+    parsed = Parsed(statuses, passed, _passed_by_own_account(spec, run))
+    return Reading(report, doubt=disagreement(instance, run, parsed, patched))
+
+
+def _passed_by_own_account(spec: Any, run: TestRun) -> frozenset[str] | None:
+    """The expected tests that passed by pytest's own account and swebench's rules."""
+    from swebench.harness.constants import EvalType
+    from swebench.harness.grading import get_eval_tests_report
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    accounts = [record["tests"] for record in run.records if "tests" in record]
+    if not accounts:
+        return None
+    lines = [f"{status} {name}" for tests in accounts for name, status in tests.items()]
+    statuses = PARSER_REGISTRY[spec.log_parser]("\n".join(lines), spec)
+    expected = {"FAIL_TO_PASS": spec.FAIL_TO_PASS, "PASS_TO_PASS": spec.PASS_TO_PASS}
+    report = get_eval_tests_report(statuses, expected, eval_type=EvalType(spec.eval_type))
+    return frozenset(name for kind in expected for name in report[kind]["success"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,127 +1,303 @@
-"""What one run of the swebench harness says about one prediction: pure, no engine, no disk.
+"""Grades predictions by swebench's harness; keeps every verdict and reuses it for equal inputs.
 
-The harness writes three files for each prediction. ``report.json`` is there iff the tests
-ran to their end; otherwise ``run_instance.log`` holds the exception that ended the attempt.
-That log also quotes the patch, so only a line that begins like the exception is believed:
-a line of a quoted diff begins with one of ``+``, ``-``, a space, ``@`` or ``diff``.
+A run folder holds::
+
+    verdicts.jsonl     the harness's verdicts, one line each, appended as they arrive
+    harness/           its working directory: logs/, harness.log, run_id, network, lock
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import re
+import secrets
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
 
-from srl_swe.errors import ImageMissing, UserError, did_you_mean
-from srl_swe.evaluation.harness import Harness
+from pydantic import TypeAdapter
+
+from srl_swe.errors import ImageMissing, UserError
+from srl_swe.evaluation.harness import NETWORK_FILE, Harness, HarnessJob, SwebenchHarness
+from srl_swe.evaluation.harness_process import ENGINE_RECORD
+from srl_swe.evaluation.predictions import gold_predictions
+from srl_swe.evaluation.verdicts import (
+    HarnessFiles,
+    check_gradeable,
+    verdict_from_files,
+    verdict_without_tests,
+)
+from srl_swe.files import append_line, drop_torn_line, write_atomic
+from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
-# Decides which predictions the harness has to judge, before anything is started.
+HARMLESS_PATCH = """\
+diff --git a/.srl_swe_selfcheck b/.srl_swe_selfcheck
+new file mode 100644
+--- /dev/null
++++ b/.srl_swe_selfcheck
+@@ -0,0 +1 @@
++Nothing reads this file: it only makes the harness run the tests on unpatched code.
+"""
+"""Stands for an empty patch, on which the harness never runs the tests."""
 
 
-_FOR_GRADING = {
-    "eval_script": "eval_script",
-    "log_parser": "log_parser",
-    "eval_type": "eval_type",
-    "FAIL_TO_PASS": "fail_to_pass",
-}
-"""Field of the row: field of the instance. swebench takes a row without FAIL_TO_PASS for resolved
-whatever the patch."""
+def grade(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    run_folder: Path,
+    *,
+    max_workers: int = 4,
+    timeout_s: int = 1800,
+    report: Callable[[str], None] = print,
+    harness: Harness | None = None,
+) -> list[Verdict]:
+    """One verdict per instance, in their order; ``timeout_s`` is for the tests of one instance.
+
+    Known verdicts are reused, except BROKEN_SANDBOX, and a killed call is continued.
+    ``Verdict.log_path`` is relative to ``run_folder``. An instance whose image is missing gets
+    BROKEN_SANDBOX. Raises UserError if nothing can be graded: there is no engine, all images are
+    missing, or the row of an instance to test is incomplete.
+    """
+    harness = harness or SwebenchHarness()
+    patches = _patches_by_instance(instances, predictions, report)
+    verdicts = {one.instance_id: verdict_without_tests(one, patches) for one in instances}
+    to_test = [one for one in instances if verdicts[one.instance_id] is None]
+    check_gradeable(to_test)
+    if to_test:
+        folder = GradingFolder(run_folder)
+        with folder.locked():
+            grading = _Grading(folder, harness, timeout_s, report)
+            verdicts |= grading.grade(to_test, patches, max_workers)
+    return [verdict for one in instances if (verdict := verdicts[one.instance_id])]
 
 
-def patches_by_instance(
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """The verdicts on the gold and the harmless patches, in the order of the instances."""
+
+    gold: tuple[Verdict, ...]
+    harmless: tuple[Verdict, ...]
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """The reason per faulty instance id, without the undecided instances."""
+        undecided, faults = set(self.undecided), {}
+        for gold, harmless in zip(self.gold, self.harmless, strict=True):
+            if gold.instance_id in undecided:
+                continue
+            if gold.outcome is not Outcome.RESOLVED:
+                why = f": {', '.join(gold.failed[:3])}" if gold.failed else f" {gold.detail}"
+                fault = f"the gold patch came to {gold.outcome.value}{why.rstrip()}"
+                faults[gold.instance_id] = fault
+            elif harmless.outcome is Outcome.RESOLVED:
+                faults[gold.instance_id] = "the tests pass on unpatched code"
+        return faults
+
+    @property
+    def undecided(self) -> list[str]:
+        """The instances with a broken sandbox."""
+        verdicts = (*self.gold, *self.harmless)
+        return sorted({v.instance_id for v in verdicts if v.outcome is Outcome.BROKEN_SANDBOX})
+
+
+def check_gold(
+    instances: Sequence[Instance],
+    run_folder: Path,
+    *,
+    max_workers: int = 4,
+    timeout_s: int = 1800,
+    report: Callable[[str], None] = print,
+    harness: Harness | None = None,
+) -> GoldCheck:
+    """Checks that gold patches resolve and unpatched code does not; options as of :func:`grade`."""
+
+    def verdicts(predictions: list[Prediction]) -> tuple[Verdict, ...]:
+        return tuple(
+            grade(
+                instances,
+                predictions,
+                run_folder,
+                max_workers=max_workers,
+                timeout_s=timeout_s,
+                report=report,
+                harness=harness,
+            )
+        )
+
+    report("gold patches: each should resolve its instance")
+    gold = verdicts(gold_predictions(instances))
+    report("a harmless new file, as empty patches are never run: none should resolve")
+    harmless = [Prediction(one.instance_id, "selfcheck", HARMLESS_PATCH) for one in instances]
+    return GoldCheck(gold, verdicts(harmless))
+
+
+def grading_key(
+    instance: Instance, patch: str, *, image_id: str, harness_version: str, timeout_s: int
+) -> str:
+    """16 hex digits of all inputs of a verdict: equal keys, equal verdicts."""
+    inputs = [
+        instance.instance_id,
+        patch,
+        image_id,
+        instance.eval_script,
+        instance.log_parser,
+        instance.eval_type,
+        instance.image_assets,
+        instance.repo,
+        instance.version,
+        list(instance.fail_to_pass),
+        list(instance.pass_to_pass),
+        harness_version,
+        timeout_s,
+    ]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+
+def _patches_by_instance(
     instances: Sequence[Instance],
     predictions: Sequence[Prediction],
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """The patch for each instance that has one; predictions for others are reported."""
-    known = {one.instance_id for one in instances}
+    """The patches by instance id; predictions for other instances are counted and left out."""
+    known = {instance.instance_id for instance in instances}
     patches = {p.instance_id: p.model_patch for p in predictions if p.instance_id in known}
-    strangers = {p.instance_id for p in predictions} - known
-    if strangers and not patches:
+    unknown = {p.instance_id for p in predictions} - known
+    if unknown and not patches:
         raise UserError(
-            f"none of the {len(strangers)} predictions is for one of these {len(known)} "
-            f"instances (the first is for {min(strangers)}); name the bench they were made on."
+            f"none of the {len(unknown)} predictions is for one of these {len(known)} "
+            f"instances (the first is for {min(unknown)}); name the bench they were made on."
         )
-    if strangers:
-        report(f"{len(strangers)} predictions are for other instances and are not graded")
+    if unknown:
+        report(f"{len(unknown)} predictions are for other instances and are not graded")
     return patches
 
 
-def verdict_without_tests(instance: Instance, patches: Mapping[str, str]) -> Verdict | None:
-    """The verdict where no test needs to run, else None."""
-    patch = patches.get(instance.instance_id)
-    if patch is None:
-        return Verdict(instance.instance_id, Outcome.NOT_ATTEMPTED)
-    if not patch.strip():
-        return Verdict(instance.instance_id, Outcome.EMPTY_PATCH)
-    try:
-        patch.encode("utf-8")
-    except UnicodeEncodeError:
-        why = "the patch is not UTF-8, and swebench's harness can't carry it"
-        return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=why)
-    return None
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prediction to run in the harness; ``key`` is its grading key."""
+
+    key: str
+    instance: Instance
+    patch: str
+    image_id: str
 
 
-def needing_tests(
-    instances: Sequence[Instance], predictions: Sequence[Prediction]
-) -> list[Instance]:
-    """The instances whose prediction only their tests can judge: no other needs its image."""
-    patches = {one.instance_id: one.model_patch for one in predictions}
-    return [one for one in instances if verdict_without_tests(one, patches) is None]
+class _Grading:
+    """The state of one call of :func:`grade`: verdicts so far and pending cases."""
+
+    def __init__(
+        self,
+        folder: GradingFolder,
+        harness: Harness,
+        timeout_s: int,
+        report: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._harness = harness
+        self._timeout_s = timeout_s
+        self._report = report
+        self._verdicts: dict[str, Verdict] = {}
+        self._pending: dict[str, Case] = {}
+        self._to_run = 0
+        self._started = time.monotonic()
+
+    def grade(
+        self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
+    ) -> dict[str, Verdict]:
+        """A verdict for each of the instances, all of which have a patch to test."""
+        without_image = self._look_up(instances, patches, max_workers)
+        self._take_over()
+        if self._verdicts:
+            self._report(f"{len(self._verdicts)} of {len(instances)} need no run of the harness")
+        if self._pending:
+            self._run(max_workers)
+        return self._verdicts | without_image
+
+    def _look_up(
+        self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
+    ) -> dict[str, Verdict]:
+        """Sorts the instances into known verdicts, pending cases, and those without an image."""
+        images = _image_ids(instances, self._harness, max_workers)
+        known = load_verdicts(self._folder.verdict_log)
+        without_image: dict[str, Verdict] = {}
+        for instance in instances:
+            instance_id, image_id = instance.instance_id, images[instance.image]
+            if isinstance(image_id, ImageMissing):
+                self._report(f"{instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
+                without_image[instance_id] = _broken(instance, str(image_id))
+                continue
+            patch = patches[instance_id]
+            key = grading_key(
+                instance,
+                patch,
+                image_id=image_id,
+                harness_version=self._harness.version,
+                timeout_s=self._timeout_s,
+            )
+            if verdict := known.get(key):
+                self._verdicts[instance_id] = verdict
+            else:
+                self._pending[key] = Case(key, instance, patch, image_id)
+        return without_image
+
+    def _take_over(self) -> None:
+        """Reads the verdicts that the harness finished for a killed call, and clears the rest."""
+        for case in list(self._pending.values()):
+            verdict = self._folder.verdict(case)
+            if verdict and verdict.outcome is not Outcome.BROKEN_SANDBOX:
+                self._record(case, verdict)
+            else:
+                self._folder.clear(case)
+
+    def _run(self, max_workers: int) -> None:
+        self._to_run, self._started = len(self._pending), time.monotonic()
+        job = self._folder.job(list(self._pending.values()), max_workers, self._timeout_s)
+        self._harness.run(job, self._collect)
+        self._collect()
+        for case in list(self._pending.values()):
+            why = "the harness ended without a result for it; see harness/harness.log"
+            self._record(case, _broken(case.instance, why))
+
+    def _collect(self) -> bool:
+        """Records the verdicts that have arrived; True if that was the last one."""
+        for case in list(self._pending.values()):
+            if verdict := self._folder.verdict(case):
+                self._record(case, verdict)
+                self._report(self._progress(verdict))
+        return not self._pending
+
+    def _record(self, case: Case, verdict: Verdict) -> None:
+        append_verdict(
+            self._folder.verdict_log,
+            case.key,
+            verdict,
+            image_id=case.image_id,
+            harness=self._harness.version,
+            timeout_s=self._timeout_s,
+        )
+        self._verdicts[verdict.instance_id] = verdict
+        del self._pending[case.key]
+
+    def _progress(self, verdict: Verdict) -> str:
+        done = self._to_run - len(self._pending)
+        left_s = (time.monotonic() - self._started) / done * len(self._pending)
+        left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+        eta = f", about {left} left" if self._pending else ""
+        detail = f" ({verdict.detail})" if verdict.detail else ""
+        return f"[{done}/{self._to_run}{eta}] {verdict.instance_id}: {verdict.outcome}{detail}"
 
 
-def check_gradeable(instances: Sequence[Instance]) -> None:
-    """Raises UserError for an instance whose row does not say how to test it."""
-    faulty = [(one, why) for one in instances for why in _faults(one)]
-    if not faulty:
-        return
-    first, why = faulty[0]
-    others = len({one.instance_id for one, _ in faulty}) - 1
-    raise UserError(
-        f"{first.instance_id} can be rolled out but not graded: {why}; take it from a data set in "
-        "swebench 5's schema, or leave it out"
-        + (f"; {others} other rows can't be graded either." if others else ".")
-    )
-
-
-def _faults(instance: Instance) -> Iterator[str]:
-    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT, EvalType
-    from swebench.harness.log_parsers import PARSER_REGISTRY
-
-    lacking = [name for name, field in _FOR_GRADING.items() if not getattr(instance, field)]
-    if lacking:
-        yield f"its row has no {', '.join(lacking)}"
-        return
-    if not all(name.strip() for name in (*instance.fail_to_pass, *instance.pass_to_pass)):
-        yield "FAIL_TO_PASS or PASS_TO_PASS holds an empty name"
-    if instance.log_parser not in PARSER_REGISTRY:
-        near = did_you_mean(instance.log_parser, PARSER_REGISTRY).strip()
-        yield f"swebench has no log_parser {instance.log_parser!r}" + (near and f" ({near})")
-    kinds = [kind.value for kind in EvalType]
-    if instance.eval_type not in kinds:
-        yield f"its eval_type {instance.eval_type!r} is not one of {', '.join(kinds)}"
-    if START_TEST_OUTPUT not in instance.eval_script or END_TEST_OUTPUT not in instance.eval_script:
-        yield f"its eval_script does not print '{START_TEST_OUTPUT}' and '{END_TEST_OUTPUT}'"
-    if not _is_object(instance.image_assets or "{}"):
-        yield "its image_assets are not a JSON object"
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
-
-
-def image_ids(
+def _image_ids(
     instances: Sequence[Instance], harness: Harness, max_workers: int
 ) -> dict[str, str | ImageMissing]:
-    """The id of each image, or why it can't be had. Raises ImageMissing if that goes for all."""
+    """The id of each image, or why it is missing. Raises ImageMissing if all of them are."""
 
     def look_up(image: str) -> str | ImageMissing:
         try:
@@ -138,184 +314,120 @@ def image_ids(
     return found
 
 
-_TESTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
-_ENDED = re.compile(
-    r"^swebench\.harness\.utils\.EvaluationError: Error in evaluation for [^\n:]+: (?P<why>.*?)"
-    r"^Check \(.*?\) for more information\.$",
-    re.MULTILINE | re.DOTALL,
-)
-_CRASHED = re.compile(
-    r"^\d{4}-\d\d-\d\d [\d:,]+ - ERROR - Error in evaluating model for [^\n:]+: (?P<why>[^\n]*)$",
-    re.MULTILINE,
-)
-_NO_EXEC = r"(?:OCI runtime exec failed|cannot exec in an? \w+ (?:state|container))"
-"""What the engine answers in the place of output where the container is dead."""
-_CONTAINER_DIED = re.compile(
-    rf"^\d{{4}}-\d\d-\d\d [\d:,]+ - INFO - Git diff after:\n{_NO_EXEC}", re.MULTILINE
-)
-_PATCH_FAILED = re.compile(rf">>>>> Patch Apply Failed:\n(?!{_NO_EXEC})")
-_PARSER_FAILED = re.compile(r'^  File "[^"\n]*swebench/harness/log_parsers/', re.MULTILINE)
-"""In the traceback of an attempt that crashed: output that the parser can't read is the tests'."""
-_KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15, 255})
-"""Exit codes of a first process that the engine, or somebody through it, has stopped."""
-_CLEANED_UP = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Attempting to stop", re.MULTILINE)
-"""swebench's next line after the engine's record was noted."""
-_STOPPING = frozenset({"kill", "stop", "restart", "pause"})
-_TIMED_OUT = re.compile(r"Test timed out after [\d.]+ seconds\.")
+def _broken(instance: Instance, why: str) -> Verdict:
+    return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=why)
 
 
-@dataclass(frozen=True, slots=True)
-class HarnessFiles:
-    """The text of what the harness left for one prediction; None where there is no such file."""
+class GradingFolder:
+    """Reads and writes the files of one run folder."""
 
-    report: str | None = None
-    instance_log: str | None = None
-    engine: str | None = None
-    """The engine's record of the container before it was removed (:mod:`.engine_notes`)."""
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.verdict_log = run_folder / "verdicts.jsonl"
+        self.harness = run_folder / "harness"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Excludes a second grading in this folder, which would remove our containers."""
+        self.harness.mkdir(parents=True, exist_ok=True)
+        with (self.harness / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another grading is at work in {self.run_folder}; "
+                    "wait for it, or name another folder."
+                ) from error
+            yield
+
+    def run_id(self) -> str:
+        """The id of the folder, made once: later calls find the containers by it."""
+        path = self.harness / "run_id"
+        if not _text(path):
+            write_atomic(path, f"srl-{secrets.token_hex(6)}")
+        return path.read_text(encoding="utf-8")
+
+    def verdict(self, case: Case) -> Verdict | None:
+        """The verdict in the harness's files; None if the case has not ended yet."""
+        logs = self._logs(case)
+        files = HarnessFiles(
+            _text(logs / "report.json"),
+            _text(logs / "run_instance.log"),
+            _text(logs / ENGINE_RECORD),
+        )
+        output = logs / "test_output.txt"
+        evidence = output if output.is_file() else logs / "run_instance.log"
+        log_path = evidence.relative_to(self.run_folder).as_posix()
+        verdict = verdict_from_files(case.instance.instance_id, files, log_path)
+        return verdict and replace(verdict, network=_text(self.harness / NETWORK_FILE) or "")
+
+    def clear(self, case: Case) -> None:
+        """Removes the files of an earlier attempt, so they are not read for the next."""
+        shutil.rmtree(self._logs(case), ignore_errors=True)
+
+    def job(self, cases: Sequence[Case], max_workers: int, timeout_s: int) -> HarnessJob:
+        """Writes the harness's two input files.
+
+        The harness resumes by path, even if a patch has changed. So the key of a case stands in
+        the place of the model's name: another patch gets another path.
+        """
+        job = HarnessJob(
+            folder=self.harness,
+            rows=self.harness / "instances.jsonl",
+            predictions=self.harness / "predictions.jsonl",
+            run_id=self.run_id(),
+            max_workers=max_workers,
+            timeout_s=timeout_s,
+        )
+        (self.harness / NETWORK_FILE).unlink(missing_ok=True)
+        _write_lines(job.rows, [row_from_instance(case.instance) for case in cases])
+        predictions = [Prediction(c.instance.instance_id, c.key, c.patch) for c in cases]
+        _write_lines(job.predictions, [asdict(prediction) for prediction in predictions])
+        return job
+
+    def _logs(self, case: Case) -> Path:
+        logs = self.harness / "logs" / "run_evaluation" / self.run_id()
+        return logs / case.key / case.instance.instance_id
 
 
-def verdict_from_files(
-    instance_id: str, files: HarnessFiles, log_path: str | None = None
-) -> Verdict | None:
-    """The verdict that the files hold, or None if the attempt has not ended yet.
-
-    swebench's own words decide, but for a container that died under the tests, which swebench
-    counts as unresolved, and for its ``infra_failure``, which it reads in what the tests printed.
-    Broken is what the engine says: code under test that prints ``Killed``, that its parser fails
-    on, or that ends its own container is unresolved. Without the engine's record, a dead
-    container and every failure to run the tests are BROKEN_SANDBOX.
-    """
-    log = files.instance_log or ""
-    report = _entry(files.report, instance_id)
-    if report is not None and "tests_status" not in report and _CONTAINER_DIED.search(log):
-        if files.engine is None and not _CLEANED_UP.search(log):
-            return None
-        return _of_dead_container(instance_id, files.engine, log_path)
-    if report is not None:
-        return verdict_from_report(instance_id, report, log_path)
-    if ended := _last(_ENDED, log):
-        return _from_exception(instance_id, ended, log_path)
-    if crashed := _last(_CRASHED, log):
-        return _from_crash(instance_id, crashed, files, log_path)
-    return None
-
-
-def _of_dead_container(instance_id: str, engine: str | None, log_path: str | None) -> Verdict:
-    if engine is not None and _ended_from_inside(engine):
-        why = "the code under test ended its container"
-        return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=why)
-    died = "the container died while the tests ran"
-    return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=died)
-
-
-def _from_crash(
-    instance_id: str, crashed: str, files: HarnessFiles, log_path: str | None
-) -> Verdict | None:
-    log = files.instance_log or ""
-    *_, last = _CRASHED.finditer(log)
-    if _PARSER_FAILED.search(log, last.end()):
-        why = f"swebench's parser can't read what the tests printed: {crashed}"
-        return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=why)
-    if "is not running" in crashed:
-        if files.engine is None and not _CLEANED_UP.search(log, last.end()):
-            return None
-        if files.engine is not None and _ended_from_inside(files.engine):
-            return _of_dead_container(instance_id, files.engine, log_path)
-    why = f"swebench failed: {crashed}"
-    return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=why)
-
-
-def _ended_from_inside(engine: str) -> bool:
-    """True if the engine runs the container still (the log is forged), or did not stop it.
-
-    A ``kill -9 -1`` and a ``docker kill`` leave the same exit code, but only the second is an event
-    of the engine's, just before the container's death.
-    """
+def _text(path: Path) -> str | None:
+    """Without universal newlines: a carriage return in a quoted patch must not begin a line."""
     try:
-        note = json.loads(engine)
-        state, events = note["State"], list(note["Events"])
-        if state["Running"] or state.get("OOMKilled"):
-            return True
-        if state["ExitCode"] not in _KILLED_FROM_OUTSIDE:
-            return True
-    except (ValueError, KeyError, TypeError):
-        return False
-    before = events[: events.index("die")] if "die" in events else []
-    return bool(before) and not _STOPPING & set(before)
-
-
-def grading_key(
-    instance: Instance, patch: str, *, image_id: str, harness_version: str, timeout_s: int
-) -> str:
-    """16 hex digits of everything that decides a verdict: equal keys, equal verdicts."""
-    decides = [
-        instance.instance_id,
-        patch,
-        image_id,
-        instance.eval_script,
-        instance.log_parser,
-        instance.eval_type,
-        instance.image_assets,
-        instance.repo,
-        instance.version,
-        list(instance.fail_to_pass),
-        list(instance.pass_to_pass),
-        harness_version,
-        timeout_s,
-    ]
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
-
-
-def _entry(report: str | None, instance_id: str) -> Mapping[str, Any] | None:
-    """The instance's part of report.json; None while the harness is still writing it."""
-    try:
-        entry = json.loads(report or "")[instance_id]
-    except (json.JSONDecodeError, KeyError):
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
         return None
-    return entry if isinstance(entry, dict) else None
 
 
-def verdict_from_report(
-    instance_id: str, report: Mapping[str, Any], log_path: str | None = None
-) -> Verdict:
-    """The verdict that one instance's part of swebench's report holds.
+def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
-    Its ``infra_failure`` is read out of the tests' output and decides nothing here.
+
+def load_verdicts(path: Path) -> dict[str, Verdict]:
+    """The last verdict of each grading key, without BROKEN_SANDBOX, which is never reused.
+
+    A last line cut short by a kill is dropped from the file. Lines that can't be read are skipped,
+    and their predictions graded again.
     """
-    tests = report.get("tests_status", {})
-    reason = str(report.get("infra_failure_reason", ""))
-    if report["resolved"]:
-        outcome, detail = Outcome.RESOLVED, ""
-    elif tests:
-        outcome, detail = Outcome.UNRESOLVED, ""
-    else:
-        outcome = Outcome.UNRESOLVED
-        detail = f"the tests left no results that can be read ({reason or 'see the log'})"
-    return Verdict(
-        instance_id,
-        outcome,
-        passed=_names(tests, "success"),
-        failed=_names(tests, "failure"),
-        log_path=log_path,
-        detail=detail,
-    )
+    drop_torn_line(path)
+    if not path.is_file():
+        return {}
+    verdicts: dict[str, Verdict] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            row = json.loads(line)
+            verdict = _verdict_adapter().validate_python(row)
+            if isinstance(row["key"], str):
+                verdicts[row["key"]] = verdict
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return {k: v for k, v in verdicts.items() if v.outcome is not Outcome.BROKEN_SANDBOX}
 
 
-def _names(tests: Mapping[str, Any], status: str) -> tuple[str, ...]:
-    return tuple(name for kind in _TESTS for name in tests.get(kind, {}).get(status, ()))
+def append_verdict(path: Path, key: str, verdict: Verdict, **conditions: str | int) -> None:
+    """Adds one line; ``conditions`` (image id, harness version, ...) are for the reader."""
+    append_line(path, json.dumps({"key": key, **conditions, **asdict(verdict)}))
 
 
-def _from_exception(instance_id: str, why: str, log_path: str | None) -> Verdict:
-    lines = [line.strip() for line in why.splitlines() if line.strip()]
-    if _PATCH_FAILED.match(why):
-        outcome = Outcome.PATCH_FAILED
-    elif _TIMED_OUT.match(why):
-        outcome = Outcome.TIMED_OUT
-    else:
-        outcome = Outcome.BROKEN_SANDBOX
-    return Verdict(instance_id, outcome, log_path=log_path, detail=lines[-1] if lines else "")
-
-
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = list(pattern.finditer(text))
-    return found[-1]["why"].strip() if found else None
+@cache
+def _verdict_adapter() -> TypeAdapter[Verdict]:
+    return TypeAdapter(Verdict)

@@ -78,7 +78,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "srl_swe.evaluation.log_reader"],
+            [sys.executable, "-P", "-m", "srl_swe.evaluation.evidence"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

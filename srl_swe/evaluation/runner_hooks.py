@@ -41,6 +41,7 @@ from srl_swe.evaluation.patch_paths import (
     kind_of,
     touched_paths,
 )
+from srl_swe.evaluation.test_run import without_heredocs
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance
 
@@ -100,8 +101,6 @@ def _of_toml(read: dict[str, Any]) -> list[Any]:
     ]
 
 
-__all__ = ["RUNNER_HOOKS", "Protected", "gold_hooks", "protected_files"]
-
 _BACKUP = "/tmp/.srl_swe_hooks.tar"
 _MEMBERS = "/tmp/.srl_swe_hooks.members"
 _MODULES = "/tmp/.srl_swe_hooks.modules"
@@ -110,7 +109,6 @@ _MARKER = "/tmp/.srl_swe_hooks.marker"
 _CHANGED = "/tmp/.srl_swe_hooks.changed"
 _TARGETS = "/tmp/.srl_swe_hooks.targets"
 _PATH = re.compile(r"^(?:--- a|\+\+\+ b)/(.*?)\t?$", re.MULTILINE)
-_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?.*?\n\1\n", re.DOTALL)
 _MODULE_FOLDERS = (".", "src", "lib", "python")
 """Folders of a repository that are often on ``sys.path``."""
 _MODULE = re.compile(r"(?:(?:\./)?(?P<folder>src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
@@ -322,7 +320,7 @@ def _test_root(path: str) -> str | None:
 
 def _named_by(eval_script: str) -> Iterator[str]:
     """Words of the script, its heredocs left out, that may be files of the repository."""
-    for word in re.split(r"[\s;|&()'\"=]+", _HEREDOC.sub("\n", eval_script)):
+    for word in re.split(r"[\s;|&()'\"=]+", without_heredocs(eval_script)):
         path = word.removeprefix("./")
         if re.search(r"[./]", path) and not path.startswith(("-", "/", ".")) and len(path) < 256:
             yield path

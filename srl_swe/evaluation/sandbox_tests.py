@@ -15,15 +15,19 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp, UserError
-from srl_swe.evaluation.grading import check_gradeable, verdict_from_report, verdict_without_tests
 from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.patch_paths import refusal, touched_paths
 from srl_swe.evaluation.runner_hooks import protected_files, restore_runner_hooks, save_runner_hooks
 from srl_swe.evaluation.test_run import TestRun, run_eval_script
-from srl_swe.instances import row_from_instance
+from srl_swe.evaluation.verdicts import (
+    KILLED_FROM_OUTSIDE,
+    check_gradeable,
+    test_spec,
+    verdict_from_report,
+    verdict_without_tests,
+)
 from srl_swe.sandbox import OpenSandbox, Sandbox, enforced, engine_record
 from srl_swe.types import Instance, Outcome, Verdict
 
@@ -31,8 +35,6 @@ DEFAULT_TESTS_TIMEOUT_S = 1800.0
 """What swebench's harness gives the tests of one instance."""
 _GIT_TIMEOUT_S = 300.0
 _PATCH_FILE = "/tmp/.srl_swe_tests.diff"
-_KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15, 255})
-"""Exit codes of a first process that the engine, or somebody through it, has stopped."""
 _PROBE_TIMEOUT_S = 10.0
 
 
@@ -172,7 +174,7 @@ def _ruined_from_inside(sandbox: Sandbox) -> bool:
         if record is None:
             return False
         if not record.running:
-            return record.oom_killed or record.exit_code not in _KILLED_FROM_OUTSIDE
+            return record.oom_killed or record.exit_code not in KILLED_FROM_OUTSIDE
         return sandbox.exec("true", _PROBE_TIMEOUT_S).exit_code != 0
     except SandboxDied:
         return True  # it runs, and no shell starts in it: no process or memory is left
@@ -206,13 +208,6 @@ def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
         said = said if is_check else result.output
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1] if lines else "the patch does not apply"
-
-
-def test_spec(instance: Instance) -> Any:
-    """The TestSpec that swebench makes of the instance."""
-    from swebench.harness.utils import make_test_spec
-
-    return make_test_spec(row_from_instance(instance))
 
 
 # Verdicts for training: patches that are equal are tested once.

@@ -24,6 +24,7 @@ from typing import Any
 from srl_swe.errors import SandboxError
 from srl_swe.evaluation import recorder
 from srl_swe.sandbox import ExecResult, Sandbox
+from srl_swe.types import Instance
 
 MOST_HEAD_BYTES = 32 * 2**20
 MOST_TAIL_BYTES = 16 * 2**20
@@ -34,6 +35,7 @@ _SCRIPT_FILE = "/tmp/.srl_swe_tests.sh"
 _PIPE = 47
 START_MARKER, END_MARKER = ">>>>> Start Test Output", ">>>>> End Test Output"
 """swebench's, around the output of the tests (swebench.harness.constants)."""
+_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?.*?\n\1\n", re.DOTALL)
 _EXIT_VARIABLE = "SWEBENCH_TEST_EXIT_CODE"
 _DRAIN_STEPS = 100
 """Hundredths of a second that output already written gets to arrive after the script has ended.
@@ -57,6 +59,17 @@ class TestRun:
     timed_out: bool = False
     records: tuple[Mapping[str, Any], ...] = ()
     recording: bool = False
+
+
+def without_heredocs(script: str) -> str:
+    """The shell script without the contents of its here-documents."""
+    return _HEREDOC.sub("\n", script)
+
+
+def test_command(instance: Instance) -> str:
+    """The part of the eval script between swebench's markers."""
+    script = without_heredocs(instance.eval_script)
+    return script.partition(START_MARKER)[2].partition(END_MARKER)[0]
 
 
 def run_eval_script(

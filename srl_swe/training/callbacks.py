@@ -264,9 +264,9 @@ PACKAGES = (
 REWARD_CODE = (
     "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py",
     "training/srl_trainer.py", "training/rlvr_patch.py",
-    "evaluation/grading.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",
+    "evaluation/verdicts.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",
     "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",
-    "evaluation/evidence.py", "evaluation/log_reading.py", "evaluation/log_reader.py",
+    "evaluation/evidence.py", "evaluation/log_reading.py",
 )  # fmt: skip
 """The code that turns a reply or a patch into a reward."""
 REWARD_VERSION = 1

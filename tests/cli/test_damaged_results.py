@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
+from srl_swe.evaluation.grading import append_verdict, load_verdicts
 from srl_swe.evaluation.predictions import load_predictions
-from srl_swe.evaluation.runner import append_verdict, load_verdicts
 from srl_swe.experiments.policy_evaluation import PolicyResult, load_result
 from srl_swe.instances import load_instances
 from srl_swe.replay.batch import attempt_all

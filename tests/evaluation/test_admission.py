@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.evaluation.grading import check_gradeable, needing_tests
 from srl_swe.evaluation.sandbox_tests import check_testable
+from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
 from srl_swe.instances import instance_from_row, load_instances, row_from_instance
 from srl_swe.types import Instance, Prediction
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from srl_swe.evaluation import GoldCheck, check_gold
-from srl_swe.evaluation.runner import HARMLESS_PATCH
+from srl_swe.evaluation.grading import HARMLESS_PATCH
 from srl_swe.types import Outcome, Verdict
 
 from .conftest import ScriptedHarness, make_instance

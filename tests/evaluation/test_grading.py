@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from srl_swe.evaluation.grading import HarnessFiles, grading_key, verdict_from_files
+from srl_swe.evaluation.grading import grading_key
+from srl_swe.evaluation.verdicts import HarnessFiles, verdict_from_files
 from srl_swe.types import Instance, Outcome
 
 RECORDED = Path(__file__).parent / "recorded"

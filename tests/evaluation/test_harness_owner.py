@@ -20,9 +20,9 @@ import docker
 import pytest
 
 from srl_swe.evaluation import gold_predictions, grade, save_predictions
+from srl_swe.evaluation.grading import GradingFolder
 from srl_swe.evaluation.harness import HarnessJob, SwebenchHarness, parse_job, render_job
 from srl_swe.evaluation.harness_process import OwnedClient
-from srl_swe.evaluation.runner import GradingFolder
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.instances import load_instances
 from srl_swe.types import Outcome, Prediction

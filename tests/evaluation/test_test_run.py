@@ -93,7 +93,7 @@ def test_a_sandbox_that_prints_too_little_says_what_to_raise() -> None:
 
 
 def test_the_recorders_account_is_taken_out_of_the_log(sandbox: Sandbox) -> None:
-    from srl_swe.evaluation.sandbox_tests import test_spec as spec_of
+    from srl_swe.evaluation.verdicts import test_spec as spec_of
 
     lines = spec_of(INSTANCE).eval_script_list
     plain = run_eval_script(lines, sandbox, 120)
