@@ -1,4 +1,4 @@
-"""Finds the files that ship with the project, in a checkout and in an installed wheel alike."""
+"""Finds the files that ship with the project, in a checkout or an installed wheel."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ _IN_CHECKOUT = {"starter": "envs/starter", "trajectories": "trajectories", "dock
 
 
 def bundled(name: str) -> Path:
-    """The folder of that name: ``starter`` (instances), ``trajectories`` or ``docker``.
+    """The bundled folder ``starter`` (instances), ``trajectories`` or ``docker``.
 
-    A wheel holds it as package data under ``srl_swe/_data``; an editable checkout does not,
-    and the folder is taken from beside the package. Raises KeyError for another name and
-    FileNotFoundError where the installation lacks it.
+    A wheel has it as package data in ``srl_swe/_data``, a checkout beside the package. Raises
+    KeyError for another name, and FileNotFoundError if the installation lacks the folder.
     """
     package = Path(str(resources.files("srl_swe")))
     candidates = (package / "_data" / name, package.parent / _IN_CHECKOUT[name])
     for folder in candidates:
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f"the bundled folder {name!r} is in none of {candidates}")
+    raise FileNotFoundError(f"the bundled folder {name!r} is missing; looked in {candidates}")

@@ -1,15 +1,15 @@
-"""The exceptions of the project. All are raised with one sentence: what, where, the way out.
+"""The exceptions of the project. Every message is one sentence: the problem, the place, the fix.
 
 SrlSweError
 ├── UserError                 a mistake of the caller's: one line, exit code 2
-│   ├── BrokenRecord          no trajectory can be made of it (srl_swe.trajectories)
+│   ├── BrokenRecord          a record can't become a trajectory (srl_swe.trajectories)
 │   ├── EngineUnavailable     no container engine answers
-│   ├── EngineDiskFull        the engine has no room left to write to
-│   └── ImageMissing          the image is not here and can't be had
+│   ├── EngineDiskFull        the disk of the engine is full
+│   └── ImageMissing          an image can be neither found, pulled nor built
 ├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
-└── SandboxError              infrastructure failed: never a wrong answer of the policy's
+└── SandboxError              infrastructure failed; never a wrong answer of the policy
     └── SandboxDied           the container or its shell is gone for good
-        └── SandboxGivenUp    what ran in it could not be ended; its engine is well
+        └── SandboxGivenUp    a command could not be ended; the engine is healthy
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SrlSweError(Exception):
 
 
 class UserError(SrlSweError):
-    """What was asked for can't be done as asked: a file, an option or a machine is at fault."""
+    """A request that can't be fulfilled: a file, an option or a machine is at fault."""
 
 
 class EngineUnavailable(UserError):
@@ -31,11 +31,11 @@ class EngineUnavailable(UserError):
 
 
 class EngineDiskFull(UserError):
-    """The disk of the container engine is full: every other sandbox would fail of it too."""
+    """The disk of the container engine is full, and every other sandbox would fail too."""
 
 
 class ImageMissing(UserError):
-    """An image is neither on the engine nor to be pulled or built."""
+    """An image is not on the engine and can be neither pulled nor built."""
 
 
 class SandboxError(SrlSweError):
@@ -47,11 +47,11 @@ class SandboxDied(SandboxError):
 
 
 class SandboxGivenUp(SandboxDied):
-    """What ran in it could not be ended, so it was removed: not the fault of the engine."""
+    """Removed because a command in it could not be ended; not a fault of the engine."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """What to add to a sentence about an unknown name: the nearest known one, if any is near.
+    """A suffix for an error message with the nearest known name, empty if none is near.
 
     >>> did_you_mean("dokcer", ["docker", "local"])
     " Did you mean 'docker'?"

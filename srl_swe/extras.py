@@ -1,4 +1,4 @@
-"""Packages that not every installation has: which extra brings them, and what says so."""
+"""Checks for optional packages, and names the extra that installs a missing one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BROUGHT_BY = {
 
 
 def need_packages(doing: str, packages: tuple[str, ...]) -> None:
-    """Raises UserError that names the extra if one of the packages is not installed.
+    """Raises UserError with the name of the extra if a package is not installed.
 
-    Nothing is imported. ``doing`` begins the sentence: "training", "a local policy".
+    Imports nothing. ``doing`` begins the sentence: "training", "a local policy".
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
@@ -28,7 +28,7 @@ def need_packages(doing: str, packages: tuple[str, ...]) -> None:
 
 
 def explain_missing(error: ModuleNotFoundError) -> str | None:
-    """The sentence for a failed import of an extra's package; None if no extra brings it."""
+    """The error message for a failed import; None if no extra installs the package."""
     package = (error.name or "").partition(".")[0]
     return _sentence("this", [package]) if package in _BROUGHT_BY else None
 

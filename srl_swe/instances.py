@@ -1,7 +1,7 @@
-"""Loads instances: a benchmark by name, a data set of the hub, a file, or a task repo.
+"""Loads instances from a benchmark, a data set on the hub, a file, or a task repo.
 
-Every row goes through :func:`instance_from_row`, and back through :func:`row_from_instance` to
-the swebench harness. Families with a schema of their own are brought into swebench's by ``adapt``.
+:func:`instance_from_row` converts a row, and :func:`row_from_instance` converts it back for the
+swebench harness. Rows of data sets with another schema are converted to swebench's by ``adapt``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from srl_swe.types import Instance
 
 Row = Mapping[str, Any]
 Adapt = Callable[[Row, str], Row]
-"""Brings a row of the data set of that name on the hub (else empty) into swebench's schema."""
+"""Converts a row to swebench's schema; takes the name of its data set on the hub, or ''."""
 
 HUB_BENCHES = {
     "verified": "SWE-bench/SWE-bench_Verified",
@@ -29,7 +29,7 @@ HUB_BENCHES = {
     "multimodal": "SWE-bench/SWE-bench_Multimodal",
 }
 BENCHES = ("starter", *HUB_BENCHES)
-"""The names that :func:`load_instances` knows; anything else is ``hf:...`` or a path."""
+"""The benchmark names of :func:`load_instances`; all else is ``hf:...`` or a path."""
 
 _NEEDED = ("instance_id", "repo", "base_commit", "problem_statement")
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -47,10 +47,10 @@ def load_instances(
 
     ``name`` is one of :data:`BENCHES`, ``hf:OWNER/NAME[:split]``, or a path: a .json, .jsonl
     or .parquet file (``split`` does not apply), a folder with ``{split}.parquet``, or a task
-    repo of swebench 5 (``sweb.yaml`` and ``tasks/``). In a task repo, ``ids`` are honoured
-    from any split, as swebench does. ``adapt`` knows the schemas and the image names of other
-    families (:func:`srl_swe_envs.image_names.adapt_row`); without it, rows must have swebench's
-    fields. Raises UserError for whatever is not there.
+    repo of swebench 5 (``sweb.yaml`` and ``tasks/``). In a task repo, ``ids`` may be of any split,
+    as in swebench. ``adapt`` handles the schemas and image names of other data sets
+    (:func:`srl_swe_envs.image_names.adapt_row`); without it, rows need swebench's fields. Raises
+    UserError if anything is missing.
     """
     dataset = _hub_name(name)[0]
     rows = _rows(name, split, ids)
@@ -63,10 +63,10 @@ def load_instances(
 
 
 def instance_from_row(row: Row, where: str = "row") -> Instance:
-    """Adapts one row of swebench 5's schema; ``where`` names the row in errors.
+    """Converts one row of swebench 5's schema; ``where`` names the row in errors.
 
-    Only the fields that a rollout needs must be there, the image among them: a name that is
-    guessed could be another instance's.
+    The fields for a rollout are required, including the image: a guessed name could be that of
+    another instance.
     """
     for field in _NEEDED:
         if not isinstance(row.get(field), str) or (field == "instance_id" and not row[field]):
@@ -83,8 +83,8 @@ def instance_from_row(row: Row, where: str = "row") -> Instance:
     image = row.get("image") or row.get("docker_image")
     if not image:
         raise UserError(
-            f"{where} names no image, and its data set is none whose image names are known; add "
-            "the field 'image'."
+            f"{where} has no image, and the image names of its data set are unknown; add the field "
+            "'image'."
         )
     assets = row.get("image_assets") or ""
     return Instance(
@@ -108,7 +108,7 @@ def instance_from_row(row: Row, where: str = "row") -> Instance:
 
 
 def row_from_instance(instance: Instance) -> dict[str, Any]:
-    """The row as the swebench harness takes it; inverse of :func:`instance_from_row`."""
+    """The row for the swebench harness; inverse of :func:`instance_from_row`."""
     return {
         "instance_id": instance.instance_id,
         "repo": instance.repo,
@@ -130,7 +130,7 @@ def row_from_instance(instance: Instance) -> dict[str, Any]:
 
 
 def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
-    """A list in the newer data sets, its JSON text in the older, Python's in a few."""
+    """Reads a list as in newer data sets, JSON text as in older, or Python's as in a few."""
     value = row.get(field) or []
     try:
         names = _parsed_list(value) if isinstance(value, str) else value
@@ -159,7 +159,7 @@ def _picked(instances: list[Instance], ids: Sequence[str], name: str) -> list[In
 
 
 def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
-    """Every row with where it stands, for errors."""
+    """Every row with its place, for errors."""
     if name == "starter":
         return _task_repo_rows(bundled("starter"), split, ids)
     dataset, named_split = _hub_name(name)
@@ -179,7 +179,7 @@ def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[st
 
 
 def _hub_name(name: str) -> tuple[str, str]:
-    """The data set on the hub and the split that the name itself asks for; empty where none."""
+    """The data set on the hub and the split in the name itself; each may be empty."""
     if name.startswith("hf:"):
         dataset, _, split = name.removeprefix("hf:").partition(":")
         return dataset, split
@@ -247,7 +247,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable parquet file: {error}") from error
+        raise UserError(f"{path} is not a readable parquet file: {error}") from error
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 
@@ -260,7 +260,7 @@ def _hub_rows(dataset: str, split: str) -> Iterator[tuple[str, Row]]:
         rows = datasets.load_dataset(dataset, split=split)
     except (OSError, ValueError, DatasetsError) as error:
         raise UserError(
-            f"the split {split!r} of {dataset} can't be had from the Hugging Face hub "
+            f"the split {split!r} of {dataset} can't be loaded from the Hugging Face hub "
             f"({str(error).splitlines()[0]}); check name, split and network, or download its "
             "parquet file elsewhere and name that path."
         ) from error
@@ -282,7 +282,7 @@ def _checked_row(row: Any, where: str) -> Row:
 
 
 def evenly_spread(count: int, wanted: int | None) -> list[int]:
-    """As many indices below ``count``; None is all.
+    """``wanted`` indices below ``count``, evenly spread; all of them if None.
 
     >>> evenly_spread(10, 3)
     [0, 3, 6]

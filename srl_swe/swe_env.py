@@ -1,7 +1,7 @@
-"""SweEnv: an instance, a sandbox and the tests as an environment of reinforcement learning.
+"""SweEnv: an instance, a sandbox and the tests as an environment for reinforcement learning.
 
-The shape is Gymnasium's, whose package is not needed: ``reset`` gives an observation and an
-info, ``step`` gives five values. ``srl_swe_envs.adapters`` makes a ``gymnasium.Env`` of it.
+The interface is Gymnasium's, without the package: ``reset`` returns an observation and an info,
+``step`` five values. ``srl_swe_envs.adapters`` wraps it as a ``gymnasium.Env``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,15 @@ from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, OpenSandbox, Sandbox
 from srl_swe.steps.prompt import CountTokens, OverBudget
 from srl_swe.types import Action, Instance, Outcome, Step, StopReason, Verdict
 
-# Sandboxes for training, where a failure of the machine is counted and never ends one rank.
-
-
 MACHINE_FAULTS = (EngineUnavailable, EngineDiskFull, ImageMissing)
-"""Before the first step these are the user's to mend. After it they are bad luck of a sample: a
-rank that raised alone would leave the others waiting for ever."""
+"""Mistakes of the user's before the first training step. After it they break one sample only: if a
+single rank raised, the others would wait for ever."""
 
 
 def as_sandbox_errors(open_sandbox: OpenSandbox) -> OpenSandbox:
-    """Raises SandboxError in the place of what else can go wrong with a machine.
+    """Sandboxes that raise SandboxError instead of :data:`MACHINE_FAULTS`.
 
-    So do the sandbox's own calls: an episode makes them outside of any ``with``.
+    This includes the calls of an open sandbox, which an episode makes outside of any ``with``.
     """
 
     @contextmanager
@@ -52,13 +49,13 @@ def _blamed_on_the_sandbox() -> Iterator[None]:
 
 
 class _Blamed:
-    """A sandbox whose calls raise SandboxError for the machine's faults too."""
+    """A sandbox whose calls raise SandboxError for faults of the machine too."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def __getattr__(self, name: str) -> Any:
-        """What is no part of the contract, such as what it was held to."""
+        """Attributes beyond the contract, such as the conditions that it enforces."""
         with _blamed_on_the_sandbox():
             return getattr(self._sandbox, name)
 
@@ -87,16 +84,16 @@ StepResult = tuple[str, float, bool, bool, Info]
 
 
 class SweEnv:
-    """One episode at a time; many of them run side by side in threads, one SweEnv each.
+    """Runs one episode at a time; for parallel episodes use threads with one SweEnv each.
 
-    The reward is 0 until the episode ends, then what ``reward`` makes of the tests, which run in
-    a sandbox of their own on nothing but the patch, without what hooks into the test runner. It
-    ends ``terminated`` when the policy submits or can't keep to the format, ``truncated`` at a
-    limit. A sandbox that breaks ends it truncated with reward NaN and ``info["broken"]`` saying
-    why: Gymnasium wants a number, and no other would keep from being averaged as an answer.
+    The reward is 0 until the episode ends, and then ``reward`` of the tests' verdict. The tests run
+    on the patch alone, in a fresh sandbox with the files of the test runner restored. An episode
+    ends ``terminated`` if the policy submits or breaks the format too often, ``truncated`` at a
+    limit. A broken sandbox ends it truncated, with the reason in ``info["broken"]`` and the reward
+    NaN: Gymnasium requires a number, and any other would be averaged as an answer.
 
-    Observations are text: the issue, then what each action printed. ``info["messages"]`` is the
-    prompt that a chat policy reads, cut to the rules' window. The last info has ``verdict``,
+    Observations are text: first the issue, then the output of each action. ``info["messages"]`` is
+    the prompt for a chat policy, cut to the rules' window. The last info has ``verdict``,
     ``reason`` (a StopReason) and ``trajectory``.
     """
 
@@ -133,10 +130,10 @@ class SweEnv:
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[str, Info]:
-        """Open a fresh sandbox: of ``options["instance_id"]``, or of any, by the seed.
+        """Open a fresh sandbox for ``options["instance_id"]``, or for a random instance.
 
-        Raises SandboxError where that fails, as nothing has been asked of a policy yet, and
-        UserError for an unknown instance.
+        Raises SandboxError if that fails, as no policy has acted yet, and UserError for an unknown
+        instance.
         """
         self.close()
         if seed is not None:
@@ -151,13 +148,13 @@ class SweEnv:
         return self.issue(self._instance.instance_id), self._info(episode)
 
     def issue(self, instance_id: str) -> str:
-        """What :meth:`reset` will give as the observation of this instance."""
+        """The first observation of this instance, as of :meth:`reset`."""
         return self._pick(instance_id).problem_statement.strip()
 
     def step(self, action: str | Action) -> StepResult:
-        """A reply of the policy, as text that the dialect parses, or an action.
+        """Execute an action, or a reply that the dialect parses.
 
-        Raises RuntimeError before a reset and after the end.
+        Raises RuntimeError before a reset and after the end of an episode.
         """
         episode = self._running()
         try:
@@ -173,16 +170,16 @@ class SweEnv:
             return self._finish(episode, self._seen(step))
 
     def stop(self, reason: StopReason) -> StepResult:
-        """End the episode at a limit that only the caller sees, such as tokens, and test it."""
+        """End the episode at a limit of the caller's, such as tokens, and run the tests."""
         episode = self._running()
         episode.stop(reason)
         return self._finish(episode, "")
 
     def close(self) -> None:
-        """Remove the sandbox, if there is one; another reset opens another."""
+        """Remove the sandbox, if there is one; the next reset opens another."""
         self._episode = None
         opened, self._open = self._open, ExitStack()
-        with contextlib.suppress(SandboxError):  # whoever broke it is on record already
+        with contextlib.suppress(SandboxError):  # the first failure is recorded already
             opened.close()
 
     def _pick(self, instance_id: str | None) -> Instance:
@@ -198,7 +195,7 @@ class SweEnv:
         return self._episode
 
     def _finish(self, episode: Episode, seen: str) -> StepResult:
-        """Take the patch, give the sandbox back, and let the tests decide."""
+        """Take the patch, close the sandbox, and run the tests."""
         try:
             episode.submit()
         except SandboxError as error:

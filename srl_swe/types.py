@@ -1,7 +1,7 @@
-"""The records that every part of the system passes around.
+"""The records shared by all parts of the system.
 
-All are frozen, hold plain data, and derive nothing that can be derived later. Sizes and
-durations carry their unit in the name.
+All are frozen and hold plain data without derived values. Sizes and durations have their unit in
+the name.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Message(TypedDict):
 class Instance:
     """One benchmark row, in the fields of swebench 5 (data card of SWE-bench/SWE-bench).
 
-    Everything after ``image`` is what grading needs; None or empty means that the source
-    does not say, and such an instance can be rolled out but not graded.
+    Grading needs the fields after ``image``. Without them, that is if they are empty, an instance
+    can be rolled out but not graded.
     """
 
     instance_id: str
@@ -44,12 +44,12 @@ class Instance:
     image_assets: str = ""
     """JSON text as the row has it; empty means none."""
     bug_patch: str = ""
-    """The diff that makes the bug where the image holds sound code, as SWE-smith's do."""
+    """The diff that adds the bug if the image holds sound code, as SWE-smith's do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the policy decided, parsed: one call of one tool.
+    """The parsed decision of the policy: one call of one tool.
 
     Argument values are text, as an XML dialect writes them; a source with typed values
     (a list for ``view_range``) stores their JSON.
@@ -60,7 +60,7 @@ class Action:
 
     @property
     def text(self) -> str:
-        """The canonical string that rewards compare and logs show.
+        """The canonical string, for comparison by rewards and for logs.
 
         It is the environment-consumable command of the paper (section 3): the
         ``<function=...>`` block of SWE-smith's XML trajectories, without the thought.
@@ -74,15 +74,15 @@ class Action:
 
 
 BLOCK_ARGUMENTS = frozenset({"old_str", "new_str", "file_text"})
-"""Arguments whose value stands on lines of its own (SWE-smith's transform of trajectories)."""
+"""Arguments with their value on separate lines (SWE-smith's transform of trajectories)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the sandbox answered to one action.
+    """The sandbox's answer to one action.
 
-    ``exit_code`` None means that the tool has none or that it is not known; ``truncated``
-    that ``text`` was cut in the middle; ``timed_out`` that the command was ended.
+    ``exit_code`` is None if unknown or if the tool has none. ``truncated``: the middle of ``text``
+    was cut out. ``timed_out``: the command was ended at its time limit.
     """
 
     text: str
@@ -93,11 +93,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A step's call as one of this project's own tools, with the same effect.
+    """A step's call, translated to one of this project's own tools.
 
-    A replay, or the record itself, has proven that effect (:mod:`srl_swe.tools.translation`).
-    ``action`` None: there is no such call, for the ``reason``. ``observation`` is what the own
-    tool answers to ``action``.
+    A replay or the record itself has proven that the effect is the same
+    (:mod:`srl_swe.tools.translation`). ``action`` is None if no such call exists, for the
+    ``reason``. ``observation`` is our tool's answer to ``action``.
     """
 
     action: Action | None = None
@@ -109,12 +109,11 @@ class Translation:
 class Step:
     """One thought, one action, one observation.
 
-    ``action`` None: the reply held no usable action. ``observation`` None: nothing was
-    recorded, as for the last step of many sources. ``executed`` False: recorded but never
-    run (blocked, refused, format error), so a replay leaves it out. ``turn`` counts the
-    policy's messages from 0: the steps of one message share it, and its thought; None where
-    every step is a message of its own. ``translation`` None: the call is one of our own tools,
-    or nobody has tried.
+    ``action`` is None if the reply held no usable action, ``observation`` if nothing was recorded,
+    as for the last step in many sources. ``executed`` is False for a recorded action that was never
+    run (blocked, refused, format error); a replay skips it. ``turn`` counts the policy's messages
+    from 0: the steps of one message share it and its thought; it is None if every step is a message
+    of its own. ``translation`` is None for calls of our own tools and for untranslated ones.
     """
 
     thought: str
@@ -137,17 +136,17 @@ class StopReason(StrEnum):
 
     @property
     def truncated(self) -> bool:
-        """True where a limit ended it, and not the policy's own doing."""
+        """True if a limit ended it rather than the policy."""
         return self in {StopReason.STEP_LIMIT, StopReason.TOKEN_LIMIT, StopReason.TIME_LIMIT}
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """What happened in one attempt at one instance, by an expert or by a policy.
+    """One attempt at one instance, by an expert or by a policy.
 
     ``problem_statement``, ``patch``, ``resolved``, ``stop_reason``, ``exit_status`` and
-    ``enforced`` are None where the source does not say. ``patch`` is the unified diff that the
-    attempt left behind.
+    ``enforced`` are None if the source does not record them. ``patch`` is the resulting unified
+    diff.
     """
 
     instance_id: str
@@ -158,13 +157,13 @@ class Trajectory:
     resolved: bool | None = None
     model: str | None = None
     source: str = "srl-swe"
-    """Name of the format it was read from."""
+    """The name of the original format."""
     enforced: Mapping[str, Any] | None = None
-    """What the sandbox was held to: network, limits, image digest (srl_swe.sandbox)."""
+    """Conditions enforced by the sandbox: network, limits, image digest (srl_swe.sandbox)."""
     exit_status: str | None = None
-    """How the source says that it ended, in the source's own word."""
+    """How it ended, in the word of the source."""
     notes: tuple[str, ...] = ()
-    """What is known to be missing or altered: elided at the source, fabricated, restored."""
+    """Known gaps and changes: truncated at the source, fabricated, restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ class Prediction:
 
 
 class Outcome(StrEnum):
-    """What grading one prediction came to."""
+    """The result of grading one prediction."""
 
     RESOLVED = "resolved"
     UNRESOLVED = "unresolved"
@@ -187,14 +186,14 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     """The tests ran longer than the limit."""
     BROKEN_SANDBOX = "broken_sandbox"
-    """Infrastructure failed: says nothing about the patch, and is never a wrong answer."""
+    """Infrastructure failed; never a wrong answer, whatever the patch."""
     NOT_ATTEMPTED = "not_attempted"
     """The instance has no prediction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome with its evidence: the tests by what became of them, and where the log is."""
+    """An outcome with its evidence: passed and failed tests, and the path of the log."""
 
     instance_id: str
     outcome: Outcome
@@ -202,6 +201,6 @@ class Verdict:
     failed: tuple[str, ...] = ()
     log_path: str | None = None
     detail: str = ""
-    """One line for a person; empty where the outcome says it all."""
+    """One line of explanation; may be empty."""
     network: str = ""
-    """The engine's network that the tests ran in; empty if none ran or it is not recorded."""
+    """The engine's network for the tests; empty if none ran or it is not recorded."""

@@ -54,7 +54,7 @@ def test_tests_may_come_as_the_text_of_a_python_list() -> None:
 
 
 def test_a_missing_image_is_no_guess_but_an_error() -> None:
-    with pytest.raises(UserError, match=r"line 7 names no image.* add the field 'image'"):
+    with pytest.raises(UserError, match=r"line 7 has no image.* add the field 'image'"):
         instance_from_row(without("image"), "line 7")
 
 
@@ -180,7 +180,7 @@ def test_a_name_that_is_nothing_says_what_would_be(name: str, said: str) -> None
         ("a.jsonl", "[]", r"a\.jsonl:1: an instance is a JSON object, not list"),
         ("a.json", "{}", "must hold a list"),
         ("a.json", json.dumps([ROW, without("repo")]), r"a\.json, row 2 has no 'repo'"),
-        ("a.parquet", "no parquet", "no readable parquet file"),
+        ("a.parquet", "no parquet", "is not a readable parquet file"),
         ("a.csv", "", r"is not a \.json, \.jsonl, \.parquet file"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_broken_file_is_named_with_the_place(
 
 
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be had from the Hugging Face hub .* parquet"):
+    with pytest.raises(UserError, match=r"can't be loaded from the Hugging Face hub .* parquet"):
         load_instances("hf:not a name/at all:dev")
 
 

@@ -37,14 +37,14 @@ _PARSER_ERRORS = (IndexError, AttributeError, ValueError, KeyError, RecursionErr
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A runner's own count. ``failed`` None: the runner does not count failures in it."""
+    """A test runner's own count; ``failed`` is None if its summary does not count failures."""
 
     passed: int
     failed: int | None
 
 
 Summarise = Callable[[str], Summary | None]
-"""Reads the last summary out of a log; None if there is none."""
+"""Reads the last summary in a log; None without a summary."""
 
 _PYTEST = re.compile(
     r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+ ?s(?:econds)?(?: \([\d:]+\))? ?=*$", re.MULTILINE
@@ -148,17 +148,17 @@ SUMMARIES: Mapping[str, Summarise] = {
     "parse_log_ruby_unit": _of_ruby,
     "parse_log_googletest": _of_ctest,
 }
-"""By the name of swebench's parser. The first three families always print one."""
+"""By the name of swebench's parser. Runners of the first three families always print one."""
 _ALWAYS = _BY_PYTEST | {"parse_log_django", "parse_log_sympy"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What swebench's parser made of a log.
+    """The tests that swebench's parser finds in a log.
 
-    ``statuses`` are all tests found; ``passed`` are the expected ones that swebench takes for
-    passed. ``own`` are those of the expected tests that pytest's own account has as passed, read by
-    the same parser; None if there is no such account.
+    ``statuses`` are those of all tests; ``passed`` the expected tests that swebench counts as
+    passed; ``own`` the expected tests that passed by pytest's own account, read by the same
+    parser, or None without such an account.
     """
 
     statuses: Mapping[str, str]
@@ -169,9 +169,9 @@ class Parsed:
 def disagreement(
     instance: Instance, run: TestRun, parsed: Parsed, patched: Collection[str] = ()
 ) -> str | None:
-    """Why the log can't be believed, in one line; None if all that there is agrees.
+    """The first contradiction in the evidence, in one line; None if all of it agrees.
 
-    ``patched`` are the paths that the patch touches.
+    ``patched`` are the paths in the patch.
     """
     log = _ANSI.sub("", run.log)
     reason = _about_markers(log) or _about_summary(instance, run, log, parsed)
@@ -181,7 +181,7 @@ def disagreement(
 
 
 def _about_markers(log: str) -> str | None:
-    """Forged ones would have swebench read another part of the log than the tests' output."""
+    """With a forged marker swebench would read another part of the log than the tests' output."""
     for marker in (START_MARKER, END_MARKER):
         if log.count(marker) > 1:
             return f"the harness' marker {marker!r} is in the log more than once"
@@ -217,12 +217,12 @@ def _about_exit(instance: Instance, code: int, summary: Summary, parsed: Parsed)
 
 
 def _status_counts(instance: Instance) -> bool:
-    """False if the script's test command hides its exit status, as ``pytest || true`` does."""
+    """False if the test command hides its exit status, as ``pytest || true`` does."""
     return not re.search(r"\|\||;|\btox\b", test_command(instance))
 
 
 def _about_session(instance: Instance, run: TestRun) -> str | None:
-    """Whether pytest's session began and ended in order."""
+    """Checks that pytest's session began and ended in order."""
     begun = sum(1 for record in run.records if record.get("begun"))
     ended = [record for record in run.records if "tests" in record]
     if not begun and not ended:
@@ -236,7 +236,7 @@ def _about_session(instance: Instance, run: TestRun) -> str | None:
 
 
 def _about_records(run: TestRun, parsed: Parsed, patched: Collection[str]) -> str | None:
-    """Whether pytest's own account (:mod:`.recorder`) has the same tests as passed."""
+    """Checks that the same tests passed by pytest's own account (:mod:`.recorder`)."""
     forged = [name for name in parsed.passed if "::" in name and name not in (parsed.own or ())]
     if parsed.own is not None and forged:
         return f"the log has {forged[0]} as passed, and pytest's own account has not"
@@ -251,7 +251,7 @@ def _about_records(run: TestRun, parsed: Parsed, patched: Collection[str]) -> st
 
 
 def _is_of_patch(path: str | None, patched: Collection[str]) -> bool:
-    """True too if nobody knows which file it was."""
+    """True also if the file is unknown."""
     if not path or "<" in path:
         return True
     return any(path.endswith(f"/{PurePosixPath(one)}") for one in patched)
@@ -268,7 +268,7 @@ def _starts_pytest(instance: Instance) -> bool:
 def main() -> None:
     """Answers requests until its input ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints may look like an answer
+    os.dup2(2, 1)  # a library's output must not look like an answer
     import swebench.harness.grading  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
@@ -282,7 +282,7 @@ def main() -> None:
 
 
 def _allow_cpu(seconds: int) -> None:
-    """From now on; beyond it the kernel ends this process."""
+    """Has the kernel end this process after so many more seconds of CPU time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = int(used.ru_utime + used.ru_stime) + seconds + 1
@@ -304,7 +304,7 @@ def _read(instance: Instance, run: TestRun, patched: Sequence[str]) -> Reading:
 
     spec = test_spec(instance)
     prediction = {"instance_id": instance.instance_id, "model_patch": "tested"}
-    with tempfile.TemporaryFile() as log:  # has no name: a kill leaves nothing behind
+    with tempfile.TemporaryFile() as log:  # without a name: nothing is left after a kill
         log.write(run.log.encode("utf-8", errors="replace"))
         log.flush()
         path = f"/dev/fd/{log.fileno()}"

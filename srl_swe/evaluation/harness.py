@@ -1,7 +1,4 @@
-"""The thin edge of grading: runs the swebench harness on a container engine.
-
-The engine is spoken to through the ``docker`` command, which swebench needs anyway.
-"""
+"""Runs swebench's harness on a container engine, through the ``docker`` command it needs anyway."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from typing import Protocol
 from srl_swe.errors import EngineUnavailable, ImageMissing
 
 MakeLabels = Callable[[float], Mapping[str, str]]
-"""From the seconds that they must last to labels that name this process as a container's owner."""
+"""Makes labels that name this process as a container's owner, valid for a number of seconds."""
 NETWORK_FILE = "network"
-"""In the job's folder: the network that the containers were in."""
+"""File in the job's folder with the network of the containers."""
 _TICK_S = 1.0
 _REMOVAL_S = 30.0
-"""Most that is waited for the engine to remove the containers: one may be wedged."""
+"""Time limit for the removal of the containers, as the engine may hang."""
 _AROUND_TESTS_S = 3600.0
-"""Most that an instance takes beside its tests: to make, patch and remove a container."""
+"""The longest that an instance takes besides its tests: to make, patch and remove a container."""
 _DAY_S = 24 * 3600.0
 _GONE = re.compile(r"already in progress|No such container", re.IGNORECASE)
 _logger = logging.getLogger(__name__)
@@ -54,7 +51,7 @@ class HarnessJob:
 
 
 def render_job(job: HarnessJob) -> str:
-    """JSON with absolute paths, as the child process works in another folder."""
+    """The job as JSON with absolute paths, as the child process works in another folder."""
     paths = {name: str(getattr(job, name).resolve()) for name in ("folder", "rows", "predictions")}
     return json.dumps({**asdict(job), **paths})
 
@@ -68,7 +65,7 @@ def parse_job(text: str) -> HarnessJob:
 
 
 class Harness(Protocol):
-    """What grading needs of the machine."""
+    """The part of grading that needs an engine: swebench's harness, or a stand-in for tests."""
 
     @property
     def version(self) -> str:
@@ -76,19 +73,19 @@ class Harness(Protocol):
         ...
 
     def image_id(self, image: str) -> str:
-        """The id of the image's content; pulls what is absent. Raises ImageMissing."""
+        """The id of the image's content; pulls a missing image. Raises ImageMissing."""
         ...
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
-        """Runs the job until ``done``, which it asks about every second; leaves no container."""
+        """Runs the job until ``done`` returns True, asked every second; removes all containers."""
         ...
 
 
 class SwebenchHarness:
-    """The real one: swebench, in a child process, on the engine of the ``docker`` command.
+    """swebench in a child process, on the engine of the ``docker`` command.
 
-    ``labels`` makes the labels of its containers. None: a run that is killed together with its
-    child leaves containers that only the next run in the same folder removes.
+    ``labels`` makes the labels of its containers. If it is None and a run is killed together with
+    its child, only the next run in the same folder removes their containers.
     """
 
     _labels: MakeLabels | None = None
@@ -102,7 +99,7 @@ class SwebenchHarness:
         return f"swebench {version('swebench')}"
 
     def image_id(self, image: str) -> str:
-        """See :class:`Harness`. Raises EngineUnavailable where no engine answers."""
+        """See :class:`Harness`. Raises EngineUnavailable if no engine answers."""
         known = _docker("image", "inspect", "--format", "{{.Id}}", "--", image)
         if known.returncode == 0:
             return known.stdout.strip()
@@ -115,13 +112,13 @@ class SwebenchHarness:
         pulled = _docker("pull", "--quiet", "--", image)
         if pulled.returncode != 0:
             raise ImageMissing(
-                f"the image {image} is neither on the engine nor to be pulled "
+                f"the image {image} is not on the engine and can't be pulled "
                 f"({_last_line(pulled.stderr)}); build or pull it first."
             )
         return self.image_id(image)
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
-        """See :class:`Harness`. The harness' own output goes to ``harness.log``."""
+        """See :class:`Harness`. The harness's own output goes to ``harness.log``."""
         if self._labels:
             job = replace(job, labels=self._labels(_longest_s(job)))
         _remove_containers(job.run_id)
@@ -131,15 +128,15 @@ class SwebenchHarness:
         finally:
             try:
                 _remove_containers(job.run_id)
-            except KeyboardInterrupt:  # the second one must not undo what the first asks for
+            except KeyboardInterrupt:  # a second Ctrl-C must not stop the removal
                 _remove_containers(job.run_id)
                 raise
 
 
 def _remove_containers(run_id: str) -> None:
-    """Removes the run's containers, with their volumes.
+    """Removes the run's containers with their volumes.
 
-    One that the engine can't remove is reported and left to the next cleanup.
+    Logs a warning if the engine can't remove one; the next cleanup will.
     """
     name = rf"name=^/?sweb\.eval\..+\.{re.escape(run_id)}(\.[0-9]+)?$"
     listed = _docker("ps", "--all", "--quiet", "--filter", name)
@@ -158,7 +155,7 @@ def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
-        # Ctrl-C is the parent's to answer: swebench would wait for all its threads.
+        # Only the parent answers Ctrl-C: swebench would wait for all its threads.
         start_new_session=True,
     ) as process:
         try:
@@ -171,14 +168,14 @@ def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
 
 
 def _longest_s(job: HarnessJob) -> float:
-    """How long the job can take at most; labels that expire earlier would be taken for a leak."""
+    """An upper bound of the job's duration: expired labels would mark its containers as leaked."""
     cases = job.predictions.read_text(encoding="utf-8").count("\n")
     rounds = -(-cases // job.max_workers)
     return max(_DAY_S, rounds * (job.timeout_s + _AROUND_TESTS_S))
 
 
 def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
-    """In a session of its own: Ctrl-C must not end a removal."""
+    """Runs in a session of its own: Ctrl-C must not end a removal."""
     command = ["docker", *arguments]
     try:
         return subprocess.run(

@@ -1,13 +1,15 @@
-"""The child process in which swebench judges predictions: ``python -m`` this, the job as JSON.
+"""The child process of the harness: ``python -m srl_swe.evaluation.harness_process JOB``.
 
-swebench writes below its working directory, sets process-wide limits and prints, so it gets
-a process of its own. Standard input is a lifeline: the parent keeps it open and never writes,
-and the end of it (the parent is gone, even by kill -9) ends this process at once, and its
-containers with it.
+swebench writes below its working directory, sets process-wide limits and prints, so it runs in a
+process of its own. The parent keeps standard input open and never writes to it. Its end means that
+the parent is gone, even by kill -9, and ends this process and its containers at once.
 
-Each prediction goes to swebench's own ``run_instance``, with a client whose containers carry
-the labels of their owner. swebench's ``main`` would add a report over all of them that nobody
-reads: it inspects every container of the engine, and waits half an hour for one that is wedged.
+Each prediction goes to swebench's own ``run_instance``, with a client that labels containers with
+their owner. swebench's ``main`` would add a report that is not used here: it inspects every
+container of the engine, and waits half an hour for a hanging one.
+
+Before swebench removes a container, the engine's record of it is written beside the logs: only the
+engine knows whether a container was stopped from outside or by the code in it.
 """
 
 from __future__ import annotations
@@ -30,21 +32,15 @@ from docker.types import Mount
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob, parse_job
 from srl_swe.files import write_atomic
 
-# Notes beside the harness' logs: the engine's record of a container before it is removed.
-#
-# Whether a container died by the engine's doing or by that of the code in it is not in any log of
-# swebench's; the engine knows until swebench removes the container.
-
-
 ENGINE_RECORD = "engine.json"
-"""In the folder of an attempt's logs: ``State`` as the engine inspects it, and its ``Events``, the
-names of what happened to the container, oldest first, as far as the engine remembers."""
+"""File in the folder of an attempt's logs: ``State`` as the engine inspects it, and ``Events``, the
+names of the container's events, oldest first, as far as the engine remembers."""
 
 _TIMEOUT_S = 30.0
 
 
 def note_engine_records() -> None:
-    """From now on swebench's clean-up in this process leaves such notes."""
+    """Has swebench's clean-up in this process write engine records from now on."""
     from swebench.harness import run_evaluation as swebench
 
     clean_up = swebench.cleanup_container
@@ -66,7 +62,7 @@ def _note(container: Any, folder: Path) -> None:
             "--filter", f"container={container.id}",
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError, ValueError, KeyError):
-        return  # then it is the engine that fails
+        return  # no record: the engine has failed
     note = {"State": state, "Events": events.split("\n")}
     (folder / ENGINE_RECORD).write_text(json.dumps(note), encoding="utf-8")
 
@@ -81,17 +77,17 @@ def _docker(*arguments: str) -> str:
 _MOST_OPEN_FILES = 4096
 """The default of swebench's ``--open_file_limit``."""
 _made: list[str] = []
-"""The ids of all containers so far."""
+"""The ids of all containers made so far."""
 _network_noted = threading.Lock()
 
 
 class OwnedContainer(Container):
-    """Leaves a note of the network that it runs in, for the verdicts."""
+    """Writes down its network, for the verdicts."""
 
     def start(self, **options: Any) -> None:
         """As docker's."""
         super().start(**options)
-        if _network_noted.acquire(blocking=False):  # all of a run are in the same
+        if _network_noted.acquire(blocking=False):  # all containers of a run share it
             self.reload()
             networks = self.attrs["NetworkSettings"].get("Networks")
             mode = self.attrs["HostConfig"]["NetworkMode"]
@@ -99,9 +95,9 @@ class OwnedContainer(Container):
 
 
 class OwnedContainers(ContainerCollection):
-    """Adds the owner's labels to what it makes, and has it stop without a wait.
+    """Labels new containers with their owner, and makes them stop at once.
 
-    ``docker stop`` waits 15 s for swebench's ``tail -f /dev/null``, which ignores SIGTERM.
+    ``docker stop`` would wait 15 s for swebench's ``tail -f /dev/null``, which ignores SIGTERM.
     """
 
     model = OwnedContainer
@@ -112,7 +108,7 @@ class OwnedContainers(ContainerCollection):
         """As docker's."""
         assert isinstance(self.client, OwnedClient)
         labels = dict(self.client.labels)
-        # swebench removes a container without its volumes: labelled ones are found again.
+        # swebench leaves the volumes of a container behind; labelled ones are found again.
         volumes = self.client.images.get(image).attrs["Config"].get("Volumes") or ()
         mounts = [Mount(path, None, type="volume", labels=labels) for path in volumes]
         container = super().create(
@@ -123,7 +119,7 @@ class OwnedContainers(ContainerCollection):
 
 
 class OwnedClient(docker.DockerClient):
-    """The client that swebench is given."""
+    """The client for swebench."""
 
     labels: Mapping[str, str] = {}
 
@@ -134,10 +130,10 @@ class OwnedClient(docker.DockerClient):
 
 
 def main() -> None:
-    """Judges the predictions of the job in ``argv[1]``."""
+    """Grades the predictions of the job in ``argv[1]``."""
     job = parse_job(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _judge(job)
+    _run_job(job)
 
 
 def _end_with_parent() -> None:
@@ -156,7 +152,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _judge(job: HarnessJob) -> None:
+def _run_job(job: HarnessJob) -> None:
     from swebench.harness import run_evaluation as swebench
     from swebench.harness.utils import make_test_spec, run_threadpool
 

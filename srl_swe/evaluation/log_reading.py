@@ -1,9 +1,9 @@
-"""Reads test logs in a process that can be killed: a log is whatever code under test printed.
+"""Reads test logs in child processes with limits, as code under test may print anything.
 
 swebench's parsers are regular expressions over the whole log, some of them quadratic, and hold
-Python's interpreter lock: 100 kB of ``"PASSED "`` take the sympy parser six seconds. So a child
-process reads them, kept warm for the next log, with a limit on CPU time (a busy machine must not
-change a verdict) and on memory.
+Python's interpreter lock: 100 kB of ``"PASSED "`` take the sympy parser six seconds. A child
+(:mod:`.evidence`) is kept warm for the next log. Its limits are on memory and CPU time: a limit on
+wall time would make verdicts depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance
 
 MOST_CPU_S = 10
-"""Of one log. The longest logs of SWE-bench, a few MB, take swebench's parsers under a second."""
+"""Per log. The longest logs of SWE-bench, a few MB, take swebench's parsers under a second."""
 MOST_WALL_S = 300.0
-"""A backstop, for a process that is stopped rather than busy."""
+"""A backstop for a stopped process."""
 MOST_MEMORY_BYTES = 4 * 2**30
 _DYING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a log says. ``report`` is swebench's on the instance.
+    """The content of a log; ``report`` is swebench's report on the instance.
 
-    ``doubt`` is the reason why the evidence does not agree (:mod:`.evidence`), None if it does.
-    ``failure`` is the reason why the log can't be read at all; the rest is empty then.
+    ``doubt`` is the contradiction in the evidence, None if it agrees. ``failure`` is the reason
+    if the log can't be read at all; the other fields are empty then.
     """
 
     report: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Reading:
 
 
 def read_log(instance: Instance, run: TestRun, patched: Collection[str] = ()) -> Reading:
-    """What swebench's parser and grading make of a run, and whether the evidence agrees.
+    """Grades a run by swebench's parser, and checks whether the evidence agrees.
 
     ``patched`` are the paths that the patch touches. Safe to call from many threads.
     """
@@ -70,7 +70,7 @@ def _ask(request: bytes) -> bytes | None:
             answer = worker.ask(request)
         if answer is not None or worker.exit_code == -signal.SIGXCPU:
             return answer
-    return None  # once, somebody else may have killed it
+    return None  # the first time it may have been killed from outside
 
 
 class _Worker:
@@ -94,7 +94,7 @@ class _Worker:
         return self._process.returncode
 
     def ask(self, request: bytes) -> bytes | None:
-        """The answer, or None if the process died of it or took too long; it is dead then."""
+        """The answer; None if the process died of the request or took too long, and is dead now."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(b"%d\n" % len(request) + request)
@@ -122,7 +122,7 @@ class _Worker:
         return data if len(data) == size else None
 
     def _end(self) -> None:
-        """Let one that is dying keep its exit code; kill one that is not."""
+        """Wait for the exit code of a dying process, and kill any other."""
         try:
             self._process.wait(_DYING_S)
         except subprocess.TimeoutExpired:
@@ -136,7 +136,7 @@ class _Worker:
             if stream:
                 try:
                     stream.close()
-                except OSError:  # what was never sent
+                except OSError:  # a request that was never sent
                     continue
 
 
@@ -146,7 +146,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def _worker() -> Iterator[_Worker]:
-    """A warm one if there is one; it is kept for the next log unless it died."""
+    """A warm process if there is one, else a new one; kept for the next log unless it died."""
     with _lock:
         while _idle and not _idle[-1].alive:
             _idle.pop().kill()

@@ -1,14 +1,13 @@
-r"""The paths that the text of a patch names, in any spelling, and the kind of each.
+r"""The paths in the text of a patch, in any spelling, and the kind of each.
 
-swebench tries ``git apply`` in three ways and then GNU patch (``-p1``, fuzzy). The two read more
-forms than git writes: names with C escapes, ``Index:`` lines, context, normal and ed diffs,
-indented or quoted mails. So every line that either could take for a header is read as one, except
-the lines of a unified hunk whose counts add up: both programs skip those by count.
+swebench tries ``git apply`` in three ways and then GNU patch (``-p1``, fuzzy). Both read more forms
+than git writes: names with C escapes, ``Index:`` lines, context, normal and ed diffs, indented or
+quoted mails. So every possible header line is read as a header, except the lines of a unified hunk
+whose counts add up: both programs skip those by count.
 
-A patch is refused for a reward if a name leads out of the repository, into git's own folder, or
-through a symbolic link that the same patch makes, and if it adds a submodule. The list errs on the
-side of too many paths; what a patch really changed is looked up after it was applied
-(:mod:`.runner_hooks`).
+A patch can't earn a reward if a name leads out of the repository, into git's own folder, or through
+a symbolic link made by the same patch, or if it adds a submodule. The list may hold too many paths,
+never too few; :mod:`.runner_hooks` finds the real changes after the patch is applied.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class PathKind(StrEnum):
     OUTSIDE = "outside"
     """Not in the repository: absolute, or through ``..``."""
     GIT = "git"
-    """Git's own: ``.git`` in any spelling that some file system takes for it, at any depth."""
+    """Git's own: ``.git`` in the spelling of any file system, at any depth."""
     RUNNER = "runner"
-    """Loaded by Python, pytest or another test runner by itself, wherever it lies."""
+    """Loaded by Python, pytest or another test runner by itself, in any folder."""
     TEST = "test"
     ORDINARY = "ordinary"
 
@@ -68,11 +67,11 @@ RUNNER_HOOKS = (
     "phpunit.xml",
     "phpunit.xml.dist",
 )
-"""Files that a test runner, an installer or git loads by itself, wherever they lie."""
+"""Files that a test runner, an installer or git loads by itself, in any folder."""
 RUNNER_SUFFIXES = (".pth", ".pyc", ".pyo")
-"""Run or imported without a source that a reader would see."""
+"""Run or imported without visible source."""
 _RUNNER_FOLDERS = re.compile(r".*\.(?:egg-info|dist-info)|__pycache__|site-packages|dist-packages")
-"""Python looks into these for plugins (``entry_points.txt``) and compiled code."""
+"""Folders in which Python finds plugins (``entry_points.txt``) and compiled code."""
 _TEST_FOLDER = re.compile(r"_*(?:tests?|specs?)_*", re.IGNORECASE)
 _TEST_FILE = re.compile(
     r"test_.*\.py|.*_tests?\.(?:py|go|rb|c|cc|cpp|rs)|tests?\.py|.*[.-](?:test|spec)\.[cm]?[jt]sx?"
@@ -83,7 +82,7 @@ _IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _GIT_FOLDER = re.compile(r"\.git|git~\d+")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _QUOTING = re.compile(r"^(?:[ \tX]|- )*")
-"""GNU patch takes off an indent of blanks and ``X``, and the ``- `` of RFC 934 (pch.c)."""
+"""GNU patch strips an indent of blanks and ``X``, and the ``- `` of RFC 934 (pch.c)."""
 _RANGE = re.compile(r"(?:\*\*\*|---) \d+(?:,\d+)? (?:\*{4}|-{4})")
 """The line numbers of a context diff's hunk, which look like a header."""
 _NAMED = re.compile(
@@ -98,28 +97,28 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _LINK, _SUBMODULE = "120000", "160000"
 _NO_FILE = "/dev/null"
 _MOST_BLANKS = 64
-"""At which a name may end or begin in one header line."""
+"""Blanks per header line at which a name may end or begin."""
 _MOST_HEADER_CHARS = 2 * 4 * 4096
 """Two paths, each of Linux' PATH_MAX bytes, all in octal escapes."""
 _REMARK = re.compile(r"/dev/null(?:\s|$)")
 _DANGER = re.compile(
     r"(?:^|[/\\])(?:(?:\.git|git~\d+)[. ]*(?::[^/\\]*)?|\.\.)(?:[/\\]|$)|^/|^[^/]+//", re.IGNORECASE
 )
-"""The names that :func:`kind_of` finds to be outside or git's, in one look."""
+"""Matches the names that are OUTSIDE or GIT by :func:`kind_of`."""
 _SUSPICIOUS = re.compile(r"\.\.|git|(?:^|\s)/|//", re.IGNORECASE)
-"""Without any of these no reading of a header is dangerous."""
+"""A header without a match has no dangerous reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class TouchedPath:
-    """A path as ``-p1`` leaves it, and its kind."""
+    """A path after ``-p1``, and its kind."""
 
     path: str
     kind: PathKind
 
 
 def touched_paths(patch: str) -> tuple[TouchedPath, ...]:
-    r"""Every path that the patch names, in any reading, sorted by path.
+    r"""Every path in the patch, in any reading, sorted by path.
 
     >>> patch = '--- a/x.py\n+++ "b/\\056git/hooks/pre-commit"\n'
     >>> [(touched.path, touched.kind.value) for touched in touched_paths(patch)]
@@ -134,7 +133,7 @@ def touched_paths(patch: str) -> tuple[TouchedPath, ...]:
 
 
 def refusal(patch: str) -> str | None:
-    """The reason why a patch can't earn a reward, in one line; None if it may."""
+    """The reason why a patch can't earn a reward, in one line; None if it can."""
     for name in _names(patch):
         match kind_of(name):
             case PathKind.OUTSIDE:
@@ -146,12 +145,12 @@ def refusal(patch: str) -> str | None:
     if any(map(_ED_COMMAND.fullmatch, header_lines(patch))):
         return "the patch is a script for ed, which can run commands"
     if any(map(_is_too_long, header_lines(patch))):
-        return "the patch has a header that is longer than any path"
+        return "the patch has a header longer than any path"
     return _refused_mode(patch)
 
 
 def kind_of(name: str) -> PathKind:
-    """The kind of a name as a patch or a folder has it, by its spelling alone.
+    """The kind of a name in a patch or a folder, by its spelling alone.
 
     >>> [kind_of(name).value for name in ("/etc/x", "a/../../x", "sub/.GIT./config", "conftest.py")]
     ['outside', 'outside', 'git', 'runner']
@@ -171,7 +170,7 @@ def kind_of(name: str) -> PathKind:
 
 
 def is_runner_file(path: str) -> bool:
-    """True for what a runner loads by itself wherever it lies."""
+    """True for a file that a runner loads by itself in any folder."""
     pure = PurePosixPath(path)
     return (
         any(part in RUNNER_HOOKS for part in pure.parts)
@@ -181,12 +180,12 @@ def is_runner_file(path: str) -> bool:
 
 
 def is_test_folder(name: str) -> bool:
-    """True for one component that names a folder of tests."""
+    """True if a path component is the name of a test folder."""
     return _TEST_FOLDER.fullmatch(name) is not None
 
 
 def stripped(name: str) -> str:
-    """The name without its first component and the slash after it, as ``-p1`` has it."""
+    """The name without its first component and the slash after it, as by ``-p1``."""
     if name == _NO_FILE or "/" not in name.lstrip("/"):
         return name
     return name.lstrip("/").partition("/")[2] if not name.startswith("/") else name
@@ -202,7 +201,7 @@ def _is_too_long(line: str) -> bool:
 
 
 def _names(patch: str) -> Iterator[str]:
-    """Raw names, with their prefix if they have one."""
+    """Raw names, with their prefix if there is one."""
     for line in header_lines(patch):
         if _RANGE.match(line) or len(line) > _MOST_HEADER_CHARS:
             continue
@@ -215,7 +214,7 @@ def _names(patch: str) -> Iterator[str]:
 
 
 def header_lines(patch: str) -> Iterator[str]:
-    """The lines that may be headers: all but those of unified hunks that add up."""
+    """The possible header lines: all but those of unified hunks whose counts add up."""
     lines = patch.split("\n")
     at, names_came = 0, False
     while at < len(lines):
@@ -230,7 +229,7 @@ def header_lines(patch: str) -> Iterator[str]:
 
 
 def _end_of_hunk(lines: list[str], at: int, hunk: re.Match[str]) -> int | None:
-    """The line after the hunk that begins at ``at``; None if its counts do not add up."""
+    """The line after the hunk beginning at ``at``; None if its counts do not add up."""
     old, new = (int(count) if count is not None else 1 for count in hunk.groups())
     while old > 0 or new > 0:
         if at >= len(lines):

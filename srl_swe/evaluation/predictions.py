@@ -13,7 +13,7 @@ from srl_swe.files import append_line, write_atomic
 from srl_swe.types import Instance, Prediction
 
 GENERATED = ("gold", "empty")
-"""Names that stand for predictions made from the instances themselves."""
+"""Names of predictions made from the instances themselves."""
 
 _FIELDS = tuple(field.name for field in fields(Prediction))
 
@@ -21,11 +21,11 @@ _FIELDS = tuple(field.name for field in fields(Prediction))
 def load_predictions(
     source: str | Path, instances: Sequence[Instance], *, report: Callable[[str], None] = print
 ) -> list[Prediction]:
-    """The predictions in a .jsonl or .json file, or those that ``gold`` or ``empty`` names.
+    """The predictions in a .jsonl or .json file, or those named ``gold`` or ``empty``.
 
-    JSON is a list, or SWE-agent's object from instance id to prediction. Of several for one
-    instance the last one wins, and ``report`` is told. A null patch is an empty one. Raises
-    UserError for a file without any.
+    JSON is a list, or SWE-agent's object from instance id to prediction. Of several predictions
+    for one instance the last one wins, and ``report`` gets a line. A null patch is an empty one.
+    Raises UserError for a file without predictions.
     """
     match str(source):
         case "gold":
@@ -46,7 +46,7 @@ def gold_predictions(instances: Sequence[Instance]) -> list[Prediction]:
 
 
 def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes a .jsonl file, whole or not at all, that the swebench harness can read too."""
+    """Writes a .jsonl file in swebench's format, whole or not at all."""
     write_atomic(path, "".join(f"{json.dumps(asdict(one))}\n" for one in predictions))
 
 
@@ -96,7 +96,7 @@ def _last_of_each(
     predictions: list[Prediction], path: Path, report: Callable[[str], None]
 ) -> list[Prediction]:
     if not predictions:
-        raise UserError(f"{path} holds no prediction; there is nothing to grade.")
+        raise UserError(f"{path} does not hold any prediction; there is nothing to grade.")
     last = {prediction.instance_id: prediction for prediction in predictions}
     surplus = len(predictions) - len(last)
     if surplus:

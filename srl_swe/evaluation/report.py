@@ -1,4 +1,8 @@
-"""The aggregate of the verdicts, in SWE-bench's field names, with what the numbers are worth."""
+"""Aggregates verdicts into a report: SWE-bench's fields, confidence intervals, bounds and marks.
+
+A reported verdict is swebench's own, on the whole patch. A mark does not change it: it draws
+attention to a patch that touches more than the program, or to a log that contradicts itself.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-# Marks on graded patches: what a reader of a report should look at before believing a verdict.
-#
-# A reported verdict is swebench's own, on the whole patch. It stands, and is marked if the patch
-# touches more than the program, or if the log of a resolved instance contradicts itself.
-
-
 class MarkKind(StrEnum):
-    """What a mark is about."""
+    """The reason for a mark."""
 
     TESTS = "tests"
     """The patch touches tests that the gold patch leaves alone."""
     RUNNER = "runner"
-    """It touches what runs the tests, or what Python or an installer loads by itself."""
+    """It touches files that run the tests, or that Python or an installer loads by itself."""
     GIT = "git"
     """It touches git's own files."""
     OUTSIDE = "outside"
@@ -64,10 +62,10 @@ def marks(
     verdicts: Sequence[Verdict],
     run_folder: Path,
 ) -> dict[str, tuple[Mark, ...]]:
-    """The marks by instance id; an instance without any is left out.
+    """The marks by instance id, without instances that have none.
 
-    ``patches`` are by instance id, and the verdicts' logs lie below ``run_folder``; a log that is
-    not there any more marks nothing.
+    ``patches`` are by instance id. The verdicts' logs are below ``run_folder``; a deleted log
+    yields no mark.
     """
     known = {instance.instance_id: instance for instance in instances}
     found: dict[str, tuple[Mark, ...]] = {}
@@ -81,7 +79,7 @@ def marks(
 
 
 def patch_marks(instance: Instance, patch: str) -> tuple[Mark, ...]:
-    """The marks of a patch by its text alone, a mark per path."""
+    """The marks of a patch by its text alone, one per path."""
     protected = protected_files(instance)
     settings = _SETTINGS.search(patch) is not None
     paths = [path for path in touched_paths(patch) if path.path not in protected.free]
@@ -124,7 +122,7 @@ def _evidence_marks(instance: Instance, verdict: Verdict, run_folder: Path) -> I
 
 
 MOST_BROKEN = 0.05
-"""Above this share of broken sandboxes a report gives bounds only, and no rate."""
+"""Above this share of broken sandboxes a report has bounds only, not a rate."""
 
 _IDS_SHOWN = 5
 _TESTED = frozenset({Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TIMED_OUT})
@@ -132,11 +130,10 @@ _TESTED = frozenset({Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TIMED_OUT})
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything derives from the verdicts; ``grader`` says whose they are.
+    """The verdicts of one ``grader``; all figures derive from them.
 
-    ``enforced`` is what the sandboxes of the rollouts were held to, by instance id; empty where
-    the patches came from elsewhere. ``marks`` are what a reader should look at
-    (:mod:`.marks`), by instance id.
+    ``enforced`` are the conditions of the rollouts' sandboxes by instance id, empty for patches
+    from elsewhere. ``marks`` are by instance id.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -150,12 +147,12 @@ class Report:
 
     @property
     def counted(self) -> int:
-        """How many instances the rate is over: all but those whose sandbox broke."""
+        """The denominator of the rate: all instances but those with a broken sandbox."""
         return len(self.verdicts) - len(self.ids(Outcome.BROKEN_SANDBOX))
 
     @property
     def resolved_rate(self) -> float | None:
-        """Resolved / counted. None: nothing was counted, or too many sandboxes broke."""
+        """Resolved / counted; None if nothing was counted or too many sandboxes broke."""
         broken = len(self.verdicts) - self.counted
         if not self.counted or broken > MOST_BROKEN * len(self.verdicts):
             return None
@@ -163,31 +160,28 @@ class Report:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % Wilson interval of the rate; None where there is no rate."""
+        """The 95 % Wilson interval of the rate; None without a rate."""
         if self.resolved_rate is None:
             return None
         return wilson_interval(len(self.ids(Outcome.RESOLVED)), self.counted)
 
     @property
     def networks(self) -> dict[str, list[str]]:
-        """The instances by the network that their tests ran in; "" where it is not recorded.
-
-        Those whose tests did not run are left out.
-        """
+        """The tested instances by the network of their tests; "" if it is not recorded."""
         tested = [v for v in self.verdicts if v.network or v.outcome in _TESTED]
         names = sorted({v.network for v in tested})
         return {n: sorted(v.instance_id for v in tested if v.network == n) for n in names}
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The share resolved of all instances if no broken one had been, and if each had."""
+        """The resolved share of all instances if all broken ones failed, and if all resolved."""
         total = max(1, len(self.verdicts))
         resolved = len(self.ids(Outcome.RESOLVED))
         return resolved / total, (resolved + len(self.ids(Outcome.BROKEN_SANDBOX))) / total
 
 
 def shared_conditions(report: Report) -> dict[str, Any]:
-    """What every rollout's sandbox was held to alike; empty where nothing is known."""
+    """The conditions common to the sandboxes of all rollouts; empty if none are recorded."""
     first, *rest = list(report.enforced.values()) or [{}]
     return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in rest)}
 
@@ -212,15 +206,15 @@ def _grading_network(report: Report) -> str:
 
 
 def _alike(report: Report, condition: str) -> str:
-    said = {str(held.get(condition, "not recorded")) for held in report.enforced.values()}
-    return said.pop() if len(said) == 1 else "mixed"
+    values = {str(held.get(condition, "not recorded")) for held in report.enforced.values()}
+    return values.pop() if len(values) == 1 else "mixed"
 
 
 def report_fields(report: Report) -> dict[str, Any]:
     """The report as JSON: SWE-bench's names first, then ours.
 
-    One difference from swebench: where the infrastructure failed, an instance is among the
-    errors and never among the unresolved, even if the harness could write a report on it.
+    One difference from swebench: an instance whose infrastructure failed is among the errors
+    and never among the unresolved, even if the harness wrote a report on it.
     """
     groups: dict[str, list[Outcome]] = {
         "submitted": [o for o in Outcome if o is not Outcome.NOT_ATTEMPTED],
@@ -268,7 +262,7 @@ def save_report(report: Report, path: Path) -> None:
 
 
 def headline(report: Report) -> str:
-    """The result in one line, with its interval; bounds where sandboxes broke."""
+    """The result in one line with its interval, and bounds if sandboxes broke."""
     resolved, total = len(report.ids(Outcome.RESOLVED)), len(report.verdicts)
     low, high = (_percent(bound) for bound in report.bounds)
     broken = total - report.counted
@@ -282,7 +276,7 @@ def headline(report: Report) -> str:
 
 
 def render_table(report: Report) -> Table:
-    """A table for the terminal: one row an outcome that occurs, under the headline."""
+    """A table for the terminal: one row per outcome that occurs, under the headline."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,21 +1,22 @@
-"""Undoes what a patch did to files that would run the tests rather than be tested.
+"""Restores files, changed by a patch, that run the tests rather than being tested.
 
-A policy whose reward is the tests soon finds that a ``conftest.py`` can make them pass. Only
-rewards do without such files: a verdict that is reported is swebench's own, on the whole patch.
+A policy rewarded by tests soon learns that a ``conftest.py`` can make them pass. Files are restored
+for rewards only: a reported verdict is swebench's own, on the whole patch.
 
-Files are compared before and after the patch was applied, by what the kernel recorded of them:
-git and GNU patch read so many forms that no text tells for sure what will be written where. Put
-back are, unless the gold patch is about them too,
+The kernel's change times decide which files a patch has changed: git and GNU patch read so many
+forms that the text of a patch is not sufficient. Unless the gold patch touches them too, these are
+restored:
 
-- what a runner loads by itself (:func:`.patch_paths.is_runner_file`), wherever it lies;
-- the folders of tests that the instance's own tests lie in, helpers and ``__init__.py`` included;
-- files that the eval script names, such as ``tests/runtests.py`` or ``bin/test``;
+- files that a test runner loads by itself (:func:`.patch_paths.is_runner_file`), in any folder;
+- the test folders of the instance's own tests, including helpers and ``__init__.py``;
+- files named in the eval script, such as ``tests/runtests.py`` or ``bin/test``;
 - ``setup.cfg``, ``pyproject.toml`` and ``package.json``, if their settings of test runners differ;
-- new modules beside the package that would be imported in the place of the standard library's or
-  of a test tool's (``json.py``, ``pytest.py``);
+- new modules beside the package that would hide those of the standard library or of a test tool
+  (``json.py``, ``pytest.py``);
 - symbolic links that lead out of the repository.
 
-Git's own files (hooks, config, references: all but objects and index) must be as they were.
+A patch that changes git's own files (hooks, config, references: all but objects and index) is
+refused.
 """
 
 from __future__ import annotations
@@ -45,10 +46,8 @@ from srl_swe.evaluation.test_run import without_heredocs
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance
 
-# Settings of test runners in files that honest fixes edit too: only a change of those counts.
-
-
 SETTINGS_FILES = ("setup.cfg", "pyproject.toml", "package.json")
+"""Honest fixes edit these too: they are restored only if settings of test runners differ."""
 _INI_SECTION = re.compile(r"pytest|aliases|coverage:.*|tool:.*test.*|nosetests|unittest")
 _TOML_TOOLS = ("pytest", "coverage", "tox", "hatch", "nose", "nose2")
 _NPM_KEYS = ("scripts", "jest", "mocha", "ava", "tap", "nyc", "babel", "vitest", "karma", "qunit")
@@ -108,9 +107,8 @@ _GIT = "/tmp/.srl_swe_hooks.git"
 _MARKER = "/tmp/.srl_swe_hooks.marker"
 _CHANGED = "/tmp/.srl_swe_hooks.changed"
 _TARGETS = "/tmp/.srl_swe_hooks.targets"
-_PATH = re.compile(r"^(?:--- a|\+\+\+ b)/(.*?)\t?$", re.MULTILINE)
 _MODULE_FOLDERS = (".", "src", "lib", "python")
-"""Folders of a repository that are often on ``sys.path``."""
+"""Folders of a repository that are often in ``sys.path``."""
 _MODULE = re.compile(r"(?:(?:\./)?(?P<folder>src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
 _TEST_TOOLS = frozenset(
     re.findall(
@@ -123,15 +121,15 @@ _TEST_TOOLS = frozenset(
 _IMPORTED_FIRST = frozenset(sys.stdlib_module_names) | _TEST_TOOLS
 _TIMEOUT_S = 300.0
 _SETTLE_S = 0.02
-"""Longer than a tick of the kernel's clock, by which it dates changes."""
+"""Longer than a tick of the kernel's clock for change times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """Paths of one instance, relative to its working folder, that a reward does without.
+    """The paths of one instance to restore, relative to its working folder.
 
-    ``roots`` are folders whose every file is put back, ``files`` single ones; ``free`` are the
-    paths of the gold patch, which stay as the patch has them whatever they are.
+    ``roots`` are whole folders and ``files`` single files. ``free`` are the paths of the gold
+    patch, which are never restored.
     """
 
     roots: tuple[str, ...] = ()
@@ -139,15 +137,18 @@ class Protected:
     free: frozenset[str] = frozenset()
 
     def holds(self, path: str) -> bool:
-        """True for a path that must be as it was, by its name alone."""
+        """True for a path to restore, judged by its name alone."""
         if path in self.free:
             return False
         inside = any(path == root or path.startswith(f"{root}/") for root in self.roots)
         return inside or path in self.files or is_runner_file(path)
 
 
+_RUNNER_FILES_ONLY = Protected()
+
+
 def protected_files(instance: Instance) -> Protected:
-    """The paths that the instance's tests and its eval script are made of."""
+    """The paths of the instance's tests and of its eval script."""
     tests = [touched.path for touched in touched_paths(instance.test_patch)]
     nodes = (*instance.fail_to_pass, *instance.pass_to_pass)
     tests += [node.partition("::")[0] for node in nodes if "::" in node]
@@ -159,9 +160,10 @@ def protected_files(instance: Instance) -> Protected:
     )
 
 
-def save_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected | None = None) -> None:
-    """Before the patch is applied. Raises SandboxError."""
-    protected = protected or Protected()
+def save_runner_hooks(
+    sandbox: Sandbox, workdir: str, protected: Protected = _RUNNER_FILES_ONLY
+) -> None:
+    """Saves the protected files before the patch is applied. Raises SandboxError."""
     names = [*RUNNER_HOOKS, *SETTINGS_FILES]
     tests = [f"-name {shlex.quote(name)}" for name in names]
     tests += ["-name '*.pth'", "-path '*.egg-info/*'", "-path '*.dist-info/*'"]
@@ -179,27 +181,21 @@ def save_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected | Non
 
 
 def restore_runner_hooks(
-    sandbox: Sandbox, workdir: str, gold_patch: str = "", protected: Protected | None = None
+    sandbox: Sandbox, workdir: str, protected: Protected = _RUNNER_FILES_ONLY
 ) -> str | None:
-    """After it: all protected files are as they were, but for those of the gold patch.
+    """Restores the protected files, except those of the gold patch, after the patch is applied.
 
-    Returns the reason why the patch can't earn a reward: git's own files are others now. Else
-    None. Raises SandboxError.
+    Returns the reason if the patch changed git's own files and can't earn a reward, else None.
+    Raises SandboxError.
     """
-    free = frozenset(gold_hooks(gold_patch)) | (protected.free if protected else frozenset())
-    protected = Protected(
-        roots=protected.roots if protected else (),
-        files=protected.files if protected else frozenset(),
-        free=free,
-    )
     changes = _changes(sandbox, workdir)
     if changes is None:
         return "the patch changed git's own files"
     members = _lines_of(sandbox, _MEMBERS, "\0")
     targets = _to_put_back(changes, protected, members, _lines_of(sandbox, _MODULES, "\n"))
-    kept = set(free)
+    kept = set(protected.free)
     for path in changes:
-        if PurePosixPath(path).name in SETTINGS_FILES and path not in free:
+        if PurePosixPath(path).name in SETTINGS_FILES and path not in protected.free:
             if path in members and not _settings_changed(sandbox, workdir, path):
                 kept.add(path)
             else:
@@ -216,16 +212,6 @@ def restore_runner_hooks(
     return None
 
 
-def gold_hooks(gold_patch: str) -> list[str]:
-    r"""Paths of the hooks in a gold patch, which is a plain git diff.
-
-    >>> gold_hooks("--- a/x.py\n+++ b/x.py\n--- /dev/null\n+++ b/tests/conftest.py\n")
-    ['tests/conftest.py']
-    """
-    paths = dict.fromkeys(_PATH.findall(gold_patch))
-    return [path for path in paths if path.rpartition("/")[2] in RUNNER_HOOKS]
-
-
 _GIT_STATE = (
     "if [ -d .git ]; then cd .git; "
     r"find . -path ./objects -prune -o ! -path ./index ! -type d -printf '%y %m %p %l\0' "
@@ -233,13 +219,14 @@ _GIT_STATE = (
     r"find . -path ./objects -prune -o ! -path ./index -type f -print0 | sort -z "
     "| xargs -0 -r sha256sum; cd ..; fi"
 )
-"""Names, modes and contents of all that is git's but objects and index."""
+"""Prints names, modes and contents of git's own files but objects and index."""
 
 
 def _changes(sandbox: Sandbox, workdir: str) -> Mapping[str, str | None] | None:
-    """What changed since the marker, each with a link's target; None if git's own did.
+    """The paths changed since the marker, with their targets if they are links.
 
-    The kernel dates a change of the inode itself, so no patch can hide one.
+    None if git's own files have changed. The kernel dates changes of the inode itself, so a patch
+    can't hide one.
     """
     _run(
         f"{{ {_GIT_STATE}; }} | cmp -s - {_GIT} || echo git > {_GIT}; "
@@ -264,7 +251,7 @@ def _to_put_back(
     members: Collection[str],
     modules: Collection[str],
 ) -> set[str]:
-    """What to remove before the saved files are written again."""
+    """The paths to remove before the saved files are written again."""
     folders = {str(parent) for path in members for parent in PurePosixPath(path).parents}
     targets = set()
     for path, link in changes.items():
@@ -272,7 +259,7 @@ def _to_put_back(
             continue
         wrong = (
             protected.holds(path)
-            or path in folders  # something took the place of a folder
+            or path in folders  # replaces a folder
             or kind_of(path) is PathKind.GIT
             or _shadows(path, modules)
             or (link is not None and _leads_out(path, link))
@@ -284,7 +271,7 @@ def _to_put_back(
 
 
 def _shadows(path: str, modules: Collection[str]) -> bool:
-    """True for a new module that Python would import in the place of an installed one."""
+    """True for a new module that would hide an installed one."""
     found = _MODULE.fullmatch(path)
     if not found or found["name"] not in _IMPORTED_FIRST:
         return False
@@ -346,4 +333,4 @@ def _literal(path: str) -> str:
 def _run(command: str, sandbox: Sandbox, workdir: str) -> None:
     done = sandbox.exec(f"cd {shlex.quote(workdir)} && {command}", _TIMEOUT_S, keep_state=False)
     if done.exit_code != 0:
-        raise SandboxError(f"the test runner's files can't be put back: {done.output[-500:]}")
+        raise SandboxError(f"the test runner's files can't be restored: {done.output[-500:]}")

@@ -1,8 +1,8 @@
-"""Runs an instance's tests on a patch in an open sandbox: a verdict in seconds, for training.
+"""Runs an instance's tests on a patch in a sandbox: a verdict in seconds, for training.
 
-What is applied, run and concluded is swebench's own: its ways to apply a patch, in its order,
-the row's ``eval_script``, its log parser and its grading. Only the container is ours, so that
-it starts fast, has no network unless asked, and is cleaned up. A test holds the two side by side.
+Patches are applied, tests run and logs graded as by swebench: with its apply commands in its order,
+the row's ``eval_script``, its log parser and its grading. Only the sandbox is ours: it starts fast,
+has no network by default, and is removed after a crash. A test compares the two graders.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from srl_swe.sandbox import OpenSandbox, Sandbox, enforced, engine_record
 from srl_swe.types import Instance, Outcome, Verdict
 
 DEFAULT_TESTS_TIMEOUT_S = 1800.0
-"""What swebench's harness gives the tests of one instance."""
+"""The default of swebench's harness."""
 _GIT_TIMEOUT_S = 300.0
 _PATCH_FILE = "/tmp/.srl_swe_tests.diff"
 _PROBE_TIMEOUT_S = 10.0
+REMEMBERED_VERDICTS = 1024
+"""Each has the names of all tests. The paper's batch has as many replies."""
+_NOT_CACHED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
 
 
 def verdict_in_sandbox(
@@ -46,19 +49,19 @@ def verdict_in_sandbox(
     *,
     patched_hooks: bool = True,
 ) -> Verdict:
-    """The verdict on ``patch``, whose tests run in ``sandbox``: a fresh one, for nothing else.
+    """The verdict on ``patch`` by the tests, which run in ``sandbox``: a fresh one, used once.
 
-    What a policy did to the sandbox it acted in must not reach the tests: its patch alone does,
-    and the eval script puts the test files back. ``patched_hooks`` False, for rewards:
+    Of a policy's episode only its patch may reach the tests; the eval script restores the test
+    files. ``patched_hooks`` False, for rewards:
 
-    - a patch that leads out of the repository or into git's own files is refused
-      (:mod:`.patch_paths`), as PATCH_FAILED;
-    - what would run the tests rather than be tested is put back (:mod:`.runner_hooks`);
-    - a log that its own evidence contradicts resolves nothing (:mod:`.evidence`).
+    - a patch that leads out of the repository or into git's own files is refused as PATCH_FAILED
+      (:mod:`.patch_paths`);
+    - files that run the tests rather than being tested are restored (:mod:`.runner_hooks`);
+    - a log that contradicts itself passes no test (:mod:`.evidence`).
 
     Raises SandboxError if the infrastructure fails, and UserError for an instance that can't be
-    tested here. A sandbox that the code under test has ruined is not such a failure if the engine
-    says that all is well with it.
+    tested here. A sandbox ruined by the code under test is UNRESOLVED if the engine reports no
+    failure of its own.
     """
     early = _verdict_without_sandbox(instance, patch, patched_hooks=patched_hooks)
     if early is not None:
@@ -68,7 +71,7 @@ def verdict_in_sandbox(
         save_runner_hooks(sandbox, instance.workdir, protected)
     refused = apply_patch(patch, sandbox, instance)
     if refused is None and protected is not None:
-        refused = restore_runner_hooks(sandbox, instance.workdir, protected=protected)
+        refused = restore_runner_hooks(sandbox, instance.workdir, protected)
     if refused is not None:
         return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
     try:
@@ -93,10 +96,9 @@ def verdict_in_fresh_sandbox(
     *,
     patched_hooks: bool = True,
 ) -> Verdict:
-    """:func:`verdict_in_sandbox` in a sandbox that is opened for it and closed after.
+    """:func:`verdict_in_sandbox` in a sandbox of its own, opened only if tests need to run.
 
-    An infrastructure failure is a BROKEN_SANDBOX verdict; nothing is opened for a patch that
-    needs no tests.
+    An infrastructure failure is a BROKEN_SANDBOX verdict.
     """
     verdict = _verdict_without_sandbox(instance, patch, patched_hooks=patched_hooks)
     if verdict is not None:
@@ -108,7 +110,7 @@ def verdict_in_fresh_sandbox(
             )
             verdict = replace(verdict, network=str(enforced(sandbox).get("network", "")))
     except SandboxError as error:
-        if verdict is None:  # else only closing failed, and what was found stands
+        if verdict is None:  # else only closing failed, and the verdict stands
             return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))
     assert verdict is not None, "a sandbox must not swallow its user's exception"
     return verdict
@@ -124,17 +126,12 @@ def check_testable(instance: Instance) -> None:
         )
 
 
-def verdict_from_log(instance: Instance, log: str) -> Verdict:
-    """What swebench's parser and grading say of the output of a whole run of the tests."""
-    return verdict_from_run(instance, TestRun(log, None), patch="", strict=False)
-
-
 def verdict_from_run(instance: Instance, run: TestRun, patch: str, *, strict: bool) -> Verdict:
     """The verdict on a run that ended in time.
 
-    Output that the parser fails on is as good as none: code under test may print anything, and
-    must neither end a training nor have its sample dropped. ``strict``, for rewards: evidence that
-    does not agree passes no test.
+    Output that the parser fails on is UNRESOLVED: code under test may print anything, and must
+    neither end a training nor have its sample dropped. ``strict``, for rewards: a log that
+    contradicts itself passes no test.
     """
     touched = {path.path for path in touched_paths(patch)}
     reading = read_log(instance, run, touched)
@@ -168,7 +165,7 @@ def _verdict_without_sandbox(
 
 
 def _ruined_from_inside(sandbox: Sandbox) -> bool:
-    """Whether the engine says that it, and the container as such, did not fail."""
+    """True if neither the engine nor the container as such has failed."""
     try:
         record = engine_record(sandbox)
         if record is None:
@@ -177,13 +174,13 @@ def _ruined_from_inside(sandbox: Sandbox) -> bool:
             return record.oom_killed or record.exit_code not in KILLED_FROM_OUTSIDE
         return sandbox.exec("true", _PROBE_TIMEOUT_S).exit_code != 0
     except SandboxDied:
-        return True  # it runs, and no shell starts in it: no process or memory is left
+        return True  # it runs, but can't start a shell: processes or memory are used up
     except SandboxError:
         return False
 
 
 def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
-    """Apply it as swebench does; None if that succeeds, else git's last message.
+    """Applies the patch as swebench does. Returns None, or git's last message if it fails.
 
     Raises SandboxError.
     """
@@ -194,7 +191,7 @@ def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
     except OSError as error:
         raise SandboxError(f"the patch can't be put into a fresh sandbox: {error}") from error
     workdir = shlex.quote(instance.workdir)
-    said = ""
+    message = ""
     for attempt, command in enumerate([*GIT_APPLY_CMDS, "git apply --check --reverse"]):
         is_check = attempt == len(GIT_APPLY_CMDS)
         clean = "git checkout -- . ; git clean -fd; " if attempt and not is_check else ""
@@ -205,34 +202,25 @@ def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
             raise SandboxError(f"applying the patch took longer than {_GIT_TIMEOUT_S:g} seconds")
         if result.exit_code == 0:
             return None
-        said = said if is_check else result.output
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+        message = message if is_check else result.output
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1] if lines else "the patch does not apply"
 
 
-# Verdicts for training: patches that are equal are tested once.
-
-
-PASSING = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
-"""What another try may find otherwise."""
-REMEMBERED = 1024
-"""Verdicts at most, each with the names of all tests: as many as the paper's batch has replies."""
-
-
 class CachedTestRunner:
-    """Tests patches in fresh sandboxes, the test runner's own files put back, and remembers.
+    """Tests patches for rewards in fresh sandboxes; equal patches are tested once.
 
-    The samples of a group often agree, and more so the more a policy has learnt. Who asks for
-    what is being tested waits for it, and tries again if that sandbox broke. Broken sandboxes and
-    time-outs are forgotten at once, of the others all but the ``remembered`` that were last asked
-    for. Safe to call from many threads.
+    The samples of a group often agree, increasingly so as a policy learns. A caller with a patch
+    under test waits for that verdict, and tries again if the sandbox broke. Broken sandboxes and
+    time-outs are not cached; of other verdicts the ``remembered`` last used ones are. Safe to call
+    from many threads.
     """
 
     def __init__(
         self,
         open_sandbox: OpenSandbox,
         timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
-        remembered: int = REMEMBERED,
+        remembered: int = REMEMBERED_VERDICTS,
     ) -> None:
         self._open_sandbox = open_sandbox
         self._timeout_s = timeout_s
@@ -241,8 +229,9 @@ class CachedTestRunner:
         self._lock = threading.Lock()
 
     def __call__(self, instance: Instance, patch: str) -> Verdict:
-        """The verdict on an instance's patch; BROKEN_SANDBOX where the infrastructure fails."""
-        key = _key(instance, patch)
+        """The verdict on an instance's patch; BROKEN_SANDBOX if the infrastructure fails."""
+        text = f"{instance.instance_id}\0{patch}"
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         while True:
             known, mine = self._known_or_mine(key)
             if known is None:
@@ -266,39 +255,29 @@ class CachedTestRunner:
             verdict = verdict_in_fresh_sandbox(
                 instance, patch, self._open_sandbox, self._timeout_s, patched_hooks=False
             )
-        except BaseException as error:  # whoever waits must not wait for ever
+        except BaseException as error:  # other threads wait for this future
             self._forget(key, into)
             into.set_exception(error)
             return
-        if verdict.outcome in PASSING:
+        if verdict.outcome in _NOT_CACHED:
             self._forget(key, into)
         into.set_result(verdict)
 
     def _forget(self, key: bytes, tested: Future[Verdict]) -> None:
         with self._lock:
-            if self._verdicts.get(key) is tested:  # else it made room for others meanwhile
+            if self._verdicts.get(key) is tested:  # else it was evicted meanwhile
                 del self._verdicts[key]
-
-
-def _key(instance: Instance, patch: str) -> bytes:
-    text = f"{instance.instance_id}\0{patch}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-# FAIL_TO_PASS and PASS_TO_PASS, found by running the tests before and after the patch.
-#
-# The lists of SWE-bench were made alike (arXiv 2310.06770, section 2.1): the tests of the instance
-# run on the base commit, and on it with the gold patch.
 
 
 def derive_tests(
     instance: Instance, open_sandbox: OpenSandbox, timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
 ) -> Instance:
-    """The instance with both lists, sorted; its eval script, log parser and patch are given.
+    """The instance with FAIL_TO_PASS and PASS_TO_PASS, from test runs before and after its patch.
 
-    A test passes if swebench's parser reports it as passed or as an expected failure. Raises
-    UserError if the patch does not apply, the tests take longer than ``timeout_s``, print nothing
-    that the parser can read, or none fails before the patch and passes after it, and SandboxError.
+    SWE-bench's lists were made in the same way (arXiv 2310.06770, section 2.1). A test passes if
+    swebench's parser reports it as passed or as an expected failure. Raises SandboxError, and
+    UserError if the patch does not apply, the tests take longer than ``timeout_s`` or print
+    nothing readable, or if no test fails before the patch and passes after it.
     """
     before = _passing(instance, "", open_sandbox, timeout_s)
     after = _passing(instance, instance.gold_patch, open_sandbox, timeout_s)

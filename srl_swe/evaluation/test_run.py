@@ -1,10 +1,9 @@
-"""One run of an eval script in a sandbox: its output, its exit status, pytest's own account.
+"""One run of an eval script in a sandbox: output, exit status, and pytest's own account.
 
-The output is streamed to our side while the tests run, through a pipe that the sandbox's shell
-holds the other end of: there is no file that code under test could remove, fill or overwrite.
-What it may still do is what it may do to swebench's runner, which reads the engine's stream: print,
-and kill. The script is read whole by bash before its first line runs, so that nobody can
-append to it, and its exit status is the one of the test command, as the engine reports it.
+The output is streamed out of it while the tests run, through a pipe to the sandbox's shell:
+code under test finds no file to remove, fill or overwrite. It can print and kill, as it can under
+swebench's runner, which reads the engine's stream. Bash parses the whole script before it runs the
+first line, as a precaution against appended lines, and exits with the status of the test command.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from srl_swe.types import Instance
 
 MOST_HEAD_BYTES = 32 * 2**20
 MOST_TAIL_BYTES = 16 * 2**20
-"""Of a log that is longer, its beginning and its end are kept, with a line between."""
+"""A longer log keeps its beginning and its end, with a note between them."""
 _CHUNK_BYTES = 49152
-"""65,536 characters of base64: below the 100,000 that a sandbox prints of one command."""
+"""65,536 characters of base64: a sandbox returns at most 100,000 per command."""
 _SCRIPT_FILE = "/tmp/.srl_swe_tests.sh"
 _PIPE = 47
 START_MARKER, END_MARKER = ">>>>> Start Test Output", ">>>>> End Test Output"
@@ -38,18 +37,17 @@ START_MARKER, END_MARKER = ">>>>> Start Test Output", ">>>>> End Test Output"
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?.*?\n\1\n", re.DOTALL)
 _EXIT_VARIABLE = "SWEBENCH_TEST_EXIT_CODE"
 _DRAIN_STEPS = 100
-"""Hundredths of a second that output already written gets to arrive after the script has ended.
-It ends at once unless a process that the tests left behind holds their output open."""
+"""Hundredths of a second to wait, after the end of the script, for output already written. Used up
+only if a process left behind by the tests holds their output open."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestRun:
-    """What one run came to.
+    """The result of one run.
 
-    ``exit_code`` is the test command's own; None if it was killed before it had one, or if the
-    script has no test command that swebench knows. ``records`` are the recorder's, parsed; none
-    if the script ran another test runner than pytest. ``recording`` is False if the recorder was
-    not asked for.
+    ``exit_code`` is that of the test command; None if it was killed, or if swebench knows no test
+    command in the script. ``records`` are the parsed records of :mod:`.recorder`, empty for
+    other test runners than pytest. ``recording`` is False if the recorder was not used.
     """
 
     __test__ = False
@@ -75,7 +73,7 @@ def test_command(instance: Instance) -> str:
 def run_eval_script(
     lines: Sequence[str], sandbox: Sandbox, timeout_s: float, *, recording: bool = False
 ) -> TestRun:
-    """Runs swebench's eval script, given by its lines. Raises SandboxError.
+    """Runs the lines of swebench's eval script. Raises SandboxError.
 
     With ``recording``, pytest gives its own account (:mod:`.recorder`).
     """
@@ -92,7 +90,7 @@ def run_eval_script(
 
 
 def _as_one_command(lines: Sequence[str], recorder_folder: str | None) -> str:
-    """A group that bash parses whole; it ends with the test command's exit status."""
+    """One command group, which exits with the status of the test command."""
     script: list[str] = ["{"]
     for line in lines:
         if recorder_folder and START_MARKER in line:
@@ -116,7 +114,7 @@ def _put_recorder(sandbox: Sandbox, folder: str, token: str) -> None:
 
 
 def _put_script(sandbox: Sandbox, script: str) -> None:
-    """It travels inside a command, as a local sandbox knows folders by other names."""
+    """By a command and not by ``write_file``: a local sandbox maps folders to other names."""
     end = f"SRL_SWE_{secrets.token_hex(8)}"
     command = f"rm -rf {_SCRIPT_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
     written = sandbox.exec(command, keep_state=False)
@@ -155,8 +153,8 @@ _RELAY = (
     f"for ((step=0; step<{_DRAIN_STEPS}; step++)); do "
     'kill -0 "$relay" || break; sleep 0.01; done; kill -9 "$relay"; exit "$status"'
 )
-"""Output goes through ``cat``: processes that the tests leave behind hold its input open, but not
-the pipe to us, so the end of the script is the end of the stream."""
+"""Output goes through ``cat``: processes left behind by the tests hold its input open, but not the
+pipe to us, and the stream ends with the script."""
 _START_COMMAND = f"exec {_PIPE}< <({_RELAY}); SRL_SWE_TESTS=$!"
 _READ_COMMAND = f"head -c {_CHUNK_BYTES} <&{_PIPE} | base64 -w0"
 
@@ -169,12 +167,12 @@ def _decoded(chunk: ExecResult) -> bytes:
         )
     try:
         return base64.b64decode(chunk.output, validate=True)
-    except binascii.Error:  # what killed the shell cut it off
+    except binascii.Error:  # cut off when the shell was killed
         return b""
 
 
 class _HeadAndTail:
-    """Bytes, of which the middle is dropped where they are too many."""
+    """Collects bytes and drops the middle beyond the limits."""
 
     def __init__(self) -> None:
         self._head = bytearray()

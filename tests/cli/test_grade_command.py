@@ -111,7 +111,7 @@ def test_a_file_without_predictions_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n")
     result = srl_swe("grade", tmp_path / "p.jsonl", "--out", tmp_path / "out", **NO_ENGINE)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "p.jsonl holds no prediction" in result.stderr
+    assert "p.jsonl does not hold any prediction" in result.stderr
 
 
 def test_a_rollout_whose_sandbox_broke_is_not_counted_as_unresolved(tmp_path: Path) -> None:

@@ -222,10 +222,10 @@ def test_tests_that_are_called_otherwise_are_taken_over() -> None:
 
 def test_an_image_that_nobody_names_is_not_guessed() -> None:
     row = {**COMMON, "instance_id": "a__b-1", "repo": "a/b"}
-    with pytest.raises(UserError, match=r"mine\.jsonl:1 names no image"):
+    with pytest.raises(UserError, match=r"mine\.jsonl:1 has no image"):
         instance_from_row(adapt_row(row, "somebody/something"), "mine.jsonl:1")
     _, pro, _ = ROWS["SWE-bench Pro"]
-    with pytest.raises(UserError, match="names no image"):
+    with pytest.raises(UserError, match="has no image"):
         instance_from_row(adapt_row({**pro, "dockerhub_tag": None}, "ScaleAI/SWE-bench_Pro"))
 
 

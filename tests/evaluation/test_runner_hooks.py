@@ -8,7 +8,6 @@ from srl_swe.errors import SandboxError
 from srl_swe.evaluation.runner_hooks import (
     RUNNER_HOOKS,
     Protected,
-    gold_hooks,
     protected_files,
     restore_runner_hooks,
     same_runner_settings,
@@ -59,17 +58,15 @@ def test_a_hook_that_was_there_is_as_it_was(sandbox: Sandbox, change: str) -> No
 
 
 def test_the_gold_patchs_own_hooks_may_be_changed(sandbox: Sandbox) -> None:
-    gold = "--- a/tests/conftest.py\n+++ b/tests/conftest.py\n@@ -1 +1 @@\n-own\n+gold\n"
-    assert gold_hooks(gold) == ["tests/conftest.py"]
     sandbox.exec("echo mine >tests/conftest.py; echo mine >conftest.py")
-    restore_runner_hooks(sandbox, WORKDIR, gold)
+    restore_runner_hooks(sandbox, WORKDIR, Protected(free=frozenset({"tests/conftest.py"})))
     assert sandbox.exec("cat tests/conftest.py").output == "mine\n"
     assert sandbox.exec("test ! -e conftest.py").exit_code == 0
 
 
 def test_what_can_not_be_put_back_is_the_sandboxs_fault(sandbox: Sandbox) -> None:
     sandbox.exec("rm /tmp/.srl_swe_hooks.tar")
-    with pytest.raises(SandboxError, match="can't be put back"):
+    with pytest.raises(SandboxError, match="can't be restored"):
         restore_runner_hooks(sandbox, WORKDIR)
 
 
@@ -145,7 +142,7 @@ def test_what_would_run_the_tests_is_put_back(change: str) -> None:
         kept = "find . -path ./.git -prune -o ! -type d -printf '%p %m %l ' -exec cat {} +"
         before = sandbox.exec(kept).output
         assert sandbox.exec(change).exit_code == 0
-        assert restore_runner_hooks(sandbox, WORKDIR, protected=protected) is None
+        assert restore_runner_hooks(sandbox, WORKDIR, protected) is None
         sandbox.exec("rm -rf sub/.git")
         assert sandbox.exec(kept).output == before
 
@@ -168,7 +165,7 @@ def test_an_honest_change_stays(change: str) -> None:
         kept = "find . -path ./.git -prune -o ! -type d -printf '%p %m %l ' -exec cat {} +"
         assert sandbox.exec(change).exit_code == 0
         after = sandbox.exec(kept).output
-        assert restore_runner_hooks(sandbox, WORKDIR, protected=protected) is None
+        assert restore_runner_hooks(sandbox, WORKDIR, protected) is None
         assert sandbox.exec(kept).output == after
 
 
@@ -189,7 +186,7 @@ def test_a_change_of_gits_own_files_is_refused(change: str) -> None:
     with open_local_sandbox() as sandbox:
         protected = prepare(sandbox)
         assert sandbox.exec(change).exit_code == 0
-        refused = restore_runner_hooks(sandbox, WORKDIR, protected=protected)
+        refused = restore_runner_hooks(sandbox, WORKDIR, protected)
         assert refused == "the patch changed git's own files"
 
 
@@ -197,7 +194,7 @@ def test_objects_and_index_may_change() -> None:
     with open_local_sandbox() as sandbox:
         protected = prepare(sandbox)
         sandbox.exec("git add -A")
-        assert restore_runner_hooks(sandbox, WORKDIR, protected=protected) is None
+        assert restore_runner_hooks(sandbox, WORKDIR, protected) is None
 
 
 @pytest.mark.parametrize(

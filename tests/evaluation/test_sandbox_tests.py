@@ -16,10 +16,11 @@ from srl_swe.bundled import bundled
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.evaluation import SwebenchHarness, grade
 from srl_swe.evaluation.sandbox_tests import (
-    verdict_from_log,
+    verdict_from_run,
     verdict_in_fresh_sandbox,
     verdict_in_sandbox,
 )
+from srl_swe.evaluation.test_run import TestRun
 from srl_swe.instances import load_instances
 from srl_swe.sandbox import EngineRecord, ExecResult, Sandbox, engine_record
 from srl_swe.testing import FakeSandbox
@@ -120,7 +121,7 @@ def test_a_log_that_the_tests_removed_holds_no_results() -> None:
 def test_what_the_code_under_test_prints_can_not_end_a_training() -> None:
     django = replace(STARTER[0], log_parser="parse_log_django")
     log = ">>>>> Start Test Output\nERROR:\n>>>>> End Test Output\n"
-    verdict = verdict_from_log(django, log)
+    verdict = verdict_from_run(django, TestRun(log, None), "", strict=False)
     assert verdict.outcome is Outcome.UNRESOLVED
     assert "parse_log_django can't read" in verdict.detail
 

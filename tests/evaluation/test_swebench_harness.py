@@ -108,7 +108,7 @@ def test_the_self_check_runs_the_tests_on_both_sides(
 
 
 def test_an_image_that_is_nowhere_is_an_error_with_the_way_out() -> None:
-    with pytest.raises(ImageMissing, match="neither on the engine nor to be pulled"):
+    with pytest.raises(ImageMissing, match="is not on the engine and can't be pulled"):
         SwebenchHarness().image_id("srl-swe/no-such-image:1")
 
 
