@@ -98,7 +98,7 @@ def test_a_person_is_dropped_into_the_sandbox_as_it_is_at_that_step(sandbox: str
         user.press("git status --porcelain; echo [$PAGER-$TERM-$TZ]\r")
         user.see("?? reproduce.py", "[cat-xterm-UTC]")
         user.press("pwd; stty size\r")
-        user.see("/testbed\r\n", "33 111")
+        user.see("/testbed\r\n", "33 111", "(step 3)")
         assert user.modes() != before
 
         user.resize(44, 122)

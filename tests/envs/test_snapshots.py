@@ -160,7 +160,7 @@ def test_a_snapshot_that_somebody_removed_is_said(
 ) -> None:
     snapshot = sandbox.checkpoint()
     client.images.remove(snapshot, force=True)
-    with pytest.raises(SandboxError, match="removed the snapshot"):
+    with pytest.raises(SandboxError, match="was removed by another program"):
         sandbox.fork(snapshot)
 
 
