@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for part in ("srl_swe", "envs") for path in sorted((ROOT / part).rglob("*.py"))]
 REFUSED = (opcodes.POSSESSIVE_REPEAT, opcodes.ATOMIC_GROUP)

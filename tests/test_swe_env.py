@@ -18,6 +18,9 @@ from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Outcome, StopReason
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 XML = get_dialect("xml")
 INIKIT, ROUTER = load_instances("starter", ids=["starter__inikit-1", "starter__minirouter-2"])
 LOOK = XML.render_reply("look", Action("bash", {"command": "ls"}))

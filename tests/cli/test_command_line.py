@@ -10,6 +10,8 @@ import pytest
 
 from srl_swe.bundled import bundled
 
+pytestmark = pytest.mark.slow
+
 
 def srl_swe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

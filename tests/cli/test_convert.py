@@ -19,6 +19,9 @@ from srl_swe.trajectories.convert import WRITERS, convert
 from srl_swe.trajectories.jsonl import push_rows
 from srl_swe.types import Action, Observation, Step, Trajectory
 
+pytestmark = pytest.mark.slow
+
+
 STARTER = bundled("trajectories") / "starter.jsonl"
 OURS = load_trajectories(STARTER)
 LOOK = Step("Look.", Action("bash", {"command": "ls"}), Observation("x"), turn=0)

@@ -28,6 +28,9 @@ from srl_swe.trajectories.jsonl import load_jsonl, render_line
 from srl_swe.types import Outcome, Verdict
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[2]
 STARTER = load_jsonl(ROOT / "trajectories/starter.jsonl")
 INSTANCES = {one.instance_id: one for one in load_instances("starter")}

@@ -18,6 +18,9 @@ from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Instance, Observation, Prediction, Step, Trajectory
 
+pytestmark = pytest.mark.slow
+
+
 STARTER = load_instances("starter")[:3]
 NO_ENGINE = {"DOCKER_HOST": "unix:///no/such.sock"}
 LOST = "srl-swe/no-such-image:1"

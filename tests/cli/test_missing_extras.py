@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("torch", "transformers", "trl", "accelerate", "peft", "safetensors", "tokenizers",
           "gymnasium", "vllm", "liger_kernel", "deepspeed")  # fmt: skip

@@ -19,6 +19,9 @@ from srl_swe.files import (
     written_whole,
 )
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[2]
 STARTER = str(ROOT / "trajectories/starter.jsonl")
 LOCAL = ["--sandbox", "local", "--limit", "1", "--until", "1"]

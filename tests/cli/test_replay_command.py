@@ -34,6 +34,9 @@ from srl_swe.steps.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.types import Action, Observation, Step, Trajectory
 
+pytestmark = pytest.mark.slow
+
+
 STARTER = load_trajectories(bundled("trajectories") / "starter.jsonl")
 
 

@@ -20,6 +20,9 @@ import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
+pytestmark = pytest.mark.slow
+
+
 REPOSITORY = "someone/contexts"
 
 

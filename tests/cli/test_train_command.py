@@ -11,6 +11,9 @@ from srl_swe.cli.main import app
 from srl_swe.cli.train import parse_overrides
 from srl_swe.errors import UserError
 
+pytestmark = pytest.mark.slow
+
+
 PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
 
 

@@ -15,6 +15,9 @@ import pytest
 from srl_swe.errors import EngineUnavailable
 from srl_swe_envs.engine import connect
 
+pytestmark = pytest.mark.slow
+
+
 NOTHING, NO_ADDRESS, NO_PERMISSION = (
     "no container engine answers at DOCKER_HOST=",
     "is not the address of a container engine",

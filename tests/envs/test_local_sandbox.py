@@ -15,6 +15,9 @@ from srl_swe.types import Instance, Trajectory
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCES = {instance.instance_id: instance for instance in load_instances("starter")}
 TRAJECTORIES = load_trajectories(bundled("trajectories") / "starter.jsonl")
 

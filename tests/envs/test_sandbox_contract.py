@@ -16,6 +16,9 @@ from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", "srl-swe/base:1")
 
 

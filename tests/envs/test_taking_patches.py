@@ -25,6 +25,9 @@ from srl_swe.types import Action, Instance, Observation, Step, StopReason, Traje
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCE = next(i for i in load_instances("starter") if i.instance_id.startswith("starter__inikit"))
 FIXED = "inikit/__init__.py"
 FIX = f"echo '# the fix' >>{FIXED}; printf 'new = 1\\n' >added.py"

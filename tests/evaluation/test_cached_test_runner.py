@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
+
 from srl_swe.errors import SandboxDied
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.instances import load_instances
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance, Outcome
 from srl_swe_envs.local import open_local_sandbox
+
+pytestmark = pytest.mark.slow
+
 
 (INSTANCE,) = load_instances("starter", ids=["starter__inikit-1"])
 

@@ -16,6 +16,9 @@ from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.test_run import TestRun
 from srl_swe.types import Instance
 
+pytestmark = pytest.mark.slow
+
+
 NAMES = ("t.py::a", "t.py::b")
 SCRIPT = ": '>>>>> Start Test Output'\n{}\n: '>>>>> End Test Output'\n"
 PYTEST = Instance(

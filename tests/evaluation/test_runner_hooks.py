@@ -17,6 +17,9 @@ from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 WORKDIR = "/testbed"
 
 

@@ -28,6 +28,9 @@ from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 DOES_NOT_APPLY = "--- a/nowhere.py\n+++ b/nowhere.py\n@@ -1 +1 @@\n-old\n+new\n"
 
 

@@ -27,6 +27,9 @@ from srl_swe.experiments.study_report import render_markdown, save_report, study
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum, recipe_path
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCES = load_instances("starter")
 PLACES = {"model": "m", "data": "d", "bench": "starter", "output": "o"}
 

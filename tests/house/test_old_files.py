@@ -19,6 +19,9 @@ from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.instances import instance_from_row
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
+pytestmark = pytest.mark.slow
+
+
 STORED = Path(__file__).parent / "stored_0_1"
 INSTANCE_ID = "starter__lrucache-1"
 

@@ -16,6 +16,9 @@ from srl_swe.trajectories import load_jsonl, save_jsonl
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory, Translation
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "the row's stub", "image")
 BROKEN = "def division(a: float, b: float) -> float\n    return a/b\n"
 SOUND = BROKEN.replace("float\n", "float:\n")

@@ -25,6 +25,9 @@ from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import TokenCounter, token_counter
 from srl_swe.types import Message
 
+pytestmark = pytest.mark.slow
+
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

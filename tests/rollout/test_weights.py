@@ -12,6 +12,8 @@ import pytest
 from srl_swe.errors import UserError
 from srl_swe.rollout.weights import check_folder, find_weights, fingerprint
 
+pytestmark = pytest.mark.slow
+
 
 def make_model(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(parents=True)

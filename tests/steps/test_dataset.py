@@ -27,6 +27,9 @@ from srl_swe.steps.source import identify_source
 from srl_swe.trajectories import ReadReport
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 
+pytestmark = pytest.mark.slow
+
+
 BUDGET = len(get_dialect("xml").SYSTEM_PROMPT) + 400
 """Room for some of the pairs, in characters."""
 

@@ -20,6 +20,9 @@ from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Action, Observation, Step, Trajectory
 
+pytestmark = pytest.mark.slow
+
+
 SETTINGS = StepSettings(validation=0.1)
 
 

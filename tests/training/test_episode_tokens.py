@@ -21,6 +21,9 @@ from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Outcome
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 XML = get_dialect("xml")
 (INSTANCE,) = load_instances("starter", ids=["starter__inikit-1"])
 LOOK = XML.render_reply("look", Action("bash", {"command": "echo seen"}))

@@ -3,6 +3,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
 PROGRAM = """
 import resource, sys
 from srl_swe.training.run_folder import keep_freed_memory

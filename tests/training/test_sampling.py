@@ -18,6 +18,9 @@ from srl_swe.rollout.replies import decode_reply, find_end_ids
 from srl_swe.training.generate import greedy_replies
 from srl_swe.types import Message
 
+pytestmark = pytest.mark.slow
+
+
 PROMPT: list[Message] = [{"role": "user", "content": "sort"}]
 ASKS = {
     "repetition_penalty": 50.0,

@@ -27,6 +27,9 @@ from srl_swe.types import Instance
 from srl_swe_envs.adapters import OVER, TrlEnvironments, tool_dataset
 from srl_swe_envs.local import open_local_sandbox
 
+pytestmark = pytest.mark.slow
+
+
 INSTANCES = load_instances("starter", ids=["starter__inikit-1", "starter__inikit-2"])
 RULES = Rules(ReplyFormat(get_dialect("xml"), "lenient"), limits=EpisodeLimits(steps=5))
 FIX = 'sed -i \'s/encoding="utf-8"/encoding="utf-8-sig"/\' inikit/reader.py'
