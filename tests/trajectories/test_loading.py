@@ -126,7 +126,7 @@ def test_nothing_left_is_a_mistake_that_says_what_was_dropped(twenty: Path) -> N
 
 def test_the_page_on_steps_lists_every_family() -> None:
     page = Path(__file__).parents[2] / "docs" / "steps.md"
-    table = page.read_text(encoding="utf-8").partition("## What is read")[2].partition("\n## ")[0]
+    table = page.read_text(encoding="utf-8").partition("## Input formats")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     sources = {name for cell in cells for name in cell.split("`")[1::2]}
     assert {reader.name for reader in READERS} <= sources
