@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,19 @@ Advance = Callable[[str], None]
 """Call it when an item is done, with a short note on the result."""
 
 
+QUIET = "SRL_SWE_QUIET"
+"""An environment variable, so that processes of ours inherit it: warnings only, no progress."""
+
+
+def is_quiet() -> bool:
+    """Whether only warnings and results are printed."""
+    return os.environ.get(QUIET, "") not in {"", "0", "false"}
+
+
 def say(line: str) -> None:
-    """Print a line to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Print progress or a warning; quietly, only lines that begin with ``warning``."""
+    if not is_quiet() or line.startswith("warning"):
+        print(line, file=sys.stderr, flush=True)
 
 
 def progress_line(label: str, done: int, total: int, note: str, left_s: float) -> str:
@@ -47,7 +58,7 @@ def bar_columns(label: str) -> tuple[ProgressColumn, ...]:
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Show the progress of ``label``; ``total`` counts the items still to be done."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_quiet():
         with _bar(label, total) as advance:
             yield advance
     else:

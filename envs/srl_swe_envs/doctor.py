@@ -375,7 +375,7 @@ def check_leftovers(owned: list[Owned]) -> Finding:
     return warning(
         "leftovers",
         f"ended runs have left {', '.join(counts)}",
-        "`srl-swe reap` removes them; so does the next start of a run",
+        "`srl-swe cleanup` removes them; so does the next start of a run",
     )
 
 

@@ -263,7 +263,7 @@ def remove(container: Container) -> None:
     except ENGINE_ERRORS as error:
         if not is_gone(error):
             _logger.warning(
-                "container %s can't be removed (%s); `srl-swe reap` will try again",
+                "container %s can't be removed (%s); `srl-swe cleanup` will try again",
                 container.name,
                 reason(error),
             )

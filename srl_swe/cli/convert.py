@@ -8,15 +8,19 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.errors import UserError
 from srl_swe.files import check_output_file
 
 
+@options.takes_groups
 def convert(
     source: Annotated[str, typer.Argument(help=options.SOURCES + ".", show_default=False)],
+    reading: options.ReadingOptions,
+    old_out: Annotated[Path | None, typer.Argument(hidden=True, metavar="")] = None,
     out: Annotated[
-        Path,
-        typer.Argument(help="File to write, or folder (traj, atif: a file for each trajectory)."),
-    ],
+        Path | None,
+        typer.Option(help="File to write, or folder (traj, atif: a file per trajectory)."),
+    ] = None,
     to: Annotated[
         str,
         typer.Option(
@@ -26,40 +30,29 @@ def convert(
     push: Annotated[
         str | None,
         typer.Option(
-            metavar="OWNER/NAME", help="Push the parquet file to this data set of the hub, too."
+            metavar="OWNER/NAME",
+            help="Also push the parquet file to this data set of the hub; a new one is private.",
         ),
     ] = None,
-    only: options.Filters = None,
-    limit: options.TrajectoryLimit = None,
-    part: options.Slice = None,
-    shuffle: options.Shuffle = False,
-    seed: options.Seed = 0,
-    skip_broken: options.SkipBroken = False,
-    instance: options.InstanceName = None,
 ) -> None:
-    """Write trajectories of any format in another one. A data set pushed anew is private."""
-    from srl_swe.errors import UserError
+    """Write trajectories of any format in another one."""
     from srl_swe.trajectories import ReadReport, convert, stream_trajectories
     from srl_swe.trajectories.jsonl import check_name, push_rows
 
+    out = out or old_out
+    if out is None:
+        raise UserError("name the file or folder to write by --out.")
     convert.find_writer(to)
-    if not out.is_dir():  # one that is there already is refused for that
+    if not out.is_dir():  # find_writer's own check refuses an existing one
         check_output_file(out)
     if push is not None:
         check_name(push)
         if to != "parquet":
             raise UserError("--push pushes rows: say --to parquet.")
-    reading = options.make_reading(
-        only,
-        limit,
-        part,
-        seed if shuffle else None,
-        skip_broken=skip_broken,
-        instance=instance,
-    )
     report = ReadReport()
+    asked = reading.reading()
     with options.reporting(report):
-        count = convert.convert(stream_trajectories(source, reading, report), out, to)
+        count = convert.convert(stream_trajectories(source, asked, report), out, to)
     typer.echo(f"{count} trajectories written to {out}")
     if push is not None:
         push_rows(out, push)

@@ -1,4 +1,4 @@
-"""``srl-swe doctor``."""
+"""``srl-swe doctor`` and ``srl-swe cleanup``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srl_swe.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,23 +18,22 @@ if TYPE_CHECKING:
     from srl_swe_envs.owners import Fate, Owned
 
 
-# ``srl-swe reap``.
-
-
-def reap(
+def cleanup(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+        bool, typer.Option("--dry-run", help="Only print what would be removed.")
     ] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also what running processes of this machine use: ends them."),
+        typer.Option(
+            "--all", help="Also remove those of this machine's running processes, and so end these."
+        ),
     ] = False,
 ) -> None:
-    """Remove the containers, snapshots and volumes that ended runs have left on the engine.
+    """Remove leftover containers, snapshots and volumes of ended runs from the engine.
 
-    Every run does so when it starts. What has no label of ours is never touched, and neither is
-    what belongs to another machine, container or boot, until it expires a day after it was made.
-    Exit code 1 if something could not be removed.
+    Every run does so when it starts. Only objects with our label are removed; those of another
+    machine, container or boot only a day after they were made. Exit code 1 if something could not
+    be removed.
     """
     from srl_swe_envs.engine import connect
     from srl_swe_envs.owners import Fate, find, remove_owned
@@ -71,16 +72,14 @@ def _summary(did: str, things: Iterable[Owned]) -> str:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Look over the engine, the images, the GPU and the packages; say the way out of trouble.
+    """Check the engine, the images, the GPU and the packages, and suggest fixes.
 
-    The exit code is 1 if there is a failure; a warning is none.
+    Exit code 1 if a check fails; warnings don't count.
     """
     import json
     from dataclasses import asdict
-
-    from rich.console import Console
 
     from srl_swe_envs.doctor import Health, examine
 
@@ -90,7 +89,7 @@ def doctor(
         lines = [asdict(finding) for finding in findings]
         typer.echo(json.dumps({"healthy": healthy, "findings": lines}, indent=2))
     else:
-        Console().print(_table(findings))
+        options.console().print(_table(findings))
     raise typer.Exit(0 if healthy else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.engines import load_bench, sandboxes_for
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file
 
@@ -22,9 +22,9 @@ app = typer.Typer(help="The container images of instances.", no_args_is_help=Tru
 
 Budget = Annotated[
     str | None,
-    typer.Option(help="Most that images of ours and of the data sets may take: 50GB, 1.5TB."),
+    typer.Option(help="Most disk space for our images and those of data sets: 50GB, 1.5TB."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 
 
 @app.command()
@@ -36,10 +36,11 @@ def build(
         list[Path] | None,
         typer.Option(help="Build from this TOML file of a repository instead; repeat it for more."),
     ] = None,
-    rows: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option(help="Write the specs' instances to this .jsonl file, to be used as --bench."),
+        typer.Option(help="File (.jsonl) for the specs' instances, to use as --bench."),
     ] = None,
+    old_out: Annotated[Path | None, typer.Option("--rows", hidden=True)] = None,
     pip_cert: Annotated[
         Path | None,
         typer.Option(
@@ -53,23 +54,21 @@ def build(
     A spec has the keys instance_id, repository (URL or path) and base_commit (full id), and
     if needed packages (Debian's), install (commands), image (its name), test (command),
     log_parser, patch and test_patch (paths), problem_statement, FAIL_TO_PASS and PASS_TO_PASS.
-    If the two lists are missing, --rows derives them: the tests run before and after the patch.
+    If the two lists are missing, --out derives them: the tests run before and after the patch.
     With --bench, a spec whose instance_id is a row's takes all but repository, packages and
     install from the row, and builds the row's image.
     """
+    rows = out or old_out
     if rows:
         check_output_file(rows)
     if spec:
-        return _build_specs(
-            spec, rows, options.load_bench(bench, ids, limit) if bench else [], pip_cert
-        )
+        return _build_specs(spec, rows, load_bench(bench, ids, limit) if bench else [], pip_cert)
     if rows:
-        raise UserError("--rows is for the instances of --spec; name one, or leave it out.")
-    from srl_swe.cli.options import sandboxes_for
+        raise UserError("--out is for the instances of --spec; name one, or leave it out.")
     from srl_swe.progress import say
 
     bench = bench or "starter"
-    instances = options.load_bench(bench, ids, limit)
+    instances = load_bench(bench, ids, limit)
     if (Path(bench) / "sweb.yaml").is_file():
         from srl_swe_envs.images import build_task_repo_images
 
@@ -98,7 +97,7 @@ def pull(
     from srl_swe_envs.pulls import describe, plan_pulls, pull_images
 
     budget_bytes = _parse_size(budget)
-    images = _images_of(options.load_bench(bench, ids, limit))
+    images = _images_of(load_bench(bench, ids, limit))
     with closing(connect()) as client:
         if not dry_run:
             clean_up_once(client)
@@ -114,7 +113,7 @@ def pull(
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, a list of objects.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the images of ours and of the data sets, and when they were used last."""
     from srl_swe_envs.engine import connect
@@ -229,7 +228,7 @@ def _parse_size(text: str | None) -> int | None:
     try:
         return None if text is None else int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
-        raise UserError(f"{text!r} is no size; write it like 50GB or 1.5TB.") from error
+        raise UserError(f"invalid size {text!r}: write it like 50GB or 1.5TB.") from error
 
 
 def _report_failures(failed: dict[str, str]) -> None:
@@ -262,7 +261,6 @@ def _print_json(images: Sequence[StoredImage]) -> None:
 
 
 def _print_table(images: Sequence[StoredImage]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None)
@@ -275,7 +273,7 @@ def _print_table(images: Sequence[StoredImage]) -> None:
         digest = image.digest.rpartition(":")[2][:12]
         created = f"{image.created:%Y-%m-%d}"
         table.add_row(image.name, _shown(image.size_bytes), digest, last_used, created)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    options.console().print(table)
 
 
 def _shown(size_bytes: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -14,13 +15,24 @@ from srl_swe.cli import convert, doctor, evaluate, experiments, images, replay, 
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.extras import explain_missing
 from srl_swe.files import WRITE_ERRORS, cannot_write
+from srl_swe.progress import QUIET
 
 INTERRUPTED = 130
 """The exit code that typer makes of Control-C."""
+_ENVIRONMENT = {
+    # Threads that wait for each other by spinning take up to twice as long if something else
+    # runs as well, and are hardly faster if nothing does. Read when torch is imported.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Other libraries' own bars and remarks; their errors are still printed.
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+}
 
 
 class _Commands(TyperGroup):
-    """``steps profile ...`` is ``profile ...``, which some know by that name."""
+    """Takes ``steps profile``, the command ``difficulty`` of version 0.1."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         return super().resolve_command(ctx, args[1:] if args[:2] == ["steps", "profile"] else args)
@@ -29,9 +41,9 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="srl-swe",
     cls=_Commands,
-    help="Train software-engineering agents from expert trajectories, and measure them.",
+    help="Train software-engineering agents from expert trajectories, and evaluate them.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -39,17 +51,21 @@ app.command()(experiments.demo)
 app.command()(replay.replay)
 app.command()(steps.steps)
 app.command()(convert.convert)
-app.command()(steps.profile)
+app.command()(steps.difficulty)
 app.add_typer(train.app, name="train")
 app.add_typer(runs.app, name="runs")
 app.command()(experiments.study)
 app.command()(evaluate.rollout)
 app.command()(evaluate.grade)
 app.command("eval")(evaluate.evaluate)
-app.command()(evaluate.self_check)
+app.command()(evaluate.gold_check)
 app.add_typer(images.app, name="images")
-app.command()(doctor.reap)
+app.command()(doctor.cleanup)
 app.command()(doctor.doctor)
+# The names of version 0.1, until 0.3.
+app.command("profile", hidden=True)(steps.difficulty)
+app.command("self-check", hidden=True)(evaluate.gold_check)
+app.command("reap", hidden=True)(doctor.cleanup)
 
 
 def _print_version(asked: bool) -> None:
@@ -61,17 +77,26 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", envvar=QUIET, help="Print results and warnings only."),
     ] = False,
 ) -> None:
-    pass
+    if quiet:
+        os.environ[QUIET] = "1"  # for the phases of a curriculum too
 
 
 def main() -> None:
     """Run the command line. A user's mistake is one line and exit code 2, without a traceback."""
-    # Threads that wait for each other by spinning take up to twice as long where something else
-    # runs as well, and are hardly faster where nothing does. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of other libraries; ours are printed by `say`
     try:
         code = app(prog_name="srl-swe", standalone_mode=False)
         sys.stdout.flush()
@@ -107,7 +132,7 @@ def _print_no_more() -> None:
 
 
 def _in_one_line(mistake: typer.TyperException) -> str:
-    """What is wrong with a command line, where its own words take four; a help stays as it is."""
+    """A mistake in the command line as one line; the help of a group stays as it is."""
     said, context = mistake.format_message(), getattr(mistake, "ctx", None)
     if context is None or type(mistake).__name__ == "NoArgsIsHelpError":
         return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from srl_swe.bundled import bundled
 from srl_swe.cli import options
-from srl_swe.cli.evaluate import TestTimeout
+from srl_swe.engines import (
+    SandboxSettings,
+    load_bench,
+    owned_harness,
+    sandboxes_for,
+)
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.cli.options import SandboxSettings
     from srl_swe.replay.batch import Attempt
     from srl_swe.replay.run import ReplayedStep
     from srl_swe.sandbox import OpenSandbox
@@ -53,7 +58,6 @@ def grade_replays(
     Infrastructure that fails is BROKEN_SANDBOX, and tried again at the next call. Raises
     UserError where nothing can be graded at all.
     """
-    from srl_swe.cli.options import owned_harness
     from srl_swe.evaluation import grade
     from srl_swe.types import Prediction
 
@@ -120,7 +124,6 @@ def replay_and_drop_in(
 
     Raises UserError unless there is one trajectory and a terminal, and SandboxError.
     """
-    from srl_swe.cli.options import sandboxes_for
     from srl_swe.replay import replay_steps
     from srl_swe_envs.interactive import check_terminal, open_shell
 
@@ -144,19 +147,6 @@ def replay_and_drop_in(
         open_shell(sandbox, f"step {n_steps}")
 
 
-Source = Annotated[str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)]
-Bench = Annotated[str, typer.Option(help="Where the instances are (see eval).")]
-Until = Annotated[int | None, typer.Option(min=0, help="Only the first so many steps.")]
-Shell = Annotated[
-    bool,
-    typer.Option(
-        "--shell", help="Drop me into the container, as it is after those steps. One trajectory."
-    ),
-]
-Record = Annotated[
-    Path | None,
-    typer.Option(help="Write the trajectories with their fresh observations to this file."),
-]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -164,60 +154,41 @@ Out = Annotated[
         "continues there."
     ),
 ]
-Grade = Annotated[
-    bool, typer.Option("--grade", help="Run the tests on the patches that replays leave.")
-]
 
 
+@options.takes_groups
 def replay(
-    source: Source = None,
-    bench: Bench = "starter",
-    until: Until = None,
-    shell: Shell = False,
-    record: Record = None,
+    source: Annotated[
+        str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)
+    ] = None,
+    *,
+    bench: options.Bench = "starter",
+    until: Annotated[int | None, typer.Option(min=0, help="Only the first N steps.")] = None,
+    shell: Annotated[
+        bool, typer.Option("--shell", help="Open a shell in the container after those steps.")
+    ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="File to write the trajectories to, with their fresh observations."),
+    ] = None,
     out: Out = None,
-    grade: Grade = False,
-    test_timeout: TestTimeout = 1800,
+    grade: Annotated[
+        bool, typer.Option("--grade", help="Run the tests on the replayed patches.")
+    ] = False,
+    test_timeout: options.TestTimeout = 1800,
     workers: options.Workers = 2,
-    sandbox: options.SandboxKind = "docker",
-    sandbox_limit: options.SandboxLimits = None,
-    trust_commands: options.TrustCommands = False,
-    only: options.Filters = None,
-    limit: options.TrajectoryLimit = None,
-    part: options.Slice = None,
-    shuffle: options.Shuffle = False,
-    seed: options.Seed = 0,
-    skip_broken: options.SkipBroken = False,
-    instance: options.InstanceName = None,
+    as_json: options.AsJson = False,
+    sandboxes: options.SandboxOptions,
+    reading: options.ReadingOptions,
 ) -> None:
-    """Execute trajectories in their containers; compare what they print and leave with the record.
+    """Execute trajectories in their containers; compare output and patches with the record.
 
     Exit code 0 if all of them were replayed and had the recorded effects, else 1.
     """
-    from srl_swe.bundled import bundled
-    from srl_swe.cli.options import sandbox_settings
-
-    if grade and out is None:
-        raise UserError("--grade keeps the tests' logs: name a folder with --out.")
-    if shell and (record or out):
-        raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
-    if out:
-        check_output_folder(out)
-    if record:
-        check_output_file(record)
-    ours = bundled("trajectories")
-    source = source or str(ours / "starter.jsonl")
-    is_ours = Path(source).exists() and Path(source).resolve().is_relative_to(ours.resolve())
-    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands or is_ours)
-    reading = options.make_reading(
-        only,
-        limit,
-        part,
-        seed if shuffle else None,
-        skip_broken=skip_broken,
-        instance=instance,
-    )
-    trajectories = _load(source, reading)
+    _check_places(out, record, grade=grade, shell=shell)
+    source = source or str(bundled("trajectories") / "starter.jsonl")
+    settings = sandboxes.settings(trusted=_ships_with_us(source))
+    trajectories = _load(source, reading.reading())
     instances = _instances(bench, trajectories)
     if grade:
         from srl_swe.evaluation.verdicts import check_gradeable
@@ -231,20 +202,30 @@ def replay(
         attempts = _attempt(trajectories, instances, settings, out, until, workers)
         if record:
             _save_record(attempts, instances, record)
-        graded = _grade(attempts, instances, out, workers, test_timeout) if grade and out else None
-        all_faithful = _report(attempts, instances, graded, out)
+        graded = Graded()
+        if grade and out:
+            graded = grade_replays(
+                attempts, instances, out / "grade", workers=workers, timeout_s=test_timeout
+            )
+        all_faithful = _report(attempts, instances, graded, out, as_json=as_json)
     raise typer.Exit(0 if all_faithful else 1)
 
 
-def _grade(
-    attempts: Sequence[Attempt],
-    instances: Mapping[str, Instance],
-    out: Path,
-    workers: int,
-    timeout_s: int,
-) -> Graded:
+def _check_places(out: Path | None, record: Path | None, *, grade: bool, shell: bool) -> None:
+    """Raises UserError before anything is read or run."""
+    if grade and out is None:
+        raise UserError("--grade keeps the tests' logs: name a folder with --out.")
+    if shell and (record or out):
+        raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
+    if out:
+        check_output_folder(out)
+    if record:
+        check_output_file(record)
 
-    return grade_replays(attempts, instances, out / "grade", workers=workers, timeout_s=timeout_s)
+
+def _ships_with_us(source: str) -> bool:
+    ours = bundled("trajectories").resolve()
+    return Path(source).exists() and Path(source).resolve().is_relative_to(ours)
 
 
 @contextmanager
@@ -275,7 +256,7 @@ def _load(source: str, reading: Reading) -> list[Trajectory]:
 def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Instance]:
     """Those that the trajectories are about. Raises UserError if the bench has none of them."""
     wanted = {trajectory.instance_id for trajectory in trajectories}
-    held = options.load_bench(bench, None, None)
+    held = load_bench(bench)
     found = {one.instance_id: one for one in held if one.instance_id in wanted}
     if wanted and not found:
         raise UserError(
@@ -316,7 +297,6 @@ def _attempt(
 
 def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
     """Images are had first; one that can't be had ends its own trajectories, as they are opened."""
-    from srl_swe.cli.options import sandboxes_for
     from srl_swe.progress import say
 
     try:
@@ -376,28 +356,33 @@ def _some(names: Sequence[str]) -> str:
 def _report(
     attempts: Sequence[Attempt],
     instances: Mapping[str, Instance],
-    graded: Graded | None,
+    graded: Graded,
     out: Path | None,
+    *,
+    as_json: bool,
 ) -> bool:
-    """Print the tables, write the files into ``out``; whether all of them are faithful."""
+    """Print the results and write them into ``out``; return whether all replays are faithful."""
     from srl_swe.replay import certify_all, summarise
     from srl_swe.replay.certificate import (
         CERTIFICATES_FILE,
         save_certificates,
         save_html,
         save_summary,
+        summary_fields,
     )
 
-    verdicts, not_graded = (graded.verdicts, graded.not_graded) if graded else ({}, {})
-    certificates = certify_all(attempts, instances, verdicts, not_graded)
+    certificates = certify_all(attempts, instances, graded.verdicts, graded.not_graded)
     summary = summarise(certificates)
+    if as_json:
+        typer.echo(json.dumps(summary_fields(summary), indent=2))
+    else:
+        from srl_swe.cli.replay_table import print_result
 
-    from srl_swe.cli.replay_table import print_result
-
-    print_result(summary, certificates, Console())
+        print_result(summary, certificates, options.console())
     if out:
         save_certificates(certificates, out / CERTIFICATES_FILE)
         save_summary(summary, out / "summary.json")
         save_html(summary, certificates, out / "report.html")
-        typer.echo(f"{out}/report.html")
+        if not as_json:
+            typer.echo(f"{out}/report.html")
     return summary.all_faithful

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from srl_swe.progress import bar_columns
+from srl_swe.progress import bar_columns, is_quiet
 from srl_swe.replay.batch import Watch, describe, watch_by_lines
 from srl_swe.replay.normalise import Match
 
@@ -90,7 +90,7 @@ class LiveTable:
 @contextmanager
 def watch(total: int) -> Iterator[Watch]:
     """A live table where stderr is a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or is_quiet():
         with watch_by_lines(total) as lines:
             yield lines
         return

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from srl_swe.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,17 +28,19 @@ Run = Annotated[Path, typer.Argument(help="Output folder of a run.")]
 @app.command("list")
 def list_runs(
     folders: Annotated[list[Path], typer.Argument(help="Folders with runs at any depth.")],
+    as_json: options.AsJson = False,
 ) -> None:
-    """List every run below the folders: its progress and its figures."""
-    from rich.console import Console
-
+    """List the runs below the folders with their progress and results."""
     from srl_swe.errors import UserError
     from srl_swe.reports.record import find_runs
 
     runs = find_runs(folders)
     if not runs:
         raise UserError(f"no run at or below {', '.join(map(str, folders))}.")
-    Console().print(_list_table(runs))
+    if as_json:
+        typer.echo(json.dumps([_listed(run) for run in runs], indent=2))
+    else:
+        options.console().print(_list_table(runs))
 
 
 @app.command()
@@ -42,12 +48,11 @@ def compare(
     first: Run,
     second: Run,
     out: Annotated[
-        Path | None, typer.Option(help="Write a page with overlaid curves to this file.")
+        Path | None, typer.Option(help="HTML file to write, with the curves of both runs.")
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two runs: differing settings, final and best figures, curves."""
-    from rich.console import Console
-
     from srl_swe.files import check_output_file, write_atomic
     from srl_swe.reports import runs as comparison
     from srl_swe.reports.record import load_run
@@ -56,14 +61,19 @@ def compare(
         check_output_file(out)
     runs = load_run(first), load_run(second)
     names = comparison.labels(*runs)
-    console = Console()
-    settings = map(comparison.difference_cells, comparison.differences(*runs))
-    console.print(_table("settings that differ", ("setting", *names), settings, texts=3))
-    results = map(comparison.result_cells, comparison.results(*runs))
-    console.print(_table("results", comparison.result_columns(names), results))
+    differences, results = comparison.differences(*runs), comparison.results(*runs)
+    if as_json:
+        found = {"runs": names, "settings": differences, "results": results}
+        typer.echo(json.dumps(found, indent=2, default=asdict))
+    else:
+        console = options.console()
+        settings = map(comparison.difference_cells, differences)
+        console.print(_table("settings that differ", ("setting", *names), settings, texts=3))
+        columns = comparison.result_columns(names)
+        console.print(_table("results", columns, map(comparison.result_cells, results)))
     if out:
         write_atomic(out, comparison.render_comparison(*runs))
-        typer.echo(out)
+        typer.echo(out, err=as_json)
 
 
 _LISTED = {
@@ -75,6 +85,19 @@ _LISTED = {
     "loss": "loss",
 }
 """Short names for the figures of the list."""
+
+
+def _listed(run: RunRecord) -> dict[str, object]:
+    from srl_swe.reports.runs import headlines_of, now
+
+    return {
+        "run": str(run.folder),
+        "method": run.method,
+        "finished": run.finished,
+        "step": run.step,
+        "last_step": run.last_step,
+        "figures": {one.key: now(run, one) for one in headlines_of([run])},
+    }
 
 
 def _list_table(runs: list[RunRecord]) -> Table:

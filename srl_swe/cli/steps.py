@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from srl_swe.bundled import bundled
 from srl_swe.cli import options
-from srl_swe.cli import options as trajectory
-from srl_swe.cli.options import SOURCE_HELP
+from srl_swe.engines import load_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import TOKENIZERS, TRAINING, need_packages
 from srl_swe.files import check_output_folder
@@ -22,120 +22,103 @@ from srl_swe.progress import say
 if TYPE_CHECKING:
     from srl_swe.rollout.tokens import TokenCounter
     from srl_swe.steps import StepJob, StepSettings, StepSource
-    from srl_swe.steps.prompt import Window
-    from srl_swe.trajectories import Reading
     from srl_swe.trajectories.select import Selection
 
 
-# The options of ``srl-swe steps``, and what is made of them.
+# The settings of ``srl-swe steps``.
 
 
-Out = Annotated[
-    Path | None,
-    typer.Argument(help="Folder of the data set to write; may be left out with --show."),
-]
-Source = Annotated[str | None, typer.Option(help=SOURCE_HELP)]
-Dialect = Annotated[str, typer.Option(help="How replies are written.")]
-Pairs = Annotated[
-    int, typer.Option(min=-1, help="Last action/observation pairs shown; -1 is all of them.")
-]
-Thoughts = Annotated[
-    Literal["drop", "keep"], typer.Option(help="What past replies do with the expert's thoughts.")
-]
-ObservationChars = Annotated[
-    int, typer.Option(min=1, help="Each observation is cut to so many characters.")
-]
-TokenBudget = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Longest prompt, by --tokenizer: the oldest observations are left out first, then "
-        "the oldest pairs, the issue never.",
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(help="Of the policy, a folder or a hub name: counts tokens by its template."),
-]
-IncludeSubmit = Annotated[
-    bool, typer.Option("--include-submit", help="The last step is a target too.")
-]
-ResolvedOnly = Annotated[
-    bool, typer.Option("--resolved-only", help="Only trajectories known to be resolved.")
-]
-Model = Annotated[str | None, typer.Option(help="Only of this teacher; a glob.")]
-PerInstance = Annotated[
-    int | None, typer.Option(min=1, help="At most so many trajectories of an instance.")
-]
-DropDuplicates = Annotated[
-    bool, typer.Option("--drop-duplicates", help="Only one of equal trajectories.")
-]
-NotIn = Annotated[
-    list[str] | None,
-    typer.Option(help="No instance of this bench (see eval); repeat it for more."),
-]
-Unnamed = Annotated[
-    Literal["refuse", "keep", "drop"],
-    typer.Option(help="What --not-in does with trajectories whose records name no instance."),
-]
-Validation = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Share of the instances for a data set OUT-validation."),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes; 1 is this one alone. All cores if left out.")
-]
-Show = Annotated[
-    int,
-    typer.Option("--show", min=0, help="Print so many examples as the policy sees them."),
-]
-Push = Annotated[
-    str | None,
-    typer.Option(
-        metavar="OWNER/NAME",
-        help="Upload what was made to the Hugging Face hub; a new data set there is private.",
-    ),
-]
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How step contexts are written."""
+
+    dialect: Annotated[
+        str, typer.Option(help="Format of replies: xml, bash_block, or your own as MODULE:NAME.")
+    ] = "xml"
+    pairs: Annotated[
+        int, typer.Option(min=-1, help="Last action/observation pairs of a prompt; -1 is all.")
+    ] = 2
+    thoughts: Annotated[
+        Literal["drop", "keep"],
+        typer.Option(help="Whether past replies keep the expert's thoughts."),
+    ] = "drop"
+    observation_chars: Annotated[
+        int, typer.Option(min=1, help="Most characters of an observation; the rest is cut.")
+    ] = 10_000
+    token_budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Longest prompt in tokens of --tokenizer: the oldest observations are dropped "
+            "first, then the oldest pairs, never the issue.",
+        ),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub name of the policy, to count tokens by its template."),
+    ] = None
+    include_submit: Annotated[
+        bool, typer.Option("--include-submit", help="Use the last step as a target too.")
+    ] = False
+    validation: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the instances for the data set OUT-validation."),
+    ] = 0.0
+
+    def settings(self, seed: int) -> StepSettings:
+        """Raises UserError if options don't fit together or a package is missing."""
+        from srl_swe.dialects import get_dialect
+        from srl_swe.steps import StepSettings
+        from srl_swe.steps.prompt import Window
+
+        get_dialect(self.dialect)
+        if self.tokenizer is not None:
+            need_packages("a tokenizer", TOKENIZERS)
+        elif self.token_budget is not None:
+            raise UserError("--token-budget counts tokens: name a --tokenizer.")
+        pairs = None if self.pairs < 0 else self.pairs
+        window = Window(pairs, self.observation_chars, self.token_budget, self.thoughts == "keep")
+        return StepSettings(
+            self.dialect, window, self.include_submit, self.tokenizer, self.validation, seed
+        )
 
 
-def make_window(
-    pairs: int, observation_chars: int, token_budget: int | None, thoughts: str
-) -> Window:
-    """From the options."""
-    from srl_swe.steps.prompt import Window
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """Which trajectories to learn from."""
 
-    return Window(None if pairs < 0 else pairs, observation_chars, token_budget, thoughts == "keep")
+    resolved_only: Annotated[
+        bool, typer.Option("--resolved-only", help="Only trajectories known to be resolved.")
+    ] = False
+    model: Annotated[str | None, typer.Option(help="Only this teacher; a glob.")] = None
+    per_instance: Annotated[
+        int | None, typer.Option(min=1, help="Most trajectories per instance.")
+    ] = None
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Only one of equal trajectories.")
+    ] = False
+    not_in: Annotated[
+        list[str] | None,
+        typer.Option(help="Exclude the instances of this bench (see eval); repeat it for more."),
+    ] = None
+    unnamed: Annotated[
+        Literal["refuse", "keep", "drop"],
+        typer.Option(help="What --not-in does with trajectories without an instance."),
+    ] = "refuse"
 
+    def selection(self) -> Selection:
+        """Raises UserError for an unknown bench."""
+        from srl_swe.trajectories.select import Selection
 
-def check_settings(settings: StepSettings) -> None:
-    """Raises UserError where the options don't fit together, or need what is not installed."""
-    from srl_swe.dialects import get_dialect
-
-    get_dialect(settings.dialect)
-    if settings.tokenizer is not None:
-        need_packages("a tokenizer", TOKENIZERS)
-    if settings.window.token_budget is not None and settings.tokenizer is None:
-        raise UserError("--token-budget counts tokens: name a --tokenizer.")
-
-
-def make_source(
-    source: str | None, reading: Reading, selection: Selection, not_in: Sequence[str] | None
-) -> StepSource:
-    """The bundled trajectories where none are named; loads the benches of ``not_in``.
-
-    Raises UserError where there is no such bench.
-    """
-    from srl_swe.bundled import bundled
-    from srl_swe.steps import StepSource
-
-    benches = tuple(not_in or ())
-    evaluated = {i.instance_id for bench in benches for i in options.load_bench(bench, None, None)}
-    return StepSource(
-        source or str(bundled("trajectories") / "starter.jsonl"),
-        reading,
-        replace(selection, not_in=frozenset(evaluated)),
-        benches,
-    )
+        evaluated = {i.instance_id for bench in self.not_in or () for i in load_bench(bench)}
+        return Selection(
+            self.resolved_only,
+            self.model,
+            self.per_instance,
+            self.drop_duplicates,
+            not_in=frozenset(evaluated),
+            unnamed=self.unnamed,
+        )
 
 
 # What ``srl-swe steps`` does with its options: build, tell, show, push.
@@ -248,18 +231,18 @@ def _parts(row: Mapping[str, Any], counter: TokenCounter | None) -> Iterator[tup
     yield "expert's reply: the target", reply
 
 
-# ``srl-swe profile``, also as ``srl-swe steps profile``.
+# ``srl-swe difficulty``, once ``srl-swe profile``.
 
 
-def profile(
+def difficulty(
     data: Annotated[Path, typer.Argument(help="Folder of step contexts (see steps).")],
     policy: Annotated[str, typer.Option(help="A model: a folder or a hub name.")],
-    out: options.Out,
+    out: options.Out = None,
     reward: Annotated[
-        str, typer.Option(help="What is scored: a reward of docs/rewards.md.")
+        str, typer.Option(help="A reward of docs/rewards.md, or your own as MODULE:NAME.")
     ] = "similarity",
-    samples: Annotated[int, typer.Option(min=2, help="Replies a step.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of the sampling.")] = 1.0,
+    samples: Annotated[int, typer.Option(min=2, help="Replies per step.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")] = 1.0,
     min_std: Annotated[
         float, typer.Option(min=0.0, help="Keep steps whose rewards differ by more.")
     ] = 0.01,
@@ -267,19 +250,20 @@ def profile(
         float, typer.Option(help="Keep steps whose rewards are lower on average.")
     ] = 0.9,
     max_new_tokens: options.NewTokens = 512,
-    dialect: Annotated[str, typer.Option(help="How replies are written.")] = "xml",
+    dialect: Annotated[str, typer.Option(help="Format of replies.")] = "xml",
     lenient: Annotated[
-        bool, typer.Option("--lenient", help="Forgive a missing thought and text around.")
+        bool, typer.Option("--lenient", help="Accept a missing thought and surrounding text.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Prompts sampled at once.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Sample each step with a policy, and keep those that it can learn something from.
+    """Sample each step with a policy, and keep the steps of useful difficulty.
 
-    OUT/steps is a data set for `train srl`. A second run goes on where the first was stopped;
-    with other --min-std or --max-mean it only chooses anew.
+    OUT/steps is a data set for `train srl`. A second run continues; with other --min-std or
+    --max-mean it only selects anew.
     """
-    need_packages("a profile", TRAINING)
+    need_packages("difficulty", TRAINING)
+    out = options.results_folder(out, "difficulty")
     check_output_folder(out)
     from srl_swe.dialects import get_dialect
     from srl_swe.training.difficulty import DifficultySettings, keep_pivots, measure_difficulty
@@ -301,58 +285,58 @@ def profile(
     typer.echo(keep_pivots(profiling, profiles, out, min_std=min_std, max_mean=max_mean))
 
 
+@options.takes_groups
 def steps(
-    out: Out = None,
-    source: Source = None,
-    dialect: Dialect = "xml",
-    pairs: Pairs = 2,
-    thoughts: Thoughts = "drop",
-    observation_chars: ObservationChars = 10_000,
-    token_budget: TokenBudget = None,
-    tokenizer: Tokenizer = None,
-    include_submit: IncludeSubmit = False,
-    resolved_only: ResolvedOnly = False,
-    model: Model = None,
-    per_instance: PerInstance = None,
-    drop_duplicates: DropDuplicates = False,
-    not_in: NotIn = None,
-    unnamed: Unnamed = "refuse",
-    validation: Validation = 0.0,
-    instance: trajectory.InstanceName = None,
-    only: trajectory.Filters = None,
-    limit: trajectory.TrajectoryLimit = None,
-    part: trajectory.Slice = None,
-    shuffle: trajectory.Shuffle = False,
-    seed: trajectory.Seed = 0,
-    skip_broken: trajectory.SkipBroken = False,
-    workers: Workers = None,
-    examples: Show = 0,
-    push: Push = None,
+    source: Annotated[
+        str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; may be left out with --show.")
+    ] = None,
+    old_source: Annotated[str | None, typer.Option("--source", hidden=True)] = None,
+    prompts: PromptOptions,
+    selected: SelectionOptions,
+    reading: options.ReadingOptions,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; all cores if left out.")
+    ] = None,
+    examples: Annotated[
+        int,
+        typer.Option("--show", min=0, help="Print the first N examples as the policy sees them."),
+    ] = 0,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Upload the data set to the Hugging Face hub; a new one is private.",
+        ),
+    ] = None,
 ) -> None:
-    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR.
-
-    `steps profile` is the command `profile`, which keeps the steps that a policy learns from;
-    write ./profile for a folder of that name.
-    """
-    from srl_swe.steps import StepSettings
+    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR."""
+    from srl_swe.steps import StepSource
     from srl_swe.trajectories.jsonl import check_name
-    from srl_swe.trajectories.select import Selection
 
+    if out is None and source is not None and (old_source is not None or _is_old_out(source)):
+        out, source = Path(source), None  # `steps OUT [--source SOURCE]`, as it was
+    source = source or old_source or str(bundled("trajectories") / "starter.jsonl")
     if out is None and (push or not examples):
-        raise UserError("name a folder OUT to write to, or look at examples by --show alone.")
+        raise UserError("name a folder by --out, or look at examples by --show alone.")
     if out is not None:
         check_output_folder(out)
-    window = make_window(pairs, observation_chars, token_budget, thoughts)
-    settings = StepSettings(dialect, window, include_submit, tokenizer, validation, seed)
-    check_settings(settings)
+    settings = prompts.settings(reading.seed)
     if push is not None:
         check_name(push)
-    order = seed if shuffle else None
-    reading = trajectory.make_reading(
-        only, limit, part, order, skip_broken=skip_broken, instance=instance
+    found = StepSource(
+        source, reading.reading(), selected.selection(), tuple(selected.not_in or ())
     )
-    selection = Selection(resolved_only, model, per_instance, drop_duplicates, unnamed=unnamed)
-    found = make_source(source, reading, selection, not_in)
     if out is not None:
         build(found, settings, out, workers or os.cpu_count() or 1, push)
     show(found, settings, out, examples)
+
+
+def _is_old_out(source: str) -> bool:
+    """Whether it can only be the folder to write, which was the argument once."""
+    path = Path(source)
+    names_source = source == "-" or source.startswith("hf:") or any(one in source for one in "*?[")
+    return (path / "card.json").is_file() or not (names_source or path.exists() or path.suffix)

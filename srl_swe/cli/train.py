@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from srl_swe.api import run_recipe
 from srl_swe.cli import options
+from srl_swe.cli.options import SandboxOptions
+from srl_swe.engines import check_benches
 from srl_swe.errors import UserError
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.training.curriculum import RunPhase
-    from srl_swe.training.recipe import Recipe, SftRecipe, SrlRecipe
-    from srl_swe.training.validate_episodes import ValidationBench
+    from srl_swe.training.recipe import Recipe
 
 
 # How the command line runs the phases of a curriculum: processes with its options of sandboxes.
@@ -26,33 +29,31 @@ LOG = "output.log"
 
 
 def phase_runner(
+    sandboxes: SandboxOptions,
     *,
     workers: int,
-    sandbox: str,
-    sandbox_limit: Sequence[str] = (),
-    trust_commands: bool = False,
     ids: Sequence[str] = (),
     limit: int | None = None,
     at_once: int = 1,
 ) -> RunPhase:
-    """``ids`` and ``limit`` are of the instances that RLVR trains on, and passed to it alone.
+    """Run phases as processes with the same sandbox options; RLVR gets ``ids`` and ``limit`` too.
 
-    Where more than one phase runs ``at_once``, each gets its share of the cores and prints to a
-    file beside its recipe.
+    If several phases run ``at_once``, each gets its share of the cores and prints to a file
+    beside its recipe.
     """
     from srl_swe.training.curriculum import run_phase
 
-    sandboxes = ["--workers", str(workers), "--sandbox", sandbox]
-    sandboxes += [f"--sandbox-limit={one}" for one in sandbox_limit]
-    sandboxes += ["--trust-commands"] if trust_commands else []
-    chosen = [f"--id={one}" for one in ids] + ([f"--limit={limit}"] if limit else [])
+    shared = ["--workers", str(workers), "--sandbox", sandboxes.sandbox]
+    shared += [f"--sandbox-limit={limit}" for limit in sandboxes.sandbox_limit or ()]
+    shared += ["--trust-commands"] if sandboxes.trust_commands else []
+    chosen = [f"--id={name}" for name in ids] + ([f"--limit={limit}"] if limit else [])
 
     def run(method: str, recipe: Path) -> int:
-        options = [*sandboxes, *(chosen if method == "rlvr" else ())]
+        words = [*shared, *(chosen if method == "rlvr" else ())]
         if at_once == 1:
-            return run_phase(method, recipe, options)
+            return run_phase(method, recipe, words)
         threads, log = max(1, (os.cpu_count() or 1) // at_once), recipe.with_name(LOG)
-        code = run_phase(method, recipe, options, threads=threads, log=log)
+        code = run_phase(method, recipe, words, threads=threads, log=log)
         if code:
             say(f"{log}: {_last_line(log)}")
         return code
@@ -67,11 +68,53 @@ def _last_line(log: Path) -> str:
 
 app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.")
 
-RecipeFile = Annotated[
-    str, typer.Option("--config", help="A recipe: a YAML file, or the name of one that ships.")
-]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_FIELDS = "RECIPE [--FIELD VALUE]..."
 Kind = TypeVar("Kind", bound="Recipe")
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from srl_swe.training.load_recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """A recipe, and the fields that every training needs."""
+
+    config: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_complete_recipe,
+            help="RECIPE as an option: a YAML file, or a name of `srl-swe train --list`.",
+        ),
+    ] = ""
+    model: Annotated[
+        str, typer.Option(help="Required: folder or hub name of the policy to train.")
+    ] = ""
+    data: Annotated[
+        str, typer.Option(help="Required for sft and srl: folder of step contexts (see steps).")
+    ] = ""
+    bench: Annotated[str, typer.Option(help="Required for rlvr: instances (see eval).")] = ""
+    out: Annotated[
+        str,
+        typer.Option("--out", "--output", help="Required: folder of the run; continued if there."),
+    ] = ""
+
+    def words(self, more: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
+        """The recipe and what overrides it; ``more`` are the other words of the command line.
+
+        Raises UserError if no recipe is named.
+        """
+        config, rest = self.config, list(more)
+        if not config and rest and not rest[0].startswith("--"):
+            config = rest.pop(0)
+        if not config:
+            raise UserError("name a recipe: a YAML file, or one of `srl-swe train --list`.")
+        places = {"model": self.model, "data": self.data, "bench": self.bench, "output": self.out}
+        given = {name: [value] for name, value in places.items() if value}
+        return config, {**given, **parse_overrides(rest)}
 
 
 @app.callback(invoke_without_command=True)
@@ -92,123 +135,90 @@ def _train(
         typer.echo(context.get_help())
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
+@options.takes_groups
 def sft(
     context: typer.Context,
-    config: RecipeFile,
+    asked: RecipeOptions,
+    sandboxes: SandboxOptions,
     workers: options.Workers = 8,
-    sandbox: options.SandboxKind = "docker",
-    sandbox_limit: options.SandboxLimits = None,
-    trust_commands: options.TrustCommands = False,
 ) -> None:
     """Supervised fine-tuning on the expert's replies.
 
-    Any field of the recipe, of TRL's SFTConfig or of its ModelConfig can be given: --model DIR
-    --learning_rate 1e-5 --lora_r 32. The options of sandboxes are for validation on instances.
+    FIELD is any field of the recipe, of TRL's SFTConfig or of its ModelConfig: --learning_rate
+    1e-5 --lora_r 32. Sandbox options are for validation on instances.
     """
-    from srl_swe.cli.options import sandbox_settings, validation_bench
     from srl_swe.training.recipe import SftRecipe
 
-    recipe = _load(SftRecipe, config, context.args)
-    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
-    _run(recipe, validation_bench(recipe, settings, workers))
+    _run(_load(SftRecipe, asked, context.args), sandboxes, workers)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
+@options.takes_groups
 def srl(
     context: typer.Context,
-    config: RecipeFile,
+    asked: RecipeOptions,
+    sandboxes: SandboxOptions,
     workers: options.Workers = 8,
-    sandbox: options.SandboxKind = "docker",
-    sandbox_limit: options.SandboxLimits = None,
-    trust_commands: options.TrustCommands = False,
 ) -> None:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
-    Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
-    --num_generations 4 --rewards.gated 1. The options of sandboxes are for validation on
+    FIELD is any field of the recipe, of TRL's GRPOConfig or of its ModelConfig: --num_generations
+    4 --rewards.gated 1 --rewards my_module:my_reward. Sandbox options are for validation on
     instances.
     """
-    from srl_swe.cli.options import sandbox_settings, validation_bench
     from srl_swe.training.recipe import SrlRecipe
 
-    recipe = _load(SrlRecipe, config, context.args)
-    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
-    _run(recipe, validation_bench(recipe, settings, workers))
+    _run(_load(SrlRecipe, asked, context.args), sandboxes, workers)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
+@options.takes_groups
 def rlvr(
     context: typer.Context,
-    config: RecipeFile,
+    asked: RecipeOptions,
+    sandboxes: SandboxOptions,
     ids: options.Ids = None,
     limit: options.Limit = None,
     workers: options.Workers = 8,
-    sandbox: options.SandboxKind = "docker",
-    sandbox_limit: options.SandboxLimits = None,
-    trust_commands: options.TrustCommands = False,
 ) -> None:
     """Reinforcement learning with the tests of instances as the reward.
 
-    Any field of the recipe, of TRL's GRPOConfig or of its ModelConfig can be given: --model DIR
-    --bench starter --setting patch --limits.steps 20.
+    FIELD is any field of the recipe, of TRL's GRPOConfig or of its ModelConfig: --setting patch
+    --limits.steps 20.
     """
-    from srl_swe.cli.options import (
-        check_start,
-        sandbox_settings,
-        sandboxes_for,
-        testable_bench,
-        validation_bench,
-    )
     from srl_swe.training.recipe import RlvrRecipe
 
-    recipe = _load(RlvrRecipe, config, context.args)
-    settings = sandbox_settings(sandbox, sandbox_limit or (), trusted=trust_commands)
-    instances = testable_bench(recipe.bench, ids, limit)
-    check_start(recipe)
-    bench = validation_bench(recipe, settings, workers)
-    open_sandbox = sandboxes_for(instances, settings)
-    from srl_swe.training.rlvr_trainer import train_rlvr
-    from srl_swe.training.train import leave_process_group
-
-    _print_once(train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench))
-    leave_process_group()
+    _run(_load(RlvrRecipe, asked, context.args), sandboxes, workers, ids, limit)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
+@options.takes_groups
 def curriculum(
     context: typer.Context,
-    config: RecipeFile,
+    asked: RecipeOptions,
+    sandboxes: SandboxOptions,
     ids: options.Ids = None,
     limit: options.Limit = None,
     workers: options.Workers = 8,
-    sandbox: options.SandboxKind = "docker",
-    sandbox_limit: options.SandboxLimits = None,
-    trust_commands: options.TrustCommands = False,
 ) -> None:
     """Several phases, such as srl and then rlvr, each from the last one's final policy.
 
-    A line of the curriculum can be given (--model DIR --data DIR --output DIR), and whatever a
-    phase's recipe takes (--phases.srl.learning_rate 1e-6). The options of sandboxes are for rlvr
-    and for validation on instances, --id and --limit for rlvr.
+    FIELD is a line of the curriculum, or a field of a phase's recipe: --phases.srl.learning_rate
+    1e-6. Sandbox options are for rlvr and for validation on instances, --id and --limit for rlvr.
     """
-    from srl_swe.cli.options import check_benches
+    from srl_swe.training.load_recipe import recipe_path
     from srl_swe.training.train import need_train_extra
 
+    config, overrides = asked.words(context.args)
     need_train_extra()
+    path = recipe_path(config)
     from srl_swe.training.curriculum import PhaseStopped, train_curriculum
-    from srl_swe.training.load_recipe import load_curriculum, recipe_path
+    from srl_swe.training.load_recipe import load_curriculum
 
-    recipe = load_curriculum(recipe_path(config), parse_overrides(context.args))
+    recipe = load_curriculum(path, overrides)
     check_benches(recipe, ids, limit)
-    run = phase_runner(
-        workers=workers,
-        sandbox=sandbox,
-        sandbox_limit=sandbox_limit or (),
-        trust_commands=trust_commands,
-        ids=ids or (),
-        limit=limit,
-    )
+    run = phase_runner(sandboxes, workers=workers, ids=ids or (), limit=limit)
     try:
         final = train_curriculum(recipe, run)
     except PhaseStopped as stopped:
@@ -216,24 +226,34 @@ def curriculum(
     _print_once(final)
 
 
-def _load(kind: type[Kind], config: str, arguments: Sequence[str]) -> Kind:
-    """The recipe, if it is one of that kind. Raises UserError."""
-    from srl_swe.training.load_recipe import load_recipe, recipe_path
-    from srl_swe.training.recipe import METHODS
+def _load(kind: type[Kind], asked: RecipeOptions, arguments: Sequence[str]) -> Kind:
+    """The recipe, if it is of that kind. Raises UserError."""
+    from srl_swe.training.load_recipe import recipe_path
     from srl_swe.training.train import need_train_extra
 
+    config, overrides = asked.words(arguments)
     need_train_extra()
-    recipe = load_recipe(recipe_path(config), parse_overrides(arguments))
+    path = recipe_path(config)
+    from srl_swe.training.load_recipe import load_recipe
+    from srl_swe.training.recipe import METHODS
+
+    recipe = load_recipe(path, overrides)
     if not isinstance(recipe, kind):
-        method = next(name for name, one in METHODS.items() if one is kind)
-        raise UserError(f"{config} is no {method} recipe.")
+        method = next(name for name, recipe_type in METHODS.items() if recipe_type is kind)
+        raise UserError(f"{config} is not a recipe for {method}.")
     return recipe
 
 
-def _run(recipe: SftRecipe | SrlRecipe, bench: ValidationBench | None) -> None:
-    from srl_swe.training.train import leave_process_group, train
+def _run(
+    recipe: Recipe,
+    sandboxes: SandboxOptions,
+    workers: int,
+    ids: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> None:
+    from srl_swe.training.train import leave_process_group
 
-    _print_once(train(recipe, bench))
+    _print_once(run_recipe(recipe, sandboxes.settings(), workers, ids, limit))
     leave_process_group()
 
 
@@ -255,7 +275,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
         if name.startswith("--"):
             words = overrides[name.removeprefix("--")] = [word] if has_word else []
         elif words is None:
-            raise UserError(f"{argument!r} is no option; write --field value.")
+            raise UserError(f"{argument!r} is not an option; write --field value.")
         else:
             words.append(argument)
     return overrides

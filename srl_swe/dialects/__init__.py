@@ -12,10 +12,13 @@ from srl_swe.dialects.reply import (
     Strictness,
     UnwritableStep,
 )
-from srl_swe.errors import UserError
+from srl_swe.plugins import find_named
 from srl_swe.types import Action
 
 DIALECTS: dict[str, Dialect] = {"xml": xml, "bash_block": bash_block}
+_MEMBERS = sorted(
+    {*Dialect.__annotations__, *(name for name in vars(Dialect) if not name.startswith("_"))}
+)
 
 __all__ = [
     "DIALECTS",
@@ -32,11 +35,11 @@ __all__ = [
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect of that name. Raises UserError for an unknown one."""
-    try:
-        return DIALECTS[name]
-    except KeyError:
-        raise UserError(f"unknown dialect {name!r}. Known: {', '.join(DIALECTS)}.") from None
+    """The dialect of that name, or an extension (:mod:`srl_swe.plugins`).
+
+    Raises UserError for an unknown name.
+    """
+    return find_named("dialect", name, DIALECTS, needs=_MEMBERS)
 
 
 def read_actions(text: str) -> list[Action]:

@@ -145,6 +145,15 @@ class Report:
         """The instances with one of these outcomes, sorted."""
         return sorted(v.instance_id for v in self.verdicts if v.outcome in outcomes)
 
+    def __str__(self) -> str:
+        """The table of :func:`render_table`, as text."""
+        from rich.console import Console
+
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(render_table(self))
+        return capture.get()
+
     @property
     def counted(self) -> int:
         """The denominator of the rate: all instances but those with a broken sandbox."""

@@ -224,10 +224,14 @@ def _ranked(tools: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(tools).items(), key=lambda item: (-item[1], item[0])))
 
 
+def summary_fields(summary: Summary) -> dict[str, object]:
+    """The summary as JSON holds it."""
+    return {"schema": SCHEMA, "all_faithful": summary.all_faithful, **asdict(summary)}
+
+
 def save_summary(summary: Summary, path: Path) -> None:
-    """As JSON, whole or not at all."""
-    fields = {"schema": SCHEMA, "all_faithful": summary.all_faithful, **asdict(summary)}
-    write_atomic(path, json.dumps(fields, indent=2) + "\n")
+    """Write :func:`summary_fields` as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(summary_fields(summary), indent=2) + "\n")
 
 
 def _family(name: str, certificates: Iterable[Certificate]) -> FamilySummary:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from srl_swe.dialects import FormatReason, ReplyFormat
 from srl_swe.errors import UserError
+from srl_swe.plugins import find_named
 from srl_swe.rewards.final_answer import final_answer_rewards
 from srl_swe.rewards.gated import gated_rewards
 from srl_swe.rewards.holistic import holistic_rewards, solution_text
@@ -57,6 +58,15 @@ STEP_REWARDS: Mapping[str, StepRewardFunction] = {
 }
 """By the name that recipes and logs use. ``similarity`` is the paper's, and the default."""
 
+
+def find_step_reward(name: str) -> StepRewardFunction:
+    """The reward of that name, or an extension (:mod:`srl_swe.plugins`).
+
+    Raises UserError for an unknown name.
+    """
+    return find_named("reward", name, STEP_REWARDS)
+
+
 WHOLE_SOLUTION = frozenset({"holistic", "final_answer"})
 """Those whose reply holds all remaining actions; the others' holds one."""
 
@@ -71,9 +81,8 @@ def weight_shares(rewards: Mapping[str, float]) -> dict[str, float]:
     >>> weight_shares({"gated": 3, "exact": 1})
     {'gated': 0.75, 'exact': 0.25}
     """
-    unknown = ", ".join(sorted(set(rewards) - set(STEP_REWARDS)))
-    if unknown:
-        raise UserError(f"rewards: unknown {unknown}. Known: {', '.join(STEP_REWARDS)}.")
+    for name in rewards:
+        find_step_reward(name)
     total = math.fsum(rewards.values())
     if not (all(weight > 0 for weight in rewards.values()) and 0 < total < math.inf):
         raise UserError(f"rewards: weights must be finite and above 0, not {dict(rewards)}.")

@@ -14,7 +14,7 @@ from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import SandboxError
 from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
-from srl_swe.tools import SUBMIT, open_toolbox
+from srl_swe.tools import SUBMIT, Tool, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
 
 
@@ -66,6 +66,8 @@ class Rules:
     replies: ReplyFormat
     window: Window = PAPER_WINDOW
     limits: EpisodeLimits = field(default_factory=EpisodeLimits)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    """Tools by name, besides those of the dialect's tool set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ class Episode:
         self._rules = rules
         self._acted_s = 0.0
         self._held_to: Mapping[str, Any] = {}
-        self._toolbox = open_toolbox(rules.replies.dialect.TOOLSET, workdir=instance.workdir)
+        self._toolbox = open_toolbox(
+            rules.replies.dialect.TOOLSET, workdir=instance.workdir, more=rules.tools
+        )
 
     def note_enforced(self) -> None:
         """Record the limits that the sandbox enforces."""

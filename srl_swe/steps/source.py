@@ -75,7 +75,8 @@ class StepSource:
         not_in = {"benches": list(self.benches), "sha256": hashlib.sha256(ids.encode()).hexdigest()}
         reading = {**asdict(self.reading), "filters": [str(one) for one in self.reading.filters]}
         selection = {**asdict(self.selection), "not_in": not_in if ids else None}
-        for settings, later in ((reading, "instance"), (selection, "unnamed")):
+        later_ones = ((reading, "instance"), (reading, "reader"), (selection, "unnamed"))
+        for settings, later in later_ones:
             if settings[later] in {None, "refuse"}:
                 del settings[later]  # not known to folders of older versions
         return {"source": asdict(self.identity), "reading": reading, "selection": selection}

@@ -7,10 +7,25 @@ ours. A :class:`Toolbox` holds the tools of one tool set for one episode.
 from __future__ import annotations
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.toolbox import SUBMIT, Toolbox, open_recorded_toolbox, open_toolbox
+from srl_swe.tools.toolbox import (
+    SUBMIT,
+    Tool,
+    Toolbox,
+    find_tool,
+    open_recorded_toolbox,
+    open_toolbox,
+)
 from srl_swe.types import Action, Observation
 
-__all__ = ["SUBMIT", "Toolbox", "open_recorded_toolbox", "open_toolbox", "perform"]
+__all__ = [
+    "SUBMIT",
+    "Tool",
+    "Toolbox",
+    "find_tool",
+    "open_recorded_toolbox",
+    "open_toolbox",
+    "perform",
+]
 
 
 def perform(action: Action, sandbox: Sandbox) -> Observation:

@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from srl_swe.errors import UserError
+from srl_swe.plugins import find_named
 from srl_swe.sandbox import DIFF_TIMEOUT_S, Sandbox, enforced
 from srl_swe.tools import search, windowed
 from srl_swe.tools.bash import asks_for_more, run_bash
@@ -113,6 +115,16 @@ def keep_list(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
 
 
 Tool = Callable[[Mapping[str, str], Sandbox], Observation]
+
+
+def find_tool(name: str) -> tuple[str, Tool]:
+    """A tool of the user's (:mod:`srl_swe.plugins`), and the name by which a policy calls it.
+
+    Raises UserError for a name that leads nowhere.
+    """
+    tool: Tool = find_named("tool", name, {})
+    return name.rpartition(":")[2].rpartition(".")[2], tool
+
 
 SUBMIT = "submit"
 """The tool that ends an episode."""
@@ -230,13 +242,14 @@ def open_toolbox(
     guessed_root: str | None = None,
     reviews: bool = False,
     cursors: bool = False,
+    more: Mapping[str, Tool] = MappingProxyType({}),
 ) -> Toolbox:
     """The tools of a tool set, by its name in :data:`TOOLSETS`, fresh for one episode.
 
     ``recorded_paths`` maps recorded folders to those of the sandbox; ``guessed_root`` is a folder
     that means ``workdir`` unless it exists in the sandbox. ``reviews``: SWE-agent's first
     ``submit`` shows a review, only the second submits. ``cursors``: SWE-agent's windows show the
-    cursors between which ``edit`` writes.
+    cursors between which ``edit`` writes. ``more``: tools by name, besides those of the set.
     Raises UserError for an unknown name.
     """
     toolset = TOOLSETS.get(name)
@@ -248,7 +261,7 @@ def open_toolbox(
         windows.cursors = (1, 1)
     tools = _make_tools(toolset, workdir, windows, reviews=reviews)
     paths = RecordedPaths(recorded_paths or {})
-    return Toolbox(toolset, tools, paths, workdir, windows, guessed_root)
+    return Toolbox(toolset, {**tools, **more}, paths, workdir, windows, guessed_root)
 
 
 def open_recorded_toolbox(trajectory: Trajectory, instance: Instance) -> Toolbox:

@@ -121,7 +121,9 @@ def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) ->
             of_trl[key] = words
         else:
             refuse_unknown([key.partition(".")[0]], field_names(recipe_type), "command line")
-            _put(lines, key.split("."), _one_value(key, words, hints.get(key)))
+            # a reward of the user's has dots of its own: rewards.my_package.my_module:my_reward
+            path = key.split(".", 1 if key.startswith("rewards.") else -1)
+            _put(lines, path, _one_value(key, words, hints.get(key)))
     recipe: Recipe = check(recipe_type, lines, where)
     return _with_trl_sections(recipe, of_trl, where)
 

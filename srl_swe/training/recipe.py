@@ -34,11 +34,11 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from srl_swe.dialects import DIALECTS, Strictness
+from srl_swe.dialects import Strictness, get_dialect
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
 from srl_swe.rewards.outcome import TEST_REWARDS
-from srl_swe.rewards.table import STEP_REWARDS, weight_shares
+from srl_swe.rewards.table import weight_shares
 from srl_swe.rollout import EpisodeLimits
 from srl_swe.steps.prompt import Window
 
@@ -66,21 +66,30 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 def _known(kind: str, names: Iterable[str]) -> AfterValidator:
-    """Accepts one of these names, or a mapping whose keys are."""
+    """Accepts one of these names."""
 
-    def check_names(given: Any) -> Any:
-        for name in [given] if isinstance(given, str) else given:
-            if name not in names:
-                hint = did_you_mean(name, names)
-                raise UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
-        return given
+    def check_name(name: str) -> str:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+        return name
 
-    return AfterValidator(check_names)
+    return AfterValidator(check_name)
+
+
+def _check_dialect(name: str) -> str:
+    get_dialect(name)
+    return name
 
 
 def _check_mixture(rewards: Mapping[str, float]) -> Mapping[str, float]:
     weight_shares(rewards)
     return rewards
+
+
+def _as_mixture(rewards: Any) -> Any:
+    """The name of one reward stands for all of the weight."""
+    return {rewards: 1.0} if isinstance(rewards, str) else rewards
 
 
 def _over(default: Any) -> BeforeValidator:
@@ -106,9 +115,9 @@ def _check_signs(record: Any) -> Any:
     return record
 
 
-DialectName = Annotated[str, _known("dialect", DIALECTS)]
+DialectName = Annotated[str, AfterValidator(_check_dialect)]
 Mixture = Annotated[
-    Mapping[str, float], _known("reward", STEP_REWARDS), AfterValidator(_check_mixture)
+    Mapping[str, float], BeforeValidator(_as_mixture), AfterValidator(_check_mixture)
 ]
 TrlSection = Annotated[Mapping[str, Any], _over({})]
 CheckedLimits = Annotated[EpisodeLimits, AfterValidator(_check_signs)]

@@ -17,10 +17,10 @@ from trl.trainer.grpo_config import GRPOConfig
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import (
-    STEP_REWARDS,
     ReadReply,
     StepScore,
     asks_for_solution,
+    find_step_reward,
     group_rewards,
     read_reply,
     weight_shares,
@@ -104,11 +104,12 @@ class ReplyScorer:
         """The reward of that name for each reply; neighbours with one expert are one group."""
         replies, key = self.replies(completion_ids), (name, *experts)
         if key not in self._rewards:
+            function = find_step_reward(name)
             rows = zip(experts, (reply.read for reply in replies), strict=True)
             self._rewards[key] = [
                 reward
                 for expert, group in itertools.groupby(rows, key=lambda row: row[0])
-                for reward in group_rewards([read for _, read in group], expert, STEP_REWARDS[name])
+                for reward in group_rewards([read for _, read in group], expert, function)
             ]
         return self._rewards[key]
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 from srl_swe.errors import UserError
 from srl_swe.trajectories import openhands
 from srl_swe.trajectories.fields import BrokenRecord, first_line, parse_json, parse_yaml
-from srl_swe.trajectories.readers import find_reader, read_record
+from srl_swe.trajectories.readers import find_reader, named_reader, read_record
 from srl_swe.trajectories.row_facts import with_instance
 from srl_swe.trajectories.select import Filter, ReadReport
 from srl_swe.types import Trajectory
@@ -322,7 +322,8 @@ class Reading:
 
     Filters come first, then the shuffle, then the slice from ``first`` to before ``last``, then
     ``limit``. ``shuffle_seed`` None keeps the source's order. ``instance`` is the id for
-    trajectories whose records name no instance.
+    trajectories whose records name no instance. ``reader`` names the reader of all records
+    (:func:`~srl_swe.trajectories.readers.named_reader`); None finds one for each.
     """
 
     on_broken: Literal["fail", "skip"] = "fail"
@@ -332,6 +333,7 @@ class Reading:
     last: int | None = None
     limit: int | None = None
     instance: str | None = None
+    reader: str | None = None
 
 
 def stream_trajectories(
@@ -382,15 +384,20 @@ class _Counted:
 
 
 def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[Trajectory]:
+    reader = None if reading.reader is None else named_reader(reading.reader)
     for record in read_records(source, shuffle_seed=reading.shuffle_seed):
         report.records += 1
-        if isinstance(record, Record) and record.stray:
+        known = (
+            isinstance(record, Record) and reader is not None and reader.recognizes(record.value)
+        )
+        if isinstance(record, Record) and record.stray and not known:
             report.drop(STRAY)
             continue
         try:
             if isinstance(record, BrokenRecord):
                 raise record
-            found = read_record(record.value, record.where)
+            read = read_record if reader is None else reader.read
+            found = read(record.value, record.where)
         except BrokenRecord as error:
             if reading.on_broken == "fail":
                 raise

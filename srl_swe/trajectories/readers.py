@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from srl_swe.plugins import find_named
 from srl_swe.trajectories import chat, jsonl, openhands, sweagent
 from srl_swe.trajectories.atif import ATIF
 from srl_swe.trajectories.expert_script import EXPERT_SCRIPT
@@ -31,6 +32,15 @@ READERS: tuple[Reader, ...] = (
     chat.CHAT,
 )
 """First the formats that mark their records, last those that are guessed from messages."""
+
+
+def named_reader(name: str) -> Reader:
+    """The reader of that name, or an extension (:mod:`srl_swe.plugins`).
+
+    Raises UserError for an unknown name.
+    """
+    known = {reader.name: reader for reader in READERS}
+    return find_named("reader", name, known, needs=("name", "recognizes", "read"))
 
 
 def find_reader(record: Any) -> Reader | None:

@@ -32,8 +32,8 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> No
     assert all(word in lines[0] for word in words), lines[0]
 
 
-COMMANDS = ["replay", "steps", "convert", "rollout", "grade", "eval", "self-check", "demo", "reap",
-            "doctor", "train sft", "train srl", "images build", "images pull", "images list",
+COMMANDS = ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "demo", "cleanup",
+            "doctor", "difficulty", "study", "runs list", "runs compare", "train sft", "train srl", "images build", "images pull", "images list",
             "images prune"]  # fmt: skip
 
 
@@ -47,12 +47,15 @@ def test_every_command_explains_itself(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "command", "said"),
     [
-        ("train srl", "srl-swe train srl", "missing option '--config'."),
         ("trian", "srl-swe", "no such command 'trian'. Did you mean 'train'?"),
         ("images bild", "srl-swe images", "no such command 'bild'. Did you mean 'build'?"),
         ("replay --lmit 1", "srl-swe replay", "no such option: --lmit"),
-        ("grade gold --workers 0", "srl-swe grade", "invalid value for '--workers': "),
-        ("convert a", "srl-swe convert", "missing argument 'out'."),
+        (
+            "grade gold --workers 0",
+            "srl-swe grade",
+            "invalid value for '--workers' (env var: 'SRL_SWE_WORKERS'): ",
+        ),
+        ("convert", "srl-swe convert", "missing argument 'source'."),
     ],
 )
 def test_a_mistake_in_the_command_line_itself_is_one_line(
@@ -144,7 +147,7 @@ def test_commands_of_others_do_not_run_without_a_boundary(tmp_path: Path) -> Non
     theirs.write_bytes((bundled("trajectories") / "starter.jsonl").read_bytes())
     for command in (["replay", str(theirs)], ["rollout", "nowhere"], ["eval", "nowhere"]):
         result = srl_swe(*command, "--sandbox", "local")
-        assert_one_line(result, "no boundary", "--trust-commands")
+        assert_one_line(result, "not a security boundary", "--trust-commands")
 
 
 def test_the_bundled_trajectories_run_without_an_engine_and_say_that_nothing_holds_them(
@@ -154,7 +157,7 @@ def test_the_bundled_trajectories_run_without_an_engine_and_say_that_nothing_hol
         "replay", "--sandbox", "local", "--until", "1", DOCKER_HOST=f"unix://{tmp_path}/none"
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("no boundary") == 1
+    assert result.stderr.count("not a security boundary") == 1
 
 
 def test_a_trusted_stranger_runs_without_a_boundary(tmp_path: Path) -> None:
@@ -179,13 +182,15 @@ PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        ([], ["name a recipe", "srl-swe train --list"]),
+        (["nowhere.yaml"], ["nowhere.yaml"]),
         (["--config", "srl-dmo"], ["srl-dmo", "srl-demo"]),
         (["--config", "sft-demo"], ["model", "--model"]),
         (["--config", "srl-demo", *PLACES], ["srl-demo", "sft"]),
         (["--config", "sft-demo", *PLACES, "--learning_rat", "1"], ["mean 'learning_rate'"]),
         (["--config", "sft-demo", *PLACES], ["nowhere"]),
         (["--config", "sft-demo", "stray"], ["stray"]),
+        (["sft-demo", "stray", *PLACES], ["stray"]),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_recipe_is_one_line(arguments: list[str], words: list[str]) -> None:

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
 
-from srl_swe.cli.evaluate import grade_and_report
+from srl_swe.api import grade_predictions
 from srl_swe.evaluation import gold_predictions, save_predictions
 from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl
@@ -118,16 +117,16 @@ def test_a_file_without_predictions_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_a_rollout_whose_sandbox_broke_is_not_counted_as_unresolved(tmp_path: Path) -> None:
-    with pytest.raises(typer.Exit) as ended:
-        grade_and_report(
-            STARTER[:1],
-            [],
-            tmp_path,
-            workers=1,
-            test_timeout=1,
-            broken={STARTER[0].instance_id: "its rollout broke: no image"},
-        )
-    assert ended.value.exit_code == 1
+    graded = grade_predictions(
+        STARTER[:1],
+        [],
+        tmp_path,
+        workers=1,
+        test_timeout_s=1,
+        broken={STARTER[0].instance_id: "its rollout broke: no image"},
+    )
+    assert graded.resolved_rate is None
+    assert "no rate: 1 sandboxes broke" in str(graded)
     assert report(tmp_path)["infra_failure_ids"] == [STARTER[0].instance_id]
     assert report(tmp_path)["resolved_rate"] is None
 

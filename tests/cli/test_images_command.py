@@ -28,10 +28,10 @@ def write_rows(folder: Path, *rows: dict[str, Any]) -> str:
     ("arguments", "said"),
     [
         (["prune"], "needs to know what may stay: --budget"),
-        (["prune", "--budget", "much"], "'much' is no size; write it like 50GB"),
-        (["prune", "--budget", "-5GB"], "'-5GB' is no size"),
+        (["prune", "--budget", "much"], "invalid size 'much': write it like 50GB"),
+        (["prune", "--budget", "-5GB"], "invalid size '-5GB'"),
         (["pull", "--bench", "starter"], "built, not pulled: run `srl-swe images build`"),
-        (["build", "--rows", "x.jsonl"], "--rows is for the instances of --spec"),
+        (["build", "--out", "x.jsonl"], "--out is for the instances of --spec"),
         (["build", "--spec", "none.toml"], "none.toml can't be read"),
     ],
 )

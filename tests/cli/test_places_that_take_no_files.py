@@ -54,7 +54,7 @@ COMMANDS = [
     ["replay", "--out"],
     ["grade", "gold", "--out"],
     ["self-check", "--out"],
-    ["steps"],
+    ["steps", "--out"],
     ["convert", STARTER, "--to", "traj"],
     ["runs", "compare", "a", "b", "--out"],
     ["images", "build", "--rows"],
@@ -167,7 +167,7 @@ def test_an_append_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) 
 @pytest.mark.parametrize(
     "command",
     [
-        ["steps", "out", "--workers", "1"],
+        ["steps", "--out", "out", "--workers", "1"],
         ["convert", STARTER, "out.jsonl"],
         ["convert", STARTER, "out.parquet", "--to", "parquet"],
         ["convert", STARTER, "out", "--to", "traj"],

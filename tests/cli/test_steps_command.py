@@ -86,17 +86,19 @@ def test_with_a_tokenizer_they_are_what_the_policy_reads(tokenizer: Path) -> Non
     assert "</function><|end|>" in shown, "the target ends as the template ends a reply"
 
 
-def test_profile_is_known_as_a_part_of_steps_too(
+def test_difficulty_is_known_by_its_old_names_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    same = run("profile", "--help").output
-    assert "--policy" in same
-    assert same == CliRunner().invoke(app, ["profile", "--help"]).output
+    helps = [
+        CliRunner().invoke(app, [*words, "--help"]).output.partition("\n")[2]
+        for words in (["difficulty"], ["profile"], ["steps", "profile"])
+    ]
+    assert "--policy" in helps[0]
+    assert helps == [helps[0]] * 3
     asked = CliRunner().invoke(app, ["steps", "profile"])
     assert asked.exit_code == 2
     assert list(tmp_path.iterdir()) == [], "no data set in ./profile"
-    assert "steps profile" in run("--help").output
 
 
 def test_a_folder_may_still_be_called_profile(
@@ -109,7 +111,7 @@ def test_a_folder_may_still_be_called_profile(
 
 def test_neither_a_folder_nor_examples_is_a_mistake() -> None:
     for options in ((), ("--show", "1", "--push", "someone/contexts")):
-        with pytest.raises(UserError, match="OUT"):
+        with pytest.raises(UserError, match="--out"):
             run(*options)
 
 

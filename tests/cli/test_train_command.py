@@ -38,7 +38,7 @@ def test_options_are_words_by_name(arguments: list[str], overrides: dict[str, li
 
 
 def test_a_word_before_any_option_is_a_mistake() -> None:
-    with pytest.raises(UserError, match="'stray' is no option"):
+    with pytest.raises(UserError, match="'stray' is not an option"):
         parse_overrides(["stray", "--seed", "1"])
 
 
@@ -65,12 +65,12 @@ def test_the_file_of_a_preset_is_printed() -> None:
     ("arguments", "said"),
     [
         (["--preset", "fsdp"], "Did you mean 'fsdp2'"),
-        (["srl", "--config", "sft-demo", *PLACES], "sft-demo is no srl recipe"),
+        (["srl", "--config", "sft-demo", *PLACES], "sft-demo is not a recipe for srl"),
         (["sft", "--config", "sft-demo", *PLACES, "--bf16", "maybe"], "--bf16: bf16: Truthy value"),
         (["sft", "--config", "sft-demo", *PLACES, "--output_dir", "x"], "write `output:`"),
         (["sft", "--config", "sft-demo", *PLACES, "--lora_r", "8"], "nowhere holds no step"),
         (["rlvr", "--config", "rlvr-paper", *PLACES[:2]], "bench is not set"),
-        (["rlvr", "--config", "srl-demo", *PLACES], "srl-demo is no rlvr recipe"),
+        (["rlvr", "--config", "srl-demo", *PLACES], "srl-demo is not a recipe for rlvr"),
         (
             ["rlvr", "--config", "rlvr-paper", "--bench", "verfied", "--output", "x"],
             "verfied",
@@ -78,7 +78,7 @@ def test_the_file_of_a_preset_is_printed() -> None:
         (
             ["rlvr", "--config", "rlvr-paper", "--bench", "starter", "--output", "x",
              "--sandbox", "local"],
-            "no boundary",
+            "not a security boundary",
         ),
         (["curriculum", "--config", "srl-demo", *PLACES], "must be one of curriculum"),
         (["curriculum", "--config", "curriculum-paper", *PLACES], "bench is not set"),

@@ -144,7 +144,7 @@ def test_leftovers_are_counted_by_kind_and_the_living_are_left_out() -> None:
     finding = check_leftovers(things)
     assert finding.health is Health.WARNING
     assert finding.found.endswith("2 container(s), 1 image(s)")
-    assert "srl-swe reap" in finding.way_out
+    assert "srl-swe cleanup" in finding.way_out
     assert check_leftovers([things[2], things[4]]).health is Health.OK
 
 

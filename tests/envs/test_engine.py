@@ -271,7 +271,7 @@ def test_a_container_that_can_not_be_removed_is_said_and_costs_no_result(
     engine.script[REMOVAL] = [(400, {"message": "it is stuck"})]
     remove(client.containers.get("x"))
     assert "it is stuck" in caplog.text
-    assert "srl-swe reap" in caplog.text
+    assert "srl-swe cleanup" in caplog.text
 
 
 @pytest.mark.parametrize("status", [404, 409])

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("trl", reason="needs the extra `train`")
 
+from srl_swe.cli.options import SandboxOptions
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
 from srl_swe.experiments.experiment import Suite, load_suite
@@ -100,7 +101,7 @@ def test_a_phase_that_stops_beside_another_says_why_and_where_more_is(
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("{method: sft, model: nowhere, data: nowhere, output: nowhere}")
-    run = phase_runner(workers=1, sandbox="docker", at_once=2)
+    run = phase_runner(SandboxOptions(), workers=1, at_once=2)
     assert run("sft", recipe) == 2
     why = "nowhere holds no step contexts; make them with `srl-swe steps`."
     assert capsys.readouterr().err == f"{tmp_path}/output.log: srl-swe: {why}\n"
@@ -112,7 +113,7 @@ def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
     from srl_swe_envs.docker import open_docker_sandbox
 
     plan = dataclasses.replace(QUICK, arms=("base", "sft", "srl"), max_steps=1)
-    run_phase = phase_runner(workers=2, sandbox="docker", at_once=2)
+    run_phase = phase_runner(SandboxOptions(), workers=2, at_once=2)
     results = run_study(
         plan, INSTANCES, tmp_path / "study", open_docker_sandbox, run_phase, at_once=2
     )

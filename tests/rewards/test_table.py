@@ -114,7 +114,10 @@ def test_weights_are_shares_of_one() -> None:
 @pytest.mark.parametrize(
     ("rewards", "complaint"),
     [
-        ({"simlarity": 1.0}, "unknown simlarity. Known: similarity, exact"),
+        (
+            {"simlarity": 1.0},
+            "unknown reward 'simlarity'. Did you mean 'similarity'? Known: similarity, exact",
+        ),
         ({}, "above 0"),
         ({"exact": 0.0}, "above 0"),
         ({"exact": 2.0, "gated": -1.0}, "above 0"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.cli.options import AgentSettings, agent_settings
 from srl_swe.dialects import bash_block, xml
 from srl_swe.errors import UserError
+from srl_swe.rollout.agents import AgentSettings, agent_settings
 from srl_swe.rollout.prompting import (
     FILE,
     Prompting,

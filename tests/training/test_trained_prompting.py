@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from srl_swe.cli.options import agent_settings, make_agent
 from srl_swe.dialects import xml
 from srl_swe.errors import UserError
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, evaluate_policy
 from srl_swe.instances import load_instances
+from srl_swe.rollout.agents import agent_settings, make_agent
 from srl_swe.rollout.prompting import (
     FILE,
     Prompting,

@@ -1,0 +1,231 @@
+"""Sandboxes, images and benches from a container engine: the only importer of ``srl_swe_envs``
+besides the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srl_swe.errors import UserError
+from srl_swe.plugins import find_named
+from srl_swe.progress import say
+
+if TYPE_CHECKING:
+    from srl_swe.evaluation import SwebenchHarness
+    from srl_swe.sandbox import OpenSandbox
+    from srl_swe.training.recipe import CurriculumRecipe, Recipe, ValidationInstances
+    from srl_swe.training.validate_episodes import ValidationBench
+    from srl_swe.types import Instance
+
+BUILT_IN = ("docker", "local")
+EnsureImages = Callable[[Sequence["Instance"], Callable[[str], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """A kind of sandbox, and changes to its default limits.
+
+    ``kind``: docker, local, or an extension (:mod:`srl_swe.plugins`).
+    """
+
+    kind: str = "docker"
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def decisive(self) -> dict[str, object]:
+        """The settings that differ from the defaults and decide results, for configs and keys."""
+        asked = {"sandbox": self.kind, "limits": dict(self.limits)}
+        usual: dict[str, object] = {"sandbox": "docker", "limits": {}}
+        return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> SandboxSettings:
+    """Parse the settings. ``trusted``: the commands ship with us, or the user vouches for them.
+
+    Raises UserError for an unknown kind, an invalid limit, and untrusted commands in a local
+    sandbox.
+    """
+    from srl_swe_envs.limits import Limits
+
+    asked = dict(_name_and_value(limit) for limit in limits)
+    Limits.from_settings(asked)
+    if kind not in BUILT_IN:
+        _extension(kind)
+        if asked:
+            raise UserError(f"--sandbox-limit is for docker and local: {kind} has its own limits.")
+    if kind == "local" and not trusted:
+        raise UserError(
+            "a local sandbox is not a security boundary, and these commands are untrusted: use "
+            "--sandbox docker, or --trust-commands to let them do whatever you can do."
+        )
+    return SandboxSettings(kind, asked)
+
+
+def _name_and_value(limit: str) -> tuple[str, str]:
+    name, is_set, value = limit.partition("=")
+    if not is_set:
+        raise UserError(f"--sandbox-limit {limit}: write NAME=VALUE, such as memory=8g.")
+    return name, value
+
+
+def sandboxes_for(
+    instances: Sequence[Instance], settings: SandboxSettings | None = None
+) -> OpenSandbox:
+    """Sandboxes of these instances; missing docker images are built or pulled first.
+
+    Raises EngineUnavailable or ImageMissing.
+    """
+    from srl_swe_envs.images import ensure_images
+
+    return _sandboxes(instances, settings or SandboxSettings(), ensure_images)
+
+
+def sandboxes_for_most(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
+    """As :func:`sandboxes_for`, but a missing image raises ImageMissing only when it is opened.
+
+    Raises ImageMissing at once if none of the images can be had.
+    """
+    from srl_swe_envs.images import ensure_some_images
+
+    return _sandboxes(instances, settings, ensure_some_images)
+
+
+def ensure_images(instances: Sequence[Instance]) -> None:
+    """Build or pull missing images, and report those that can't be had.
+
+    Raises EngineUnavailable, or ImageMissing if none can be had. Without instances no engine is
+    asked.
+    """
+    if instances:
+        sandboxes_for_most(instances, SandboxSettings())
+
+
+def owned_harness() -> SwebenchHarness:
+    """The harness of swebench, with labels by which `srl-swe cleanup` knows its containers."""
+    from srl_swe.evaluation import SwebenchHarness
+    from srl_swe_envs.owners import owner_labels
+
+    return SwebenchHarness(owner_labels)
+
+
+def _sandboxes(
+    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
+) -> OpenSandbox:
+    match settings.kind:
+        case "docker":
+            return _docker(instances, settings, ensure)
+        case "local":
+            return _local(settings)
+        case name:
+            return _extension(name)
+
+
+def _extension(name: str) -> OpenSandbox:
+    return find_named("sandbox", name, {}, listed=BUILT_IN)
+
+
+def _docker(
+    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
+) -> OpenSandbox:
+    from srl_swe_envs.docker import open_docker_sandbox
+    from srl_swe_envs.engine import shared_client
+    from srl_swe_envs.limits import Limits
+    from srl_swe_envs.owners import clean_up_once
+
+    clean_up_once(shared_client())
+    ensure(instances, say)
+    return partial(open_docker_sandbox, limits=Limits.from_settings(settings.limits))
+
+
+def _local(settings: SandboxSettings) -> OpenSandbox:
+    from srl_swe_envs.limits import Limits
+    from srl_swe_envs.local import open_local_sandbox
+
+    say("sandboxes: local ones are not a security boundary: commands run as you, on this machine")
+    return partial(open_local_sandbox, limits=Limits.from_settings(settings.limits))
+
+
+def load_bench(
+    bench: str, ids: Sequence[str] | None = None, limit: int | None = None
+) -> list[Instance]:
+    """Load the instances of a bench, their rows brought into swebench's schema.
+
+    Raises UserError if there are none.
+    """
+    from srl_swe.instances import load_instances
+    from srl_swe_envs.image_names import adapt_row
+
+    instances = load_instances(bench, ids=ids or None, adapt=adapt_row)[:limit]
+    if not instances:
+        raise UserError(f"{bench}: holds no instance.")
+    return instances
+
+
+# Instances of recipes, for RLVR and for validation.
+
+
+def validation_bench(
+    recipe: Recipe, settings: SandboxSettings, workers: int
+) -> ValidationBench | None:
+    """The instances and sandboxes of the recipe's ``validation.instances``; None without it.
+
+    Raises UserError if the bench is empty or an instance can't be tested, and whatever
+    ``sandboxes_for`` raises.
+    """
+    from srl_swe.training.validate_episodes import ValidationBench
+
+    asked = recipe.validation and recipe.validation.instances
+    if not asked:
+        return None
+    instances = _validation_instances(asked)
+    check_start(recipe)
+    return ValidationBench(instances, sandboxes_for(instances, settings), workers)
+
+
+def testable_bench(
+    bench: str, ids: Sequence[str] | None = None, limit: int | None = None
+) -> list[Instance]:
+    """As :func:`load_bench`. Raises UserError if an instance's tests can't run in a sandbox."""
+    return _testable(load_bench(bench, ids, limit))
+
+
+def check_benches(
+    curriculum: CurriculumRecipe, ids: Sequence[str] | None, limit: int | None
+) -> None:
+    """Check the instances of all phases before the first one trains.
+
+    ``ids`` and ``limit`` select RLVR's instances. Raises UserError if an instance is missing or
+    can't be tested.
+    """
+    for phase in curriculum.phases:
+        if bench := getattr(phase.recipe, "bench", None):
+            testable_bench(bench, ids, limit)
+        if phase.recipe.validation and phase.recipe.validation.instances:
+            _validation_instances(phase.recipe.validation.instances)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raise UserError for a mistyped model, before images are pulled; a finished run needs none."""
+    from srl_swe.rollout.weights import check_folder
+
+    if not (Path(recipe.output) / "final").is_dir():
+        check_folder(recipe.model)
+
+
+def _validation_instances(asked: ValidationInstances) -> list[Instance]:
+    from srl_swe.instances import evenly_spread
+
+    instances = load_bench(asked.bench)
+    return _testable([instances[index] for index in evenly_spread(len(instances), asked.rows)])
+
+
+def _testable(instances: list[Instance]) -> list[Instance]:
+    from srl_swe.evaluation.sandbox_tests import check_testable
+
+    for instance in instances:
+        check_testable(instance)
+    return instances

@@ -1,0 +1,108 @@
+"""From a policy's name to an agent: weights, prompting and limits of a run of rollouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from srl_swe.dialects import DIALECTS, ReplyFormat, Strictness, get_dialect
+from srl_swe.errors import UserError
+from srl_swe.progress import say
+from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
+from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
+from srl_swe.rollout.replies import check_thought
+from srl_swe.rollout.weights import find_weights
+from srl_swe.steps.prompt import PAPER_WINDOW
+from srl_swe.tools import find_tool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Settings that turn a policy into an agent; all of them decide the results of a run.
+
+    ``weights``: the fingerprint of the policy. ``tools``: names of the user's own tools.
+    """
+
+    weights: str
+    prompting: Prompting
+    max_steps: int = 40
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    tools: tuple[str, ...] = ()
+
+
+def agent_settings(
+    policy: str,
+    *,
+    max_steps: int = 40,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    pairs: int | None = None,
+    observation_chars: int | None = None,
+    thoughts: str | None = None,
+    dialect: str | None = None,
+    strictness: Strictness | None = None,
+    tools: tuple[str, ...] = (),
+) -> AgentSettings:
+    """Settings of a run; a policy is prompted as it was trained if an argument is None.
+
+    Warns if the arguments differ from that. Raises UserError for an unknown dialect or a missing
+    policy, before torch is imported and anything is written.
+    """
+    if dialect is not None:
+        get_dialect(dialect)
+    for name in tools:
+        find_tool(name)
+    weights = find_weights(policy).fingerprint
+    trained = load_prompting(policy)
+    if dialect is None and trained is not None and trained.dialect not in DIALECTS:
+        # A name in a downloaded file must not import anything.
+        raise UserError(
+            f"{policy} was trained in the dialect {trained.dialect!r} of an extension; give it by "
+            "--dialect if you trust it."
+        )
+    known = trained or Prompting("xml", "lenient")
+    chosen = dialect or known.dialect
+    asked: dict[str, Any] = {
+        "pairs": None if pairs is None or pairs < 0 else pairs,
+        "observation_chars": observation_chars,
+        "thoughts": thoughts == "keep",
+    }
+    given = {"pairs": pairs, "observation_chars": observation_chars, "thoughts": thoughts}
+    used = Prompting(
+        chosen,
+        strictness or known.strictness,
+        replace(
+            known.window or PAPER_WINDOW,
+            **{name: value for name, value in asked.items() if given[name] is not None},
+        ),
+        version_of_text(get_dialect(chosen).SYSTEM_PROMPT),
+        known.template,
+    )
+    differing = "" if trained is None else differences(trained, used)
+    if differing:
+        say(f"warning: {policy} is not prompted as it was trained: {differing}")
+    return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools)
+
+
+def make_agent(policy: str, settings: AgentSettings) -> Agent:
+    """Load a local policy and prompt it as the settings say.
+
+    Raises UserError if ``policy`` can't be loaded, or its chat template leaves no room for a
+    thought that replies must hold.
+    """
+    from srl_swe.rollout.local_policy import open_local_policy
+
+    prompting = settings.prompting
+    opened = open_local_policy(
+        policy,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        template=prompting.template,
+    )
+    check_thought(policy, opened.opening, prompting.strictness)
+    replies = ReplyFormat(
+        get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
+    )
+    window, limits = prompting.window or PAPER_WINDOW, EpisodeLimits(steps=settings.max_steps)
+    return Agent(opened, Rules(replies, window, limits, dict(map(find_tool, settings.tools))))
