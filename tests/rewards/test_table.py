@@ -116,7 +116,7 @@ def test_weights_are_shares_of_one() -> None:
     [
         (
             {"simlarity": 1.0},
-            "unknown reward 'simlarity'. Did you mean 'similarity'? Known: ",
+            "unknown reward 'simlarity'. Did you mean 'similarity'",
         ),
         ({}, "above 0"),
         ({"exact": 0.0}, "above 0"),
