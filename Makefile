@@ -81,7 +81,7 @@ docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --quiet --strict
 
 self-check: setup
-	$(BIN)/srl-swe self-check
+	$(BIN)/srl-swe gold-check
 
 record: setup
 	$(BIN)/srl-swe replay trajectories/experts --record trajectories/starter.jsonl
