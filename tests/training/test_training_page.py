@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from srl_swe.cli.train import parse_overrides
-from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe, recipe_path
-from srl_swe.training.train import accelerate_preset
+from srl_swe.cli.train import RecipeOptions
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe
+from srl_swe.training.train import accelerate_preset, recipe_path
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "training.md").read_text("utf-8")
 PAGES = PAGE + (DOCS / "training-runs.md").read_text("utf-8")
-COMMANDS = re.findall(r"^    .*?(?:srl-swe|srl_swe) train (\w+ --config .+)$", PAGES, re.MULTILINE)
+COMMANDS = re.findall(
+    r"^    .*?(?:srl-swe|srl_swe) train (\w+ (?:--config )?[\w-]+ .+)$", PAGES, re.MULTILINE
+)
 OF_SANDBOXES = {"workers", "sandbox-limit"}
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if "RECIPE" not in one])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_page_is_one_that_would_start(command: str) -> None:
-    method, *words = shlex.split(command)
-    options = parse_overrides(words)
-    path = recipe_path(options.pop("config")[0])
+    method, *words = shlex.split(command.replace(" --config ", " ").replace("--out ", "--output "))
+    config, options = RecipeOptions().words(words)
+    path = recipe_path(config)
     overrides = {name: words for name, words in options.items() if name not in OF_SANDBOXES}
     if method == "curriculum":
         assert load_curriculum(path, overrides).phases
