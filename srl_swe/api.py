@@ -243,8 +243,8 @@ def grade_predictions(
     """
     from srl_swe.evaluation import Report, save_html, save_report
     from srl_swe.evaluation import grade as run_grading
-    from srl_swe.evaluation.grading import check_gradeable, needing_tests
     from srl_swe.evaluation.report import marks
+    from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
 
     check_output_folder(out)
     to_test, harness = needing_tests(instances, predictions), owned_harness()

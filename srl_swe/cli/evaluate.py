@@ -98,7 +98,7 @@ def evaluate(
     Sandbox options apply to the rollouts; the harness grades in containers of its own. Exit code 1
     if too many sandboxes broke to give a rate.
     """
-    from srl_swe.evaluation.grading import check_gradeable
+    from srl_swe.evaluation.verdicts import check_gradeable
 
     sandbox = sandboxes.settings()
     need_packages("a local policy", POLICIES)
@@ -145,7 +145,7 @@ def gold_check(
     Exit code 1 if an instance is at fault or undecided.
     """
     from srl_swe.evaluation import check_gold
-    from srl_swe.evaluation.grading import check_gradeable
+    from srl_swe.evaluation.verdicts import check_gradeable
 
     folder = options.results_folder(out, "gold-check")
     check_output_folder(folder)

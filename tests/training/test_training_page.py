@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from srl_swe.cli.train import RecipeOptions
-from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe
-from srl_swe.training.train import accelerate_preset, recipe_path
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe, recipe_path
+from srl_swe.training.train import accelerate_preset
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "training.md").read_text("utf-8")
