@@ -231,6 +231,7 @@ def load_curriculum(path: Path, overrides: Overrides | None = None) -> Curriculu
     and for a wrong value.
     """
     content, where = read_content(path), str(path)
+    _one_of(content.get("method"), ["curriculum"], f"{where}: method")
     of_phases: dict[str, dict[str, str | Sequence[str]]] = {}
     for key, words in (overrides or {}).items():
         if key.startswith("phases."):
