@@ -32,7 +32,7 @@ def cleanup(
     """Remove leftover containers, snapshots and volumes of ended runs from the engine.
 
     Every run does so when it starts. Only objects with our label are removed; those of another
-    machine, container or boot only a day after they were made. Exit code 1 if something could not
+    machine, container or boot only a day after their creation. Exit code 1 if something could not
     be removed.
     """
     from srl_swe_envs.engine import connect

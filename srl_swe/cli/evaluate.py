@@ -32,7 +32,7 @@ def rollout(
     out: options.Out = None,
     workers: options.Workers = 2,
 ) -> None:
-    """Let a policy act in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
+    """Run a policy in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
 
     The next run retries infrastructure failures and keeps all other rollouts.
     """
@@ -66,7 +66,7 @@ def grade(
 ) -> None:
     """Grade patches with the swebench harness; writes verdicts.jsonl, report.json, report.html.
 
-    A patch that was graded before under the same image and tests is not run again. Only images of
+    A patch already graded under the same image and tests is not run again. Only images of
     patches that need tests are built or pulled; a missing image breaks only its own instance.
     Exit code 1 if too many sandboxes broke to give a rate.
     """
@@ -140,7 +140,7 @@ def gold_check(
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
 ) -> None:
-    """Prove a benchmark sound: every gold patch resolves, no unpatched instance does.
+    """Check that a benchmark is sound: every gold patch resolves, no unpatched instance does.
 
     Exit code 1 if an instance is at fault or undecided.
     """

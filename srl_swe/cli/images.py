@@ -49,7 +49,7 @@ def build(
         ),
     ] = None,
 ) -> None:
-    """Build or pull the images of a benchmark; what is up to date is left as it is.
+    """Build or pull the images of a benchmark; images that are up to date are kept.
 
     A spec has the keys instance_id, repository (URL or path) and base_commit (full id), and
     if needed packages (Debian's), install (commands), image (its name), test (command),
@@ -86,10 +86,10 @@ def pull(
     budget: Budget = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Pull the images of a benchmark, after saying what that takes; what is there is skipped.
+    """Pull the missing images of a benchmark, after an estimate of the cost.
 
-    With a budget, the least recently used of other benchmarks' images are removed for it. Exit
-    code 1 if an image could not be had; run the same command again to go on.
+    With a budget, the least recently used images of other benchmarks are removed for it. Exit
+    code 1 if an image could not be pulled; run the same command again to continue.
     """
     from srl_swe.progress import progress, say
     from srl_swe_envs.engine import connect
@@ -115,7 +115,7 @@ def pull(
 def list_(
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the images of ours and of the data sets, and when they were used last."""
+    """List our images and those of the data sets, with their last use."""
     from srl_swe_envs.engine import connect
     from srl_swe_envs.pulls import disk_bytes, stored_images
 
@@ -134,8 +134,8 @@ def list_(
 def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     """Remove the least recently used images until the others fit the budget.
 
-    Only images of ours and of the data sets, by name, and none that a container uses. Exit code
-    1 if that does not suffice.
+    Only images named as ours or the data sets', and none that a container uses. Exit code 1 if
+    that does not suffice.
     """
     from srl_swe_envs.engine import connect
     from srl_swe_envs.owners import clean_up_once
@@ -146,7 +146,7 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
         raise UserError("`images prune` needs to know what may stay: --budget 50GB, 0 for nothing.")
     with closing(connect()) as client:
         if not dry_run:
-            clean_up_once(client)  # what an ended run has left would keep its image
+            clean_up_once(client)  # leftovers of ended runs keep their images in use
         images = stored_images(client)
         doomed = to_evict(images, budget_bytes)
         gone, refused = (doomed, []) if dry_run else remove_images(client, doomed)
@@ -196,7 +196,7 @@ def _build_specs(
 
 
 def _with_tests(instance: Instance) -> Instance:
-    """Derives the names of the tests if there is a test and a patch, but no names."""
+    """Derives the names of the tests if the spec has a test and a patch, but no names."""
     if instance.fail_to_pass or not (instance.eval_script and instance.gold_patch):
         return instance
     from srl_swe.evaluation.sandbox_tests import derive_tests
@@ -212,7 +212,7 @@ def _with_tests(instance: Instance) -> Instance:
 
 
 def _images_of(instances: Sequence[Instance]) -> list[str]:
-    """Those that come from a registry: what ships with us is built."""
+    """The instances whose images come from a registry; bundled ones are built."""
     from srl_swe_envs.image_names import OURS, canonical
 
     prefix = OURS.removesuffix("*")

@@ -20,8 +20,8 @@ from srl_swe.progress import QUIET
 INTERRUPTED = 130
 """The exit code that typer makes of Control-C."""
 _ENVIRONMENT = {
-    # Threads that wait for each other by spinning take up to twice as long if something else
-    # runs as well, and are hardly faster if nothing does. Read when torch is imported.
+    # Spinning threads take up to twice as long if something else runs as well, and are hardly
+    # faster if nothing does. Read when torch is imported.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     # Other libraries' own bars and remarks; their errors are still printed.
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 
 
 class _Commands(TyperGroup):
-    """Takes ``steps profile``, the command ``difficulty`` of version 0.1."""
+    """Accepts ``steps profile``, version 0.1's name of ``difficulty``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         return super().resolve_command(ctx, args[1:] if args[:2] == ["steps", "profile"] else args)
@@ -92,11 +92,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one line and exit code 2, without a traceback."""
+    """Run the command line. A user's mistake gives one line and exit code 2, no traceback."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # those of other libraries; ours are printed by `say`
+        warnings.simplefilter("ignore")  # from other libraries; ours are printed by `say`
     try:
         code = app(prog_name="srl-swe", standalone_mode=False)
         sys.stdout.flush()
@@ -127,12 +127,12 @@ def main() -> None:
 
 
 def _print_no_more() -> None:
-    """The interpreter would complain of standard output once more when it ends."""
+    """Keeps the interpreter from complaining about standard output again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_one_line(mistake: typer.TyperException) -> str:
-    """A mistake in the command line as one line; the help of a group stays as it is."""
+    """A mistake in the command line, in one line; the help of a group is unchanged."""
     said, context = mistake.format_message(), getattr(mistake, "ctx", None)
     if context is None or type(mistake).__name__ == "NoArgsIsHelpError":
         return said

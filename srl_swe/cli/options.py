@@ -66,7 +66,7 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
     ]
 
 
-# Trajectories: where they come from, and which of them.
+# Trajectories: source and selection.
 
 
 SOURCES = (
@@ -79,7 +79,7 @@ SOURCE_HELP = f"{SOURCES}; the bundled ones if left out."
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """The trajectories to use of a source."""
+    """The source of trajectories and the selection from it."""
 
     only: Annotated[
         list[str] | None,
@@ -121,7 +121,7 @@ class ReadingOptions:
     ] = None
 
     def reading(self) -> Reading:
-        """Raises UserError for a filter, slice or reader that is not valid."""
+        """Raises UserError for an invalid filter, slice or reader."""
         from srl_swe.trajectories import Reading, parse_filter
         from srl_swe.trajectories.readers import named_reader
 
@@ -142,7 +142,7 @@ class ReadingOptions:
 
 @contextmanager
 def reporting(report: ReadReport) -> Iterator[None]:
-    """Print what became of the records; the error that it ends in says the counts itself."""
+    """Print the counts of records; after an error only the details, as its message has counts."""
     try:
         yield
     except Exception:
@@ -152,7 +152,7 @@ def reporting(report: ReadReport) -> Iterator[None]:
 
 
 def say_report(report: ReadReport) -> None:
-    """Print what became of the records, where something else than all of them was used."""
+    """Print the details of broken records, and the counts if any record was dropped."""
     if report.dropped:
         typer.echo(str(report), err=True)
     _say_reasons(report)
@@ -178,7 +178,7 @@ def _parse_slice(text: str) -> tuple[int, int | None]:
     return first, last
 
 
-# Instances, and where results go.
+# Instances, and the folder of results.
 
 
 _BENCH = typer.Option(
@@ -233,12 +233,12 @@ NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most to
 
 
 def results_folder(out: Path | None, name: str) -> Path:
-    """The folder that ``--out`` names, or that of this command."""
+    """The folder named by ``--out``, or the command's default."""
     return out or Path(os.environ.get("SRL_SWE_RUNS") or "runs") / name
 
 
 def console() -> Console:
-    """For tables on stdout: as wide as the terminal, 120 columns in a pipe or a file."""
+    """A console for tables on stdout: the terminal's width, or 120 columns in a pipe or a file."""
     from rich.console import Console
 
     fixed = not (sys.stdout.isatty() or os.environ.get("COLUMNS"))
@@ -354,7 +354,7 @@ class SandboxOptions:
     ] = False
 
     def settings(self, *, trusted: bool = False) -> SandboxSettings:
-        """Raises UserError for options that are not valid; ``trusted``: the commands are ours."""
+        """Raises UserError for invalid options; ``trusted``: the commands are ours."""
         return sandbox_settings(
             self.sandbox, self.sandbox_limit or (), trusted=self.trust_commands or trusted
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from srl_swe.types import Instance, Trajectory, Verdict
 
 
-# ``srl-swe replay --grade``: the tests of the instances, on what the replays left behind.
+# ``srl-swe replay --grade``: the tests of the instances, on the replays' patches.
 
 
 _NAME = "srl-swe-replay"
@@ -39,7 +39,7 @@ _NAME = "srl-swe-replay"
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """By key of the attempt: the verdict on its patch, or why it has none."""
+    """By key of the attempt: the verdict on its patch, or the reason why it has none."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     not_graded: dict[str, str] = field(default_factory=dict)
@@ -53,10 +53,10 @@ def grade_replays(
     workers: int,
     timeout_s: int,
 ) -> Graded:
-    """Have the harness judge every patch that a replay left; known verdicts are reused.
+    """Grade every patch of a replay with the harness; known verdicts are reused.
 
-    Infrastructure that fails is BROKEN_SANDBOX, and tried again at the next call. Raises
-    UserError where nothing can be graded at all.
+    A failure of the infrastructure is BROKEN_SANDBOX, and retried at the next call. Raises
+    UserError if nothing can be graded at all.
     """
     from srl_swe.evaluation import grade
     from srl_swe.types import Prediction
@@ -85,7 +85,7 @@ def grade_replays(
 def _gradeable(
     attempts: Sequence[Attempt], instances: Mapping[str, Instance], graded: Graded
 ) -> list[Attempt]:
-    """Each once; the reason why is noted for the others."""
+    """Each gradeable attempt once; notes the reason for the others."""
     gradeable = []
     for one in {one.key: one for one in attempts}.values():
         if why := _why_not(one, instances.get(one.trajectory.instance_id)):
@@ -104,14 +104,14 @@ def _why_not(attempt: Attempt, instance: Instance | None) -> str:
 
 
 def _rounds(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
-    """The harness takes one patch an instance at a time."""
+    """Rounds of at most one patch per instance, the harness's limit."""
     while attempts:
         first = {one.trajectory.instance_id: one for one in reversed(attempts)}
         yield list(first.values())
         attempts = [one for one in attempts if one is not first[one.trajectory.instance_id]]
 
 
-# ``srl-swe replay --shell``: a person's shell in the container, as a trajectory had it.
+# ``srl-swe replay --shell``: an interactive shell in a trajectory's container.
 
 
 def replay_and_drop_in(
@@ -120,9 +120,9 @@ def replay_and_drop_in(
     settings: SandboxSettings,
     until: int | None,
 ) -> None:
-    """Replay the first ``until`` steps (None: all), and pass the terminal through.
+    """Replay the first ``until`` steps (None: all), then open an interactive shell.
 
-    Raises UserError unless there is one trajectory and a terminal, and SandboxError.
+    Raises SandboxError, and UserError without a terminal or exactly one trajectory.
     """
     from srl_swe.replay import replay_steps
     from srl_swe_envs.interactive import check_terminal, open_shell
@@ -212,7 +212,7 @@ def replay(
 
 
 def _check_places(out: Path | None, record: Path | None, *, grade: bool, shell: bool) -> None:
-    """Raises UserError before anything is read or run."""
+    """Checks the options before anything is read or run. Raises UserError."""
     if grade and out is None:
         raise UserError("--grade keeps the tests' logs: name a folder with --out.")
     if shell and (record or out):
@@ -230,9 +230,9 @@ def _ships_with_us(source: str) -> bool:
 
 @contextmanager
 def _alone_in(out: Path | None, asked: Mapping[str, object]) -> Iterator[None]:
-    """Work in a folder that no other run uses. Raises UserError if it holds one of other options.
+    """Lock the run's folder. Raises UserError if it holds a run with other options.
 
-    What a run chooses of its source (``--limit`` and the like) may change from run to run.
+    The selection from the source (``--limit`` and the like) may change from run to run.
     """
     from srl_swe.files import held_alone
     from srl_swe.run_folder import claim
@@ -254,7 +254,7 @@ def _load(source: str, reading: Reading) -> list[Trajectory]:
 
 
 def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Instance]:
-    """Those that the trajectories are about. Raises UserError if the bench has none of them."""
+    """The trajectories' instances. Raises UserError if the bench has none of them."""
     wanted = {trajectory.instance_id for trajectory in trajectories}
     held = load_bench(bench)
     found = {one.instance_id: one for one in held if one.instance_id in wanted}
@@ -274,7 +274,7 @@ def _attempt(
     until: int | None,
     workers: int,
 ) -> list[Attempt]:
-    """Raises UserError where not one could be begun for want of its image."""
+    """Raises UserError if no replay could begin because every image is missing."""
     from srl_swe.cli.replay_table import watch
     from srl_swe.replay import Ending, attempt_all
 
@@ -296,7 +296,7 @@ def _attempt(
 
 
 def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
-    """Images are had first; one that can't be had ends its own trajectories, as they are opened."""
+    """Builds or pulls the images first; a missing one fails only its own trajectories."""
     from srl_swe.progress import say
 
     try:
@@ -309,7 +309,7 @@ def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> Open
 def _save_record(
     attempts: Sequence[Attempt], instances: Mapping[str, Instance], path: Path
 ) -> None:
-    """Those that were replayed; the others would only be a copy of their record."""
+    """Saves the replayed trajectories; the others would only copy their record."""
     from srl_swe.replay import as_recorded
     from srl_swe.trajectories import save_jsonl
 
@@ -324,7 +324,7 @@ def _save_record(
 
 
 def _warn_of_record(attempts: Sequence[Attempt], instances: Mapping[str, Instance]) -> None:
-    """Say which recorded replays are not faithful, and which issues are not the bench's."""
+    """Warn of unfaithful recorded replays, and of issues that differ from the bench's."""
     from srl_swe.progress import say
 
     done = [(one.trajectory, one.replay) for one in attempts if one.replay]

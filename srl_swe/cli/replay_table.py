@@ -1,4 +1,4 @@
-"""The replays at work on a terminal, and the tables of their results."""
+"""The live view of running replays, and the tables of their results."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 MOST_ROWS = 40
-"""Trajectories that are listed on the terminal; the files hold all of them."""
+"""The most trajectories listed on the terminal; the files hold all of them."""
 _STYLES = {Match.SIMILAR: "yellow", Match.DIFFERENT: "red", Match.EXIT_CODE: "bold red"}
 
 
 @dataclass(slots=True)
 class _Row:
-    """A trajectory that is being replayed."""
+    """A trajectory under replay."""
 
     instance_id: str
     n_steps: int
@@ -44,7 +44,7 @@ class _Row:
 
 
 class LiveTable:
-    """A :class:`~srl_swe.replay.batch.Watch`: a row for each that is running, and a bar."""
+    """A :class:`~srl_swe.replay.batch.Watch`: a row per running replay, and a bar."""
 
     def __init__(self, total: int, console: Console) -> None:
         self._console = console
@@ -54,19 +54,19 @@ class LiveTable:
         self._task = self._progress.add_task("replay", total=total)
 
     def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
-        """Show a row for it."""
+        """Add its row."""
         with self._lock:
             self._rows[key] = _Row(trajectory.instance_id, n_steps)
 
     def step(self, key: str, index: int, step: ReplayedStep) -> None:
-        """Bring its row up to date."""
+        """Update its row."""
         with self._lock:
             row = self._rows[key]
             row.done, row.last = index + 1, step.match
             row.drifted += not step.match.as_recorded
 
     def end(self, attempt: Attempt) -> None:
-        """Take its row away; what came of it is printed above the table."""
+        """Remove its row, and print its result above the table."""
         with self._lock:
             self._rows.pop(attempt.key, None)
         self._progress.advance(self._task)
@@ -89,7 +89,7 @@ class LiveTable:
 
 @contextmanager
 def watch(total: int) -> Iterator[Watch]:
-    """A live table where stderr is a terminal, plain lines elsewhere."""
+    """A live table if stderr is a terminal, else plain lines."""
     if not sys.stderr.isatty() or is_quiet():
         with watch_by_lines(total) as lines:
             yield lines
@@ -101,7 +101,7 @@ def watch(total: int) -> Iterator[Watch]:
 
 
 def print_result(summary: Summary, certificates: Sequence[Certificate], console: Console) -> None:
-    """The tables by trajectory, by family and by cause, and what was not replayed."""
+    """The tables by trajectory, by family and by cause, and the trajectories not replayed."""
     shown = sorted(certificates, key=lambda one: one.faithful is True)  # the others come first
     shown = shown if len(shown) > MOST_ROWS else list(certificates)
     console.print(_by_trajectory(shown[:MOST_ROWS]))

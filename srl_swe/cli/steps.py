@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """How step contexts are written."""
+    """The form of step contexts."""
 
     dialect: Annotated[
         str, typer.Option(help="Format of replies: xml, bash_block, or your own as MODULE:NAME.")
@@ -85,7 +85,7 @@ class PromptOptions:
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """Which trajectories to learn from."""
+    """The selection of trajectories to learn from."""
 
     resolved_only: Annotated[
         bool, typer.Option("--resolved-only", help="Only trajectories known to be resolved.")
@@ -121,13 +121,13 @@ class SelectionOptions:
         )
 
 
-# What ``srl-swe steps`` does with its options: build, tell, show, push.
+# The actions of ``srl-swe steps``: build, report, show, push.
 
 
 def build(
     source: StepSource, settings: StepSettings, out: Path, workers: int, push: str | None
 ) -> None:
-    """Write the data sets and print what they hold; upload them if ``push`` says where."""
+    """Write the data sets, print their summaries, and upload them to ``push`` if it is given."""
     from srl_swe.rollout.tokens import token_counter
     from srl_swe.steps import Pace, StepJob, StepMaker, build_step_dataset
     from srl_swe.trajectories import ReadReport
@@ -148,9 +148,9 @@ def build(
 
 
 def show(source: StepSource, settings: StepSettings, out: Path | None, count: int) -> None:
-    """Print the first ``count`` rows of the data set ``out``, or of those that it would have.
+    """Print the first ``count`` rows of the data set ``out``, or those that it would get.
 
-    Raises UserError where there is none.
+    Raises UserError without a row.
     """
     if count:
         rows = _made_rows(source, settings) if out is None else _saved_rows(out)
@@ -159,7 +159,7 @@ def show(source: StepSource, settings: StepSettings, out: Path | None, count: in
 
 
 def _given(source: StepSource, settings: StepSettings) -> Mapping[str, Any]:
-    """All that decides the rows beside the settings; a tokenizer is known by its content."""
+    """All inputs of the rows beside the settings; a tokenizer is identified by its content."""
     counter, name = _counter(settings), settings.tokenizer
     if counter is None or name is None:
         return source.describe()
@@ -198,9 +198,9 @@ def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]], counter: TokenCounter | None) -> int:
-    """As the text that is tokenized where there is a tokenizer, else message by message.
+    """Print rows as the tokenized text if there is a tokenizer, else message by message.
 
-    Returns how many there were. What would command the person's terminal is shown as ␛.
+    Returns their number. The escape character, which starts terminal commands, is shown as ␛.
     """
     from rich.console import Console
     from rich.rule import Rule
@@ -336,7 +336,7 @@ def steps(
 
 
 def _is_old_out(source: str) -> bool:
-    """Whether it can only be the folder to write, which was the argument once."""
+    """Whether the argument can only be the folder to write, as in version 0.1."""
     path = Path(source)
     names_source = source == "-" or source.startswith("hf:") or any(one in source for one in "*?[")
     return (path / "card.json").is_file() or not (names_source or path.exists() or path.suffix)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from srl_swe.training.recipe import Recipe
 
 
-# How the command line runs the phases of a curriculum: processes with its options of sandboxes.
+# Phases of a curriculum: processes with the command line's sandbox options.
 
 
 LOG = "output.log"
@@ -81,7 +81,7 @@ def _complete_recipe(incomplete: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
-    """A recipe, and the fields that every training needs."""
+    """A recipe, and the fields required by every training."""
 
     config: Annotated[
         str,
@@ -103,7 +103,7 @@ class RecipeOptions:
     ] = ""
 
     def words(self, more: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-        """The recipe and what overrides it; ``more`` are the other words of the command line.
+        """The recipe and its overrides; ``more`` are the other words of the command line.
 
         Raises UserError if no recipe is named.
         """
@@ -202,7 +202,7 @@ def curriculum(
     limit: options.Limit = None,
     workers: options.Workers = 8,
 ) -> None:
-    """Several phases, such as srl and then rlvr, each from the last one's final policy.
+    """Several phases, such as srl and then rlvr, each from the previous one's final policy.
 
     FIELD is a line of the curriculum, or a field of a phase's recipe: --phases.srl.learning_rate
     1e-6. Sandbox options are for rlvr and for validation on instances, --id and --limit for rlvr.
@@ -258,7 +258,7 @@ def _run(
 
 
 def _print_once(final: Path) -> None:
-    """However many ranks a launcher has started."""
+    """Prints the policy's path once, however many ranks a launcher has started."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(final)
 

@@ -1,4 +1,4 @@
-"""Reads one test log: swebench's report on it, and whether all evidence of the run agrees.
+"""Reads one test log: swebench's report on it, and contradictions in the run's evidence.
 
 swebench accepts any line that looks like a passed test, and a package can print one. So parsed
 lines, the runner's own summary, the exit status, the markers around the output and pytest's own
@@ -8,7 +8,7 @@ status and markers are compared.
 
 ``python -m srl_swe.evaluation.evidence`` is the child process of :mod:`.log_reading`. A request is
 its length in bytes on a line of its own, then JSON; so is the answer. The process ends with its
-standard input, that is with its parent.
+standard input, and therefore with its parent.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ _ALWAYS = _BY_PYTEST | {"parse_log_django", "parse_log_sympy"}
 class Parsed:
     """The tests that swebench's parser finds in a log.
 
-    ``statuses`` are those of all tests; ``passed`` the expected tests that swebench counts as
+    ``statuses`` has all tests; ``passed`` the expected tests that swebench counts as
     passed; ``own`` the expected tests that passed by pytest's own account, read by the same
     parser, or None without such an account.
     """

@@ -211,7 +211,7 @@ class _Grading:
     def grade(
         self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
     ) -> dict[str, Verdict]:
-        """A verdict for each of the instances, all of which have a patch to test."""
+        """A verdict per instance; all of them have a patch to test."""
         without_image = self._look_up(instances, patches, max_workers)
         self._take_over()
         if self._verdicts:
@@ -368,8 +368,8 @@ class GradingFolder:
     def job(self, cases: Sequence[Case], max_workers: int, timeout_s: int) -> HarnessJob:
         """Writes the harness's two input files.
 
-        The harness resumes by path, even if a patch has changed. So the key of a case stands in
-        the place of the model's name: another patch gets another path.
+        The harness resumes by path, even if a patch has changed. Therefore the key of a case
+        replaces the model's name: another patch gets another path.
         """
         job = HarnessJob(
             folder=self.harness,
@@ -391,7 +391,7 @@ class GradingFolder:
 
 
 def _text(path: Path) -> str | None:
-    """Without universal newlines: a carriage return in a quoted patch must not begin a line."""
+    """Reads without universal newlines: a carriage return in a quoted patch begins no line."""
     try:
         return path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:

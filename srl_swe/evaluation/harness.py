@@ -24,9 +24,9 @@ NETWORK_FILE = "network"
 """File in the job's folder with the network of the containers."""
 _TICK_S = 1.0
 _REMOVAL_S = 30.0
-"""Time limit for the removal of the containers, as the engine may hang."""
+"""Time limit for the removal of the containers; the engine may hang."""
 _AROUND_TESTS_S = 3600.0
-"""The longest that an instance takes besides its tests: to make, patch and remove a container."""
+"""The longest time per instance besides its tests: to make, patch and remove a container."""
 _DAY_S = 24 * 3600.0
 _GONE = re.compile(r"already in progress|No such container", re.IGNORECASE)
 _logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The child process of the harness: ``python -m srl_swe.evaluation.harness_process JOB``.
 
-swebench writes below its working directory, sets process-wide limits and prints, so it runs in a
+swebench writes below its working directory, sets process-wide limits and prints: it needs a
 process of its own. The parent keeps standard input open and never writes to it. Its end means that
 the parent is gone, even by kill -9, and ends this process and its containers at once.
 
@@ -82,10 +82,10 @@ _network_noted = threading.Lock()
 
 
 class OwnedContainer(Container):
-    """Writes down its network, for the verdicts."""
+    """Records its network, for the verdicts."""
 
     def start(self, **options: Any) -> None:
-        """As docker's."""
+        """See the docker package."""
         super().start(**options)
         if _network_noted.acquire(blocking=False):  # all containers of a run share it
             self.reload()
@@ -105,7 +105,7 @@ class OwnedContainers(ContainerCollection):
     def create(  # type: ignore[override]
         self, image: Any, command: Any = None, **options: Any
     ) -> Container:
-        """As docker's."""
+        """See the docker package."""
         assert isinstance(self.client, OwnedClient)
         labels = dict(self.client.labels)
         # swebench leaves the volumes of a container behind; labelled ones are found again.
@@ -125,7 +125,7 @@ class OwnedClient(docker.DockerClient):
 
     @property
     def containers(self) -> OwnedContainers:
-        """As docker's."""
+        """See the docker package."""
         return OwnedContainers(client=self)
 
 

@@ -1,4 +1,4 @@
-"""Reads test logs in child processes with limits, as code under test may print anything.
+"""Reads test logs in child processes with limits: code under test may print anything.
 
 swebench's parsers are regular expressions over the whole log, some of them quadratic, and hold
 Python's interpreter lock: 100 kB of ``"PASSED "`` take the sympy parser six seconds. A child

@@ -62,7 +62,7 @@ def marks(
     verdicts: Sequence[Verdict],
     run_folder: Path,
 ) -> dict[str, tuple[Mark, ...]]:
-    """The marks by instance id, without instances that have none.
+    """The marks by instance id, without unmarked instances.
 
     ``patches`` are by instance id. The verdicts' logs are below ``run_folder``; a deleted log
     yields no mark.
@@ -190,7 +190,7 @@ class Report:
 
 
 def shared_conditions(report: Report) -> dict[str, Any]:
-    """The conditions common to the sandboxes of all rollouts; empty if none are recorded."""
+    """The conditions common to the sandboxes of all rollouts; empty without a record."""
     first, *rest = list(report.enforced.values()) or [{}]
     return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in rest)}
 

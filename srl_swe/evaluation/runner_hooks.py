@@ -108,7 +108,7 @@ _MARKER = "/tmp/.srl_swe_hooks.marker"
 _CHANGED = "/tmp/.srl_swe_hooks.changed"
 _TARGETS = "/tmp/.srl_swe_hooks.targets"
 _MODULE_FOLDERS = (".", "src", "lib", "python")
-"""Folders of a repository that are often in ``sys.path``."""
+"""Folders of a repository often found in ``sys.path``."""
 _MODULE = re.compile(r"(?:(?:\./)?(?P<folder>src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
 _TEST_TOOLS = frozenset(
     re.findall(

@@ -37,7 +37,7 @@ _GIT_TIMEOUT_S = 300.0
 _PATCH_FILE = "/tmp/.srl_swe_tests.diff"
 _PROBE_TIMEOUT_S = 10.0
 REMEMBERED_VERDICTS = 1024
-"""Each has the names of all tests. The paper's batch has as many replies."""
+"""Each has the names of all tests. The paper's batch has the same number of replies."""
 _NOT_CACHED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
 
 
@@ -165,7 +165,7 @@ def _verdict_without_sandbox(
 
 
 def _ruined_from_inside(sandbox: Sandbox) -> bool:
-    """True if neither the engine nor the container as such has failed."""
+    """True if neither the engine nor the container itself has failed."""
     try:
         record = engine_record(sandbox)
         if record is None:

@@ -1,6 +1,6 @@
 """One run of an eval script in a sandbox: output, exit status, and pytest's own account.
 
-The output is streamed out of it while the tests run, through a pipe to the sandbox's shell:
+The output is streamed out while the tests run, through a pipe to the sandbox's shell:
 code under test finds no file to remove, fill or overwrite. It can print and kill, as it can under
 swebench's runner, which reads the engine's stream. Bash parses the whole script before it runs the
 first line, as a precaution against appended lines, and exits with the status of the test command.
@@ -45,7 +45,7 @@ only if a process left behind by the tests holds their output open."""
 class TestRun:
     """The result of one run.
 
-    ``exit_code`` is that of the test command; None if it was killed, or if swebench knows no test
+    ``exit_code`` is the test command's; None if it was killed, or if swebench knows no test
     command in the script. ``records`` are the parsed records of :mod:`.recorder`, empty for
     other test runners than pytest. ``recording`` is False if the recorder was not used.
     """

@@ -1,6 +1,6 @@
 """Verdicts as pure functions: of an instance and a patch, and of the files of swebench's harness.
 
-The harness writes three files for each prediction. ``report.json`` exists only if the tests ran to
+The harness writes three files per prediction. ``report.json`` exists only if the tests ran to
 their end; otherwise ``run_instance.log`` holds the exception that ended the attempt. That log also
 quotes the patch, so only a line that begins like the exception counts: a line of a quoted diff
 begins with ``+``, ``-``, a space, ``@`` or ``diff``.
