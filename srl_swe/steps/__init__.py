@@ -1,9 +1,9 @@
 """Step contexts on disk: Hugging Face data sets with a card, built as a stream and resumable.
 
-OUT/data-00000.arrow ...          the rows; a shard is what 256 trajectories gave
+OUT/data-00000.arrow ...          the rows; one shard per 256 trajectories
 OUT/state.json, dataset_info.json
 OUT/README.md, card.json          the data card, for people and for machines
-OUT/config.json                   what decided the rows
+OUT/config.json                   the settings that decide the rows
 """
 
 from __future__ import annotations

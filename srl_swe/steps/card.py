@@ -20,15 +20,12 @@ from srl_swe.files import damage_named
 from srl_swe.run_folder import flatten
 from srl_swe.steps import rows
 
-# Counts and lengths of the rows, read from the shards alone.
-
-
 _BINS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How long texts are. ``histogram[i]`` counts those from i to before i + 1 ``bin_width``."""
+    """Lengths of texts. ``histogram[i]`` counts those from i to before i + 1 ``bin_width``."""
 
     unit: Literal["tokens", "characters"]
     p50: int
@@ -41,7 +38,10 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Of all rows. ``elided`` counts those that the token budget left something out of."""
+    """Counts and lengths of all rows, read from the shards alone.
+
+    ``elided`` counts the rows with a prompt shortened by the token budget.
+    """
 
     rows: int
     instances: int
@@ -90,7 +90,7 @@ def _batches(shards: Iterable[Path]) -> Iterator[Any]:
 
 
 def _characters(messages: Any) -> list[int]:
-    """Of each row's messages together, from a column of lists of messages."""
+    """The summed length of each row's messages, from a column of lists of messages."""
     of_each = pc.utf8_length(messages.flatten().field("content")).to_numpy(zero_copy_only=False)
     ends = np.cumsum(messages.value_lengths().to_numpy(zero_copy_only=False))
     until = np.concatenate(([0], np.cumsum(of_each)))
@@ -98,12 +98,12 @@ def _characters(messages: Any) -> list[int]:
 
 
 def _ranked(counter: Counter[str]) -> dict[str, int]:
-    """The most frequent first, and those of one count by name."""
+    """Sorted by count, the most frequent first, then by name."""
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _length_facts(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
-    """In tokens where every row has them."""
+    """In tokens if every row has a count, else in characters."""
     counted = len(tokens) == len(characters)
     lengths = sorted(tokens if counted else characters) or [0]
     width = _round_width(lengths[-1] / _BINS)
@@ -120,7 +120,7 @@ def _length_facts(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
 
 
 def _round_width(width: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 and so on."""
+    """Round up to 1, 2, 5, 10, 20, 50 and so on."""
     steps: Iterator[int] = (digit * zeros for zeros in _POWERS for digit in (1, 2, 5))
     return next(step for step in steps if step >= width)
 
@@ -147,11 +147,12 @@ class CardShard:
 class Card:
     """The facts about a data set of step contexts.
 
-    ``config`` is all that decided its rows. ``records`` came in and ``dropped_records`` are
-    those that were not used, by reason; both are of all splits together. ``steps`` are those of
-    this split's ``trajectories``: as many as rows and ``dropped_steps``. ``not_writable`` details
-    the steps dropped for that reason, by the expert's tool; ``translated`` counts rows whose call
-    is a translation, by the expert's tool. ``sha256`` is that of the shards' digests in order.
+    ``config`` holds all settings that decide its rows. ``records`` counts the records read,
+    ``dropped_records`` the unused ones by reason; both are of all splits together. ``steps``
+    counts those of this split's ``trajectories``: the sum of rows and ``dropped_steps``.
+    ``not_writable`` details the steps dropped for that reason, by the expert's tool;
+    ``translated`` counts rows whose call is a translation, by the expert's tool. ``sha256`` is
+    that of the shards' digests in order.
     """
 
     split: Split
@@ -169,7 +170,7 @@ class Card:
 
 
 def load_card(folder: Path) -> Card:
-    """The card of a data set on disk. Raises UserError if it is damaged or not there."""
+    """The card of a data set on disk. Raises UserError if it is damaged or missing."""
     path = folder / CARD
     with damage_named(str(path), "delete the folder to build the data set anew"):
         return _adapter().validate_json(path.read_bytes() if path.is_file() else b"")
@@ -230,7 +231,7 @@ def render_summary(card: Card) -> str:
 
 
 def _columns() -> str:
-    """The table in the docstring of the module of the columns."""
+    """The column table from the docstring of :mod:`srl_swe.steps.rows`."""
     table = (rows.__doc__ or "").partition("\n\n")[2].strip()
     return f"## Columns\n{table}"
 
@@ -274,9 +275,6 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _size(rows: int) -> str:
     return next((name for most, name in _SIZES.items() if rows < most), "1M<n<10M")
-
-
-# A finished data set on the Hugging Face hub.
 
 
 def push(folders: Mapping[Split, Path], repository: str) -> None:

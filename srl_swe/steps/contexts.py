@@ -26,7 +26,7 @@ from srl_swe.tools.own_calls import OwnStep, is_own_call, make_own_steps
 from srl_swe.types import Action, Message, Step, Trajectory
 
 Observations = Literal["recorded", "replayed"]
-"""Whether a container of ours printed a trajectory's observations, or they came with it."""
+"""``replayed`` in a container of this project, or ``recorded`` at the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class StepContext:
 
     ``expert_reply`` is the whole reply of the expert (the target of SFT) and ``expert_action``
     the part of it that rewards compare; the observation of the step is in neither. ``elided``
-    counts what the budget left out of the prompt (:class:`~.prompt.Prompt`). The tokens
-    are None if they are not counted; those of the completion include the end that the chat
-    template gives it. ``has_thought`` False: the expert wrote none, so that its reply is the
-    action alone, which the format does not allow; the action can be compared all the same.
+    counts the parts of the prompt left out for the budget (:class:`~.prompt.Prompt`). The
+    tokens are None if they are not counted; those of the completion include the end that the
+    chat template gives it. ``has_thought`` False: the expert's reply is an action alone. The
+    format does not allow such a reply, but the action can still be compared.
     ``translated`` names the expert's tool if ``expert_action`` is a translation of its call.
     """
 
@@ -70,8 +70,8 @@ class DropReason(StrEnum):
     """Blocked, refused, or copied from another run."""
     NO_ISSUE = "no_issue"
     NOT_WRITABLE = "not_writable"
-    """It is not a call of our own tools, or the dialect has no form that reads back as it; or
-    that holds of a step in its window."""
+    """A call of a foreign tool, or one that the dialect can't write and read back; or a step
+    in its window is such a call."""
     OVER_BUDGET = "over_budget"
     """The issue alone exceeds the token budget."""
 
@@ -84,7 +84,7 @@ class Dropped:
     step_index: int
     reason: DropReason
     detail: str = ""
-    """Of NOT_WRITABLE: the expert's tool and why its call has no form, see ``make_own_steps``."""
+    """For NOT_WRITABLE: the expert's tool and why its call has no form, see ``make_own_steps``."""
 
 
 def make_step_contexts(
@@ -98,9 +98,9 @@ def make_step_contexts(
     """One item per step: its example, or the reason why it is dropped.
 
     The last step, ``submit``, is a target only with ``include_last``. A step that never ran is
-    neither a target nor part of later prompts; but a reply without an action that was answered
-    is part of them, as the policy saw the format error. Calls are those of our own tools,
-    and the repository lies where prompts have it (:mod:`srl_swe.tools.translation`).
+    neither a target nor part of later prompts; an answered reply without an action is part of
+    them, as the policy saw the format error. Calls are translated to our own tools, and the
+    repository's paths to those of prompts (:mod:`srl_swe.tools.translation`).
     """
     own, steps = make_own_steps(trajectory)
     making = _Making(own, steps, dialect, window, trajectory_id(trajectory), count_tokens)
@@ -113,7 +113,7 @@ def make_step_contexts(
 
 
 def trajectory_id(trajectory: Trajectory) -> str:
-    """Sixteen hex digits of its content: of instance, issue, model, and each step's texts."""
+    """Sixteen hex digits of a digest of instance, issue, model, and each step's texts."""
     heading = (trajectory.instance_id, trajectory.problem_statement, trajectory.model)
     digest = hashlib.sha256(repr(heading).encode())
     for step in trajectory.steps:
@@ -187,7 +187,7 @@ class _Making:
         return self.dialect.render_action(action)
 
     def _count(self, prompt: tuple[Message, ...], reply: str) -> tuple[int | None, int | None]:
-        """The tokens of both; TRL too takes the whole chat's less the prompt's for the reply."""
+        """Tokens of prompt and reply; as in TRL, a reply is the whole chat less the prompt."""
         if self.count_tokens is None:
             return None, None
         answer: Message = {"role": "assistant", "content": reply}
@@ -196,7 +196,7 @@ class _Making:
 
 
 def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropReason | None:
-    """The reason that lies in the record, and not in how it is written."""
+    """The reason that lies in the record, not in the dialect."""
     step = trajectory.steps[index]
     if index == len(trajectory.steps) - 1 and not include_last:
         return DropReason.LAST_STEP

@@ -1,11 +1,11 @@
 """Trajectories to data sets, in shards of 256: a killed build continues after its last whole shard.
 
-The result depends on the trajectories, their order and the config alone: not on the number of
-workers, nor on interruptions. A worker makes a whole shard, so memory holds a shard per worker.
+The result depends only on the trajectories, their order and the config, not on the number of
+workers or on interruptions. A worker makes a whole shard, so memory holds a shard per worker.
 
 .OUT.partial/config.json             the config of the build
-.OUT.partial/00000.json              written last: the shard is whole; its counts and digests
-.OUT.partial/00000-train.arrow       the shard's rows, per split; missing if there are none
+.OUT.partial/00000.json              written last, once the shard is whole: its counts and digests
+.OUT.partial/00000-train.arrow       the shard's rows, per split; missing if empty
 .OUT.partial/train/                  the data set before it is moved to OUT
 """
 
@@ -71,8 +71,8 @@ _OF_0_1 = ("ledger.jsonl", "sealed")
 """Files in the partial folder of a build by version 0.1."""
 
 OpenCounter = Callable[[str], CountTokens]
-"""Opens the token counter of a tokenizer by name: a module-level function, which workers import,
-and which caches, as it is called per trajectory."""
+"""Opens the token counter of a tokenizer by name. It is a module-level function, as workers import
+it, and caches, as it is called per trajectory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def build_step_dataset(
 ) -> bool:
     """Build the data sets, or continue a killed build; False if they were finished already.
 
-    ``report`` belongs to ``trajectories``: it is complete when they are used up. Raises
+    ``report`` belongs to ``trajectories``: it is complete after the last one. Raises
     UserError if a folder holds another build, another process builds there, or no step gives a
     row to train on.
     """
@@ -280,7 +280,7 @@ def _begun_with_others(job: StepJob) -> UserError:
 def _make_shards(
     job: StepJob, missing: Iterator[tuple[int, Sequence[Trajectory]]]
 ) -> Iterator[Shard]:
-    """The shards in the order of completion. Two or more are made in ``job.workers`` processes."""
+    """Shards in the order of completion. Two or more are made in ``job.workers`` processes."""
     first = list(islice(missing, 2)) if job.workers > 1 else []
     if len(first) < 2:
         for number, stretch in chain(first, missing):
@@ -308,7 +308,7 @@ def _make_shards(
 
 
 def _serve_parent() -> None:
-    """End with the parent, however it ends: a pool's worker would wait for it for ever.
+    """End with the parent, however it ends; a pool's worker would otherwise wait forever.
 
     Ctrl-C ends a worker at once and silently; the parent reports it.
     """
@@ -324,7 +324,7 @@ def _follow(join: Callable[[], None]) -> None:
 
 
 def _make_shard(job: StepJob, number: int, trajectories: Sequence[Trajectory]) -> Shard:
-    """Write the shard's rows, then its record, with which it is finished."""
+    """Write the shard's rows, then its record, which marks it as finished."""
     of_split: dict[Split, list[Trajectory]] = {split: [] for split in job.folders}
     for trajectory in trajectories:
         of_split[job.maker.split(trajectory)].append(trajectory)
@@ -387,7 +387,7 @@ def _describe_no_rows(shards: Sequence[Shard], report: ReadReport) -> str:
 
 
 def _assemble(split: Split, shards: Sequence[Shard], job: StepJob, report: ReadReport) -> Path:
-    """A data set with its card, made of links to the shards: after a kill it is made again."""
+    """Make a data set with its card from links to the shards; made again after a kill."""
     folder = job.partial / split
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -442,7 +442,7 @@ def _make_card(
 
 
 class Pace:
-    """Call it with each shard made: it reports the progress, with an ETA if ``total`` is known.
+    """Reports the progress after each shard, with an ETA if ``total`` is known.
 
     ``records`` gives the number of records read so far, out of ``total``.
     """
@@ -455,7 +455,7 @@ class Pace:
         self._began_s = time.monotonic()
 
     def __call__(self, shard: Shard) -> None:
-        """Report what was made so far."""
+        """Report the progress so far."""
         self._trajectories += sum(part.trajectories for part in shard.parts.values())
         self._rows += sum(part.rows for part in shard.parts.values())
         read, eta = self._records(), ""

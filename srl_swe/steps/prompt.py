@@ -22,17 +22,17 @@ If the last message is not the assistant's, the generation prompt is counted too
 """
 
 WORKDIR = "/testbed"
-"""Where the repository lies in the prompts' own words."""
+"""The repository's folder in the system prompts."""
 ELIDED = Observation("(old observation left out)")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How much of the past a prompt holds.
+    """The part of the past that a prompt holds.
 
-    ``pairs``: the last so many action/observation pairs; None is the full history. Paper: 2.
+    ``pairs``: number of the last action/observation pairs; None: the full history. Paper: 2.
     ``observation_chars``: each observation is cut in its middle to this many characters.
-    ``token_budget``: None is no limit; else the oldest observations are left out first, then
+    ``token_budget``: None: unlimited; else the oldest observations are left out first, then
     the oldest pairs; the issue is never cut. ``thoughts``: whether past replies keep theirs;
     the paper drops them.
     """
@@ -55,7 +55,7 @@ class Pair:
     """A past step as two messages: the policy's reply and the observation.
 
     ``is_writable`` False: the dialect has no form of that action, so no prompt can show it.
-    ``declaration`` is a line for the system prompt about a tool that it does not have, or empty.
+    ``declaration`` is a line for the system prompt about a tool missing there, or empty.
     """
 
     reply: str
@@ -66,7 +66,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``elided``: each observation that the budget left out counts one, each pair one more."""
+    """``elided`` adds one per observation left out for the budget, and one more per pair."""
 
     messages: tuple[Message, ...]
     elided: int = 0
@@ -82,7 +82,7 @@ def make_messages(
 ) -> list[Message]:
     """The prompt after ``history``: system, issue, then the window's pairs, oldest first.
 
-    ``workdir`` is where the repository lies. Raises what :func:`make_prompt` does.
+    ``workdir`` is the repository's folder. Raises as :func:`make_prompt` does.
     """
     past = [make_pair(step, dialect, window) for step in _last(history, window.pairs)]
     prompt = make_prompt(problem_statement, past, dialect, window, count_tokens, workdir)
@@ -111,7 +111,7 @@ def make_prompt(
 ) -> Prompt:
     """The prompt after ``past``, with as little left out as the budget allows.
 
-    Its system prompt names ``workdir``, and declares every tool that it shows a call of.
+    Its system prompt names ``workdir``, and declares each foreign tool with a call in the prompt.
     Tokens are counted O(log pairs) times, and once if everything fits.
     Raises OverBudget if the budget can't be met, UnwritableStep if the dialect
     has no form of a past action, ValueError if a budget comes without ``count_tokens``.
@@ -143,9 +143,9 @@ def make_prompt(
 
 
 def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
-    """Without the oldest ``elided`` observations; where those are all, without pairs as well.
+    """Leave out the oldest ``elided`` observations, and once all are gone, the oldest pairs.
 
-    An observation shorter than the marker stays: each elision makes a prompt shorter.
+    An observation shorter than the marker stays, hence each elision makes a prompt shorter.
     """
     observations, dropped = min(elided, len(shown)), max(elided - len(shown), 0)
     old = [
@@ -156,7 +156,7 @@ def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
 
 
 def _declaring(system: str, pairs: Sequence[Pair]) -> str:
-    """The system prompt, which ends with the list of tools, with those of the pairs after them."""
+    """The system prompt, with the tools of the pairs appended to its final list of tools."""
     lines = sorted({pair.declaration for pair in pairs} - {""})
     return "\n".join([system.rstrip("\n"), *lines]) + "\n" if lines else system
 

@@ -1,9 +1,9 @@
-"""The columns of a data set of step contexts, and what each is for.
+"""The columns of a data set of step contexts, and their uses.
 
 | column | its use |
 |---|---|
-| `prompt`, `completion` | messages: the input of SFT, SRL and RLVR; what SFT imitates |
-| `expert_action` | what the similarity reward compares |
+| `prompt`, `completion` | messages: the input of SFT, SRL and RLVR; the target of SFT |
+| `expert_action` | target of the similarity reward |
 | `instance_id` | the tests of RLVR; splits and rates by instance |
 | `step_index`, `n_steps` | similarity by position in the trajectory |
 | `tool` | similarity by tool |
@@ -11,7 +11,7 @@
 | `observations` | `replayed` in a container of ours, or as `recorded` at the source |
 | `source`, `model` | mixing and comparing families and teachers |
 | `prompt_tokens`, `completion_tokens` | sorting and filtering by length; null without a tokenizer |
-| `elided` | what the token budget left out: leave such rows out, or look at them |
+| `elided` | parts left out for the token budget, to filter or inspect such rows |
 | `has_thought` | SFT leaves out replies without a thought, which the format does not allow |
 """
 
@@ -60,12 +60,12 @@ SCHEMA = pa.schema(
 
 
 def make_batch(contexts: Sequence[StepContext]) -> Any:
-    """A record batch of :data:`SCHEMA`, one row a context."""
+    """A record batch of :data:`SCHEMA`, one row per context."""
     return pa.RecordBatch.from_pylist([_row(context) for context in contexts], schema=SCHEMA)
 
 
 def _row(context: StepContext) -> dict[str, Any]:
-    """The columns that a context doesn't have under the same name are the two of messages."""
+    """The row of a context; only the two columns of messages differ from its fields."""
     same = {name: getattr(context, name) for name in SCHEMA.names if name not in _BUILT}
     completion = [{"role": "assistant", "content": context.expert_reply}]
     return {**same, "prompt": list(context.prompt), "completion": completion}
@@ -76,8 +76,10 @@ _BUILT = frozenset({"prompt", "completion"})
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """``window``: of its prompts. ``tokenizer_sha256``: ``TokenCounter.digest`` of the tokenizer
-    that counted ``prompt_tokens`` and ``completion_tokens``. None if it is not recorded.
+    """Settings recorded with a data set; None if not recorded.
+
+    ``window``: of its prompts. ``tokenizer_sha256``: ``TokenCounter.digest`` of the tokenizer
+    that counted ``prompt_tokens`` and ``completion_tokens``.
     """
 
     window: Window | None = None
@@ -85,7 +87,7 @@ class Recorded:
 
 
 def recorded_settings(folder: Path) -> Recorded:
-    """Read them. A folder without a config, or with somebody else's, records nothing."""
+    """Read them. All are None for a folder without a config, or with another program's."""
     config = read_config(folder)
     tokenizer = config.get("tokenizer")
     digest = tokenizer.get("sha256") if isinstance(tokenizer, dict) else None
@@ -97,7 +99,7 @@ def recorded_settings(folder: Path) -> Recorded:
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """The config of a data set; empty if there is none."""
+    """The config of a data set; empty if missing."""
     try:
         content = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -111,9 +113,9 @@ def save_step_contexts(
     card: str,
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save them with their card into ``folder``, replacing what was there, whole or not.
+    """Save them with their card into ``folder``, replacing all of its content or nothing.
 
-    ``config``: how their prompts were made (:class:`StepSettings` as a dict); None records nothing.
+    ``config``: the settings of their prompts (:class:`StepSettings` as a dict); None: no config.
     """
 
     def write(partial: Path) -> None:
@@ -128,7 +130,7 @@ def save_step_contexts(
 def save_dataset(
     data: Dataset, folder: Path, card: str, config: Mapping[str, Any] | None = None
 ) -> None:
-    """The same for rows that are a data set, whatever its columns."""
+    """Save a data set with any columns in the same way."""
     _save(lambda partial: data.save_to_disk(str(partial)), folder, card, config)
 
 
@@ -159,9 +161,9 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
 
 
 def load_rows(folder: Path) -> Any:
-    """The data set that the folder holds, as ``datasets`` has it.
+    """Load the folder's data set with ``datasets``.
 
-    Raises UserError if it is damaged, FileNotFoundError if there is none, and IndexError if it
+    Raises UserError if it is damaged, FileNotFoundError if it is missing, and IndexError if it
     has no rows, hence no table, as ``datasets`` 5 does.
     """
     from datasets import load_from_disk
@@ -181,7 +183,7 @@ def load_rows(folder: Path) -> Any:
 def write_metadata(folder: Path, shards: Sequence[str], sha256: str) -> None:
     """Make the tables a Hugging Face data set; its fingerprint is a digest of their content.
 
-    Without a shard an empty one is written: a data set needs a table.
+    If there are no shards, an empty one is written, as a data set needs a table.
     """
     from datasets import DatasetInfo, Features
 
@@ -214,12 +216,12 @@ def digest_file(path: Path) -> str:
 
 
 def digest_of(shard_digests: Sequence[str]) -> str:
-    """One for all shards."""
+    """SHA-256 of the shards' digests."""
     return hashlib.sha256("\n".join(shard_digests).encode()).hexdigest()
 
 
 def move_into_place(made: Path, folder: Path) -> None:
-    """Move a finished folder to its place; an old one is removed after it was replaced."""
+    """Move a finished folder to its place; an old one is removed afterwards."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -43,7 +43,7 @@ class StepSource:
     benches: tuple[str, ...] = ()
 
     def stream(self, report: ReadReport) -> Iterator[Trajectory]:
-        """What is read and selected; ``report`` is complete at its end.
+        """Read and select trajectories; ``report`` is complete at the end.
 
         Raises UserError at the end if nothing was selected.
         """
@@ -55,12 +55,12 @@ class StepSource:
 
     @cached_property
     def identity(self) -> SourceIdentity:
-        """Reads every byte of local files. Raises UserError for a source that is not there."""
+        """Reads every byte of local files. Raises UserError for a missing source."""
         return identify_source(self.source)
 
     @property
     def repeatable(self) -> bool:
-        """Whether the same words mean the same trajectories the next time."""
+        """Whether the same source gives the same trajectories next time."""
         return self.source != "-"
 
     @property
@@ -70,7 +70,7 @@ class StepSource:
         return None if slices else self.identity.records
 
     def describe(self) -> Mapping[str, Any]:
-        """All that decides the trajectories, as the card and a resume compare it."""
+        """All settings that decide the trajectories, for the card and for resuming."""
         ids = "\n".join(sorted(self.selection.not_in))
         not_in = {"benches": list(self.benches), "sha256": hashlib.sha256(ids.encode()).hexdigest()}
         reading = {**asdict(self.reading), "filters": [str(one) for one in self.reading.filters]}
