@@ -1,6 +1,6 @@
-"""The difficulty of steps: sample each prompt several times and keep the steps worth training on.
+"""The difficulty of steps: samples each prompt several times and keeps steps worth training on.
 
-Steps whose rewards differ and are low on average are kept: the pivots of PivotRL (arXiv
+Keeps steps whose rewards differ and are low on average: the pivots of PivotRL (arXiv
 2603.21383), which are dynamic sampling ahead of time. They depend on the policy: after some
 training others would be chosen.
 
@@ -188,7 +188,7 @@ def keep_pivots(
 ) -> str:
     """Write ``out/steps`` with the rows of std > ``min_std`` and mean < ``max_mean``.
 
-    Returns its card. Raises UserError if there are none.
+    Returns its card. Raises UserError if no row qualifies.
     """
     kept = [one for one in difficulties if one.std > min_std and one.mean < max_mean]
     if not kept:

@@ -1,4 +1,4 @@
-"""Greedy replies of a policy on step contexts, scored as training scores them."""
+"""Greedy replies of a policy on step contexts, scored as in training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A reply out of the format counts as 0 in ``similarity_mean``, as -1 in ``reward_mean``."""
+    """A reply out of format counts as 0 in ``similarity_mean`` and as -1 in ``reward_mean``."""
 
     n: int
     reward_mean: float

@@ -1,6 +1,6 @@
-"""Episodes of one rank, played in lockstep: each turn samples the replies of all that are running.
+"""Episodes of one rank in lockstep: each turn samples one reply per running episode.
 
-RLVR by episodes and validation on instances both play this way. Sampling is a collective
+Used by RLVR by episodes and by validation on instances. Sampling is a collective
 operation: ranks must sample equally often and equally many prompts, even if their episodes take
 different numbers of turns.
 """
@@ -19,7 +19,7 @@ Reply_contra = TypeVar("Reply_contra", contravariant=True)
 
 
 class Playable(Protocol[Reply_contra]):
-    """An episode in an environment of its own. Its methods run in threads, one call at a time."""
+    """An episode with its own environment. Its methods run in threads, one call at a time."""
 
     env: SweEnv
 
@@ -49,7 +49,7 @@ def play_in_lockstep(
 ) -> None:
     """Play all episodes to their ends, ``workers`` of them at once; called by every rank.
 
-    ``most``: the number of episodes on the rank that has most of them.
+    ``most``: the largest number of episodes on any rank.
     ``sample(running, count)`` samples ``count`` replies, as many as on every other rank, and
     returns those of the ``running`` episodes.
     """

@@ -1,8 +1,8 @@
 """RLVR by episodes: the policy acts through SweEnv, turn by turn, and the tests decide.
 
-TRL's ``rollout_func``, and not its ``environment_factory``: replies stay text in our dialect, so
-that a policy which knows no tool-calling template can be trained, and one thread a container
-opens, acts and tests (TRL opens environments one after the other).
+Uses TRL's ``rollout_func`` rather than its ``environment_factory``: replies stay text in our
+dialect, which suits a policy without a tool-calling template, and containers open, act and test
+in parallel, one thread per container (TRL opens environments one after the other).
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.stats import Tested
 from srl_swe.types import Instance, Message, Outcome, StopReason
 
-# An episode as one sequence of tokens: what the policy wrote, and what it only read.
+# An episode as one sequence of tokens; the mask is 1 for the policy's own.
 #
 #     prompt | reply 1 | observation 1 | reply 2 | observation 2 | ... | reply N
 #              1 1 1 1   0 0 0 0 0 0 0   1 1 1 1   0 0 0 0 0 0 0         1 1 1 1    mask
 #
-# Replies are the very tokens that were sampled, never text that was tokenized again. Observations
-# get mask 0: they are read in training as they were in sampling, and no gradient flows from them.
+# Replies are the sampled tokens, never tokenized again. Observations get mask 0: training reads
+# them as sampling did, and no gradient flows from them.
 
 
 _MARK = "\u2042reply\u2042"
-"""Stands for a reply where a template is rendered; no template holds it."""
+"""Placeholder for a reply in a rendered template; occurs in no template."""
 
 
 @dataclass(slots=True)
 class EpisodeTokens:
-    """``mask`` and ``logprobs`` belong to ``completion``, a number a token."""
+    """``mask`` and ``logprobs`` have one number per token of ``completion``."""
 
     prompt: list[int]
     completion: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
-    """0.0 where the sampler gives none, and for observations."""
+    """0.0 for observations, and for replies if the sampler gives none."""
 
     @property
     def all(self) -> list[int]:
-        """What the next reply is sampled after."""
+        """The context of the next reply."""
         return [*self.prompt, *self.completion]
 
     def add_reply(self, ids: Sequence[int], logprobs: Sequence[float | None] | None) -> None:
-        """What the policy wrote."""
+        """Append a sampled reply."""
         self.completion += ids
         self.mask += [1] * len(ids)
         self.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
 
     def add_observation(self, ids: Sequence[int]) -> None:
-        """What it reads before its next reply, the template's own tokens included."""
+        """Append an observation, with the template's tokens around it."""
         self.completion += ids
         self.mask += [0] * len(ids)
         self.logprobs += [0.0] * len(ids)
 
     def hide(self, end: int) -> None:
-        """Take the gradient from all of it; an empty one gets the token ``end``.
+        """Mask the whole completion; an empty one gets the token ``end``.
 
-        TRL wants a last token of every sample, even of one whose sandbox never opened.
+        TRL needs at least one token per sample, even if its sandbox never opened.
         """
         if not self.completion:
             self.add_observation([end])
@@ -77,7 +77,7 @@ class EpisodeTokens:
 class ChatTokens:
     """Tokens of a prompt and of the turns between replies, under a tokenizer's chat template.
 
-    Threads take turns: a fast tokenizer that is asked twice at once may raise "Already borrowed".
+    Threads take turns: concurrent calls of a fast tokenizer may raise "Already borrowed".
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ChatTokens:
         template_kwargs: Mapping[str, Any],
         end_ids: Sequence[int] = (),
     ) -> None:
-        """``end_ids``: what ends a reply; without them any special token does."""
+        """``end_ids``: the tokens that end a reply; if empty, any special token does."""
         self._tokenizer: Any = tokenizer
         self._template_kwargs = template_kwargs
         self._end_ids = end_ids
@@ -107,12 +107,12 @@ class ChatTokens:
             return list(self._render(messages, tokenize=True, return_dict=False))
 
     def read(self, reply: Sequence[int]) -> tuple[str, bool]:
-        """The text of a reply, and whether the policy itself ended it."""
+        """The text of a reply, and whether the policy ended it."""
         with self._lock:
             return decode_reply(self._tokenizer, reply, self._end_ids)
 
     def between(self, observation: str) -> list[int]:
-        """What stands between the last token of a reply and the first of the next."""
+        """The tokens between the end of a reply and the start of the next."""
         turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
         answered = [*turn, {"role": "user", "content": observation}]
         with self._lock:
@@ -132,7 +132,7 @@ class ChatTokens:
 
 
 def episode_dataset(instances: Sequence[Instance]) -> Dataset:
-    """A row an instance. What TRL calls the prompt is its id: the first turn renders the rest."""
+    """One row per instance. TRL's prompt column holds its id; the first turn renders the prompt."""
     return Dataset.from_list(
         [{"prompt": one.instance_id, "instance_id": one.instance_id} for one in instances]
     )
@@ -141,9 +141,9 @@ def episode_dataset(instances: Sequence[Instance]) -> Dataset:
 class EpisodeRollout:
     """A ``rollout_func`` for GRPOTrainer, and the reward function of its episodes.
 
-    ``token_budget`` bounds an episode: without room for another whole reply it ends with
-    TOKEN_LIMIT. So does an episode with a cut reply, which is not carried out.
-    ``workers`` episodes are played at once; the others of a batch follow when all have ended.
+    ``token_budget`` bounds an episode: it ends with TOKEN_LIMIT if no further whole reply fits,
+    or if a reply is cut; a cut reply is not carried out. ``workers`` episodes run at once; the next
+    wave starts when all of them have ended.
     """
 
     __name__ = "tests"
@@ -170,7 +170,7 @@ class EpisodeRollout:
         self._tested: list[Tested] = []
 
     def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Play an episode for each of the instance ids; the ``rollout_func`` of TRL 1.16."""
+        """Play one episode per instance id; the ``rollout_func`` of TRL 1.16."""
         attempts = [
             _Attempt(name, self._make_env(), self._chat, self._longest_context) for name in prompts
         ]
@@ -283,7 +283,7 @@ class _Attempt:
 
 
 def _sample(running: Sequence[_Attempt], count: int, trainer: Any) -> list[_Sampled]:
-    """A reply for each; a rank with fewer episodes samples some that are thrown away.
+    """One reply per running episode; a rank with fewer than ``count`` discards the surplus.
 
     Sampling is a collective, and vLLM's server takes equally many prompts from each rank.
     """

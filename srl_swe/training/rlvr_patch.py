@@ -28,19 +28,17 @@ from srl_swe.steps.prompt import CountTokens, OverBudget
 from srl_swe.training.stats import Tested
 from srl_swe.types import Instance, Message
 
-# Search/replace edits: a whole fix in one reply, as SWE-RL's Agentless-mini has it.
-#
-# ``prompts/search_replace.md`` shows the form. Only what follows the thought is read: the original
-# reads the whole output, so that an edit which was thought of and thrown away counts there. What
-# breaks the syntax of a file, or changes blank lines only, hands in nothing (Agentless-mini's
-# post-processing, which the paper's evaluation uses).
+# Search/replace edits in the form of SWE-RL's Agentless-mini (``prompts/search_replace.md``).
+# Edits inside the thought are ignored; Agentless-mini reads the whole output. An edit that breaks
+# the syntax of a file or changes only blank lines submits nothing (the post-processing of
+# Agentless-mini, which the paper's evaluation uses).
 
 
 _PATH, _SEARCH, _DIVIDE, _REPLACE = "### ", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 
 
 class EditFault(StrEnum):
-    """Why a reply hands in nothing; the names are those that training logs count."""
+    """Why a reply submits nothing; the values are names in training logs."""
 
     NO_THINK = "no_think"
     EMPTY_THOUGHT = "empty_thought"
@@ -49,13 +47,13 @@ class EditFault(StrEnum):
     NOT_FOUND = "not_found"
     """The text to search for is not in the file, or is empty."""
     NO_CHANGE = "no_change"
-    """Nothing but blank lines differs."""
+    """Only blank lines differ."""
     BROKEN_SYNTAX = "broken_syntax"
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace ``search``, which begins at the beginning of a line, wherever it stands."""
+    """Replaces every occurrence of ``search`` that begins at the start of a line."""
 
     path: str
     search: str
@@ -64,7 +62,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a reply hands in. ``patch`` is a git diff, and empty exactly if there is a fault."""
+    """The result of a reply. ``patch`` is a git diff, and empty exactly if there is a fault."""
 
     patch: str
     fault: EditFault | None = None
@@ -77,7 +75,7 @@ def read_repair(
     *,
     think_opened: bool = False,
 ) -> Repair:
-    """The patch that a reply makes of ``files``, by path. Never raises.
+    """The patch of a reply's edits to ``files``, by path. Never raises.
 
     ``strict`` requires a non-empty thought. ``think_opened``: the generation prompt ends with
     ``<think>``, so the reply omits the tag.
@@ -92,7 +90,7 @@ def read_repair(
 
 
 def parse_edits(text: str) -> list[Edit]:
-    r"""The edits in a text, in order; what is not one is passed over.
+    r"""The edits in a text, in order; other text is ignored.
 
     >>> parse_edits("### a.py\n<<<<<<< SEARCH\nx = 1\n=======\nx = 2\n>>>>>>> REPLACE\n")
     [Edit(path='a.py', search='x = 1', replace='x = 2')]
@@ -101,7 +99,7 @@ def parse_edits(text: str) -> list[Edit]:
 
 
 def _edits(lines: Sequence[str]) -> Iterator[Edit]:
-    """Line by line, so that a reply of any shape takes linear time."""
+    """Scans line by line: linear time for any reply."""
     path, before = "", ""
     search: list[str] = []
     replace: list[str] | None = None
@@ -121,7 +119,7 @@ def _edits(lines: Sequence[str]) -> Iterator[Edit]:
 
 
 def make_patch(edits: Sequence[Edit], files: Mapping[str, str]) -> Repair:
-    """The diff that the edits make, all of them or none."""
+    """The diff of the edits; all of them apply, or none."""
     if not edits:
         return Repair("", EditFault.NO_EDIT)
     changed: dict[str, str] = {}
@@ -137,7 +135,7 @@ def make_patch(edits: Sequence[Edit], files: Mapping[str, str]) -> Repair:
 
 
 def render_diff(path: str, before: str, after: str) -> str:
-    """One file's change as ``git diff`` writes it; empty where nothing differs."""
+    """One file's change as ``git diff`` writes it; empty if nothing differs."""
     lines = list(unified_diff(_lines(before), _lines(after), f"a/{path}", f"b/{path}", lineterm=""))
     if not lines:
         return ""
@@ -158,10 +156,10 @@ def _without_blanks(text: str) -> list[str]:
 
 
 def _parses(text: str) -> bool:
-    """By this Python: a file that it can't read before the edit is not held against the edit."""
+    """Whether this Python parses the text; a file that it never could is not checked."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as invalid escapes, which are nobody's concern
+            warnings.simplefilter("ignore")  # such as invalid escapes
             ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -172,7 +170,7 @@ _NO_NEWLINE = "\0no newline"
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their ends; one that lacks its end at the end of the file is marked."""
+    """Lines without their ends; a last line without a newline is marked."""
     lines = text.split("\n")
     last = lines.pop()
     return [*lines, last + _NO_NEWLINE] if last else lines
@@ -194,9 +192,9 @@ _SHORTEST_CHARS = 200
 
 
 def oracle_paths(gold_patch: str) -> list[str]:
-    """The files that the gold patch changes: its ``.py`` files, or all where it has none.
+    """The files that the gold patch changes: its ``.py`` files, or all if it has none.
 
-    Files that it adds are not there to be shown.
+    Files that it adds are left out.
     """
     changed = [file.path for file in PatchSet(gold_patch) if not file.is_added_file]
     return [path for path in changed if path.endswith(".py")] or changed
@@ -205,7 +203,7 @@ def oracle_paths(gold_patch: str) -> list[str]:
 def oracle_files(instance: Instance, sandbox: Sandbox) -> dict[str, str]:
     """The text of those files at the base commit, by path. Raises SandboxError.
 
-    What is no file in UTF-8 can't be shown and is left out.
+    Files that are not UTF-8 are left out.
     """
     files: dict[str, str] = {}
     for path in oracle_paths(instance.gold_patch):
@@ -224,7 +222,7 @@ def repair_messages(
     token_budget: int | None = None,
     count_tokens: CountTokens | None = None,
 ) -> list[Message]:
-    """The issue and each file whole; where the budget is too small, the longest are cut at the end.
+    """The issue and each whole file; if the budget is too small, the longest are cut at the end.
 
     Raises OverBudget if it can't be met, ValueError if it comes without ``count_tokens``.
     """
@@ -248,7 +246,7 @@ def _shorter_and_shorter(files: Mapping[str, str]) -> Iterator[int]:
 
 
 def _cut(text: str, chars: int) -> str:
-    """Whole lines, so that nothing is shown which does not stand in the file."""
+    """Cuts between lines: every line shown is a line of the file."""
     if len(text) <= chars:
         return text
     return f"{text[: text.rfind(chr(10), 0, chars) + 1]}{_CUT}\n"
@@ -264,7 +262,7 @@ def _render(issue: str, files: Mapping[str, str]) -> list[Message]:
 
 @dataclass(frozen=True, slots=True)
 class PatchTask:
-    """An instance with the text of the files that its prompt shows, by path."""
+    """An instance, and the text of its prompt's files by path."""
 
     instance: Instance
     files: Mapping[str, str]
@@ -302,7 +300,7 @@ def patch_dataset(
     token_budget: int | None,
     template_kwargs: Mapping[str, Any],
 ) -> Dataset:
-    """A row an instance: ``prompt`` and ``instance_id``. Raises UserError where one can't fit."""
+    """One row per instance: ``prompt`` and ``instance_id``. Raises UserError if one can't fit."""
 
     def count(messages: Sequence[Any]) -> int:
         ids: Any = tokenizer.apply_chat_template(
@@ -322,9 +320,9 @@ def patch_dataset(
 
 
 class PatchReward:
-    """A reward function for GRPOTrainer that has patches judged, ``workers`` at once.
+    """A reward function for GRPOTrainer that tests patches, ``workers`` at once.
 
-    Threads do for it what ``async`` would: TRL waits for all of a batch in either case.
+    Threads suffice: TRL waits for the whole batch of an ``async`` reward too.
     """
 
     __name__ = "tests"
@@ -341,7 +339,7 @@ class PatchReward:
         think_opened: bool = False,
         end_ids: Collection[int] = (),
     ) -> None:
-        """``end_ids``: what ends a reply; without them any special token does."""
+        """``end_ids``: the tokens that end a reply; if empty, any special token does."""
         self._tasks = tasks
         self._test_runner = test_runner
         self._tokenizer = tokenizer
@@ -360,7 +358,7 @@ class PatchReward:
         log_extra: Callable[[str, list[Any]], None],
         **_: Any,
     ) -> list[float | None]:
-        """One reward a completion; None where its sandbox broke."""
+        """One reward per completion; None if its sandbox broke."""
         replies = [decode_reply(self._tokenizer, ids, self._end_ids) for ids in completion_ids]
         with ThreadPoolExecutor(self._workers) as pool:
             tested = list(pool.map(self._test, instance_id, replies))

@@ -50,12 +50,13 @@ from srl_swe.training.trl_config import (
 from srl_swe.training.validate_episodes import DEFAULT_WORKERS, ValidationBench
 from srl_swe.types import Instance
 
-# How many tokens a prompt or an episode of RLVR may have; None where nothing says.
-
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """``asked`` is the recipe's, ``hard`` the sampler's; ``reply`` is the longest reply."""
+    """Most tokens of a prompt or an episode; None means no limit.
+
+    ``asked`` is the recipe's, ``hard`` the sampler's; ``reply`` is the longest reply.
+    """
 
     asked: int | None
     hard: int | None
@@ -63,17 +64,17 @@ class TokenLimits:
 
     @property
     def prompt(self) -> int | None:
-        """Of a prompt that one reply follows: what is asked for is the prompt's alone."""
+        """The limit of a prompt with one reply; ``asked`` bounds the prompt alone."""
         return _least(self.asked, None if self.hard is None else self.hard - self.reply)
 
     @property
     def episode(self) -> int | None:
-        """Of a prompt and all that follows it."""
+        """The limit of a prompt and its whole episode."""
         return _least(self.asked, self.hard)
 
 
 def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
-    """Of the recipe, and of the model or vLLM, which would die of a prompt too long.
+    """The limits of the recipe, and of the model or vLLM, which fail on longer prompts.
 
     Raises UserError if the longest reply leaves no room for a prompt.
     """
@@ -90,20 +91,18 @@ def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-# The trainer of RLVR: GRPO whose rewards are tests, with what they said in each log.
-
-
 logger = logging.getLogger(__name__)
 
 MOST_BROKEN_STEPS = 3
-"""So many steps in a row without one sandbox that held, refills included, and the run stops."""
+"""The run stops after this many steps in a row, refills included, whose sandboxes all broke."""
 
 
 class RlvrTrainer(DynamicSamplingGRPOTrainer):
-    """``drain`` gives this rank's tested replies since the last call.
+    """GRPO rewarded by tests, with the outcomes of the tests in each log.
 
-    Samples without a reward are counted. Where whole steps have none, every rank stops alike, as
-    all of them see the same gathered rewards; the run continues from its last checkpoint.
+    ``drain()`` returns this rank's tested replies since the last call. Samples without a reward
+    are counted. If whole steps have none, all ranks stop, as all see the same gathered rewards; the
+    same command resumes from the last checkpoint.
     """
 
     def __init__(self, *args: Any, drain: Callable[[], list[Tested]], **kwargs: Any) -> None:
@@ -115,7 +114,7 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
         self._broken_steps: set[int] = set()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Called on every rank."""
+        """Add the statistics to the log; called on every rank."""
         logs.update(outcome_stats(gather_object(self._drain())))
         super().log(logs, start_time)
 
@@ -139,7 +138,7 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
         return rewards
 
     def _note(self, step: int, *, sound: bool) -> None:
-        """A batch or a refill of the step had a sandbox that held, or none."""
+        """Note a batch or refill; ``sound``: at least one of its sandboxes held."""
         if sound:
             self._sound_step, self._broken_steps = step, set()
         elif step != self._sound_step:
@@ -187,16 +186,16 @@ def train_rlvr(
 
 
 def trainer_section(recipe: RlvrRecipe) -> dict[str, Any]:
-    """The recipe's fields of GRPOConfig, over the paper's loss where it names none.
+    """The recipe's fields of GRPOConfig; the paper's loss by default.
 
-    A reply that a limit cut teaches nothing, by default. In SRL it is the other way round: there
-    a cut reply has no action, and -1 is a signal.
+    Truncated replies are masked by default. In SRL they are not: a cut reply has no action there,
+    and -1 is a signal.
     """
     return {"loss_type": "grpo", "mask_truncated_completions": True, **recipe.trainer}
 
 
 def instances_sha256(instances: Sequence[Instance]) -> str:
-    """A digest of what is trained on, so that other rows under the same name are noticed."""
+    """A digest of the training instances: detects other rows under the same name."""
     rows = [row_from_instance(one) for one in instances]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
@@ -209,7 +208,7 @@ def _checked(
     instances: Sequence[Instance],
     workers: int,
 ) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
-    """The tokenizer, and what the setting brings to the trainer, after all checks."""
+    """The tokenizer and the setting's arguments for the trainer, after all checks."""
     _check_recipe(recipe, instances)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     check_run(recipe, args, model, len(instances))
@@ -225,7 +224,7 @@ def _checked(
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What both settings are made from; each gives RlvrTrainer its arguments."""
+    """The parts of both settings; a method per setting returns arguments of RlvrTrainer."""
 
     recipe: RlvrRecipe
     args: Any
@@ -261,7 +260,7 @@ class _Setting:
                 f"{self.recipe.model} does not say how many tokens it takes; set "
                 "window.token_budget to the most that an episode may have."
             )
-        with self.open_sandbox(self.instances[0]):  # a machine that can't is known at once
+        with self.open_sandbox(self.instances[0]):  # fails early if no sandbox opens
             pass
         self._check_prompts(token_budget)
         test_runner = self._make_test_runner()
@@ -282,7 +281,7 @@ class _Setting:
         }
 
     def _check_prompts(self, budget: int) -> None:
-        """Raise UserError for an instance of which not even the first reply would fit."""
+        """Raise UserError for an instance whose first reply would not fit."""
         dialect = get_dialect(self.recipe.dialect)
         chat = ChatTokens(self.tokenizer, template_kwargs(self.args))
         for one in self.instances:

@@ -1,6 +1,6 @@
 """Supervised fine-tuning on step contexts: the comparison to SRL, and its warm start.
 
-Same rows and same format as SRL; the loss is on the expert's whole reply, thought included.
+Rows and format are SRL's; the loss is on the expert's whole reply, thought included.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _fitting(
     data: Dataset,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
-    """The rows that fit, whole: TRL would cut the others, and drop those cut before the reply."""
+    """The rows that fit as a whole; TRL would cut the others, or drop them if no reply is left."""
     positions = max_positions(recipe.model, model.init_kwargs)
     limits = [limit for limit in (positions, args.max_length) if limit is not None]
     rows = data.select_columns(["prompt", "completion"])

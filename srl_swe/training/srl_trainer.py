@@ -52,7 +52,7 @@ from srl_swe.training.trl_config import (
 )
 from srl_swe.training.validate_episodes import ValidationBench
 
-# Step rewards as TRL calls them: a function for each name, over one reading of the replies.
+# Step rewards for TRL: one function per name; all of them share one reading of the replies.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ class DecodedReply:
 
 
 class ReplyScorer:
-    """Reads the replies of a batch, and scores them under each name that it is asked for.
+    """Reads the replies of a batch, and scores them by each reward of the mixture.
 
-    TRL calls every reward of a mixture with the same list of ids. What was read and computed
-    for the last list is kept, so that a mixture costs no more than its parts. A truncated reply
-    keeps its reward: one that was cut before its action earns -1, which is a signal.
+    TRL calls every reward of a mixture with the same list of ids; the readings and scores of
+    the last list are cached. A truncated reply keeps its reward: a reply cut before its action
+    earns -1, which is a signal.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ReplyScorer:
 
     @property
     def expert_column(self) -> str:
-        """The column of the data set that replies are compared with."""
+        """The data set's column to compare replies with."""
         return expert_column(self._format)
 
     def replies(self, completion_ids: Sequence[Sequence[int]]) -> list[DecodedReply]:
@@ -121,7 +121,7 @@ class ReplyScorer:
 class StepReward:
     """One reward function for GRPOTrainer, which logs it as ``rewards/<name>/mean``.
 
-    ``tells``: it also fills the columns of TRL's table of completions; one of a mixture does.
+    ``tells``: also fill the columns of TRL's table of completions; one reward per mixture does.
     """
 
     def __init__(self, scorer: ReplyScorer, name: str = "similarity", *, tells: bool = True):
@@ -136,7 +136,7 @@ class StepReward:
         log_extra: Callable[[str, list[Any]], None],
         **columns: Any,
     ) -> list[float]:
-        """One reward a completion; ``columns`` are those of the step contexts."""
+        """One reward per completion; ``columns`` are those of the step contexts."""
         experts = columns[self._scorer.expert_column]
         if self._tells:
             self._tell(completion_ids, experts, log_extra)
@@ -159,13 +159,11 @@ class StepReward:
         log_extra("format", [reply.reason or "ok" for reply in replies])
 
 
-# The trainer of SRL: GRPO with a mixture of step rewards, and their statistics in each log.
-
-
 class SrlTrainer(DynamicSamplingGRPOTrainer):
-    """``rewards`` are the mixture's names and weights; TRL is given a function for each.
+    """GRPO with a mixture of step rewards.
 
-    What all replies earned, over every rank, round and micro-step, is added to each log.
+    ``rewards``: names and weights of the mixture; TRL gets one function per name. Each log has
+    the statistics of all replies, over every rank, round and micro-step.
     """
 
     def __init__(
@@ -180,7 +178,7 @@ class SrlTrainer(DynamicSamplingGRPOTrainer):
         self._scored: list[ScoredReply] = []
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Called on every rank."""
+        """Add the statistics to the log; called on every rank."""
         scored, self._scored = self._scored, []
         logs.update(reply_stats(gather_object(scored)))
         super().log(logs, start_time)

@@ -20,9 +20,9 @@ class Tested:
     """None if the sandbox broke."""
     outcome: Outcome
     ended: str
-    """``ok``, or why a reply hands in nothing (EditFault); of an episode its StopReason."""
+    """``ok`` or the EditFault of a reply; the StopReason of an episode."""
     truncated: bool
-    """A limit cut it: with ``mask_truncated_completions`` it teaches nothing."""
+    """Cut at a limit; ``mask_truncated_completions`` masks it."""
     steps: int = 1
     detail: str = ""
     """The verdict's explanation."""
@@ -31,7 +31,7 @@ class Tested:
 def outcome_stats(tested: Sequence[Tested]) -> dict[str, float]:
     """Rewards, outcomes and ends, under the names of the log.
 
-    ``reward/mean`` is over those that have one, and missing if none has. ``outcome/<name>``,
+    ``reward/mean`` is over samples with a reward, and missing without any. ``outcome/<name>``,
     ``ended/<name>`` and ``truncated`` are rates of all; ``broken_sandboxes`` is a count.
     """
     if not tested:
@@ -58,11 +58,11 @@ class ScoredReply:
     """One sampled reply with its score. ``truncated``: it ended at the limit of new tokens."""
 
     score: StepScore
-    """``reward`` is that of the whole mixture, ``similarity`` the paper's whatever is mixed."""
+    """``reward`` is the mixture's; ``similarity`` is always the paper's."""
     tool: str
     """The expert's tool at this step."""
     position: float
-    """Where in its trajectory the step is, from 0 to less than 1."""
+    """Position of the step in its trajectory, from 0 to less than 1."""
     truncated: bool
     chars: int
     thought_chars: int = 0
@@ -74,9 +74,9 @@ def reply_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
 
     ``reward/mean`` is over all replies, as the policy gradient sees it; ``reward/p10``,
     ``reward/p90``, ``similarity/*`` and the lengths of thought and action only over those in the
-    format, and missing if there is none. ``format/<reason>`` are rates of all; a reply that
-    broke the format because it was cut counts as ``truncated`` there, and ``truncated`` alone
-    counts every cut reply. ``exact_match`` is a rate of all.
+    format, and missing without any. ``format/<reason>`` are rates of all; a reply out of format
+    because it was cut counts as ``format/truncated``, and ``truncated`` counts every cut reply.
+    ``exact_match`` is a rate of all.
     """
     if not replies:
         return {}
@@ -96,7 +96,7 @@ def reply_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
 
 
 def _reason(reply: ScoredReply) -> str:
-    """Empty for a reply in the format."""
+    """The reason for a format error; empty for a reply in the format."""
     if reply.score.reason is None:
         return ""
     return "truncated" if reply.truncated else reply.score.reason.value

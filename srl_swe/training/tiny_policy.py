@@ -1,7 +1,7 @@
-"""A policy small enough to train on a laptop: for tests and the demo, no use otherwise.
+"""A policy small enough to train on a laptop, for tests and the demo only.
 
-Its tokenizer learns from the very texts that it will read, and a token can be as long as a
-line, so that a reply of 600 characters is some 60 tokens and training takes seconds.
+Its tokenizer is trained on the texts that it will read, and a token can be as long as a line: a
+reply of 600 characters is some 60 tokens, and training takes seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def make_tiny_policy(
 
 
 def _train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE whose merges stop at line ends, so that no token spans two lines."""
+    """Byte-level BPE whose merges stop at line ends: no token spans two lines."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -73,7 +73,7 @@ class BestPolicy:
         self._score = float("-inf")
 
     def recall(self, accelerator: Any) -> None:
-        """Load the best score of an earlier start; the first rank has the folder and tells it."""
+        """Load the best score of an earlier start; the first rank reads it and broadcasts it."""
         held = [read_best(self._folder / NOTE)] if accelerator.is_main_process else [{}]
         if accelerator.num_processes > 1:
             broadcast_object_list(held)
@@ -81,7 +81,7 @@ class BestPolicy:
             self._score = held[0]["score"]
 
     def offer(self, trainer: Any, step: int, metric: str, figures: Mapping[str, float]) -> None:
-        """Save the live policy if it is better than all before; called by every rank.
+        """Save the live policy if it is the best so far; called by every rank.
 
         Does nothing if ``figures`` lacks the metric, as when every sandbox broke.
         """
@@ -121,7 +121,7 @@ class HeldOutSteps:
 def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
     """For ``validation.data``. Raises UserError for another dialect or a row that does not fit.
 
-    A policy that is rewarded for whole solutions is asked for them here too.
+    A policy rewarded for whole solutions is asked for them here too.
     """
     validation, template = recipe.validation, template_kwargs(trainer.args)
     assert validation and validation.data, "the recipe asks for them"
@@ -212,7 +212,7 @@ class ValidationCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Add the figures to the log of this step, which is written even if none is due."""
+        """Add the figures to the log of this step; forces a log if none is due."""
         step, last = state.global_step, state.global_step >= state.max_steps
         if last or step % self._validation.every_steps == 0:
             for name, value in self._validate(step).items():
@@ -259,7 +259,7 @@ def make_validation(
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """Covers saving too, since merging an adapter draws random numbers."""
+    """Restore random states afterwards; covers saving, as merging an adapter draws numbers."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield

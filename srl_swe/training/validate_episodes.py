@@ -35,7 +35,7 @@ from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, Message, Outcome, StopReason, Trajectory, Verdict
 
 _SPARE: list[Message] = [{"role": "user", "content": "."}]
-"""The prompt of a rank that has fewer running episodes than another."""
+"""Filler prompt for a rank with fewer running episodes than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ DEFAULT_WORKERS = 8
 
 @dataclass(frozen=True, slots=True)
 class ValidationBench:
-    """The instances of ``validation.instances.bench``, and where their sandboxes come from."""
+    """The instances of ``validation.instances.bench``, and their source of sandboxes."""
 
     instances: Sequence[Instance]
     open_sandbox: OpenSandbox
@@ -156,9 +156,10 @@ class ValidationBench:
 def instance_episodes(
     trainer: Any, recipe: Recipe, bench: ValidationBench, folder: Path
 ) -> InstanceEpisodes:
-    """For ``validation.instances``; UserError for one that can't be tested, or shown to the policy.
+    """For ``validation.instances``.
 
-    Replies are read as strictly as in training. The model's positions bound every prompt.
+    Replies are read as strictly as in training. The model's positions bound every prompt. Raises
+    UserError for an instance that can't be tested, or whose prompt does not fit.
     """
     validation = recipe.validation
     assert validation and validation.instances, "the recipe asks for them"
@@ -200,7 +201,7 @@ def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Wind
 
 
 def _window(asked: ValidationInstances, recipe: Recipe) -> Window:
-    """As the policy is trained, unless the recipe asks for another; then it warns."""
+    """The window of training; warns if the recipe asks for another."""
     trained = trained_prompting(recipe)
     if asked.window is None:
         return trained.window or PAPER_WINDOW
@@ -211,7 +212,7 @@ def _window(asked: ValidationInstances, recipe: Recipe) -> Window:
 
 
 def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
-    """The window, within what the model's positions leave for a prompt."""
+    """The window, its budget lowered to the positions that a reply leaves for the prompt."""
     config = trainer.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     field = "validation.max_new_tokens"
