@@ -1,6 +1,6 @@
-"""Executes recorded actions again, compares what they print and leave, and certifies it.
+"""Executes recorded actions again, compares outputs and patch, and certifies the result.
 
-:mod:`~srl_swe.replay.run` has the rule of what is faithful.
+:mod:`~srl_swe.replay.run` defines when a replay is faithful.
 """
 
 from srl_swe.replay.batch import Attempt, Ending, Watch, as_recorded, attempt_all, replay_all

@@ -28,9 +28,9 @@ from srl_swe.types import Instance, StopReason, Trajectory
 
 REPLAYS_FILE = "replays.jsonl"
 SCHEMA = 2
-"""Of certificates and summaries."""
+"""The schema of certificates and summaries."""
 _STORED = 3
-"""Of replays; another one is not read, and its trajectories are replayed again."""
+"""The schema of replays; those of another one are ignored and replayed again."""
 _REMEDY = "delete that line, and what it held is replayed again"
 
 
@@ -43,13 +43,14 @@ class Ending(StrEnum):
     IMAGE_MISSING = "image_missing"
     NOT_IN_BENCH = "not_in_bench"
     NO_STEPS = "no_steps"
-    """The record holds nothing that ran: there is nothing to certify."""
+    """No step of the record ran, so there is nothing to certify."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One trajectory of a batch. ``replay`` is None, and ``reason`` says why, unless it ended
-    as REPLAYED. ``seconds`` are from before the sandbox was opened until after it was closed.
+    """One trajectory of a batch. ``replay`` is None, for the ``reason``, unless it ended as REPLAYED.
+
+    ``seconds`` include opening and closing the sandbox.
     """
 
     key: str
@@ -64,7 +65,7 @@ class Watch(Protocol):
     """Sees a batch at work, from several threads at once."""
 
     def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
-        """A sandbox is being opened to execute so many steps."""
+        """A sandbox is being opened to execute ``n_steps``."""
         ...
 
     def step(self, key: str, index: int, step: ReplayedStep) -> None:
@@ -72,12 +73,12 @@ class Watch(Protocol):
         ...
 
     def end(self, attempt: Attempt) -> None:
-        """All is over and kept. Called in the thread that asked for the batch."""
+        """The attempt has ended and is saved. Called in the thread of :func:`attempt_all`."""
         ...
 
 
 OpenWatch = Callable[[int], AbstractContextManager[Watch]]
-"""Takes how many replays there are to do."""
+"""Takes the number of replays to do."""
 
 
 class _Lines:
@@ -127,11 +128,11 @@ def attempt_all(
 ) -> list[Attempt]:
     """One attempt per trajectory, in order; ``instances`` is keyed by instance id.
 
-    A sandbox that breaks, an image that can't be had and an instance that is not there end
-    their own attempt, and no other. With a ``folder``, replays that it holds already are not
-    run again; they are keyed by the trajectory, the image, ``until`` and ``conditions``: what
-    else decides what is printed, such as limits of the sandboxes. Raises UserError if no
-    attempt can succeed: the engine is gone, or its disk is full.
+    A broken sandbox, a missing image and an unknown instance end only their own attempt. With
+    a ``folder``, the replays that it holds are not run again; they are keyed by the trajectory,
+    the image, ``until`` and ``conditions``: other settings that affect the output, such as
+    limits of the sandboxes. Raises UserError if no attempt can succeed: the engine is gone, or
+    its disk is full.
     """
     batch = _Batch(instances, open_sandbox, until)
     keys = [batch.key(trajectory, conditions) for trajectory in trajectories]
@@ -178,7 +179,7 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
         fresh,
         problem_statement=trajectory.problem_statement or instance.problem_statement,
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
-        # what is written down is ours, but the tools are still those of where it came from
+        # the file is written by us, but the tools are still those of the original source
         source=jsonl.JSONL.name
         if trajectory.source == expert_script.EXPERT_SCRIPT.name
         else trajectory.source,

@@ -1,4 +1,4 @@
-"""The certificate of a replay: what ran where, what drifted and why, without the texts."""
+"""The certificate of a replay: steps, image, and drifts with causes, without the texts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CERTIFICATES_FILE = "certificates.jsonl"
 class StepRecord:
     """One step; ``tool`` is empty if the step holds no action.
 
-    ``translated``: the call is one of a foreign tool, and has an equal among our own;
-    ``untranslated`` is why it has none, empty for the others.
+    ``translated``: the call of a foreign tool has an equal among our own; ``untranslated``:
+    the reason if it has none, else empty.
     """
 
     tool: str
@@ -39,18 +39,18 @@ class StepRecord:
 
     @property
     def is_skipped_tool(self) -> bool:
-        """Whether it was left out for want of a tool that does the same."""
+        """Whether it was skipped because no tool here does the same."""
         return self.match is Match.SKIPPED and self.cause is Cause.MISSING_TOOL
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One trajectory. Nothing is known of the replay unless ``ending`` is REPLAYED.
+    """One trajectory. The fields of the replay are empty unless ``ending`` is REPLAYED.
 
     ``faithful`` None: it was not replayed. ``first_drift`` is the index of the first step that
     printed something else; ``patch_equal`` None: there was no patch to compare. ``image_digest``
-    is what the sandbox said that it ran on, empty where it says nothing. ``verdict`` is of the
-    patch that the replay left; None where it was not graded, and ``not_graded`` says why.
+    is the one reported by the sandbox, or empty. ``verdict`` is of the patch that the replay
+    left; None if it was not graded, for the reason in ``not_graded``.
     """
 
     schema: int
@@ -64,7 +64,7 @@ class Certificate:
     reason: str
     faithful: bool | None
     n_steps: int
-    """Of the trajectory; fewer were replayed where ``steps`` is shorter."""
+    """Of the trajectory; if ``steps`` is shorter, fewer were replayed."""
     steps: tuple[StepRecord, ...]
     first_drift: int | None
     patch_equal: bool | None
@@ -113,9 +113,9 @@ def certify_all(
     verdicts: Mapping[str, Verdict] | None = None,
     not_graded: Mapping[str, str] | None = None,
 ) -> list[Certificate]:
-    """One for each, in their order; ``verdicts`` and ``not_graded`` are by the attempt's key.
+    """One certificate per attempt, in order; ``verdicts`` and ``not_graded`` are by attempt key.
 
-    A record without steps has one too, which says so: it is counted, and not saved.
+    A record without steps has one too, with the ending NO_STEPS: it is counted, not saved.
     """
     return [
         certify(
@@ -139,7 +139,7 @@ def save_certificates(certificates: Iterable[Certificate], path: Path) -> None:
 
 
 def load_certificates(path: Path) -> list[Certificate]:
-    """Read back what :func:`save_certificates` wrote."""
+    """Read the file of :func:`save_certificates`."""
     return [_adapter().validate_json(line) for line in path.read_bytes().splitlines()]
 
 
@@ -164,9 +164,6 @@ def _adapter() -> TypeAdapter[Certificate]:
     return TypeAdapter(Certificate)
 
 
-# Many certificates in a few figures: by family, and by what made observations drift.
-
-
 @dataclass(frozen=True, slots=True)
 class FamilySummary:
     """``matches`` counts steps; ``graded`` counts trajectories by the outcome of their verdict."""
@@ -184,8 +181,8 @@ class FamilySummary:
 class Summary:
     """``causes`` counts steps by cause and, under each, by match.
 
-    ``skipped_tools`` counts calls that were not carried out, as no tool here is equal to them, by
-    tool; ``translated`` counts calls of foreign tools that have an equal among our own.
+    ``skipped_tools`` counts, by tool, calls not carried out because no tool here does the same;
+    ``translated`` counts calls of foreign tools with an equal among our own.
     """
 
     families: tuple[FamilySummary, ...]
@@ -201,7 +198,7 @@ class Summary:
 
 
 def summarise(certificates: Sequence[Certificate]) -> Summary:
-    """Families by their names, causes and endings in the order of their enums."""
+    """Summarise certificates: families by name, causes and endings in the order of their enums."""
     families = sorted({one.family for one in certificates})
     steps = [step for one in certificates for step in one.steps]
     pairs = Counter((step.cause, step.match) for step in steps if step.cause)
@@ -220,7 +217,7 @@ def summarise(certificates: Sequence[Certificate]) -> Summary:
 
 
 def _ranked(tools: Iterable[str]) -> dict[str, int]:
-    """The most frequent first, and those of one count by name."""
+    """Sorted by count, the most frequent first, then by name."""
     return dict(sorted(Counter(tools).items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -11,7 +11,7 @@ from cydifflib import SequenceMatcher
 from srl_swe.replay.normalise import Cause, Comparison, Match, apply_rules, harmless_cause
 from srl_swe.types import Action, Observation
 
-# Observations that were cut before they were recorded.
+# Observations cut before they were recorded.
 
 
 _CUT = re.compile(
@@ -26,12 +26,12 @@ _CUT = re.compile(
 
 
 def shows_nothing(text: str) -> bool:
-    """Whether no more of it is left than the mark of the cut."""
+    """Whether only the mark of the cut is left."""
     return not any(fragments(text))
 
 
 def shows_the_same(recorded: str, fresh: str) -> bool:
-    r"""Whether the texts, one of them cut at least, agree on what both show.
+    r"""Whether the texts, at least one of them cut, agree on the parts that both show.
 
     >>> shows_the_same("one\ntwo\n<response clipped>", "one\ntwo\nthree")
     True
@@ -44,9 +44,9 @@ def shows_the_same(recorded: str, fresh: str) -> bool:
 
 
 def fragments(text: str) -> list[str]:
-    """What stands between the cuts, without the line that each cut goes through.
+    """The text between the cuts, without the lines torn by a cut.
 
-    A line is kept all the same where a fragment has no other, and blank space is not.
+    A torn line is kept if a fragment has no other, but blank space is not.
     """
     parts = _CUT.split(text)
     last = len(parts) - 1
@@ -81,7 +81,7 @@ def _holds_in_order(whole: str, cut: list[str]) -> bool:
     return at <= len(whole) - len(cut[-1])
 
 
-# Outputs whose order or columns depend on the file system or the terminal.
+# Outputs with an order or columns that depend on the file system or the terminal.
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ _BY_EDITOR = re.compile(r"Here's the files and directories up to 2 levels deep i
 
 
 def same_in_any_order(then: str, now: str, action: Action) -> Cause | None:
-    """The cause, if the texts are of a command without an order and hold the same items."""
+    """The cause, if the command has no fixed order and the texts hold the same items."""
     for kind in _UNORDERED:
         if _is_of(kind, then, action):
             items = [text.split() if kind.by_words else text.splitlines() for text in (then, now)]
@@ -128,7 +128,7 @@ def same_in_any_order(then: str, now: str, action: Action) -> Cause | None:
 
 
 def is_listing(printed: str, action: Action) -> bool:
-    """Whether the output names files, or lines that were searched for."""
+    """Whether the output lists files or matches of a search."""
     named = any(_is_of(kind, printed, action) for kind in _UNORDERED)
     return named or _LISTS.search(_command(action)) is not None
 
@@ -167,7 +167,7 @@ _REFUSED = re.compile(
     re.MULTILINE,
 )
 _HEAD_CHARS, _TAIL_CHARS = 1500, 400
-"""Where tools report the result; between lies file content, which may match anything."""
+"""Tools report the result at the ends; the file content between may match anything."""
 
 
 def is_edit(action: Action) -> bool:
@@ -181,7 +181,7 @@ def is_edit(action: Action) -> bool:
 def edit_succeeded(observation: Observation | None) -> bool | None:
     """Whether the edit tool's answer reports success; None if it is not recognised.
 
-    An exit code decides where the words are not known: our own tools have one.
+    If the words are unknown, an exit code decides: our own tools have one.
 
     >>> edit_succeeded(Observation("The file /testbed/x.py has been edited. Here's the result"))
     True
@@ -197,12 +197,12 @@ def edit_succeeded(observation: Observation | None) -> bool | None:
     return None if observation.exit_code is None else observation.exit_code == 0
 
 
-# Causes of differing texts: a table of signs, of which the first that differs counts.
+# Causes of differing texts: a table of signs; the first differing sign counts.
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """The cause where the pattern finds something else in one text than in the other."""
+    """The cause if the pattern's matches in the two texts differ."""
 
     cause: Cause
     pattern: re.Pattern[str]
@@ -254,19 +254,19 @@ def diagnose(
 
 
 SIMILAR_FROM = 0.8
-"""The ratio from which texts are called similar and not different; only a label."""
+"""The lowest ratio of texts called similar rather than different; only a label."""
 _SHORT_CHARS = 4000
-"""Both texts together: what aligning them may cost, since it grows with the square."""
+"""Longest sum of both texts that is aligned, as the cost grows with the square."""
 _NO_ACTION = Action("")
 
 
 def compare_observations(
     recorded: Observation | None, fresh: Observation, action: Action = _NO_ACTION
 ) -> Comparison:
-    """How ``fresh`` compares with ``recorded``; an exit code counts where both have one.
+    """Compare ``fresh`` with ``recorded``; exit codes count if both have one.
 
-    ``action`` says for which commands the order of lines means nothing. What was cut at the
-    source is compared on what it still shows.
+    By ``action``, the order of lines is ignored for some commands. A recorded text cut at the
+    source is compared on its remaining parts.
     """
     if recorded is None:
         return Comparison(Match.NOT_RECORDED)
@@ -295,9 +295,9 @@ def _compare_texts(recorded: Observation, fresh: Observation, action: Action) ->
 
 
 def text_ratio(one: str, other: str) -> float:
-    """From 0 to 1, as difflib's ratio: twice what is common over the sum of lengths.
+    """A ratio from 0 to 1, as difflib's: twice the common length over the sum of lengths.
 
-    Common are aligned characters of short texts, and of long ones whole lines in any order.
+    Common are aligned characters in short texts, and whole lines in any order in long ones.
 
     >>> text_ratio("1 passed", "2 passed")
     0.875

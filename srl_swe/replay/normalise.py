@@ -10,18 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-# How a fresh observation differs from the recorded one, and for what reason.
-
 
 class Match(StrEnum):
     """How a fresh observation compares with the recorded one, best first."""
 
     EQUAL = "equal"
     NORMALISED = "normalised"
-    """Equal but for what may differ from run to run, or on all that the record still shows."""
+    """Equal but for harmless differences between runs, or on all parts left in a cut record."""
     NOT_RECORDED = "not_recorded"
     SKIPPED = "skipped"
-    """Not executed now, as it was not then, or as it was ended by its timeout then."""
+    """Not executed, as in the record it never ran or was ended by its timeout."""
     SIMILAR = "similar"
     DIFFERENT = "different"
     EXIT_CODE = "exit_code"
@@ -29,7 +27,7 @@ class Match(StrEnum):
 
     @property
     def as_recorded(self) -> bool:
-        """True unless something was printed that the record has otherwise."""
+        """True unless the output or the exit code differs from the record."""
         return self not in {Match.SIMILAR, Match.DIFFERENT, Match.EXIT_CODE}
 
 
@@ -38,7 +36,7 @@ class Cause(StrEnum):
 
     TIMED_OUT = "timed_out"
     MISSING_TOOL = "missing_tool"
-    """A program that is not installed, or a tool of the family's that is not known here."""
+    """A program is not installed, or a tool of the family is unknown here."""
     NETWORK = "network"
     MISSING_MODULE = "missing_module"
     MISSING_FILE = "missing_file"
@@ -47,12 +45,12 @@ class Cause(StrEnum):
     VERSIONS = "versions"
     """Interpreter, plugins or packages are of another version."""
     WORDING = "wording"
-    """A tool's answer in other words: the edit itself came to the same."""
+    """A tool's answer in other words; the edit itself had the same result."""
     ENTRIES = "entries"
-    """A listing or a search that found something else."""
+    """A listing or a search found something else."""
     UNKNOWN = "unknown"
     TRUNCATED = "truncated"
-    """Cut at the source: what is left of it is the same."""
+    """Cut at the source; the remaining parts are the same."""
     LISTING_ORDER = "listing_order"
     FILE_METADATA = "file_metadata"
     HASH = "hash"
@@ -69,10 +67,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``ratio`` (0 to 1) is given where texts differ for no harmless reason.
+    """``ratio`` (0 to 1) is given if the difference between the texts is not harmless.
 
-    ``cause`` is None exactly for EQUAL, NOT_RECORDED of nothing at all, and SKIPPED of what
-    never ran.
+    ``cause`` is None exactly for EQUAL, for NOT_RECORDED if nothing at all was recorded, and
+    for SKIPPED if the step never ran.
     """
 
     match: Match
@@ -187,7 +185,7 @@ RULES = (
         r"^index [0-9a-f]{4,64}\.\.[0-9a-f]{4,64}",
         "index <hash>",
     ),
-    _rule(  # what `git commit`, `git stash` and `git reset` answer
+    _rule(  # answers of `git commit`, `git stash` and `git reset`
         "hash of a commit made now",
         Cause.HASH,
         r"^(\[[^\s\]]{1,100}(?: HEAD)?(?: \(root-commit\))?|HEAD is now at"
@@ -206,7 +204,7 @@ RULES = (
     _rule("trailing space", Cause.TERMINAL, r"(?<![ \t])[ \t]+$"),
 )
 _MOST_PASSES = 8
-"""A rule may match the result of another: they are repeated until nothing changes."""
+"""A rule may match the result of another, so they are repeated until nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +216,7 @@ class Normal:
 
 
 def apply_rules(text: str) -> Normal:
-    """Apply the rules until they change nothing."""
+    """Apply the rules until nothing changes."""
     taken: dict[str, list[str]] = {}
     for _ in range(_MOST_PASSES):
         before = text
@@ -236,7 +234,7 @@ def normalise_text(text: str) -> str:
 
 
 def harmless_cause(recorded: Normal, fresh: Normal) -> Cause:
-    """The most telling cause among the rules that took something else out of one than the other."""
+    """The most telling cause among the rules that removed different pieces from the two texts."""
     order = list(Cause)
     causes = [rule.cause for rule in RULES if _differs(rule.name, recorded, fresh)]
     return min(causes, key=order.index, default=Cause.TERMINAL)  # white space around the text

@@ -1,4 +1,4 @@
-"""Compares the patch that a replay leaves with the one that was recorded."""
+"""Compares the patch that a replay leaves with the recorded one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HARNESS_FILES = frozenset({"model.patch"})
 
 @dataclass(frozen=True, slots=True)
 class FilePatch:
-    """The change of one file; ``body`` is the part that is compared.
+    """The change of one file; ``body`` is the compared part.
 
-    Not counted: abbreviated hashes, modes, the line of code that git shows behind ``@@``, and
+    Not counted: abbreviated hashes, modes, the line of code behind ``@@``, and
     the space of a blank context line, which editors and formats strip.
-    Of a binary file only its name and whether it is new count: git may have left the bytes out,
-    and caches and databases hold times.
+    For a binary file only the name and whether it is new count: git may have left the bytes
+    out, and caches and databases hold times.
     """
 
     path: str
@@ -39,18 +39,18 @@ class FilePatch:
 
 @dataclass(frozen=True, slots=True)
 class PatchComparison:
-    """Paths by what became of them; ``left_over`` and what is the same do not count.
+    """Paths by the result of the comparison; equal files and ``left_over`` do not count.
 
-    ``left_over`` are files that only one of the patches has and that say nothing about the
-    repository's own: new ones of the fresh patch alone, which the record's harness left out or
-    which tools left behind (caches, builds), new binary ones of either, and HARNESS_FILES.
-    ``complete`` False: the recorded patch was itself cut, and nothing is known behind that.
+    ``left_over`` are files of only one patch that do not belong to the repository: new ones of
+    the fresh patch alone, which the record's harness left out or tools left behind (caches,
+    builds), new binary ones of either, and HARNESS_FILES. ``complete`` False: the recorded
+    patch was itself cut, and the files after the cut are unknown.
     """
 
     missing: tuple[str, ...] = ()
     """Only the record has them."""
     extra: tuple[str, ...] = ()
-    """Only the replay has them, and they were there before: tracked files."""
+    """Only the replay has them, and they existed before: tracked files."""
     differing: tuple[str, ...] = ()
     left_over: tuple[str, ...] = ()
     complete: bool = True
@@ -83,7 +83,7 @@ def compare_patches(recorded: str, fresh: str) -> PatchComparison:
 
 
 def normalise_patch(patch: str) -> str:
-    """The compared part of the diff, its files in order of their names."""
+    """The compared part of the diff, its files in order of name."""
     files = parse_patch(patch)
     return "\n".join(files[path].body for path in sorted(files))
 
@@ -130,7 +130,7 @@ def _is_no_source(file: FilePatch) -> bool:
 
 
 def _before_cut(patch: str) -> tuple[str, bool]:
-    """The files that stand whole before a mark of elision, and whether there is none."""
+    """The files that are whole before a mark of elision, and whether the patch is uncut."""
     found = _ELIDED.search(patch)
     if not found:
         return patch, True

@@ -1,4 +1,4 @@
-"""Replay: a trajectory's actions, executed again in a container, against what was recorded.
+"""Replay: a trajectory's actions, executed again in a container and compared with the record.
 
 A replay is *faithful* if it leaves the recorded patch: the same edits of the same files, as
 :mod:`srl_swe.replay.patches` compares them. Drifting texts are reported, but do not make a
@@ -7,7 +7,7 @@ replay unfaithful.
 If no patch can be compared, because none was recorded or only the first steps were replayed,
 the steps are compared instead: each edit must succeed or fail as in the record, no exit code may
 differ, no command may run into a new timeout, and every tool must be known here. If the recorded
-patch was cut, both must hold: the files that it still shows, and the steps. This proves little
+patch was cut, both must hold for its remaining files and for the steps. This proves little
 if the record holds neither edits nor exit codes.
 
 A step that timed out in the record is not executed, as its effects until then are unknown. Nor
@@ -40,7 +40,7 @@ class ReplayedStep:
 
     ``ratio`` and ``cause`` are those of the :class:`~srl_swe.replay.normalise.Comparison`.
     ``same_effect`` False: an edit failed that succeeded in the record or the reverse, the exit
-    code is another one, the command was ended by a timeout, or no tool here is equal to it.
+    code differs, the command was ended by a timeout, or no tool here does the same.
     ``translation`` None: the call is one of our own tools, or never ran.
     """
 
@@ -54,16 +54,17 @@ class ReplayedStep:
 
 
 OnStep = Callable[[int, ReplayedStep], None]
-"""Takes each step's index and what came of it, as it ends."""
+"""Takes each step's index and result, as it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of replaying one trajectory.
+    """The result of replaying one trajectory.
 
     ``patch`` is the diff left behind (None: the files can't be read); ``against_record`` is
-    None where there is no patch to compare it with. ``enforced`` is what the sandbox was held
-    to, see :func:`srl_swe.sandbox.enforced`. ``notes`` are those of :class:`srl_swe.sandbox.Patch`.
+    None without a patch to compare it with. ``enforced`` holds the conditions enforced by the
+    sandbox (:func:`srl_swe.sandbox.enforced`). ``notes`` are those of
+    :class:`srl_swe.sandbox.Patch`.
     """
 
     instance_id: str
@@ -75,12 +76,12 @@ class Replay:
 
     @property
     def patch_equal(self) -> bool | None:
-        """Whether the recorded patch was left; None where there is none to compare with."""
+        """Whether the patch equals the recorded one; None without a comparison."""
         return None if self.against_record is None else self.against_record.equal
 
     @property
     def faithful(self) -> bool:
-        """Whether it had the effects that the record shows: the module's docstring has the rule."""
+        """Whether it had the recorded effects, by the rule in the module's docstring."""
         seen = self.against_record
         if seen and seen.complete:
             return seen.equal
@@ -88,7 +89,7 @@ class Replay:
 
     @property
     def first_drift(self) -> int | None:
-        """The index of the first step that printed something else; None if none did."""
+        """The index of the first step that printed something else, if any."""
         drifts = (i for i, step in enumerate(self.steps) if not step.match.as_recorded)
         return next(drifts, None)
 
@@ -123,7 +124,7 @@ def replay_steps(
     until: int | None = None,
     on_step: OnStep = lambda index, step: None,
 ) -> tuple[ReplayedStep, ...]:
-    """Like :func:`replay_trajectory`, without taking the patch and comparing it."""
+    """Like :func:`replay_trajectory`, without taking and comparing the patch."""
     toolbox = open_recorded_toolbox(trajectory, instance)
     translator = Translator(trajectory.source, toolbox, sandbox)
     replayed = []
@@ -136,9 +137,8 @@ def replay_steps(
 def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Trajectory:
     """The trajectory with the replay's observations, patch and enforced limits.
 
-    Steps that were not executed keep the recorded ones, as the refusal that a policy read. What
-    the record says of the ending goes with the steps that were left out, and ``resolved`` with
-    the patch that it was said of.
+    Skipped steps keep the recorded observations, such as a refusal that the policy read. The
+    recorded ending is dropped if steps were left out, and ``resolved`` also if the replay is not faithful.
     """
     steps = tuple(
         replace(
@@ -210,13 +210,6 @@ def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:
     return len(known) < 2
 
 
-# Sandboxes forked at several steps of a trajectory, which is executed once.
-#
-# A fork has the files, the folder and the exported variables of that step. What the tools of a
-# family remember on our side (the open file of SWE-agent's windows, what ``undo_edit`` takes
-# back) is no part of it.
-
-
 def checkpoints_at(
     trajectory: Trajectory,
     instance: Instance,
@@ -225,9 +218,11 @@ def checkpoints_at(
 ) -> dict[int, str]:
     """Replay in ``sandbox``, fresh at the base commit, up to the last of ``steps``.
 
-    Returns a snapshot's id for each number of executed steps that is asked for, 0 being the
-    start; ``sandbox.fork`` takes it, as often as it is wanted, until ``sandbox`` is closed.
-    Raises UserError for a step that the trajectory does not have, and SandboxError.
+    Returns a snapshot's id for each of ``steps``, numbers of executed steps with 0 for the
+    start; ``sandbox.fork`` takes it any number of times until ``sandbox`` is closed. A fork has
+    the files, the folder and the exported variables of that step, but not the state of the
+    tools on our side (the open file of SWE-agent's windows, the history of ``undo_edit``).
+    Raises UserError for a step beyond the trajectory, and SandboxError.
     """
     n_steps = len(trajectory.steps)
     if outside := [step for step in steps if not 0 <= step <= n_steps]:
@@ -252,7 +247,7 @@ def fork_at(
     sandbox: ForkableSandbox,
     steps: Collection[int],
 ) -> Iterator[Mapping[int, Sandbox]]:
-    """A sandbox for each of ``steps``, as it is when so many steps were executed.
+    """A sandbox for each of ``steps``, in its state after that many steps.
 
     They are closed on leaving. Raises as :func:`checkpoints_at`.
     """

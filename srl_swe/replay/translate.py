@@ -1,9 +1,9 @@
-"""What a replay knows of a call of a foreign tool: which call of our own does the same.
+"""Translates calls of foreign tools during a replay to calls of our own that do the same.
 
-The file is read before the call and after it, and :mod:`srl_swe.tools.translation` finds the edit
-that does the same to it. A window that was shown becomes a ``view`` of the same lines, a search
-the ``grep`` or ``find`` that finds the same; both are carried out too, beside the expert's call,
-so that their answers are what a policy would read. Neither changes anything.
+The file is read before and after the call, and :mod:`srl_swe.tools.translation` finds the edit
+that does the same to it. A window becomes a ``view`` of the same lines, a search the ``grep`` or
+``find`` with the same results; both are carried out beside the expert's call to record the
+answers that a policy would read. Neither changes anything.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _WINDOW_VIEWS = frozenset({"open", "goto", "scroll_up", "scroll_down"})
 _WINDOW_EDITS = frozenset({"create", "edit", "insert"})
 _SEARCHES = frozenset({"find_file", "search_dir", "search_file", "search"})
 _FORKED = replace(BUNDLED.shell, keep_state=False)
-"""Our own shell, in which nothing can end the expert's."""
+"""Our own shell, which can't end the expert's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The file that a call is about, before it: its path in the sandbox, and what it holds.
+    """The file of a call, before it: its path in the sandbox, and its content.
 
-    ``content`` None: there is no such file; ``folder_exists``: one can be made there.
+    ``content`` None: the file does not exist; ``folder_exists``: it can be made there.
     """
 
     path: str
@@ -59,14 +59,14 @@ class Translator:
         self._own: Toolbox | None = None
 
     def _perform(self, call: Action) -> Observation:
-        """Carry out a call of our own, by the names that the record has for folders."""
+        """Carry out a call of our own, with the record's names of folders."""
         if self._own is None:
             roots = self._toolbox.paths.roots
             self._own = open_toolbox(workdir=self._toolbox.workdir, recorded_paths=roots)
         return self._own.perform(call, self._sandbox)
 
     def look(self, action: Action) -> Before | None:
-        """To be called before the call; None if it edits no file that is known."""
+        """Read the file before the call; None if the call edits no known file."""
         self._toolbox.set_up(self._sandbox)
         path = self._edited_path(action)
         if path is None:
@@ -78,7 +78,7 @@ class Translator:
     def translate(
         self, action: Action, answer: Observation, before: Before | None
     ) -> Translation | None:
-        """To be called after it; None if the call is one of our own already."""
+        """Translate the call after it; None if it is one of our own already."""
         exact = self._toolbox.toolset.edits_exactly
         if exact and action.tool in READERS:
             return self._read_call(action)
@@ -121,7 +121,7 @@ class Translator:
             return None
 
     def _does_the_same(self, own: Action, before: Before) -> bool:
-        """Whether our editor makes of the file what the expert's has made of it."""
+        """Whether our editor changes the file as the expert's did."""
         if not before.folder_exists:
             return self._read(before.path) is None
         sandbox_path = {**own.arguments, "path": before.path}
@@ -175,7 +175,7 @@ class Translator:
         return self._view(path, first, last)
 
     def _late_view(self, own: Action, answer: Observation) -> Translation | None:
-        """A range that ends below the file, which our editor refuses, ends with the file."""
+        """Cut a range beyond the end of the file, which our editor refuses, to the file."""
         wanted = own.arguments.get("view_range", "")
         first, _, last = wanted.strip("[] ").partition(",")
         if self._toolbox.toolset is BUNDLED or not last or answer.exit_code:
@@ -191,7 +191,7 @@ class Translator:
         return Translation(call, self._perform(call))
 
     def _search(self, action: Action) -> Translation:
-        """The command that finds the same files, or shows the lines that were counted."""
+        """The command that finds the same files, or shows the counted lines."""
         command = self._search_command(action.tool, self._toolbox.arguments(action))
         if command is None:
             return untranslated(Untranslated.CALL_FAILED)
@@ -226,7 +226,7 @@ class Translator:
 
 
 def _wishes(action: Action, path: str) -> list[Action]:
-    """Calls that repeat the expert's own words, where those are a text and its replacement."""
+    """Calls that repeat the expert's own words, if those are a text and its replacement."""
     given = action.arguments
     if "search" in given:
         words = [(given["search"], given.get("replace", ""))]
