@@ -202,8 +202,8 @@ def grade(
 ) -> Report:
     """Run the instances' tests on the patches of rollouts; ``print`` shows the report as a table.
 
-    Writes ``verdicts.jsonl``, ``report.json`` and ``report.html``. Patches that were graded
-    before under the same image and tests are not run again.
+    Writes ``verdicts.jsonl``, ``report.json`` and ``report.html``. Patches graded before
+    under the same image and tests are not run again.
     """
     from srl_swe.rollout import predictions
 

@@ -154,7 +154,7 @@ def load_bench(
 ) -> list[Instance]:
     """Load the instances of a bench, their rows brought into swebench's schema.
 
-    Raises UserError if there are none.
+    Raises UserError if it is empty.
     """
     from srl_swe.instances import load_instances
     from srl_swe_envs.image_names import adapt_row
@@ -163,9 +163,6 @@ def load_bench(
     if not instances:
         raise UserError(f"{bench}: holds no instance.")
     return instances
-
-
-# Instances of recipes, for RLVR and for validation.
 
 
 def validation_bench(

@@ -23,7 +23,7 @@ class SrlSweError(Exception):
 
 
 class UserError(SrlSweError):
-    """A request that can't be fulfilled: a file, an option or a machine is at fault."""
+    """A request that can't be fulfilled because of a file, an option or a machine."""
 
 
 class EngineUnavailable(UserError):

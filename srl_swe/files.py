@@ -24,12 +24,12 @@ _SAID_OF_A_FULL_DISK = (
     *(os.strerror(code) for code in sorted(_FULL)),
     "inline_container.cc",
 )
-"""By the operating system in OSError and SafetensorError, and the file of torch that writes: it
-says nothing of the disk."""
+"""Texts of errors for a full disk: those of the operating system, in OSError and SafetensorError,
+and the name of torch's writing file, as its error does not mention the disk."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 WRITE_ERRORS = frozenset(_FULL | _FORBIDDEN | _NO_PLACE)
-"""Error codes caused by the place that is written to."""
+"""Error codes caused by the target of a write."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -48,7 +48,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A place to write a file or a folder to, which is moved to ``path`` at the end.
+    """A temporary path for a file or a folder, moved to ``path`` at the end.
 
     It is removed if the block raises. A file is replaced, a folder only if empty.
     Raises UserError if ``path`` can't be made; an OSError of the block stays one.
@@ -89,8 +89,8 @@ def held_alone(path: Path) -> Iterator[None]:
 def append_line(path: Path, line: str) -> None:
     """Append one line, whole or not at all; parent folders are made.
 
-    Raises UserError if it can't be written, for want of room for instance; what the file held
-    before stays.
+    Raises UserError if it can't be written, for example on a full disk; the previous content
+    stays.
     """
     raw = line.rstrip("\n").encode("utf-8", errors="surrogateescape") + b"\n"
     with _writing(path):
@@ -107,9 +107,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line without its end, which a kill in the middle of a write left behind.
+    """Cut off an unfinished last line, left by a kill in the middle of a write.
 
-    One that holds a whole JSON object gets its end instead, as an editor may have taken that.
+    A whole JSON object gets its newline instead, as an editor may have removed it.
     Raises UserError if the file can't be read or written.
     """
     with _writing(path):
@@ -124,9 +124,9 @@ def drop_torn_line(path: Path) -> None:
 
 
 def read_lines(path: Path, remedy: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, each behind its place, ``PATH:NUMBER``; none without a file.
+    """The non-blank lines, each after its place, ``PATH:NUMBER``; empty for a missing file.
 
-    Raises UserError if the file can't be read, and with the ``remedy`` for a line that is not
+    Raises UserError if the file can't be read, and with the ``remedy`` if a line is not
     UTF-8.
     """
     try:
@@ -157,8 +157,8 @@ def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, An
 def damage_named(where: str, remedy: str) -> Iterator[None]:
     """Turn parse errors of the block into a UserError about a damaged file.
 
-    ``remedy``: what to do about it and what that costs, as in "delete that line; its episode is
-    rolled out again".
+    ``remedy``: the fix and its cost, such as "delete that line; its episode is rolled out
+    again".
     """
     try:
         yield
@@ -184,7 +184,7 @@ def check_output_file(path: Path) -> None:
 
 
 def cannot_write(path: Path | str, error: OSError, be: str = "written") -> UserError:
-    """The error to raise for an ``error`` that was met while ``path`` was written."""
+    """The error to raise for an ``error`` while writing ``path``."""
     why = error.strerror or str(error)
     if error.errno in _FULL:
         way_out = "make room and run the same command again; what was written before is kept"
@@ -197,7 +197,7 @@ def cannot_write(path: Path | str, error: OSError, be: str = "written") -> UserE
 
 @contextmanager
 def full_disk_named(folder: Path) -> Iterator[None]:
-    """A full disk below ``folder`` becomes a UserError, whatever type a library gives it."""
+    """Raise UserError for a full disk below ``folder``, whatever type a library gives it."""
     try:
         yield
     except Exception as error:

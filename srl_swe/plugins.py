@@ -39,8 +39,8 @@ def find_named(
 
     ``module:attribute`` is imported from ``sys.path`` or the current folder; ``module:`` is the
     module itself. ``needs``: attributes that an extension must have; without any it must be
-    callable. ``listed``: further known names, for the message. Raises UserError for a name that
-    leads nowhere, or to something unfit.
+    callable. ``listed``: further known names, for the message. Raises UserError for an
+    unknown or unsuitable name.
     """
     if name in known:
         return known[name]

@@ -18,7 +18,7 @@ Advance = Callable[[str], None]
 
 
 QUIET = "SRL_SWE_QUIET"
-"""An environment variable, so that processes of ours inherit it: warnings only, no progress."""
+"""Print warnings only, no progress; an environment variable, as child processes inherit it."""
 
 
 def is_quiet() -> bool:

@@ -48,9 +48,9 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One trajectory of a batch. ``replay`` is None, for the ``reason``, unless it ended as REPLAYED.
+    """One trajectory of a batch.
 
-    ``seconds`` include opening and closing the sandbox.
+    Unless it ended as REPLAYED, ``replay`` is None for the ``reason``. ``seconds`` include opening and closing the sandbox.
     """
 
     key: str

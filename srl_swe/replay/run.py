@@ -138,7 +138,8 @@ def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Traject
     """The trajectory with the replay's observations, patch and enforced limits.
 
     Skipped steps keep the recorded observations, such as a refusal that the policy read. The
-    recorded ending is dropped if steps were left out, and ``resolved`` also if the replay is not faithful.
+    recorded ending is dropped if steps were left out, and ``resolved`` also if the replay is
+    unfaithful.
     """
     steps = tuple(
         replace(

@@ -1,6 +1,6 @@
 """Rewards: pure functions from a policy's text to a number.
 
-Each file gives its formula, its source and where it degenerates; ``table`` names the rewards.
+Each file documents a formula, its source and its weaknesses; ``table`` names the rewards.
 """
 
 from __future__ import annotations

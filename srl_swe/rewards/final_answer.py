@@ -5,14 +5,13 @@
 The reply holds all remaining actions, as for :mod:`srl_swe.rewards.holistic`, and everything
 but its end is ignored (paper, ablation of how finely the reward is given: "final answer";
 mathematics only there, 24.5 against 27.6 step by step). The paper compares a number. A solution
-in software ends in a patch, and of a text the nearest to that is its last edit: the same file
-and the same diff (:mod:`srl_swe.rewards.words`). A created file is no edit, as experts create
-scripts to try things out. Where the expert edits nothing any more, the last actions must be
+in software ends in a patch; the nearest equivalent in a text is its last edit: the same file
+and the same diff (:mod:`srl_swe.rewards.words`). A created file is not an edit, as experts
+create scripts to try things out. If no edit of the expert remains, the last actions must be
 equal.
 
-Where it degenerates: it is nearly always 0 with several steps to go; an earlier edit that was
-wrong is not seen; a different right patch earns 0. Whoever can run tests trains by RLVR, whose
-reward is the outcome itself.
+Weaknesses: it is nearly always 0 with several steps to go; it ignores a wrong earlier edit; a
+different right patch earns 0. If tests can run, prefer RLVR, which rewards the outcome itself.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 The target of the editor is its command and path; that of bash is the first program it runs,
 after ``cd DIR &&`` and settings like ``NAME=value``. Ours: in the paper's reward (section 3) the
-wrapper of a tool call pays 0.55-0.7 to any short command, ``rm -rf`` included. Below the gate it
-is scaled, not cut, so that a group which always misses still has an order.
+wrapper of a tool call pays 0.55-0.7 to any short command, ``rm -rf`` included. Outside the gate
+it is scaled, not cut: a group in which all miss still has an order.
 
-Where it degenerates: inside of the gate it is similarity, which can't see a no-op edit and
+Weaknesses: inside the gate it is similarity, which can't see a no-op edit and
 undervalues a minimal ``old_str`` (see :mod:`srl_swe.rewards.structural`). ``pytest x`` and
 ``python -m pytest x`` are two programs.
 """
@@ -41,7 +41,7 @@ def gated_rewards(candidates: Iterable[str], expert: str) -> list[float]:
 
 
 def _target(text: str) -> tuple[str, ...]:
-    """Equal for actions that do the same kind of thing to the same thing."""
+    """The tool and target of an action; equal for actions of the same kind on the same target."""
     actions = read_actions(text)
     if len(actions) != 1:
         return ()

@@ -1,15 +1,15 @@
 """Holistic similarity: all remaining actions in one reply, compared as one text.
 
-    r = 2M / T        of the actions of the reply and the expert's from this step on, joined
+    r = 2M / T        of the reply's actions and the expert's from this step on, each joined
 
-The reply holds one thought and then every action that remains until the issue is resolved, the
-observations in between unseen (paper, ablation of how finely the reward is given: "holistic";
+The reply holds one thought and then all remaining actions until the issue is resolved, without
+the observations in between (paper, ablation of how finely the reward is given: "holistic";
 mathematics only there, 25.9 against 27.6 step by step). M and T as in
-:mod:`srl_swe.rewards.similarity`, -1 out of format alike.
+:mod:`srl_swe.rewards.similarity`, and also -1 out of format.
 
-Where it degenerates: nobody knows step k+1 before what step k prints, so the later actions are
-guesses; the few that matter are a small share of a long text; and it costs the product of the
-two lengths, hence needs ``max_completion_length`` to be chosen with care.
+Weaknesses: step k+1 depends on the unknown output of step k, so the later actions are guesses;
+the few important ones are a small share of a long text; and it costs the product of the two
+lengths, hence choose ``max_completion_length`` with care.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from srl_swe.rewards.similarity import similarity_rewards
 
 
 def solution_text(actions: Sequence[str]) -> str:
-    """The canonical texts of several actions as the one that is compared."""
+    """The canonical texts of several actions, joined for the comparison."""
     return "\n\n".join(actions)
 
 

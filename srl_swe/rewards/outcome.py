@@ -3,10 +3,10 @@
     outcome = 1 if every test that has to pass does, else 0
     partial = the share of FAIL_TO_PASS that passes, as long as no PASS_TO_PASS test fails
 
-``outcome`` is the paper's and the default: what is trained on is what is reported. ``partial`` is
-swebench's RESOLVED_PARTIAL made gradual; it degenerates where one easy test of many is all that
-a policy ever learns to pass. Of a broken sandbox both make None, and never 0: the sample
-leaves its group's baseline.
+``outcome`` is the paper's and the default: training and reports use the same number. ``partial``
+is swebench's RESOLVED_PARTIAL made gradual; it degenerates if a policy only ever learns to pass
+one easy test of many. For a broken sandbox both give None, never 0: the sample leaves its
+group's baseline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The similarity reward of SRL: how much of the expert's action a candidate repeats.
+"""The similarity reward of SRL: the share of the expert's action that a candidate repeats.
 
     r = 2M / T
 
@@ -6,8 +6,8 @@ M is the number of characters in difflib's matching blocks, T the length of both
 equation 3 and section 3; ``difflib.SequenceMatcher.ratio``). Characters are compared,
 ``autojunk`` is off, and the order is (candidate, expert): the ratio is not symmetric.
 
-Where it degenerates: the wrapper of a tool call alone gives 0.55-0.7 on short commands, and in
-a long edit the few characters that matter are invisible (a no-op edit scores 1.000). The tests
+Weaknesses: the wrapper of a tool call alone gives 0.55-0.7 on short commands, and in
+a long edit the few important characters are invisible (a no-op edit scores 1.000). The tests
 pin these figures.
 """
 
@@ -19,7 +19,7 @@ from cydifflib import SequenceMatcher
 
 
 def similarity_reward(candidate: str, expert: str) -> float:
-    """How alike the two are, from 0 (nothing in common) to 1 (equal; two empty texts are).
+    """Similarity of the two texts, from 0 (nothing in common) to 1 (equal; two empty texts are).
 
     >>> similarity_reward("abcd", "bcde")
     0.75

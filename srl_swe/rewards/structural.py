@@ -2,22 +2,22 @@
 
     bash      words(command)                  2M/T over shell words, in order
     view      target x (1 + range) / 2        range: common lines / lines of both
-    create    target x lines(file_text)       2M/T over lines that are not blank
-    edit      target x change                 str_replace or insert, by the diff that it makes
+    create    target x lines(file_text)       2M/T over non-blank lines
+    edit      target x change                 str_replace or insert, by its diff
     submit    1
     another tool, or another command of the editor: 0
 
-``target`` is 1 for the same path, else half of what the paths' parts share; ``change`` is in
-:mod:`srl_swe.rewards.words`. The wrapper of a tool call counts nothing. An insertion after
+``target`` is 1 for the same path, else half of the paths' overlap; ``change`` is in
+:mod:`srl_swe.rewards.words`. The wrapper of a tool call does not count. An insertion after
 another line than the expert's counts half.
 
 Ours: the paper compares text (section 3), which can't see one wrong word in a long edit and
 pays 0.55-0.7 for the wrapper of a short command.
 
-Where it degenerates: it can't know whether an edit applies, so an ``old_str`` that is not in
-the file, or is there twice, scores like one that works; an equivalent command in other words
+Weaknesses: it can't know whether an edit applies, so an ``old_str`` that is missing in the file,
+or occurs twice, scores like one that works; an equivalent command in other words
 (``git ls-files`` for ``find``) earns little; a group that never picks the expert's tool is all 0
-and teaches nothing. Quotes are no words, so ``grep "a b"`` equals ``grep a b``.
+and teaches nothing. Quotes are ignored, so ``grep "a b"`` equals ``grep a b``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def structural_rewards(candidates: Iterable[str], expert: str) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """An action cut into what is compared; what its tool does not have stays empty."""
+    """An action split into compared fields; those that its tool lacks stay empty."""
 
     kind: str
     words: Sequence[str] = ()
@@ -69,7 +69,7 @@ class _Fields:
 
 
 def _read(text: str) -> _Fields:
-    """Text without an action in it is compared as words."""
+    """Read one action; other text is compared as words."""
     actions = read_actions(text)
     if len(actions) != 1:
         return _Fields("text", words=text.split())
@@ -117,7 +117,7 @@ def _score(candidate: _Fields, expert: _Fields) -> float:
 
 
 def _view_range(text: str) -> tuple[int, int] | None:
-    """First line and the one after the last; None is the whole file."""
+    """The first line and the one after the last; None for the whole file."""
     numbers = [int(number) for number in _NUMBER.findall(text)]
     if len(numbers) != 2:
         return None

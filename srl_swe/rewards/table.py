@@ -16,20 +16,14 @@ from srl_swe.rewards.holistic import holistic_rewards, solution_text
 from srl_swe.rewards.similarity import similarity_rewards
 from srl_swe.rewards.structural import structural_rewards
 
-# Exact match: 1 for the expert's action to the letter, else 0.
-#
-#     r = [candidate = expert]
-#
-# The texts are canonical (:attr:`srl_swe.types.Action.text`), so white space around the tags of a
-# reply is no difference, and the order of arguments is one. Ours; it is what validation reports
-# beside the paper's similarity.
-#
-# Where it degenerates: it is sparse, so that most groups are all 0 and dynamic sampling drops
-# them, and a script or an edit of ten lines is never hit. Useful as a share of a mixture.
-
 
 def exact_rewards(candidates: Iterable[str], expert: str) -> list[float]:
-    """1.0 or 0.0 for each candidate.
+    """Exact match: r = [candidate = expert], 1.0 or 0.0 for each candidate.
+
+    The texts are canonical (:attr:`srl_swe.types.Action.text`): white space around the tags of a
+    reply is ignored, the order of arguments is not. Ours; validation reports it beside the
+    paper's similarity. Weaknesses: most groups are all 0 and dynamic sampling drops them, and a
+    script or an edit of ten lines is never hit. Useful as a share of a mixture.
 
     >>> exact_rewards(["ls", "ls ", "pwd"], "ls")
     [1.0, 0.0, 0.0]
@@ -56,7 +50,7 @@ STEP_REWARDS: Mapping[str, StepRewardFunction] = {
     "holistic": holistic_rewards,
     "final_answer": final_answer_rewards,
 }
-"""By the name that recipes and logs use. ``similarity`` is the paper's, and the default."""
+"""By name in recipes and logs. ``similarity`` is the paper's, and the default."""
 
 
 def find_step_reward(name: str) -> StepRewardFunction:
@@ -68,14 +62,14 @@ def find_step_reward(name: str) -> StepRewardFunction:
 
 
 WHOLE_SOLUTION = frozenset({"holistic", "final_answer"})
-"""Those whose reply holds all remaining actions; the others' holds one."""
+"""Rewards of replies with all remaining actions; the others judge one action."""
 
 
 def weight_shares(rewards: Mapping[str, float]) -> dict[str, float]:
     """The weights of a mixture, scaled to add up to 1.
 
-    So a mixture lies in [0, 1] as each of its rewards does, a reply out of the format earns -1
-    once whatever is mixed, and the epsilon of dynamic sampling means the same for each recipe.
+    Thus a mixture lies in [0, 1] as each of its rewards does, a reply out of the format earns
+    -1 once, and the epsilon of dynamic sampling means the same for every recipe.
     Raises UserError for an invalid mixture.
 
     >>> weight_shares({"gated": 3, "exact": 1})
@@ -99,9 +93,6 @@ def asks_for_solution(rewards: Iterable[str]) -> bool:
     return not WHOLE_SOLUTION.isdisjoint(rewards)
 
 
-# From the text of a reply to its reward: read it, then compare what it does.
-
-
 BROKEN_FORMAT = -1.0
 """The reward of a reply that breaks the format (paper, section 3)."""
 
@@ -121,12 +112,12 @@ class ReadReply:
 
     thought: str
     action: str | None
-    """The dialect's text of its action, or of all of them where a whole solution is asked for."""
+    """The dialect's text of its action, or of all its actions for a whole solution."""
     reason: FormatReason | None
 
 
 def read_reply(text: str, form: ReplyFormat) -> ReadReply:
-    """Parse a reply in the form that it is asked for. Never raises."""
+    """Parse a reply in the requested form. Never raises."""
     if form.whole_solution:
         solution = form.parse_solution(text)
         texts = [form.dialect.render_action(action) for action in solution.actions]

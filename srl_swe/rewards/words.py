@@ -1,4 +1,4 @@
-"""How much two sequences of words share, and how commands and code are cut into words."""
+"""Overlap of two sequences of words, and the splitting of commands and code into words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cydifflib import SequenceMatcher
 
 ORDERED_PAIRS = 1_000_000
-"""Pairs of equal words up to which order is looked at; above, words are only counted."""
+"""Most pairs of equal words for a comparison in order; above, words are only counted."""
 
 _OPERATORS = frozenset({"|", "||", "|&", "&", "&&", ";", ";;", "(", ")"})
 _CODE_WORD = re.compile(r"^[ \t]+|\w+|[^\w\s]")
@@ -21,7 +21,7 @@ _CODE_WORD = re.compile(r"^[ \t]+|\w+|[^\w\s]")
 def overlap(candidate: Sequence[str], expert: Sequence[str]) -> float:
     """2M / T over whole words, in order; 1 for two empty sequences.
 
-    M is difflib's count of words in matching blocks. Where words are so many and so repetitive
+    M is difflib's count of words in matching blocks. If the words are so many and repetitive
     that this would take seconds, M is the size of the common multiset, an upper bound.
 
     >>> overlap(["ls", "-l", "src"], ["ls", "src"])
@@ -45,10 +45,10 @@ def shared(candidate: Mapping[str, int], expert: Mapping[str, int]) -> float:
 
 
 def shell_words(command: str) -> list[str]:
-    """The words of a shell command, operators among them; quotes are taken off.
+    """The words of a shell command, including operators; quotes are removed.
 
-    A quoted script is cut at its white space, so that it does not count as one word. A leading
-    ``cd DIR &&`` is one word. Never raises: a quote that is not closed is a letter.
+    A quoted script is split at its white space: it does not count as one word. A leading
+    ``cd DIR &&`` is one word. Never raises: an unclosed quote is a letter.
 
     >>> shell_words("cd /repo && grep -n 'a b' x.py|head")
     ['cd /repo', 'grep', '-n', 'a', 'b', 'x.py', '|', 'head']
@@ -97,15 +97,12 @@ def code_words(line: str) -> list[str]:
 
 
 def lines_of(text: str) -> list[str]:
-    r"""The lines with something on them, without white space at their ends.
+    r"""The non-blank lines, without white space at their ends.
 
     >>> lines_of("a  \n\n  b")
     ['a', '  b']
     """
     return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-
-# Paths as targets of an action: the same one, or how near to it.
 
 
 WRONG_FILE = 0.5
@@ -121,9 +118,9 @@ def normal_path(path: str) -> str:
 
 
 def path_overlap(candidate: str, expert: str) -> float:
-    """1 for the same normal path, else half of what the parts of the two share.
+    """1 for the same normal path, else half of the overlap of their parts.
 
-    The root of the checkout, which all paths have in common, counts nothing.
+    The root of the checkout, common to all paths, does not count.
 
     >>> path_overlap("/repo/pkg/a.py", "/repo/pkg/b.py"), path_overlap("/repo/a.py", "/repo/b.py")
     (0.25, 0.0)
@@ -136,20 +133,17 @@ def path_overlap(candidate: str, expert: str) -> float:
     return WRONG_FILE * overlap(ours, theirs)
 
 
-# An edit as the diff that it makes, however much of the file was quoted to make it.
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The difference of two texts. Both fields are empty if there is none.
+    """The difference of two texts; both fields are empty for equal texts.
 
-    Blank lines and white space at the end of lines are no difference.
+    Blank lines, white space at the end of lines and the amount of quoted context are ignored.
     """
 
     lines: tuple[str, ...]
     """The words of the lines that differ, in order: ``-word`` of the old, ``+word`` of the new."""
     words: Counter[str]
-    """The words that differ: those of the same lines less what both sides have in common."""
+    """The differing words: those of the same lines less the common ones."""
 
 
 def make_change(old: str, new: str) -> Change:
@@ -191,9 +185,9 @@ def _without_common_ends(
 
 
 def change_overlap(candidate: Change, expert: Change) -> float:
-    """The worse of two: are the same lines touched, and do the same words change in them?
+    """The lower of two overlaps: of the changed lines, and of the changed words in them.
 
-    Without the second, a wrong word in the right line would be nearly right. Where the changed
+    Without the second, a wrong word in the right line would be nearly right. If the changed
     words are the same and only moved, the lines decide.
 
     >>> fix = make_change("x = a + 7", "x = a - 7")
