@@ -50,7 +50,8 @@ class Ending(StrEnum):
 class Attempt:
     """One trajectory of a batch.
 
-    Unless it ended as REPLAYED, ``replay`` is None for the ``reason``. ``seconds`` include opening and closing the sandbox.
+    Unless it ended as REPLAYED, ``replay`` is None for the ``reason``. ``seconds`` include
+    opening and closing the sandbox.
     """
 
     key: str

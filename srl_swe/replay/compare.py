@@ -256,7 +256,7 @@ def diagnose(
 SIMILAR_FROM = 0.8
 """The lowest ratio of texts called similar rather than different; only a label."""
 _SHORT_CHARS = 4000
-"""Longest sum of both texts that is aligned, as the cost grows with the square."""
+"""Most characters of both texts to align, as the cost grows with the square."""
 _NO_ACTION = Action("")
 
 
