@@ -2,8 +2,8 @@ r"""The paths in the text of a patch, in any spelling, and the kind of each.
 
 swebench tries ``git apply`` in three ways and then GNU patch (``-p1``, fuzzy). Both read more forms
 than git writes: names with C escapes, ``Index:`` lines, context, normal and ed diffs, indented or
-quoted mails. So every possible header line is read as a header, except the lines of a unified hunk
-whose counts add up: both programs skip those by count.
+quoted mails. Therefore every possible header line is read as a header, except in a unified hunk
+whose counts add up: both programs skip its lines by count.
 
 A patch can't earn a reward if a name leads out of the repository, into git's own folder, or through
 a symbolic link made by the same patch, or if it adds a submodule. The list may hold too many paths,
@@ -268,7 +268,7 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _names_of_pair(text: str) -> Iterator[str]:
-    """``a/x b/x``, either quoted; with blanks in them, the halves are equal but for the prefix."""
+    """``a/x b/x``, either one quoted; with blanks in them, both are equal but for the prefix."""
     for quoted in _QUOTED.finditer(text):
         yield _unescaped(quoted[1])
     if '"' not in text:
@@ -307,7 +307,7 @@ def _unescaped(text: str) -> str:
 
 
 def _refused_mode(patch: str) -> str | None:
-    """Submodules, and paths that go through a symbolic link of the same patch."""
+    """Submodules, and paths through a symbolic link of the same patch."""
     links: set[str] = set()
     last = ""
     for line in header_lines(patch):

@@ -1,4 +1,4 @@
-"""The sandbox of a rollout: its contract, and taking a patch from it."""
+"""The contract of a rollout's sandbox, and the patch of its changes."""
 
 from __future__ import annotations
 

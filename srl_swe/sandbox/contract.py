@@ -1,6 +1,6 @@
 """The contract of a sandbox: the container that belongs to one rollout.
 
-Implementations live in ``srl_swe_envs``; :class:`srl_swe.testing.FakeSandbox` is the one for
+Implementations live in ``srl_swe_envs``; :class:`srl_swe.testing.FakeSandbox` is for
 tests. The suite in :mod:`srl_swe.testing.sandbox_contract` runs over each of them.
 """
 
@@ -25,7 +25,7 @@ class ExecResult:
     ``output`` is stdout and stderr in the order they were written, decoded as UTF-8 with
     replacement; ``elided_chars`` is the number of characters cut out of its middle. ``exit_code``
     is None exactly if the command was ended by its timeout. ``restarted`` means that the command
-    ended the shell and another was started: functions and unexported variables are gone.
+    ended the shell and another one replaced it: functions and unexported variables are gone.
     """
 
     output: str
@@ -78,13 +78,13 @@ class ForkableSandbox(Sandbox, Protocol):
     """A sandbox that can be frozen, and continued from there any number of times."""
 
     def checkpoint(self) -> str:
-        """Take a snapshot; returns the id that :meth:`fork` takes. Raises SandboxError."""
+        """Take a snapshot; returns its id for :meth:`fork`. Raises SandboxError."""
         ...
 
     def fork(self, snapshot_id: str) -> ForkableSandbox:
-        """Another sandbox, as this one was then; the caller closes it.
+        """Another sandbox in the state of the snapshot; the caller closes it.
 
-        Raises UserError for an unknown id, as all are once this sandbox is closed, and
+        Raises UserError for an unknown id (all are unknown once this sandbox is closed), and
         SandboxError.
         """
         ...
@@ -95,7 +95,7 @@ OpenSandbox = Callable[[Instance], AbstractContextManager[Sandbox]]
 
 
 def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
-    """The limits that are really enforced, in JSON's types: network, limits, image digest.
+    """The limits really enforced, in JSON's types: network, limits, image digest.
 
     They are recorded with every result. A sandbox may have them as an attribute of that name,
     which is not part of the contract; empty if it has none. May raise SandboxError.
@@ -108,7 +108,7 @@ def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
 class EngineRecord:
     """The container engine's own record of a sandbox, whatever runs inside.
 
-    ``exit_code`` is that of the container's first process; it is meaningless while that runs.
+    ``exit_code`` belongs to the container's first process; it is meaningless while that runs.
     """
 
     running: bool
@@ -117,7 +117,7 @@ class EngineRecord:
 
 
 def engine_record(sandbox: Sandbox) -> EngineRecord | None:
-    """Ask the engine about a sandbox that fails; None if there is no engine, or no container.
+    """Ask the engine about a failing sandbox; None without an engine or a container.
 
     Like :func:`enforced`, it is an attribute that a sandbox may have. Raises SandboxError.
     """

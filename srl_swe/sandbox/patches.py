@@ -1,7 +1,7 @@
-"""Takes the patch of the changes that commands made in a sandbox.
+"""Takes the patch of the changes made by commands in a sandbox.
 
 Those commands may have replaced git, ruined the repository or filled it with junk, and the patch
-is later applied where the tests run. So files are taken, not a diff:
+is later applied in the sandbox of the tests. Therefore files are taken, not a diff:
 
 1. The sandbox's own git lists the changed files, in a repository of ours beside the policy's
    (:mod:`~srl_swe.sandbox.working_tree`). It can lie, but only about paths and contents.
@@ -14,7 +14,7 @@ a sandbox that supports it hands its files to a fresh one, in a way that nothing
 and the steps are taken there.
 
 Two attributes outside the contract change this for a sandbox that has them: ``reopened(workdir)``
-returns a context manager of that fresh sandbox, or None if there is none for this folder;
+returns a context manager of that fresh sandbox, or None if it can't have this folder;
 ``own_patch(base_commit, workdir)`` returns the text itself, or None, and is trusted.
 """
 
@@ -147,7 +147,7 @@ def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[b
         choice = choose(listing.files, listing.new_folders, wanted)
         packed = tree.pack(choice.kept) if choice.kept else Packed((), ())
     finally:
-        with suppress(SandboxError):  # whatever broke it is raised already, or by the next call
+        with suppress(SandboxError):  # the failure is raised already, or by the next call
             tree.remove()
     kept, by_contents = _leave_out_by_contents(packed.changes, wanted)
     text, by_size = _render(kept)
@@ -214,7 +214,7 @@ def _fitting(parts: Sequence[tuple[Change, bytes]]) -> tuple[set[bytes], list[Om
     return fits, omitted
 
 
-# The diff is made by this machine's git, in a repository of nothing but the contents.
+# This machine's git makes the diff, in a repository that holds only the contents.
 #
 # Git reads no foreign configuration, attribute, hook or filter. Contents reach it as blobs only
 # (``git fast-import``): no file of the sandbox is written under its name on this machine.

@@ -1,7 +1,7 @@
 """Reads the changed files out of a sandbox, and decides which of them belong in a patch.
 
 ``collect.sh`` runs in the sandbox, where everything may lie to it: git, bash, the kernel's files.
-So its answer is only ever taken as paths and contents, and illegal paths are refused
+Its answer is therefore taken as paths and contents only, and illegal paths are refused
 (:func:`is_legal`). A lie has the same effect as files with these contents.
 
 :func:`choose` is pure: it sees names, sizes and kinds. Tracked files always belong in the patch, up
@@ -10,7 +10,7 @@ to the limits of transport. A new file belongs unless it is
 - junk by name: a cache, an environment, a build output, a backup, a log (:data:`JUNK_FOLDERS`,
   :data:`JUNK_FILES`), or in a folder with a ``pyvenv.cfg``;
 - larger than :data:`MAX_NEW_FILE_BYTES`, or :data:`MAX_NEW_BINARY_BYTES` if it is not UTF-8 text;
-- one of a crowd: beyond :data:`MAX_NEW_FILES`, groups of files with the same new folder and the
+- part of a crowd: beyond :data:`MAX_NEW_FILES`, groups of files with the same new folder and the
   same ending are left out whole, the largest group first;
 - a symbolic link out of the repository, or a repository of its own.
 
@@ -48,14 +48,14 @@ JUNK_FOLDERS: Mapping[str, tuple[str, ...]] = {
     "build output": ("*.egg-info", "*.dist-info", ".eggs", "/build", "/dist"),
     "editor's files": (".idea", ".vscode"),
 }
-"""Folders of new files that are left out: reason to patterns; ``/`` binds one to the top."""
+"""Folders of omitted new files: reason to patterns; ``/`` binds one to the top."""
 JUNK_FILES: Mapping[str, tuple[str, ...]] = {
     "cache": ("*.py[co]", ".coverage", ".coverage.*", ".DS_Store"),
     "build output": ("*.o", "*.a", "*.so", "*.dylib", "*.class"),
     "backup": ("*.orig", "*.rej", "*.bak", "*~", ".*.sw[op]"),
     "log or dump": ("*.log", "nohup.out", "core", "core.[0-9]*", "*.tmp"),
 }
-"""New files that are left out, as in :data:`JUNK_FOLDERS`."""
+"""Omitted new files, as in :data:`JUNK_FOLDERS`."""
 _MARK_OF_VENV = b"/pyvenv.cfg"
 _MAX_NOTES = 50
 
@@ -72,7 +72,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Omitted:
-    """``files`` files at or under ``path`` that were left out of a patch.
+    """``files`` files at or under ``path``, left out of a patch.
 
     ``path`` is printable: other bytes are escaped. It ends in ``/`` if it is a folder.
     """
@@ -88,7 +88,7 @@ class Omitted:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The paths that belong in the patch, in the given order, and those left out."""
+    """The paths of the patch, in the given order, and the omissions."""
 
     kept: tuple[bytes, ...]
     omitted: tuple[Omitted, ...]
@@ -97,10 +97,10 @@ class Choice:
 def choose(
     listed: Sequence[Listed], new_folders: Collection[bytes] = (), wanted: Collection[bytes] = ()
 ) -> Choice:
-    """Apply the rules of this module, but for those that need a file's contents.
+    """Apply this module's rules, except for those on a file's contents.
 
     ``new_folders`` are the topmost folders without a tracked file, each ending in ``/``; they
-    decide what a crowd is. A path in ``wanted`` is not left out for its name, size or number.
+    define the crowds. A path in ``wanted`` is not left out for its name, size or number.
     """
     environments = {
         file.path[: -len(_MARK_OF_VENV) + 1]
@@ -171,7 +171,7 @@ def _is_legal_name(name: bytes) -> bool:
 _IGNORED_BY_HFS = frozenset(
     map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF))
 )
-"""As git's next_hfs_char (utf8.c) has them."""
+"""From git's next_hfs_char (utf8.c)."""
 
 
 def _reason(
@@ -249,9 +249,9 @@ _CLEAN = (
     '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
     '${SRL_SWE_SANDBOX+SRL_SWE_SANDBOX="$SRL_SWE_SANDBOX"}'
 )
-"""Drops the variables, functions, aliases and traps of the shell that commands ran in.
+"""Drops the variables, functions, aliases and traps of the commands' shell.
 
-The variable that is kept marks the processes of a sandbox without a container.
+The variable it keeps marks the processes of a sandbox without a container.
 """
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
@@ -304,7 +304,7 @@ class WorkingTree:
     """One reading of the repository at ``workdir`` in ``sandbox``, in a folder of its own.
 
     ``folder`` must not exist yet. Its methods raise Unreadable, SandboxError, and OSError if
-    the sandbox can't hold what they write.
+    their files don't fit into the sandbox.
     """
 
     def __init__(
@@ -415,7 +415,7 @@ def _parse_changes(part: bytes) -> Iterator[tuple[bytes, _Side, _Side]]:
 
 
 def _parse_stats(part: bytes, paths: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Mode and size by path. Names may hold newlines, and files that are gone have no line."""
+    """Mode and size by path. Names may hold newlines, and removed files have no line."""
     known, at = {}, 0
     for path in paths:
         found = _STAT.match(part, at)

@@ -1,7 +1,7 @@
 """The tools that expert trajectories call, each a plain function over a Sandbox.
 
-They run on our side of the sandbox (read a file, edit, write it back): images need no code of
-ours. A :class:`Toolbox` holds the tools of one tool set for one episode.
+They run outside the sandbox (read a file, edit, write it back): images need none of our code.
+A :class:`Toolbox` holds the tools of one tool set for one episode.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 def perform(action: Action, sandbox: Sandbox) -> Observation:
     """Carry out one action with the bundled tools, without state between calls.
 
-    A mistake of the policy, such as an unknown tool, is an observation. Raises only
-    SandboxError, if the infrastructure fails.
+    A mistake of the policy, such as an unknown tool, is an observation. Raises SandboxError
+    if the infrastructure fails, and nothing else.
     """
     return open_toolbox().perform(action, sandbox)

@@ -1,4 +1,4 @@
-"""Shell tools: one command per call, in the sandbox's shell, with each harness' habits."""
+"""Shell tools: one command per call, in the sandbox's shell, in each harness's way."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _PATCHES = re.compile(
 
 
 def as_plain_call(action: Action) -> Action:
-    r"""The call with one text as its command, in the folder that the call names.
+    r"""The call with one text as its command, in the folder named by the call.
 
     >>> listed = '["bash", "-lc", "ls"]'
     >>> as_plain_call(Action("shell", {"command": listed, "workdir": "/testbed"}))
@@ -130,7 +130,7 @@ _STDERR_FILE = "/tmp/.srl_swe.stderr"
 
 
 class Output(StrEnum):
-    """How a command's output is shown."""
+    """The form of a command's output."""
 
     WHOLE = "whole"
     """Unchanged."""
@@ -142,7 +142,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """How a harness runs commands. ``keep_state``: ``cd`` and variables last."""
+    """A harness's way to run commands. ``keep_state``: ``cd`` and variables last."""
 
     keep_state: bool = True
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -185,7 +185,7 @@ def run_bash(
 
 
 def _limit(asked: str | None, shell: Shell) -> float:
-    """The limit that the call asks for, if the harness allows it and it is a number."""
+    """The limit requested by the call, if the harness allows it and it is a number."""
     try:
         seconds = float(asked or "")
     except ValueError:
@@ -195,7 +195,7 @@ def _limit(asked: str | None, shell: Shell) -> float:
 
 
 MAX_ASKED_S = 3600.0
-"""The longest limit that a call can ask for."""
+"""The longest limit that a call can request."""
 
 
 def _shown(

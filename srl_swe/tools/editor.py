@@ -42,7 +42,7 @@ class Edit:
 
 
 def replace_once(path: str, text: str, old: str, new: str, style: EditorStyle) -> Edit:
-    """Replace the only occurrence of ``old``. Raises Refused if there are none or several."""
+    """Replace the only occurrence of ``old``. Raises Refused without exactly one."""
     if style.expands_tabs:
         text, old, new = text.expandtabs(), old.expandtabs(), new.expandtabs()
     if style.tries_stripped and old not in text:
@@ -124,7 +124,7 @@ def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, in
 
 
 # Outlines of long Python files. The container's python parses them: it knows the repository's
-# syntax, and untrusted text stays away from ours. Without one, the whole file is shown.
+# syntax, and this process parses no untrusted text. Without one, the whole file is shown.
 
 _SCRIPT = """
 import ast, json, sys
@@ -356,7 +356,7 @@ class EditHistory:
             del self._texts[path][: -self._limit or None]
 
     def pop(self, path: str) -> str | None:
-        """Remove and return the last kept text; None if there is none."""
+        """Remove and return the last kept text; None without one."""
         return self._texts[path].pop() if self._texts[path] else None
 
 

@@ -1,7 +1,7 @@
-"""The experts' editors: a record of their differences, and one value per editor with its source.
+"""The experts' editors: a type for their differences, and one value per editor with its source.
 
 All descend from Anthropic's ``str_replace_editor``: the fields' defaults are its habits. Messages
-are templates; ``{value}`` is the argument that a message is about.
+are templates; ``{value}`` is the argument in question.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Occurrences(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ViewStyle:
-    """How files are shown. ``suffixes``, if given: only such files are shown."""
+    """The display of files. ``suffixes``, if given: only such files are shown."""
 
     header: str = "Here's the result of running `cat -n` on {path}:\n"
     line: str = "{:6}\t{}"
@@ -122,7 +122,7 @@ class ViewStyle:
 
 @dataclass(frozen=True, slots=True)
 class ListingStyle:
-    """How folders are shown."""
+    """The display of folders."""
 
     header: str = (
         "Here's the files and directories up to 2 levels deep in {path}, excluding hidden items:\n"
@@ -195,7 +195,7 @@ SWE_AGENT = EditorStyle(
     snippet_end=SnippetEnd.CUT,
     undo_limit=0,
 )
-"""SWE-agent 1.0.1 ``tools/edit_anthropic``, that of SWE-smith: its history is never kept."""
+"""SWE-agent 1.0.1 ``tools/edit_anthropic``, used by SWE-smith: its history is never kept."""
 
 _INVALID = "Invalid `{name}` parameter: {value}. "
 _INVALID_PATH = _INVALID.format(name="path", value="{path}")

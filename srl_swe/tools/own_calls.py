@@ -1,6 +1,6 @@
 """Calls of experts as calls of our own tools: ``bash``, ``str_replace_editor``, ``submit``.
 
-A policy is trained to call the tools that it has. Most harnesses only have other names for them.
+A policy is trained to call its own tools. Most harnesses only have other names for them.
 A tool with another effect (``think``, SWE-agent's windows, OpenHands' ``run_ipython``) and a call
 with arguments that ours refuse have no equal; :mod:`~srl_swe.tools.translation` then looks for a
 call with the same effect on the file.
@@ -22,14 +22,14 @@ from srl_swe.tools.translation import Untranslated, translate_from_record
 from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
 FOREIGN_SHELL = "foreign_shell"
-"""The tool of a command that needs the programs in the shell of its harness."""
+"""The tool of a command that needs programs of its harness's shell."""
 
 _WITHOUT_EFFECT = SWITCHES | {
     *("security_risk", "summary", "description", "explanation", "instruction", "justification"),
     *("timeout", "timeout_ms", "yield_time_ms", "max_output_tokens", "blocking", "login"),
     *("with_escalated_permissions", "sandbox_permissions", "dangerouslyDisableSandbox"),
 }
-"""Arguments without effect in the container; those of :data:`SWITCHES` only if false."""
+"""Arguments without effect in the container; the ones in :data:`SWITCHES` only if false."""
 _CONTROL_KEYS = re.compile(r"(?:C-|ctrl\+|\^)[a-z]", re.IGNORECASE)
 _EDITOR_ARGUMENTS = frozenset(
     {"command", "path", "file_text", "old_str", "new_str", "insert_line", "view_range"}
@@ -44,7 +44,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 _RANGE = re.compile(r"\[\s*\d{1,9}\s*,\s*-?\d{1,9}\s*\]")
 _ENDS = frozenset({"submit", "finish", "mark_task_complete"})
 _MARK = r"echo ['\"]?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)['\"]?"
-_SUBMITS = re.compile(  # mini's prompts allow commands after it that print the patch
+_SUBMITS = re.compile(  # mini's prompts allow a command after it to print the patch
     rf"\s*{_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
     r"|\s*&&\s*cat [\w./-]+)?\s*"
 )
@@ -80,7 +80,7 @@ def is_own_call(action: Action) -> bool:
 
 
 def as_own_call(action: Action, source: str, answer: Observation | None = None) -> Action:
-    """The same call by our names; ``action`` itself if it is ours already or has no equal.
+    """The same call under our names; ``action`` itself if it is ours already or has no equal.
 
     ``answer`` shows whether a call that writes a whole file created it. A command that runs
     SWE-agent's programs, or submits in mini and does more, becomes one of ``FOREIGN_SHELL``.
@@ -224,7 +224,7 @@ class OwnStep:
     """A step with a call of our own tools, or with the expert's call and a ``problem``.
 
     ``translated`` names the expert's tool if the call is a translation. ``problem`` is the
-    reason why no call of ours does the same; it is empty if ``step`` holds one.
+    reason why no call of ours has the same effect; empty if ``step`` holds such a call.
     """
 
     step: Step
@@ -236,7 +236,7 @@ def make_own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, .
     """The trajectory with our own calls and folder, and the result for each step.
 
     A call is renamed, replaced by a replay's translation (``Step.translation``), or translated
-    from the record alone. The recorded folder of the repository becomes that of prompts.
+    from the record alone. The recorded folder of the repository becomes the folder of prompts.
     """
     toolset = TOOLSETS.get(trajectory.source)
     shown: list[Translation | None] = [None] * len(trajectory.steps)
@@ -277,7 +277,7 @@ def _own_step(step: Step, translation: Translation | None, source: str) -> OwnSt
 
 
 def _move(step: Step, root: str) -> Step:
-    """The step with the repository in :data:`WORKDIR`, wherever the record has it."""
+    """The step with the repository in :data:`WORKDIR` instead of the recorded folder."""
     move, action, seen = RecordedPaths({root: WORKDIR}).to_sandbox, step.action, step.observation
     if action is not None:
         moved = {name: move(value) for name, value in action.arguments.items()}

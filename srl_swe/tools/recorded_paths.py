@@ -56,7 +56,7 @@ _SYSTEM = frozenset(
     {"bin", "boot", "dev", "etc", "home", "lib", "lib64", "media", "miniconda3", "mnt", "opt"}
     | {"private", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var", "Users"}
 )
-"""Top folders that never are a repository."""
+"""Top folders that are never a repository."""
 _WORKSPACE = "/workspace"
 """Holds the repository, or is the repository."""
 _PARTS = frozenset({"src", "lib", "test", "tests", "docs"})
@@ -79,7 +79,7 @@ _LOOKS_LIKE_A_FILE = re.compile(r"\.[A-Za-z]{1,5}$")
 
 
 def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
-    """The folder that holds most places in calls and answers: the repository's, probably.
+    """The folder of most paths in calls and answers, probably the repository's.
 
     For records of an unknown repository. None if it is ``workdir`` or unclear.
 
@@ -96,7 +96,7 @@ def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
         counts.update([top] if top else [])
     if not counts:
         return None
-    named = [top for top in counts if "__" in top]  # owner__name, as SWE-bench has it
+    named = [top for top in counts if "__" in top]  # owner__name, as in SWE-bench
     root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
     if count >= _SHARE * counts.total():
         return root if any(place.startswith(f"{root}/") for place in places) else None
@@ -110,7 +110,7 @@ def changes_folder(step: Step) -> bool:
 
 
 def _places(steps: Iterable[Step]) -> Iterator[str]:
-    """Absolute paths in steps; those of folders end with a slash."""
+    """Absolute paths in steps; folders end with a slash."""
     for step in steps:
         for name, value in step.action.arguments.items() if step.action else ():
             if name in {"command", "cmd"}:

@@ -1,7 +1,7 @@
 r"""The base of all file tools: a sandbox's files as text, refusals, numbered lines, syntax checks.
 
-Line ends are read as in Python's text mode, like all the experts' editors read them: files are
-written back with ``\n`` alone. Bytes that are not UTF-8 survive a later write.
+Line ends are read as in Python's text mode, as in all the experts' editors: files are written
+back with ``\n`` alone. Bytes that are not UTF-8 survive a later write.
 """
 
 from __future__ import annotations
@@ -91,17 +91,17 @@ def _possible(path: str) -> str:
 
 
 def decode(data: bytes) -> str:
-    """Bytes as text; bytes that are not UTF-8 are kept for :func:`encode`."""
+    """Bytes as text; invalid UTF-8 is kept for :func:`encode`."""
     return data.decode("utf-8", errors="surrogateescape")
 
 
 def encode(text: str) -> bytes:
-    """The bytes of a text, including those that are not UTF-8."""
+    """The bytes of a text, including invalid UTF-8."""
     return text.encode("utf-8", errors="surrogateescape")
 
 
 def printable(text: str) -> str:
-    """The text with replacement characters for bytes that are not UTF-8."""
+    """The text with replacement characters for invalid UTF-8."""
     return encode(text).decode("utf-8", errors="replace")
 
 

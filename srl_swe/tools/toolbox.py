@@ -118,7 +118,7 @@ Tool = Callable[[Mapping[str, str], Sandbox], Observation]
 
 
 def find_tool(name: str) -> tuple[str, Tool]:
-    """A tool of the user's (:mod:`srl_swe.plugins`), and the name by which a policy calls it.
+    """A user's own tool (:mod:`srl_swe.plugins`), and the name by which a policy calls it.
 
     Raises UserError for a name that leads nowhere.
     """
@@ -177,7 +177,7 @@ class Toolbox:
         self._is_set_up = False
 
     def has_equal(self, action: Action) -> bool:
-        """Whether a tool here has the effect that the call asks for.
+        """Whether a tool here has the call's intended effect.
 
         Our own tools always do, even if they refuse the call.
         """
@@ -195,8 +195,8 @@ class Toolbox:
     def perform(self, action: Action, sandbox: Sandbox) -> Observation:
         """Carry out one action and return the policy's observation.
 
-        A mistake of the policy, such as an unknown tool, is an observation. Raises only
-        SandboxError, if the infrastructure fails.
+        A mistake of the policy, such as an unknown tool, is an observation. Raises SandboxError
+        if the infrastructure fails, and nothing else.
         """
         tool = self.tools.get(action.tool)
         if tool is None:
@@ -208,7 +208,7 @@ class Toolbox:
         return Observation(text, seen.exit_code, seen.truncated, seen.timed_out)
 
     def set_up(self, sandbox: Sandbox) -> None:
-        """Before the first call: export the harness' variables, link recorded paths."""
+        """Before the first call: export the harness's variables, link recorded paths."""
         if self._is_set_up:
             return
         root = self._guessed_root
@@ -246,7 +246,7 @@ def open_toolbox(
 ) -> Toolbox:
     """The tools of a tool set, by its name in :data:`TOOLSETS`, fresh for one episode.
 
-    ``recorded_paths`` maps recorded folders to those of the sandbox; ``guessed_root`` is a folder
+    ``recorded_paths`` maps recorded folders to the sandbox's; ``guessed_root`` is a folder
     that means ``workdir`` unless it exists in the sandbox. ``reviews``: SWE-agent's first
     ``submit`` shows a review, only the second submits. ``cursors``: SWE-agent's windows show the
     cursors between which ``edit`` writes. ``more``: tools by name, besides those of the set.

@@ -1,4 +1,4 @@
-"""The tools that each format of trajectories was recorded with, and their shell and environment.
+"""The tools of each format of trajectories, with their shell and environment.
 
 The keys of :data:`TOOLSETS` are the values of ``Trajectory.source``.
 """
@@ -25,7 +25,7 @@ _EDITORS = ("str_replace_editor", "file_editor", "str_replace_based_edit_tool")
 
 @dataclass(frozen=True, slots=True)
 class Toolset:
-    """The tools of one agent. ``environment`` extends that of the image."""
+    """The tools of one agent. ``environment`` extends the image's."""
 
     shell: Shell
     shell_names: tuple[str, ...] = ("bash",)
@@ -101,8 +101,8 @@ _OPENHANDS_TIMEOUT = (
     "sending your new command.]"
 )
 OPENHANDS = Toolset(
-    # runtime/utils/bash.py: it gives up after 30 s without output, which is not told apart
-    # here from slowness; run_infer.py sets 120 s in all
+    # runtime/utils/bash.py: it gives up after 30 s without output, which is not distinguished
+    # from slowness here; run_infer.py sets 120 s in all
     Shell(
         timeout_s=120,
         output=OpenHandsFrame.V0_17,

@@ -34,7 +34,7 @@ class Untranslated(StrEnum):
     """Why a call has no equal among our own tools; data cards count these reasons."""
 
     NO_EQUAL_TOOL = "no_equal_tool"
-    """No tool of ours has this effect, or takes such arguments."""
+    """None of our tools has this effect or takes such arguments."""
     CALL_FAILED = "call_failed"
     """The tool refused the call; nothing changed."""
     NO_CHANGE = "no_change"
@@ -54,7 +54,7 @@ class Untranslated(StrEnum):
     NOT_TEXT = "not_text"
     """The written content is not UTF-8."""
     NOT_EQUAL = "not_equal"
-    """No call of ours was found that writes the same content."""
+    """No call was found that writes the same content."""
 
 
 def untranslated(reason: Untranslated) -> Translation:
@@ -223,9 +223,9 @@ class _OneFile:
 
 
 # Translation without a replay, from the windows in a record of SWE-agent. A window may show a whole
-# file, like most scripts of an expert. An edit's arguments and the window after it then determine
-# the change. Files are assumed to end with a newline unless the recorded patch mentions one that
-# does not. After a command, which may change files, the content of files longer than a window is
+# file, such as most of an expert's scripts. An edit's arguments and the window after it then
+# determine the change. Files are assumed to end with a newline unless the recorded patch shows
+# otherwise. After a command, which may change files, the content of files longer than a window is
 # unknown.
 
 _HEAD = re.compile(r"^\[File: (.+) \((\d{1,7}) lines total\)\]$", re.MULTILINE)
@@ -259,7 +259,7 @@ class Window:
 
 
 def read_window(text: str) -> Window | None:
-    r"""The only window in a tool's output; None if there are none or several.
+    r"""The only window in a tool's output; None without exactly one.
 
     >>> read_window("[File: /x.py (2 lines total)]\n1:a\n2:b\nFile updated.").lines
     ('a', 'b')
@@ -325,7 +325,7 @@ class _Files:
         return posixpath.join(self._root, posixpath.normpath(path)) if self._root else None
 
     def _forget_long_files(self) -> None:
-        """The next edit shows a shorter file again as a whole."""
+        """Keeps shorter files: the next edit shows them whole again."""
         self._lines = {p: lines for p, lines in self._lines.items() if len(lines) <= WINDOW}
 
     def _view(self, path: str, window: Window) -> Translation:

@@ -23,7 +23,7 @@ from srl_swe.types import Action, Observation
 WINDOW = 100
 """Lines of a window (SWE-agent's default, in all versions)."""
 OVERLAP = 2
-"""Lines of the last window that are shown again after scrolling."""
+"""Lines of the last window shown again after scrolling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class WindowStyle:
     no_file_to_edit: str
     updated: str
     window_first: bool
-    """The window is shown before the message that the edit was made."""
+    """The window is shown before the message of success."""
     rule: str
     """Above and below the windows of a rejected edit."""
     rejected: str
@@ -50,7 +50,7 @@ class WindowStyle:
     shows_surroundings: bool
     """A rejected edit is shown with its surroundings, not in the current window."""
     ends_with_newline: bool
-    """Outputs of tools end with a newline, and are recorded so (0.4 to 0.6)."""
+    """Recorded outputs of tools end with a newline (0.4 to 0.6)."""
     counts_all_breaks: bool
     """Lines are counted by Python's ``splitlines``, which also splits at a form feed; but they
     are shown by line ends."""
@@ -118,7 +118,7 @@ class Windows:
     first: int = 0
     """The first line shown, from 0."""
     cursors: tuple[int, int] | None = None
-    """First and last line, from 1, that a bare ``edit`` replaces; None without cursors."""
+    """First and last line, from 1, replaced by a bare ``edit``; None without cursors."""
 
     def open_path(self, otherwise: str = "No file open. Use the open command first.") -> str:
         """The open file. Raises Refused with the given text if no file is open."""
@@ -164,7 +164,7 @@ class Windows:
         self.path = full
 
     def show(self, text: str) -> str:
-        """The open file's window, with its cursors, which are moved into it."""
+        """The open file's window with its cursors, moved into the window."""
         path = self.open_path()
         if self.cursors is None:
             return render_window(path, text, self.first, self.style)

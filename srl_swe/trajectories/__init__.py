@@ -1,4 +1,4 @@
-"""Reading and writing trajectories: one file a family, all giving ``Trajectory``."""
+"""Reads and writes trajectories: one file per family of formats, all giving ``Trajectory``."""
 
 from __future__ import annotations
 

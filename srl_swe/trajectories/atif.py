@@ -2,8 +2,8 @@
 
 Source: Harbor's ``rfcs/0001-trajectory-format.md``. Results are paired by ``source_call_id``;
 without one they belong to their step as one text. Steps copied from an earlier run belong to
-another file and count as not executed. Files of our own (:func:`~.convert.render_atif`) are read
-back without loss.
+another file and count as not executed. Our own files (:func:`~.convert.render_atif`) are read back
+without loss.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EVENT_TEXT = re.compile(
     r"|Your thought has been logged\.|All done! What's next on the agenda\?|)",
     re.DOTALL,
 )
-"""Captions of events, which Harbor's converter for OpenHands writes as ``message``."""
+"""Captions of events, written as ``message`` by Harbor's converter for OpenHands."""
 
 
 def is_atif(record: Any) -> bool:
@@ -70,7 +70,7 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
     turn: Turn | None = None
     for item in items:
         if item.text("source") == "agent":
-            # in files of our own, a message is nothing but the thought
+            # in our own files a message is only the thought
             turn = Turn(item.text("message"), _calls(item)) if is_own else _read_turn(item)
             yield turn
             yield from _read_results(item)
@@ -153,7 +153,7 @@ def _with_own(step: Step, own: Fields | None) -> Step:
 
 
 def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
-    """The trajectory with the facts that we wrote beside the format's own fields."""
+    """The trajectory with our facts beside the format's own fields."""
     stop = own.optional_text("stop_reason")
     if stop is not None and stop not in set(StopReason):
         raise own.broken("stop_reason", f"expected one of {', '.join(StopReason)}, found {stop!r}")

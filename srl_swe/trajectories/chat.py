@@ -46,11 +46,11 @@ class Columns:
     """Differences between chat formats. The defaults are the usual names of columns."""
 
     messages: tuple[str, ...] = ("messages",)
-    """Columns of the conversation; the first that the record has is read."""
+    """Columns of the conversation; the first one in the record is read."""
     renames: bool = False
     """Messages may be ShareGPT's ``{from, value}``."""
     form: TextForm | None = PLAIN_FORM
-    """How calls are written as text; None: the first observation decides."""
+    """The textual form of calls; None: the first observation decides."""
     model: Callable[[Fields], str | None] = lambda row: row.optional_text("model")
     patch_in: str = ""
     """The object that holds the patch; empty: the record itself."""
@@ -110,7 +110,7 @@ def _is_nebius_openhands(record: Any) -> bool:
 
 
 def _is_swe_gym(record: Any) -> bool:
-    """Whether it has the columns that no other format has together."""
+    """Whether it has the columns found together in no other format."""
     return isinstance(record, Mapping) and {"messages", "run_id", "test_result"} <= record.keys()
 
 
@@ -178,7 +178,7 @@ NEBIUS_OPENHANDS = _chat_reader(
     "nebius-openhands", _is_nebius_openhands, Columns(messages=("trajectory",))
 )
 """OpenHands 0.54, native calls (HF ``nebius/SWE-rebench-openhands-trajectories``, CC-BY-4.0).
-``model_patch`` holds all files that the run left, its own scripts included."""
+``model_patch`` holds all files of the run, its own scripts included."""
 
 SWE_GYM = _chat_reader("swe-gym", _is_swe_gym, Columns(model=_model_of_run, patch_in="test_result"))
 """OpenHands 0.13 to 0.15, native calls (HF ``SWE-Gym/OpenHands-Sampled-Trajectories``)."""
@@ -231,7 +231,7 @@ def read_responses(record: Any, where: str) -> Trajectory:
     stop = StopReason.TIME_LIMIT if row.get("agent_timed_out") is True else find_stop_reason(steps)
     patch = tidy_patch(_first_text(places, "model_patch"))
     if not patch and stop is not StopReason.SUBMITTED:
-        patch = None  # NeMo-Gym writes an empty patch for a run that submitted nothing
+        patch = None  # NeMo-Gym writes an empty patch for a run without a submission
     instance_id = _first_text(places, "instance_id")
     instance = find_instance(Fields({**row.values, "instance_id": instance_id}, where))
     return Trajectory(
@@ -289,7 +289,7 @@ def _read_request(request: Fields) -> str | None:
 
 
 def _read_resolved(row: Fields, instance_id: str | None) -> bool | None:
-    """The row's own ``resolved``, else that of the evaluation's report, else the reward's."""
+    """The row's own ``resolved``, else the evaluation report's, else the reward's."""
     report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
     for place in (row, report):
         if place.get("resolved") is not None:

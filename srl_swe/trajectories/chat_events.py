@@ -68,8 +68,8 @@ def read_mini_output(text: str) -> Observation:
 def _within(text: str, tag: str) -> str | None:
     """The text between the first opening and the last closing tag; None without both.
 
-    A newline after the opening tag is the template's. One before the closing tag is kept: in
-    some versions it is the output's.
+    A newline after the opening tag belongs to the template. One before the closing tag is kept:
+    in some versions it belongs to the output.
     """
     start, end = text.find(f"<{tag}>"), text.rfind(f"</{tag}>")
     if start < 0 or end < start:
@@ -327,7 +327,7 @@ def read_plain_answer(text: str) -> Observation:
 
 
 def read_r2e_answer(text: str) -> Observation:
-    r"""An observation of R2E-Gym or SWE-Master, without the harness' frame.
+    r"""An observation of R2E-Gym or SWE-Master, without the harness's frame.
 
     >>> text = "Exit code: 0\nExecution output of [execute_bash]:\nhi\nSteps Remaining: 3"
     >>> read_r2e_answer(text)
@@ -373,7 +373,7 @@ def clean_thought(text: str) -> str:
 
 
 def drop_placeholder(thought: str, calls: Sequence[Call]) -> str:
-    """The thought; empty if a converter only filled the field, say with the call's name.
+    """The thought; empty if a converter only filled the field, as with the call's name.
 
     >>> from srl_swe.types import Action
     >>> drop_placeholder("Executed Bash toolu_1", [Call(Action("Bash"), "toolu_1")])

@@ -1,4 +1,4 @@
-"""Writing trajectories in other formats: a file or a folder, whole or not at all."""
+"""Writes trajectories in other formats: a file or a folder, whole or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def render_traj(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def render_command(action: Action) -> str:
-    """The command line that SWE-agent runs for the call.
+    """SWE-agent's command line for the call.
 
     >>> render_command(Action("open", {"path": "a b.py", "line_number": "3"}))
     "open 'a b.py' 3"
@@ -130,7 +130,7 @@ def _typed(name: str, value: str) -> Any:
 
 
 def _exit_status(trajectory: Trajectory) -> str | None:
-    """The source's own word if it means the same to SWE-agent, else SWE-agent's."""
+    """The source's own status if it means the same to SWE-agent, else SWE-agent's."""
     own, reason = trajectory.exit_status, trajectory.stop_reason
     if reason is None or parse_exit_status(own) == reason:
         return own
@@ -149,7 +149,7 @@ def save_atif(path: Path, trajectory: Trajectory) -> None:
 
 
 def render_atif(trajectory: Trajectory) -> dict[str, Any]:
-    """The JSON object that :func:`srl_swe.trajectories.atif.read_atif` reads back."""
+    """The JSON object, the inverse of :func:`srl_swe.trajectories.atif.read_atif`."""
     agent = {"name": trajectory.source, "version": "unknown"}
     if trajectory.model is not None:
         agent["model_name"] = trajectory.model
@@ -236,7 +236,7 @@ def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
 
 
 Writer = Callable[[Path, Iterable[Trajectory]], int]
-"""Writes all trajectories to a path, one at a time, and returns their number."""
+"""Writes all trajectories to a path, one by one, and returns their number."""
 
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 _LONGEST_NAME = 150
@@ -248,7 +248,7 @@ def convert(trajectories: Iterable[Trajectory], out: Path, to: str) -> int:
     """Write all trajectories to ``out`` in a format of :data:`WRITERS`; returns their number.
 
     Raises UserError, and leaves nothing behind, if the format is unknown, if ``out`` exists, has a
-    wrong ending or can't be written, and if there are no trajectories.
+    wrong ending or can't be written, and without a trajectory.
     """
     write = find_writer(to)
     ending = f".{to}"

@@ -1,4 +1,4 @@
-"""Reading JSON and YAML of other programs: every value is checked, and a wrong one is named.
+"""Reads JSON and YAML of other programs: every value is checked, and errors name the wrong one.
 
 row = Fields.of(record, "runs.jsonl:17")
 for message in row.items("messages"):
@@ -21,7 +21,7 @@ from srl_swe.types import Trajectory
 
 
 class BrokenRecord(UserError):
-    """No trajectory can be made of a record: the only exception that readers raise.
+    """A record can't be read as a trajectory: the only exception of readers.
 
     ``where`` is a file, or a file and a line (``runs.jsonl:17``); ``field`` is the path to the
     wrong value (``messages.3.role``), empty if the record as a whole is wrong.
@@ -67,7 +67,7 @@ class Fields:
 
     @classmethod
     def of_record(cls, record: object, where: str, list_field: str = "messages") -> Fields:
-        """A record that is an object, or only the list that ``list_field`` would hold."""
+        """The reader of an object, or of the bare list that ``list_field`` would hold."""
         return cls.of({list_field: record} if isinstance(record, list) else record, where)
 
     @property
@@ -236,7 +236,7 @@ def first_line(error: Exception) -> str:
 
 # A few hundred bytes of YAML can unfold to billions of values through aliases, contain
 # themselves, or spell a number that takes hours to convert. The events of the text, which
-# unfold nothing, are measured first; only then a value is made of them.
+# unfold nothing, are measured before a value is made of them.
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 200

@@ -1,6 +1,6 @@
 """This project's own format, versioned: one JSON object per line, or one row per trajectory.
 
-Lines are checked against the types. Rows are for tables of the Hugging Face hub, which want one
+Lines are checked against the types. Rows are for tables of the Hugging Face hub, which need one
 type per column: ``steps`` is a list of flat records with the arguments of a call as JSON text.
 """
 
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def check_name(name: str) -> None:
-    """Raises UserError if the hub has no data sets of such a name."""
+    """Raises UserError if the name is invalid for a data set on the hub."""
     if not _NAME.fullmatch(name):
         raise UserError(f"--push {name!r}: a data set of the hub is named OWNER/NAME.")
 
@@ -108,7 +108,7 @@ JSONL = Reader("srl-swe", is_jsonl, read_jsonl)
 
 
 def render_line(trajectory: Trajectory) -> str:
-    """The line that :func:`parse_line` reads back, its newline included."""
+    """The line with its newline, the inverse of :func:`parse_line`."""
     record = {"format": FORMAT, **_adapter().dump_python(trajectory, mode="json")}
     for item in (record, *record["steps"]):
         for name in _LATER_FIELDS & item.keys():
@@ -119,7 +119,7 @@ def render_line(trajectory: Trajectory) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for halves of surrogate pairs, which stand for bytes of a patch that are not UTF-8."""
+    """False for halves of surrogate pairs, which stand for bytes of a patch outside UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """Trajectories of any format from anywhere: read lazily, filtered, shuffled, sliced, counted.
 
 A record is one parsed JSON value: a whole file, a line of JSONL, a row of a table, or all events of
-one conversation. Records that can't be parsed are yielded as exceptions, for the caller to count.
+one conversation. Unreadable records are yielded as exceptions, for the caller to count.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
-"""Endings of files that are read in a folder; .txt files are expert scripts."""
+"""Endings of files to read in a folder; .txt files are expert scripts."""
 
 _MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
 _BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
@@ -224,7 +224,7 @@ def read_stream(stream: BinaryIO, name: str) -> Records:
 
 
 def _parse_text(data: bytes, name: str) -> Records:
-    """Read text as the first that fits: JSON, lines of JSON, an expert script, YAML."""
+    """Read text as the first fitting format: JSON, lines of JSON, an expert script, YAML."""
     text = _decode(data)
     if _is_json(data):
         yield from _split(parse_json(text), name)
@@ -273,7 +273,7 @@ def _parse_whole(data: bytes, name: str) -> Records:
 
 
 def _split(value: Any, name: str) -> Iterator[Record]:
-    """The value as one record, or as one per item of a list that is not a trajectory."""
+    """The value as one record, or one record per item of a list that is not a trajectory."""
     if isinstance(value, list) and value and find_reader(value) is None:
         yield from (Record(f"{name}:{row}", item) for row, item in enumerate(value, 1))
     else:
@@ -339,7 +339,7 @@ class Reading:
 def stream_trajectories(
     source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
-    """The trajectories of a source (see :func:`read_records`), one at a time.
+    """The trajectories of a source (see :func:`read_records`), read lazily.
 
     ``report`` is complete when the iterator is exhausted. A shuffle mixes the order of files and
     a buffer of :data:`SHUFFLE_BUFFER` trajectories: a longer file is not mixed from end to end.
@@ -361,7 +361,7 @@ def stream_trajectories(
 def load_trajectories(
     source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
 ) -> list[Trajectory]:
-    """All trajectories of a source. Raises UserError also if there are none."""
+    """All trajectories of a source. Raises UserError also without a trajectory."""
     report = ReadReport() if report is None else report
     found = list(stream_trajectories(source, reading, report))
     if not found:

@@ -135,7 +135,7 @@ def _issue(messages: Sequence[Fields]) -> str | None:
 
 
 def _unrecorded_replies(messages: Sequence[Fields]) -> tuple[str, ...]:
-    """Version 2 keeps only the complaint about a reply in a wrong format, not the reply."""
+    """A note on replies in a wrong format: version 2 records only the complaint about each."""
     kinds = [m.mapping("extra").get("interrupt_type") for m in messages]
     lost = kinds.count("FormatError")
     return (f"{lost} replies in a wrong format are not recorded",) if lost else ()
@@ -167,7 +167,7 @@ def _read_reply(reply: Fields) -> Turn:
 
 
 def _read_blocks(text: str) -> Turn:
-    """The reply's blocks, which only ran if there was exactly one."""
+    """The reply's blocks, which ran only if there was exactly one."""
     blocks = list(_BLOCK.finditer(text))
     thought = text[: blocks[0].start()] if blocks else text
     commands = [(block[1] or block[2] or "").strip() for block in blocks]

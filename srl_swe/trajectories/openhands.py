@@ -114,7 +114,7 @@ def _find_instance(row: Fields) -> NamedInstance:
 
 
 def _read_model(row: Fields, events: Iterable[Fields]) -> str | None:
-    """The model of the settings, else that of the first recorded response."""
+    """The model in the settings, else in the first recorded response."""
     metadata = row.mapping("metadata")
     agent = row.mapping("base_state").mapping("agent")
     settings = (metadata.mapping("llm_config"), metadata.mapping("llm"), agent.mapping("llm"))
@@ -135,7 +135,7 @@ def _read_resolved(row: Fields) -> bool | None:
 
 @dataclass(slots=True)
 class _OpenTurn:
-    """A turn that is being read. ``response_id``: V1's id of the model's response."""
+    """A turn under construction. ``response_id``: V1's id of the model's response."""
 
     thought: str
     calls: list[Call] = field(default_factory=list)
@@ -180,7 +180,7 @@ _BOOKKEEPING = frozenset(
         "tool_call_metadata",
     }
 )
-"""Fields of an action that are not the policy's arguments; flags are not either."""
+"""Fields of an action other than the policy's arguments; flags are excluded as well."""
 
 
 @dataclass(slots=True)
@@ -218,7 +218,7 @@ class _Stream:
             self.events.append(Answer(make_observation(_arguments(event).content())))
 
     def _turn(self, event: Fields) -> _OpenTurn:
-        """The action's turn: that of its response, until the response's calls are complete."""
+        """The action's turn: its response's turn, until the response's calls are complete."""
         response = _response(event)
         response_id = response.optional_text("id") or ""
         calls = event.mapping("tool_call_metadata").optional_int("total_calls_in_response") or 1
@@ -253,7 +253,7 @@ def _read_v0_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
 
 
 def _read_v0_observation(event: Fields) -> Observation:
-    """The text that the policy read.
+    """The text shown to the policy.
 
     An edit's event may hold a diff for people; a command's event keeps the frame of its output
     apart (``CmdOutputObservation.to_agent_observation``, OpenHands 0.17 to 0.54).
@@ -268,7 +268,7 @@ def _read_v0_observation(event: Fields) -> Observation:
 
 
 def _add_frame(text: str, metadata: Fields) -> Observation:
-    """A command's output in the frame that ``metadata`` describes."""
+    """A command's output in the frame described by ``metadata``."""
     code = metadata.optional_int("exit_code")
     prefix, suffix = (metadata.optional_text(name) or "" for name in ("prefix", "suffix"))
     lines = [prefix + text + suffix]
@@ -420,7 +420,7 @@ def _read_v1_first_message(events: Iterable[Fields]) -> str | None:
 
 
 def _short(kind: str) -> str:
-    """The class name, without the module that early versions wrote before it."""
+    """The class name, without the module prefix of early versions."""
     return kind.rpartition(".")[2]
 
 
@@ -449,7 +449,7 @@ def _read_v1_action(event: Fields) -> Call:
 
 
 def _read_v1_observation(event: Fields) -> Observation:
-    """The text that the policy read, with the frame of a command's output."""
+    """The text shown to the policy, with the frame of a command's output."""
     said = event.optional_text("error") or event.optional_text("rejection_reason")
     if said is not None:
         return Observation(said)

@@ -1,4 +1,4 @@
-"""All readers of trajectories, in the order in which they are asked."""
+"""All readers of trajectories, in the order of detection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READERS: tuple[Reader, ...] = (
     chat.OPENHANDS_TEXT,
     chat.CHAT,
 )
-"""First the formats that mark their records, last those that are guessed from messages."""
+"""First the formats that mark their records, last the ones guessed from messages."""
 
 
 def named_reader(name: str) -> Reader:

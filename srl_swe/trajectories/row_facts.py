@@ -1,6 +1,6 @@
-"""Facts that formats keep in columns of their own: instance, issue, outcome and patch.
+"""Reads facts from columns of their own: instance, issue, outcome and patch.
 
-Readers share the search for them. A record without an instance is named after its id or its
+All readers use these functions. A record without an instance is named after its id or its
 file, and its trajectory carries the note :data:`NO_INSTANCE`.
 """
 
@@ -77,7 +77,7 @@ _LONGEST_END = 60
 
 
 def plain_instance_id(text: str) -> str:
-    """The id without the attempt's number that some data sets append.
+    """The id without the attempt's number appended by some data sets.
 
     >>> plain_instance_id("python__mypy-15976_0"), plain_instance_id("a__b-1_run2_0")
     ('python__mypy-15976', 'a__b-1')

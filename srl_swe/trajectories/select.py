@@ -27,7 +27,7 @@ _EXAMPLES = 10
 class ReadReport:
     """Counts of a reading, complete when its trajectories are exhausted.
 
-    Each of ``records`` was given out or is counted in ``dropped`` by the reason.
+    Each of ``records`` was yielded or is counted in ``dropped`` by the reason.
     """
 
     records: int = 0
@@ -37,15 +37,15 @@ class ReadReport:
     broken: list[BrokenRecord] = field(default_factory=list)
     """The first few broken records."""
     remarks: list[str] = field(default_factory=list)
-    """Facts that a selection needed and records lack, one line each."""
+    """Facts needed by the selection but missing in records, one line per fact."""
 
     @property
     def given(self) -> int:
-        """The number of trajectories that came out."""
+        """The number of yielded trajectories."""
         return self.records - self.dropped.total()
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count records that are not given out."""
+        """Count dropped records."""
         if count:
             self.dropped[reason] += count
 
@@ -106,7 +106,7 @@ class Selection:
     """Conditions on trajectories. The defaults drop nothing.
 
     ``model`` is a glob; ``not_in`` holds the ids of evaluated instances. ``unnamed`` decides
-    about trajectories whose records name no instance if ``not_in`` is not empty.
+    about trajectories whose records name no instance, unless ``not_in`` is empty.
     """
 
     resolved_only: bool = False
@@ -173,7 +173,7 @@ class _Selecting:
         self._read = self._unnamed = self._unknown = 0
 
     def refuses(self, trajectory: Trajectory) -> bool:
-        """Whether nobody can know if its instance is evaluated, and ``unnamed`` is ``refuse``."""
+        """Whether its instance may be evaluated for all we know, and ``unnamed`` is ``refuse``."""
         self._read += 1
         self._unnamed += not names_instance(trajectory)
         self._unknown += trajectory.resolved is None
@@ -207,7 +207,7 @@ class _Selecting:
         return reason
 
     def remarks(self) -> list[str]:
-        """The numbers of records that lack a fact which the selection needs."""
+        """The numbers of records without a fact needed by the selection."""
         selection, found = self._selection, []
         by_instance = {
             "--not-in": bool(self._evaluated),

@@ -40,7 +40,7 @@ PSEUDO_ACTIONS = frozenset(
         "exit_format",
     }
 )
-"""Not commands: 0.x writes these as the action of a run that it ends itself."""
+"""Not commands: SWE-agent 0.x writes these as the action if it ends the run itself."""
 
 _STOP_REASONS = {
     "submitted": StopReason.SUBMITTED,
@@ -112,7 +112,7 @@ def clean_submission(submission: str | None) -> str | None:
 
 
 def _shown_at_the_end(steps: Sequence[Step]) -> str | None:
-    """The answer to a last ``submit``, which is the patch: demonstrations have no other."""
+    """The answer to a last ``submit``, which is the patch, the only one in demonstrations."""
     last = steps[-1] if steps else None
     if last is None or last.action is None or last.action.tool != "submit":
         return None
@@ -148,7 +148,7 @@ def _read_step(turn: int, step: Fields, calls: Mapping[str, Action], *, ran: boo
 
 
 def _calls_by_command(history: Sequence[Fields]) -> dict[str, Action]:
-    """The policy's native calls, by the command line that SWE-agent ran for each."""
+    """The policy's native calls, by SWE-agent's command line for each."""
     calls = {}
     for message in history:
         command = message.get("action")

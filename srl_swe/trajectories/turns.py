@@ -1,4 +1,4 @@
-"""From messages to steps: the rules that all readers share.
+"""From messages to steps: rules shared by all readers.
 
 A reader yields the events of a run in order, as :class:`Turn` and :class:`Answer`;
 :func:`make_steps` pairs every observation with its call.
@@ -60,7 +60,7 @@ _NEVER_RAN = tuple(
         r"unsupported (?:custom tool )?call: ",
         # this project
         r"Unknown tool '[^'\n]{1,200}'\. Known: ",
-        # a person said no
+        # rejected by a person
         r"Action (?:has been )?rejected",
         r"The user (?:doesn't|does not) want to (?:proceed with this tool use|take this action)",
         r"\[Request interrupted by user",
@@ -83,7 +83,7 @@ _TAIL = 1000
 
 
 def make_observation(text: str, exit_code: int | None = None) -> Observation:
-    """The observation, marked as truncated or timed out if a harness' mark is in its text.
+    """The observation, marked as truncated or timed out if its text has a harness's mark.
 
     >>> make_observation("The command took too long to execute (>90s)").timed_out
     True
@@ -94,7 +94,7 @@ def make_observation(text: str, exit_code: int | None = None) -> Observation:
 
 
 def never_ran(observation: Observation | None) -> bool:
-    """Whether the call was refused, by the harness' words: it changed nothing.
+    """Whether the harness's words show that the call was refused and changed nothing.
 
     >>> never_ran(Observation("Bash command 'git' is not allowed. Please use a different tool."))
     True
@@ -109,7 +109,7 @@ def never_ran(observation: Observation | None) -> bool:
 class Call:
     """One action of a message; ``id`` is None if the source has no ids.
 
-    ``runnable`` False: the harness could not or would not run it, whatever it answered.
+    ``runnable`` False: the harness could not or would not run it, whatever the answer.
     """
 
     action: Action
@@ -145,7 +145,7 @@ class Answer:
 
 @dataclass(slots=True)
 class _Open:
-    """A step that is being paired; ``call`` is None for a message without calls."""
+    """A step during pairing; ``call`` is None for a message without calls."""
 
     turn: int
     thought: str
