@@ -1,4 +1,4 @@
-"""The demo: the main job once on the bundled suite, through the functions that users call.
+"""The demo: the main job once on the bundled suite, through the public functions.
 
 FOLDER/trajectories.jsonl   the experts' trajectories with the replay's observations
 FOLDER/demonstrations/      noisy ones, for the warm start
@@ -41,7 +41,7 @@ class DemoPlan:
     """Everything that decides a demo's results; a resume under another plan is refused.
 
     ``sft`` and ``srl`` override fields of the recipes ``sft-demo`` and ``srl-demo``.
-    ``training_instances`` and ``held_out_instances``: how many of each are rolled out.
+    ``training_instances`` and ``held_out_instances``: how many of each to roll out.
     """
 
     training_instances: int
@@ -67,11 +67,11 @@ QUICK = DemoPlan(
     max_new_tokens=48,
 )
 
-"""Every stage, too short to learn anything: for the tests."""
+"""Every stage, too short to learn anything; for tests."""
 
 _LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
 _RENAMED = {"SFT warm start on careless demonstrations": "SFT warm start on noisy demonstrations"}
-"""Stages under their names in release 0.1."""
+"""New names of stages, by their names in release 0.1."""
 _AFRESH = "run the demo again with --fresh"
 
 
@@ -104,7 +104,7 @@ def run_demo(
 
 
 def _demo_suite(plan: DemoPlan) -> Suite:
-    """All trajectories that ship, and the instances that are rolled out."""
+    """All bundled trajectories, and the instances to roll out."""
     suite = load_suite("starter", load_instances("starter"))
     training = suite.training_ids[: plan.training_instances]
     held_out = sorted(suite.held_out_ids)[: plan.held_out_instances]
@@ -160,21 +160,21 @@ class Demo(Experiment[DemoPlan]):
         _save_json(self.folder / "replay.json", counts)
 
     def make_data(self) -> None:
-        """Step contexts of the experts, and noisy demonstrations."""
+        """Build step contexts of the experts, and noisy demonstrations."""
         trajectories = load_jsonl(self.folder / "trajectories.jsonl")
         self.build_steps(trajectories)
         save_noisy_demonstrations(trajectories, self.step_settings, self.folder / "demonstrations")
 
     def make_policy(self) -> None:
-        """A policy that knows the words, and nothing else."""
+        """Make an untrained policy with a tokenizer of the data."""
         make_tiny_policy(self.steps, self.policy("untrained"))
 
     def sft(self) -> None:
-        """Warm start on noisy demonstrations, which leave SRL something to learn."""
+        """Warm-start on noisy demonstrations, which leave SRL something to learn."""
         self._train("sft", self.folder / "demonstrations", "untrained", self.plan.sft)
 
     def srl(self) -> None:
-        """The paper's objective on the experts' steps, from the warm start."""
+        """Train the paper's objective on the experts' steps, from the warm start."""
         self._train("srl", self.steps, "sft", self.plan.srl)
 
     def _train(self, method: str, data: Path, start: str, overrides: Mapping[str, str]) -> None:

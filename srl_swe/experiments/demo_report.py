@@ -1,4 +1,4 @@
-"""The demo's results: a table for the terminal, and a page."""
+"""The demo's results, as a table for the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CurvePoint:
     """One step of SRL: means over all sampled replies, refills included.
 
     ``similarity`` is over the replies in the format, None without any.
-    ``kept_fraction`` is the share of groups whose rewards spread enough to train on.
+    ``kept_fraction``: share of groups with enough spread in rewards to train on.
     """
 
     step: int
@@ -92,7 +92,7 @@ def render_html(summary: DemoSummary) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """The verdicts on one instance, one per policy; one without a rollout is not attempted."""
+    """The verdicts on one instance by policy; without a rollout the verdict is not attempted."""
 
     instance_id: str
     held_out: bool
@@ -169,7 +169,7 @@ def _cells(policy: PolicyResult, summary: DemoSummary) -> tuple[str, ...]:
 
 
 def _resolved(policy: PolicyResult, ids: Sequence[str]) -> str:
-    """As n/m; broken sandboxes are named, since they are not wrong answers."""
+    """n/m, with broken sandboxes named, as they are not wrong answers."""
     broken = sum(
         verdict.outcome is Outcome.BROKEN_SANDBOX and verdict.instance_id in ids
         for verdict in policy.verdicts

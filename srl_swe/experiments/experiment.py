@@ -1,6 +1,6 @@
-"""The machinery of an experiment: its suite, its stages, and policies that are evaluated alike.
+"""The machinery of an experiment: its suite, its stages, and one evaluation for all policies.
 
-FOLDER/config.json    the plan; the folder continues under the same plan only
+FOLDER/config.json    the plan; a resume needs the same plan
 FOLDER/steps/         step contexts of the experts' trajectories
 FOLDER/grading/       verdicts, shared by all policies
 """
@@ -28,7 +28,7 @@ from srl_swe.types import Instance, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """``training_ids``: instances with an expert trajectory, sorted; the others are held out."""
+    """``training_ids``: instances with an expert trajectory, sorted; all others are held out."""
 
     instances: Sequence[Instance]
     trajectories: Sequence[Trajectory]
@@ -36,13 +36,13 @@ class Suite:
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Instances that no policy is trained on."""
+        """Instances without training data."""
         ids = [instance.instance_id for instance in self.instances]
         return tuple(name for name in ids if name not in self.training_ids)
 
 
 def load_suite(name: str, instances: Sequence[Instance], trajectories: str = "") -> Suite:
-    """``instances`` are those of ``name``; ``trajectories`` defaults to those that ship.
+    """``instances``: the instances of ``name``; ``trajectories`` defaults to the bundled ones.
 
     Raises UserError if no trajectory resolves one of the instances.
     """
@@ -64,24 +64,24 @@ def load_suite(name: str, instances: Sequence[Instance], trajectories: str = "")
 
 
 def bundled_trajectories() -> str:
-    """The experts' trajectories that ship."""
+    """The bundled trajectories of experts."""
     return str(bundled("trajectories") / "starter.jsonl")
 
 
 class Plan(Protocol):
-    """The fields of a plan that decide how every policy is prompted and evaluated."""
+    """The fields of a plan for prompting and evaluating every policy."""
 
     @property
     def window(self) -> Window:
-        """Of every prompt, in training and in rollouts."""
+        """The window of every prompt, in training and in rollouts."""
 
     @property
     def max_steps(self) -> int:
-        """Of a rollout."""
+        """Limit of a rollout."""
 
     @property
     def max_new_tokens(self) -> int:
-        """Of a reply."""
+        """Limit of a reply."""
 
 
 PlanT = TypeVar("PlanT", bound=Plan)
@@ -89,7 +89,7 @@ PlanT = TypeVar("PlanT", bound=Plan)
 
 @dataclass(frozen=True)
 class Experiment(Generic[PlanT]):
-    """One experiment: its plan, suite and folder. ``harness`` is :class:`EvaluationSettings`'."""
+    """One experiment: plan, suite and folder; ``harness`` as in :class:`EvaluationSettings`."""
 
     plan: PlanT
     suite: Suite
@@ -104,13 +104,13 @@ class Experiment(Generic[PlanT]):
 
     @property
     def step_settings(self) -> StepSettings:
-        """With ``submit`` as a target too, or no rollout would ever end."""
+        """Settings with ``submit`` as a target too; else no rollout would ever end."""
         return StepSettings(window=self.plan.window, include_last=True)
 
     def build_steps(
         self, trajectories: Sequence[Trajectory], source: Mapping[str, object] | None = None
     ) -> None:
-        """Build ``steps/``; a data set of the same ``source`` is kept, None is built anew."""
+        """Build ``steps/`` unless it has the same ``source``; None always builds."""
         maker = StepMaker(self.step_settings)
         job = StepJob(self.steps, maker, source or {}, repeatable=source is not None)
         build_step_dataset(trajectories, job, ReadReport(records=len(trajectories)))

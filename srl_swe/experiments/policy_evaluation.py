@@ -24,7 +24,7 @@ from srl_swe.types import Instance, Outcome, Verdict
 
 RESULT_FILE = "result.json"
 _NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
-"""A sandbox broke under the tests, or under the rollout, which then submits nothing."""
+"""A sandbox broke in the tests or in the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class PolicyResult:
     """The fingerprint of the policy; empty in results of earlier releases."""
 
     def resolved(self, instance_ids: Sequence[str]) -> int:
-        """How many of these instances its patches resolved."""
+        """The number of these instances that its patches resolved."""
         return sum(
             verdict.outcome is Outcome.RESOLVED and verdict.instance_id in instance_ids
             for verdict in self.verdicts
@@ -52,13 +52,13 @@ class PolicyResult:
 
     @property
     def broken(self) -> frozenset[str]:
-        """Instances without evidence, since a sandbox broke."""
+        """Instances whose sandbox broke in the rollout or the tests."""
         return frozenset(v.instance_id for v in self.verdicts if v.outcome in _NOT_JUDGED)
 
     def resolved_share(self, instance_ids: Sequence[str]) -> float | None:
-        """The share resolved; an instance whose sandbox broke is not counted.
+        """The share resolved, without instances whose sandbox broke.
 
-        None if nothing is left to count.
+        None if no instance is left.
         """
         judged = [name for name in instance_ids if name not in self.broken]
         return self.resolved(judged) / len(judged) if judged else None
@@ -66,10 +66,10 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """Shared by all policies of a comparison. ``data``: a folder of step contexts.
+    """Settings for all policies of a comparison. ``data``: a folder of step contexts.
 
-    ``grading`` keeps verdicts; policies may share it, since verdicts are keyed by the patch.
-    ``harness`` None: swebench's, with containers that carry no owner.
+    ``grading``: a cache of verdicts keyed by patch, which policies may share. ``harness`` None:
+    swebench's, with containers without an owner.
     """
 
     data: Path
@@ -87,8 +87,8 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
     """Score, roll out and grade the policy; a result of the same weights in ``folder`` is kept.
 
     Instances whose sandboxes broke are tried again. Replies are parsed as in the policy's
-    training, or else strictly on steps and leniently in rollouts. ``name`` goes into the
-    predictions and is the result's label.
+    training, or else strictly on steps and leniently in rollouts. ``name`` is the policy's name in
+    predictions and in the result.
     """
     path, weights = folder / RESULT_FILE, find_weights(str(policy)).fingerprint
     if path.exists():
@@ -124,7 +124,7 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
 
 
 def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None) -> Agent:
-    """Greedy, with the window of the settings; warns if the policy was trained with another."""
+    """A greedy agent with the window of the settings; warns if training had another."""
     from srl_swe.rollout.local_policy import open_local_policy
 
     dialect, known = get_dialect(on.dialect), trained or Prompting(on.dialect, "lenient")
@@ -140,7 +140,7 @@ def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None)
 
 
 def load_result(folder: Path) -> PolicyResult:
-    """The result that :func:`evaluate_policy` left in the folder. Raises UserError if damaged."""
+    """The result of :func:`evaluate_policy` in the folder. Raises UserError if damaged."""
     path = folder / RESULT_FILE
     with damage_named(str(path), "delete it, and the policy is evaluated again"):
         return _results().validate_json(path.read_bytes())

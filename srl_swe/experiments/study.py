@@ -1,9 +1,9 @@
-"""A study: for every seed a base policy, and from it every arm, evaluated alike.
+"""A study: per seed a base policy, from which every arm is trained and evaluated alike.
 
 FOLDER/seed-0/base/final/     where all arms of that seed start
 FOLDER/seed-0/ARM/            a curriculum's folder, with the curves of each phase
 FOLDER/results.jsonl          one line per arm and seed, in the order in which they end
-FOLDER/report.html, table.md  written again after each of them
+FOLDER/report.html, table.md  rewritten after each of them
 
 The other files are those of every experiment (:mod:`srl_swe.experiments.experiment`).
 """
@@ -60,7 +60,7 @@ def run_study(
 ) -> list[ArmResult]:
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
-    ``instances`` are those of ``plan.suite``. Raises UserError if the folder holds another plan,
+    ``instances``: those of ``plan.suite``. Raises UserError if the folder holds another plan,
     PhaseStopped if a training fails.
     """
     arms = get_arms(plan.arms)
@@ -103,7 +103,7 @@ def _title(seed: int, arm: Arm) -> str:
 
 
 def _bases_one_seed_ahead(job: tuple[int, Arm]) -> tuple[int, bool]:
-    """A sort key with which a base is ready when arms that run at once come to its seed.
+    """A sort key that puts each base one seed early: it is ready when the arms reach its seed.
 
     >>> jobs = [(seed, arm) for seed in (0, 1) for arm in get_arms(["base", "srl"])]
     >>> [(seed, arm.name) for seed, arm in sorted(jobs, key=_bases_one_seed_ahead)]
@@ -117,8 +117,8 @@ def _bases_one_seed_ahead(job: tuple[int, Arm]) -> tuple[int, bool]:
 class Study(Experiment[StudyPlan]):
     """The stages of a study; several may run at once.
 
-    ``bases``: a lock for each seed's base. ``randomness``: tiny policies draw the process's random
-    numbers. ``grading``: policies are evaluated one by one, since their verdicts share a folder.
+    Locks: ``bases``: one per seed's base. ``randomness``: tiny policies draw the process's random
+    numbers. ``grading``: policies are evaluated one by one, as their verdicts share a folder.
     """
 
     run_phase: RunPhase
@@ -131,7 +131,7 @@ class Study(Experiment[StudyPlan]):
         return self.folder / f"seed-{seed}"
 
     def train_and_evaluate(self, seed: int, arm: Arm) -> ArmResult:
-        """The arm's result; a base policy is made if the seed has none yet."""
+        """The arm's result; makes the seed's base policy if it is missing."""
         policy = self.base_policy(seed)
         training_s = 0.0
         if arm.phases:
@@ -154,7 +154,7 @@ class Study(Experiment[StudyPlan]):
         )
 
     def base_policy(self, seed: int) -> Path:
-        """The policy that all arms of the seed start from; the first caller makes it.
+        """The start of all arms of the seed; the first caller makes it.
 
         ``plan.model``, or a tiny policy that has imitated noisy demonstrations.
         """
@@ -196,7 +196,7 @@ class Study(Experiment[StudyPlan]):
 
 
 def _training_s(phase: Path) -> float:
-    """The seconds of all starts that came to an end."""
+    """Total seconds of the finished starts."""
     starts = load_run(phase).manifest.get("starts", [])
     spans = [(start["started"], start["ended"]) for start in starts if start["ended"]]
     return sum(

@@ -15,16 +15,16 @@ from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_l
 from srl_swe.steps.prompt import Window
 
 ACTIONS_PER_UPDATE = 64
-"""The unit of a budget is one update on this many actions, the expert's or the policy's.
+"""Actions per update, the expert's or the policy's; an update is the unit of a budget.
 
-A reply that holds a whole solution, or an episode, is many actions; the recipes of these arms
-take fewer of them.
+A whole solution or an episode is many actions; the recipes of these arms take fewer replies per
+update.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to train. ``phases``: those of its recipe, each with its share of the budget.
+    """One way to train. ``phases``: the recipe's phases, each with its share of the budget.
 
     ``expected_s``: seconds on two cores with the default plan (docs/study.md), of training and
     evaluation; only the ETA depends on them.
@@ -37,7 +37,7 @@ class Arm:
 
     @property
     def recipe(self) -> str:
-        """The curriculum that ships."""
+        """The bundled curriculum."""
         return f"study-{self.name}"
 
 
@@ -65,8 +65,8 @@ def get_arms(names: Sequence[str]) -> list[Arm]:
 class StudyPlan:
     """Everything that decides a study's results; a resume under another plan is refused.
 
-    ``trajectories``: the experts'; empty means those that ship. ``model``: the base of all
-    arms; empty means a tiny one for each seed, warm-started on noisy demonstrations.
+    ``trajectories``: the experts'; empty means the bundled ones. ``model``: the base of all
+    arms; empty means a tiny one per seed, warm-started on noisy demonstrations.
     ``updates``: the budget of each arm (:data:`ACTIONS_PER_UPDATE`). Every prompt holds the whole
     history with its thoughts, since RLVR trains on an episode as one sequence.
     """
@@ -84,7 +84,7 @@ class StudyPlan:
 
     @property
     def window(self) -> Window:
-        """Of every prompt, in training and in rollouts."""
+        """The window of every prompt, in training and in rollouts."""
         return Window(pairs=None, observation_chars=self.observation_chars, thoughts=True)
 
 
@@ -92,7 +92,7 @@ FULL = StudyPlan()
 QUICK = StudyPlan(
     arms=("base", "sft", "srl"), seeds=1, updates=1, base_steps=8, max_steps=3, max_new_tokens=32
 )
-"""Too short to learn anything: every part of the study but the slow arms, for the tests."""
+"""All parts of the study but the slow arms, too short to learn anything; for tests."""
 
 
 RESULTS_FILE = "results.jsonl"
@@ -101,7 +101,7 @@ _REMEDY = "delete that line, and its arm is evaluated again"
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One arm under one seed. The rates are of greedy replies on the training steps.
+    """One arm under one seed. Rates are those of greedy replies on the training steps.
 
     ``resolved_training`` and ``resolved_held_out`` are shares of the instances with and without
     an expert trajectory whose sandboxes held; None if there are no such instances.
@@ -124,7 +124,7 @@ def append_result(folder: Path, result: ArmResult) -> None:
 
 
 def load_results(folder: Path) -> list[ArmResult]:
-    """All results of the folder, in their order. Raises UserError for a damaged line."""
+    """All results in the folder, in file order. Raises UserError for a damaged line."""
     path = folder / RESULTS_FILE
     drop_torn_line(path)
     results = []

@@ -1,4 +1,4 @@
-"""A study's results: a table with intervals for terminals, Markdown and a page, and curves."""
+"""A study's results: curves, and a table with intervals for terminals, Markdown and a page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CURVES = (
         "Share of those sampled.",
     ),
 )
-"""Key of the log, methods whose phases it is drawn for, title and caption."""
+"""Key of the log, methods of the phases to draw, title and caption."""
 
 
 def caveat(plan: StudyPlan, suite: Suite) -> str:
@@ -76,7 +76,7 @@ def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
 
 
 def render_table(results: Sequence[ArmResult]) -> Table:
-    """For a terminal."""
+    """The table for a terminal."""
     table = Table(title=TITLE)
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if number else "left")
@@ -86,7 +86,7 @@ def render_table(results: Sequence[ArmResult]) -> Table:
 
 
 def render_markdown(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult]) -> str:
-    """For a document."""
+    """The table for a document."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in table_rows(results)]
     return "\n".join([*lines, "", _budget(plan), "", caveat(plan, suite), ""])
@@ -137,7 +137,7 @@ def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
 def _curve(
     phases: Sequence[RunRecord], key: str, methods: Collection[str]
 ) -> list[tuple[int, float | None]]:
-    """The figure by the arm's own steps: a later phase begins where the last one ended."""
+    """The figure by the arm's own steps: each phase begins at the end of the one before."""
     points: list[tuple[int, float | None]] = []
     before = 0
     for phase in phases:

@@ -1,8 +1,8 @@
-"""The policies that experiments start from: a tiny one, and noisy demonstrations to warm it up.
+"""The start of experiments: a tiny policy, and noisy demonstrations to warm it up.
 
 A policy that has memorised the experts' steps leaves nothing for SRL to improve. A policy that
-has seen each situation answered in several ways, some of them wrong or out of format, must find
-out which earns the reward: SRL's curves show how it does.
+has seen several answers to each situation, some of them wrong or out of format, must find out
+which earns the reward, as SRL's curves show.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ They warm up the policy of an experiment and serve no other purpose.
 
 
 def make_tiny_policy(steps: Path, folder: Path, seed: int = 0) -> Path:
-    """Write a policy with random weights whose tokenizer is trained on the texts of ``steps``.
+    """Write a policy with random weights and a tokenizer trained on the texts of ``steps``.
 
-    Many words and few layers: a reply is then some 30 tokens, and training takes minutes.
+    A large vocabulary and few layers: a reply is some 30 tokens, and training takes minutes.
     """
     from srl_swe.training import tiny_policy
     from srl_swe.training.data import load_step_contexts
@@ -62,11 +62,11 @@ def save_noisy_demonstrations(
 
 
 def make_noisy(contexts: Sequence[StepContext], seed: int = 0) -> list[StepContext]:
-    """Each context :data:`COPIES` times: first as it is, then with doubtful answers.
+    """Each context :data:`COPIES` times: first unchanged, then with doubtful answers.
 
-    With the probability :data:`WRONG_SHARE` a doubtful answer is the expert's at another step of
-    the same trajectory, though never ``submit``; with :data:`UNFINISHED_SHARE` its call is not
-    closed, which is out of format. Every right answer is in the data at least once.
+    With probability :data:`WRONG_SHARE` a doubtful answer is the expert's at another step of the
+    same trajectory, though never ``submit``; with :data:`UNFINISHED_SHARE` its call is not closed,
+    which is out of format. Every right answer is in the data at least once.
     """
     rng = random.Random(seed)
     return [

@@ -1,4 +1,4 @@
-"""Charts of a few series by training step, drawn as SVG that shows a value when hovered over."""
+"""Charts of a few series by training step, drawn as SVG with values on hover."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from srl_swe.reports.page import render_page
 
 _COLOURS = 8
 _MOST_POINTS = 240
-"""A longer series is drawn as means of this many stretches."""
+"""Longer series are drawn as means of this many stretches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A shaded range behind the first series: from ``low`` to ``high`` where both are known."""
+    """A shaded range behind the first series, from ``low`` to ``high`` at steps with both."""
 
     label: str
     low: Series
@@ -121,7 +121,7 @@ def ticks(low: float, high: float, smallest: float = 0.0) -> tuple[float, ...]:
 
 
 def tick_label(value: float) -> str:
-    """Short enough to stand beside an axis.
+    """A short label for an axis.
 
     >>> [tick_label(value) for value in (0.0, 0.25, 0.0008, -1.5e-07, 1500.0, 20000.0, 3e6)]
     ['0', '0.25', '8e-4', '-1.5e-7', '1.5k', '20k', '3M']
@@ -136,7 +136,7 @@ def tick_label(value: float) -> str:
 
 
 def value_label(value: float) -> str:
-    """A value to read off.
+    """A label with three decimals, or four digits for very small and large values.
 
     >>> [value_label(value) for value in (0.0, 0.75, 5e-07, 12345.678)]
     ['0.000', '0.750', '5e-07', '1.235e+04']
@@ -145,7 +145,7 @@ def value_label(value: float) -> str:
     return f"{value:.3f}" if usual else f"{value:.4g}"
 
 
-# A chart as the template ``figure.html`` draws it: positions in pixels, as SVG text.
+# A chart laid out for the template ``figure.html``: positions in pixels, as SVG text.
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point to hover over."""
+    """A point with a value on hover."""
 
     x: str
     y: str
@@ -168,7 +168,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series: ``points`` are those of the bold line, ``colour`` a class of the stylesheet."""
+    """One series. ``points``: of the bold line; ``colour``: a class of the stylesheet."""
 
     colour: str
     points: str
@@ -268,7 +268,7 @@ def _stretches(points: Sequence[tuple[int, float]]) -> Iterator[Sequence[tuple[i
 
 
 def _describe(series: Series) -> str:
-    """The series in words, for readers who cannot see the chart."""
+    """The series in words, for screen readers."""
     points = series.points()
     if not points:
         return f"{series.label}: no values."

@@ -1,4 +1,4 @@
-"""The charts of a run's page: which names of the log each of them shows, section by section."""
+"""The charts of a run's page by section, each with its names of the log."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ZERO = (0.0,)
 class Figure:
     """The specification of a chart.
 
-    ``lines``: labels with names of the log; of two names under the same label the first logged
-    name is drawn. ``below``: a prefix and a suffix; every name between them is a line too, except
-    those in ``leave``. ``band``: a label and the names of its edges.
+    ``lines``: labels with names of the log; the first logged of the names under one label is
+    drawn. ``below``: a prefix and a suffix; every name with both is a line too, except those in
+    ``leave``. ``band``: a label and the names of its edges.
     """
 
     title: str

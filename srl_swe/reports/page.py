@@ -1,4 +1,4 @@
-"""HTML pages that are complete in themselves: no script, nothing fetched, all text escaped."""
+"""Self-contained HTML pages: no script, nothing fetched, all text escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of texts; the first cell of a row heads it."""
+    """A table of texts; the first cell of a row is its heading."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]

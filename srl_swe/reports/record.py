@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``, without a torn last line.
 
-    Rows without a step, as in another program's file of that name, are left out too.
+    Rows without a step, as in another program's file of that name, are skipped too.
     """
     rows: list[dict[str, Any]] = []
     lines = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
@@ -142,7 +142,7 @@ class RunRecord:
         return list(dict.fromkeys(key for row in self.rows for key in row if key != "step"))
 
     def values(self, key: str) -> list[tuple[int, float | None]]:
-        """The values by step of the rows that log it; a share that a row leaves out is 0 there."""
+        """The values by step of the rows that log it; a share missing from a row is 0."""
         rates = next((prefix for prefix in RATES if key.startswith(prefix)), None)
         return [
             (row["step"], number(row.get(key, 0.0)))

@@ -16,12 +16,10 @@ from srl_swe.run_folder import flatten
 ABSENT = "–"
 """Shown for a missing value."""
 
-# Headlines: the few figures that a run is judged by, at their present and their best.
-
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A figure of the log. ``good`` is its better end; None if neither is better."""
+    """A main figure of the log. ``good``: its better end; None if neither is better."""
 
     label: str
     key: str
@@ -52,7 +50,7 @@ HEADLINES = (
 
 
 def headlines_of(runs: Iterable[RunRecord]) -> list[Headline]:
-    """The headlines that at least one of the runs has."""
+    """The headlines of at least one of the runs."""
     keys = {key for run in runs for key in run.keys if key not in _hidden(run)}
     return [headline for headline in HEADLINES if headline.key in keys]
 
@@ -82,7 +80,7 @@ def shown(value: float | None, headline: Headline) -> str:
 
 
 def _hidden(run: RunRecord) -> set[str]:
-    """GRPO's loss, which is about 0 by construction, and TRL's reward beside that of all rounds."""
+    """GRPO's loss, about 0 by construction, and TRL's reward if that of all rounds is logged."""
     hidden = {"loss"} if "reward" in run.keys else set()
     return hidden | ({"reward"} if "reward/mean" in run.keys else set())
 
@@ -98,7 +96,7 @@ def _known(run: RunRecord, headline: Headline) -> list[tuple[int, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A headline as the page shows it: its value now, and a note on its best."""
+    """A headline on the page: its value now, and a note on its best."""
 
     label: str
     value: str
@@ -107,7 +105,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class ChartSection:
-    """Charts under a heading; keys of the log without a section of their own are folded away."""
+    """Charts under a heading; keys without a section of their own are collapsed."""
 
     title: str
     folded: bool
@@ -180,7 +178,7 @@ def _start_cells(start: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _PLACES = {"output", "trainer.output_dir", "trainer.logging_dir", "trainer.run_name"}
-"""Where a run lies decides nothing."""
+"""Paths do not affect results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +228,7 @@ def labels(first: RunRecord, second: RunRecord) -> tuple[str, str]:
 
 
 def render_comparison(first: RunRecord, second: RunRecord) -> str:
-    """A page with both tables and the curves of the two drawn over each other."""
+    """A page with both tables and the overlaid curves of both runs."""
     runs, names = (first, second), labels(first, second)
     keys = list(dict.fromkeys([*first.keys, *second.keys]))
     labelled = list(zip(names, runs, strict=True))
@@ -265,7 +263,7 @@ def result_columns(names: tuple[str, str]) -> tuple[str, ...]:
 
 
 def difference_cells(difference: Difference) -> tuple[str, ...]:
-    """A row: the setting, and its value in either run."""
+    """A row: the setting, and its value in each run."""
     return (difference.key, difference.first, difference.second)
 
 
@@ -280,9 +278,9 @@ def _effective(run: RunRecord) -> dict[str, Any]:
 
 
 def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
-    """Everything that decides a result: the recipe, TRL's arguments, data, code and machine.
+    """Everything that affects a result: the recipe, TRL's arguments, data, code and machine.
 
-    Of TRL's arguments only those ``known`` to both runs, since methods have different ones.
+    Only TRL arguments ``known`` to both runs are included, since methods have different ones.
     """
     manifest, starts = run.manifest, run.manifest.get("starts") or [{}]
     recipe = flatten(manifest.get("recipe") or run.config)

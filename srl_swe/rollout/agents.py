@@ -1,4 +1,4 @@
-"""From a policy's name to an agent: weights, prompting and limits of a run of rollouts."""
+"""Makes an agent from a policy's name: weights, prompting and limits of a run of rollouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srl_swe.tools import find_tool
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Settings that turn a policy into an agent; all of them decide the results of a run.
+    """Settings that turn a policy into an agent; all of them affect results.
 
     ``weights``: the fingerprint of the policy. ``tools``: names of the user's own tools.
     """
@@ -86,10 +86,10 @@ def agent_settings(
 
 
 def make_agent(policy: str, settings: AgentSettings) -> Agent:
-    """Load a local policy and prompt it as the settings say.
+    """Load a local policy and prompt it by the settings.
 
-    Raises UserError if ``policy`` can't be loaded, or its chat template leaves no room for a
-    thought that replies must hold.
+    Raises UserError if ``policy`` can't be loaded, or if replies must hold a thought and its chat
+    template leaves no room for one.
     """
     from srl_swe.rollout.local_policy import open_local_policy
 

@@ -1,4 +1,4 @@
-"""Many rollouts: in parallel, appended to one file as they end, continued after a kill."""
+"""Many rollouts in parallel, appended to one file as they end; resumable after a kill."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ def rollout_all(
 ) -> list[Trajectory]:
     """One rollout per instance, in the order of ``instances``.
 
-    Those that ``folder`` already holds of this policy, by its name, are kept, except the ones that
-    a broken sandbox ended, which are tried again. An image that can't be had breaks its own
-    rollout.
+    Keeps the rollouts of this policy, by its name, in ``folder``; those with a broken sandbox
+    are tried again. An unavailable image breaks only its own rollout.
     """
     path = folder / ROLLOUTS_FILE
     done = load_rollouts(path, agent.policy.name)
@@ -54,8 +53,8 @@ def rollout_all(
 def load_rollouts(path: Path, model: str | None = None) -> dict[str, Trajectory]:
     """The rollouts in the file by instance; a later line replaces an earlier one.
 
-    ``model``: only those of the policy with that name; None is any. Rollouts that a broken sandbox
-    ended show nothing about the policy and are left out. Raises UserError for a damaged line.
+    ``model``: only rollouts of the policy with that name; None means any. Rollouts with a broken
+    sandbox show nothing about the policy and are left out. Raises UserError for a damaged line.
     """
     drop_torn_line(path)
     rollouts = (_read(where, line) for where, line in read_lines(path, _REMEDY))
@@ -71,7 +70,7 @@ def _read(where: str, line: str) -> Trajectory:
 
 
 def predictions(rollouts: Sequence[Trajectory], model_name: str) -> list[Prediction]:
-    """What the rollouts hand in; one that a broken sandbox ended hands in nothing."""
+    """The predictions of the rollouts; a rollout with a broken sandbox gives none."""
     return [
         Prediction(rollout.instance_id, model_name, rollout.patch or "")
         for rollout in rollouts

@@ -29,10 +29,10 @@ class Completion:
 
 
 class Policy(Protocol):
-    """Picks the next action. Several threads may call it at once."""
+    """Picks the next action; must be thread-safe."""
 
     name: str
-    """Goes into predictions as ``model_name_or_path``."""
+    """``model_name_or_path`` in predictions."""
 
     def reply(self, messages: Sequence[Message]) -> Completion:
         """Sample a reply. Raises PromptTooLong if the prompt leaves no room for one."""
@@ -49,19 +49,19 @@ class PromptTooLong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeLimits:
-    """An episode ends here if the policy does not end it before."""
+    """Limits at which an episode ends, unless the policy ends it first."""
 
     steps: int = 40
     format_errors: int = 3
     """Consecutive replies without a usable action."""
     seconds: float = 1800.0
-    """Time spent acting in the sandbox. Sampling does not count, so one limit fits both a single
-    episode and many that share a policy."""
+    """Time spent acting in the sandbox, without sampling: one limit fits a single episode and many
+    that share a policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of an episode, independent of the policy."""
+    """The rules of an episode, whatever its policy."""
 
     replies: ReplyFormat
     window: Window = PAPER_WINDOW
@@ -72,7 +72,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A policy and the rules by which it acts."""
+    """A policy and its rules."""
 
     policy: Policy
     rules: Rules
@@ -132,7 +132,7 @@ class Episode:
         return self._add(Step(thought, action, observation))
 
     def stop(self, reason: StopReason) -> None:
-        """End the episode from outside, for instance when the next prompt does not fit."""
+        """End the episode from outside, for instance if the next prompt does not fit."""
         self.stop_reason = reason
 
     def submit(self) -> Patch:
@@ -142,7 +142,7 @@ class Episode:
         return taken
 
     def fail(self, error: SandboxError) -> None:
-        """End the episode for a failure of the infrastructure; it has no patch then."""
+        """End the episode after an infrastructure failure, without a patch."""
         self.steps.append(sandbox_error_step(error))
         self.stop_reason, self.patch = StopReason.SANDBOX_ERROR, None
 

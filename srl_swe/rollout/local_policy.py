@@ -1,8 +1,8 @@
-"""Models that run in this process, by transformers: how all of them are sampled, and LocalPolicy.
+"""Models run in this process by transformers: their sampling, and LocalPolicy.
 
 Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`; training samples
-through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Of a checkpoint's
-``generation_config.json`` only the tokens that end a reply count: Qwen2.5's asks for a
+through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Only the end
+tokens of a checkpoint's ``generation_config.json`` are used: Qwen2.5's also asks for a
 ``repetition_penalty`` of 1.05 to 1.1, a temperature, ``top_p`` and ``top_k``, which training does
 not use.
 """
@@ -33,7 +33,7 @@ from srl_swe.rollout.weights import find_weights
 from srl_swe.types import Message
 
 PLAIN: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
-"""The model's own distribution, in the names that transformers and TRL's GRPOConfig share."""
+"""The model's own distribution, as options of both transformers and TRL's GRPOConfig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class LocalModel:
 
     @property
     def context_length(self) -> int | None:
-        """The number of tokens that the model takes; None if its config has no such number."""
+        """The model's context length in tokens; None if its config has none."""
         config = self._model.config.get_text_config()
         positions = getattr(config, "max_position_embeddings", None)
         return int(positions) if positions else None
@@ -132,7 +132,7 @@ class LocalModel:
         return [self.decode(reply)[0] for reply in ids]
 
     def _padding(self) -> Any:
-        """The tokenizer's pad token, or an end token: ids behind a reply's end are not read."""
+        """The tokenizer's pad token, or an end token: ids after a reply's end are not read."""
         if self.tokenizer.pad_token_id is not None:
             return self.tokenizer.pad_token_id
         return next(iter(self.end_ids), None)
@@ -142,9 +142,9 @@ class LocalModel:
 def plain_generation(model: Any) -> Iterator[None]:
     """Hide the checkpoint's generation config, which fills in options that a caller omits.
 
-    transformers takes ``no_repeat_ngram_size``, ``min_p``, ``suppress_tokens`` and all other
-    options that are None in a call from the model. The config is put back afterwards, because it
-    is saved with the model.
+    transformers takes options that are None in a call from the model's config, such as
+    ``no_repeat_ngram_size``, ``min_p`` and ``suppress_tokens``. The config is restored afterwards,
+    as it is saved with the model.
     """
     holders = [part for part in model.modules() if isinstance(_config_of(part), GenerationConfig)]
     held = [part.generation_config for part in holders]
@@ -158,7 +158,7 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def _config_of(part: Any) -> Any:
-    """The module's own config; a wrapper such as PEFT's would return that of its base model."""
+    """The module's own config; attribute access on a wrapper such as PEFT's gives its base model's."""
     return vars(part).get("generation_config")
 
 
@@ -233,7 +233,7 @@ class LocalPolicy:
             return self._count(messages)
 
     def _fitting(self, prompt_tokens: int) -> Sampling:
-        """The sampling, with a reply no longer than the context leaves room for."""
+        """The sampling, with replies bounded by the rest of the context."""
         most, context = self._sampling.max_new_tokens, self._model.context_length
         room = most if context is None else context - prompt_tokens
         if room < 1:

@@ -1,6 +1,6 @@
-"""``prompting.json``: how a policy was prompted in training, carried beside its weights.
+"""``prompting.json``: a policy's prompting in training, saved beside its weights.
 
-Rollouts, evaluation and validation take their defaults from it and warn if they differ: the same
+Rollouts, evaluation and validation take their defaults from it and warn if they differ: one
 policy resolved 3 of 3 as it was trained, and 0 of 3 with the whole past in its prompts.
 """
 
@@ -29,11 +29,11 @@ _SHORT = 12
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """How replies are asked for and read.
+    """Settings for prompts and for parsing replies.
 
-    ``window``: None if it is not known, as for data without its settings. ``system_prompt``: its
-    version, by :func:`prompt_version`; None if it is not known. ``template``: variables of the
-    chat template, such as ``enable_thinking``.
+    ``window``: None if unknown, as for data without its settings. ``system_prompt``: its version,
+    by :func:`prompt_version`; None if unknown. ``template``: variables of the chat template, such
+    as ``enable_thinking``.
     """
 
     dialect: str
@@ -46,7 +46,7 @@ class Prompting:
 def prompt_version(prompt: Sequence[Message]) -> str:
     """The system prompt's file and digest, ``xml_system@1a2b3c4d5e6f``; ``none`` without one.
 
-    A text that ships with no release is ``other@...``.
+    A text of no release is ``other@...``.
     """
     if not prompt or prompt[0]["role"] != "system":
         return "none"
@@ -65,9 +65,9 @@ def dump_prompting(prompting: Prompting) -> str:
 
 
 def load_prompting(policy: str) -> Prompting | None:
-    """Read it from a folder or the hub; None for a policy that carries none.
+    """Read it from a policy's folder or the hub; None for a policy without the file.
 
-    Raises UserError for a file that can't be read.
+    Raises UserError for a damaged file.
     """
     path = Path(policy) / FILE if Path(policy).is_dir() else _from_hub(policy)
     if path is None or not path.is_file():
@@ -80,9 +80,9 @@ def load_prompting(policy: str) -> Prompting | None:
 
 
 def differences(trained: Prompting, used: Prompting) -> str:
-    """One phrase per differing field: ``pairs 2 in training, all here``; empty if there is none.
+    """One phrase per differing field: ``pairs 2 in training, all here``; empty if all agree.
 
-    A field that one of them does not know can't differ.
+    A field unknown to either can't differ.
     """
     return "; ".join(_differences(trained, used))
 
@@ -95,7 +95,7 @@ def _differences(trained: Prompting, used: Prompting) -> Iterator[str]:
 
 
 def _fields(prompting: Prompting) -> dict[str, Any]:
-    """The known fields by name, those of the window among them."""
+    """The known fields by name, with the window's."""
     fields = {**asdict(prompting), "template": dict(prompting.template)}
     window = fields.pop("window")
     if window is not None:
@@ -126,7 +126,7 @@ def _digest(text: str) -> str:
 
 @cache
 def _shipped() -> Mapping[str, str]:
-    """The names of the prompts that ship, by their digest."""
+    """The names of the bundled prompts by digest."""
     folder = resources.files("srl_swe").joinpath("prompts")
     files = [one for one in folder.iterdir() if one.name.endswith(".md")]
     return {_digest(one.read_text("utf-8")): one.name.removesuffix(".md") for one in files}

@@ -1,6 +1,6 @@
-"""From token ids to the reply's text; its end, and the thought that a template opens or closes.
+"""Decodes replies; finds their end tokens, and how a template opens or closes the thought.
 
-Rollouts, validation, profiles and training all read replies by these functions.
+Used by rollouts, validation, profiles and training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from srl_swe.dialects import Strictness
 
 Opening = Literal["none", "opened", "closed"]
-"""How a generation prompt leaves the thought: not begun, begun, or empty and closed."""
+"""The thought in a generation prompt: not begun, begun, or empty and closed."""
 
 _MARK = "\u2042reply\u2042"
 
@@ -24,11 +24,11 @@ _MARK = "\u2042reply\u2042"
 def decode_reply(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: Collection[int] = ()
 ) -> tuple[str, bool]:
-    """The text of sampled ids, and whether the policy itself ended it.
+    """The text of sampled ids, and whether the policy ended it.
 
-    ``end_ids``: all that ends a reply (:func:`find_end_ids`); without them any special token does.
-    Decoded from the ids, since a tokenizer with a ``response_template`` moves the thought out
-    of the message's content. Only the special tokens at the end go: one in the middle is text.
+    ``end_ids``: the tokens that end a reply (:func:`find_end_ids`); if empty, any special token
+    does. Decoded from the ids, since a tokenizer with a ``response_template`` moves the thought
+    out of the message's content. Special tokens are removed at the end only.
     """
     special = {*tokenizer.all_special_ids, *end_ids}
     end = len(ids)
@@ -45,10 +45,10 @@ def find_end_ids(
     generation_config: Any,
     template: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """All tokens that end a reply, without doubles.
+    """All tokens that end a reply, without duplicates.
 
-    The tokenizer's eos token, those of the checkpoint's generation config (one or a list), and
-    the special token by which the chat template ends an assistant's turn.
+    The tokenizer's eos token, the generation config's (a number or list), and the special token
+    by which the chat template ends an assistant's turn.
     """
     declared = getattr(generation_config, "eos_token_id", None)
     listed = declared if isinstance(declared, list) else [declared]
@@ -59,9 +59,9 @@ def find_end_ids(
 def thought_opening(
     tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
 ) -> Opening:
-    """Find out how the template's generation prompt leaves the thought.
+    """The thought in the template's generation prompt.
 
-    R1's and Qwen3-Thinking's open one; Qwen3's with ``enable_thinking: false`` opens and closes it.
+    R1's and Qwen3-Thinking's open it; Qwen3's with ``enable_thinking: false`` opens and closes it.
     """
     asked = _render(tokenizer, [{"role": "user", "content": _MARK}], template, asks=True)
     added = asked.rpartition(_MARK)[2]
@@ -73,7 +73,7 @@ def thought_opening(
 def opens_thought(
     tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
 ) -> bool:
-    """Whether the template's generation prompt already holds ``<think>``, as those of R1 do."""
+    """Whether the template's generation prompt leaves a ``<think>`` open, as R1's does."""
     return thought_opening(tokenizer, template) == "opened"
 
 
@@ -94,7 +94,7 @@ def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
 def _end_of_template(
     tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None
 ) -> int | None:
-    """The first special token behind a reply; None if the template writes none there."""
+    """The template's first special token after a reply; None if it writes none."""
     turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
     tail = _render(tokenizer, turn, template, asks=False).rpartition(_MARK)[2]
     ids: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []

@@ -1,8 +1,8 @@
 """Counting the tokens of messages under a policy's chat template, exactly and fast.
 
-A fast tokenizer first splits a text at its added tokens, and what lies between two of them is
-normalised, cut up and encoded by itself. So is it counted here: each such segment once, however
-many prompts hold it, which for the prompts of one trajectory is nearly all of their text.
+A fast tokenizer splits a text at its added tokens, and normalises and encodes each segment by
+itself. The counter caches the count of each segment: the prompts of one trajectory share nearly
+all of their text.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from srl_swe.errors import UserError
 from srl_swe.types import Message
 
 _SEGMENTS_KEPT = 2048
-"""Several times the messages of a long trajectory; a segment is at most a message, mostly."""
+"""Several times the messages of a long trajectory; most segments are at most a message."""
 
 
 class TokenCounter:
-    """Counts as the tokenizer's own ``apply_chat_template`` does, and renders as it does.
+    """Counts and renders exactly as the tokenizer's ``apply_chat_template``.
 
-    ``tokenizer`` is one of transformers' that has a chat template. A slow one, written in
-    Python, may encode a segment by what lies around it, so that it counts whole texts; so does
-    one that is told to split added tokens too. ``template``: variables that the chat template is
-    rendered with, such as ``enable_thinking``.
+    ``tokenizer``: one of transformers with a chat template. Whole texts are counted for slow
+    tokenizers (in Python), whose segments may depend on their neighbours, and for tokenizers set
+    to split added tokens. ``template``: variables of the chat template, such as
+    ``enable_thinking``.
     """
 
     def __init__(self, tokenizer: Any, template: Mapping[str, Any] | None = None) -> None:
@@ -40,11 +40,11 @@ class TokenCounter:
         return self._count(self.render(messages))
 
     def count_text(self, text: str) -> int:
-        """The tokens of a text that :meth:`render` made."""
+        """The tokens of a text from :meth:`render`."""
         return self._count(text)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text that is tokenized; up to where a reply begins, if no reply ends it."""
+        """The text to tokenize; with the generation prompt, unless a reply ends it."""
         chat: list[Any] = list(messages)
         asks = chat[-1]["role"] != "assistant"
         text = self._tokenizer.apply_chat_template(
@@ -54,7 +54,7 @@ class TokenCounter:
 
     @property
     def digest(self) -> str:
-        """Of all that decides the counts: vocabulary, rules and chat template."""
+        """Digest of the vocabulary, rules and chat template, which decide the counts."""
         rules = (
             self._tokenizer.backend_tokenizer.to_str()
             if self._tokenizer.is_fast
@@ -68,7 +68,7 @@ class TokenCounter:
 
 @cache
 def token_counter(tokenizer: str) -> TokenCounter:
-    """Open a folder or a model of the hub, once. Raises UserError if it has no chat template."""
+    """The counter of a folder or a hub model, cached. Raises UserError without a chat template."""
     from transformers import AutoTokenizer
 
     try:
@@ -81,10 +81,10 @@ def token_counter(tokenizer: str) -> TokenCounter:
 
 
 def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:
-    """Counts of texts; a segment is encoded behind its added token, as some depend on a start.
+    """Counts of texts. Encodes a segment after its added token: some differ at a text's start.
 
-    All added tokens that are found in a text before it is normalised have to be looked for, as
-    the longest wins; but a text is only cut at those that take nothing from their neighbours.
+    Searches for all added tokens that match before normalisation, as the longest wins, but cuts a
+    text only at tokens that take nothing from their neighbours.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -111,6 +111,6 @@ def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:
 
 
 def _stands_alone(token: Any) -> bool:
-    """Whether it takes no space beside it, and ends whatever word is beside it."""
+    """Whether the token takes no adjacent space and ends any adjacent word."""
     takes_space = token.lstrip or token.rstrip or token.single_word
     return not takes_space and bool(re.fullmatch(r"[^\w\s](.*[^\w\s])?", token.content, re.DOTALL))

@@ -1,10 +1,9 @@
-"""Which weights a policy's name stands for: found, fingerprinted and named without torch.
+"""Finds, fingerprints and names a policy's weights, without torch.
 
-The fingerprint is the SHA-256 of every file that decides a reply: the weights in full, config,
-tokenizer and chat template. Weights are read at about a gigabyte per second and core, so that
-the digests of files of 256 MiB or more are kept in ``~/.cache/srl-swe/weights.json`` by path,
-size, inode and time of change; smaller ones are read anew each time. A model of the hub is known
-by its commit.
+The fingerprint is the SHA-256 of every file that affects replies: the weights in full, config,
+tokenizer and chat template. Weights are read at about a gigabyte per second and core; digests of
+files of 256 MiB or more are cached in ``~/.cache/srl-swe/weights.json`` by path, size, inode and
+time of change. Smaller files are read each time. The fingerprint of a hub model is its commit.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ _DECIDES_NOTHING = frozenset(
     {"prompting.json", "best.json", "trainer_state.json", "training_args.bin"}
     | {"optimizer.pt", "scheduler.pt", "optimizer.bin", "README.md"}
 )
-"""Files of a run beside a policy's own. How it is prompted is an option of a rollout."""
+"""Other files of a run. Prompting is an option of a rollout."""
 _LARGE_BYTES = 256 * 2**20
 _SETTLED_S = 2.0
 """A file that changed less than this ago may change again within one tick of its clock."""
 _HUB_TIMEOUT_S = 10.0
 _SHORT = 12
-"""Hex digits of a fingerprint that go into a name."""
+"""Hex digits of a fingerprint in a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyWeights:
-    """A policy that is there. ``fingerprint``: of the folder's files, or the hub's commit."""
+    """An existing policy. ``fingerprint``: of the folder's files, or the hub's commit."""
 
     source: str
     fingerprint: str
@@ -50,7 +49,7 @@ class PolicyWeights:
     def label(self) -> str:
         """The name for predictions and trajectories, such as ``srl/final@1a2b3c4d5e6f``.
 
-        Of a folder its last part, with the run's where it is one of the names that every run has.
+        A folder is named by its last part, preceded by its parent's for names such as ``final``.
         """
         name = self.source
         if Path(name).is_dir():
@@ -61,18 +60,18 @@ class PolicyWeights:
 
 
 def find_weights(policy: str) -> PolicyWeights:
-    """The weights that a folder or a name on the hub stands for.
+    """The weights of a folder or a hub name.
 
-    Raises UserError if there is no such model: a mistyped name costs no import of torch.
+    Raises UserError if there is no such model, before torch is imported.
     """
     is_local = check_folder(policy)
     return PolicyWeights(policy, fingerprint(Path(policy)) if is_local else _commit(policy))
 
 
 def check_folder(policy: str) -> bool:
-    """True for the folder of a model, False for what can only be a name on the hub.
+    """True for the folder of a model, False for a possible name on the hub.
 
-    Raises UserError for a path with no model; nothing is hashed, and the hub is not asked.
+    Raises UserError for a path without a model. Hashes nothing and does not contact the hub.
     """
     folder = Path(policy)
     if folder.is_dir():
@@ -86,7 +85,7 @@ def check_folder(policy: str) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files in the folder that decide a reply."""
+    """SHA-256 over names and contents of the folder's files that affect replies."""
     files = sorted(set(_deciding(folder)))
     cache = _Cache()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -99,7 +98,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _base_of_adapter(folder: Path) -> str:
-    """The fingerprint of what an adapter is added to; empty for a whole model."""
+    """The fingerprint of an adapter's base model; empty for a whole model."""
     if (folder / CONFIG).is_file():
         return ""
     named = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
@@ -131,7 +130,7 @@ def _neighbour(folder: Path) -> str:
 
 @cache
 def _commit(name: str) -> str:
-    """The commit that the hub, or its cache if the hub can't be reached, has of the model."""
+    """The model's commit on the hub, or in its cache if the hub can't be reached."""
     from huggingface_hub import HfApi, errors, hf_hub_download
 
     try:
@@ -150,7 +149,7 @@ def _commit(name: str) -> str:
 
 
 class _Cache:
-    """Digests of large files that have not changed since; of no use where it can't be written."""
+    """Digests of large unchanged files; without effect if the cache can't be written."""
 
     def __init__(self) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -173,7 +172,7 @@ class _Cache:
         return found
 
     def save(self) -> None:
-        """Write down what was read, if anything."""
+        """Save new digests, if any."""
         if not self._new:
             return
         try:
