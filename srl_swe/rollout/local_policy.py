@@ -158,7 +158,7 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def _config_of(part: Any) -> Any:
-    """The module's own config; attribute access on a wrapper such as PEFT's gives its base model's."""
+    """The module's own config, not the one that a wrapper such as PEFT's passes on."""
     return vars(part).get("generation_config")
 
 
