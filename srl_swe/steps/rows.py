@@ -11,7 +11,7 @@
 | `observations` | `replayed` in a container of ours, or as `recorded` at the source |
 | `source`, `model` | mixing and comparing families and teachers |
 | `prompt_tokens`, `completion_tokens` | sorting and filtering by length; null without a tokenizer |
-| `elided` | parts left out for the token budget, to filter or inspect such rows |
+| `elided` | number of parts left out for the token budget, to filter or inspect such rows |
 | `has_thought` | SFT leaves out replies without a thought, which the format does not allow |
 """
 
