@@ -25,6 +25,7 @@ from trl.trainer.utils import RepeatSampler
 from srl_swe.errors import UserError
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
+from srl_swe.training.trl_config import check_dynamic_sampling
 
 # Pure functions on tensors. A *group* is the ``num_generations`` samples that share a prompt.
 
@@ -180,27 +181,6 @@ class PromptOrder(Sampler[int]):
             for _ in range(self._epoch()):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)
         return iter(sampler)
-
-
-def check_dynamic_sampling(args: Any) -> None:
-    """Raise UserError if single groups can't be replaced on the rank that sampled them."""
-    samples = args.per_device_train_batch_size * args.steps_per_generation
-    if samples % args.num_generations:
-        raise UserError(
-            "dynamic sampling keeps a group on one rank: per_device_train_batch_size x "
-            f"steps_per_generation ({samples}) must be a multiple of num_generations "
-            f"({args.num_generations})."
-        )
-    for name, over_a_batch in (
-        ("scale_rewards", "batch"),
-        ("multi_objective_aggregation", "normalize_then_sum"),
-    ):
-        if getattr(args, name) == over_a_batch:
-            raise UserError(
-                f"trainer: {name}: {over_a_batch} scales rewards over all that is sampled at "
-                "once, so that the refills of dynamic sampling would be scaled by themselves; "
-                f"leave {name} out, or set `dynamic_sampling: null`."
-            )
 
 
 ROW_COLUMNS = ("instance_id", "step_index", "n_steps", "tool", "expert_action")

@@ -24,10 +24,9 @@ from trl.import_utils import is_vllm_available
 from srl_swe.errors import UserError
 from srl_swe.reports.record import read_manifest
 from srl_swe.training.data import warn
-from srl_swe.training.grpo_trainer import check_dynamic_sampling
 from srl_swe.training.recipe import Recipe, SftRecipe
 from srl_swe.training.run_folder import RunFolder
-from srl_swe.training.trl_config import ModelArguments
+from srl_swe.training.trl_config import ModelArguments, check_dynamic_sampling
 
 # How large a model is, from its config alone.
 

@@ -201,5 +201,5 @@ def test_an_image_that_is_not_to_be_had_does_not_keep_the_others(
     pulled = pull_images(client, plan, lambda _: None, workers=1)
     assert pulled.done == 1
     assert list(pulled.failed) == [bad]
-    with pytest.raises(ImageMissing, match=r"1 of 1 images can't be had; the first: .*missing:1"):
+    with pytest.raises(ImageMissing, match=r"1 of 1 images can't be pulled; .*missing:1"):
         pull_missing(client, [bad, good], lambda _: None)

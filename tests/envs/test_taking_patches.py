@@ -474,7 +474,7 @@ def test_a_working_folder_that_is_gone_is_none_with_the_reason() -> None:
             sandbox.exec(f"cd /; {ruin}")
             patch = take_patch(sandbox, INSTANCE.base_commit, INSTANCE.workdir)
         assert patch.text is None
-        assert "/testbed" in patch.detail or "testbed is not a folder" in patch.detail
+        assert "/testbed" in patch.detail or "testbed is no longer a folder" in patch.detail
 
 
 def test_a_closed_sandbox_is_an_infrastructure_failure() -> None:

@@ -18,7 +18,6 @@ from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
 from srl_swe.training import preflight as guards
-from srl_swe.training.grpo_trainer import check_dynamic_sampling
 from srl_swe.training.preflight import (
     DiskNeeds,
     ModelSize,
@@ -29,7 +28,7 @@ from srl_swe.training.preflight import (
     model_size,
     warn_of_resuming,
 )
-from srl_swe.training.trl_config import ModelArguments
+from srl_swe.training.trl_config import ModelArguments, check_dynamic_sampling
 
 BILLION = 1_000_000_000
 
