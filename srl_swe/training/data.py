@@ -1,7 +1,7 @@
 """Loading and checking of training data and tokenizers, before the first step.
 
 Every rank checks the same files and stops alike: a rank that raised alone would leave the others
-waiting in a collective forever.
+waiting in a collective.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from srl_swe.steps.rows import load_rows, recorded_settings
 from srl_swe.training.recipe import Overlong, SrlRecipe
 from srl_swe.types import Message
 
-# What a chat template does to a conversation, looked at before anything is trained on it.
-
 
 def rendered(
     tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Any], **template_kwargs: Any
 ) -> str:
-    """The conversation as text; UserError if the template refuses it, as one without a system."""
+    """Render the conversation; UserError if the template refuses it (e.g. no system role)."""
     try:
         text = tokenizer.apply_chat_template(list(conversation), tokenize=False, **template_kwargs)
     except TemplateError as error:
@@ -43,9 +41,9 @@ def rendered(
 
 
 def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> None:
-    """Raises UserError if sampling would not stop at the end of a reply.
+    """Raise UserError if sampling would not stop at the end of a reply.
 
-    A reply that the template closes without an eos token would teach never to stop.
+    Replies closed by the template without an eos token would teach the policy never to stop.
     """
     if tokenizer.eos_token is None:
         raise UserError(f"the tokenizer of {model} has no eos token.")
@@ -65,21 +63,21 @@ def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | No
 def reply_ends(
     model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
 ) -> list[int]:
-    """All tokens that end a sampled reply, before the model is loaded."""
+    """Return all tokens that end a sampled reply, without loading the model."""
     return find_end_ids(tokenizer, _generation_config(model, revision))
 
 
 def _ends_of_model(
     model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None
 ) -> list[str]:
-    """The tokens that end a sampled reply beside the tokenizer's own eos token."""
+    """The tokens that end a sampled reply besides the tokenizer's own eos token."""
     ids = _generation_config(model, revision).eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     return [str(token) for token in tokenizer.convert_ids_to_tokens(ids) if token is not None]
 
 
 def _generation_config(model: str, revision: str | None) -> GenerationConfig:
-    """The checkpoint's; without one, the config that transformers makes of its model config."""
+    """The checkpoint's generation config; without one, transformers' from the model config."""
     try:
         return GenerationConfig.from_pretrained(model, revision=revision or "main")
     except OSError:
@@ -88,9 +86,9 @@ def _generation_config(model: str, revision: str | None) -> GenerationConfig:
 
 
 def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> None:
-    """Raise UserError where SFT would not see the whole reply, or takes part of it for the prompt.
+    """Raise UserError if SFT would miss part of the reply, or take part of it for the prompt.
 
-    Templates of reasoning models, R1's for one, leave the thought out of what was said.
+    Templates of reasoning models such as R1 drop the thought from a reply.
     """
     whole = rendered(tokenizer, [*row["prompt"], *row["completion"]])
     prompt = rendered(tokenizer, row["prompt"], add_generation_prompt=True)
@@ -102,15 +100,12 @@ def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[s
         )
 
 
-# Rows of step contexts that no trainer could take, found by column before anything is loaded.
-
-
 _IMAGES = ("images", "image")
-"""Columns by which TRL takes a row for one of a vision model."""
+"""Columns that make TRL treat a row as vision data."""
 
 
 def check_rows(data: Dataset, folder: str) -> None:
-    """Raise UserError that names the first row whose prompt, reply or place is missing."""
+    """Raise UserError naming the first row with a missing or wrong prompt, reply or place."""
     for name in _IMAGES:
         if name in data.column_names:
             raise UserError(
@@ -128,7 +123,7 @@ def check_rows(data: Dataset, folder: str) -> None:
 
 
 def check_expert_actions(data: Dataset, folder: str) -> None:
-    """Raise UserError for rows that no reply can be compared with; SFT takes them."""
+    """Raise UserError for rows without an expert action to compare with; SFT takes them."""
     column = _table(data).column("expert_action").cast(pa.string())
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     _refuse(_either(pc.is_null(column), blank), "no expert_action", folder)
@@ -146,7 +141,7 @@ def _table(data: Dataset) -> Any:
 
 
 def _without_messages(column: Any, name: str, folder: str) -> Any:
-    """Whether each row is without a message, or has one without a text."""
+    """Whether each row has no messages, or a message without text."""
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise UserError(f"{folder}: {name} must be a list of messages, not {column.type}.")
     empty = _either(pc.is_null(column), pc.equal(pc.list_value_length(column), 0))
@@ -175,15 +170,12 @@ def _refuse(wrong: Any, what: str, folder: str) -> None:
         )
 
 
-# Rows that ask for all remaining actions at once, for rewards that compare whole solutions.
-
-
 PROFILE_COLUMN = "profile_mean"
-"""A data set with it holds only those steps of a trajectory that were worth keeping."""
+"""Column of a profiled data set, which holds only some steps of a trajectory."""
 
 
 def expert_column(replies: ReplyFormat) -> str:
-    """The column of the step contexts that replies are compared with."""
+    """Return the column of the step contexts to compare replies with."""
     return "expert_solution" if replies.whole_solution else "expert_action"
 
 
@@ -192,11 +184,11 @@ _USED = (*_OF_TRAJECTORY, "step_index", "expert_action")
 
 
 def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:
-    """The rows with a column ``expert_solution``, and prompts that ask for one.
+    """Add a column ``expert_solution``, and prompts that ask for all remaining actions.
 
-    The solution of a row is its action and those of the later rows of its trajectory, so that
-    what made no row, the last ``submit`` above all, is not part of it. Raises UserError if rows
-    of the trajectories were left out since.
+    The solution of a row is its action and those of the later rows of its trajectory. Actions
+    without a row, such as the last ``submit``, are not part of it. Raises UserError if a profile
+    has left out rows of the trajectories.
     """
     if "expert_solution" in data.column_names:
         return data
@@ -216,14 +208,14 @@ def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:
 
 
 def solution_prompt(prompt: Sequence[Message], dialect: Dialect) -> list[Message]:
-    """The prompt of a step with the system prompt that asks for all remaining actions."""
+    """Replace the system prompt of a step with the one that asks for all remaining actions."""
     asked: Message = {"role": "system", "content": dialect.SOLUTION_PROMPT}
     has_system = bool(prompt) and prompt[0]["role"] == "system"
     return [asked, *prompt[1 if has_system else 0 :]]
 
 
 def _solutions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each row the actions from there to the end of its trajectory, as one text."""
+    """For each row, the actions from there to the end of its trajectory as one text."""
     solutions: list[str] = []
     following: list[str] = []
     for index in reversed(range(len(rows))):
@@ -235,7 +227,7 @@ def _solutions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _continues(row: Mapping[str, Any], following: Mapping[str, Any]) -> bool:
-    """Whether two neighbours are of one trajectory: its rows are in order, one after another."""
+    """Whether two neighbours are of one trajectory, whose rows are adjacent and in order."""
     same = all(row[name] == following[name] for name in _OF_TRAJECTORY if name in row)
     return bool(same and row["step_index"] < following["step_index"])
 
@@ -253,7 +245,7 @@ def load_step_contexts(folder: str) -> Dataset:
         raise UserError(
             f"{folder} holds no step contexts; make them with `srl-swe steps`."
         ) from None
-    except IndexError:  # how datasets 5 fails on a data set without rows, hence without tables
+    except IndexError:  # datasets 5 raises it for a data set without rows, hence without tables
         raise UserError(f"{folder} holds no rows.") from None
     if not isinstance(data, Dataset):
         raise UserError(f"{folder} holds several splits; name the folder of one of them.")
@@ -267,16 +259,16 @@ def load_step_contexts(folder: str) -> Dataset:
 
 
 def check_dialect(data: Dataset, name: str, dialect: str) -> None:
-    """Raises UserError if the expert's replies are written in another dialect."""
+    """Raise UserError if the expert's replies are written in another dialect."""
     reply = data[0]["completion"][0]["content"]
     if get_dialect(dialect).parse_reply(reply, "lenient").action is None:
         raise UserError(f"{name} is not written in the dialect {dialect}; set `dialect:`.")
 
 
 def with_thoughts(data: Dataset, name: str) -> Dataset:
-    """The rows whose reply holds a thought: the others would teach what breaks the format.
+    """Keep the rows whose reply holds a thought: the others would teach breaking the format.
 
-    Raises UserError where none does.
+    Raises UserError if no row has one.
     """
     if "has_thought" not in data.column_names:
         return data
@@ -292,9 +284,9 @@ def with_thoughts(data: Dataset, name: str) -> Dataset:
 def load_tokenizer(
     model: str, init_kwargs: Mapping[str, Any], eos_token: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer; UserError if there is no such model or it can't chat.
+    """Load the policy's tokenizer; UserError if the model is missing or has no chat template.
 
-    ``eos_token``: what is to end a reply in the place of the tokenizer's own.
+    ``eos_token``: ends a reply in place of the tokenizer's own.
     """
     if _is_local(model) and not Path(model).is_dir():
         raise UserError(f"no model folder at {model}.")
@@ -329,15 +321,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-# Rows, prompts and replies that do not fit the model, found before the first step.
-#
-# A data set made with the policy's own tokenizer holds the length of each prompt already: those
-# counts are used, and a few are counted again to be sure. Else each row is rendered, and counted
-# unless it has fewer bytes than tokens are allowed.
+# Lengths: a data set made with the policy's own tokenizer records them; those counts are used, and
+# a few are verified. Else each row is rendered, and tokenized unless its bytes fit the limit.
 
 
 Part = Literal["prompt", "row"]
-"""Counted tokens: of the prompt up to where a reply begins, or of prompt and completion."""
+"""Counted tokens: of the prompt up to the start of the reply, or of prompt and completion."""
 
 _COLUMNS: Mapping[Part, tuple[str, ...]] = {
     "prompt": ("prompt_tokens",),
@@ -347,7 +336,7 @@ _COUNTED_AGAIN = 8
 
 
 def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
-    """The number of tokens that the model takes; None if its config has no such number."""
+    """Return the model's context length in tokens; None if its config has none."""
     try:
         config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     except (OSError, ValueError) as error:
@@ -357,19 +346,19 @@ def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
 
 
 def served_tokens(args: Any) -> int | None:
-    """The number of tokens that vLLM takes; None without vLLM or without a configured length."""
+    """Return vLLM's context length; None without vLLM or without a configured length."""
     length: int | None = args.vllm_max_model_length if args.use_vllm else None
     return length
 
 
 def most_tokens(model: str, args: Any) -> int | None:
-    """The most tokens of prompt and reply for model and sampler; None if neither has a limit."""
+    """Return the token limit of prompt and reply for model and sampler; None without a limit."""
     limits = (max_positions(model, args.model_init_kwargs or {}), served_tokens(args))
     return min((limit for limit in limits if limit), default=None)
 
 
 def room_for_prompt(context: int, reply: int, field: str, model: str) -> int:
-    """The longest prompt that leaves room for a reply; UserError if there is room for none."""
+    """Return the token limit of a prompt; UserError if the reply leaves no room for one."""
     if reply >= context:
         raise UserError(
             f"{field} {reply} leaves no room for a prompt: {model} takes {context} tokens of "
@@ -386,9 +375,9 @@ def fitting_prompts(
     *,
     as_made: bool,
 ) -> Dataset:
-    """The rows whose prompt leaves room for a reply: TRL would not look, and vLLM would die.
+    """Keep the rows whose prompt leaves room for a reply: TRL does not check, and vLLM would die.
 
-    ``as_made``: the prompts are those that the data set was made with.
+    ``as_made``: the prompts are unchanged since the data set was made.
     """
     room = most_tokens(recipe.model, args)
     if room is None:
@@ -415,9 +404,9 @@ def fitting_prompts(
 def fitting_rows(
     data: Dataset, tokens: Mapping[int, int], limit: int, choice: Overlong, name: str, way_out: str
 ) -> Dataset:
-    """The rows but those in ``tokens``, which take more than ``limit`` by :func:`overlong_rows`.
+    """Drop the rows in ``tokens``, found by :func:`overlong_rows` to take more than ``limit``.
 
-    Raises UserError unless they may be dropped, and where nothing would be left.
+    Raises UserError unless they may be dropped, and if no row would be left.
     """
     if not tokens:
         return data
@@ -442,10 +431,10 @@ def overlong_rows(
     *,
     recorded_in: str | None = None,
 ) -> dict[int, int]:
-    """Rows whose ``part`` takes more than ``limit`` tokens, with how many they take.
+    """Find the rows whose ``part`` takes more than ``limit`` tokens, with their token counts.
 
-    ``recorded_in``: the folder that the rows are of, whose counts are used if they were made with
-    this tokenizer and chat template; None counts. ``template``: variables of the chat template.
+    ``recorded_in``: the folder of the rows; its counts are used if made with this tokenizer and
+    chat template. None counts anew. ``template``: variables of the chat template.
     """
     counter = TokenCounter(tokenizer, template)
     recorded = _recorded(data, counter, part, recorded_in) if recorded_in and not template else None
@@ -455,7 +444,7 @@ def overlong_rows(
 
 
 def _recorded(data: Dataset, counter: TokenCounter, part: Part, folder: str) -> list[int] | None:
-    """The counts that the data set holds; None if it has none of this tokenizer, or wrong ones."""
+    """The data set's own counts; None if it has none by this tokenizer, or wrong ones."""
     columns = _COLUMNS[part]
     known_by = recorded_settings(Path(folder)).tokenizer_sha256
     if known_by != counter.digest or not {*columns} <= {*data.column_names}:
@@ -472,7 +461,7 @@ def _recorded(data: Dataset, counter: TokenCounter, part: Part, folder: str) -> 
 
 
 def _sample(totals: Sequence[int]) -> set[int]:
-    """The longest row and some evenly spread."""
+    """The longest row and a few evenly spread rows."""
     spread = {n * len(totals) // _COUNTED_AGAIN for n in range(_COUNTED_AGAIN)}
     return {max(range(len(totals)), key=totals.__getitem__), *spread}
 
@@ -485,7 +474,7 @@ def _count_overlong(
     part: Part,
     template: Mapping[str, Any],
 ) -> dict[int, int]:
-    """A token is at least one byte, so that only rows of enough bytes are tokenized."""
+    """Tokenizes only rows of enough bytes, as a token is at least one byte."""
     overlong: dict[int, int] = {}
     columns = ["prompt"] if part == "prompt" else ["prompt", "completion"]
     asks = {"add_generation_prompt": part == "prompt", **template}

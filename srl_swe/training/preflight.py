@@ -1,4 +1,4 @@
-"""Pre-flight checks: mistakes that would cost hours, found before the first step on every rank."""
+"""Pre-flight checks: finds costly mistakes before the first step, on every rank."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ from srl_swe.training.recipe import Recipe, SftRecipe
 from srl_swe.training.run_folder import RunFolder
 from srl_swe.training.trl_config import ModelArguments, check_dynamic_sampling
 
-# How large a model is, from its config alone.
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """``bytes_each``: of a parameter as it is loaded for training."""
+    """Size of a model, from its config. ``bytes_each``: per parameter, as loaded for training."""
 
     parameters: int
     bytes_each: int
@@ -45,10 +43,10 @@ class ModelSize:
 
 
 def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
-    """The model's modules without weights.
+    """Make the model's modules without weights.
 
-    None for an architecture that transformers does not know as a language model. Made by its
-    class: ``from_config`` would share the weights out where ZeRO-3 is on, and there are none.
+    None if transformers does not know the architecture as a language model. Made by its class:
+    ``from_config`` would shard the missing weights under ZeRO-3.
     """
     config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -60,7 +58,7 @@ def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
 
 
 def model_size(empty: Any, init_kwargs: Mapping[str, Any]) -> ModelSize:
-    """Counts the parameters of an :func:`empty_model`; in fp32 unless said otherwise."""
+    """Count the parameters of an :func:`empty_model`; ``dtype`` is fp32 unless given."""
     parameters = sum(weight.numel() for weight in empty.parameters())
     return ModelSize(parameters, _dtype(empty.config, init_kwargs).itemsize)
 
@@ -73,12 +71,9 @@ def _dtype(config: Any, init_kwargs: Mapping[str, Any]) -> torch.dtype:
     return dtype
 
 
-# Disk space of a run's checkpoints.
-
-
 @dataclass(frozen=True, slots=True)
 class DiskNeeds:
-    """Estimates in bytes: ``checkpoint`` of one, ``policies`` of final/ and best/ together."""
+    """Estimates in bytes: ``checkpoint`` per checkpoint, ``policies`` for final/ and best/."""
 
     checkpoint: int
     checkpoints: int
@@ -86,22 +81,22 @@ class DiskNeeds:
 
     @property
     def first(self) -> int:
-        """Until something has been saved: without it nothing of the run would be left."""
+        """For the first checkpoint and the policies, the least a run needs."""
         return min(self.checkpoints, 1) * self.checkpoint + self.policies
 
     @property
     def all(self) -> int:
-        """At the fullest moment."""
+        """At the peak."""
         return self.checkpoints * self.checkpoint + self.policies
 
 
 def disk_needs(
     args: Any, size: ModelSize, steps: int, *, adapter_only: bool, keeps_best: bool
 ) -> DiskNeeds:
-    """Of a run of so many steps.
+    """Estimate the disk space of a run of ``steps`` steps.
 
     A checkpoint is the weights and, unless ``save_only_model``, Adam's two moments of the same
-    type. An adapter's is small beside the merged model and counts nothing.
+    type. An adapter's checkpoint is small beside the merged model and counts as 0.
     """
     states = 1 if args.save_only_model else 3
     checkpoint = 0 if adapter_only else states * size.weights
@@ -109,14 +104,14 @@ def disk_needs(
 
 
 def free_bytes(folder: Path) -> int:
-    """What a run in ``folder`` may fill: the free disk, and what it holds there already."""
+    """Return the bytes available to a run in ``folder``: the free disk and its own files."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return shutil.disk_usage(existing).free + held
 
 
 def _kept(args: Any, steps: int) -> int:
-    """Checkpoints that lie there at once; the oldest goes after the newest has been written."""
+    """Peak number of checkpoints; the oldest is deleted after the newest is written."""
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     match strategy:
         case "no":
@@ -129,14 +124,11 @@ def _kept(args: Any, steps: int) -> int:
     return min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
 
 
-# Resuming.
-
-
 def check_ranks(output: Path, args: Any) -> None:
     """Raise UserError if the latest checkpoint was written by another number of ranks.
 
-    A recipe says how many samples a rank takes, so that other ranks make other batches: steps
-    would be counted anew, and prompts repeated or left out. What would keep the batch is another
+    A recipe sets the samples per rank, and another number of ranks makes other batches: steps
+    would be counted anew, and prompts repeated or left out. Keeping the batch needs another
     recipe, with other random numbers.
     """
     run, now = RunFolder(output, {}), args.world_size
@@ -179,12 +171,12 @@ def _ranks(count: int) -> str:
 T = TypeVar("T")
 
 LARGE = 1_000_000_000
-"""Parameters from which on a load in fp32 is likely a forgotten ``dtype``."""
+"""Parameters above which loading in fp32 is likely a forgotten ``dtype``."""
 LEAST_RATE_OF_BF16 = 1e-4
 """Adam moves a weight by about the learning rate. Of weights around 0.02, in bfloat16, 300 steps
-of 5e-7 moved one in a hundred, and by 1 % of what was asked; of 1e-4, nine in ten, by 75 %."""
+of 5e-7 moved 1 %, and by 1 % of the update; of 1e-4, 90 %, by 75 %."""
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "luspo", "sapo", "vespo")
-"""TRL looks at the name only when it computes the first loss."""
+"""TRL checks the name only at the first loss."""
 GB = 1e9
 
 
@@ -192,7 +184,7 @@ def on_every_rank(check: Callable[[], T]) -> T:
     """Return the result of ``check``; if it raises UserError on any rank, every rank raises it.
 
     A rank that stopped alone would leave the others waiting in a collective. Called by every
-    rank, after TRL's config was made: that starts the process group.
+    rank, after making TRL's config, which starts the process group.
     """
     result, said = None, ""
     try:
@@ -206,7 +198,7 @@ def on_every_rank(check: Callable[[], T]) -> T:
 
 
 def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> None:
-    """All guards of a run on so many rows, whatever its method; warns or raises UserError."""
+    """Check a run of any method on ``rows`` rows; warns or raises UserError."""
     check_packages(args, model)
     check_ranks(Path(recipe.output), args)
     warn_of_resuming(args)
@@ -253,7 +245,7 @@ def check_packages(args: Any, model: ModelArguments) -> None:
 
 
 def check_sampling(args: Any) -> None:
-    """Raise UserError for a temperature or a reply limit that GRPO can't sample groups with."""
+    """Raise UserError for sampling settings or a reply limit that GRPO can't use."""
     if not args.temperature > 0:
         raise UserError(
             f"trainer: temperature {args.temperature} would make all replies of a group alike; "
@@ -291,7 +283,7 @@ def check_adapter(empty: Any, model: ModelArguments) -> None:
 
 
 def check_precision(args: Any, size: ModelSize, model: ModelArguments) -> None:
-    """Warn of a dtype that is wider than needed, or too narrow for the updates."""
+    """Warn of a dtype wider than needed, or too narrow for the updates."""
     if model.quantization_config is not None:
         return
     sharded, whole = _is_sharded(args), model.peft_config is None
@@ -316,7 +308,7 @@ def check_precision(args: Any, size: ModelSize, model: ModelArguments) -> None:
 
 
 def _is_sharded(args: Any) -> bool:
-    """Whether FSDP or DeepSpeed holds the weights that are updated; both do so in fp32."""
+    """Whether FSDP or DeepSpeed holds the trained weights; both do so in fp32."""
     by_launcher = (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
     return bool(args.fsdp or args.deepspeed) or "true" in by_launcher
 
@@ -338,7 +330,7 @@ def check_disk(needs: DiskNeeds, folder: Path) -> None:
 
 
 def planned_steps(args: Any, rows: int) -> int:
-    """Optimizer steps of the whole run."""
+    """Return the number of optimizer steps of the whole run."""
     if args.max_steps > 0:
         return int(args.max_steps)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size

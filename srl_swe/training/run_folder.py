@@ -1,14 +1,14 @@
-"""The output folder of a run: what it was started with, where to resume, the final policy.
+"""The output folder of a run.
 
 output/config.json       the recipe and a digest of the data
-output/manifest.json     with what and where it was trained, at each start
+output/manifest.json     software and hardware of each start
 output/metrics.jsonl     one line per step
-output/report.html       the same as curves
-output/completions/      what was sampled, as parquet
+output/report.html       the metrics as curves
+output/completions/      sampled replies, as parquet
 output/checkpoint-N/     TRL's
 output/validation/       the episodes of each validation on instances, step-N.jsonl
-output/best/             the policy that did best in validation, whole or not there
-output/final/            the policy, whole or not there; prompting.json: how it is prompted
+output/best/             the policy best in validation, whole or absent
+output/final/            the policy, whole or absent; prompting.json: how it is prompted
 """
 
 from __future__ import annotations
@@ -55,18 +55,15 @@ from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe
 from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
 
-# Recipe fields that affect the result and may not change on resume.
-#
-# ``logging_steps`` and ``save_steps`` are held against a resume too, though they decide nothing:
-# the
-# Trainer takes them from the checkpoint, so that a change would be ignored. ``save_only_model``
-# decides what a resumed run starts from, ``dataloader_persistent_workers`` how many random numbers
-# are drawn, ``vllm_mode`` and ``vllm_tensor_parallel_size`` the seeds that vLLM samples by.
+# Fields not listed below may not change on resume. Among them are ``logging_steps`` and
+# ``save_steps``: the Trainer takes them from the checkpoint and would ignore a change.
+# ``save_only_model`` affects the state to resume from, ``dataloader_persistent_workers`` the number
+# of random draws, ``vllm_mode`` and ``vllm_tensor_parallel_size`` vLLM's sampling seeds.
 
 
 OURS = {"output", "completions_every", "alarms"}
-"""Fields of a recipe that only say where, and how often, something is written down, or when to
-stop: a run that an alarm has stopped goes on with another threshold."""
+"""Recipe fields that only set where and how often records are written, or when to stop: a run
+stopped by an alarm may continue with another threshold."""
 
 REPORTED = {
     "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
@@ -74,13 +71,13 @@ REPORTED = {
     "log_on_each_node", "logging_first_step", "logging_nan_inf_filter", "log_completions",
     "log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo",
 }  # fmt: skip
-"""What is shown of a step, where and under which name; nothing is trained on it."""
+"""Fields of reporting; they do not affect training."""
 
 KEPT = {
     "save_total_limit", "save_on_each_node", "hub_model_id", "hub_strategy", "hub_token",
     "hub_private_repo", "hub_always_push", "hub_revision",
 }  # fmt: skip
-"""Which copies of checkpoints stay; the one that a run goes on from always does."""
+"""Fields of checkpoint retention; the checkpoint to resume from always stays."""
 
 SERVED = {
     "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
@@ -88,21 +85,18 @@ SERVED = {
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "dataset_num_proc", "ddp_timeout",
 }  # fmt: skip
-"""Addresses, ports, patience, memory and processes: a machine's, and another's may differ. Which
-replies vLLM has room for at once is not fixed anyhow, by whatever memory it gets."""
+"""Addresses, ports, timeouts, memory and processes, which may differ between machines. vLLM's
+batching of replies is not fixed by its memory anyway."""
 
 NOT_DECISIVE = REPORTED | KEPT | SERVED
-"""Fields of TRL's configs."""
+"""Fields of TRL's configs that may change on resume."""
 
 
 def decisive_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without the fields above, and its method."""
+    """Return the recipe's fields that affect the result, and its method."""
     fields = {name: value for name, value in asdict(recipe).items() if name not in OURS}
     trainer = {name: value for name, value in recipe.trainer.items() if name not in NOT_DECISIVE}
     return {"method": type(recipe).__name__, **fields, "trainer": trainer}
-
-
-# LoRA's adapters on disk: merged into the model, so that whatever loads a model loads it.
 
 
 ADAPTER = "adapter"
@@ -111,8 +105,8 @@ ADAPTER = "adapter"
 def save_whole_model(trainer: Any, folder: Path) -> None:
     """Save the live policy as a plain model with its tokenizer; called by every rank.
 
-    One trained by LoRA is merged into the weights that it started from, as they are without
-    quantisation; the adapter alone lies beside them in ``adapter/``.
+    A LoRA adapter is merged into its unquantised base weights, to load like any model; the
+    adapter alone lies beside them in ``adapter/``.
     """
     if not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
         trainer.save_model(str(folder))
@@ -140,7 +134,7 @@ def merge_adapter(adapter: Path, folder: Path, init_kwargs: dict[str, Any]) -> N
 
 @contextmanager
 def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
-    """A model loaded inside is whole: ZeRO-3 would share it out, and wait for the other ranks."""
+    """Load whole models inside: ZeRO-3 would shard them, and wait for the other ranks."""
     plugin = accelerator.state.deepspeed_plugin
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     try:
@@ -150,16 +144,11 @@ def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
             plugin.set_deepspeed_weakref()
 
 
-# Training from a checkpoint on, to the last step and no further.
-#
-# A run that was killed between its last checkpoint and its final policy has no step left, and the
-# Trainer, which counts after a step and not before, would take one more.
-
-
 def train_what_is_left(trainer: Any, checkpoint: Path | None) -> None:
-    """Train from the checkpoint, or from the start; called by every rank.
+    """Train from the checkpoint, or from the start, to the last step; called by every rank.
 
-    Where no step is left the policy is loaded all the same, shared out over the ranks if it is
+    A run killed between its last checkpoint and its final policy has no step left; the Trainer,
+    which counts after a step, would take one more. The policy is loaded all the same, sharded if
     trained so: FSDP and DeepSpeed load a checkpoint only on the way to the first step.
     """
     trainer.add_callback(_StopAtEnd())
@@ -170,31 +159,28 @@ def train_what_is_left(trainer: Any, checkpoint: Path | None) -> None:
 
 
 class _NoStepLeft(Exception):
-    """Leaves the Trainer's loop, which asks ``control`` for the first time after a step."""
+    """Leaves the Trainer's loop, which first checks ``control`` after a step."""
 
 
 class _StopAtEnd(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Every rank is at the same step, so that all leave alike."""
+        """Leave if no step is left; every rank is at the same step, and all leave alike."""
         if state.global_step >= state.max_steps:
             raise _NoStepLeft
 
 
-# Memory that torch frees on a CPU stays with the process.
-
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of mallopt(3)."""
+"""Parameters of mallopt(3)."""
 
 
 def keep_freed_memory() -> None:
-    """Have glibc give nothing back to the kernel, for as long as this process lives.
+    """Keep glibc from returning freed memory to the kernel, for the life of this process.
 
-    It gives back each block of many megabytes, such as a batch's logits; the next step then
-    gets the pages one by one and cleared, which took a third of the CPU time of SFT's steps with
-    a tiny policy. Does nothing where the C library has no ``mallopt``.
+    By default it returns each block of many megabytes, such as a batch's logits; the next step
+    then gets the pages one by one and cleared, which took a third of the CPU time of SFT's steps
+    with a tiny policy. Does nothing if the C library has no ``mallopt``.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -202,15 +188,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-# Keeps tokens and passwords out of what a run writes about itself.
-
-
 HIDDEN = "<hidden>"
 _SECRET = re.compile(r"(hub|auth|access|api|wandb|hf)_?(token|key)$|password|secret", re.IGNORECASE)
 
 
 def without_secrets(value: Any) -> Any:
-    """The value with what secret-sounding keys hold hidden; unset ones stay unset.
+    """Hide the values of secret-sounding keys; unset ones stay unset.
 
     >>> without_secrets({"seed": 1, "push": {"hub_token": "abc", "api_key": None}})
     {'seed': 1, 'push': {'hub_token': '<hidden>', 'api_key': None}}
@@ -226,7 +209,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def command_without_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line with the values of secret-sounding options hidden.
+    """Hide the values of secret-sounding options of a command line.
 
     >>> command_without_secrets(["train", "--hub_token", "abc", "--api-key=x", "--seed", "1"])
     ['train', '--hub_token', '<hidden>', '--api-key=<hidden>', '--seed', '1']
@@ -244,17 +227,14 @@ def command_without_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-# Keeps ``report.html`` fresh while a run is training.
-
-
 _PAUSE_S = 30.0
-"""At least so long between two writings."""
+"""Minimum pause between two writes."""
 _SHARE = 0.02
-"""At most this share of the time goes into writing: a long run's page takes longer."""
+"""Maximum share of time spent writing: a long run's page takes longer."""
 
 
 class ReportLog(TrainerCallback):
-    """Writes the page after the first step, every so often, and at the end."""
+    """Writes ``report.html`` after the first step, at intervals, and at the end."""
 
     def __init__(self, folder: Path, path: Path) -> None:
         self._folder = folder
@@ -269,14 +249,14 @@ class ReportLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called after the log was written to ``metrics.jsonl``."""
+        """Write the page if due; called after the log was written to ``metrics.jsonl``."""
         if state.is_world_process_zero and time.monotonic() >= self._next:
             self._write()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The last step, too."""
+        """Write the page with the last step."""
         if state.is_world_process_zero:
             self._write()
 
@@ -288,16 +268,13 @@ class ReportLog(TrainerCallback):
 
 
 def save_report(folder: Path, path: Path) -> None:
-    """The page of the run in ``folder``, whole or not at all."""
+    """Write the page of the run in ``folder``, whole or not at all."""
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     write_atomic(path, render_report(load_run(folder), written))
 
 
-# How a recipe's policy is prompted: the ``prompting.json`` beside every policy that it saves.
-
-
 def trained_prompting(recipe: Recipe) -> Prompting:
-    """SFT and SRL are prompted as their data is, RLVR as the recipe says."""
+    """Return the prompting of the policy: for SFT and SRL their data's, for RLVR the recipe's."""
     template = dict(recipe.trainer.get("chat_template_kwargs") or {})
     if isinstance(recipe, RlvrRecipe):
         return _of_rlvr(recipe, template)
@@ -310,7 +287,7 @@ def trained_prompting(recipe: Recipe) -> Prompting:
 
 
 class CarriedByCheckpoints(TrainerCallback):
-    """Writes ``notes``, text by file name, into each checkpoint once that is whole."""
+    """Writes ``notes``, text by file name, into each whole checkpoint."""
 
     def __init__(self, notes: Mapping[str, str]) -> None:
         self._notes = notes
@@ -318,7 +295,7 @@ class CarriedByCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Called after the Trainer has written its own files."""
+        """Write the notes, after the Trainer has written its own files."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             for name, text in self._notes.items():
@@ -338,7 +315,7 @@ def _of_rlvr(recipe: RlvrRecipe, template: dict[str, Any]) -> Prompting:
 
 
 def _prompt_of_data(data: Path) -> str | None:
-    """None for what is no data set: the guards refuse it with more to say."""
+    """None if ``data`` is not a data set, which a later check refuses in more detail."""
     try:
         prompt = load_from_disk(str(data))[0]["prompt"]
     except (FileNotFoundError, ValueError, KeyError, IndexError):
@@ -352,13 +329,13 @@ class RunFolder:
 
     path: Path
     config: Mapping[str, Any]
-    """What decides the result; in JSON's types."""
+    """Settings that affect the result, in JSON types."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Files that each saved policy gets beside its own, by name: how it is prompted."""
+    """Files added to each saved policy, by name: how it is prompted."""
 
     @property
     def final(self) -> Path:
-        """Where the trained policy is, once it is."""
+        """Folder of the trained policy, once it exists."""
         return self.path / "final"
 
     @property
@@ -368,12 +345,12 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The curves of ``metrics``."""
+        """Page with the curves of ``metrics``."""
         return self.path / "report.html"
 
     @property
     def manifest(self) -> Path:
-        """With what and where it was trained."""
+        """Software and hardware of each start."""
         return self.path / "manifest.json"
 
     @property
@@ -383,16 +360,16 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """A file of trajectories for each validation on instances."""
+        """One file of trajectories per validation on instances."""
         return self.path / "validation"
 
     @property
     def best(self) -> Path:
-        """The policy that did best in validation, if any was asked for."""
+        """Folder of the policy best in validation, if there is validation."""
         return self.path / "best"
 
     def checkpoint(self) -> Path | None:
-        """The last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
+        """Find the last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
         whole = [
             state.parent
             for state in self.path.glob("checkpoint-*/trainer_state.json")
@@ -401,16 +378,16 @@ class RunFolder:
         return max(whole, key=lambda folder: int(folder.name.partition("-")[2]), default=None)
 
     def claim(self) -> None:
-        """Write down what the folder belongs to; only one process of a run calls this."""
+        """Record the owner of the folder; only one process of a run calls this."""
         claim(self.path, self.config)
         for folder in (self.best, self.final):
             _tidy_up(folder)
 
 
 def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
-    """The folder ``recipe.output``. Raises UserError if it holds a run of another recipe.
+    """Open ``recipe.output``. Raises UserError if it holds a run of another recipe.
 
-    ``data_sha256``: a digest of what is trained on; None takes that of the file or folder.
+    ``data_sha256``: a digest of the training data; None computes it from the file or folder.
 
     ``output`` itself is not compared, so a folder can be moved. The model is compared by its
     name, not by its weights.
@@ -426,7 +403,7 @@ def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
 
 
 def train_to_end(trainer: Any, run: RunFolder) -> Path:
-    """Claim the folder, train from its last checkpoint on, and save; called by every rank.
+    """Claim the folder, train from its last checkpoint, and save; called by every rank.
 
     Raises UserError if the disk fills up; the last whole checkpoint stays.
     """
@@ -449,8 +426,8 @@ def _train_to_end(trainer: Any, run: RunFolder) -> Path:
 def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = None) -> None:
     """Save the live policy as ``folder``, with ``notes`` as files, whole or not at all.
 
-    Called by every rank. A kill between the two moves leaves what was there before as
-    ``.<name>.old``, which :meth:`RunFolder.claim` puts back.
+    Called by every rank. A kill between the two moves leaves the previous policy as
+    ``.<name>.old``, which :meth:`RunFolder.claim` restores.
     """
     partial, old = _beside(folder)
     if trainer.accelerator.is_main_process:
@@ -471,7 +448,7 @@ def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = No
 
 
 def _tidy_up(folder: Path) -> None:
-    """What a killed :func:`save_policy` left: the old policy counts until the new one is there."""
+    """Clean up after a killed :func:`save_policy`; the old policy stays until replaced."""
     partial, old = _beside(folder)
     shutil.rmtree(partial, ignore_errors=True)
     if old.is_dir() and not folder.exists():
@@ -480,13 +457,13 @@ def _tidy_up(folder: Path) -> None:
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """Where a policy is while it is written, and where the one it replaces waits."""
+    """Temporary folders: of the policy while written, and of the one it replaces."""
     partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     return partial, old
 
 
 def _config(recipe: Recipe, data_sha256: str | None) -> dict[str, Any]:
-    """What decides the result, secrets hidden."""
+    """Settings that affect the result, secrets hidden."""
     data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
     digest = data_sha256 or _digest(Path(data))
     config: dict[str, Any] = json.loads(
@@ -496,10 +473,10 @@ def _config(recipe: Recipe, data_sha256: str | None) -> dict[str, Any]:
 
 
 def _digest(data: Path) -> str | None:
-    """SHA-256 of the data, so that other rows under the same name are noticed.
+    """SHA-256 of the data, to detect other rows under the same name.
 
-    Of a data set's folder its tables count: ``cache-*.arrow`` beside them is what ``datasets``
-    keeps of earlier tokenizing. None for what is known by its name alone, such as a hub id.
+    Of a data set's folder only its tables count: ``cache-*.arrow`` holds earlier tokenizing by
+    ``datasets``. None for a bare name, such as a hub id.
     """
     tables = [data] if data.is_file() else sorted(data.glob("data-*.arrow"))
     if not tables:
