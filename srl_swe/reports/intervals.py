@@ -50,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
 
 
 def _t_95(freedom: int) -> float:
-    """Beyond the table by its expansion around the normal quantile (Abramowitz, Stegun 26.7.5).
+    """The table's quantile, or its expansion around the normal one (Abramowitz, Stegun 26.7.5).
 
     >>> round(_t_95(10), 2), round(_t_95(30), 3)
     (2.23, 2.042)

@@ -158,7 +158,7 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def _config_of(part: Any) -> Any:
-    """The module's own config, not the one that a wrapper such as PEFT's passes on."""
+    """The module's own config, not its base model's by way of a wrapper such as PEFT's."""
     return vars(part).get("generation_config")
 
 
@@ -180,9 +180,9 @@ def open_local_policy(
 
 
 class LocalPolicy:
-    """Greedy at temperature 0, else sampled. One reply at a time; threads wait for each other.
+    """A policy that samples in this process, one reply at a time; threads wait for each other.
 
-    A sampled reply depends only on the prompt and the seed, not on earlier replies: parallel
+    Greedy at temperature 0. A sampled reply depends only on prompt and seed, so parallel
     rollouts are reproducible. ``name`` defaults to the label of
     :func:`srl_swe.rollout.weights.find_weights`, which differs between weights.
     """
@@ -211,7 +211,7 @@ class LocalPolicy:
 
     @property
     def opening(self) -> Opening:
-        """How the generation prompt leaves the thought."""
+        """The thought in the generation prompt."""
         return thought_opening(self._model.tokenizer, self._model.template)
 
     def reply(self, messages: Sequence[Message]) -> Completion:

@@ -241,7 +241,7 @@ def _difficulties(
     rows: Sequence[Mapping[str, Any]],
     texts: Sequence[str],
 ) -> Iterator[StepDifficulty]:
-    """One per row; each has ``samples`` neighbouring texts."""
+    """The difficulty of each row, from its ``samples`` neighbouring texts."""
     count, reward = settings.samples, STEP_REWARDS[settings.reward]
     for index, (number, row) in enumerate(zip(batch, rows, strict=True)):
         replies = [read_reply(text, form) for text in texts[index * count : (index + 1) * count]]

@@ -119,9 +119,10 @@ class HeldOutSteps:
 
 
 def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
-    """For ``validation.data``. Raises UserError for another dialect or a row that does not fit.
+    """The evaluation of ``validation.data``.
 
-    A policy rewarded for whole solutions is asked for them here too.
+    A policy rewarded for whole solutions is asked for them here too. Raises UserError for another
+    dialect or a row that does not fit.
     """
     validation, template = recipe.validation, template_kwargs(trainer.args)
     assert validation and validation.data, "the recipe asks for them"

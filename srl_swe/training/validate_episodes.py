@@ -156,7 +156,7 @@ class ValidationBench:
 def instance_episodes(
     trainer: Any, recipe: Recipe, bench: ValidationBench, folder: Path
 ) -> InstanceEpisodes:
-    """For ``validation.instances``.
+    """The evaluation of ``validation.instances``.
 
     Replies are read as strictly as in training. The model's positions bound every prompt. Raises
     UserError for an instance that can't be tested, or whose prompt does not fit.
