@@ -1,12 +1,12 @@
-"""A curriculum: phases such as SRL and then RLVR, each from the last one's final policy.
+"""A curriculum: phases such as SRL and then RLVR, each from the previous phase's final policy.
 
-output/01-srl/              the first phase, a folder like any other run's
-output/01-srl/recipe.yaml   what it runs: `srl-swe train srl --config` with it is the same
-output/02-rlvr/             the next, whose model is output/01-srl/final
+output/01-srl/              the first phase, a run folder
+output/01-srl/recipe.yaml   its recipe, also for `srl-swe train srl --config`
+output/02-rlvr/             the next phase, whose model is output/01-srl/final
 
-A phase runs in a process of its own, which gives back every byte of memory, the GPU's too. Under
-``accelerate launch`` each rank starts its own, so that a phase's processes are ranks as without
-a curriculum, and the processes that wait for them hold no process group.
+A phase runs in a process of its own, which frees all memory, the GPU's too. Under ``accelerate
+launch`` each rank starts its own; a phase's processes are ranks as without a curriculum, and the
+processes waiting for them hold no process group.
 """
 
 from __future__ import annotations
@@ -34,12 +34,9 @@ from srl_swe.training.data import load_step_contexts
 from srl_swe.training.recipe import CurriculumRecipe, Recipe, RlvrRecipe, method_of
 from srl_swe.training.run_folder import open_run
 
-# One phase of a curriculum as a process of its own, alone or as a rank among others.
-
-
 _PATIENCE = timedelta(minutes=30)
 _PR_SET_PDEATHSIG = 1
-"""Of prctl(2): the signal that a process gets when its parent dies."""
+"""Option of prctl(2): the signal sent to a process when its parent dies."""
 
 
 def run_phase(
@@ -50,11 +47,11 @@ def run_phase(
     threads: int | None = None,
     log: Path | None = None,
 ) -> int:
-    """``srl-swe train METHOD --config RECIPE``; returns its exit code, 0 if it trained to its end.
+    """Run ``srl-swe train METHOD --config RECIPE``; returns its exit code, 0 if it finished.
 
-    It dies with this process however that ends, so that two can't write to one folder.
-    ``threads``: of torch; None is as many as there are cores. ``log`` gets what it prints, behind
-    what it holds; None is this process's own output.
+    It dies with this process however that ends: two must not write to one folder. ``threads``: of
+    torch; None means one per core. ``log``: a file to append the output to; None is this
+    process's own output.
     """
     line = [sys.executable, "-m", "srl_swe", "train", method, "--config", str(recipe), *options]
     environment = dict(rank_environment(recipe))
@@ -71,13 +68,13 @@ def run_phase(
     while True:
         try:
             code = child.wait()
-        except KeyboardInterrupt:  # which the terminal has sent to both
+        except KeyboardInterrupt:  # the terminal sends it to both processes
             continue
         return code if code >= 0 else 128 - code
 
 
 def phases_at_once() -> int:
-    """How many phases to run in parallel on this machine.
+    """Return how many phases to run in parallel on this machine.
 
     On CPUs two: one samples token by token, or waits for containers, while the other trains.
     """
@@ -87,11 +84,11 @@ def phases_at_once() -> int:
 
 
 def rank_environment(recipe: Path) -> Mapping[str, str]:
-    """This process's environment, with a meeting point for the ranks of this phase alone.
+    """Return this process's environment, with a rendezvous store for this phase's ranks alone.
 
-    A launcher's own store still holds what the ranks of an earlier phase wrote to it: stale
-    addresses, counters that are past their end. So the first rank opens another one, and tells
-    the others where by the launcher's.
+    The launcher's own store still holds entries of an earlier phase's ranks: stale addresses,
+    counters past their end. Therefore the first rank opens another store and shares its port
+    through the launcher's.
     """
     environment = dict(os.environ)
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -101,7 +98,7 @@ def rank_environment(recipe: Path) -> Mapping[str, str]:
 
 
 def _agreed_port(key: str) -> str:
-    """A free port of the first rank's machine."""
+    """A free port of the first rank's machine, agreed on by all ranks."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(
@@ -131,7 +128,7 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 RunPhase = Callable[[str, Path], int]
-"""Trains by method and recipe file to the end; returns 0, or the exit code of what stopped it."""
+"""Trains by method and recipe file; returns the exit code, 0 if it finished."""
 
 
 class PhaseStopped(SrlSweError):
@@ -145,10 +142,9 @@ class PhaseStopped(SrlSweError):
 def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
     """Run the unfinished phases; return the folder of the last one's final policy.
 
-    Called by every rank. Before anything runs, it raises UserError for data that is not there
-    and for a phase that was begun under another recipe, with the keys that differ, or from a
-    policy that is gone; one that was not begun may change. Raises PhaseStopped if a
-    phase fails.
+    Called by every rank. Before anything runs, raises UserError for missing data and for a phase
+    begun under another recipe, with the keys that differ, or from a deleted policy; a phase not
+    begun may change. Raises PhaseStopped if a phase fails.
     """
     _refuse_orphans(curriculum)
     for phase in curriculum.phases:
@@ -173,7 +169,7 @@ def save_recipe(recipe: Recipe) -> Path:
 
 
 def _refuse_orphans(curriculum: CurriculumRecipe) -> None:
-    """Refuse a phase whose starting policy is gone: its path may soon hold another one."""
+    """Refuse a begun phase whose starting policy is gone: its path may soon hold another one."""
     for phase, following in pairwise(curriculum.phases):
         begun = Path(following.recipe.output)
         if (begun / CONFIG_FILE).exists() and not Path(following.recipe.model).is_dir():
@@ -191,7 +187,7 @@ def _check_data(recipe: Recipe) -> None:
 
 
 def _is_finished(recipe: Recipe) -> bool:
-    """False for RLVR: its own process compares the instances too, and ends at once if it is."""
+    """False for RLVR: its own process compares the instances too, and exits if finished."""
     if isinstance(recipe, RlvrRecipe):
         return False
     return open_run(recipe).final.is_dir()

@@ -1,7 +1,7 @@
-"""Reads recipes and curricula: a YAML file, with fields of the command line on top.
+"""Reads recipes and curricula: a YAML file, overridden by fields of the command line.
 
-Every mistake is a UserError of one line. Our own fields are checked before TRL's, which need
-torch to be imported.
+Every mistake is a UserError of one line. Our own fields are checked before TRL's, which import
+torch.
 """
 
 from __future__ import annotations
@@ -49,14 +49,11 @@ NOT_TRLS = {
     "final policy when it is there: `hf upload OWNER/NAME OUTPUT/final`",
     "remove_unused_columns": "rewards read the columns that it would remove",
 }
-"""Fields of TRL that a recipe sets elsewhere or can't have, and what to do instead."""
-
-
-# Recipe files.
+"""Fields of TRL that a recipe sets elsewhere or can't have, and the alternative."""
 
 
 def recipe_path(name: str) -> Path:
-    """A recipe's file: a path as it is, or the name of a shipped recipe, such as ``srl-paper``."""
+    """Resolve a recipe: a path as it is, or the name of a shipped recipe, such as ``srl-paper``."""
     if Path(name).suffix in {".yaml", ".yml"}:
         return Path(name)
     shipped = shipped_recipes()
@@ -67,19 +64,19 @@ def recipe_path(name: str) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The shipped recipes, by name."""
+    """Return the shipped recipes by name."""
     folder = Path(str(resources.files("srl_swe"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def summary_of(recipe: Path) -> str:
-    """The first sentence of the comment at the top of a recipe."""
+    """Return the first sentence of the comment at the top of a recipe."""
     lines = takewhile(lambda line: line.startswith("#"), recipe.read_text("utf-8").splitlines())
     return " ".join(line.strip("# ") for line in lines).partition(". ")[0].rstrip(".")
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """The unchecked content of a recipe file. Raises UserError if it is not a YAML mapping."""
+    """Read a recipe file unchecked. Raises UserError if it is not a YAML mapping."""
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
@@ -93,11 +90,8 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
-# One recipe.
-
-
 def load_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
-    """The recipe in the file, with ``overrides`` on top.
+    """Load the recipe in the file, with ``overrides`` applied.
 
     An override is named by its field (``model``), by a dotted path (``rewards.exact``,
     ``trainer.seed``) or by the bare name of a field of TRL (``learning_rate``, ``lora_r``).
@@ -107,7 +101,7 @@ def load_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
 
 
 def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) -> Recipe:
-    """The recipe with this content, under these overrides; ``where`` is for error messages."""
+    """Make the recipe from its content and overrides; ``where`` is for error messages."""
     lines = dict(content)
     method = lines.pop("method", None)
     if method == "curriculum":
@@ -121,7 +115,7 @@ def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) ->
             of_trl[key] = words
         else:
             refuse_unknown([key.partition(".")[0]], field_names(recipe_type), "command line")
-            # a reward of the user's has dots of its own: rewards.my_package.my_module:my_reward
+            # a custom reward has dots of its own: rewards.my_package.my_module:my_reward
             path = key.split(".", 1 if key.startswith("rewards.") else -1)
             _put(lines, path, _one_value(key, words, hints.get(key)))
     recipe: Recipe = check(recipe_type, lines, where)
@@ -129,7 +123,7 @@ def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) ->
 
 
 def trl_fields(recipe_type: RecipeType) -> dict[str, TrlFields]:
-    """The fields of TRL's dataclasses, by the section of a recipe that holds them."""
+    """Return the fields of TRL's dataclasses by recipe section."""
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.model_config import ModelConfig
     from trl.trainer.sft_config import SFTConfig
@@ -141,7 +135,7 @@ def trl_fields(recipe_type: RecipeType) -> dict[str, TrlFields]:
 
 
 def _with_trl_sections(recipe: Recipe, words: Mapping[str, list[str]], where: str) -> Recipe:
-    """The recipe with its TRL sections converted, and with these words of the command line."""
+    """Convert the recipe's TRL sections and apply ``words`` of the command line."""
     if not (words or recipe.trainer or recipe.model_config):
         return recipe
     fields = trl_fields(type(recipe))
@@ -168,7 +162,7 @@ def _with_trl_sections(recipe: Recipe, words: Mapping[str, list[str]], where: st
 
 
 def _put(lines: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the field at the path, without changing the sections that ``lines`` shares."""
+    """Set the field at the path, without changing sections shared by ``lines``."""
     first, *rest = path
     if rest:
         held = lines.get(first)
@@ -179,7 +173,7 @@ def _put(lines: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _one_value(key: str, words: Sequence[str], hint: Any) -> Any:
-    """The word after an option of ours, read as YAML unless the field is a string."""
+    """The value of one of our own options, read as YAML unless the field is a string."""
     if len(words) != 1:
         raise UserError(f"--{key} takes one value, not {len(words)}.")
     if hint is str:
@@ -197,15 +191,13 @@ def _one_of(value: Any, allowed: Iterable[str], where: str) -> str:
     return str(value)
 
 
-# Curricula: recipes in a row, each of which may start from a shipped one.
-#
 # method: curriculum
-# model: ...                   what the first phase starts from
-# data: ...                    step contexts of the phases that name none
-# bench: ...                   instances of the phases that name none
+# model: ...                   the first phase's starting model
+# data: ...                    default step contexts of phases
+# bench: ...                   default instances of phases
 # output: ...                  a folder; phases lie in 01-NAME/, 02-NAME/ and so on
 # phases:
-#   - recipe: srl-paper        a recipe to start from, if any; the lines below change it
+#   - recipe: srl-paper        a recipe to start from, if any; the lines below override it
 #     name: srl                the method by default
 #     trainer: {...}
 #   - {method: rlvr, trainer: {...}}
@@ -224,11 +216,11 @@ class CurriculumFile:
 
 
 def load_curriculum(path: Path, overrides: Overrides | None = None) -> CurriculumRecipe:
-    """The curriculum in the file, with ``overrides`` on top.
+    """Load the curriculum in the file, with ``overrides`` applied.
 
-    An override names a line of the curriculum (``model``) or, by ``phases.NAME.``, whatever a
-    recipe's may (``phases.srl.learning_rate``). Raises UserError for an unknown or missing field
-    and for a wrong value.
+    An override names a field of the curriculum (``model``) or, after ``phases.NAME.``, a field
+    as in :func:`load_recipe` (``phases.srl.learning_rate``). Raises UserError for an unknown or
+    missing field and for a wrong value.
     """
     content, where = read_content(path), str(path)
     _one_of(content.get("method"), ["curriculum"], f"{where}: method")
@@ -271,7 +263,7 @@ def _make_curriculum(
 
 
 def _drafts(phases: Iterable[Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
-    """The content of each phase over that of the recipe it starts from, by the phase's name."""
+    """Merge the content of each phase into that of its base recipe; returned by phase name."""
     drafts: dict[str, dict[str, Any]] = {}
     for number, phase in enumerate(phases, start=1):
         place = f"{where}: phase {number}"

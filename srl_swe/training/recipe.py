@@ -1,7 +1,7 @@
 """Recipes: all settings of a training run, as validated records.
 
 method: srl                  sft, srl or rlvr
-model: ...                   the folder or hub id that training starts from
+model: ...                   the folder or hub id of the starting model
 data: ...                    a folder of step contexts; rlvr has `bench:`, instances, instead
 output: ...                  the folder of checkpoints, metrics.jsonl and final/
 rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
@@ -9,10 +9,10 @@ dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
 trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed through
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
 validation: {data: ..., every_steps: 20}               and/or `instances:`; null: no validation
-alarms: {format_steps: 20}   srl and rlvr: when a running run stops or warns
+alarms: {format_steps: 20}   srl and rlvr: when a run stops or warns
 
-The records are pydantic dataclasses: they convert ("5e-7" is a number) and check what they are
-made of, and know nothing of torch or TRL. :mod:`srl_swe.training.load_recipe` reads them from
+The records are pydantic dataclasses: they convert ("5e-7" is a number) and check their values,
+independent of torch and TRL. :mod:`srl_swe.training.load_recipe` reads them from
 YAML and the command line, :mod:`srl_swe.training.curriculum` chains them.
 """
 
@@ -48,17 +48,17 @@ if TYPE_CHECKING:
 Checked = TypeVar("Checked")
 
 EPISODE_WINDOW = Window(pairs=None, thoughts=True)
-"""An episode is trained on as one sequence, so nothing of it may leave the prompt."""
+"""An episode is trained on as one sequence; nothing of it may leave the prompt."""
 PAPER_REWARD: Mapping[str, float] = {"similarity": 1.0}
 
 Overlong = Literal["error", "drop"]
-"""Rows that do not fit: ``error`` names them before the first step, ``drop`` leaves them out
-and counts them."""
+"""Handling of rows that do not fit: ``error`` stops before the first step, ``drop`` leaves them
+out and counts them."""
 Setting = Literal["patch", "episode"]
 StepMetric = Literal["similarity", "format_rate", "exact_match", "reward"]
 Metric = Literal[StepMetric, "resolved"]
 
-# Types of fields: what a value must be, beyond its Python type.
+# Types of fields with constraints beyond their Python type.
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -66,7 +66,7 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 def _known(kind: str, names: Iterable[str]) -> AfterValidator:
-    """Accepts one of these names."""
+    """Accept only these names."""
 
     def check_name(name: str) -> str:
         if name not in names:
@@ -88,12 +88,12 @@ def _check_mixture(rewards: Mapping[str, float]) -> Mapping[str, float]:
 
 
 def _as_mixture(rewards: Any) -> Any:
-    """The name of one reward stands for all of the weight."""
+    """Convert the name of a single reward to a mixture of weight 1."""
     return {rewards: 1.0} if isinstance(rewards, str) else rewards
 
 
 def _over(default: Any) -> BeforeValidator:
-    """Lays a section over the default record; an empty, null or false section is the default."""
+    """Merge a section into the default record; an empty, null or false section is the default."""
 
     def merge(section: Any) -> Any:
         if not section:
@@ -106,7 +106,7 @@ def _over(default: Any) -> BeforeValidator:
 
 
 def _check_signs(record: Any) -> Any:
-    """EpisodeLimits and Window are plain records of rollouts; of theirs only ``pairs`` may be 0."""
+    """Check EpisodeLimits and Window, plain records of rollouts; only ``pairs`` may be 0."""
     for name in (entry.name for entry in dataclasses.fields(record)):
         number, least = getattr(record, name), -1 if name == "pairs" else 0
         if not (number is None or isinstance(number, bool) or number > least):
@@ -128,11 +128,11 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class DynamicSampling:
-    """Which groups are trained on, and how long to look for them.
+    """Settings of dynamic sampling.
 
     A group is kept if the population standard deviation of its rewards exceeds ``epsilon``
-    (paper, section 3; it gives no value). ``max_rounds``: how often missing groups are sampled
-    again before the batch is trained on as it is; 0 only leaves the dead groups out.
+    (paper, section 3; it gives no value). ``max_rounds``: how often to resample missing groups
+    before training on the batch as it is; 0 only leaves the dead groups out.
     """
 
     epsilon: Annotated[float, Field(ge=0)]
@@ -141,12 +141,12 @@ class DynamicSampling:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class ValidationInstances:
-    """Greedy episodes on instances; the metric is the share that their tests call resolved.
+    """Greedy episodes on instances; the metric is the share resolved by their tests.
 
     ``bench``: the name or path of the instances; ``rows``: how many of them, evenly spread, None
-    for all. ``limits`` and ``window`` are those of an episode. None: for RLVR those of its
-    training episodes; for SFT and SRL 40 steps and the window recorded in the data, or else the
-    paper's. A prompt that outgrows the model loses its oldest observations first.
+    for all. ``limits`` and ``window`` apply per episode. None: for RLVR those of its training
+    episodes; for SFT and SRL 40 steps and the window recorded in the data, or else the paper's.
+    A prompt that outgrows the model loses its oldest observations first.
     """
 
     bench: str
@@ -181,13 +181,13 @@ class Validation:
 
     @property
     def decides(self) -> Metric:
-        """The metric by which the best policy is kept."""
+        """The metric that decides the best policy."""
         return self.metric or ("similarity" if self.data else "resolved")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class Alarms:
-    """When a running run stops or warns (:mod:`srl_swe.training.alarms`).
+    """Thresholds at which a run stops or warns (:mod:`srl_swe.training.alarms`).
 
     ``format_steps``: this many steps with a format rate of at most ``format_rate``; with
     ``format_stops`` they stop the run, else they warn. ``unfilled_steps``: this many steps in
@@ -209,7 +209,7 @@ class Alarms:
 
 
 ALARMS_OF_TESTS = Alarms(format_stops=False, reward_call_s=DEFAULT_TESTS_TIMEOUT_S)
-"""For RLVR, whose reward calls run tests and whose rewards are sparse by nature."""
+"""Defaults of RLVR, whose reward calls run tests and whose rewards are sparse by nature."""
 
 SamplingSection = Annotated[DynamicSampling | None, _over(None)]
 ValidationSection = Annotated[Validation | None, _over(None)]
@@ -241,7 +241,7 @@ class SrlRecipe:
 class SftRecipe:
     """Supervised fine-tuning on the same rows; the loss is on the expert's reply only.
 
-    ``dialect`` and ``strictness`` are how validation reads replies.
+    ``dialect`` and ``strictness`` are for reading replies in validation.
     """
 
     model: str
@@ -260,8 +260,8 @@ class RlvrRecipe:
     """Reinforcement learning with the tests of instances as the reward.
 
     ``bench``: the name or path of the instances. ``setting``: ``patch`` is one reply that
-    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward`` is a name of
-    srl_swe/rewards/outcome.py. Of ``window``, ``token_budget`` bounds a patch's prompt or a whole
+    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward``: a name of
+    srl_swe/rewards/outcome.py. ``window``: ``token_budget`` bounds a patch's prompt or a whole
     episode, ``observation_chars`` each observation; ``pairs`` stays null.
     """
 
@@ -290,7 +290,7 @@ METHODS: Mapping[str, RecipeType] = {"sft": SftRecipe, "srl": SrlRecipe, "rlvr":
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Phase:
-    """One run of a curriculum. ``name`` is its folder's, such as ``01-srl``."""
+    """One run of a curriculum. ``name``: its folder's, such as ``01-srl``."""
 
     name: str
     recipe: Recipe
@@ -305,15 +305,12 @@ class CurriculumRecipe:
 
 
 def method_of(recipe: Recipe) -> str:
-    """The method's name in recipes and on the command line."""
+    """Return the method's name in recipes and on the command line."""
     return next(name for name, kind in METHODS.items() if isinstance(recipe, kind))
 
 
-# Mistakes, as one line: what, where, and the way out.
-
-
 def check(record: type[Checked], content: Mapping[str, Any], where: str) -> Checked:
-    """The record with this content. Raises UserError, of one line, for what pydantic refuses."""
+    """Make the record from its content. Raises UserError of one line if pydantic refuses it."""
     try:
         return TypeAdapter(record).validate_python(content)
     except UserError as error:
@@ -348,7 +345,7 @@ def _sentence(error: ErrorDetails, record: type[Any], where: str) -> str:
 
 
 def _section_type(record: Any, path: Sequence[str]) -> Any:
-    """The dataclass of the section that the path leads to."""
+    """The dataclass of the section at the path."""
     for name in path:
         hint = get_type_hints(record)[name]
         record = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
@@ -356,12 +353,12 @@ def _section_type(record: Any, path: Sequence[str]) -> Any:
 
 
 def field_names(record: type[Any]) -> list[str]:
-    """The fields that the dataclass takes."""
+    """Return the names of the dataclass's init fields."""
     return [field.name for field in dataclasses.fields(record) if field.init]
 
 
 def refuse_unknown(names: Iterable[object], known: Iterable[str], where: str) -> None:
-    """Raise UserError, with the nearest known name, for an unknown name."""
+    """Raise UserError for an unknown name, with the nearest known one."""
     known = list(known)
     for name in names:
         if name not in known:

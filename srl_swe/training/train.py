@@ -20,7 +20,7 @@ PRESETS = {"ddp": "multi_gpu", "fsdp2": "fsdp2", "zero3": "zero3"}
 
 
 def accelerate_preset(name: str) -> Path:
-    """The file of a preset: one machine of eight GPUs; options of the launcher change that."""
+    """Return a preset's file: one machine of eight GPUs, unless launcher options override it."""
     need_train_extra()
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS)
@@ -36,7 +36,7 @@ def need_train_extra(doing: str = "training") -> None:
 def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -> Path:
     """Train by the recipe, or resume; returns the folder of the final policy.
 
-    ``bench`` is for ``validation.instances``. For RLVR, which needs sandboxes too, see
+    ``bench``: for ``validation.instances``. For RLVR, which needs sandboxes too, see
     :func:`srl_swe.training.rlvr_trainer.train_rlvr`.
     """
     if isinstance(recipe, SrlRecipe):
@@ -49,7 +49,7 @@ def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -
 
 
 def leave_process_group() -> None:
-    """Leave torch's process group, last in a run: a process that exits inside it may abort."""
+    """Leave torch's process group at the end of a run: a process exiting inside it may abort."""
     import torch.distributed
 
     if _holds_vllm() or not torch.distributed.is_available():

@@ -1,4 +1,4 @@
-"""TRL's config objects from the sections ``trainer`` and ``model_config`` of a recipe."""
+"""Makes TRL's configs from the sections ``trainer`` and ``model_config`` of a recipe."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from srl_swe.training.recipe import Recipe, field_names, refuse_unknown
 
 
 class TrlFields:
-    """The fields of ``record``, a dataclass of TRL, read as TRL's scripts read a command line.
+    """The fields of ``record``, a dataclass of TRL, read like the command line of TRL's scripts.
 
-    Strings are converted by TRL's parser, which lacks: a list for a field that takes one or a
-    string (``--report_to wandb tensorboard``), YAML for lists and dicts (``'{dtype: bfloat16}'``),
-    null, 2.0 or 1e3 for a whole number, and a string for a field that also takes true and false.
+    Strings are converted by TRL's parser. Added are: lists for fields of list or string
+    (``--report_to wandb tensorboard``), YAML for lists and dicts (``'{dtype: bfloat16}'``), null,
+    2.0 or 1e3 for whole numbers, and strings for fields that also take true and false.
     """
 
     def __init__(self, record: Any) -> None:
@@ -40,12 +40,12 @@ class TrlFields:
         self._parser = _Parser([record], allow_abbrev=False, add_help=False)
 
     def field_of(self, option: str) -> str | None:
-        """The field behind ``learning_rate``, ``learning-rate`` or ``no_shuffle_dataset``."""
+        """Find the field of ``learning_rate``, ``learning-rate`` or ``no_shuffle_dataset``."""
         name = option.replace("-", "_")
         return next((one for one in (name, name.removeprefix("no_")) if one in self.names), None)
 
     def read(self, option: str, words: Sequence[str], where: str) -> Any:
-        """The value that ``--option word ...`` gives its field. Raises UserError."""
+        """Convert the words of ``--option word ...`` to the field's value. Raises UserError."""
         name = self.field_of(option)
         if name is None:
             refuse_unknown([option], self.names, where)
@@ -72,14 +72,14 @@ class TrlFields:
         return self._parse(option, words, where)
 
     def section(self, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The section of a recipe, its strings converted; other values are for TRL to check."""
+        """Convert the strings of a recipe's section; TRL checks other values."""
         refuse_unknown(section, self.names, where)
         return {name: self._convert(name, value, where) for name, value in section.items()}
 
     def _convert(self, name: str, value: Any, where: str) -> Any:
         kinds = _kinds(self._hints[name])
         if value is False and any(isinstance(kind, EnumMeta) for kind in kinds):
-            value = "no"  # which YAML 1.1 reads as false, as in `save_strategy: no`
+            value = "no"  # YAML 1.1 reads no as false, as in `save_strategy: no`
         words = value if isinstance(value, list) else [value]
         if words and all(isinstance(word, str) for word in words):
             return self.read(name, words, where)
@@ -105,18 +105,18 @@ _UNSET = object()
 
 class _Parser(TrlParser):
     def error(self, message: str) -> NoReturn:
-        """Raise the ``invalid ...`` of ``argument --name/-n: invalid ...``, instead of exiting."""
+        """Raise the ``invalid ...`` part of ``argument --name/-n: invalid ...``; never exit."""
         raise ArgumentTypeError(message.partition(": ")[2] or message)
 
 
 def _kinds(hint: Any) -> set[Any]:
-    """The types that a hint allows, without their parameters: dict for ``dict[str, Any]``."""
+    """The types of a hint, without their parameters: dict for ``dict[str, Any]``."""
     is_union = get_origin(hint) in {Union, UnionType}
     return {get_origin(kind) or kind for kind in (get_args(hint) if is_union else [hint])}
 
 
 def _whole(word: str) -> str:
-    """2.0 and 1e3 as 2 and 1000; other words as they are."""
+    """Convert 2.0 and 1e3 to 2 and 1000; other words stay."""
     try:
         number = float(word)
     except ValueError:
@@ -134,27 +134,27 @@ def _yaml(text: str, where: str) -> Any:
 Config = TypeVar("Config")
 
 _OF_THE_USERS = re.compile(
-    r"\w+Callback requires "  # a reporter that is not installed, or not told where to report to
+    r"\w+Callback requires "  # a reporter not installed or not configured
     r"|You're using `assistant_only_loss=True`"  # with a template that marks no reply
-    r"|The vLLM server at "  # was started without what TRL needs of it
+    r"|The vLLM server at "  # it lacks options that TRL needs
 )
-"""How RuntimeErrors of transformers and TRL begin that a recipe or a machine is at fault for."""
+"""Beginnings of RuntimeErrors of transformers and TRL caused by a recipe or a machine."""
 
 OUR_DEFAULTS = {"logging_steps": 1, "report_to": "none"}
-"""Where TRL's defaults are 10 and every reporter that happens to be installed. GRPO samples by
-:data:`srl_swe.rollout.local_policy.PLAIN` beside them, as validation and rollouts do."""
+"""Replace TRL's defaults, 10 and every installed reporter. GRPO also samples by
+:data:`srl_swe.rollout.local_policy.PLAIN`, as validation and rollouts do."""
 
 INIT_KWARGS = {
     "dtype": "dtype",
     "attn_implementation": "attn_implementation",
     "model_revision": "revision",
 }
-"""Fields of ModelConfig that ``from_pretrained`` takes, and its names for them."""
+"""Fields of ModelConfig for ``from_pretrained``, with its names for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelArguments:
-    """How the model is loaded, and which weights are trained.
+    """Settings of loading the model, and of the weights to train.
 
     ``init_kwargs``: for ``from_pretrained``. ``peft_config``: None trains every weight.
     """
@@ -165,7 +165,7 @@ class ModelArguments:
 
     @property
     def for_trainer(self) -> dict[str, Any]:
-        """Keywords of every TRL trainer besides its config."""
+        """Keyword arguments of every TRL trainer besides its config."""
         return {
             "peft_config": self.peft_config,
             "quantization_config": self.quantization_config,
@@ -173,10 +173,10 @@ class ModelArguments:
 
 
 def model_arguments(recipe: Recipe) -> ModelArguments:
-    """The model's arguments from ``model_config`` and ``trainer.model_init_kwargs``.
+    """Make the model's arguments from ``model_config`` and ``trainer.model_init_kwargs``.
 
     TRL's defaults apply otherwise; they load in fp32. Raises UserError if the two contradict each
-    other or set fields that TRL would silently ignore.
+    other or set fields silently ignored by TRL.
     """
     section = recipe.model_config
     init_kwargs = dict(recipe.trainer.get("model_init_kwargs") or {})
@@ -222,10 +222,9 @@ def make_trainer_args(
 def trl_refusals() -> Iterator[None]:
     """Turn TRL's refusals of a config or a trainer into UserErrors.
 
-    A reporter, a kernel or an optimizer that is not installed, or fields that contradict each
-    other: every rank is refused alike. A vLLM server that does not answer: the first rank is. Of
-    RuntimeErrors only those known to be a mistake of the user's: a GPU without memory, or a bug,
-    keeps its traceback.
+    Every rank is refused alike for a missing reporter, kernel or optimizer, or for contradicting
+    fields; only the first rank for a vLLM server that does not answer. Only RuntimeErrors known to
+    be the user's mistake are turned: a GPU without memory, or a bug, keeps its traceback.
     """
     try:
         yield
@@ -236,23 +235,23 @@ def trl_refusals() -> Iterator[None]:
 
 
 def model_init_kwargs(args: Any) -> dict[str, Any]:
-    """Keywords of ``from_pretrained``: ``dtype``, ``revision``, ``attn_implementation``, ..."""
+    """Return the keyword arguments of ``from_pretrained``, such as ``dtype`` and ``revision``."""
     return dict(args.model_init_kwargs or {})
 
 
 def template_kwargs(args: Any) -> dict[str, Any]:
-    """Keywords of the chat template, such as ``enable_thinking``; SFT has none."""
+    """Return the variables of the chat template, such as ``enable_thinking``; SFT has none."""
     return dict(getattr(args, "chat_template_kwargs", None) or {})
 
 
 def disable_telemetry() -> None:
-    """TRL reports each run to the hub unless told not to; here and in child processes."""
+    """Stop TRL from reporting each run to the hub, here and in child processes."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 def _refuse_ignored(section: Mapping[str, Any]) -> None:
-    """TRL ignores LoRA's fields without ``use_peft``, and can't train a quantised model whole."""
+    """Refuse LoRA or quantisation fields without ``use_peft``: TRL ignores or can't train them."""
     if section.get("use_peft"):
         return
     idle = [name for name in section if name.startswith("lora_") or name in _OF_LORA]
@@ -263,7 +262,7 @@ def _refuse_ignored(section: Mapping[str, Any]) -> None:
 
 
 def _name_single_module(peft_config: Any) -> None:
-    """TRL makes a text of a list of one, which PEFT takes for a pattern of whole paths."""
+    """Restore a single module's list: TRL makes it a string, to PEFT a pattern of whole paths."""
     target = getattr(peft_config, "target_modules", None)
     if isinstance(target, str) and re.fullmatch(r"\w+", target):
         peft_config.target_modules = {target}
