@@ -10,7 +10,7 @@
             environment_factory=environments,
         )
 
-The methods of a TRL environment are its tools, and its reward is that of the tests. They are
+The methods of a TRL environment are its tools; its reward comes from the tests. They are
 ``async``: TRL 1.16 runs the async tools of a batch together and sync ones one by one.
 ``train_rlvr`` uses ``rollout_func`` instead, as its policies write our dialect.
 """
@@ -60,7 +60,7 @@ def as_gymnasium(env: SweEnv) -> gymnasium.Env[str, str]:
     from gymnasium.spaces import Text
 
     class AnyText(Text):
-        """Every string up to a length, in whatever script; samples are printable ASCII."""
+        """Every string up to a length, in any script; samples are printable ASCII."""
 
         def __init__(self, max_length: int) -> None:
             super().__init__(max_length, min_length=0, charset=frozenset(string.printable))
@@ -90,7 +90,7 @@ def as_gymnasium(env: SweEnv) -> gymnasium.Env[str, str]:
 
 
 def tool_dataset(instances: Sequence[Instance]) -> Dataset:
-    """One row per instance; ``reset`` adds the issue to its prompt, and the template the tools."""
+    """One row per instance; ``reset`` adds the issue to its prompt, the template adds the tools."""
     from datasets import Dataset
 
     prompt = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": ""}]
@@ -98,7 +98,7 @@ def tool_dataset(instances: Sequence[Instance]) -> Dataset:
 
 
 class TrlEnvironments:
-    """The factory; leaving its context closes what its environments hold open."""
+    """The factory; leaving its context closes its environments."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class TrlEnvironments:
 
 
 class SweToolEnvironment:
-    """One episode. All that touches its sandbox runs on a thread of its own, in order."""
+    """One episode. All uses of its sandbox run on a thread of its own, in order."""
 
     def __init__(self, env: SweEnv) -> None:
         self._env = env
@@ -204,7 +204,7 @@ class SweToolEnvironment:
         """The reward of the tests, or None if the sandbox broke.
 
         An episode without a submission is tested too.
-        TRL does not report that a policy stopped calling tools: it is recorded as STEP_LIMIT.
+        TRL does not report the end of tool calls: it is recorded as STEP_LIMIT.
         """
         return await self._on_thread(self._final_reward)
 

@@ -36,14 +36,14 @@ from srl_swe_envs.shell import Sweep
 
 _SEND_TIMEOUT_S = 60.0
 _HEADER = struct.Struct(">BxxxL")
-"""Of a frame: the stream, and how many bytes follow."""
+"""The header of a frame: the stream, and the number of bytes that follow."""
 
 
 class EngineSocket:
     """The engine's socket that carries the input and output of an exec or of PID 1."""
 
     def __init__(self, stream: Any) -> None:
-        """``stream`` is what the docker package returns for a socket."""
+        """``stream`` is the docker package's object for a socket."""
         self.socket: socket.socket = stream._sock
         self._answer: requests.Response = stream._response
 
@@ -55,8 +55,8 @@ class EngineSocket:
         with suppress(OSError):  # the engine may have hung up first
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        # Not only the innermost stream, which is all that the docker package returns: the parts
-        # around it then fail when they are collected, and Python 3.13 prints that.
+        # The docker package returns only the innermost stream. If only that were closed, the
+        # parts around it would fail when they are collected, and Python 3.13 prints that.
         self._answer.close()
 
 
@@ -122,7 +122,7 @@ class EngineChannel:
 
 
 _QUOTA_DRIVERS = frozenset({"overlay", "overlay2", "vfs", "zfs"})
-"""Storage drivers that refuse a quota that they can't enforce. Others may drop it silently, and
+"""Storage drivers that refuse a quota they can't enforce. Others may drop it silently, and
 btrfs does not enforce its own from the first removed container to the next rescan (measured,
 Linux 6.18)."""
 
@@ -180,20 +180,20 @@ def _positive(number: int | None) -> int | None:
 _SWEEP_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 0.5
 _RESTART_TIMEOUT_S = 2.0
-"""Their sum bounds the time from a command's deadline to an answer or to giving the sandbox up."""
+"""Their sum bounds the time from a command's deadline to an answer or SandboxGivenUp."""
 _NO_QUOTA = re.compile(r"storage.?opt", re.IGNORECASE)
 _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
 """Engines whose storage driver has refused a disk quota."""
 _NO_SYSCTL = re.compile(r"/proc/sys/|sysctl", re.IGNORECASE)
 _without_sysctls: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
-"""Engines whose kernel lacks what :func:`_sysctls` sets: it was built without IPv6."""
+"""Engines whose kernel lacks the settings of :func:`_sysctls`: it was built without IPv6."""
 
 
 class ContainerProcesses:
     """The ShellHost in a container: all of its processes belong to the sandbox.
 
-    PID 1 (``guard.sh``) ends processes. It is reached through the engine, so neither signals nor
-    a full CPU quota nor a full process table keep an order from it.
+    PID 1 (``guard.sh``) ends processes. It is reached through the engine: neither signals nor a
+    full CPU quota nor a full process table can block an order to it.
     """
 
     shell_prefix = ("nice", "-n", "19")
@@ -231,7 +231,7 @@ class ContainerProcesses:
         with blame_sandbox("starting a process in the container"):
             try:
                 return EngineChannel.of_new_process(self.client.api, self.container_id, command)
-            except requests.ConnectionError:  # of a pool that another thread has just closed
+            except requests.ConnectionError:  # its pool was just closed by another thread
                 return EngineChannel.of_new_process(self.client.api, self.container_id, command)
 
     def sweep(self, sweep: Sweep) -> bool:
@@ -243,7 +243,7 @@ class ContainerProcesses:
         return self._order(order, _SWEEP_TIMEOUT_S)
 
     def restart(self) -> None:
-        """Kill every process; files stay. Raises SandboxDied if that takes more than seconds.
+        """Kill every process; files stay. Raises SandboxDied if that takes too long.
 
         PID 1 kills all others; if it does not answer, the engine restarts the container; if that
         hangs too, the container is given up and removed as soon as the engine can.
@@ -269,7 +269,7 @@ class ContainerProcesses:
         )
 
     def check_present(self) -> None:
-        """Raises SandboxDied if it was removed."""
+        """Raises SandboxDied if the container was removed."""
         if self._removed:
             raise SandboxDied("the sandbox is closed; open another")
 
@@ -367,7 +367,7 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
     return {
         "entrypoint": ["bash", "-c", script("guard.sh")],
         "stdin_open": True,
-        "detach": True,  # else the docker package has stdin closed with the first connection
+        "detach": True,  # else the docker package closes stdin with the first connection
         "user": "0",  # whatever a command does to /etc/passwd
         "hostname": "sandbox",
         "environment": dict(limits.environment),

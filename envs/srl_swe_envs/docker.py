@@ -33,14 +33,14 @@ _SETUP_TIMEOUT_S = 600.0
 _ACTIVATE = "/opt/miniconda3/bin/activate"
 """Images of SWE-bench have their Python in the conda environment ``testbed``."""
 _VENV = ".venv/bin/activate"
-"""Images of R2E-Gym have it in the working folder."""
+"""Images of R2E-Gym have their Python in the working folder."""
 _BUG_FILE = "/tmp/.srl_swe.bug"
 _WHOLE: set[tuple[str, str, str]] = set()
-"""Image id, folder and base commit of repositories without objects of the future: git_history.sh
-walks over all objects only once per image. An image with this id never changes."""
+"""Image id, folder and base commit of repositories without later objects: git_history.sh walks over
+all objects only once per image. An image with this id never changes."""
 _TOO_LARGE_FILE = "/tmp/.srl_swe.too_large"
 MAX_MOVED_FILE_BYTES = 16 * 2**20
-"""Larger files stay behind when files are moved to a fresh container."""
+"""Larger files are not moved to a fresh container."""
 _MAX_MOVED_BYTES = 2**30
 _MAX_MOVED_FILES = 500_000
 _MOVE_TIMEOUT_S = 120.0
@@ -88,7 +88,7 @@ class DockerSandbox:
 
     @property
     def restore(self) -> bytes:
-        """Bash code that gives another shell the current folder and exports of this one's."""
+        """Bash code that gives another shell this shell's current folder and exports."""
         return self._shell.restore
 
     @cached_property
@@ -102,7 +102,7 @@ class DockerSandbox:
         return self._processes.engine_record()
 
     def prepare(self, instance: Instance) -> None:
-        """Enter the working folder, and remove the future from its git history.
+        """Enter the working folder, and remove later commits from its git history.
 
         Raises SandboxError if that fails, or if the repository can't be read.
         """
@@ -123,7 +123,7 @@ class DockerSandbox:
             self._take_future(instance)
 
     def _take_future(self, instance: Instance) -> None:
-        """Remove the future from the git history. Raises SandboxError if any of it is left."""
+        """Remove later commits from the git history. Raises SandboxError if any of them is left."""
         image = (self._processes.container.attrs["Image"], instance.workdir, instance.base_commit)
         known = "whole" if image in _WHOLE else ""
         printed = self._run_script("git_history.sh", instance.workdir, instance.base_commit, known)
@@ -131,7 +131,7 @@ class DockerSandbox:
             _WHOLE.add(image)
 
     def set_up_network(self) -> None:
-        """Check that no network is reachable if none was asked for, and make names resolve.
+        """Check that no network is reachable unless requested, and make names resolve.
 
         Raises SandboxError.
         """
@@ -169,16 +169,16 @@ class DockerSandbox:
         self._files.write(path, data)
 
     def checkpoint(self) -> str:
-        """Take a snapshot; returns the id that :meth:`fork` takes. Raises SandboxError.
+        """Take a snapshot; returns its id for :meth:`fork`. Raises SandboxError.
 
-        It is removed when this sandbox is closed; :mod:`srl_swe_envs.snapshots` lists what it
-        does not hold.
+        It is removed when this sandbox is closed; :mod:`srl_swe_envs.snapshots` lists its
+        contents.
         """
         self._processes.check_present()
         return self._snapshots.take(self._processes.container, self._shell.restore)
 
     def fork(self, snapshot_id: str) -> DockerSandbox:
-        """Another sandbox, with the same limits, as this one or a relative was at a snapshot.
+        """Another sandbox, with the same limits, from a snapshot of this one or a relative.
 
         The caller closes it (``with contextlib.closing(sandbox.fork(id)) as fork``); it may
         outlive this one. Raises UserError for an unknown id, and SandboxError.
@@ -221,7 +221,7 @@ class DockerSandbox:
             yield fresh
 
     def close(self) -> None:
-        """Remove the container, and the snapshots that were taken of it."""
+        """Remove the container and its snapshots."""
         self._shell.close()
         self._files.close()
         try:
@@ -258,9 +258,9 @@ def start_sandbox(
 def move_files(source: Container, target: Container, folder: str) -> list[bytes]:
     """Copy the files under ``folder`` of ``source`` to the same folder of ``target``.
 
-    Only the engine's archive calls are used and no program of either container: whatever
-    commands have replaced or ruined in the first, the second gets the files on its disk. Git
-    repositories are not copied. Returns the paths below ``folder`` of the files that are too
+    Uses only the engine's archive calls and no program of either container: even if commands have
+    replaced or ruined programs in the first, the second gets the files on its disk. Git
+    repositories are not copied. Returns the paths below ``folder`` of files that are too
     large. Raises OSError if it is not a folder or holds more than can be moved in two minutes,
     and SandboxError.
     """
@@ -286,12 +286,12 @@ def _open_archive(source: Container, folder: str) -> Iterator[bytes]:
     try:
         return iter(source.get_archive(folder)[0])
     except NotFound as error:
-        source.reload()  # raises as well if it is the container that was not found
+        source.reload()  # raises as well if the container itself was not found
         raise _Refused(f"the working folder {folder} is gone") from error
 
 
 class _Chunks(io.RawIOBase):
-    """The engine's answer as a file that can only be read forwards."""
+    """The engine's answer as a forward-only file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

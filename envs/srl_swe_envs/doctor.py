@@ -1,4 +1,4 @@
-"""Checks of the engine and the machine: one finding per check, with a way out if needed.
+"""Checks of the engine and the machine: one finding per check, with a fix if needed.
 
 The ``check_*`` functions judge given answers and ask nothing; :func:`examine` collects the answers.
 """
@@ -66,7 +66,7 @@ def warning(subject: str, found: str, way_out: str) -> Finding:
 
 
 def failure(subject: str, found: str, way_out: str) -> Finding:
-    """A finding that has to be repaired."""
+    """A finding that needs a repair."""
     return Finding(subject, Health.FAILURE, found, way_out)
 
 
@@ -115,7 +115,7 @@ def check_disk(folder: str, free_bytes: int | None) -> Finding:
 
 
 def check_quota(info: Answer, enforced: Answer | None) -> Finding:
-    """Check whether a sandbox's disk is bounded; ``enforced`` None: no sandbox could be tried."""
+    """Check whether a sandbox's disk is bounded; ``enforced`` None: no sandbox could be opened."""
     driver, file_system = str(info.get("Driver")), _backing_file_system(info)
     found = f"{driver} on {file_system}"
     if enforced["disk_bytes"] is not None if enforced else driver == "zfs":
@@ -218,7 +218,7 @@ _NEEDED = ("docker", "swebench", "datasets", "gitpython")
 _FOR_TRAINING = ("torch", "transformers", "trl")
 _FOR_SERVING = ("vllm",)
 _ASKED_BY = {"vllm": "trl"}
-"""The package whose metadata has the allowed versions, if it is not ours."""
+"""The packages whose metadata has the allowed versions, unless it is ours."""
 _PIN = re.compile(r"^([\w.-]+)==([\w.+-]+)", re.MULTILINE)
 
 
@@ -284,7 +284,7 @@ def check_python(running: tuple[int, int], tested: list[str]) -> Finding:
 def check_package(
     name: str, installed: str | None, tested: str | None, allowed: SpecifierSet
 ) -> Finding:
-    """Check a package; versions are None if there is none, ``allowed`` is srl-swe's requirement."""
+    """Check a package; a missing version is None, ``allowed`` is srl-swe's requirement."""
     if installed is None:
         return _missing(name)
     public = Version(installed).public  # 2.13.0+cpu is 2.13.0
@@ -340,7 +340,7 @@ _SHOWN = 3
 
 
 def examine() -> list[Finding]:
-    """One finding per check; those that need the engine are left out without one."""
+    """One finding per check; without an engine, its checks are left out."""
     return [*_examine_engine(), *check_machine()]
 
 

@@ -36,7 +36,7 @@ _FOR_GOOD = re.compile(
     rf"{_DISK_FULL}|read-only file system"
     r"|not supported|supported only|unknown or invalid runtime|permission denied"
     r"|executable file not found|no such file or directory|exec format error"
-    # of a registry that is missing or refuses us
+    # from a registry that is missing or refuses access
     r"|no such host|connection refused|network is unreachable|no route to host"
     r"|unauthorized|denied: |manifest unknown|not found",
     re.I,
@@ -44,12 +44,12 @@ _FOR_GOOD = re.compile(
 
 
 def patiently(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """Return the result of ``call``, which is repeated after transient errors.
+    """Return the result of ``call``; it is repeated after transient errors.
 
-    The pauses double and are drawn at random below that ("full jitter", AWS Architecture Blog
-    2015): the openers of a batch must not come back all at once. A call whose answer got lost may
-    have been carried out, so ``call`` must be repeatable, or make only things with our labels.
-    Raises the last call's error.
+    The pauses are drawn at random below a bound that doubles ("full jitter", AWS Architecture
+    Blog 2015): the openers of a batch must not come back all at once. A call whose answer got
+    lost may have been carried out: ``call`` must be repeatable, or make only objects with our
+    labels. Raises the last call's error.
     """
     retrying = Retrying(
         retry=retry_if_exception(may_pass),
@@ -61,10 +61,10 @@ def patiently(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the error is transient: of a busy or restarting engine or registry."""
+    """Whether the error is transient: from a busy or restarting engine or registry."""
     match error:
         case APIError():
-            if error.response is None:  # read off a stream: there is no status
+            if error.response is None:  # from a stream, without a status
                 return not _FOR_GOOD.search(_words(error))
             return error.status_code in _BUSY and not _FOR_GOOD.search(_words(error))
         case requests.ConnectionError() | requests.Timeout() | ConnectionError() | TimeoutError():
@@ -100,7 +100,7 @@ ENGINE_ERRORS = (
 
 _PULL_PATIENCE_S = 120.0
 _MOST_CONNECTIONS = 256
-"""Per client; each thread beyond that many would cause a warning."""
+"""Connections per client; each thread beyond that number would cause a warning."""
 _answered: set[str] = set()
 """Addresses of engines that have answered this process."""
 _clients: dict[tuple[str, int], docker.DockerClient] = {}
@@ -113,7 +113,7 @@ def connect() -> docker.DockerClient:
     """A client of the engine at DOCKER_HOST, else at the local socket; podman's works too.
 
     Waits only for an engine that has answered before, as it may be restarting. Raises
-    EngineUnavailable with a way out for a missing engine, permission or address.
+    EngineUnavailable with a fix for a missing engine, permission or address.
     """
     address = os.environ.get("DOCKER_HOST") or _LOCAL_SOCKET
     try:
@@ -129,7 +129,7 @@ def _client() -> docker.DockerClient:
 
 
 def _unavailable(error: Exception) -> str:
-    """The cause, and after the last colon the way out."""
+    """The cause, and after the last colon the fix."""
     named = os.environ.get("DOCKER_HOST")
     where = f"DOCKER_HOST={named}" if named else _LOCAL_SOCKET
     match _met(error):
@@ -186,7 +186,7 @@ def _causes(error: Exception) -> Iterator[Exception]:
 
 
 def _group(address: str) -> str:
-    """The group that owns the socket; docker's usual one if that is unknown."""
+    """The group that owns the socket; Docker's usual group if unknown."""
     with suppress(OSError, KeyError):
         return Path(address.removeprefix("unix://")).group()
     return "docker"
@@ -199,7 +199,7 @@ def _user() -> str:
 
 
 def _setup_script() -> Path:
-    """Its path from here; a wheel contains it too."""
+    """The path of the script from here; a wheel contains it too."""
     script = bundled("docker") / "setup-engine.sh"
     return script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
 
@@ -228,7 +228,7 @@ def _pull_once(client: docker.DockerClient, image: str) -> None:
 
 
 def attempt(doing: str, call: Callable[[], T]) -> T:
-    """Return the result of ``call`` to the engine, which is repeated after transient errors.
+    """Return the result of ``call`` to the engine; it is repeated after transient errors.
 
     Raises as :func:`blame_sandbox` does.
     """
@@ -254,9 +254,9 @@ def blame_sandbox(doing: str) -> Iterator[None]:
 
 
 def remove(container: Container) -> None:
-    """Remove it at once, running or not; a container that is gone already is fine.
+    """Remove it at once, running or not; a missing container is fine.
 
-    A failure is logged and left to the next cleanup, not raised: no result may be lost to it.
+    A failure is logged and left to the next cleanup, not raised: it must not cost a result.
     """
     try:
         patiently(lambda: container.remove(force=True, v=True))
@@ -281,7 +281,7 @@ def reason(error: Exception) -> str:
 
 
 def disk_full(doing: str, error: Exception) -> EngineDiskFull:
-    """The error to raise if ``error`` means a full disk; it names the disk and the way out."""
+    """The error to raise if ``error`` means a full disk; it names the disk and the fix."""
     return EngineDiskFull(
         f"the disk that holds {_root_folder()} of the container engine is full "
         f"({doing}: {reason(error)}): free some with `srl-swe images prune`; "

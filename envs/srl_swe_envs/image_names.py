@@ -25,7 +25,7 @@ OURS = "srl-swe/*"
 
 _REGISTRY_OF_NO_NAME = re.compile(r"^(docker\.io/(library/)?|library/|localhost/)")
 _NAMED_BY = ("image", "docker_image", "image_name")
-"""The fields in which rows name their image, the best first."""
+"""The fields with the image's name in rows, the best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,8 @@ def parse_family(toml: str) -> Family:
 def adapt_row(row: Row, dataset: str) -> Row:
     """The row in swebench's schema; ``dataset`` is its name on the hub, or empty.
 
-    A row of an unknown family stays as it is, and one whose image is unknown gets none: a wrong
-    one would be worse.
+    A row of an unknown family is returned unchanged; a row whose image is unknown gets no image: a
+    wrong one would be worse.
     """
     family = family_of(row, dataset)
     if family is None:
@@ -128,8 +128,8 @@ def canonical(image: str) -> str:
 def digest_in(described: Mapping[str, Any], image: str) -> str:
     """The digest of an image, from the engine's description of it.
 
-    ``repository@sha256:..`` of the registry that it came from, else the engine's id, as images
-    built here have no digest.
+    ``repository@sha256:..`` of its registry, else the engine's id, as images built here have no
+    digest.
     """
     digests = [str(known) for known in described.get("RepoDigests") or () if "<none>" not in known]
     repository = canonical(image).partition("@")[0].rpartition(":")[0]
@@ -138,7 +138,7 @@ def digest_in(described: Mapping[str, Any], image: str) -> str:
 
 
 def _image(row: Row, family: Family, values: Mapping[str, Any]) -> dict[str, str]:
-    """Take the image that the row names, unless the family's rule is about that very field."""
+    """Take the image named by the row, unless the family's rule is about that very field."""
     named = _named_image(row)
     is_whole = not any(f"{{{field}}}" in family.image for field in _NAMED_BY)
     if named and (is_whole or "/" in named):

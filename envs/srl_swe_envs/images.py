@@ -74,7 +74,7 @@ _PACKAGE = re.compile(r"srl-swe/starter-([\w.-]+):1")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One ``docker build``. ``part`` is the folder of the context that the image depends on."""
+    """One ``docker build``. ``part`` is the folder of the context used by the image."""
 
     tag: str
     parent: str
@@ -163,9 +163,9 @@ def ensure_images(instances: Iterable[Instance], report: Report) -> None:
 
 
 def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
-    """As :func:`ensure_images`, but report missing images unless all are missing.
+    """As :func:`ensure_images`, but report missing images unless all are.
 
-    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if there is none at all.
+    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if all are missing.
     """
     instances = list(instances)
     try:
@@ -178,7 +178,7 @@ def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
 
 
 def build_bundled_images(instances: Iterable[Instance], report: Report) -> set[str]:
-    """Build the images of those instances that ship with us; returns their ids.
+    """Build the images of the bundled instances; returns their ids.
 
     Raises EngineUnavailable or ImageMissing.
     """
@@ -195,7 +195,7 @@ def build_task_repo_images(
 ) -> None:
     """Build a task repo's images, parents first; ``only`` names the instances, None means all.
 
-    An image carries the fingerprint of its recipe, so an unchanged one costs a few milliseconds.
+    An image carries the fingerprint of its recipe: an unchanged one takes only milliseconds.
     Raises EngineUnavailable or ImageMissing.
     """
     recipes = recipes_of(task_repo, only)
@@ -224,7 +224,7 @@ def is_built_from(client: docker.DockerClient, tag: str, fingerprint: str) -> bo
 def build(
     client: docker.DockerClient, recipe: Recipe, fingerprint: str, source: object, report: Report
 ) -> None:
-    """Build the image, which replaces an earlier one; errors name ``source``.
+    """Build the image and replace an earlier one; errors name ``source``.
 
     Raises ImageMissing with the end of the build's log and the path of the whole log, or
     EngineDiskFull.
@@ -237,7 +237,7 @@ def build(
             tag=recipe.tag,
             buildargs=dict(recipe.arguments),
             labels={_BUILT_FROM: fingerprint},
-            network_mode="host",  # an engine in a container may have no other way out
+            network_mode="host",  # an engine in a container may have no other route
             rm=True,
             forcerm=True,
         )

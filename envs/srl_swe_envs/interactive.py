@@ -57,7 +57,7 @@ def open_shell(sandbox: Sandbox, label: str) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run it at this terminal, whose modes are put back whatever happens."""
+    """Run it at this terminal, and always restore the terminal's modes."""
     terminal = sys.stdin.fileno()
     modes = termios.tcgetattr(terminal)
     with subprocess.Popen(command) as process:
@@ -67,14 +67,14 @@ def _run(command: Sequence[str]) -> None:
             if process.poll() is None:
                 process.send_signal(signal.SIGHUP)  # an interactive bash ignores SIGTERM
                 process.wait()
-            # A shell that was killed may still own the terminal, and would have this stop us.
+            # A killed shell may still own the terminal; this call would then stop us.
             before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
             termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
             signal.signal(signal.SIGTTOU, before)
 
 
 def _rc(restore: bytes, label: str) -> bytes:
-    """The start-up file: the state to continue from, then the settings that a person needs."""
+    """The start-up file: the state to continue from, then settings for interactive use."""
     terminal = shlex.quote(os.environ.get("TERM", "xterm"))
     prompt = shlex.quote(rf"({label}) \w \$ ")
     return restore + f"\nexport TERM={terminal}\nPS1={prompt}\nunset HISTFILE\n".encode()

@@ -14,10 +14,10 @@ from srl_swe.errors import UserError, did_you_mean
 
 CALM_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
-        # alike in every run
+        # the same in every run
         "TZ": "UTC",
         "PYTHONHASHSEED": "0",
-        # nothing waits for a key, draws or colours (the first five as SWE-agent sets them)
+        # no pagers, progress bars or colours (the first five as in SWE-agent)
         "PAGER": "cat",
         "MANPAGER": "cat",
         "LESS": "-R",
@@ -45,8 +45,8 @@ class Limits:
 
     Sizes are text as the engine takes it: ``512m``, ``4g``. ``network`` is the engine's mode:
     ``none`` leaves only the loopback. ``disk`` bounds everything a container writes, if the
-    storage driver can (overlay2 on xfs with pquota; zfs and at times btrfs, which include the
-    image); ``file_size`` bounds each file everywhere (RLIMIT_FSIZE). ``shm`` is the size of
+    storage driver supports it (overlay2 on xfs with pquota; zfs and at times btrfs, which include
+    the image); ``file_size`` bounds each file everywhere (RLIMIT_FSIZE). ``shm`` is the size of
     /dev/shm. ``output_chars`` bounds the output of a command before its middle is cut
     (SWE-agent's 100 000).
     """

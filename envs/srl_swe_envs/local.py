@@ -84,7 +84,7 @@ class LocalSandbox:
 
     @property
     def restore(self) -> bytes:
-        """Bash code that gives another shell the current folder and exports of this one's."""
+        """Bash code that gives another shell this shell's current folder and exports."""
         return self._shell.restore
 
     def exec(
@@ -101,7 +101,7 @@ class LocalSandbox:
         return read_regular(self._path(path))
 
     def write_file(self, path: str, data: bytes) -> None:
-        """Replace the file, or what a symbolic link there points to; its mode is kept."""
+        """Replace the file, or the target of a symbolic link; its mode is kept."""
         self._check_open()
         replace_file(self._path(path), data)
 
@@ -135,7 +135,7 @@ class LocalSandbox:
 
 
 def _environment_of_this(temporary: Path) -> dict[str, str]:
-    """Make ``python`` the running one; the rest is as in the images of the starter suite."""
+    """Make ``python`` the running Python; the rest is as in the images of the starter suite."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {
         "PATH": path,
@@ -148,7 +148,7 @@ def _environment_of_this(temporary: Path) -> dict[str, str]:
 class LocalPaths:
     """Maps the sandbox's names of folders, such as ``/testbed``, to folders of this machine.
 
-    Text is replaced. File contents and paths that a command assembles from parts are not.
+    Replaces text, but not file contents or paths assembled by a command.
 
     >>> paths = LocalPaths({"/testbed": Path("/var/x1/testbed"), "/tmp": Path("/var/x1/tmp")})
     >>> paths.to_here("cd /testbed/src && cp a.py /tmp; ls ./testbed /tmpfs")
@@ -242,7 +242,7 @@ def _replace_within(folder: int, name: str, data: bytes) -> None:
     try:
         descriptor = os.open(temporary, flags, _mode_of(folder, name), dir_fd=folder)
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, _mode_of(folder, name))  # whatever the umask
+            os.fchmod(descriptor, _mode_of(folder, name))  # independent of the umask
             file.write(data)
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
@@ -338,8 +338,8 @@ class LocalProcesses:
     def sweep(self, sweep: Sweep) -> bool:
         """See :meth:`srl_swe_envs.shell.ShellHost.sweep`.
 
-        As ``guard.sh`` does it in a container: the shell is stopped during the search for victims,
-        and its children are interrupted before they are killed.
+        Like ``guard.sh`` in a container: the shell is stopped during the search for victims, and
+        its children are interrupted before they are killed.
         """
         signal_of_shell = (
             signal.SIGKILL
@@ -364,7 +364,7 @@ class LocalProcesses:
         return False
 
     def restart(self) -> None:
-        """Kill all processes with the marker, until there are none."""
+        """Kill all processes with the marker, until none is left."""
         while pids := [pid for pid in _pids() if self._marker in _environment_of(pid)]:
             _send(signal.SIGKILL, pids)
 

@@ -1,8 +1,8 @@
 """Owners of containers, snapshots and volumes, and the cleanup of those without a living owner.
 
-Everything that a run makes on the engine carries :func:`owner_labels`. The owner is a process,
+All objects of a run on the engine carry :func:`owner_labels`. The owner is a process,
 identified by its id, its start time (ids are reused), and the boot and PID namespace in which
-both are valid. After its expiry a thing has no owner.
+both are valid. After its expiry an object has no owner.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Fate(StrEnum):
 
 
 class Kind(StrEnum):
-    """The kinds of things, in the order in which they can be removed."""
+    """The kinds of objects, in the order of removal."""
 
     CONTAINER = "container"
     IMAGE = "image"
@@ -57,7 +57,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """A thing on the engine that carries our labels."""
+    """An object on the engine with our labels."""
 
     kind: Kind
     id: str
@@ -77,10 +77,10 @@ def owner_labels(lifetime_s: float = LIFETIME_S) -> dict[str, str]:
 
 
 def clean_up(client: docker.DockerClient) -> list[Owned]:
-    """Remove the things of ended processes and expired ones; returns the removed things.
+    """Remove objects of ended processes and expired ones; returns the removed objects.
 
-    Nothing else is touched: neither the things of a living process, nor those that another
-    machine, boot or PID namespace may still use, nor those that lack any of our labels.
+    Nothing else is touched: neither objects of a living process, nor any that another machine,
+    boot or PID namespace may still use, nor any that lack one of our labels.
     Raises SandboxError if the engine can't list them.
     """
     ownerless = {Fate.ENDED, Fate.EXPIRED}
@@ -95,7 +95,7 @@ def clean_up_once(client: docker.DockerClient) -> None:
 
 
 def clean_up_or_warn(client: docker.DockerClient) -> None:
-    """As :func:`clean_up`, but log a failure instead of raising it: no start may fail of this."""
+    """As :func:`clean_up`, but log a failure instead of raising it: a start must not fail."""
     try:
         clean_up(client)
     except SrlSweError as error:
@@ -103,7 +103,7 @@ def clean_up_or_warn(client: docker.DockerClient) -> None:
 
 
 def find(client: docker.DockerClient) -> list[Owned]:
-    """All things with our labels: containers, then images from the newest on, then volumes.
+    """All objects with our labels: containers, then images from the newest on, then volumes.
 
     Raises SandboxError.
     """
@@ -123,9 +123,9 @@ def find(client: docker.DockerClient) -> list[Owned]:
 
 
 def remove_owned(client: docker.DockerClient, things: Collection[Owned]) -> list[Owned]:
-    """Remove them; returns the removed things.
+    """Remove them; returns the removed objects.
 
-    Things that are gone already or in use by another container are left out; any other failure
+    Objects already removed or in use by another container are left out; any other failure
     is logged and does not stop the rest.
     """
     removed: list[Owned] = []
@@ -168,7 +168,7 @@ def _owned(
 
 
 def fate_of(labels: Mapping[str, str]) -> Fate | None:
-    """The state of the owner that the labels name; None if the labels are not ours."""
+    """The state of the owner in the labels; None if the labels are not ours."""
     pid, expires = labels.get(PID, ""), labels.get(EXPIRES, "")
     if not (labels.get(RUN) and pid.isdecimal() and 0 < int(pid) < 2**31 and labels.get(MACHINE)):
         return None
@@ -180,7 +180,7 @@ def fate_of(labels: Mapping[str, str]) -> Fate | None:
 
 
 def _has_a_name(image: Mapping[str, object]) -> bool:
-    """Whether the image was named: snapshots have no name, so the user means to keep it."""
+    """Whether the image has a name: snapshots have none, so a user named it to keep it."""
     names = image.get("RepoTags")
     return isinstance(names, list) and any(not name.startswith("<none>") for name in names)
 
@@ -205,7 +205,7 @@ def lives(pid: int, started: str) -> bool:
 def start(pid: int) -> str:
     """Start of a process in clock ticks since boot; empty if /proc hides it.
 
-    It tells two processes with the same id apart, as ids are reused.
+    Distinguishes processes with the same id, as ids are reused.
     """
     state = _state(pid)
     return state.started if state else ""

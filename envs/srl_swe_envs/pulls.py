@@ -1,4 +1,4 @@
-"""The images of instances on the engine: when they were used, which are stored, and pulling them.
+"""The images of instances on the engine: their last use, the stored ones, and pulls.
 
 :func:`record_use` remembers uses, :func:`stored_images` and :func:`to_evict` serve ``images``
 commands, and :func:`plan_pulls` and :func:`pull_images` estimate and do the pulls of a benchmark.
@@ -28,14 +28,14 @@ from srl_swe_envs.engine import ENGINE_ERRORS, attempt, pull, reason
 from srl_swe_envs.image_names import canonical, digest_in, family_of_image
 from srl_swe_envs.owners import RUN
 
-# Engines don't record when an image was last used. One empty file per image in the user's cache
-# folder does, by its time: one system call, safe between threads and processes.
+# Engines don't record the last use of an image. The time of an empty file per image in the user's
+# cache folder does: one system call, safe between threads and processes.
 
 
 def record_use(image: str, folder: Path | None = None) -> None:
     """Record that the image is used now.
 
-    An unwritable cache folder is ignored: no sandbox may fail of it.
+    An unwritable cache folder is ignored: it must not fail a sandbox.
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
         file = _file(image, folder)
@@ -47,7 +47,7 @@ def record_use(image: str, folder: Path | None = None) -> None:
 
 
 def last_use(image: str, folder: Path | None = None) -> datetime | None:
-    """When it was used last, in UTC; None if unknown."""
+    """The time of its last use, in UTC; None if unknown."""
     try:
         return datetime.fromtimestamp(_file(image, folder).stat().st_mtime, UTC)
     except (OSError, RuntimeError):
@@ -55,7 +55,7 @@ def last_use(image: str, folder: Path | None = None) -> datetime | None:
 
 
 def forget_use(image: str, folder: Path | None = None) -> None:
-    """Drop the record of an image that is gone."""
+    """Drop the record of a removed image."""
     with suppress(OSError, RuntimeError):
         _file(image, folder).unlink(missing_ok=True)
 
@@ -115,8 +115,8 @@ def to_evict(
 ) -> list[StoredImage]:
     """The least recently used, until the others fit the budget; names in ``keep`` are spared.
 
-    Images that can't be removed are skipped, and so are those that share all of their layers with
-    another, as their removal would free nothing: they go once the other has gone.
+    Skips images that can't be removed, and images that share all of their layers with another, as
+    their removal would free nothing until the other is removed.
     """
     left, evicted = list(images), []
     spared = {canonical(name) for name in keep}
@@ -214,7 +214,7 @@ _AMD64 = {"x86_64", "amd64"}
 _NO_MORE_PULLS = ("toomanyrequests", "pull rate limit")
 
 OnDone = Callable[[str], None]
-"""Called with a short note on each image that was pulled or has failed."""
+"""Called with a short note on each image, pulled or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +355,7 @@ def _on_limits(plan: PullPlan) -> list[str]:
 
 
 def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event) -> str:
-    """Pull it; returns the reason of a failure, or an empty text."""
+    """Pull it; returns the reason for a failure, or an empty text."""
     if stopped.is_set():
         return "not tried, as pulling was stopped"
     try:

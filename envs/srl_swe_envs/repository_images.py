@@ -19,9 +19,9 @@ commands run there too and nowhere else. Only the base commit and its ancestors 
 The first three suffice for an image; the rest makes an instance that can be graded. FAIL_TO_PASS
 and PASS_TO_PASS are derived if missing: the tests are run before and after the patch.
 
-A spec whose instance_id is that of a published row needs repository and install only. Everything
-else comes from the row, its image's name and its official eval script included: so a published row
-can be run and graded if no registry answers.
+A spec with the instance_id of a published row needs repository and install only. Everything else
+comes from the row, its image's name and its official eval script included: a published row can
+therefore be run and graded even if no registry answers.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class RepositorySpec(BaseModel):
 
 
 def load_spec(path: Path, rows: Mapping[str, Instance] | None = None) -> RepositorySpec:
-    """The spec in a file, the patches it names read in. ``rows`` are published ones, by id.
+    """The spec in a file, with the contents of its patches. ``rows`` are published rows, by id.
 
     Raises UserError, also if the spec contradicts the row of its id.
     """
@@ -171,7 +171,7 @@ def eval_script(spec: RepositorySpec) -> str:
 
 
 def _text(spec: Path, name: str) -> str:
-    """The contents of a file that the spec names; empty if it names none."""
+    """The contents of a file named in the spec; empty without a name."""
     if not name:
         return ""
     try:
@@ -214,8 +214,8 @@ def build_repository_image(
 ) -> None:
     """Build the image of the spec's instance, unless an image of the same spec exists.
 
-    ``certificates`` is a file of those that pip trusts during the build, as its option ``--cert``
-    takes it; it is not kept in the image. Raises UserError if the repository, the commit or that
+    ``certificates`` is a file of certificates trusted by pip during the build, as for its option
+    ``--cert``; it is not kept in the image. Raises UserError if the repository, the commit or that
     file is missing, EngineUnavailable, EngineDiskFull, or ImageMissing with the end of the
     build's log and the path of the whole log.
     """
@@ -282,10 +282,10 @@ def _fingerprint(base: str, spec: RepositorySpec, files: dict[str, str]) -> str:
 
 
 def _fetch(spec: RepositorySpec, source: Path, target: Path) -> None:
-    """Clone the repository to ``source``, and from there no more than the base commit needs."""
+    """Clone the repository to ``source``, and from there only the history of the base commit."""
     with _blame_repository(spec):
         with git.Repo.clone_from(spec.repository, source, bare=True, env=_NO_QUESTIONS) as clone:
-            if not _has_commit(clone, spec.base_commit):  # as of a pull request
+            if not _has_commit(clone, spec.base_commit):  # as for a pull request
                 with clone.git.custom_environment(**_NO_QUESTIONS):
                     clone.git.fetch("origin", spec.base_commit)
             clone.git.config("uploadpack.allowAnySHA1InWant", "true")

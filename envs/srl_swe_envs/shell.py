@@ -1,7 +1,7 @@
 """A bash that outlives the commands run in it: state is kept, timeouts end the whole tree.
 
 :class:`ClippedText` collects output, :class:`ShellConnection` speaks to one bash,
-:class:`PersistentShell` replaces a bash that a command has ended or ruined, and
+:class:`PersistentShell` replaces a bash ended or ruined by a command, and
 :class:`FilesShell` reads and writes files through a second bash that no command touches.
 
 The protocol: requests go to the shell's stdin, answers come on two streams. A request is three
@@ -12,7 +12,7 @@ lines, two of them followed by data:
     (( ? NONCEc $? )) 2>&61                                  its exit code, by an error message
     read so many bytes into REPLY, and eval them with 63>&61 the report:
         printf NONCE >&60                                      the end, in order after the output
-        export ..; cd ..; # loadavg NONCEe >&63                what a successor needs to continue
+        export ..; cd ..; # loadavg NONCEe >&63                the state for a successor
 
 No byte of the command is ever read as one of these lines, the nonce reaches the shell only after
 the command has ended, and children of the command hold neither the requests nor the reports.
@@ -93,9 +93,9 @@ class ClippedText:
 STDOUT = 1
 _NONCE_BYTES = 6
 _LONGEST_MARKER = 24
-"""Of the nonce or the secret in hexadecimal, an exit code and a line's end."""
+"""Length of the nonce or the secret in hexadecimal, an exit code and a line's end."""
 _QUIET_S = 0.5
-"""The silence after an exit code that shows that the shell can't report or mark the end."""
+"""Silence of this length after an exit code: the shell can't report or mark the end."""
 _UNKNOWN = 1
 """The exit code recorded if the shell can't report the command's."""
 _MAX_REPORT_BYTES = 16 * 2**20
@@ -103,7 +103,7 @@ _MAX_LEFT_OVER_CHUNKS = 64
 
 
 class Channel(Protocol):
-    """The pipes of a process that was started in a sandbox."""
+    """The pipes of a process in a sandbox."""
 
     def send(self, data: bytes) -> None:
         """Write all of it to stdin. Raises OSError."""
@@ -141,13 +141,13 @@ class ShellConnection:
         self._secret = _nonce()
         self._nonce = self._secret
         self._held = b""
-        """Output that may be the beginning of a marker."""
+        """Output that may begin a marker."""
         self._report = b""
         self._output_ended = False
         self._has_asked = False
         """Whether the fourth line was sent."""
         self._shell_exit_code: int | None = None
-        """Once the shell has ended."""
+        """Set when the shell has ended."""
         channel.send(self._secret + b"\n")
 
     def send(self, command: bytes, stdin: bytes | None = None, *, keep_state: bool = True) -> None:
@@ -243,7 +243,7 @@ class ShellConnection:
         return int(found[1]) if found else _UNKNOWN
 
     def _ruined(self, output: Callable[[bytes], None]) -> Ending:
-        """The ending of a command after which the shell can't even mark the end of the output."""
+        """The ending of a command whose shell can't even mark the end of the output."""
         output(self._held)
         ending = Ending(self._exit_code(), restore=None)
         self._held = self._report = b""
@@ -251,7 +251,7 @@ class ShellConnection:
 
 
 def _nonce() -> bytes:
-    """Random; its one capital reveals a REPLY that was declared lower case."""
+    """Random; its one capital reveals a REPLY declared lower case."""
     return b"N%b" % secrets.token_hex(_NONCE_BYTES).encode()
 
 
@@ -282,7 +282,7 @@ _OPEN_TIMEOUT_S = 30.0
 _REOPEN_TIMEOUT_S = 2.0
 """Short, because background processes of its predecessor may keep a shell from starting."""
 _GRACE_S = 0.35
-"""How long a shell may take to come back once the processes of its command have been killed."""
+"""The longest time until a shell comes back after its command's processes were killed."""
 _KILLED = Ending(exit_code=128 + 9, restore=None)
 _INTRODUCE = rb'\builtin printf "%s %s" "$$" "$PPID"; exec 255>&-; exec 255<>/dev/ptmx; (:)'
 """Prints the ids of shell and keeper, and gives the shell a terminal. An interactive bash sets the
@@ -292,7 +292,7 @@ reads them after each other process, such as the subshell here."""
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A command whose processes are to be ended.
+    """A command at its deadline, whose processes must end.
 
     ``youngest`` is the last process id assigned before the command, 0 if unknown; ``elapsed_s``
     is the time since the command was sent.
@@ -307,7 +307,7 @@ class Sweep:
 
 
 class ShellHost(Protocol):
-    """The place where shells run: a container, or a folder of this machine."""
+    """The place of shells: a container, or a folder of this machine."""
 
     @property
     def shell_prefix(self) -> tuple[str, ...]:
@@ -331,7 +331,7 @@ class ShellHost(Protocol):
 
 
 class PersistentShell:
-    """A shell of a host, replaced by another whenever a command ends or ruins it.
+    """A shell of a host, replaced whenever a command ends or ruins it.
 
     A successor gets the folder and the exported variables from before that command.
     """
@@ -390,7 +390,7 @@ class PersistentShell:
             return _KILLED, False
 
     def _stop(self, output: ClippedText) -> Ending:
-        """End the command and all it started; the shell only if it does not come back."""
+        """End the command and its processes; the shell only if it does not come back."""
         signals: tuple[Literal["INT", "KILL"], ...] = ("INT", "KILL")
         for signal in signals:
             try:
@@ -462,7 +462,7 @@ class FilesShell:
         self._turn = threading.Lock()
 
     def read(self, path: str) -> bytes:
-        """A regular file's bytes. Raises OSError, EFBIG above MAX_FILE_BYTES among it."""
+        """A regular file's bytes. Raises OSError, with EFBIG above MAX_FILE_BYTES."""
         status, data = self._call(f"fetch {shlex.quote(path)} {MAX_FILE_BYTES + 1}")
         if status == 0 and len(data) > MAX_FILE_BYTES:
             status = errno.EFBIG

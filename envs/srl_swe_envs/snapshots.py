@@ -1,7 +1,7 @@
 """Snapshots of containers on plain Docker: each is an image, kept while its owner is open.
 
 A snapshot is one layer on top of its container's image, whatever ran in between: nothing is
-executed again, and only the changed files cost anything. It holds the file system and the
+executed again, and only changed files take space. It holds the file system and the
 shell's folder and exported variables, but not processes, /dev/shm or other mounts, functions or
 unexported variables.
 """
@@ -25,7 +25,7 @@ from srl_swe_envs.owners import owner_labels
 
 _NOT_FOUND, _IN_USE = 404, 409
 DEEPEST = 100
-"""Layers below which a chain of forks stays; Docker gives up at 125 (moby, maxLayerDepth)."""
+"""The most layers in a chain of forks; Docker gives up at 125 (moby, maxLayerDepth)."""
 _logger = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ class Snapshot:
 
     image: str
     owner: str
-    """Id of the container that it was taken from."""
+    """Id of its container."""
     restore: bytes
     """Bash code that gives a shell the folder and the exports."""
     config: Mapping[str, Any]
@@ -45,8 +45,8 @@ class Snapshot:
 class Snapshots:
     """The snapshots of a sandbox, its forks, their forks and so on. Thread-safe.
 
-    The engine keeps an image while a container runs on it or another image is based on it. So a
-    snapshot that can't be removed when its owner closes is removed when its last user closes.
+    The engine keeps an image while a container or another image uses it. A snapshot that can't be
+    removed when its owner closes is therefore removed when its last user closes.
     """
 
     def __init__(self, client: docker.DockerClient, deepest: int = DEEPEST) -> None:

@@ -1,7 +1,7 @@
-"""Fakes for the seams and the suite that every sandbox must pass; public, for your tests too.
+"""Fakes for the seams and the contract suite for sandboxes; public, for your tests too.
 
 ``from srl_swe.testing.sandbox_contract import *`` in a test module with a fixture
-``open_sandbox`` runs that suite; it needs pytest, and is therefore not imported here.
+``open_sandbox`` runs that suite. It needs pytest and is therefore not imported here.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from srl_swe.errors import SandboxDied
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
 
 PATCH_FILE = "/tmp/.srl_swe.patch"
-"""The file that holds the sandbox's patch."""
+"""The file with the sandbox's patch."""
 Answer = Callable[[str], ExecResult]
 
 
@@ -54,14 +54,14 @@ class FakeSandbox:
         self.files[path] = bytes(data)
 
     def own_patch(self, base_commit: str, workdir: str) -> str | None:
-        """The text of :data:`PATCH_FILE`; None if there is none, or the answer to git fails."""
+        """The text of :data:`PATCH_FILE`; None without that file, or if the answer to git fails."""
         answer = self.exec(f"command git -C {workdir} diff {base_commit}")
         if answer.exit_code != 0 or PATCH_FILE not in self.files:
             return None
         return self.files[PATCH_FILE].decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
-        """Refuse everything from here on, as a removed container would."""
+        """Refuse all further calls, like a removed container."""
         self.closed = True
 
     def _is_folder(self, path: str) -> bool:

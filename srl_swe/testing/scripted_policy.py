@@ -1,4 +1,4 @@
-"""A policy for tests: it replies by a script and remembers its prompts."""
+"""A policy for tests: it replies from a script and remembers its prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from srl_swe.types import Message
 
 
 class ScriptedPolicy:
-    """Replies in the given order; running out of them raises AssertionError."""
+    """Gives the replies in order; a prompt after the last one raises AssertionError."""
 
     name = "scripted"
 

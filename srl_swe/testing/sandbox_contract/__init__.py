@@ -1,6 +1,6 @@
-"""The contract of a sandbox as tests: run them over yours.
+"""The contract of a sandbox as tests, to run over your own.
 
-In a test module, with a fixture of module scope that opens fresh ones::
+In a test module, with a fixture of module scope that opens fresh sandboxes::
 
     pytest.register_assert_rewrite("srl_swe.testing.sandbox_contract")
     from srl_swe.testing.sandbox_contract import *

@@ -1,4 +1,4 @@
-"""What a command is given, and what lasts after it."""
+"""The environment of a command, and its lasting effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from srl_swe.errors import SandboxError
 from srl_swe.sandbox import Sandbox, diff, take_patch
 from srl_swe.testing.sandbox_contract.fixtures import folder_of
 
-# What comes back of what is printed.
+# The output of commands.
 
 
 def test_output_is_exact_with_and_without_a_last_newline(used_sandbox: Sandbox) -> None:
@@ -75,7 +75,7 @@ def test_the_cut_is_said_where_it_is_and_nothing_else_is_lost(used_sandbox: Sand
     result = used_sandbox.exec("yes é | head -n 500000")
     assert str(result.elided_chars) in result.output
     kept = result.output.count("é") + result.output.count("\n")
-    assert 0 <= kept + result.elided_chars - 1_000_000 <= 3  # the note stands on lines of its own
+    assert 0 <= kept + result.elided_chars - 1_000_000 <= 3  # the note has lines of its own
 
 
 def test_a_line_without_an_end_is_cut_as_well(used_sandbox: Sandbox) -> None:
@@ -94,7 +94,7 @@ def test_endless_output_is_ended_and_takes_no_memory_here(used_sandbox: Sandbox)
     assert peak_bytes < 16 * 2**20
 
 
-# Commands that are to leave nothing behind but files.
+# Commands that should leave only files behind.
 
 
 def test_without_state_nothing_of_the_shell_lasts(used_sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""Files that are read and written past the shell."""
+"""Files read and written past the shell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.testing.sandbox_contract.fixtures import folder_of, needs_boundary
 
-# Files that others read, replace and move while we write: each version is whole, everywhere.
+# Files read, replaced and moved by others during our writes: each version is whole, everywhere.
 
 
 VERSIONS = (b"a" * 300_000, b"b" * 200_000)
@@ -39,7 +39,7 @@ SWAPS = {
 
 @contextmanager
 def background(sandbox: Sandbox, loop: str) -> Iterator[None]:
-    """Runs the loop again and again; waits for its end."""
+    """Repeats the loop in the background; waits for its end."""
     again = f"while [ ! -e stop ]; do {loop}; done"
     sandbox.exec(f"rm -f stop; ({again}; touch stopped) >/dev/null 2>&1 &")
     try:

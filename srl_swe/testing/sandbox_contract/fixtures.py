@@ -1,4 +1,4 @@
-"""Fixtures of the suite, and which of its tests only a boundary can pass."""
+"""Fixtures of the suite, and the list of tests that only a boundary can pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from srl_swe.sandbox import Sandbox
 
 Open = Callable[[], AbstractContextManager[Sandbox]]
 NEEDS_BOUNDARY: dict[str, str] = {}
-"""Names of tests with the reason why a sandbox that is no boundary can't pass them."""
+"""Names of tests with the reason why a sandbox without a boundary can't pass them."""
 
 
 def needs_boundary(reason: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Puts the test on that list."""
+    """Adds the test to that list."""
 
     def note(test: Callable[..., None]) -> Callable[..., None]:
         NEEDS_BOUNDARY[test.__name__] = reason
@@ -27,13 +27,13 @@ def needs_boundary(reason: str) -> Callable[[Callable[..., None]], Callable[...,
 
 @pytest.fixture(scope="module")
 def is_boundary() -> bool:
-    """Override it with False for a sandbox that holds nothing in."""
+    """Override with False for a sandbox that is not a boundary."""
     return True
 
 
 @pytest.fixture(autouse=True)
 def leave_out_what_needs_a_boundary(request: pytest.FixtureRequest, is_boundary: bool) -> None:
-    """Skips with the reason; nothing has been opened yet."""
+    """Skips with the reason, before anything is opened."""
     reason = NEEDS_BOUNDARY.get(request.node.originalname)
     if reason and not is_boundary:
         pytest.skip(f"no boundary: {reason}")
@@ -41,14 +41,14 @@ def leave_out_what_needs_a_boundary(request: pytest.FixtureRequest, is_boundary:
 
 @pytest.fixture
 def sandbox(open_sandbox: Open) -> Iterator[Sandbox]:
-    """A fresh one."""
+    """A fresh sandbox."""
     with open_sandbox() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def shared_sandbox(open_sandbox: Open) -> Iterator[Sandbox]:
-    """One that goes through many tests, as opening one for each would take minutes."""
+    """A sandbox shared by many tests, as one per test would take minutes."""
     with open_sandbox() as opened:
         yield opened
 
@@ -61,7 +61,7 @@ def usual_path(shared_sandbox: Sandbox) -> str:
 
 @pytest.fixture
 def used_sandbox(shared_sandbox: Sandbox, usual_path: str) -> Sandbox:
-    """The shared one, with a new shell in an empty folder; exports of old ones are still there."""
+    """The shared sandbox, with a new shell in an empty folder; it keeps the old shells' exports."""
     shared_sandbox.exec(r"\exit")
     prepared = shared_sandbox.exec(f'export PATH={shlex.quote(usual_path)}; cd "$(mktemp -d)"')
     assert prepared.exit_code == 0, prepared.output
@@ -69,7 +69,7 @@ def used_sandbox(shared_sandbox: Sandbox, usual_path: str) -> Sandbox:
 
 
 def folder_of(sandbox: Sandbox) -> str:
-    """Where its shell is."""
+    """The current folder of its shell."""
     return sandbox.exec("pwd").output.strip()
 
 

@@ -1,4 +1,4 @@
-"""Commands that ruin what they can: each gets an answer and leaves a usable shell."""
+"""Destructive commands: each gets an answer and leaves a usable shell."""
 
 from __future__ import annotations
 

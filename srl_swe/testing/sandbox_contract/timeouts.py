@@ -1,4 +1,4 @@
-"""What a timeout ends, and what it spares."""
+"""A timeout ends all processes of its command, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing.sandbox_contract.fixtures import Open, lives, needs_boundary
 
-# Many sandboxes, and many callers of one.
+# Many sandboxes, and many callers of one sandbox.
 
 
 @pytest.fixture(scope="module")
 def twenty_sandboxes(open_sandbox: Open) -> Iterator[list[Sandbox]]:
-    """Opened and closed by four threads."""
+    """Sandboxes opened and closed by four threads."""
     with ThreadPoolExecutor(4) as pool, ExitStack() as closing:
         stacks = [closing.enter_context(ExitStack()) for _ in range(20)]
         opened = list(pool.map(lambda stack: stack.enter_context(open_sandbox()), stacks))
@@ -72,9 +72,9 @@ COUNT_OTHERS = (
     "[[ $s == *') '[RSDT]' '* && ${p#/proc/} != @(1|$$|$PPID) ]] && ((n += 1)); "
     "done 2>/dev/null; echo $n"
 )
-"""Prints how many processes there are beside PID 1, the shell and its keeper."""
+"""Prints the number of processes beside PID 1, the shell and its keeper."""
 SLACK_S = 2.5
-"""What a loaded machine may add to the half second in which a command has to be ended."""
+"""Allowance for a loaded machine, added to the half second for ending a command."""
 
 
 def test_a_timeout_is_said_and_what_was_printed_is_kept(used_sandbox: Sandbox) -> None:
