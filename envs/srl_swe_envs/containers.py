@@ -40,7 +40,7 @@ _HEADER = struct.Struct(">BxxxL")
 
 
 class EngineSocket:
-    """The engine's socket that carries the input and output of an exec or of PID 1."""
+    """The engine's socket for the input and output of an exec or of PID 1."""
 
     def __init__(self, stream: Any) -> None:
         """``stream`` is the docker package's object for a socket."""
@@ -55,8 +55,8 @@ class EngineSocket:
         with suppress(OSError):  # the engine may have hung up first
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        # The docker package returns only the innermost stream. If only that were closed, the
-        # parts around it would fail when they are collected, and Python 3.13 prints that.
+        # The docker package returns only the innermost stream. The parts around it are closed
+        # too: otherwise they fail when they are collected, and Python 3.13 prints that.
         self._answer.close()
 
 
@@ -368,7 +368,7 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "entrypoint": ["bash", "-c", script("guard.sh")],
         "stdin_open": True,
         "detach": True,  # else the docker package closes stdin with the first connection
-        "user": "0",  # whatever a command does to /etc/passwd
+        "user": "0",  # independent of commands' changes to /etc/passwd
         "hostname": "sandbox",
         "environment": dict(limits.environment),
         "labels": owner_labels(),

@@ -218,7 +218,7 @@ _NEEDED = ("docker", "swebench", "datasets", "gitpython")
 _FOR_TRAINING = ("torch", "transformers", "trl")
 _FOR_SERVING = ("vllm",)
 _ASKED_BY = {"vllm": "trl"}
-"""The packages whose metadata has the allowed versions, unless it is ours."""
+"""The packages whose metadata has the allowed versions, if not ours."""
 _PIN = re.compile(r"^([\w.-]+)==([\w.+-]+)", re.MULTILINE)
 
 
@@ -452,7 +452,7 @@ def _guarded(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _broken(subject: str, error: Exception) -> Finding:
-    """A failure; the way out of a UserError follows its last colon."""
+    """A failure; the fix in a UserError follows its last colon."""
     found, _, way_out = " ".join(str(error).split()).rpartition(": ")
     if isinstance(error, UserError) and found:
         return failure(subject, found, way_out)

@@ -425,7 +425,7 @@ def _environment_of(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/environ").read_text("utf-8", "replace").split("\0")
     except OSError:
-        return []  # ended, or not ours to see
+        return []  # ended, or not visible to us
 
 
 INTERRUPTIBLE = ("env", "--default-signal=INT,QUIT")

@@ -1,6 +1,6 @@
 """Snapshots of containers on plain Docker: each is an image, kept while its owner is open.
 
-A snapshot is one layer on top of its container's image, whatever ran in between: nothing is
+A snapshot is one layer on top of its container's image, after any number of commands: nothing is
 executed again, and only changed files take space. It holds the file system and the
 shell's folder and exported variables, but not processes, /dev/shm or other mounts, functions or
 unexported variables.

@@ -183,7 +183,7 @@ def replay(
 ) -> None:
     """Execute trajectories in their containers; compare output and patches with the record.
 
-    Exit code 0 if all of them were replayed and had the recorded effects, else 1.
+    Exit code 0 if all were replayed with the recorded effects, else 1.
     """
     _check_places(out, record, grade=grade, shell=shell)
     source = source or str(bundled("trajectories") / "starter.jsonl")

@@ -27,8 +27,8 @@ _FIELD_OF_ROW = {
     "eval_type": "eval_type",
     "FAIL_TO_PASS": "fail_to_pass",
 }
-"""Fields that grading needs, and their names in an Instance. Without FAIL_TO_PASS swebench takes
-an instance for resolved whatever the patch."""
+"""Fields that grading needs, and their names in an Instance. Without FAIL_TO_PASS swebench
+counts an instance as resolved with any patch."""
 _ENDED = re.compile(
     r"^swebench\.harness\.utils\.EvaluationError: Error in evaluation for [^\n:]+: (?P<why>.*?)"
     r"^Check \(.*?\) for more information\.$",

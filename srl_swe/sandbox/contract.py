@@ -106,7 +106,7 @@ def enforced(sandbox: Sandbox) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """The container engine's own record of a sandbox, whatever runs inside.
+    """The container engine's own record of a sandbox, independent of the code inside.
 
     ``exit_code`` belongs to the container's first process; it is meaningless while that runs.
     """

@@ -3,7 +3,7 @@
 Those commands may have replaced git, ruined the repository or filled it with junk, and the patch
 is later applied in the sandbox of the tests. Therefore files are taken, not a diff:
 
-1. The sandbox's own git lists the changed files, in a repository of ours beside the policy's
+1. The sandbox's own git lists the changed files, in our repository beside the policy's
    (:mod:`~srl_swe.sandbox.working_tree`). It can lie, but only about paths and contents.
 2. Leftovers are dropped by name, size and number (the rules are there too).
 3. The git of this machine makes the diff of the kept files.

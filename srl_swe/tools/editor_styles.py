@@ -173,7 +173,7 @@ class EditorStyle:
 
 
 ANTHROPIC = EditorStyle()
-"""anthropic-quickstarts' ``computer_use_demo/tools/edit.py`` as OpenHands 0.13 to 0.15 had it."""
+"""anthropic-quickstarts' ``computer_use_demo/tools/edit.py``, as in OpenHands 0.13 to 0.15."""
 
 SWE_AGENT = EditorStyle(
     refusal="{}",

@@ -2,7 +2,7 @@
 
 A policy is trained to call its own tools. Most harnesses only have other names for them.
 A tool with another effect (``think``, SWE-agent's windows, OpenHands' ``run_ipython``) and a call
-with arguments that ours refuse have no equal; :mod:`~srl_swe.tools.translation` then looks for a
+with arguments refused by ours have no equal; :mod:`~srl_swe.tools.translation` then looks for a
 call with the same effect on the file.
 """
 
@@ -224,7 +224,7 @@ class OwnStep:
     """A step with a call of our own tools, or with the expert's call and a ``problem``.
 
     ``translated`` names the expert's tool if the call is a translation. ``problem`` is the
-    reason why no call of ours has the same effect; empty if ``step`` holds such a call.
+    reason why none of our calls has the same effect; empty if ``step`` holds such a call.
     """
 
     step: Step

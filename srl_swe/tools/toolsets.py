@@ -33,12 +33,12 @@ class Toolset:
     windows: WindowStyle | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ends: tuple[str, ...] = ("submit",)
-    """Which of finish, submit, think and the like it has."""
+    """Its tools among finish, submit, think and similar ones."""
     submit_shows_patch: bool = False
     searches: bool = False
     """It has R2E's ``search``."""
     edits_exactly: bool = False
-    """It has the file tools of other agents: ``Read``, ``edit``, ``write_file`` and the like."""
+    """It has the file tools of other agents, such as ``Read``, ``edit`` and ``write_file``."""
 
 
 _SWE_AGENT_TIMEOUT = (

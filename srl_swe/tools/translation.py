@@ -46,7 +46,7 @@ class Untranslated(StrEnum):
     NO_FOLDER = "no_folder"
     """The call created the folder of a new file, which our editor does not."""
     SEVERAL_PLACES = "several_places"
-    """One edit of ours would repeat too many unchanged lines."""
+    """One edit by our editor would repeat too many unchanged lines."""
     TABS = "tabs"
     """Our editor replaces all tabs of an edited file by spaces."""
     LINE_ENDS = "line_ends"

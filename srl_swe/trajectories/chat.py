@@ -1,4 +1,4 @@
-"""Formats whose records are one chat: a table of readers; then two logs that are almost chats.
+"""Formats with one chat per record: a table of readers; then two logs that are almost chats.
 
 Calls may be native (``tool_calls``, the older ``function_call``, Anthropic's ``tool_use``) or
 text (``<function=...>``, ``<tool_call>``, terminus-2's JSON) in every one of these formats.
