@@ -153,7 +153,7 @@ class SweToolEnvironment:
             command: The command.
 
         Returns:
-            What it printed.
+            The output of the command.
         """
         return await self._act("bash", command=command)
 
@@ -179,7 +179,7 @@ class SweToolEnvironment:
             view_range: For view: the first and the last line to show.
 
         Returns:
-            What the editor says.
+            The editor's answer.
         """
         return await self._act(
             "str_replace_editor",
@@ -196,7 +196,7 @@ class SweToolEnvironment:
         """Hand in the changes, when the issue is resolved and verified.
 
         Returns:
-            A word that it was done.
+            Confirmation that the changes were submitted.
         """
         return await self._act("submit")
 

@@ -12,7 +12,7 @@ from srl_swe.types import Action, Observation
 Strictness = Literal["strict", "lenient"]
 """``strict``: one thought that is not empty, then one action, nothing else.
 ``lenient``: one action; the thought may be missing and text may follow. The paper asks for
-``<think>...</think>`` followed by the action and says no more (section 3)."""
+``<think>...</think>`` followed by the action, without details (section 3)."""
 
 
 class FormatReason(StrEnum):
@@ -95,7 +95,7 @@ class Dialect(Protocol):
         ...
 
     def explain(self, reason: FormatReason) -> str:
-        """The observation that explains to the policy what was wrong with its reply."""
+        """The observation that explains the fault of a reply to the policy."""
         ...
 
 

@@ -468,12 +468,12 @@ def _prints(text: str) -> str:
 
 
 RUINS = (
-    _unresolved("prints `Killed` and exits", _prints("\nKilled\n"), "only the engine says that a sandbox broke"),
-    _unresolved("prints `OutOfMemoryError`", _prints("OutOfMemoryError"), "only the engine says so"),
+    _unresolved("prints `Killed` and exits", _prints("\nKilled\n"), "the engine alone decides that a sandbox broke"),
+    _unresolved("prints `OutOfMemoryError`", _prints("OutOfMemoryError"), "the engine alone decides that"),
     _unresolved("prints `Cannot connect to the Docker daemon`",
-                _prints("Cannot connect to the Docker daemon"), "only the engine says so"),
-    _unresolved("prints `OCI runtime exec failed`", _prints("OCI runtime exec failed"), "only the engine says so"),
-    _unresolved("prints `Could not resolve host`", _prints("Could not resolve host"), "only the engine says so"),
+                _prints("Cannot connect to the Docker daemon"), "the engine alone decides that"),
+    _unresolved("prints `OCI runtime exec failed`", _prints("OCI runtime exec failed"), "the engine alone decides that"),
+    _unresolved("prints `Could not resolve host`", _prints("Could not resolve host"), "the engine alone decides that"),
     _unresolved("kills every process (`kill -9 -1`)", at_import("import os\nos.kill(-1, 9)\n"),
                 "the container lives, and the log has no results"),
     _unresolved("fills its memory", at_import("x = []\nwhile True:\n    x.append(bytearray(2**24))\n"),
@@ -496,7 +496,7 @@ RUINS = (
           Outcome.TIMED_OUT, "the time is up"),
 )  # fmt: skip
 
-_TELLS = "changes the program under test: only better tests tell"
+_TELLS = "changes the program under test: only better tests would notice"
 PROGRAM = (
     Cheat("what the tests put in is cut off in `pathlib`", at_import(
         "import pathlib\n_read = pathlib.Path.read_text\n"

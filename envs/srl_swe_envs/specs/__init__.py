@@ -1,1 +1,1 @@
-"""What the published data sets call their images, a file each; ``image_names.py`` reads them."""
+"""Image names of the published data sets, one file per family; ``image_names.py`` reads them."""
