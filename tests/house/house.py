@@ -25,7 +25,7 @@ PATTERNS = {
     "what-clause as a noun": r"\bwhat (?!about\b|to\b|for\b|kind\b|next\b)[^.?!:;]*(?:[.:;!]|\Z)",
     "that is known": r"\b(?:that|which) (?:is|are|was|were) (?:\w+e[dn]|known)\b",
     "a record that says or tells": r"\b(?:says?|said|saying|tells?|told)\b",
-    "is no X": r"\b(?<!there )(?:is|are|was|were) no\b(?! longer| more\b| less\b| \w+er\b)",
+    "is no X": r"\b(?<!there )(?:is|are|was|were) no\b(?! longer| more\b| less\b| younger\b)",
     "is none": r"\b(?:is|are|was|were) (?-i:none)\b",
     "so that": r"\bso that\b",
     "a line a run": r"\b(?:an?|one) (?!few |little )\w+ an? \w+",
