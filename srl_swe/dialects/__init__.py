@@ -39,7 +39,7 @@ def get_dialect(name: str) -> Dialect:
 
     Raises UserError for an unknown name.
     """
-    return find_named("dialect", name, DIALECTS, needs=_MEMBERS)
+    return DIALECTS.get(name) or find_named("dialect", name, DIALECTS, needs=_MEMBERS)
 
 
 def read_actions(text: str) -> list[Action]:

@@ -58,7 +58,7 @@ def find_step_reward(name: str) -> StepRewardFunction:
 
     Raises UserError for an unknown name.
     """
-    return find_named("reward", name, STEP_REWARDS)
+    return STEP_REWARDS.get(name) or find_named("reward", name, STEP_REWARDS)
 
 
 WHOLE_SOLUTION = frozenset({"holistic", "final_answer"})
