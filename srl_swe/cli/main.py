@@ -24,9 +24,9 @@ _ENVIRONMENT = {
     # faster if nothing does. Read when torch is imported.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
-    # Other libraries' own bars and remarks; their errors are still printed.
+    # Bars and remarks of datasets; its errors are still printed. (At a quieter transformers the
+    # Trainer takes its progress away, and ours with it.)
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
 }
 
