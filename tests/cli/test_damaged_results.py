@@ -23,12 +23,18 @@ from srl_swe.reports.record import load_run
 from srl_swe.rollout.batch import load_rollouts
 from srl_swe.steps.card import load_card
 from srl_swe.steps.rows import load_rows
-from srl_swe.training.difficulty import read_difficulties
 from srl_swe.trajectories.jsonl import load_jsonl, render_line
 from srl_swe.types import Outcome, Verdict
 from srl_swe_envs.local import open_local_sandbox
 
 pytestmark = pytest.mark.slow
+
+
+def read_difficulties(path: Path) -> object:
+    pytest.importorskip("trl", reason="needs the extra `train`")
+    from srl_swe.training import difficulty
+
+    return difficulty.read_difficulties(path)
 
 
 ROOT = Path(__file__).parents[2]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
+pytest.importorskip("transformers", reason="needs the extra `train`")
+
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
 from srl_swe.steps.prompt import OverBudget

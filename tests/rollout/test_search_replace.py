@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("transformers", reason="needs the extra `train`")
+
 from srl_swe.training.rlvr_patch import (
     Edit,
     EditFault,

@@ -127,7 +127,7 @@ def test_sft_memorises_and_greedy_scores_show_it(sft_run: Path, policy: Path, da
 
     untrained = greedy_scores(policy, data, instance_ids=["tiny__tests-2"], max_new_tokens=40)
     assert (untrained.n, untrained.exact_rate, untrained.reward_mean) == (2, 0, -1)
-    with pytest.raises(UserError, match="no step of the instances"):
+    with pytest.raises(UserError, match="holds no steps of the selected instances"):
         greedy_scores(policy, data, instance_ids=["other"])
 
 
