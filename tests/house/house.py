@@ -74,7 +74,8 @@ def figures() -> list[Figure]:
         Figure("private helpers called once, %", called_once_percent(sources), at_most=25),
         Figure("modules with one importer, %", one_importer_percent(sources), at_most=32),
         Figure("test lines per source line", sum(map(line_count, tests)) / sum(lines)),
-        Figure("test bodies, % of test lines", test_body_percent(tests), at_least=39),
+        Figure("test bodies, % of test lines", test_percent(tests), at_least=39),
+        Figure("tests with their tables, %", test_percent(tests, tables=True), at_least=45),
         *english_figures(),
     ]
 
@@ -217,15 +218,16 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_body_percent(paths: list[Path]) -> float:
-    """Share of the lines of test modules that lie inside test functions."""
-    bodies = sum(
-        (node.end_lineno or node.lineno) - node.lineno + 1
-        for path in paths
-        for node in functions_of(path)
-        if node.name.startswith("test_")
-    )
-    return 100 * bodies / sum(line_count(path) for path in paths)
+def test_percent(paths: list[Path], *, tables: bool = False) -> float:
+    """Share of the lines of test modules that lie inside tests; ``tables``: or their decorators."""
+    inside = 0
+    for path in paths:
+        for node in functions_of(path):
+            if node.name.startswith("test_"):
+                marks = node.decorator_list if tables else []
+                start = min([node.lineno, *(mark.lineno for mark in marks)])
+                inside += (node.end_lineno or start) - start + 1
+    return 100 * inside / sum(map(line_count, paths))
 
 
 def main() -> int:
