@@ -153,7 +153,7 @@ def parse_reply(
 
     Without tags, a lenient reader takes the text before the block as the thought.
     """
-    read = _parse(text, strictness, think_opened, most_actions=1)
+    read = _parse(text, strictness, think_opened, single=True)
     return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
 
 
@@ -161,12 +161,10 @@ def parse_solution(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Solution:
     """Read a reply of one thought and any number of blocks after it."""
-    return _parse(text, strictness, think_opened, most_actions=None)
+    return _parse(text, strictness, think_opened, single=False)
 
 
-def _parse(
-    text: str, strictness: Strictness, think_opened: bool, most_actions: int | None
-) -> Solution:
+def _parse(text: str, strictness: Strictness, think_opened: bool, *, single: bool) -> Solution:
     thought, rest = split_thought(text, think_opened=think_opened)
     fault = thought_fault(thought, strictness)
     if fault is not None:
@@ -174,19 +172,16 @@ def _parse(
     blocks = find_blocks(rest, _LANGUAGES[strictness])
     if thought is None:
         thought = blocks.before.strip() if blocks.found else ""
-    if not blocks.found:
-        return Solution(thought, (), _why_none(rest, is_open=blocks.is_open))
-    if most_actions is not None and len(blocks.found) > most_actions:
-        return Solution(thought, (), FormatReason.TWO_ACTIONS)
-    if strictness == "strict" and blocks.around.strip():
-        return Solution(thought, (), FormatReason.TRAILING_TEXT)
-    return Solution(thought, tuple(_action(block.content) for block in blocks.found))
-
-
-def _why_none(rest: str, *, is_open: bool) -> FormatReason:
-    if is_open:
-        return FormatReason.BAD_ACTION
-    return FormatReason.BAD_TOOL if _OTHER_BLOCK.search(rest) else FormatReason.NO_ACTION
+    if not blocks.found and blocks.is_open:
+        fault = FormatReason.BAD_ACTION
+    elif not blocks.found:
+        fault = FormatReason.BAD_TOOL if _OTHER_BLOCK.search(rest) else FormatReason.NO_ACTION
+    elif single and len(blocks.found) > 1:
+        fault = FormatReason.TWO_ACTIONS
+    elif strictness == "strict" and blocks.around.strip():
+        fault = FormatReason.TRAILING_TEXT
+    actions = () if fault else tuple(_action(block.content) for block in blocks.found)
+    return Solution(thought, actions, fault)
 
 
 def _action(command: str) -> Action:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -92,7 +91,7 @@ def parse_reply(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Reply:
     """Read a reply; the action must follow the thought."""
-    read = _parse(text, strictness, think_opened, most_actions=1)
+    read = _parse(text, strictness, think_opened, single=True)
     return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
 
 
@@ -100,7 +99,7 @@ def parse_solution(
     text: str, strictness: Strictness = "strict", *, think_opened: bool = False
 ) -> Solution:
     """Read a reply of one thought and any number of actions after it."""
-    return _parse(text, strictness, think_opened, most_actions=None)
+    return _parse(text, strictness, think_opened, single=False)
 
 
 def read_actions(text: str) -> list[Action]:
@@ -111,35 +110,26 @@ def read_actions(text: str) -> list[Action]:
     return [block.action for block in _blocks(text)]
 
 
-def _parse(
-    text: str, strictness: Strictness, think_opened: bool, most_actions: int | None
-) -> Solution:
+def _parse(text: str, strictness: Strictness, think_opened: bool, *, single: bool) -> Solution:
     thought, rest = split_thought(text, think_opened=think_opened)
     fault = thought_fault(thought, strictness)
     if fault is not None:
         return Solution("", (), fault)
-    return _parse_actions(thought or "", rest, strictness, most_actions)
-
-
-def _parse_actions(
-    thought: str, rest: str, strictness: Strictness, most_actions: int | None
-) -> Solution:
     blocks = _blocks(rest)
+    starts, ends = [block.start for block in blocks], [block.end for block in blocks]
+    around = zip([0, *ends], [*starts, len(rest)], strict=True)
     if not blocks:
-        malformed = _FUNCTION in rest
-        return Solution(
-            thought, (), FormatReason.BAD_ACTION if malformed else FormatReason.NO_ACTION
-        )
-    if most_actions is not None and len(blocks) > most_actions:
-        return Solution(thought, (), FormatReason.TWO_ACTIONS)
-    if strictness == "strict" and _outside(rest, blocks).strip():
-        return Solution(thought, (), FormatReason.TRAILING_TEXT)
-    if any(block.repeats_a_parameter for block in blocks):
-        return Solution(thought, (), FormatReason.BAD_ACTION)
-    actions = tuple(block.action for block in blocks)
-    if any(action.tool not in TOOLS for action in actions):
-        return Solution(thought, (), FormatReason.BAD_TOOL)
-    return Solution(thought, actions)
+        fault = FormatReason.BAD_ACTION if _FUNCTION in rest else FormatReason.NO_ACTION
+    elif single and len(blocks) > 1:
+        fault = FormatReason.TWO_ACTIONS
+    elif strictness == "strict" and any(rest[start:end].strip() for start, end in around):
+        fault = FormatReason.TRAILING_TEXT
+    elif any(block.repeats_a_parameter for block in blocks):
+        fault = FormatReason.BAD_ACTION
+    elif any(block.action.tool not in TOOLS for block in blocks):
+        fault = FormatReason.BAD_TOOL
+    actions = () if fault else tuple(block.action for block in blocks)
+    return Solution(thought or "", actions, fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +150,20 @@ def _blocks(text: str) -> list[_Block]:
     possessive quantifiers, which Python 3.11.2 gets wrong.
     """
     chains, blocks = _ParameterChains(text), list[_Block]()
-    for start, tool, at in _openings(text):
+    for piece in _UP_TO_BRACKET.finditer(text) if _FUNCTION in text else ():
+        _, tag, name = piece[0].partition(_FUNCTION)
+        start = piece.end() - len(tag) - len(name)
+        if not tag or len(name) < 2 or not name.endswith(">"):
+            continue
         if blocks and start < blocks[-1].end:
             continue  # inside a value of the last block
+        at = _after_space(text, piece.end())
         if (end := chains.end_of_block(at)) is not None:
             given = chains.parameters(at)
             arguments = dict(given)
             repeats = len(arguments) < len(given)
-            blocks.append(_Block(Action(tool, arguments), repeats, start, end))
+            blocks.append(_Block(Action(name[:-1], arguments), repeats, start, end))
     return blocks
-
-
-def _openings(text: str) -> Iterator[tuple[int, str, int]]:
-    """Start of each ``<function=NAME>``, NAME, and the place after it."""
-    if _FUNCTION not in text:
-        return
-    for piece in _UP_TO_BRACKET.finditer(text):
-        _, tag, name = piece[0].partition(_FUNCTION)
-        if tag and len(name) > 1 and name.endswith(">"):
-            yield piece.end() - len(tag) - len(name), name[:-1], _after_space(text, piece.end())
 
 
 class _ParameterChains:
@@ -225,13 +210,6 @@ class _ParameterChains:
 def _after_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at
-
-
-def _outside(text: str, blocks: list[_Block]) -> str:
-    """The text without its blocks."""
-    starts = [block.start for block in blocks] + [len(text)]
-    ends = [0] + [block.end for block in blocks]
-    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
 def render_observation(observation: Observation) -> str:

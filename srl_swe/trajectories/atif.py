@@ -25,7 +25,7 @@ from srl_swe.trajectories.chat_events import (
 )
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import NamedInstance, find_instance
-from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
+from srl_swe.trajectories.turns import Answer, Turn, find_stop_reason, make_steps
 from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
 
 OWN = "srl_swe"
@@ -50,11 +50,16 @@ def read_atif(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     own, items = row.mapping("extra").mapping(OWN), row.items("steps")
     steps, notes = make_steps(_read_items(items, is_own=bool(own.values)))
-    named = _named_instance(row)
+    if own_id := own.optional_text("instance_id"):
+        named = NamedInstance(own_id)
+    else:  # Harbor's files are all called trajectory
+        instance_id = row.mapping("extra").optional_text("instance_id")
+        named = find_instance(Fields({**row.values, "instance_id": instance_id}, row.where))
+    task = next((item for item in items if item.get("source") == "user"), None)
     trajectory = Trajectory(
         named.id,
-        _mark_executed(steps, items),
-        _task(items),
+        _with_own_facts(steps, items),
+        find_task(task.content("message")) if task else None,
         find_stop_reason(steps),
         model=row.mapping("agent").optional_text("model_name"),
         source=ATIF.name,
@@ -70,35 +75,33 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
     turn: Turn | None = None
     for item in items:
         if item.text("source") == "agent":
-            # in our own files a message is only the thought
-            turn = Turn(item.text("message"), _calls(item)) if is_own else _read_turn(item)
+            turn = _read_turn(item, is_own=is_own)
             yield turn
             yield from _read_results(item)
         elif turn and not turn.calls and item.get("source") == "user":
             yield Answer(read_plain_answer(item.content("message")))
 
 
-def _read_turn(item: Fields) -> Turn:
-    message, calls = item.content("message"), _calls(item)
-    if not calls:
-        turn = PLAIN_FORM.read_reply(message)
-    else:
-        shown = "" if _EVENT_TEXT.fullmatch(message) else clean_thought(message)
-        shown = drop_placeholder(shown, calls)
-        turn = Turn(shown, calls, answered_as_one=True)
-    hidden = (item.optional_text("reasoning_content") or "").strip()
-    thought = "\n\n".join(text for text in (hidden, turn.thought) if text)
-    kept = tuple(replace(call, runnable=call.runnable and not _copied(item)) for call in turn.calls)
-    return replace(turn, thought=thought, calls=kept)
-
-
-def _calls(item: Fields) -> tuple[Call, ...]:
-    calls = []
+def _read_turn(item: Fields, *, is_own: bool) -> Turn:
+    found = []
     for call in item.items("tool_calls"):
         function = {"name": call.text("function_name"), "arguments": call.get("arguments")}
         call_id = call.optional_text("tool_call_id") or None
-        calls.append(read_call(Fields(function, call.where, call.path), call_id))
-    return tuple(calls)
+        found.append(read_call(Fields(function, call.where, call.path), call_id))
+    calls = tuple(found)
+    if is_own:  # the message is only the thought
+        return Turn(item.text("message"), calls)
+    message = item.content("message")
+    if calls:
+        shown = "" if _EVENT_TEXT.fullmatch(message) else clean_thought(message)
+        turn = Turn(drop_placeholder(shown, calls), calls, answered_as_one=True)
+    else:
+        turn = PLAIN_FORM.read_reply(message)
+    hidden = (item.optional_text("reasoning_content") or "").strip()
+    thought = "\n\n".join(text for text in (hidden, turn.thought) if text)
+    if _copied(item):
+        turn = replace(turn, calls=tuple(replace(call, runnable=False) for call in turn.calls))
+    return replace(turn, thought=thought)
 
 
 def _read_results(item: Fields) -> Iterator[Answer]:
@@ -126,30 +129,26 @@ def _read_result(result: Fields) -> Observation:
     )
 
 
-def _mark_executed(steps: Sequence[Step], items: Sequence[Fields]) -> tuple[Step, ...]:
+def _with_own_facts(steps: Sequence[Step], items: Sequence[Fields]) -> tuple[Step, ...]:
     """The steps with our own facts about each: whether it ran, and its translation."""
-    owns: list[Fields | None] = []
+    owns: list[Fields] = []
     for item in items:
         if item.get("source") == "agent":
-            owns += [call.mapping("extra").mapping(OWN) for call in item.items("tool_calls")] or [
-                None
-            ]
+            calls = item.items("tool_calls")
+            owns += [c.mapping("extra").mapping(OWN) for c in calls] or [Fields({}, item.where)]
     if len(owns) != len(steps):
         return tuple(steps)
-    return tuple(_with_own(step, own) for step, own in zip(steps, owns, strict=True))
-
-
-def _with_own(step: Step, own: Fields | None) -> Step:
-    if own is None:
-        return step
-    ran, translation = own.optional_bool("executed"), own.get("translation")
-    if translation is not None:
-        try:
-            found = TypeAdapter(Translation).validate_python(translation)
-        except ValidationError as error:
-            raise own.broken("translation", error.errors()[0]["msg"]) from None
-        step = replace(step, translation=found)
-    return step if ran is None else replace(step, executed=ran)
+    found = []
+    for step, own in zip(steps, owns, strict=True):
+        ran, translation = own.optional_bool("executed"), step.translation
+        if own.get("translation") is not None:
+            try:
+                translation = TypeAdapter(Translation).validate_python(own.get("translation"))
+            except ValidationError as error:
+                raise own.broken("translation", error.errors()[0]["msg"]) from None
+        executed = step.executed if ran is None else ran
+        found.append(replace(step, executed=executed, translation=translation))
+    return tuple(found)
 
 
 def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
@@ -167,21 +166,6 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         exit_status=own.optional_text("exit_status"),
         enforced=own.mapping("enforced").values if own.get("enforced") is not None else None,
     )
-
-
-def _named_instance(row: Fields) -> NamedInstance:
-    """Our own id, else a name of the run; Harbor's files are all called trajectory."""
-    extra = row.mapping("extra")
-    own = extra.mapping(OWN).optional_text("instance_id")
-    if own:
-        return NamedInstance(own)
-    given = {"instance_id": extra.optional_text("instance_id")}
-    return find_instance(Fields({**row.values, **given}, row.where))
-
-
-def _task(items: Sequence[Fields]) -> str | None:
-    task = next((item for item in items if item.get("source") == "user"), None)
-    return find_task(task.content("message")) if task else None
 
 
 def _notes(row: Fields, items: Sequence[Fields]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from srl_swe.files import write_atomic, written_whole
 from srl_swe.trajectories.atif import OWN
 from srl_swe.trajectories.jsonl import render_line, save_rows
 from srl_swe.trajectories.sweagent import parse_exit_status
-from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
+from srl_swe.types import Action, Step, StopReason, Trajectory, Translation
 
 # SWE-agent 1.x's files, for its inspector and its ``run-replay``.
 
@@ -45,13 +46,29 @@ def render_traj(trajectory: Trajectory) -> dict[str, Any]:
     a message of its own.
     """
     history: list[dict[str, Any]] = [_message("user", trajectory.problem_statement or "")]
+    steps = []
     for number, step in enumerate(trajectory.steps):
         history += _exchange(step, f"call_{number}")
+        steps.append(
+            {
+                "action": render_command(step.action) if step.action else "",
+                "observation": step.observation.text if step.observation else "",
+                "response": step.thought,
+                "thought": step.thought,
+                "execution_time": 0.0,
+                "state": {"working_dir": "/testbed"} if step.executed else {},
+                "query": [],
+                "extra_info": {},
+            }
+        )
+    status, reason = trajectory.exit_status, trajectory.stop_reason
+    if reason is not None and parse_exit_status(status) != reason:
+        status = _EXIT_STATUS[reason]  # the source's own means something else to SWE-agent
     return {
         "environment": trajectory.instance_id,
-        "trajectory": [_step(step) for step in trajectory.steps],
+        "trajectory": steps,
         "history": history,
-        "info": {"exit_status": _exit_status(trajectory), "submission": trajectory.patch},
+        "info": {"exit_status": status, "submission": trajectory.patch},
         "replay_config": {"agent": {"model": {"name": trajectory.model}}},
     }
 
@@ -68,31 +85,14 @@ def render_command(action: Action) -> str:
     if action.tool == "edit" and "start_line" in values:
         lines = f"{values['start_line']}:{values.get('end_line', '')}"
         return f"edit {lines}\n{values.get('replacement_text', '')}\nend_of_edit"
-    if action.tool == "str_replace_editor":
-        return _editor_command(values)
-    return " ".join([action.tool, *map(shlex.quote, values.values())])
-
-
-def _editor_command(values: dict[str, str]) -> str:
+    if action.tool != "str_replace_editor":
+        return " ".join([action.tool, *map(shlex.quote, values.values())])
     words = ["str_replace_editor", values.pop("command", ""), shlex.quote(values.pop("path", ""))]
     for name, value in values.items():
         typed = _typed(name, value)
         numbers = typed if isinstance(typed, list) else [typed]
         words += [f"--{name}", *(shlex.quote(str(number)) for number in numbers)]
     return " ".join(words)
-
-
-def _step(step: Step) -> dict[str, Any]:
-    return {
-        "action": render_command(step.action) if step.action else "",
-        "observation": step.observation.text if step.observation else "",
-        "response": step.thought,
-        "thought": step.thought,
-        "execution_time": 0.0,
-        "state": {"working_dir": "/testbed"} if step.executed else {},
-        "query": [],
-        "extra_info": {},
-    }
 
 
 def _exchange(step: Step, call_id: str) -> list[dict[str, Any]]:
@@ -129,14 +129,6 @@ def _typed(name: str, value: str) -> Any:
     return typed if json.dumps(typed) == value else value
 
 
-def _exit_status(trajectory: Trajectory) -> str | None:
-    """The source's own status if it means the same to SWE-agent, else SWE-agent's."""
-    own, reason = trajectory.exit_status, trajectory.stop_reason
-    if reason is None or parse_exit_status(own) == reason:
-        return own
-    return _EXIT_STATUS[reason]
-
-
 # ATIF 1.7, for Harbor's tools. The format has no fields for an instance, a patch, an exit code or a
 # step that never ran: these go under ``srl_swe`` into the ``extra`` that it allows everywhere.
 
@@ -150,79 +142,10 @@ def save_atif(path: Path, trajectory: Trajectory) -> None:
 
 def render_atif(trajectory: Trajectory) -> dict[str, Any]:
     """The JSON object, the inverse of :func:`srl_swe.trajectories.atif.read_atif`."""
-    agent = {"name": trajectory.source, "version": "unknown"}
-    if trajectory.model is not None:
-        agent["model_name"] = trajectory.model
-    record: dict[str, Any] = {
-        "schema_version": ATIF_VERSION,
-        "session_id": trajectory.instance_id,
-        "agent": agent,
-        "steps": list(_write_steps(trajectory)),
-    }
-    if trajectory.notes:
-        record["notes"] = "\n".join(trajectory.notes)
-    return record | {"extra": {OWN: _own_fields(trajectory)}}
-
-
-def _write_steps(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
-    task = trajectory.problem_statement or ""
-    yield {"step_id": 1, "source": "user", "message": task}
-    for step_id, turn in enumerate(_turns(trajectory.steps), 2):
-        yield _write_turn(step_id, turn)
-
-
-def _turns(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """The steps, grouped by message."""
-    turn: list[Step] = []
-    for step in steps:
-        if turn and (step.turn is None or step.turn != turn[-1].turn):
-            yield turn
-            turn = []
-        turn.append(step)
-    if turn:
-        yield turn
-
-
-def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
-    written: dict[str, Any] = {
-        "step_id": step_id,
-        "source": "agent",
-        "message": steps[0].thought,
-    }
-    calls: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for number, step in enumerate(steps, 1):
-        call_id = f"call_{step_id}_{number}"
-        if step.action is not None:
-            calls.append(
-                {
-                    "tool_call_id": call_id,
-                    "function_name": step.action.tool,
-                    "arguments": dict(step.action.arguments),
-                    "extra": {OWN: {"executed": step.executed} | _translation(step)},
-                }
-            )
-        if step.observation is not None:
-            results.append(_write_result(step.observation, call_id if step.action else None))
-    written |= {"tool_calls": calls} if calls else {}
-    return written | ({"observation": {"results": results}} if results else {})
-
-
-def _translation(step: Step) -> dict[str, Any]:
-    if step.translation is None:
-        return {}
-    return {"translation": TypeAdapter(Translation).dump_python(step.translation, mode="json")}
-
-
-def _write_result(observation: Observation, call_id: str | None) -> dict[str, Any]:
-    details = {"truncated": observation.truncated, "timed_out": observation.timed_out}
-    code = {} if observation.exit_code is None else {"exit_code": observation.exit_code}
-    answered = {} if call_id is None else {"source_call_id": call_id}
-    return answered | {"content": observation.text, "extra": {OWN: code | details}}
-
-
-def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
-    fields = {
+    agent = {"name": trajectory.source, "version": "unknown", "model_name": trajectory.model}
+    task = {"step_id": 1, "source": "user", "message": trajectory.problem_statement or ""}
+    turns = groupby(trajectory.steps, lambda s: object() if s.turn is None else s.turn)
+    own = {
         "instance_id": trajectory.instance_id,
         "source": trajectory.source,
         "problem_statement": trajectory.problem_statement,
@@ -232,6 +155,43 @@ def _own_fields(trajectory: Trajectory) -> dict[str, Any]:
         "exit_status": trajectory.exit_status,
         "enforced": trajectory.enforced,
     }
+    return {
+        "schema_version": ATIF_VERSION,
+        "session_id": trajectory.instance_id,
+        "agent": _given(agent),
+        "steps": [task, *(_write_turn(n, list(steps)) for n, (_, steps) in enumerate(turns, 2))],
+        **({"notes": "\n".join(trajectory.notes)} if trajectory.notes else {}),
+        "extra": {OWN: _given(own)},
+    }
+
+
+def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
+    """The steps of one message as one of ATIF's."""
+    calls, results = [], []
+    for number, step in enumerate(steps, 1):
+        call_id = f"call_{step_id}_{number}" if step.action else None
+        if step.action is not None:
+            translation = TypeAdapter(Translation | None).dump_python(step.translation, mode="json")
+            own = _given({"executed": step.executed, "translation": translation})
+            calls.append(
+                {
+                    "tool_call_id": call_id,
+                    "function_name": step.action.tool,
+                    "arguments": dict(step.action.arguments),
+                    "extra": {OWN: own},
+                }
+            )
+        if (seen := step.observation) is not None:
+            code = {"exit_code": seen.exit_code}
+            flags = {"truncated": seen.truncated, "timed_out": seen.timed_out}
+            result = {"source_call_id": call_id, "content": seen.text}
+            results.append(_given(result) | {"extra": {OWN: _given(code | flags)}})
+    written = {"step_id": step_id, "source": "agent", "message": steps[0].thought}
+    written |= {"tool_calls": calls} if calls else {}
+    return written | ({"observation": {"results": results}} if results else {})
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 

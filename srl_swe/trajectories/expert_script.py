@@ -34,16 +34,13 @@ def read_expert_script(record: Any, where: str) -> Trajectory:
     leftover = _REPLY.sub("", record).strip()
     if leftover:
         raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
-    replies = _REPLY.findall(record)
-    steps = [_parse_step(reply, where, f"reply {n}") for n, reply in enumerate(replies, 1)]
+    steps = []
+    for number, text in enumerate(_REPLY.findall(record), 1):
+        reply = xml.parse_reply(text)
+        if reply.action is None:
+            raise BrokenRecord(where, f"reply {number}", f"{reply.reason}: {text[:60]!r}")
+        steps.append(Step(reply.thought, reply.action))
     return Trajectory(name_record(where), tuple(steps), model="expert", source=EXPERT_SCRIPT.name)
 
 
 EXPERT_SCRIPT = Reader("expert-script", is_expert_script, read_expert_script)
-
-
-def _parse_step(text: str, where: str, name: str) -> Step:
-    reply = xml.parse_reply(text)
-    if reply.action is None:
-        raise BrokenRecord(where, name, f"{reply.reason}: {text[:60]!r}")
-    return Step(reply.thought, reply.action)

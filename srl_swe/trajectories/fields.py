@@ -151,15 +151,16 @@ class Fields:
         Parts without text (images) are left out.
         """
         value = self.get(name)
-        if isinstance(value, list | tuple):
-            return "".join(self._part(name, i, part) for i, part in enumerate(value))
-        return self.optional_text(name) or ""
-
-    def _part(self, name: str, index: int, part: object) -> str:
-        if isinstance(part, str):
-            return part
-        fields = Fields.of(part, self.where, f"{self._path(name)}.{index}")
-        return fields.optional_text("text") or ""
+        if not isinstance(value, list | tuple):
+            return self.optional_text(name) or ""
+        path = self._path(name)
+        parts = (
+            part
+            if isinstance(part, str)
+            else Fields.of(part, self.where, f"{path}.{i}").optional_text("text")
+            for i, part in enumerate(value)
+        )
+        return "".join(part for part in parts if part)
 
     def _path(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
@@ -274,8 +275,12 @@ def _measure(events: Iterator[Any], text_chars: int) -> None:
                     raise ValueError(f"*{event.anchor} refers to a value that holds it")
                 open_sizes[-1] += known.get(event.anchor or "", 1)
             case yaml.ScalarEvent():
-                _check_number(event)
                 size = len(event.value) + 1
+                if len(event.value) > _MAX_DIGITS and (
+                    (not event.style and _NUMBER.fullmatch(event.value))
+                    or (event.tag or "").endswith(_NUMBER_TAGS)
+                ):
+                    raise ValueError(f"a number of {len(event.value)} digits")
                 open_sizes[-1] += size
                 known |= {event.anchor: size} if event.anchor else {}
             case yaml.CollectionStartEvent():
@@ -289,15 +294,6 @@ def _measure(events: Iterator[Any], text_chars: int) -> None:
                 known |= {anchor: size} if anchor else {}
         if open_sizes[-1] > limit:
             raise ValueError(f"its aliases unfold to more than {limit} characters")
-
-
-def _check_number(event: Any) -> None:
-    if len(event.value) <= _MAX_DIGITS:
-        return
-    is_plain = event.style is None or event.style == ""
-    looks_like_one = is_plain and _NUMBER.fullmatch(event.value)
-    if looks_like_one or (event.tag is not None and event.tag.endswith(_NUMBER_TAGS)):
-        raise ValueError(f"a number of {len(event.value)} digits")
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,10 +21,6 @@ from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
 from srl_swe.trajectories.fields import BrokenRecord, Fields, Reader, first_line
 from srl_swe.types import Step, Trajectory
-
-if TYPE_CHECKING:
-    import pyarrow
-
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -115,16 +111,11 @@ def render_line(trajectory: Trajectory) -> str:
             if item[name] is None or item[name] == []:
                 del item[name]
     line = json.dumps(record, ensure_ascii=False)
-    return (line if _is_utf8(line) else json.dumps(record)) + "\n"
-
-
-def _is_utf8(text: str) -> bool:
-    """False for halves of surrogate pairs, which stand for bytes of a patch outside UTF-8."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # halves of surrogate pairs: bytes of a patch outside UTF-8
+        line = json.dumps(record)
+    return line + "\n"
 
 
 def json_schema() -> dict[str, Any]:
@@ -192,13 +183,16 @@ def _read_step(step: Fields) -> dict[str, Any]:
 
 def render_row(trajectory: Trajectory) -> dict[str, Any]:
     """The row in plain types. Halves of surrogate pairs, which tables can't hold, become "?"."""
-    enforced = None if trajectory.enforced is None else dict(trajectory.enforced)
-    row = {name: getattr(trajectory, name) for name in _SAME}
-    row["notes"] = list(trajectory.notes)
-    row["enforced"] = None if enforced is None else json.dumps(enforced, ensure_ascii=False)
-    row["n_steps"] = len(trajectory.steps)
-    row["steps"] = [_render_step(step) for step in trajectory.steps]
-    storable: dict[str, Any] = _storable({"format": HUB_FORMAT, **row})
+    enforced = trajectory.enforced
+    row = {
+        "format": HUB_FORMAT,
+        **{name: getattr(trajectory, name) for name in _SAME},
+        "enforced": None if enforced is None else json.dumps(dict(enforced), ensure_ascii=False),
+        "n_steps": len(trajectory.steps),
+        "steps": [_render_step(step) for step in trajectory.steps],
+    }
+    text = json.dumps(row, ensure_ascii=False).encode("utf-8", errors="replace")
+    storable: dict[str, Any] = json.loads(text)
     return storable
 
 
@@ -217,33 +211,10 @@ def _render_step(step: Step) -> dict[str, Any]:
     }
 
 
-def _storable(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-8", errors="replace").decode("utf-8")
-        case list():
-            return [_storable(item) for item in value]
-        case dict():
-            return {name: _storable(item) for name, item in value.items()}
-        case _:
-            return value
-
-
 def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
     """Write a parquet file, a few rows at a time; returns their number. Raises OSError."""
-    import pyarrow.parquet
-
-    schema, count = _schema(), 0
-    rows = (render_row(trajectory) for trajectory in trajectories)
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as table:
-        while group := list(islice(rows, _ROWS_AT_ONCE)):
-            table.write_table(pyarrow.Table.from_pylist(group, schema))
-            count += len(group)
-    return count
-
-
-def _schema() -> pyarrow.Schema:
     import pyarrow as pa
+    import pyarrow.parquet
 
     text, flag, number = pa.string(), pa.bool_(), pa.int64()
     step = {
@@ -259,4 +230,10 @@ def _schema() -> pyarrow.Schema:
     }
     columns: dict[str, Any] = dict.fromkeys(("format", *_SAME, "enforced"), text)
     columns |= {"resolved": flag, "n_steps": number, "notes": pa.list_(text)}
-    return pa.schema({**columns, "steps": pa.list_(pa.struct(step))})
+    schema = pa.schema({**columns, "steps": pa.list_(pa.struct(step))})
+    count, rows = 0, map(render_row, trajectories)
+    with pa.parquet.ParquetWriter(path, schema, compression="zstd") as table:
+        while group := list(islice(rows, _ROWS_AT_ONCE)):
+            table.write_table(pa.Table.from_pylist(group, schema))
+            count += len(group)
+    return count

@@ -29,49 +29,6 @@ _ROWS_AT_ONCE = 16
 """Few: a row is a whole trajectory, often a megabyte."""
 
 
-def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows and their places (``NAME:1``, ...). Raises ValueError if it is not parquet."""
-    import pyarrow.parquet
-
-    number = 0
-    with pyarrow.parquet.ParquetFile(file) as table:
-        for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{name}:{number}", row
-
-
-def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of ``hf:OWNER/NAME[:split]``, by default of the split ``train``.
-
-    OWNER/NAME may also be a local folder of a data set's files. Raises UserError if it can't be
-    loaded.
-    """
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    name, _, split = source.removeprefix("hf:").partition(":")
-    try:
-        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
-        for number, row in enumerate(rows, 1):
-            yield f"{source}:{number}", row
-    except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(
-            f"{source} can't be loaded from the Hugging Face hub ({first_line(error)}); "
-            "check name, split and network, or download its parquet files and pass their folder."
-        ) from error
-
-
-FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
-"""Endings of files to read in a folder; .txt files are expert scripts."""
-
-_MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
-_BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
-"""Fields of predictions and benchmark rows, which also lie beside trajectories as JSONL."""
-_EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
-_PARQUET = b"PAR1"
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """One parsed value. ``where`` is its file, with the line or row if it is one of several.
@@ -87,6 +44,47 @@ class Record:
 Records = Iterator[Record | BrokenRecord]
 
 
+def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[Record]:
+    """The rows, at ``NAME:1`` and so on. Raises ValueError if it is not parquet."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file) as table:
+        batches = table.iter_batches(batch_size=_ROWS_AT_ONCE)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield from (Record(f"{name}:{number}", row) for number, row in enumerate(rows, 1))
+
+
+def read_hub(source: str) -> Iterator[Record]:
+    """The rows of ``hf:OWNER/NAME[:split]``, by default of the split ``train``.
+
+    OWNER/NAME may also be a local folder of a data set's files. Raises UserError if it can't be
+    loaded.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    name, _, split = source.removeprefix("hf:").partition(":")
+    try:
+        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
+        yield from (Record(f"{source}:{number}", row) for number, row in enumerate(rows, 1))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(
+            f"{source} can't be loaded from the Hugging Face hub ({first_line(error)}); "
+            "check name, split and network, or download its parquet files and pass their folder."
+        ) from error
+
+
+FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
+"""Endings of files to read in a folder; .txt files are expert scripts."""
+
+_MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
+_BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
+"""Fields of predictions and benchmark rows, which also lie beside trajectories as JSONL."""
+_EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
+_PARQUET = b"PAR1"
+_LINES_TRIED = 20
+
+
 def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Records:
     """The records of a file, folder, glob, ``-`` (stdin), or ``hf:OWNER/NAME[:split]``.
 
@@ -97,7 +95,7 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
     if source == "-":
         yield from read_stream(sys.stdin.buffer, "stdin")
     elif source.startswith("hf:"):
-        yield from (Record(where, row) for where, row in read_hub(source))
+        yield from read_hub(source)
     else:
         units = _gather_conversations(find_files(source))
         if shuffle_seed is not None:
@@ -186,7 +184,7 @@ def read_file(path: Path) -> Records:
     """The records of one file, by its ending and then by its content."""
     try:
         if path.suffix == ".parquet":
-            yield from (Record(where, row) for where, row in read_parquet(path, str(path)))
+            yield from read_parquet(path, str(path))
         elif path.suffix in {".yaml", ".yml"}:
             yield from _split(parse_yaml(_decode(path.read_bytes())), str(path))
         elif path.suffix == ".txt":
@@ -203,7 +201,8 @@ def read_file(path: Path) -> Records:
 def read_stream(stream: BinaryIO, name: str) -> Records:
     """The records of a stream of any kind.
 
-    Lines are streamed if the first is a JSON value; otherwise the stream is read to its end.
+    Lines are streamed if the first is a JSON value; otherwise the stream is read to its end, and
+    is parquet, JSON, lines of JSON, an expert script or YAML, whichever fits first.
     """
     head: list[bytes] = []
     for line in stream:
@@ -216,27 +215,22 @@ def read_stream(stream: BinaryIO, name: str) -> Records:
     data = b"".join([*head, *stream])
     try:
         if data.startswith(_PARQUET):
-            yield from (Record(at, row) for at, row in read_parquet(io.BytesIO(data), name))
+            yield from read_parquet(io.BytesIO(data), name)
+            return
+        text = _decode(data)
+        if _is_json(data):
+            yield from _split(parse_json(text), name)
+        elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {
+            "{",
+            "[",
+        }:
+            yield from _parse_lines(io.BytesIO(data), name)
+        elif find_reader(text) is not None:
+            yield Record(name, text)
         else:
-            yield from _parse_text(data, name)
+            yield from _split(parse_yaml(text), name)
     except (OSError, ValueError, RecursionError) as error:
         yield BrokenRecord(name, "", f"can't be read ({first_line(error)})")
-
-
-def _parse_text(data: bytes, name: str) -> Records:
-    """Read text as the first fitting format: JSON, lines of JSON, an expert script, YAML."""
-    text = _decode(data)
-    if _is_json(data):
-        yield from _split(parse_json(text), name)
-    elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {"{", "["}:
-        yield from _parse_lines(io.BytesIO(data), name)
-    elif find_reader(text) is not None:
-        yield Record(name, text)
-    else:
-        yield from _split(parse_yaml(text), name)
-
-
-_LINES_TRIED = 20
 
 
 def _is_json(data: bytes) -> bool:
@@ -258,18 +252,20 @@ def read_lines(lines: BinaryIO, name: str) -> Records:
 
 def _parse_whole(data: bytes, name: str) -> Records:
     """One value, or lines of values if the data is not one value."""
+    found = list(_parse_value(data, name))
+    is_broken = isinstance(found[0], BrokenRecord)
+    lines = _parse_lines(io.BytesIO(data), name) if is_broken else iter(())
+    first = next(lines, None)
+    yield from chain([first], lines) if isinstance(first, Record) else found
+
+
+def _parse_value(data: bytes, where: str) -> Records:
     try:
         value = parse_json(_decode(data))
     except ValueError as error:
-        records = _parse_lines(io.BytesIO(data), name)
-        first = next(records, None)
-        if isinstance(first, Record):
-            yield first
-            yield from records
-        else:
-            yield BrokenRecord(name, "", f"not JSON ({error})")
-        return
-    yield from _split(value, name)
+        yield BrokenRecord(where, "", f"not JSON ({error})")
+    else:
+        yield from _split(value, where)
 
 
 def _split(value: Any, name: str) -> Iterator[Record]:
@@ -283,7 +279,7 @@ def _split(value: Any, name: str) -> Iterator[Record]:
 def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
     """One record per line, or one for all lines if they are events."""
     numbered = ((f"{name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
-    records = chain.from_iterable(_parse_line(line, where) for where, line in numbered)
+    records = chain.from_iterable(_parse_value(line, where) for where, line in numbered)
     first = next(records, None)
     if isinstance(first, Record) and is_event(first.value):
         rest = list(records)
@@ -293,15 +289,6 @@ def _parse_lines(lines: Iterable[bytes], name: str) -> Records:
     elif first is not None:
         yield first
         yield from records
-
-
-def _parse_line(line: bytes, where: str) -> Records:
-    try:
-        value = parse_json(_decode(line))
-    except ValueError as error:
-        yield BrokenRecord(where, "", f"not JSON ({error})")
-        return
-    yield from _split(value, where)
 
 
 def _decode(data: bytes) -> str:
@@ -347,15 +334,14 @@ def stream_trajectories(
     skipped.
     """
     reading, report = reading or Reading(), ReadReport() if report is None else report
-    passed = _Counted(_filtered(_read(source, reading, report), reading.filters, report))
-    found = iter(passed)
+    found, waiting = _read(source, reading, report), list[Trajectory]()
     if reading.shuffle_seed is not None:
-        found = _shuffled(found, reading.shuffle_seed)
-    given = 0
-    for trajectory in _sliced(found, reading, report):
-        given += 1
-        yield trajectory
-    report.drop(BEYOND, passed.count - report.dropped[BEFORE] - given)
+        found = _shuffled(found, reading.shuffle_seed, waiting)
+    for _ in islice(found, reading.first):
+        report.drop(BEFORE)
+    ends = (None if reading.last is None else reading.last - reading.first, reading.limit)
+    yield from islice(found, min((end for end in ends if end is not None), default=None))
+    report.drop(BEYOND, len(waiting))
 
 
 def load_trajectories(
@@ -370,69 +356,42 @@ def load_trajectories(
     return found
 
 
-@dataclass(slots=True)
-class _Counted:
-    """Passes trajectories on and counts them."""
-
-    found: Iterator[Trajectory]
-    count: int = 0
-
-    def __iter__(self) -> Iterator[Trajectory]:
-        for trajectory in self.found:
-            self.count += 1
-            yield trajectory
-
-
 def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[Trajectory]:
+    """The trajectories that pass the filters; all other records are counted."""
     reader = None if reading.reader is None else named_reader(reading.reader)
     for record in read_records(source, shuffle_seed=reading.shuffle_seed):
         report.records += 1
-        known = (
-            isinstance(record, Record) and reader is not None and reader.recognizes(record.value)
-        )
-        if isinstance(record, Record) and record.stray and not known:
-            report.drop(STRAY)
-            continue
         try:
             if isinstance(record, BrokenRecord):
                 raise record
-            read = read_record if reader is None else reader.read
-            found = read(record.value, record.where)
+            if record.stray and not (reader and reader.recognizes(record.value)):
+                report.drop(STRAY)
+                continue
+            read = reader.read if reader else read_record
+            found = with_instance(read(record.value, record.where), reading.instance)
         except BrokenRecord as error:
             if reading.on_broken == "fail":
                 raise
             report.drop_broken(error)
             continue
         report.sources[found.source] += 1
-        yield with_instance(found, reading.instance)
-
-
-def _filtered(
-    found: Iterable[Trajectory], filters: Iterable[Filter], report: ReadReport
-) -> Iterator[Trajectory]:
-    for trajectory in found:
-        failed = next((each for each in filters if not each.holds(trajectory)), None)
+        failed = next((each for each in reading.filters if not each.holds(found)), None)
         if failed is None:
-            yield trajectory
+            yield found
         else:
             report.drop(f"not {failed}")
 
 
-def _shuffled(found: Iterator[Trajectory], seed: int) -> Iterator[Trajectory]:
-    chance = random.Random(seed)
-    buffer = list(islice(found, SHUFFLE_BUFFER))
-    for trajectory in found:
-        drawn = chance.randrange(len(buffer))
-        yield buffer[drawn]
-        buffer[drawn] = trajectory
-    chance.shuffle(buffer)
-    yield from buffer
-
-
-def _sliced(
-    found: Iterator[Trajectory], reading: Reading, report: ReadReport
+def _shuffled(
+    found: Iterator[Trajectory], seed: int, waiting: list[Trajectory]
 ) -> Iterator[Trajectory]:
-    for _ in islice(found, reading.first):
-        report.drop(BEFORE)
-    ends = (None if reading.last is None else reading.last - reading.first, reading.limit)
-    yield from islice(found, min((end for end in ends if end is not None), default=None))
+    """The trajectories, mixed; ``waiting`` holds those read and not yet given."""
+    chance = random.Random(seed)
+    waiting += islice(found, SHUFFLE_BUFFER)
+    for trajectory in found:
+        drawn = chance.randrange(len(waiting))
+        given, waiting[drawn] = waiting[drawn], trajectory
+        yield given
+    chance.shuffle(waiting)
+    while waiting:
+        yield waiting.pop(0)

@@ -21,7 +21,7 @@ from srl_swe.trajectories.row_facts import (
     tidy_patch,
 )
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
-from srl_swe.types import Action, Step, StopReason, Trajectory
+from srl_swe.types import Action, StopReason, Trajectory
 
 _BLOCK = re.compile(
     r"```(?:mswea_bash_command|bash)[^\S\n]*\n(.*?)\n```"
@@ -46,7 +46,10 @@ def is_mini(record: Any) -> bool:
         return any(b in record for b in _BLOCK_MARKS) and "<returncode>" in record
     if not isinstance(record, list):
         return False
-    texts = [_text_of(m) for m in islice(record, _MESSAGES_LOOKED_AT)]
+    first = [
+        m.get("content") for m in islice(record, _MESSAGES_LOOKED_AT) if isinstance(m, Mapping)
+    ]
+    texts = [text for text in first if isinstance(text, str)]
     return any(map(_BLOCK.search, texts)) and any(map(is_mini_output, texts))
 
 
@@ -54,30 +57,41 @@ def read_mini(record: Any, where: str) -> Trajectory:
     """One run. The last command submits: its output is the patch, not an observation."""
     row = Fields.of_record(record, where)
     messages, info = row.items("messages"), row.mapping("info")
+    last = messages[-1] if messages else None
     conversation, submission = _split_submission(messages)
     steps, notes = make_steps(_events(conversation))
     instance = find_instance(row)
-    exit_status = info.optional_text("exit_status") or _exit_status(messages)
+    exit_status = info.optional_text("exit_status") or None
+    if exit_status is None and last and _role(last) == "exit":
+        exit_status = last.mapping("extra").optional_text("exit_status")
+    if exit_status is not None:
+        stop_reason = _STOP_REASONS.get(exit_status)
+    elif submission is not None:
+        stop_reason = StopReason.SUBMITTED
+    else:
+        is_open = bool(steps) and not steps[-1].observation
+        stop_reason = find_stop_reason(steps[-1:]) if is_open else None
+    patch = info.optional_text("submission") or submission
+    if patch and patch.strip() and "diff --git " not in patch:
+        patch = None
+    interrupts = [m.mapping("extra").get("interrupt_type") for m in conversation]
+    if lost := interrupts.count("FormatError"):  # version 2 records only the complaint about each
+        notes += (f"{lost} replies in a wrong format are not recorded",)
     return Trajectory(
         instance.id,
         steps,
         _issue(conversation),
-        _stop_reason(exit_status, submission, steps),
-        _patch(info.optional_text("submission") or submission),
+        stop_reason,
+        tidy_patch(patch),
         find_outcome(row),
         info.mapping("config").mapping("model").optional_text("model_name"),
         MINI.name,
         exit_status=exit_status,
-        notes=(*instance.notes, *notes, *_unrecorded_replies(conversation)),
+        notes=(*instance.notes, *notes),
     )
 
 
 MINI = Reader("mini-swe-agent", is_mini, read_mini)
-
-
-def _text_of(message: Any) -> str:
-    content = message.get("content") if isinstance(message, Mapping) else None
-    return content if isinstance(content, str) else ""
 
 
 def _role(message: Fields) -> str | None:
@@ -101,44 +115,12 @@ def _split_submission(messages: Sequence[Fields]) -> tuple[Sequence[Fields], str
     return (messages[:-1], last.content()) if submitted else (messages, None)
 
 
-def _exit_status(messages: Sequence[Fields]) -> str | None:
-    """The exit status in version 2's last message."""
-    last = messages[-1] if messages else None
-    is_exit = last is not None and _role(last) == "exit"
-    return last.mapping("extra").optional_text("exit_status") if last and is_exit else None
-
-
-def _stop_reason(
-    exit_status: str | None, submission: str | None, steps: Sequence[Step]
-) -> StopReason | None:
-    """The stop reason of the status; without one, SUBMITTED if the last command submits."""
-    if exit_status is None and submission is not None:
-        return StopReason.SUBMITTED
-    if exit_status is None:
-        return find_stop_reason(steps[-1:]) if steps and not steps[-1].observation else None
-    return _STOP_REASONS.get(exit_status)
-
-
-def _patch(submission: str | None) -> str | None:
-    """The submission if it is a diff, else None."""
-    if submission is None or (submission.strip() and "diff --git " not in submission):
-        return None
-    return tidy_patch(submission)
-
-
 def _issue(messages: Sequence[Fields]) -> str | None:
     first = next((m for m in messages if _role(m) == "user"), None)
     if first is None:
         return None
     lead = _ISSUE_LEAD.match(first.content())
     return lead[1].strip() if lead else find_issue(first.content())
-
-
-def _unrecorded_replies(messages: Sequence[Fields]) -> tuple[str, ...]:
-    """A note on replies in a wrong format: version 2 records only the complaint about each."""
-    kinds = [m.mapping("extra").get("interrupt_type") for m in messages]
-    lost = kinds.count("FormatError")
-    return (f"{lost} replies in a wrong format are not recorded",) if lost else ()
 
 
 def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
@@ -154,24 +136,23 @@ def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
 
 
 def _read_reply(reply: Fields) -> Turn:
+    """The reply's calls, else the blocks in its text, which ran only if there was exactly one."""
     if reply.get("object") == "response":
-        return _read_response(reply)
-    recorded = reply.mapping("extra").items("actions")
-    text, calls = reply.content(), reply.items("tool_calls")
-    if recorded and (calls or not _BLOCK.search(text)):
-        found = ((a.text("command"), a.optional_text("tool_call_id")) for a in recorded)
-        return Turn(text.strip(), tuple(Call(_bash(command), i) for command, i in found))
-    if calls:
-        return Turn(text.strip(), tuple(_tool_call(c.mapping("function"), c) for c in calls))
-    return _read_blocks(text)
-
-
-def _read_blocks(text: str) -> Turn:
-    """The reply's blocks, which ran only if there was exactly one."""
-    blocks = list(_BLOCK.finditer(text))
-    thought = text[: blocks[0].start()] if blocks else text
+        parts = reply.items("output")
+        said = [part.content() for part in parts if part.get("type") == "message"]
+        calls = [_tool_call(part, part) for part in parts if part.get("type") == "function_call"]
+        return Turn("\n".join(said).strip(), tuple(calls))
+    text, blocks = reply.content(), list(_BLOCK.finditer(reply.content()))
+    recorded, native = reply.mapping("extra").items("actions"), reply.items("tool_calls")
+    if recorded and (native or not blocks):
+        calls = [Call(_bash(a.text("command")), a.optional_text("tool_call_id")) for a in recorded]
+        return Turn(text.strip(), tuple(calls))
+    if native:
+        calls = [_tool_call(call.mapping("function"), call) for call in native]
+        return Turn(text.strip(), tuple(calls))
     commands = [(block[1] or block[2] or "").strip() for block in blocks]
-    calls = (Call(_bash(command), runnable=len(blocks) == 1) for command in commands)
+    calls = [Call(_bash(command), runnable=len(blocks) == 1) for command in commands]
+    thought = text[: blocks[0].start()] if blocks else text
     return Turn(thought.strip(), tuple(calls))
 
 
@@ -180,13 +161,6 @@ def _tool_call(function: Fields, call: Fields) -> Call:
     arguments = render_arguments(function.mapping("arguments").values)
     call_id = call.optional_text("call_id") or call.optional_text("id")
     return Call(Action(function.text("name"), arguments), call_id)
-
-
-def _read_response(reply: Fields) -> Turn:
-    parts = reply.items("output")
-    said = [part.content() for part in parts if part.get("type") == "message"]
-    calls = [_tool_call(part, part) for part in parts if part.get("type") == "function_call"]
-    return Turn("\n".join(said).strip(), tuple(calls))
 
 
 def _bash(command: str) -> Action:

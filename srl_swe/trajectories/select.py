@@ -148,82 +148,79 @@ def select(
     ``selection`` refuses trajectories without an instance, the first one raises UserError with
     the number of them.
     """
-    selecting = _Selecting(selection, ReadReport() if report is None else report)
-    trajectories = iter(trajectories)
+    report = ReadReport() if report is None else report
+    gate = _Gate(selection, frozenset(map(_same_instance, selection.not_in)))
+    must_know = bool(gate.evaluated) and selection.unnamed == "refuse"
+    read = unnamed = unknown = 0
+    refused = False
     for trajectory in trajectories:
-        if selecting.refuses(trajectory):
-            raise selecting.refusal(trajectories)
-        reason = selecting.reason_against(trajectory)
+        is_named = names_instance(trajectory)
+        read += 1
+        unnamed += not is_named
+        unknown += trajectory.resolved is None
+        refused = refused or (must_know and bool(trajectory.steps) and not is_named)
+        if refused:
+            continue  # only counts the others
+        reason = gate.reason_against(trajectory)
         if reason is None:
             yield trajectory
         else:
-            selecting.report.drop(reason)
-    selecting.report.remarks += selecting.remarks()
-
-
-class _Selecting:
-    """One pass over trajectories, and its state."""
-
-    def __init__(self, selection: Selection, report: ReadReport) -> None:
-        self.report = report
-        self._selection = selection
-        self._evaluated = frozenset(map(_same_instance, selection.not_in))
-        self._taken: Counter[str] = Counter()
-        self._seen: set[bytes] = set()
-        self._read = self._unnamed = self._unknown = 0
-
-    def refuses(self, trajectory: Trajectory) -> bool:
-        """Whether its instance may be evaluated for all we know, and ``unnamed`` is ``refuse``."""
-        self._read += 1
-        self._unnamed += not names_instance(trajectory)
-        self._unknown += trajectory.resolved is None
-        must_know = self._evaluated and self._selection.unnamed == "refuse"
-        return bool(must_know and trajectory.steps and not names_instance(trajectory))
-
-    def refusal(self, rest: Iterable[Trajectory]) -> UserError:
-        """The exception to raise; counts all others first."""
-        for trajectory in rest:
-            self._read += 1
-            self._unnamed += not names_instance(trajectory)
-        return UserError(
-            f"{self._unnamed} of {self._read} records name no instance: --not-in can't "
-            "tell whether they are evaluated. Name the instance with --instance, or pass "
-            "--unnamed drop or --unnamed keep."
+            report.drop(reason)
+    if refused:
+        raise UserError(
+            f"{unnamed} of {read} records name no instance: --not-in can't tell whether they are "
+            "evaluated. Name the instance with --instance, or pass --unnamed drop or --unnamed "
+            "keep."
         )
+    asked = {"--not-in": gate.evaluated, "--per-instance": selection.per_instance is not None}
+    needing = " and ".join(option for option, is_asked in asked.items() if is_asked)
+    if unnamed and needing:
+        report.remarks.append(
+            f"{unnamed} of {read} records name no instance, which {needing} needs"
+        )
+    if unknown and selection.resolved_only:
+        report.remarks.append(
+            f"{unknown} of {read} records name no outcome, which --resolved-only needs"
+        )
+
+
+@dataclass(slots=True)
+class _Gate:
+    """Decides about one trajectory after another; remembers those that passed."""
+
+    selection: Selection
+    evaluated: frozenset[str]
+    taken: Counter[str] = field(default_factory=Counter)
+    seen: set[bytes] = field(default_factory=set)
 
     def reason_against(self, trajectory: Trajectory) -> Unselected | None:
         """The first reason that holds; None if the trajectory is selected."""
-        selection = self._selection
-        reason = _unfit(trajectory, selection, self._evaluated)
-        if reason is None and selection.drop_duplicates:
+        wanted, instance_id = self.selection, trajectory.instance_id
+        is_named = names_instance(trajectory)
+        if not trajectory.steps:
+            return Unselected.NO_STEPS
+        if not any(step.executed for step in trajectory.steps):
+            return Unselected.NOTHING_RAN
+        if self.evaluated and wanted.unnamed == "drop" and not is_named:
+            return Unselected.UNNAMED
+        if _same_instance(instance_id) in self.evaluated:
+            return Unselected.EVALUATED
+        if wanted.resolved_only and trajectory.resolved is None:
+            return Unselected.RESOLVED_UNKNOWN
+        if wanted.resolved_only and not trajectory.resolved:
+            return Unselected.UNRESOLVED
+        if wanted.model is not None and not fnmatchcase(trajectory.model or "", wanted.model):
+            return Unselected.OTHER_MODEL
+        if wanted.drop_duplicates:
             fingerprint = _fingerprint(trajectory)
-            reason = Unselected.DUPLICATE if fingerprint in self._seen else None
-            self._seen.add(fingerprint)
-        if reason is None and selection.per_instance is not None and names_instance(trajectory):
-            full = self._taken[trajectory.instance_id] >= selection.per_instance
-            reason = Unselected.INSTANCE_FULL if full else None
-        if reason is None:
-            self._taken[trajectory.instance_id] += 1
-        return reason
-
-    def remarks(self) -> list[str]:
-        """The numbers of records without a fact needed by the selection."""
-        selection, found = self._selection, []
-        by_instance = {
-            "--not-in": bool(self._evaluated),
-            "--per-instance": selection.per_instance is not None,
-        }
-        needing = " and ".join(name for name, asked in by_instance.items() if asked)
-        if self._unnamed and needing:
-            found.append(
-                f"{self._unnamed} of {self._read} records name no instance, which {needing} needs"
-            )
-        if self._unknown and selection.resolved_only:
-            found.append(
-                f"{self._unknown} of {self._read} records name no outcome, which --resolved-only "
-                "needs"
-            )
-        return found
+            if fingerprint in self.seen:
+                return Unselected.DUPLICATE
+            self.seen.add(fingerprint)
+        most = wanted.per_instance
+        if most is not None and is_named and self.taken[instance_id] >= most:
+            return Unselected.INSTANCE_FULL
+        self.taken[instance_id] += 1
+        return None
 
 
 def is_held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
@@ -233,28 +230,6 @@ def is_held_out(trajectory: Trajectory, share: float, seed: int) -> bool:
     """
     digest = hashlib.sha256(f"{seed}\0{trajectory.instance_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def _unfit(
-    trajectory: Trajectory, selection: Selection, evaluated: frozenset[str]
-) -> Unselected | None:
-    """The reason in the trajectory itself, independent of earlier ones."""
-    if not trajectory.steps:
-        return Unselected.NO_STEPS
-    if not any(step.executed for step in trajectory.steps):
-        return Unselected.NOTHING_RAN
-    if evaluated and selection.unnamed == "drop" and not names_instance(trajectory):
-        return Unselected.UNNAMED
-    if _same_instance(trajectory.instance_id) in evaluated:
-        return Unselected.EVALUATED
-    if selection.resolved_only and trajectory.resolved is None:
-        return Unselected.RESOLVED_UNKNOWN
-    if selection.resolved_only and not trajectory.resolved:
-        return Unselected.UNRESOLVED
-    wanted = selection.model
-    if wanted is not None and not fnmatchcase(trajectory.model or "", wanted):
-        return Unselected.OTHER_MODEL
-    return None
 
 
 def _same_instance(instance_id: str) -> str:

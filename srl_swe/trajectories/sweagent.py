@@ -11,8 +11,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
-from itertools import islice
 from typing import Any
 
 from srl_swe.trajectories.chat_events import clean_thought, read_xml_calls
@@ -75,7 +73,15 @@ def read_sweagent(record: Any, where: str) -> Trajectory:
     steps, notes = (_read_steps(recorded, history), ()) if recorded else read_history(history)
     exit_status = info.optional_text("exit_status")
     submission = info.optional_text("submission")
-    patch = clean_submission(_shown_at_the_end(steps) if submission is None else submission)
+    last = steps[-1] if steps else None
+    if submission is None and last and last.action and last.action.tool == "submit":
+        # the answer is the patch, the only one in demonstrations
+        submission = last.observation.text or None if last.observation else None
+    patch = clean_submission(submission)
+    if info.get("submission") and patch is None:
+        notes += ("the submission is not a diff",)
+    if row.get("attempts"):
+        notes += (f"the best of {len(row.items('attempts'))} attempts",)
     environment = row.optional_text("environment") or ""
     instance = find_instance(row) if environment in _NO_NAMES else NamedInstance(environment)
     return Trajectory(
@@ -84,10 +90,10 @@ def read_sweagent(record: Any, where: str) -> Trajectory:
         read_issue(history),
         parse_exit_status(exit_status),
         patch,
-        model=_read_model(row),
+        model=row.mapping("replay_config").mapping("agent").mapping("model").optional_text("name"),
         source=SWE_AGENT.name,
         exit_status=exit_status,
-        notes=(*instance.notes, *notes, *_notes(row, patch)),
+        notes=(*instance.notes, *notes),
     )
 
 
@@ -111,40 +117,29 @@ def clean_submission(submission: str | None) -> str | None:
     return patch if is_diff else None
 
 
-def _shown_at_the_end(steps: Sequence[Step]) -> str | None:
-    """The answer to a last ``submit``, which is the patch, the only one in demonstrations."""
-    last = steps[-1] if steps else None
-    if last is None or last.action is None or last.action.tool != "submit":
-        return None
-    return (last.observation and last.observation.text) or None
-
-
 def _first_has(items: Any, *names: str) -> bool:
     first = items[0] if isinstance(items, list) and items else None
     return isinstance(first, Mapping) and all(name in first for name in names)
 
 
 def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Step, ...]:
+    """The steps. One without the container's state after it never ran, except the last."""
     calls = _calls_by_command(history)
-    has_states = any(_state(step) for step in steps)
+    states = [bool(step.mapping("state").values) for step in steps]
+    states = [*states[:-1], True] if any(states) else [True] * len(steps)
     read = []
-    for turn, step in enumerate(steps):
-        is_last = turn == len(steps) - 1
-        ran = bool(_state(step)) or is_last or not has_states
-        read.append(_read_step(turn, step, calls, ran=ran))
+    for turn, (step, ran) in enumerate(zip(steps, states, strict=True)):
+        command = (step.optional_text("action") or "").strip("\n")
+        printed = step.optional_text("observation") or ""
+        thought = (step.optional_text("thought") or step.optional_text("response") or "").strip()
+        if command.strip() in PSEUDO_ACTIONS | {""}:
+            observation = Observation(printed) if printed else None
+            read.append(Step(thought, None, observation, executed=False, turn=turn))
+            continue
+        observation = make_observation(printed) if printed or ran else None
+        action = calls.get(command) or parse_command(command)
+        read.append(Step(thought, action, observation, ran and not never_ran(observation), turn))
     return tuple(read)
-
-
-def _read_step(turn: int, step: Fields, calls: Mapping[str, Action], *, ran: bool) -> Step:
-    command = (step.optional_text("action") or "").strip("\n")
-    printed = step.optional_text("observation") or ""
-    thought = (step.optional_text("thought") or step.optional_text("response") or "").strip()
-    if not command.strip() or command.strip() in PSEUDO_ACTIONS:
-        observation = Observation(printed) if printed else None
-        return Step(thought, None, observation, executed=False, turn=turn)
-    observation = make_observation(printed) if printed or ran else None
-    action = calls.get(command) or parse_command(command)
-    return Step(thought, action, observation, ran and not never_ran(observation), turn)
 
 
 def _calls_by_command(history: Sequence[Fields]) -> dict[str, Action]:
@@ -156,24 +151,6 @@ def _calls_by_command(history: Sequence[Fields]) -> dict[str, Action]:
             for call in read_calls(message)[:1]:
                 calls[command.strip("\n")] = call.action
     return calls
-
-
-def _state(step: Fields) -> Mapping[str, Any]:
-    """The container's state after the step; empty if the step never ran."""
-    return step.mapping("state").values
-
-
-def _read_model(row: Fields) -> str | None:
-    return row.mapping("replay_config").mapping("agent").mapping("model").optional_text("name")
-
-
-def _notes(row: Fields, patch: str | None) -> tuple[str, ...]:
-    notes = []
-    if row.mapping("info").get("submission") and patch is None:
-        notes.append("the submission is not a diff")
-    if row.get("attempts"):
-        notes.append(f"the best of {len(row.items('attempts'))} attempts")
-    return tuple(notes)
 
 
 # SWE-smith's trajectories (HF ``SWE-bench/SWE-smith-trajectories``, MIT). The splits ``tool``,
@@ -190,13 +167,19 @@ _MESSAGES_LOOKED_AT = 40
 
 def is_swesmith(record: Any) -> bool:
     """Whether it has a ``traj_id``, or else SWE-agent's tools and frame of observations."""
-    if not isinstance(record, Mapping) or not record.get("messages"):
-        return isinstance(record, list) and _looks_like_it(_start_of(record))
-    messages = record["messages"]
-    if "traj_id" in record or _is_history(messages):
-        return True
-    return "trajectory_format" not in record and _looks_like_it(
-        messages if isinstance(messages, str) else _start_of(messages)
+    if isinstance(record, Mapping):
+        messages = record.get("messages")
+        if messages and ("traj_id" in record or _is_history(messages)):
+            return True
+        if "trajectory_format" in record:
+            return False
+    else:
+        messages = record if isinstance(record, list) else None
+    text = messages if isinstance(messages, str) else _start_of(messages)
+    return (
+        "OBSERVATION:" in text
+        and any(call in text for call in _CALLS)
+        and not any(other in text for other in _OTHERS)
     )
 
 
@@ -204,16 +187,21 @@ def read_swesmith(record: Any, where: str) -> Trajectory:
     """One run. A ``submit`` that a limit wrote, not the policy, is left out."""
     row = Fields.of_record(record, where)
     messages = row.items("messages")
-    read, notes = read_history(messages)
-    steps, made_up = _without_made_up_submit(read)
-    if made_up is not None:
+    steps, notes = read_history(messages)
+    last = steps[-1] if steps else None
+    stop_reason = made_up = None
+    if last and last.thought.startswith(_LIMIT_THOUGHT):
+        steps = (*steps[:-1], replace(last, action=None, executed=False))
         notes += ("the submit that the data set adds after a limit is left out",)
+        stop_reason, made_up = StopReason.TOKEN_LIMIT, last.thought
+    elif last and last.action and last.action.tool == "submit":
+        stop_reason = StopReason.SUBMITTED
     instance = find_instance(row)
     return Trajectory(
         instance.id,
         steps,
         read_issue(messages),
-        _stop_reason(steps, made_up),
+        stop_reason,
         tidy_patch(row.optional_text("rollout_patch")),
         find_outcome(row),
         row.optional_text("model"),
@@ -238,40 +226,14 @@ def _start_of(messages: Any) -> str:
     """The texts of the first messages, on separate lines."""
     if not isinstance(messages, list | tuple):
         return ""
-    first = islice(messages, _MESSAGES_LOOKED_AT)
-    found = (m.get("content") for m in first if isinstance(m, Mapping) and "role" in m)
-    return "\n".join(map(_plain_text, found))
-
-
-def _plain_text(content: Any) -> str:
-    if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, Mapping))
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
-
-
-def _looks_like_it(text: str) -> bool:
-    """Whether calls and observations are SWE-agent's, not another harness's."""
-    return (
-        "OBSERVATION:" in text
-        and any(call in text for call in _CALLS)
-        and not any(other in text for other in _OTHERS)
-    )
-
-
-def _without_made_up_submit(steps: Sequence[Step]) -> tuple[tuple[Step, ...], str | None]:
-    """The steps, and the thought of the last step if a limit wrote it."""
-    last = steps[-1] if steps else None
-    if last is None or not last.thought.startswith(_LIMIT_THOUGHT):
-        return tuple(steps), None
-    return (*steps[:-1], replace(last, action=None, executed=False)), last.thought
-
-
-def _stop_reason(steps: Sequence[Step], made_up: str | None) -> StopReason | None:
-    if made_up is not None:
-        return StopReason.TOKEN_LIMIT
-    submitted = any(s.action is not None and s.action.tool == "submit" for s in steps[-1:])
-    return StopReason.SUBMITTED if submitted else None
+    texts = []
+    for message in messages[:_MESSAGES_LOOKED_AT]:
+        if isinstance(message, Mapping) and "role" in message:
+            content = message.get("content")
+            parts = content if isinstance(content, list) else [{"text": content}]
+            found = (part.get("text") for part in parts if isinstance(part, Mapping))
+            texts.append("".join(text for text in found if isinstance(text, str)))
+    return "\n".join(texts)
 
 
 # Nebius' runs of SWE-agent 0.7 (HF ``nebius/SWE-agent-trajectories``, CC-BY-4.0). A reply is a
@@ -297,12 +259,14 @@ def read_nebius_sweagent(record: Any, where: str) -> Trajectory:
     row = Fields.of(record, where)
     items = row.items("trajectory")
     steps, notes = make_steps(_read_items(items))
+    users = (item.optional_text("text") or "" for item in items if item.get("role") == "user")
+    task = next((text for text in users if not text.startswith(_DEMONSTRATION)), None)
     instance = find_instance(row)
     exit_status = row.optional_text("exit_status")
     return Trajectory(
         instance.id,
         steps,
-        _read_nebius_issue(items),
+        find_issue(task) if task is not None else None,
         parse_exit_status(exit_status),
         find_patch(row),
         find_outcome(row),
@@ -322,25 +286,12 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
         text = item.optional_text("text") or ""
         if item.text("role") == "ai":
             begun = True
-            yield _read_reply(text)
+            thought, command = last_fence(text)
+            command = command or ""
+            is_call = command.strip() not in PSEUDO_ACTIONS | {""}
+            yield Turn(thought, (Call(parse_command(command)),) if is_call else ())
         elif begun:
             yield Answer(read_answer(text))
-
-
-def _read_reply(text: str) -> Turn:
-    """A reply; the command of a run that SWE-agent ended itself does not count."""
-    thought, command = last_fence(text)
-    if command is None or command.strip() in PSEUDO_ACTIONS | {""}:
-        return Turn(thought)
-    return Turn(thought, (Call(parse_command(command)),))
-
-
-def _read_nebius_issue(items: Sequence[Fields]) -> str | None:
-    """The issue, from the first user message that is not a demonstration."""
-    texts = (item.optional_text("text") or "" for item in items if item.get("role") == "user")
-    tasks = (text for text in texts if not text.startswith(_DEMONSTRATION))
-    task = next(tasks, None)
-    return find_issue(task) if task is not None else None
 
 
 # Conversations: the ``history`` of a ``.traj`` or a demonstration, and SWE-smith's ``messages``.
@@ -352,27 +303,9 @@ _PROMPT = re.compile(r"(?:\A|\n)\(Open file: [^\n]*\)\n\(Current directory: [^\n
 _LEFT_OUT = ("Old environment output: (", "Outdated window with ")
 
 
-class Style(StrEnum):
-    """The place of the call in a reply."""
-
-    TOOL = "tool"
-    """In ``tool_calls``, or as a command line in ``action``."""
-    XML = "xml"
-    TICKS = "ticks"
-
-
-def find_style(messages: Iterable[Fields]) -> Style:
-    """The style of a conversation's replies."""
-    replies = [m for m in messages if m.get("role") == "assistant"]
-    if any(m.get("tool_calls") or m.get("action") for m in replies):
-        return Style.TOOL
-    return Style.XML if any("<function=" in m.content() for m in replies) else Style.TICKS
-
-
 def read_history(messages: Sequence[Fields]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """The steps of a conversation, and notes; demonstrations in it are left out."""
-    messages = [message for message in messages if not message.get("is_demo")]
-    return make_steps(_read_messages(messages, find_style(messages)))
+    return make_steps(_read_messages([m for m in messages if not m.get("is_demo")]))
 
 
 def read_issue(messages: Iterable[Fields]) -> str | None:
@@ -403,38 +336,38 @@ def _without_prompt(text: str) -> str:
     return _PROMPT.sub("", text) if text.rstrip().endswith("bash-$") else text
 
 
-def _read_messages(messages: Iterable[Fields], style: Style) -> Iterator[Turn | Answer]:
-    """The conversation from the policy's first message on."""
+def _read_messages(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
+    """The conversation from the policy's first message on.
+
+    Calls are in ``tool_calls`` or a command line in ``action``, else XML, else in backticks.
+    """
+    replies = [message for message in messages if message.get("role") == "assistant"]
+    in_fields = any(reply.get("tool_calls") or reply.get("action") for reply in replies)
+    in_xml = not in_fields and any("<function=" in reply.content() for reply in replies)
     begun = False
     for message in messages:
         if message.text("role") == "assistant":
             begun = True
-            yield _read_history_reply(message, style)
+            yield _read_reply(message, in_fields=in_fields, in_xml=in_xml)
         elif begun:
-            yield Answer(read_answer(message.content()), _answered_id(message))
+            ids = message.get("tool_call_ids")  # a list that never holds more than one
+            is_named = isinstance(ids, list) and ids and isinstance(ids[0], str)
+            called = ids[0] if is_named else message.optional_text("tool_call_id")
+            yield Answer(read_answer(message.content()), called)
 
 
-def _read_history_reply(reply: Fields, style: Style) -> Turn:
+def _read_reply(reply: Fields, *, in_fields: bool, in_xml: bool) -> Turn:
     content = reply.content()
-    if style is Style.XML:
+    if in_fields:
+        calls, command = read_calls(reply), reply.optional_text("action") or ""
+        if not calls and command.strip():
+            calls = (Call(parse_command(command)),)
+        return Turn(clean_thought(reply.optional_text("thought") or content), calls)
+    if in_xml:
         thought, actions = read_xml_calls(content)
-        return Turn(thought, tuple(Call(action) for action in actions))
-    if style is Style.TICKS:
-        thought, command = last_fence(content)
-        return Turn(thought, (Call(parse_command(command)),) if command is not None else ())
-    calls = read_calls(reply)
-    command = reply.optional_text("action") or ""
-    if not calls and command.strip():
-        calls = (Call(parse_command(command)),)
-    return Turn(clean_thought(reply.optional_text("thought") or content), calls)
-
-
-def _answered_id(answer: Fields) -> str | None:
-    """SWE-agent writes a list of ids, which never holds more than one."""
-    ids = answer.get("tool_call_ids")
-    if isinstance(ids, list) and ids and isinstance(ids[0], str):
-        return ids[0]
-    return answer.optional_text("tool_call_id")
+        return Turn(thought, tuple(map(Call, actions)))
+    thought, line = last_fence(content)
+    return Turn(thought, (Call(parse_command(line)),) if line is not None else ())
 
 
 _FENCE = re.compile(r"^```(\S*)[^\S\n]*(?:\n|\Z)", re.MULTILINE)
@@ -476,6 +409,7 @@ _POSITIONAL: dict[str, tuple[str, ...]] = {
     "search_dir": ("search_term", "dir"),
     "search_file": ("search_term", "file"),
     "insert": ("text", "line"),
+    "edit": ("search", "replace", "replace-all"),
     "filemap": ("file_path",),
     "submit": ("flag",),  # a flag only in capture-the-flag runs
 }
@@ -494,49 +428,30 @@ def parse_command(text: str) -> Action:
     'bash'
     """
     command = text.strip("\n")
-    tool = command.split(maxsplit=1)[0] if command.strip() else ""
-    lines = _EDIT_LINES.fullmatch(command)
-    if lines:
+    if lines := _EDIT_LINES.fullmatch(command):
         names = ("start_line", "end_line", "replacement_text")
         return Action("edit", dict(zip(names, lines.groups(), strict=True)))
-    at_cursors = _EDIT_AT_CURSORS.fullmatch(command)
-    if at_cursors:
+    if at_cursors := _EDIT_AT_CURSORS.fullmatch(command):
         return Action("edit", {"replacement_text": at_cursors[1]})
-    action = None
-    if tool in _POSITIONAL or tool in {"edit", "str_replace_editor"}:
-        words = _words(command)
-        action = _call(tool, words[1:]) if words else None
-    return action or Action("bash", {"command": command})
+    return _parse_words(command) or Action("bash", {"command": command})
 
 
-def _words(command: str) -> list[str] | None:
-    """The words of a simple command; None if bash would see more than that."""
-    outside_quotes = _QUOTED.sub("", command)
-    if _OPERATORS & set(outside_quotes):
+def _parse_words(command: str) -> Action | None:
+    """The call of a tool; None for anything else, also if bash would see more than words."""
+    tool = command.split(maxsplit=1)[0] if command.strip() else ""
+    is_known = tool in _POSITIONAL or tool == "str_replace_editor"
+    if not is_known or _OPERATORS & set(_QUOTED.sub("", command)):
         return None
     try:
-        return shlex.split(command)
+        _, *words = shlex.split(command)
     except ValueError:
         return None
-
-
-def _call(tool: str, words: Sequence[str]) -> Action | None:
-    if tool == "edit":
-        return _edit(words)
     if tool == "str_replace_editor":
         return _str_replace_editor(words)
+    if tool == "edit" and len(words) < 2:  # of the whole window
+        return Action("edit", {"text": words[0]}) if words else None
     names = _POSITIONAL[tool]
-    if len(words) > len(names):
-        return None
-    return Action(tool, dict(zip(names, words, strict=False)))
-
-
-def _edit(words: Sequence[str]) -> Action | None:
-    """An edit by search and replacement, or of the whole window."""
-    names = ("text",) if len(words) == 1 else ("search", "replace", "replace-all")
-    if not 1 <= len(words) <= 3:
-        return None
-    return Action("edit", dict(zip(names, words, strict=False)))
+    return Action(tool, dict(zip(names, words, strict=False))) if len(words) <= len(names) else None
 
 
 def _str_replace_editor(words: Sequence[str]) -> Action | None:

@@ -191,6 +191,26 @@ class _Pairing:
         else:
             self.unpaired += 1
 
+    def close(self) -> Iterator[Step]:
+        recorded = any(step.answer for step in self.steps)
+        ended_in = None
+        for step in self.steps:
+            call, answer = step.call, step.answer
+            seen = answer.observation if answer else None
+            is_last = step.turn == self.turns - 1
+            ran = (
+                bool(call and call.runnable)
+                and (seen is not None or step.may_be_silent or not recorded or is_last)
+                and not never_ran(seen)
+                and not (answer and answer.refused)
+                and not (is_last and ended_in == step.turn)
+            )
+            translation = answer.translation if answer and ran else None
+            action = call.action if call else None
+            yield Step(step.thought, action, seen, ran, step.turn, translation)
+            if ran and action and ends_run(action):
+                ended_in = step.turn
+
 
 def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """The steps, and a note if some answers belong to no step.
@@ -212,7 +232,7 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
         else:
             pairing.add_answer(event)
     notes = [f"{pairing.unpaired} recorded observations answer no recorded call"]
-    return tuple(_close(pairing)), tuple(notes if pairing.unpaired else [])
+    return tuple(pairing.close()), tuple(notes if pairing.unpaired else [])
 
 
 def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | Answer]:
@@ -227,24 +247,6 @@ def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | An
             found.append(event)
             answers += 1
     return reversed(found)
-
-
-def _close(pairing: _Pairing) -> Iterator[Step]:
-    recorded = any(step.answer for step in pairing.steps)
-    ended_in = None
-    for step in pairing.steps:
-        call, answer = step.call, step.answer
-        is_last = step.turn == pairing.turns - 1
-        seen = answer.observation if answer else None
-        silent_for_good = step.may_be_silent or not recorded or is_last
-        ran = (seen is not None or silent_for_good) and not never_ran(seen)
-        ran = ran and not (answer and answer.refused) and not (is_last and ended_in == step.turn)
-        executed = bool(call and call.runnable and ran)
-        translation = answer.translation if answer and executed else None
-        action = call.action if call else None
-        yield Step(step.thought, action, seen, executed, step.turn, translation)
-        if executed and call and ends_run(call.action):
-            ended_in = step.turn
 
 
 _LAST_TOOLS = frozenset({"finish", "submit", "mark_task_complete"})
