@@ -20,7 +20,7 @@ from srl_swe.engines import (
     sandboxes_for,
 )
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.files import check_output_file, check_output_folder
+from srl_swe.files import check_output_file, check_output_folder, write_atomic
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -365,8 +365,8 @@ def _report(
     from srl_swe.replay import certify_all, summarise
     from srl_swe.replay.certificate import (
         CERTIFICATES_FILE,
+        render_html,
         save_certificates,
-        save_html,
         save_summary,
         summary_fields,
     )
@@ -382,7 +382,7 @@ def _report(
     if out:
         save_certificates(certificates, out / CERTIFICATES_FILE)
         save_summary(summary, out / "summary.json")
-        save_html(summary, certificates, out / "report.html")
+        write_atomic(out / "report.html", render_html(summary, certificates))
         if not as_json:
             typer.echo(f"{out}/report.html")
     return summary.all_faithful

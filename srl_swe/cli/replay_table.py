@@ -43,8 +43,8 @@ class _Row:
     drifted: int = 0
 
 
-class LiveTable:
-    """A :class:`~srl_swe.replay.batch.Watch`: a row per running replay, and a bar."""
+class LiveTable(Watch):
+    """A row per running replay, and a bar."""
 
     def __init__(self, total: int, console: Console) -> None:
         self._console = console

@@ -7,18 +7,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
 from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.parallel import run_parallel
-from srl_swe.progress import progress
+from srl_swe.progress import Advance, progress
 from srl_swe.replay.run import Replay, ReplayedStep, replay_trajectory, with_fresh_observations
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.tools import SUBMIT
@@ -27,10 +26,8 @@ from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, StopReason, Trajectory
 
 REPLAYS_FILE = "replays.jsonl"
-SCHEMA = 2
-"""The schema of certificates and summaries."""
-_STORED = 3
-"""The schema of replays; those of another one are ignored and replayed again."""
+_SCHEMA = 3
+"""Stored replays of another schema are ignored and replayed again."""
 _REMEDY = "delete that line, and what it held is replayed again"
 
 
@@ -62,37 +59,26 @@ class Attempt:
     seconds: float = 0.0
 
 
-class Watch(Protocol):
-    """Sees a batch at work, from several threads at once."""
+class Watch:
+    """Sees a batch at work, from several threads at once; this one does nothing."""
 
     def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
         """A sandbox is being opened to execute ``n_steps``."""
-        ...
 
     def step(self, key: str, index: int, step: ReplayedStep) -> None:
         """A step has been executed."""
-        ...
 
     def end(self, attempt: Attempt) -> None:
         """The attempt has ended and is saved. Called in the thread of :func:`attempt_all`."""
-        ...
 
 
 OpenWatch = Callable[[int], AbstractContextManager[Watch]]
 """Takes the number of replays to do."""
 
 
-class _Lines:
-    """One line per trajectory, or a bar."""
-
-    def __init__(self, advance: Callable[[str], None]) -> None:
+class _Lines(Watch):
+    def __init__(self, advance: Advance) -> None:
         self._advance = advance
-
-    def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
-        pass
-
-    def step(self, key: str, index: int, step: ReplayedStep) -> None:
-        pass
 
     def end(self, attempt: Attempt) -> None:
         self._advance(describe(attempt))
@@ -135,13 +121,19 @@ def attempt_all(
     limits of the sandboxes. Raises UserError if no attempt can succeed: the engine is gone, or
     its disk is full.
     """
-    batch = _Batch(instances, open_sandbox, until)
-    keys = [batch.key(trajectory, conditions) for trajectory in trajectories]
+    keys = [
+        _key(trajectory, instances.get(trajectory.instance_id), until, conditions)
+        for trajectory in trajectories
+    ]
     asked = dict(zip(keys, trajectories, strict=True))
     done = _load(folder / REPLAYS_FILE, asked) if folder else {}
-    missing = {key: trajectory for key, trajectory in asked.items() if key not in done}
+    missing = [key for key in asked if key not in done]
 
     with open_watch(len(missing)) as watch:
+
+        def run(key: str) -> Attempt:
+            instance = instances.get(asked[key].instance_id)
+            return _attempt(key, asked[key], instance, open_sandbox, until, watch)
 
         def keep(key: str, attempt: Attempt) -> None:
             done[key] = attempt
@@ -149,7 +141,7 @@ def attempt_all(
                 append_line(folder / REPLAYS_FILE, _render(attempt))
             watch.end(attempt)
 
-        run_parallel(partial(batch.attempt, missing, watch), missing, keep, workers=workers)
+        run_parallel(run, missing, keep, workers=workers)
     return [done[key] for key in keys]
 
 
@@ -163,9 +155,12 @@ def replay_all(
 ) -> list[Replay]:
     """Like :func:`attempt_all`; raises SandboxError if any trajectory was not replayed."""
     attempts = attempt_all(trajectories, instances, open_sandbox, folder, workers=workers)
-    if failed := next((one for one in attempts if one.replay is None), None):
-        raise SandboxError(describe(failed))
-    return [one.replay for one in attempts if one.replay]
+    replays = []
+    for attempt in attempts:
+        if attempt.replay is None:
+            raise SandboxError(describe(attempt))
+        replays.append(attempt.replay)
+    return replays
 
 
 def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) -> Trajectory:
@@ -187,82 +182,69 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
     )
 
 
-class _Batch:
-    """The settings that the attempts of a batch share."""
+def _key(
+    trajectory: Trajectory,
+    instance: Instance | None,
+    until: int | None,
+    conditions: Mapping[str, object] | None,
+) -> str:
+    image = instance.image if instance else ""
+    decisive = f"{_SCHEMA}\0{render_line(trajectory)}\0{image}\0{until}"
+    if conditions:
+        decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
+    return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
-    def __init__(
-        self, instances: Mapping[str, Instance], open_sandbox: OpenSandbox, until: int | None
-    ) -> None:
-        self._instances = instances
-        self._open_sandbox = open_sandbox
-        self._until = until
 
-    def key(self, trajectory: Trajectory, conditions: Mapping[str, object] | None) -> str:
-        instance = self._instances.get(trajectory.instance_id)
-        image = instance.image if instance else ""
-        decisive = f"{_STORED}\0{render_line(trajectory)}\0{image}\0{self._until}"
-        if conditions:
-            decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
-        return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
-
-    def attempt(self, trajectories: Mapping[str, Trajectory], watch: Watch, key: str) -> Attempt:
-        trajectory = trajectories[key]
-        instance = self._instances.get(trajectory.instance_id)
-        if instance is None:
-            why = "the bench does not hold its instance"
-            return Attempt(key, trajectory, Ending.NOT_IN_BENCH, reason=why)
-        if not any(step.executed and step.action for step in trajectory.steps):
-            why = "nothing in the record ran" if trajectory.steps else "the record has no steps"
-            return Attempt(key, trajectory, Ending.NO_STEPS, reason=why)
-        watch.begin(key, trajectory, len(trajectory.steps[: self._until]))
-        started = time.perf_counter()
-        try:
-            with self._open_sandbox(instance) as sandbox:
-                on_step = partial(watch.step, key)
-                done = replay_trajectory(
-                    trajectory, instance, sandbox, until=self._until, on_step=on_step
-                )
-        except ImageMissing as missing:
-            return Attempt(key, trajectory, Ending.IMAGE_MISSING, reason=str(missing))
-        except SandboxError as broken:
-            return Attempt(key, trajectory, Ending.BROKEN_SANDBOX, reason=str(broken))
-        seconds = time.perf_counter() - started
-        return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
+def _attempt(
+    key: str,
+    trajectory: Trajectory,
+    instance: Instance | None,
+    open_sandbox: OpenSandbox,
+    until: int | None,
+    watch: Watch,
+) -> Attempt:
+    failed = partial(Attempt, key, trajectory)
+    if instance is None:
+        return failed(Ending.NOT_IN_BENCH, reason="the bench does not hold its instance")
+    if not any(step.executed and step.action for step in trajectory.steps):
+        why = "nothing in the record ran" if trajectory.steps else "the record has no steps"
+        return failed(Ending.NO_STEPS, reason=why)
+    watch.begin(key, trajectory, len(trajectory.steps[:until]))
+    on_step, started = partial(watch.step, key), time.perf_counter()
+    try:
+        with open_sandbox(instance) as sandbox:
+            done = replay_trajectory(trajectory, instance, sandbox, until=until, on_step=on_step)
+    except ImageMissing as missing:
+        return failed(Ending.IMAGE_MISSING, reason=str(missing))
+    except SandboxError as broken:
+        return failed(Ending.BROKEN_SANDBOX, reason=str(broken))
+    seconds = time.perf_counter() - started
+    return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
 
 
 def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
     """The stored replays of these trajectories, without failed attempts. Raises UserError."""
     drop_torn_line(path)
-    held = {}
+    replays, held = TypeAdapter(Replay), {}
     for where, record in read_json_lines(path, _REMEDY):
-        if record.get("schema") == _STORED and record.get("replay") is not None:
+        if record.get("schema") == _SCHEMA and record.get("replay") is not None:
             with damage_named(where, _REMEDY):
-                key = str(record["key"])
-                if key in trajectories:
-                    held[key] = _read(record, key, trajectories[key])
+                key, seconds = str(record["key"]), float(record["seconds"])
+                if trajectory := trajectories.get(key):
+                    done = replays.validate_python(record["replay"])
+                    held[key] = Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
     return held
 
 
-def _read(record: Mapping[str, Any], key: str, trajectory: Trajectory) -> Attempt:
-    done = _adapter().validate_python(record["replay"])
-    return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=float(record["seconds"]))
-
-
 def _render(attempt: Attempt) -> str:
-    done = attempt.replay and _adapter().dump_python(attempt.replay, mode="json")
     return json.dumps(
         {
             "key": attempt.key,
-            "schema": _STORED,
+            "schema": _SCHEMA,
             "instance_id": attempt.trajectory.instance_id,
             "ending": attempt.ending,
             "reason": attempt.reason,
             "seconds": round(attempt.seconds, 3),
-            "replay": done,
+            "replay": asdict(attempt.replay) if attempt.replay else None,
         }
     )
-
-
-@cache
-def _adapter() -> TypeAdapter[Replay]:
-    return TypeAdapter(Replay)

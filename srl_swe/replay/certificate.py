@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from srl_swe.files import write_atomic
-from srl_swe.replay.batch import SCHEMA, Attempt, Ending
+from srl_swe.replay.batch import Attempt, Ending
 from srl_swe.replay.normalise import Cause, Match
 from srl_swe.replay.patches import PatchComparison, edited_files
+from srl_swe.replay.run import ReplayedStep
 from srl_swe.reports.page import render_page
-from srl_swe.types import Instance, Verdict
+from srl_swe.types import Instance, Step, Verdict
 
+Item = TypeVar("Item")
 CERTIFICATES_FILE = "certificates.jsonl"
+SCHEMA = 2
+"""The schema of certificates and summaries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,19 @@ class StepRecord:
     seconds: float
     translated: bool = False
     untranslated: str = ""
+
+    @classmethod
+    def of(cls, old: Step, new: ReplayedStep) -> StepRecord:
+        """The record of a step and its replay."""
+        return cls(
+            old.action.tool if old.action else "",
+            new.match,
+            new.ratio,
+            new.cause,
+            round(new.seconds, 4),
+            translated=bool(new.translation and new.translation.action),
+            untranslated=new.translation.reason if new.translation else "",
+        )
 
     @property
     def is_skipped_tool(self) -> bool:
@@ -75,38 +93,6 @@ class Certificate:
     seconds: float
 
 
-def certify(
-    attempt: Attempt,
-    instance: Instance | None,
-    verdict: Verdict | None = None,
-    not_graded: str = "",
-) -> Certificate:
-    """The certificate; ``instance`` None: the bench does not hold it."""
-    trajectory, done = attempt.trajectory, attempt.replay
-    held_to = done.enforced if done else {}
-    return Certificate(
-        schema=SCHEMA,
-        key=attempt.key,
-        instance_id=trajectory.instance_id,
-        family=trajectory.source,
-        model=trajectory.model,
-        image=instance.image if instance else "",
-        image_digest=str(held_to.get("image_digest", "")),
-        ending=attempt.ending,
-        reason=attempt.reason,
-        faithful=done.faithful if done else None,
-        n_steps=len(trajectory.steps),
-        steps=_step_records(attempt),
-        first_drift=done.first_drift if done else None,
-        patch_equal=done.patch_equal if done else None,
-        patch=done.against_record if done else None,
-        files_edited=edited_files(done.patch) if done else (),
-        verdict=verdict,
-        not_graded=not_graded,
-        seconds=round(attempt.seconds, 3),
-    )
-
-
 def certify_all(
     attempts: Iterable[Attempt],
     instances: Mapping[str, Instance],
@@ -117,15 +103,33 @@ def certify_all(
 
     A record without steps has one too, with the ending NO_STEPS: it is counted, not saved.
     """
-    return [
-        certify(
-            one,
-            instances.get(one.trajectory.instance_id),
-            (verdicts or {}).get(one.key),
-            (not_graded or {}).get(one.key, ""),
+    certificates = []
+    for attempt in attempts:
+        trajectory, done = attempt.trajectory, attempt.replay
+        instance = instances.get(trajectory.instance_id)
+        certificate = Certificate(
+            schema=SCHEMA,
+            key=attempt.key,
+            instance_id=trajectory.instance_id,
+            family=trajectory.source,
+            model=trajectory.model,
+            image=instance.image if instance else "",
+            image_digest=str(done.enforced.get("image_digest", "")) if done else "",
+            ending=attempt.ending,
+            reason=attempt.reason,
+            faithful=done.faithful if done else None,
+            n_steps=len(trajectory.steps),
+            steps=tuple(map(StepRecord.of, trajectory.steps, done.steps if done else ())),
+            first_drift=done.first_drift if done else None,
+            patch_equal=done.patch_equal if done else None,
+            patch=done.against_record if done else None,
+            files_edited=edited_files(done.patch) if done else (),
+            verdict=(verdicts or {}).get(attempt.key),
+            not_graded=(not_graded or {}).get(attempt.key, ""),
+            seconds=round(attempt.seconds, 3),
         )
-        for one in attempts
-    ]
+        certificates.append(certificate)
+    return certificates
 
 
 def save_certificates(certificates: Iterable[Certificate], path: Path) -> None:
@@ -133,35 +137,17 @@ def save_certificates(certificates: Iterable[Certificate], path: Path) -> None:
 
     Records without steps are left out.
     """
-    held = (one for one in certificates if one.ending is not Ending.NO_STEPS)
-    lines = (_adapter().dump_json(one) for one in held)
-    write_atomic(path, b"".join(line + b"\n" for line in lines))
+    adapter = TypeAdapter(Certificate)
+    held = (
+        certificate for certificate in certificates if certificate.ending is not Ending.NO_STEPS
+    )
+    write_atomic(path, b"".join(adapter.dump_json(certificate) + b"\n" for certificate in held))
 
 
 def load_certificates(path: Path) -> list[Certificate]:
     """Read the file of :func:`save_certificates`."""
-    return [_adapter().validate_json(line) for line in path.read_bytes().splitlines()]
-
-
-def _step_records(attempt: Attempt) -> tuple[StepRecord, ...]:
-    done = attempt.replay.steps if attempt.replay else ()
-    return tuple(
-        StepRecord(
-            old.action.tool if old.action else "",
-            new.match,
-            new.ratio,
-            new.cause,
-            round(new.seconds, 4),
-            translated=bool(new.translation and new.translation.action),
-            untranslated=new.translation.reason if new.translation else "",
-        )
-        for old, new in zip(attempt.trajectory.steps, done, strict=False)
-    )
-
-
-@cache
-def _adapter() -> TypeAdapter[Certificate]:
-    return TypeAdapter(Certificate)
+    adapter = TypeAdapter(Certificate)
+    return [adapter.validate_json(line) for line in path.read_bytes().splitlines()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,31 +180,52 @@ class Summary:
     @property
     def all_faithful(self) -> bool:
         """Whether every trajectory was replayed, and is faithful."""
-        return all(one.faithful == one.trajectories for one in self.families)
+        return all(family.faithful == family.trajectories for family in self.families)
 
 
 def summarise(certificates: Sequence[Certificate]) -> Summary:
     """Summarise certificates: families by name, causes and endings in the order of their enums."""
-    families = sorted({one.family for one in certificates})
-    steps = [step for one in certificates for step in one.steps]
-    pairs = Counter((step.cause, step.match) for step in steps if step.cause)
-    endings = Counter(one.ending for one in certificates)
+    families = defaultdict(list)
+    for certificate in certificates:
+        families[certificate.family].append(certificate)
+    steps = [step for certificate in certificates for step in certificate.steps]
+    by_cause = defaultdict(list)
+    for step in steps:
+        if step.cause:
+            by_cause[step.cause].append(step.match)
     return Summary(
-        tuple(_family(name, [c for c in certificates if c.family == name]) for name in families),
-        {
-            cause: {match: pairs[cause, match] for match in Match if pairs[cause, match]}
-            for cause in Cause
-            if any(pairs[cause, match] for match in Match)
-        },
-        {ending: endings[ending] for ending in Ending if endings[ending]},
-        _ranked(step.tool for step in steps if step.is_skipped_tool),
-        _ranked(step.tool for step in steps if step.translated),
+        tuple(_summarise_family(name, families[name]) for name in sorted(families)),
+        {cause: _count(by_cause[cause], Match) for cause in Cause if by_cause[cause]},
+        _count((certificate.ending for certificate in certificates), Ending),
+        _rank(step.tool for step in steps if step.is_skipped_tool),
+        _rank(step.tool for step in steps if step.translated),
     )
 
 
-def _ranked(tools: Iterable[str]) -> dict[str, int]:
+def _summarise_family(name: str, certificates: Sequence[Certificate]) -> FamilySummary:
+    faithful = Counter(certificate.faithful for certificate in certificates)
+    steps = chain.from_iterable(certificate.steps for certificate in certificates)
+    verdicts = (certificate.verdict for certificate in certificates)
+    graded = Counter(str(verdict.outcome) for verdict in verdicts if verdict)
+    return FamilySummary(
+        name,
+        len(certificates),
+        faithful=faithful[True],
+        unfaithful=faithful[False],
+        not_replayed=faithful[None],
+        matches=_count((step.match for step in steps), Match),
+        graded=dict(sorted(graded.items())),
+    )
+
+
+def _count(items: Iterable[Item], order: Iterable[Item]) -> dict[Item, int]:
+    counts = Counter(items)
+    return {item: counts[item] for item in order if counts[item]}
+
+
+def _rank(tools: Iterable[str]) -> dict[str, int]:
     """Sorted by count, the most frequent first, then by name."""
-    return dict(sorted(Counter(tools).items(), key=lambda item: (-item[1], item[0])))
+    return dict(Counter(sorted(tools)).most_common())
 
 
 def summary_fields(summary: Summary) -> dict[str, object]:
@@ -245,11 +252,6 @@ def _family(name: str, certificates: Iterable[Certificate]) -> FamilySummary:
         matches={match: matches[match] for match in Match if matches[match]},
         graded=dict(sorted(outcomes.items())),
     )
-
-
-def save_html(summary: Summary, certificates: Sequence[Certificate], path: Path) -> None:
-    """Write :func:`render_html`, whole or not at all."""
-    write_atomic(path, render_html(summary, certificates))
 
 
 def render_html(summary: Summary, certificates: Sequence[Certificate]) -> str:

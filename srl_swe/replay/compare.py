@@ -1,17 +1,73 @@
-"""Compares one fresh observation with the recorded one. Pure, and quick on texts of any size."""
+"""Compares one fresh observation with the recorded one. Pure, and quick on texts of any size.
+
+Texts that differ after the rules of :mod:`~srl_swe.replay.normalise` may still show the same: in
+another order, or around a cut at the source. All other differences have a ratio and a cause.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from cydifflib import SequenceMatcher
 
 from srl_swe.replay.normalise import Cause, Comparison, Match, apply_rules, harmless_cause
 from srl_swe.types import Action, Observation
 
-# Observations cut before they were recorded.
+SIMILAR_FROM = 0.8
+"""The lowest ratio of texts called similar rather than different; only a label."""
+_SHORT_CHARS = 4000
+"""Most characters of both texts to align, as the cost grows with the square."""
+_NO_ACTION = Action("")
+
+
+def compare_observations(
+    recorded: Observation | None, fresh: Observation, action: Action = _NO_ACTION
+) -> Comparison:
+    """Compare ``fresh`` with ``recorded``; exit codes count if both have one.
+
+    By ``action``, the order of lines is ignored for some commands. A recorded text cut at the
+    source is compared on its remaining parts.
+    """
+    if recorded is None:
+        return Comparison(Match.NOT_RECORDED)
+    same_exit = len({recorded.exit_code, fresh.exit_code} - {None}) < 2
+    if same_exit and recorded.text == fresh.text:
+        return Comparison(Match.EQUAL)
+    old, new = apply_rules(recorded.text), apply_rules(fresh.text)
+    then, now = old.text, new.text
+    if same_exit:
+        if then == now:
+            return Comparison(Match.NORMALISED, cause=harmless_cause(old, new))
+        if recorded.truncated and not any(_fragments(then)):
+            return Comparison(Match.NOT_RECORDED, cause=Cause.TRUNCATED)
+        if (recorded.truncated or fresh.truncated) and _show_the_same(then, now):
+            return Comparison(Match.NORMALISED, cause=Cause.TRUNCATED)
+        for cause, items in _in_any_order(then, action).items():
+            if Counter(items(then)) == Counter(items(now)):
+                return Comparison(Match.NORMALISED, cause=cause)
+    ratio = text_ratio(then, now)
+    match = Match.SIMILAR if ratio >= SIMILAR_FROM else Match.DIFFERENT
+    cause = _diagnose(action, recorded, fresh, then, now)
+    return Comparison(match if same_exit else Match.EXIT_CODE, ratio, cause)
+
+
+def text_ratio(then: str, now: str) -> float:
+    """A ratio from 0 to 1, as difflib's: twice the common length over the sum of lengths.
+
+    Common are aligned characters in short texts, and whole lines in any order in long ones.
+
+    >>> text_ratio("1 passed", "2 passed")
+    0.875
+    """
+    total = len(then) + len(now)
+    if total <= _SHORT_CHARS:
+        ratio: float = SequenceMatcher(None, then, now, autojunk=False).ratio()
+        return round(ratio, 4)
+    common = Counter(then.splitlines(True)) & Counter(now.splitlines(True))
+    shared = sum(len(line) * count for line, count in common.items())
+    return round(2 * shared / total, 4)
 
 
 _CUT = re.compile(
@@ -23,93 +79,57 @@ _CUT = re.compile(
     r"|Old (?:environment|output).{0,60}(?:omitted|elided)\S*(?: \S{1,20})?"  # SWE-agent's history
     r"|\[\d+ characters left out\]"  # our own sandbox
 )
+"""The marks of observations that were cut before they were recorded."""
 
 
-def shows_nothing(text: str) -> bool:
-    """Whether only the mark of the cut is left."""
-    return not any(fragments(text))
-
-
-def shows_the_same(recorded: str, fresh: str) -> bool:
+def _show_the_same(recorded: str, fresh: str) -> bool:
     r"""Whether the texts, at least one of them cut, agree on the parts that both show.
 
-    >>> shows_the_same("one\ntwo\n<response clipped>", "one\ntwo\nthree")
+    >>> _show_the_same("one\ntwo\n<response clipped>", "one\ntwo\nthree")
     True
     """
-    then, now = fragments(recorded), fragments(fresh)
+    then, now = _fragments(recorded), _fragments(fresh)
     if len(then) > 1 and len(now) > 1:
         return _starts(then[0], now[0]) and _starts(then[-1][::-1], now[-1][::-1])
     cut, (whole,) = (then, now) if len(now) == 1 else (now, then)
-    return _holds_in_order(whole, cut)
-
-
-def fragments(text: str) -> list[str]:
-    """The text between the cuts, without the lines torn by a cut.
-
-    A torn line is kept if a fragment has no other, but blank space is not.
-    """
-    parts = _CUT.split(text)
-    last = len(parts) - 1
-    return [
-        _whole_lines(part, torn_start=index > 0, torn_end=index < last)
-        for index, part in enumerate(parts)
-    ]
-
-
-def _whole_lines(text: str, *, torn_start: bool, torn_end: bool) -> str:
-    lines = text.split("\n")
-    if torn_end and len(lines) > 1:
-        lines = lines[:-1]
-    if torn_start and len(lines) > 1:
-        lines = lines[1:]
-    return "\n".join(lines).strip()
-
-
-def _starts(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
-
-
-def _holds_in_order(whole: str, cut: list[str]) -> bool:
     if not (whole.startswith(cut[0]) and whole.endswith(cut[-1])):
         return False
     at = len(cut[0])
     for fragment in cut[1:-1]:
-        at = whole.find(fragment, at)
-        if at < 0:
+        found = whole.find(fragment, at)
+        if found < 0:
             return False
-        at += len(fragment)
+        at = found + len(fragment)
     return at <= len(whole) - len(cut[-1])
 
 
-# Outputs with an order or columns that depend on the file system or the terminal.
+def _starts(then: str, now: str) -> bool:
+    return then.startswith(now) or now.startswith(then)
 
 
-@dataclass(frozen=True, slots=True)
-class _Unordered:
-    """Commands whose lines, or words, are compared in any order."""
+def _fragments(text: str) -> list[str]:
+    """The text between the cuts, without the lines torn by a cut.
 
-    command: re.Pattern[str]
-    by_words: bool
-    cause: Cause
+    A torn line is kept if a fragment has no other, but blank space is not.
+    """
+    fragments = [part.split("\n") for part in _CUT.split(text)]
+    for index, lines in enumerate(fragments):
+        if index < len(fragments) - 1 and len(lines) > 1:
+            del lines[-1]
+        if index > 0 and len(lines) > 1:
+            del lines[0]
+    return ["\n".join(lines).strip() for lines in fragments]
 
 
-_UNORDERED = (
-    _Unordered(
-        re.compile(
-            r"(?:^|[|;&(`\n]|\bxargs)[^\S\n]*(?:sudo\s+)?(?:find|rg|ag|fd|tree|du)\b"
-            r"|\bgrep\b[^|;&\n]{0,200}\s-(?:[a-zA-Z]*[rR]|-recursive)"
-            r"|\bls\b[^|;&\n]{0,200}\s-[a-zA-Z]*[Uf]"
-            r"|\bos\.(?:walk|listdir|scandir)\b|\b(?:iterdir|i?r?glob)\("
-        ),
-        by_words=False,
-        cause=Cause.LISTING_ORDER,
-    ),
-    _Unordered(  # on a terminal `ls` prints columns
-        re.compile(r"(?:^|[|;&(\n])[^\S\n]*ls\b(?![^|;&\n]{0,200}\s-[a-zA-Z]*l)"),
-        by_words=True,
-        cause=Cause.TERMINAL,
-    ),
+_UNORDERED = re.compile(
+    r"(?:^|[|;&(`\n]|\bxargs)[^\S\n]*(?:sudo\s+)?(?:find|rg|ag|fd|tree|du)\b"
+    r"|\bgrep\b[^|;&\n]{0,200}\s-(?:[a-zA-Z]*[rR]|-recursive)"
+    r"|\bls\b[^|;&\n]{0,200}\s-[a-zA-Z]*[Uf]"
+    r"|\bos\.(?:walk|listdir|scandir)\b|\b(?:iterdir|i?r?glob)\("
 )
+"""Commands that print in the order of the file system."""
+_COLUMNS = re.compile(r"(?:^|[|;&(\n])[^\S\n]*ls\b(?![^|;&\n]{0,200}\s-[a-zA-Z]*l)")
+"""On a terminal, `ls` prints columns."""
 _ORDERED = re.compile(r"\|\s*(?:sort|head|tail|sed\b[^|]{0,80}-n)\b")
 _LISTS = re.compile(
     r"(?:^|[|;&(\n])[^\S\n]*(?:ls|find|grep|rg|ag|fd|tree|git (?:status|ls-files))\b"
@@ -117,34 +137,20 @@ _LISTS = re.compile(
 _BY_EDITOR = re.compile(r"Here's the files and directories up to 2 levels deep in ")
 
 
-def same_in_any_order(then: str, now: str, action: Action) -> Cause | None:
-    """The cause, if the command has no fixed order and the texts hold the same items."""
-    for kind in _UNORDERED:
-        if _is_of(kind, then, action):
-            items = [text.split() if kind.by_words else text.splitlines() for text in (then, now)]
-            if Counter(items[0]) == Counter(items[1]):
-                return kind.cause
-    return None
-
-
-def is_listing(printed: str, action: Action) -> bool:
-    """Whether the output lists files or matches of a search."""
-    named = any(_is_of(kind, printed, action) for kind in _UNORDERED)
-    return named or _LISTS.search(_command(action)) is not None
-
-
-def _is_of(kind: _Unordered, printed: str, action: Action) -> bool:
-    if not kind.by_words and _BY_EDITOR.match(printed):
-        return True
+def _in_any_order(printed: str, action: Action) -> Mapping[Cause, Callable[[str], list[str]]]:
+    """How to split the output into items without a fixed order, by the cause of another order."""
     command = _command(action)
-    return bool(kind.command.search(command)) and not _ORDERED.search(command)
+    is_sorted = _ORDERED.search(command)
+    found: dict[Cause, Callable[[str], list[str]]] = {}
+    if _BY_EDITOR.match(printed) or (_UNORDERED.search(command) and not is_sorted):
+        found[Cause.LISTING_ORDER] = str.splitlines
+    if _COLUMNS.search(command) and not is_sorted:
+        found[Cause.TERMINAL] = str.split
+    return found
 
 
 def _command(action: Action) -> str:
     return action.arguments.get("command", action.arguments.get("cmd", ""))
-
-
-# Whether an edit succeeded, by the answer of its tool.
 
 
 _EDIT_COMMANDS = frozenset({"create", "str_replace", "insert", "undo_edit"})
@@ -197,115 +203,37 @@ def edit_succeeded(observation: Observation | None) -> bool | None:
     return None if observation.exit_code is None else observation.exit_code == 0
 
 
-# Causes of differing texts: a table of signs; the first differing sign counts.
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """The cause if the pattern's matches in the two texts differ."""
-
-    cause: Cause
-    pattern: re.Pattern[str]
-
-
-def _sign(cause: Cause, pattern: str) -> Sign:
-    return Sign(cause, re.compile(pattern, re.MULTILINE))
-
-
-SIGNS = (
-    _sign(
-        Cause.MISSING_TOOL,
-        r"^Unknown tool |^.{0,200}(?:command not found|: not found$|No module named pytest)",
-    ),
-    _sign(
-        Cause.NETWORK,
-        r"Could not resolve host|[Tt]emporary failure in name resolution|Network is unreachable"
-        r"|No matching distribution found|Max retries exceeded|Could not find a version that"
-        r"|Failed to establish a new connection|Connection refused",
-    ),
-    _sign(Cause.MISSING_MODULE, r"No module named \S{1,100}|cannot import name \S{1,100}"),
-    _sign(Cause.MISSING_FILE, r"No such file or directory|[Dd]oes not exist|[Ff]ile not found"),
-    _sign(
-        Cause.TESTS,
-        r"\b\d{1,7} (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b"
+_SIGNS = {
+    cause: re.compile(pattern, re.MULTILINE)
+    for cause, pattern in {
+        Cause.MISSING_TOOL: r"^Unknown tool |^.{0,200}(?:command not found|: not found$"
+        r"|No module named pytest)",
+        Cause.NETWORK: r"Could not resolve host|[Tt]emporary failure in name resolution"
+        r"|Network is unreachable|No matching distribution found|Max retries exceeded"
+        r"|Could not find a version that|Failed to establish a new connection|Connection refused",
+        Cause.MISSING_MODULE: r"No module named \S{1,100}|cannot import name \S{1,100}",
+        Cause.MISSING_FILE: r"No such file or directory|[Dd]oes not exist|[Ff]ile not found",
+        Cause.TESTS: r"\b\d{1,7} (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b"
         r"|^Ran \d{1,7} tests?|^(?:OK|FAILED)(?: \(.{1,80}\))?$",
-    ),
-    _sign(
-        Cause.VERSIONS,
-        r"\b(?:Python|pytest|pluggy|pip|py|git version)[- ]v?\d[\w.]{0,40}"
-        r"|^plugins: .{1,400}|\bpython\d\.\d{1,2}\b|^configfile: .{1,100}|-\d{1,9}(?:\.\d{1,9})+\b",
-    ),
-)
+        Cause.VERSIONS: r"\b(?:Python|pytest|pluggy|pip|py|git version)[- ]v?\d[\w.]{0,40}"
+        r"|^plugins: .{1,400}|\bpython\d\.\d{1,2}\b|^configfile: .{1,100}"
+        r"|-\d{1,9}(?:\.\d{1,9})+\b",
+    }.items()
+}
+"""The first pattern with other matches in the two texts gives the cause."""
 
 
-def diagnose(
+def _diagnose(
     action: Action, recorded: Observation, fresh: Observation, then: str, now: str
 ) -> Cause:
     """The cause, given the observations and their normalised texts."""
     if recorded.timed_out != fresh.timed_out:
         return Cause.TIMED_OUT
-    for sign in SIGNS:
-        if Counter(sign.pattern.findall(then)) != Counter(sign.pattern.findall(now)):
-            return sign.cause
+    for cause, pattern in _SIGNS.items():
+        if Counter(pattern.findall(then)) != Counter(pattern.findall(now)):
+            return cause
     succeeded = edit_succeeded(recorded)
     if is_edit(action) and succeeded is not None and succeeded is edit_succeeded(fresh):
         return Cause.WORDING
-    return Cause.ENTRIES if is_listing(then, action) else Cause.UNKNOWN
-
-
-SIMILAR_FROM = 0.8
-"""The lowest ratio of texts called similar rather than different; only a label."""
-_SHORT_CHARS = 4000
-"""Most characters of both texts to align, as the cost grows with the square."""
-_NO_ACTION = Action("")
-
-
-def compare_observations(
-    recorded: Observation | None, fresh: Observation, action: Action = _NO_ACTION
-) -> Comparison:
-    """Compare ``fresh`` with ``recorded``; exit codes count if both have one.
-
-    By ``action``, the order of lines is ignored for some commands. A recorded text cut at the
-    source is compared on its remaining parts.
-    """
-    if recorded is None:
-        return Comparison(Match.NOT_RECORDED)
-    if len({recorded.exit_code, fresh.exit_code} - {None}) > 1:
-        then, now = apply_rules(recorded.text).text, apply_rules(fresh.text).text
-        cause = diagnose(action, recorded, fresh, then, now)
-        return Comparison(Match.EXIT_CODE, text_ratio(then, now), cause)
-    if recorded.text == fresh.text:
-        return Comparison(Match.EQUAL)
-    return _compare_texts(recorded, fresh, action)
-
-
-def _compare_texts(recorded: Observation, fresh: Observation, action: Action) -> Comparison:
-    then, now = apply_rules(recorded.text), apply_rules(fresh.text)
-    if then.text == now.text:
-        return Comparison(Match.NORMALISED, cause=harmless_cause(then, now))
-    if recorded.truncated and shows_nothing(then.text):
-        return Comparison(Match.NOT_RECORDED, cause=Cause.TRUNCATED)
-    if (recorded.truncated or fresh.truncated) and shows_the_same(then.text, now.text):
-        return Comparison(Match.NORMALISED, cause=Cause.TRUNCATED)
-    if any_order := same_in_any_order(then.text, now.text, action):
-        return Comparison(Match.NORMALISED, cause=any_order)
-    ratio = text_ratio(then.text, now.text)
-    match = Match.SIMILAR if ratio >= SIMILAR_FROM else Match.DIFFERENT
-    return Comparison(match, ratio, diagnose(action, recorded, fresh, then.text, now.text))
-
-
-def text_ratio(one: str, other: str) -> float:
-    """A ratio from 0 to 1, as difflib's: twice the common length over the sum of lengths.
-
-    Common are aligned characters in short texts, and whole lines in any order in long ones.
-
-    >>> text_ratio("1 passed", "2 passed")
-    0.875
-    """
-    total = len(one) + len(other)
-    if total <= _SHORT_CHARS:
-        ratio: float = SequenceMatcher(None, one, other, autojunk=False).ratio()
-        return round(ratio, 4)
-    ours, theirs = Counter(one.splitlines(True)), Counter(other.splitlines(True))
-    shared = sum(len(line) * count for line, count in (ours & theirs).items())
-    return round(2 * shared / total, 4)
+    lists_files = _in_any_order(then, action) or _LISTS.search(_command(action))
+    return Cause.ENTRIES if lists_files else Cause.UNKNOWN

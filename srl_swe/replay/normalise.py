@@ -6,7 +6,8 @@ To allow another difference, add a rule. A stand-in must not match any rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -93,6 +94,17 @@ class Rule:
     pattern: re.Pattern[str]
     stand_in: str
     cause: Cause
+
+    def apply(self, text: str, taken: list[str]) -> str:
+        """The text after the rule; appends the matches that changed to ``taken``."""
+
+        def replaced(match: re.Match[str]) -> str:
+            left = match.expand(self.stand_in)
+            if left != match[0]:
+                taken.append(match[0])
+            return left
+
+        return self.pattern.sub(replaced, text)
 
 
 def _rule(name: str, cause: Cause, pattern: str, stand_in: str = "") -> Rule:
@@ -212,20 +224,20 @@ class Normal:
     """A text after the rules, and the removed pieces in order, by the rule's name."""
 
     text: str
-    taken: Mapping[str, tuple[str, ...]]
+    taken: Mapping[str, list[str]]
 
 
 def apply_rules(text: str) -> Normal:
     """Apply the rules until nothing changes."""
-    taken: dict[str, list[str]] = {}
+    taken: dict[str, list[str]] = defaultdict(list)
     for _ in range(_MOST_PASSES):
         before = text
         for rule in RULES:
-            text = rule.pattern.sub(_taking(rule, taken), text)
+            text = rule.apply(text, taken[rule.name])
         text = text.strip()
         if text == before:
             break
-    return Normal(text, {name: tuple(found) for name, found in taken.items()})
+    return Normal(text, taken)
 
 
 def normalise_text(text: str) -> str:
@@ -236,19 +248,5 @@ def normalise_text(text: str) -> str:
 def harmless_cause(recorded: Normal, fresh: Normal) -> Cause:
     """The most telling cause among the rules that removed different pieces from the two texts."""
     order = list(Cause)
-    causes = [rule.cause for rule in RULES if _differs(rule.name, recorded, fresh)]
+    causes = [rule.cause for rule in RULES if recorded.taken[rule.name] != fresh.taken[rule.name]]
     return min(causes, key=order.index, default=Cause.TERMINAL)  # white space around the text
-
-
-def _differs(name: str, one: Normal, other: Normal) -> bool:
-    return one.taken.get(name, ()) != other.taken.get(name, ())
-
-
-def _taking(rule: Rule, taken: dict[str, list[str]]) -> Callable[[re.Match[str]], str]:
-    def stand_in(found: re.Match[str]) -> str:
-        left = found.expand(rule.stand_in)
-        if left != found[0]:
-            taken.setdefault(rule.name, []).append(found[0])
-        return left
-
-    return stand_in

@@ -9,7 +9,7 @@ _FILE = re.compile(r"^(?=diff --git )", re.MULTILINE)
 _PLAIN_FILE = re.compile(r"^(?=--- .*\n\+\+\+ )", re.MULTILINE)
 _NAMES = re.compile(r'^diff --git "?a/(.*?)"? "?b/(.*?)"?$')
 _NAME = re.compile(r'^(?:\+\+\+|---) "?(?:[ab]/)?(.*?)"?(?:\t.*)?$')
-_UNTOLD = re.compile(
+_NOT_COMPARED = re.compile(
     r"^(?:index [0-9a-f]|(?:dis)?similarity index |old mode |new mode |diff --git )"
 )
 _HUNK = re.compile(r"^(@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@).*")
@@ -35,6 +35,32 @@ class FilePatch:
     body: str
     is_new: bool
     is_binary: bool
+
+    @classmethod
+    def parse(cls, diff: str) -> FilePatch:
+        """Read the diff of one file; a renamed file has its new path."""
+        lines = diff.rstrip("\n").split("\n")
+        if head := _NAMES.match(lines[0]):
+            path = head[2]
+        else:
+            names = [found[1] for line in lines[:2] if (found := _NAME.match(line))]
+            path = next((name for name in reversed(names) if name != "/dev/null"), lines[0])
+        is_new = any(line.startswith(("new file mode ", "--- /dev/null")) for line in lines[:6])
+        if _BINARY.search(diff):
+            return cls(path, f"{path}\nbinary, new: {is_new}", is_new, is_binary=True)
+        body = [
+            "" if line.isspace() else _HUNK.sub(r"\1", line)
+            for line in lines
+            if not _NOT_COMPARED.match(line)
+        ]
+        if body and body[0].startswith(("new file mode ", "deleted file mode ")):
+            body[0] = body[0].rpartition(" ")[0]
+        return cls(path, "\n".join([path, *body]).rstrip(), is_new, is_binary=False)
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it does not belong to the repository: a submission, or a new binary file."""
+        return self.path in HARNESS_FILES or (self.is_new and self.is_binary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +89,25 @@ class PatchComparison:
 
 def compare_patches(recorded: str, fresh: str) -> PatchComparison:
     """Compare file by file, in any order. Both are unified diffs, with git's headers or without."""
-    shown, complete = _before_cut(recorded)
-    then, now = parse_patch(shown), parse_patch(fresh)
+    if cut := _ELIDED.search(recorded):
+        whole = recorded[: cut.start()]
+        recorded = whole[: max(0, whole.rfind("diff --git "))]
+    then, now = parse_patch(recorded), parse_patch(fresh)
     only_then = [then[path] for path in sorted(then.keys() - now.keys())]
-    only_now = [now[path] for path in sorted(now.keys() - then.keys())] if complete else []
+    only_now = [now[path] for path in sorted(now.keys() - then.keys()) if not cut]
     both = sorted(then.keys() & now.keys())
-    left_over = [
-        *(one.path for one in only_then if _is_no_source(one)),
-        *(one.path for one in only_now if one.is_new or _is_no_source(one)),
-    ]
-    left = set(left_over)
+    left_over = dict.fromkeys(
+        [
+            *(file.path for file in only_then if file.is_left_over),
+            *(file.path for file in only_now if file.is_new or file.is_left_over),
+        ]
+    )
     return PatchComparison(
-        missing=tuple(one.path for one in only_then if one.path not in left),
-        extra=tuple(one.path for one in only_now if one.path not in left),
+        missing=tuple(file.path for file in only_then if file.path not in left_over),
+        extra=tuple(file.path for file in only_now if file.path not in left_over),
         differing=tuple(path for path in both if then[path].body != now[path].body),
         left_over=tuple(left_over),
-        complete=complete,
+        complete=cut is None,
     )
 
 
@@ -97,42 +126,5 @@ def parse_patch(patch: str) -> dict[str, FilePatch]:
     """The patch by path; of a renamed file, its new one. Empty for text that is not a diff."""
     text = patch.replace("\r\n", "\n").strip("\n")
     start = _FILE if _FILE.search(text) else _PLAIN_FILE
-    files = [_parse_file(part) for part in start.split(text) if start.match(part)]
+    files = [FilePatch.parse(part) for part in start.split(text) if start.match(part)]
     return {file.path: file for file in files}
-
-
-def _parse_file(part: str) -> FilePatch:
-    lines = part.rstrip("\n").split("\n")
-    path = _path(lines)
-    is_new = any(line.startswith(("new file mode ", "--- /dev/null")) for line in lines[:6])
-    if _BINARY.search(part):
-        return FilePatch(path, f"{path}\nbinary, new: {is_new}", is_new, is_binary=True)
-    told = [_told(line) for line in lines if not _UNTOLD.match(line)]
-    if told and told[0].startswith(("new file mode ", "deleted file mode ")):
-        told[0] = told[0].rpartition(" ")[0]
-    return FilePatch(path, "\n".join([path, *told]).rstrip(), is_new, is_binary=False)
-
-
-def _told(line: str) -> str:
-    return "" if line.isspace() else _HUNK.sub(r"\1", line)
-
-
-def _path(lines: list[str]) -> str:
-    head = _NAMES.match(lines[0])
-    if head:
-        return head[2]
-    names = [found[1] for line in lines[:2] if (found := _NAME.match(line))]
-    return next((name for name in reversed(names) if name != "/dev/null"), lines[0])
-
-
-def _is_no_source(file: FilePatch) -> bool:
-    return file.path in HARNESS_FILES or (file.is_new and file.is_binary)
-
-
-def _before_cut(patch: str) -> tuple[str, bool]:
-    """The files that are whole before a mark of elision, and whether the patch is uncut."""
-    found = _ELIDED.search(patch)
-    if not found:
-        return patch, True
-    whole = patch[: found.start()]
-    return whole[: max(0, whole.rfind("diff --git "))], False

@@ -46,7 +46,7 @@ class ReplayedStep:
 
     observation: Observation | None
     match: Match
-    seconds: float
+    seconds: float = 0.0
     ratio: float | None = None
     cause: Cause | None = None
     same_effect: bool = True
@@ -111,8 +111,12 @@ def replay_trajectory(
     replayed = replay_steps(trajectory, instance, sandbox, until=until, on_step=on_step)
     recorded = edited_files(trajectory.patch)
     patch = take_patch(sandbox, instance.base_commit, instance.workdir, wanted=recorded)
-    is_whole = until is None or until >= len(trajectory.steps)
-    seen = _against_record(trajectory.patch if is_whole else None, patch.text)
+    seen = None
+    if trajectory.patch is not None and len(replayed) == len(trajectory.steps):
+        if patch.text is None:
+            seen = PatchComparison(missing=("the whole repository",))
+        else:
+            seen = compare_patches(trajectory.patch, patch.text)
     return Replay(trajectory.instance_id, replayed, patch.text, seen, held_to, patch.notes)
 
 
@@ -162,53 +166,36 @@ def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Traject
     )
 
 
-def _against_record(recorded: str | None, fresh: str | None) -> PatchComparison | None:
-    if recorded is None:
-        return None
-    if fresh is None:
-        return PatchComparison(missing=("the whole repository",))
-    return compare_patches(recorded, fresh)
-
-
 def _replay_step(
     step: Step, toolbox: Toolbox, sandbox: Sandbox, translator: Translator
 ) -> ReplayedStep:
     if step.action is None or not step.executed:
-        return ReplayedStep(None, Match.SKIPPED, 0.0)
+        return ReplayedStep(None, Match.SKIPPED)
     if not toolbox.has_equal(step.action):
         return ReplayedStep(
             None,
             Match.SKIPPED,
-            0.0,
             cause=Cause.MISSING_TOOL,
             same_effect=False,
             translation=untranslated(Untranslated.NO_EQUAL_TOOL),
         )
     if step.observation and step.observation.timed_out:
-        return ReplayedStep(None, Match.SKIPPED, 0.0, cause=Cause.TIMED_OUT)
+        return ReplayedStep(None, Match.SKIPPED, cause=Cause.TIMED_OUT)
     before = translator.look(step.action)
     started = time.perf_counter()
     fresh = toolbox.perform(step.action, sandbox)
     seconds = time.perf_counter() - started
     seen = compare_observations(step.observation, fresh, step.action)
+    same_effect = seen.match is not Match.EXIT_CODE
+    if fresh.timed_out and step.observation is not None:
+        same_effect = False
+    if is_edit(step.action):
+        known = {edit_succeeded(step.observation), edit_succeeded(fresh)} - {None}
+        same_effect = same_effect and len(known) < 2
+    translation = translator.translate(step.action, fresh, before)
     return ReplayedStep(
-        fresh,
-        seen.match,
-        seconds,
-        seen.ratio,
-        seen.cause,
-        _has_same_effect(step, fresh, seen.match),
-        translator.translate(step.action, fresh, before),
+        fresh, seen.match, seconds, seen.ratio, seen.cause, same_effect, translation
     )
-
-
-def _has_same_effect(step: Step, fresh: Observation, match: Match) -> bool:
-    if match is Match.EXIT_CODE or (fresh.timed_out and step.observation is not None):
-        return False
-    if step.action is None or not is_edit(step.action):
-        return True
-    known = {edit_succeeded(step.observation), edit_succeeded(fresh)} - {None}
-    return len(known) < 2
 
 
 def checkpoints_at(

@@ -12,6 +12,7 @@ import posixpath
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools.bash import run_bash
@@ -56,14 +57,12 @@ class Translator:
         self._source = source
         self._toolbox = toolbox
         self._sandbox = sandbox
-        self._own: Toolbox | None = None
 
-    def _perform(self, call: Action) -> Observation:
-        """Carry out a call of our own, with the record's names of folders."""
-        if self._own is None:
-            roots = self._toolbox.paths.roots
-            self._own = open_toolbox(workdir=self._toolbox.workdir, recorded_paths=roots)
-        return self._own.perform(call, self._sandbox)
+    @cached_property
+    def _own(self) -> Toolbox:
+        """Our own tools, with the record's names of folders, which the first call settles."""
+        roots = self._toolbox.paths.roots
+        return open_toolbox(workdir=self._toolbox.workdir, recorded_paths=roots)
 
     def look(self, action: Action) -> Before | None:
         """Read the file before the call; None if the call edits no known file."""
@@ -133,7 +132,7 @@ class Translator:
         after = self._read(before.path)
         if after == before.content and answer.exit_code:
             return untranslated(Untranslated.CALL_FAILED)
-        shown_as = self._recorded(before.path)
+        shown_as = self._toolbox.paths.to_recorded(before.path)
         return translate_edit(
             shown_as,
             before.content,
@@ -180,15 +179,15 @@ class Translator:
         first, _, last = wanted.strip("[] ").partition(",")
         if self._toolbox.toolset is BUNDLED or not last or answer.exit_code:
             return None
-        if self._perform(own).exit_code == 0 or not first.strip().isdecimal():
+        if self._own.perform(own, self._sandbox).exit_code == 0 or not first.strip().isdecimal():
             return None
         path = self._toolbox.paths.to_sandbox(own.arguments["path"])
         return self._view(path, int(first[:9]), -1)
 
     def _view(self, path: str, first: int | None = None, last: int = -1) -> Translation:
         bounds = {} if first is None else {"view_range": f"[{first}, {last}]"}
-        call = edit_call("view", self._recorded(path), **bounds)
-        return Translation(call, self._perform(call))
+        call = edit_call("view", self._toolbox.paths.to_recorded(path), **bounds)
+        return Translation(call, self._own.perform(call, self._sandbox))
 
     def _search(self, action: Action) -> Translation:
         """The command that finds the same files, or shows the counted lines."""
@@ -196,8 +195,8 @@ class Translator:
         if command is None:
             return untranslated(Untranslated.CALL_FAILED)
         seen = run_bash({"command": command}, self._sandbox, _FORKED)
-        text = self._recorded(seen.text)
-        call = Action("bash", {"command": self._recorded(command)})
+        text = self._toolbox.paths.to_recorded(seen.text)
+        call = Action("bash", {"command": self._toolbox.paths.to_recorded(command)})
         return Translation(call, replace(seen, text=text))
 
     def _search_command(self, tool: str, given: Mapping[str, str]) -> str | None:
@@ -220,9 +219,6 @@ class Translator:
         if tool == "find_file":
             return f"find {where} -type f -name {quoted}"
         return f"grep -rnI --exclude-dir='.*' --exclude='.*' {pattern} {where}"
-
-    def _recorded(self, text: str) -> str:
-        return self._toolbox.paths.to_recorded(text)
 
 
 def _wishes(action: Action, path: str) -> list[Action]:
