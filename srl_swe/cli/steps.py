@@ -135,7 +135,7 @@ def build(
     making = StepMaker(settings, token_counter)
     job = StepJob(out, making, _given(source, settings), workers, source.repeatable)
     report = ReadReport()
-    pace = Pace(say, lambda: report.records, source.total)
+    pace = Pace(report, source.total)
     with options.reporting(report):
         made = build_step_dataset(source.stream(report), job, report, pace)
     if not made:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from srl_swe.errors import UserError
 from srl_swe.files import damage_named
 from srl_swe.run_folder import flatten
-from srl_swe.steps import rows
+from srl_swe.steps import rows as columns
 
 _BINS = 12
 
@@ -54,60 +54,51 @@ class Facts:
     completion: Lengths
 
 
+_COUNTED = ("instance_id", "tool", "source", "model", "observations")
+
+
 def read_facts(shards: Iterable[Path]) -> Facts:
     """Reads the shards one batch at a time."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
     tokens: dict[str, list[int]] = {"prompt": [], "completion": []}
     characters: dict[str, list[int]] = {"prompt": [], "completion": []}
     elided = 0
-    for batch in _batches(shards):
-        for name, counter in counts.items():
-            counter.update(value or "unknown" for value in batch[name].to_pylist())
-        for name in tokens:
-            tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
-            characters[name] += _characters(batch[name])
-        elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
+    for path in shards:
+        with pa.memory_map(str(path)) as file:
+            for batch in pa.ipc.open_stream(file):
+                for name, counter in counts.items():
+                    counter.update(value or "unknown" for value in batch[name].to_pylist())
+                for name in tokens:
+                    lengths = pc.utf8_length(batch[name].flatten().field("content"))
+                    rows = pc.list_parent_indices(batch[name])
+                    of_rows = np.bincount(rows, lengths, minlength=batch.num_rows)
+                    characters[name] += of_rows.astype(int).tolist()
+                    tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
+                elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
+    ranked = {
+        name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+        for name, counter in counts.items()
+    }
     return Facts(
         rows=counts["instance_id"].total(),
         instances=len(counts["instance_id"]),
-        by_tool=_ranked(counts["tool"]),
-        by_source=_ranked(counts["source"]),
-        by_model=_ranked(counts["model"]),
-        by_observations=_ranked(counts["observations"]),
+        by_tool=ranked["tool"],
+        by_source=ranked["source"],
+        by_model=ranked["model"],
+        by_observations=ranked["observations"],
         elided=elided,
-        prompt=_length_facts(tokens["prompt"], characters["prompt"]),
-        completion=_length_facts(tokens["completion"], characters["completion"]),
+        prompt=_measure(tokens["prompt"], characters["prompt"]),
+        completion=_measure(tokens["completion"], characters["completion"]),
     )
 
 
-_COUNTED = ("instance_id", "tool", "source", "model", "observations")
-
-
-def _batches(shards: Iterable[Path]) -> Iterator[Any]:
-    for path in shards:
-        with pa.memory_map(str(path)) as file:
-            yield from pa.ipc.open_stream(file)
-
-
-def _characters(messages: Any) -> list[int]:
-    """The summed length of each row's messages, from a column of lists of messages."""
-    of_each = pc.utf8_length(messages.flatten().field("content")).to_numpy(zero_copy_only=False)
-    ends = np.cumsum(messages.value_lengths().to_numpy(zero_copy_only=False))
-    until = np.concatenate(([0], np.cumsum(of_each)))
-    return [int(length) for length in np.diff(until[np.concatenate(([0], ends))])]
-
-
-def _ranked(counter: Counter[str]) -> dict[str, int]:
-    """Sorted by count, the most frequent first, then by name."""
-    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _length_facts(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
+def _measure(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
     """In tokens if every row has a count, else in characters."""
     counted = len(tokens) == len(characters)
     lengths = sorted(tokens if counted else characters) or [0]
-    width = _round_width(lengths[-1] / _BINS)
     p50, p90, p99 = (lengths[(len(lengths) - 1) * share // 100] for share in (50, 90, 99))
+    widths = (digit * 10**zeros for zeros in count() for digit in (1, 2, 5))
+    width = next(width for width in widths if width >= lengths[-1] / _BINS)
     return Lengths(
         unit="tokens" if counted else "characters",
         p50=p50,
@@ -118,14 +109,6 @@ def _length_facts(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
         histogram=tuple(np.bincount([length // width for length in lengths]).tolist()),
     )
 
-
-def _round_width(width: float) -> int:
-    """Round up to 1, 2, 5, 10, 20, 50 and so on."""
-    steps: Iterator[int] = (digit * zeros for zeros in _POWERS for digit in (1, 2, 5))
-    return next(step for step in steps if step >= width)
-
-
-_POWERS = [10**zeros for zeros in range(20)]
 
 Split = Literal["train", "validation"]
 README, CARD = "README.md", "card.json"
@@ -173,31 +156,38 @@ def load_card(folder: Path) -> Card:
     """The card of a data set on disk. Raises UserError if it is damaged or missing."""
     path = folder / CARD
     with damage_named(str(path), "delete the folder to build the data set anew"):
-        return _adapter().validate_json(path.read_bytes() if path.is_file() else b"")
+        content = path.read_bytes() if path.is_file() else b""
+        return TypeAdapter(Card).validate_json(content)
 
 
 def dump_card(card: Card) -> str:
     """The text that :func:`load_card` reads."""
-    return _adapter().dump_json(card, indent=2).decode() + "\n"
-
-
-@cache
-def _adapter() -> TypeAdapter[Card]:
-    return TypeAdapter(Card)
+    return TypeAdapter(Card).dump_json(card, indent=2).decode() + "\n"
 
 
 def render_readme(card: Card) -> str:
     """The card with the front matter that the hub reads."""
     import yaml
 
+    size = next((name for most, name in _SIZES.items() if card.facts.rows < most), "1M<n<10M")
     front = {
         "pretty_name": "Step contexts",
         "task_categories": ["text-generation"],
         "tags": ["srl-swe", "step-contexts", "software-engineering", "agent-trajectories"],
-        "size_categories": [_size(card.facts.rows)],
+        "size_categories": [size],
     }
-    title = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n# Step contexts: {card.split}"
-    parts = [title, _INTRODUCTION, render_summary(card), _columns(), _settings(card), _shards(card)]
+    table_of_columns = (columns.__doc__ or "").partition("\n\n")[2]
+    settings = [(name, f"`{json.dumps(value)}`") for name, value in flatten(card.config).items()]
+    shards = [(shard.file, f"{shard.rows}", f"`{shard.sha256}`") for shard in card.shards]
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n# Step contexts: {card.split}",
+        _INTRODUCTION,
+        render_summary(card),
+        f"## Columns\n{table_of_columns.strip()}",
+        f"## Settings\n{_table(('setting', 'value'), settings)}",
+        f"## SHA-256\n{_table(('file', 'rows', 'sha256'), shards)}",
+        f"All of them, in order: `{card.sha256}`",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -230,23 +220,6 @@ def render_summary(card: Card) -> str:
     return "\n\n".join([_table(("", ""), rows), *lengths])
 
 
-def _columns() -> str:
-    """The column table from the docstring of :mod:`srl_swe.steps.rows`."""
-    table = (rows.__doc__ or "").partition("\n\n")[2].strip()
-    return f"## Columns\n{table}"
-
-
-def _settings(card: Card) -> str:
-    rows = [(name, f"`{json.dumps(value)}`") for name, value in flatten(card.config).items()]
-    return f"## Settings\n{_table(('setting', 'value'), rows)}"
-
-
-def _shards(card: Card) -> str:
-    rows = [(shard.file, f"{shard.rows}", f"`{shard.sha256}`") for shard in card.shards]
-    whole = f"All of them, in order: `{card.sha256}`"
-    return f"## SHA-256\n{_table(('file', 'rows', 'sha256'), rows)}\n\n{whole}"
-
-
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     ruler = "|---" * len(names) + "|"
     lines = [f"| {' | '.join(cells)} |" for cells in (names, *rows)]
@@ -254,27 +227,21 @@ def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _lengths(of: str, lengths: Lengths) -> str:
-    heading = (
+    lines = [
         f"{of}, {lengths.unit}: median {lengths.p50}, 90 % up to {lengths.p90}, 99 % up to "
-        f"{lengths.p99}, longest {lengths.longest}."
-    )
-    return f"{heading}\n\n" + "\n".join(_bars(lengths))
-
-
-def _bars(lengths: Lengths) -> Iterator[str]:
+        f"{lengths.p99}, longest {lengths.longest}.",
+        "",
+    ]
     most = max(lengths.histogram)
     digits = len(str(len(lengths.histogram) * lengths.bin_width))
-    for index, count in enumerate(lengths.histogram):
-        bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
-        yield f"    {index * lengths.bin_width:>{digits}}+ {bar} {count}"
+    for index, rows in enumerate(lengths.histogram):
+        bar = "█" * round(_BAR * rows / most) or ("▏" if rows else "")
+        lines.append(f"    {index * lengths.bin_width:>{digits}}+ {bar} {rows}")
+    return "\n".join(lines)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _size(rows: int) -> str:
-    return next((name for most, name in _SIZES.items() if rows < most), "1M<n<10M")
+    return ", ".join(f"{name} {rows}" for name, rows in counts.items())
 
 
 def push(folders: Mapping[Split, Path], repository: str) -> None:

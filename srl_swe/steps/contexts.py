@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Literal
 
 from srl_swe.dialects import Dialect, UnwritableStep
@@ -23,7 +24,7 @@ from srl_swe.steps.prompt import (
     make_prompt,
 )
 from srl_swe.tools.own_calls import OwnStep, is_own_call, make_own_steps
-from srl_swe.types import Action, Message, Step, Trajectory
+from srl_swe.types import Message, Trajectory
 
 Observations = Literal["recorded", "replayed"]
 """``replayed`` in a container of this project, or ``recorded`` at the source."""
@@ -102,14 +103,22 @@ def make_step_contexts(
     them, as the policy saw the format error. Calls are translated to our own tools, and the
     repository's paths to those of prompts (:mod:`srl_swe.tools.translation`).
     """
-    own, steps = make_own_steps(trajectory)
-    making = _Making(own, steps, dialect, window, trajectory_id(trajectory), count_tokens)
+    own, calls = make_own_steps(trajectory)
+    making = _Making(own, trajectory_id(trajectory), calls, dialect, window, count_tokens)
     past: list[Pair] = []
     for index, step in enumerate(own.steps):
-        reason = _unfit(own, index, include_last=include_last)
-        yield making.dropped(index, reason) if reason else making.context(index, past)
-        if step.executed or _is_answered_format_error(step):
-            past.append(_pair(step, dialect, window))
+        if index == len(own.steps) - 1 and not include_last:
+            yield Dropped(own.instance_id, index, DropReason.LAST_STEP)
+        else:
+            yield making.example(index, past)
+        answers_format_error = (
+            step.action is None and bool(step.thought.strip()) and step.observation is not None
+        )
+        if step.executed or answers_format_error:
+            pair = make_pair(step, dialect, window)
+            if step.action and not pair.declaration and not is_own_call(step.action):
+                pair = replace(pair, is_writable=False)  # it would look like a call of ours
+            past.append(pair)
 
 
 def trajectory_id(trajectory: Trajectory) -> str:
@@ -125,97 +134,64 @@ def trajectory_id(trajectory: Trajectory) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    """The state that the examples of one trajectory share."""
+    """The examples of one trajectory. ``calls`` are its steps as calls of our own tools."""
 
     trajectory: Trajectory
-    own: Sequence[OwnStep]
+    trajectory_id: str
+    calls: Sequence[OwnStep]
     dialect: Dialect
     window: Window
-    trajectory_id: str
     count_tokens: CountTokens | None
 
-    def dropped(self, index: int, reason: DropReason, detail: str = "") -> Dropped:
-        return Dropped(self.trajectory.instance_id, index, reason, detail)
-
-    def not_writable(self, index: int, why: str) -> Dropped:
-        action = self.trajectory.steps[index].action
-        detail = f"{action.tool}: {why}" if action else why
-        return self.dropped(index, DropReason.NOT_WRITABLE, detail)
-
-    def context(self, index: int, past: list[Pair]) -> StepContext | Dropped:
-        trajectory, step = self.trajectory, self.trajectory.steps[index]
-        assert step.action is not None
-        assert trajectory.problem_statement is not None
-        if self.own[index].problem:
-            return self.not_writable(index, self.own[index].problem)
+    def example(self, index: int, past: Sequence[Pair]) -> StepContext | Dropped:
+        trajectory, step, call = self.trajectory, self.trajectory.steps[index], self.calls[index]
+        drop = partial(Dropped, trajectory.instance_id, index)
+        if step.action is None:
+            return drop(DropReason.NO_ACTION)
+        if not step.executed:
+            return drop(DropReason.NOT_EXECUTED)
+        if trajectory.problem_statement is None:
+            return drop(DropReason.NO_ISSUE)
+        not_writable = partial(drop, DropReason.NOT_WRITABLE)
+        if call.problem:
+            return not_writable(f"{step.action.tool}: {call.problem}")
+        has_thought = bool(step.thought.strip())
         try:
-            reply = self._reply(step.thought, step.action)
+            reply = self.dialect.render_reply(step.thought if has_thought else "any", step.action)
+            action = self.dialect.render_action(step.action)
         except UnwritableStep:
-            return self.not_writable(index, "no_form")
+            return not_writable(f"{step.action.tool}: no_form")
         try:
             prompt = make_prompt(
                 trajectory.problem_statement, past, self.dialect, self.window, self.count_tokens
             )
         except UnwritableStep:
-            return self.not_writable(index, "no_form_of_the_steps_before")
+            return not_writable(f"{step.action.tool}: no_form_of_the_steps_before")
         except OverBudget:
-            return self.dropped(index, DropReason.OVER_BUDGET)
-        prompt_tokens, completion_tokens = self._count(prompt.messages, reply)
-        return StepContext(
+            return drop(DropReason.OVER_BUDGET)
+        context = StepContext(
             instance_id=trajectory.instance_id,
             step_index=index,
             n_steps=len(trajectory.steps),
             prompt=prompt.messages,
-            expert_reply=reply,
-            expert_action=self.dialect.render_action(step.action),
+            expert_reply=reply if has_thought else action,
+            expert_action=action,
             tool=step.action.tool,
             trajectory_id=self.trajectory_id,
             observations="recorded" if trajectory.enforced is None else "replayed",
             source=trajectory.source,
             model=trajectory.model,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
             elided=prompt.elided,
-            has_thought=bool(step.thought.strip()),
-            translated=self.own[index].translated,
+            has_thought=has_thought,
+            translated=call.translated,
         )
+        return self._counted(context)
 
-    def _reply(self, thought: str, action: Action) -> str:
-        if thought.strip():
-            return self.dialect.render_reply(thought, action)
-        self.dialect.render_reply("any", action)  # raises for an action that has no form
-        return self.dialect.render_action(action)
-
-    def _count(self, prompt: tuple[Message, ...], reply: str) -> tuple[int | None, int | None]:
-        """Tokens of prompt and reply; as in TRL, a reply is the whole chat less the prompt."""
+    def _counted(self, context: StepContext) -> StepContext:
+        """With its tokens; as in TRL, a completion is the whole chat less the prompt."""
         if self.count_tokens is None:
-            return None, None
-        answer: Message = {"role": "assistant", "content": reply}
-        prompt_tokens = self.count_tokens(prompt)
-        return prompt_tokens, self.count_tokens((*prompt, answer)) - prompt_tokens
-
-
-def _unfit(trajectory: Trajectory, index: int, *, include_last: bool) -> DropReason | None:
-    """The reason that lies in the record, not in the dialect."""
-    step = trajectory.steps[index]
-    if index == len(trajectory.steps) - 1 and not include_last:
-        return DropReason.LAST_STEP
-    if step.action is None:
-        return DropReason.NO_ACTION
-    if not step.executed:
-        return DropReason.NOT_EXECUTED
-    if trajectory.problem_statement is None:
-        return DropReason.NO_ISSUE
-    return None
-
-
-def _pair(step: Step, dialect: Dialect, window: Window) -> Pair:
-    """The step as later prompts show it; not writable if it would look like a call of ours."""
-    pair = make_pair(step, dialect, window)
-    if step.action is None or pair.declaration or is_own_call(step.action):
-        return pair
-    return replace(pair, is_writable=False)
-
-
-def _is_answered_format_error(step: Step) -> bool:
-    return step.action is None and bool(step.thought.strip()) and step.observation is not None
+            return context
+        answer: Message = {"role": "assistant", "content": context.expert_reply}
+        prompt = self.count_tokens(context.prompt)
+        completion = self.count_tokens((*context.prompt, answer)) - prompt
+        return replace(context, prompt_tokens=prompt, completion_tokens=completion)

@@ -21,10 +21,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from pydantic import TypeAdapter
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import cannot_write, damage_named, held_alone, write_atomic, written_whole
+from srl_swe.progress import progress_line, say
 from srl_swe.run_folder import claim
 from srl_swe.steps.card import (
     CARD,
@@ -239,20 +239,24 @@ def _finish_shards(
     trajectories: Iterable[Trajectory], job: StepJob, kept: dict[int, Shard], on_shard: OnShard
 ) -> list[Shard]:
     """All shards in order; those in ``kept`` are not made again."""
-    stretches = enumerate(_cut_stretches(trajectories))
-    shards: list[Shard] = []
+    left, shards = iter(trajectories), list[Shard]()
+    stretches = iter(lambda: list(islice(left, SHARD_TRAJECTORIES)), [])
+    begun_with_others = UserError(
+        f"{job.partial} was begun with other trajectories than the source gives now; delete that "
+        "folder to start over."
+    )
 
     def missing() -> Iterator[tuple[int, Sequence[Trajectory]]]:
-        for number, stretch in stretches:
+        for number, stretch in enumerate(stretches):
             shard = kept.pop(number, None)
             if shard is None:
                 yield number, stretch
-            elif shard.trajectories_sha256 != _digest_ids(stretch):
-                raise _begun_with_others(job)
-            else:
+            elif shard.trajectories_sha256 == _digest_ids(stretch):
                 shards.append(shard)
+            else:
+                raise begun_with_others
         if kept:
-            raise _begun_with_others(job)
+            raise begun_with_others
 
     for shard in _make_shards(job, missing()):
         shards.append(shard)
@@ -260,21 +264,8 @@ def _finish_shards(
     return sorted(shards, key=lambda shard: shard.number)
 
 
-def _cut_stretches(trajectories: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
-    left = iter(trajectories)
-    while stretch := list(islice(left, SHARD_TRAJECTORIES)):
-        yield stretch
-
-
 def _digest_ids(trajectories: Iterable[Trajectory]) -> str:
     return hashlib.sha256("\n".join(map(trajectory_id, trajectories)).encode()).hexdigest()
-
-
-def _begun_with_others(job: StepJob) -> UserError:
-    return UserError(
-        f"{job.partial} was begun with other trajectories than the source gives now; delete that "
-        "folder to start over."
-    )
 
 
 def _make_shards(
@@ -287,7 +278,7 @@ def _make_shards(
             yield _make_shard(job, number, stretch)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(job.workers, mp_context=spawn, initializer=_serve_parent) as pool:
+    with ProcessPoolExecutor(job.workers, mp_context=spawn, initializer=_end_with_parent) as pool:
         running: set[Future[Shard]] = set()
         try:
             for number, stretch in chain(first, missing):
@@ -295,9 +286,7 @@ def _make_shards(
                 if len(running) > job.workers:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+            yield from (future.result() for future in as_completed(running))
         except BrokenProcessPool:
             raise UserError(
                 "a worker was ended from outside, most likely for want of memory; run the same "
@@ -307,20 +296,20 @@ def _make_shards(
             pool.shutdown(cancel_futures=True)
 
 
-def _serve_parent() -> None:
-    """End with the parent, however it ends; a pool's worker would otherwise wait forever.
+def _end_with_parent() -> None:
+    """End this worker with its parent, however that ends; it would otherwise wait forever.
 
     Ctrl-C ends a worker at once and silently; the parent reports it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
+    assert parent is not None
 
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
 
-def _follow(join: Callable[[], None]) -> None:
-    join()
-    os._exit(1)
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _make_shard(job: StepJob, number: int, trajectories: Sequence[Trajectory]) -> Shard:
@@ -361,21 +350,21 @@ def _make_part(maker: StepMaker, trajectories: Sequence[Trajectory], path: Path)
     sha256 = digest_file(path) if rows else None
     if not rows:
         path.unlink()
-    return Part(
-        rows,
-        sha256,
-        len(trajectories),
-        dict(sorted(dropped.items())),
-        dict(sorted(not_writable.items())),
-        dict(sorted(translated.items())),
-    )
+    counts = [_add([counter]) for counter in (dropped, not_writable, translated)]
+    return Part(rows, sha256, len(trajectories), *counts)
+
+
+def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Their sums, by name."""
+    total = Counter[str]()
+    for part in counts:
+        total.update(part)
+    return dict(sorted(total.items()))
 
 
 def _describe_no_rows(shards: Sequence[Shard], report: ReadReport) -> str:
-    reasons = Counter[str]()
-    for shard in shards:
-        reasons.update(shard.parts["train"].dropped)
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    reasons = _add(shard.parts["train"].dropped for shard in shards)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     held_out = sum(
         shard.parts["validation"].trajectories for shard in shards if "validation" in shard.parts
     )
@@ -396,61 +385,43 @@ def _assemble(split: Split, shards: Sequence[Shard], job: StepJob, report: ReadR
         part = shard.parts[split]
         if part.sha256 is not None:
             name = shard_name(len(tables))
-            _link(_part_path(job, shard.number, split), folder / name)
+            table, kept = folder / name, _part_path(job, shard.number, split)
+            try:
+                table.hardlink_to(kept)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(kept, table)
             tables.append(CardShard(name, part.rows, part.sha256))
-    card = _make_card(split, tables, [shard.parts[split] for shard in shards], job, report)
+    facts = read_facts(folder / table.file for table in tables)
+    parts = [shard.parts[split] for shard in shards]
+    dropped = _add(part.dropped for part in parts)
+    card = Card(
+        split=split,
+        config=job.config,
+        records=report.records,
+        dropped_records=dict(sorted(report.dropped.items())),
+        trajectories=sum(part.trajectories for part in parts),
+        steps=facts.rows + sum(dropped.values()),
+        dropped_steps=dropped,
+        facts=facts,
+        shards=tuple(tables),
+        sha256=digest_of([table.sha256 for table in tables]),
+        not_writable=_add(part.not_writable for part in parts),
+        translated=_add(part.translated for part in parts),
+    )
     write_metadata(folder, [table.file for table in tables], card.sha256)
     write_atomic(folder / README, render_readme(card))
     write_atomic(folder / CARD, dump_card(card))
     return claim(folder, job.config)
 
 
-def _link(shard: Path, to: Path) -> None:
-    try:
-        to.hardlink_to(shard)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(shard, to)
-
-
-def _make_card(
-    split: Split,
-    tables: Sequence[CardShard],
-    parts: Sequence[Part],
-    job: StepJob,
-    report: ReadReport,
-) -> Card:
-    dropped, not_writable, translated = Counter[str](), Counter[str](), Counter[str]()
-    for part in parts:
-        dropped.update(part.dropped)
-        not_writable.update(part.not_writable)
-        translated.update(part.translated)
-    facts = read_facts(job.partial / split / table.file for table in tables)
-    return Card(
-        split=split,
-        config=job.config,
-        records=report.records,
-        dropped_records=dict(sorted(report.dropped.items())),
-        trajectories=sum(part.trajectories for part in parts),
-        steps=facts.rows + dropped.total(),
-        dropped_steps=dict(sorted(dropped.items())),
-        facts=facts,
-        shards=tuple(tables),
-        sha256=digest_of([table.sha256 for table in tables]),
-        not_writable=dict(sorted(not_writable.items())),
-        translated=dict(sorted(translated.items())),
-    )
-
-
 class Pace:
-    """Reports the progress after each shard, with an ETA if ``total`` is known.
+    """Reports the progress after each shard, with an ETA if ``total`` records are known.
 
-    ``records`` gives the number of records read so far, out of ``total``.
+    ``report`` counts the records read so far.
     """
 
-    def __init__(
-        self, say: Callable[[str], None], records: Callable[[], int], total: int | None = None
-    ) -> None:
-        self._say, self._records, self._total = say, records, total
+    def __init__(self, report: ReadReport, total: int | None = None) -> None:
+        self._report, self._total = report, total
         self._trajectories = self._rows = 0
         self._began_s = time.monotonic()
 
@@ -458,8 +429,10 @@ class Pace:
         """Report the progress so far."""
         self._trajectories += sum(part.trajectories for part in shard.parts.values())
         self._rows += sum(part.rows for part in shard.parts.values())
-        read, eta = self._records(), ""
-        if self._total is not None and 0 < read <= self._total:
-            left_s = (time.monotonic() - self._began_s) * (self._total - read) / read
-            eta = f" (ETA {timedelta(seconds=round(left_s))})"
-        self._say(f"steps: {self._trajectories} trajectories, {self._rows} examples{eta}")
+        note = f"{self._trajectories} trajectories, {self._rows} examples"
+        read, total = self._report.records, self._total
+        if total is not None and 0 < read <= total:
+            left_s = (time.monotonic() - self._began_s) / read * (total - read)
+            say(progress_line("steps", read, total, note, left_s))
+        else:
+            say(f"steps: {note}")

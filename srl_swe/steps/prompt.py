@@ -93,10 +93,14 @@ def make_pair(step: Step, dialect: Dialect, window: Window) -> Pair:
     """The step as later prompts show it; without an action, the whole text of its reply."""
     observation = dialect.render_observation(step.observation or Observation(""))
     cut = cut_middle(observation, window.observation_chars)
-    declaration = dialect.declare(step.action) if step.action else ""
+    if step.action is None:
+        return Pair(step.thought, cut)
+    declaration = dialect.declare(step.action)
+    if window.thoughts:
+        with suppress(UnwritableStep):  # because of the thought, or else of the action
+            return Pair(dialect.render_reply(step.thought, step.action), cut, True, declaration)
     try:
-        reply = _past_reply(step, dialect, thoughts=window.thoughts)
-        return Pair(reply, cut, declaration=declaration)
+        return Pair(dialect.render_action(step.action), cut, True, declaration)
     except UnwritableStep:
         return Pair("", cut, is_writable=False)
 
@@ -124,9 +128,14 @@ def make_prompt(
     system = dialect.SYSTEM_PROMPT.replace(WORKDIR, workdir)
 
     def prompt(elided: int) -> Prompt:
-        left = _elide(shown, elided, marker)
-        opening: Message = {"role": "system", "content": _declaring(system, left)}
-        return Prompt((opening, issue, *_render(left)), elided)
+        pairs = _elide(shown, elided, marker)
+        declared = sorted({pair.declaration for pair in pairs} - {""})
+        tools = "\n".join([system.rstrip("\n"), *declared]) + "\n" if declared else system
+        messages: list[Message] = [{"role": "system", "content": tools}, issue]
+        for pair in pairs:
+            messages.append({"role": "assistant", "content": pair.reply})
+            messages.append({"role": "user", "content": pair.observation})
+        return Prompt(tuple(messages), elided)
 
     whole = prompt(0)
     if budget is None:
@@ -153,29 +162,6 @@ def _elide(shown: Sequence[Pair], elided: int, marker: str) -> list[Pair]:
         for pair in shown[dropped:observations]
     ]
     return [*old, *shown[observations:]]
-
-
-def _declaring(system: str, pairs: Sequence[Pair]) -> str:
-    """The system prompt, with the tools of the pairs appended to its final list of tools."""
-    lines = sorted({pair.declaration for pair in pairs} - {""})
-    return "\n".join([system.rstrip("\n"), *lines]) + "\n" if lines else system
-
-
-def _render(pairs: Sequence[Pair]) -> list[Message]:
-    messages: list[Message] = []
-    for pair in pairs:
-        messages.append({"role": "assistant", "content": pair.reply})
-        messages.append({"role": "user", "content": pair.observation})
-    return messages
-
-
-def _past_reply(step: Step, dialect: Dialect, *, thoughts: bool) -> str:
-    if step.action is None:
-        return step.thought
-    if thoughts:
-        with suppress(UnwritableStep):  # because of the thought, or else of the action
-            return dialect.render_reply(step.thought, step.action)
-    return dialect.render_action(step.action)
 
 
 def _last(items: Sequence[Item], count: int | None) -> Sequence[Item]:

@@ -60,18 +60,13 @@ SCHEMA = pa.schema(
 
 
 def make_batch(contexts: Sequence[StepContext]) -> Any:
-    """A record batch of :data:`SCHEMA`, one row per context."""
-    return pa.RecordBatch.from_pylist([_row(context) for context in contexts], schema=SCHEMA)
-
-
-def _row(context: StepContext) -> dict[str, Any]:
-    """The row of a context; only the two columns of messages differ from its fields."""
-    same = {name: getattr(context, name) for name in SCHEMA.names if name not in _BUILT}
-    completion = [{"role": "assistant", "content": context.expert_reply}]
-    return {**same, "prompt": list(context.prompt), "completion": completion}
-
-
-_BUILT = frozenset({"prompt", "completion"})
+    """A record batch of :data:`SCHEMA`: one row per context, most columns by its fields."""
+    rows = []
+    for context in contexts:
+        row = {name: getattr(context, name, None) for name in SCHEMA.names}
+        row["completion"] = [{"role": "assistant", "content": context.expert_reply}]
+        rows.append(row)
+    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +164,7 @@ def load_rows(folder: Path) -> Any:
     from datasets import load_from_disk
 
     try:
-        rows = load_from_disk(str(folder))
+        return load_from_disk(str(folder))
     except (FileNotFoundError, IndexError):
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -177,7 +172,6 @@ def load_rows(folder: Path) -> Any:
         raise UserError(
             f"{folder}: damaged ({why}); delete it and make the step contexts again."
         ) from error
-    return rows
 
 
 def write_metadata(folder: Path, shards: Sequence[str], sha256: str) -> None:

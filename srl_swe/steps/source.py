@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
+from srl_swe.steps.rows import digest_file
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
 from srl_swe.trajectories.load import find_files
 from srl_swe.trajectories.select import Selection, select
@@ -98,11 +99,8 @@ def identify_source(source: str) -> SourceIdentity:
 
 
 def _digest_of(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    digests = (bytes.fromhex(digest_file(path)) for path in files)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _count_records(path: Path) -> int:
