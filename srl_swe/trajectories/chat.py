@@ -7,7 +7,7 @@ text (``<function=...>``, ``<tool_call>``, terminus-2's JSON) in every one of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,10 @@ def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajector
     found = (column for column in columns.messages if row.get(column) is not None)
     messages = row.items(next(found, columns.messages[0]))
     if columns.renames:
-        messages = list(map(_rename_keys, messages))
+        for i, message in enumerate(messages):
+            role = message.get("role" if message.get("from") is None else "from")
+            text = message.get("content" if message.get("value") is None else "value")
+            messages[i] = replace(message, values={"role": role, "content": text})
     form = columns.form or find_form(message.content() for message in messages)
     steps, notes = make_steps(read_messages(messages, form))
     instance = find_instance(row)
@@ -84,14 +87,8 @@ def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajector
     )
 
 
-def _rename_keys(message: Fields) -> Fields:
-    role = message.get("role") if message.get("from") is None else message.get("from")
-    text = message.get("content") if message.get("value") is None else message.get("value")
-    return Fields({"role": role, "content": text}, message.where, message.path)
-
-
-_OPENHANDS_HEAD = "EXECUTION RESULT of ["
-_R2E_HEAD = "Execution output of ["
+_HEADS = {OPENHANDS_FORM: "EXECUTION RESULT of [", R2E_GYM_FORM: "Execution output of ["}
+"""The line before an observation."""
 _IN_TEXT = ("<function=", "<tool_call>")
 _CALLS_AS_JSON = ('"tool_calls"', '"function_call"', '"tool_use"', *_IN_TEXT)
 _IDS = {"instance_id", "trajectory_id"}
@@ -99,6 +96,18 @@ _IDS = {"instance_id", "trajectory_id"}
 
 def _messages_of(record: Any) -> Any:
     return record.get("messages") if isinstance(record, Mapping) else record
+
+
+def _has_columns(record: Any, *names: str) -> bool:
+    return isinstance(record, Mapping) and record.keys() >= set(names)
+
+
+def _has_form(record: Any, form: TextForm) -> bool:
+    """Whether the form's line stands before an observation."""
+    messages = _messages_of(record)
+    if isinstance(messages, str):
+        return _HEADS[form] in messages
+    return find_form(first_texts(messages)) is form
 
 
 def _is_nebius_openhands(record: Any) -> bool:
@@ -109,21 +118,6 @@ def _is_nebius_openhands(record: Any) -> bool:
     return has_role_messages(messages) and "content" in messages[0]
 
 
-def _is_swe_gym(record: Any) -> bool:
-    """Whether it has the columns found together in no other format."""
-    return isinstance(record, Mapping) and {"messages", "run_id", "test_result"} <= record.keys()
-
-
-def _is_r2e_gym_sft(record: Any) -> bool:
-    """Whether it has SWE-Master's columns, or R2E-Gym's line before an observation."""
-    if isinstance(record, Mapping) and {"input", "response_ranges"} <= record.keys():
-        return True
-    messages = _messages_of(record)
-    if isinstance(messages, str):
-        return _R2E_HEAD in messages
-    return find_form(first_texts(messages)) is R2E_GYM_FORM
-
-
 def _is_sharegpt(record: Any) -> bool:
     """Whether ``conversations`` holds messages."""
     messages = record.get("conversations") if isinstance(record, Mapping) else None
@@ -131,14 +125,6 @@ def _is_sharegpt(record: Any) -> bool:
         return '"from"' in messages or '"role"' in messages
     first = messages[0] if isinstance(messages, list) and messages else None
     return isinstance(first, Mapping) and ("from" in first or "role" in first)
-
-
-def _is_openhands_text(record: Any) -> bool:
-    """Whether OpenHands' line stands before an observation."""
-    messages = _messages_of(record)
-    if isinstance(messages, str):
-        return _OPENHANDS_HEAD in messages
-    return any(text.startswith(_OPENHANDS_HEAD) for text in first_texts(messages))
 
 
 def _is_chat(record: Any) -> bool:
@@ -163,15 +149,11 @@ def _has_call(message: Any) -> bool:
     return bool(called) or in_text or role == "function_call"
 
 
-def _model_of_run(row: Fields) -> str | None:
-    """The first part of ``run_id``: ``gpt-4o-2024-08-06_maxiter_50_N_...``."""
-    return (row.optional_text("run_id") or "").partition("_maxiter_")[0] or None
+_USUAL = Columns()
 
 
-def _chat_reader(
-    name: str, recognizes: Callable[[Any], bool], columns: Columns | None = None
-) -> Reader:
-    return Reader(name, recognizes, partial(read_chat, name, columns or Columns()))
+def _chat_reader(name: str, recognizes: Callable[[Any], bool], columns: Columns = _USUAL) -> Reader:
+    return Reader(name, recognizes, partial(read_chat, name, columns))
 
 
 NEBIUS_OPENHANDS = _chat_reader(
@@ -180,11 +162,23 @@ NEBIUS_OPENHANDS = _chat_reader(
 """OpenHands 0.54, native calls (HF ``nebius/SWE-rebench-openhands-trajectories``, CC-BY-4.0).
 ``model_patch`` holds all files of the run, its own scripts included."""
 
-SWE_GYM = _chat_reader("swe-gym", _is_swe_gym, Columns(model=_model_of_run, patch_in="test_result"))
-"""OpenHands 0.13 to 0.15, native calls (HF ``SWE-Gym/OpenHands-Sampled-Trajectories``)."""
+SWE_GYM = _chat_reader(
+    "swe-gym",
+    lambda record: _has_columns(record, "messages", "run_id", "test_result"),
+    Columns(
+        model=lambda row: (row.optional_text("run_id") or "").partition("_maxiter_")[0] or None,
+        patch_in="test_result",
+    ),
+)
+"""OpenHands 0.13 to 0.15, native calls (HF ``SWE-Gym/OpenHands-Sampled-Trajectories``); the model
+begins ``run_id``: ``gpt-4o-2024-08-06_maxiter_50_N_...``."""
 
 R2E_GYM_SFT = _chat_reader(
-    "r2e-gym-sft", _is_r2e_gym_sft, Columns(messages=("messages", "input"), form=R2E_GYM_FORM)
+    "r2e-gym-sft",
+    lambda record: (
+        _has_columns(record, "input", "response_ranges") or _has_form(record, R2E_GYM_FORM)
+    ),
+    Columns(messages=("messages", "input"), form=R2E_GYM_FORM),
 )
 """HF ``R2E-Gym/R2EGym-SFT-Trajectories``, and SWE-Master's rows: messages as ``input`` beside
 token ranges, observations in the role ``tool`` without ids. Neither names the instance."""
@@ -196,7 +190,11 @@ SHAREGPT = _chat_reader(
 )
 """ShareGPT's ``{from, value}``, and Harbor's exports, whose ``result`` "1.0" means resolved."""
 
-OPENHANDS_TEXT = _chat_reader("openhands-text", _is_openhands_text, Columns(form=OPENHANDS_FORM))
+OPENHANDS_TEXT = _chat_reader(
+    "openhands-text",
+    lambda record: _has_form(record, OPENHANDS_FORM),
+    Columns(form=OPENHANDS_FORM),
+)
 """OpenHands with calls as text (``fn_call_converter.py``): SFT sets of SWE-Gym, SWE-Play. A reply
 holds one ``<function=...>`` block; the task follows a solved example."""
 
@@ -234,13 +232,22 @@ def read_responses(record: Any, where: str) -> Trajectory:
         patch = None  # NeMo-Gym writes an empty patch for a run without a submission
     instance_id = _first_text(places, "instance_id")
     instance = find_instance(Fields({**row.values, "instance_id": instance_id}, where))
+    issue = _first_text(places, "problem_statement")
+    if not issue:  # in the first user message of the input, which may also be one text
+        is_text = isinstance(request.get("input"), str)
+        asked = [] if is_text else request.items("input")
+        users = (item.content() for item in asked if item.get("role") == "user")
+        task = request.text("input") if is_text else next(users, None)
+        issue = find_issue(task) if task is not None else None
+    report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
+    judged = next((place for place in (row, report) if place.get("resolved") is not None), None)
     return Trajectory(
         instance.id,
         steps,
-        _first_text(places, "problem_statement") or _read_request(request),
+        issue,
         stop,
         patch,
-        _read_resolved(row, instance_id),
+        judged.optional_bool("resolved") if judged else parse_outcome(row.get("reward")),
         response.optional_text("model"),
         RESPONSES.name,
         exit_status=row.optional_text("agent_error_kind"),
@@ -279,24 +286,6 @@ def _make_turn(said: list[str], calls: list[Call]) -> Turn:
     return turn
 
 
-def _read_request(request: Fields) -> str | None:
-    """The issue in the first user message of the input, which may also be one text."""
-    if isinstance(request.get("input"), str):
-        return find_issue(request.text("input"))
-    users = (item for item in request.items("input") if item.get("role") == "user")
-    first = next(users, None)
-    return find_issue(first.content()) if first else None
-
-
-def _read_resolved(row: Fields, instance_id: str | None) -> bool | None:
-    """The row's own ``resolved``, else the evaluation report's, else the reward's."""
-    report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
-    for place in (row, report):
-        if place.get("resolved") is not None:
-            return place.optional_bool("resolved")
-    return parse_outcome(row.get("reward"))
-
-
 def _first_text(places: Sequence[Fields], name: str) -> str | None:
     texts = (place.optional_text(name) for place in places)
     return next((text for text in texts if text is not None), None)
@@ -325,7 +314,14 @@ def is_r2e_gym(record: Any) -> bool:
 def read_r2e_gym(record: Any, where: str) -> Trajectory:
     """One run. A reward of 1 means resolved; a run without steps may still have a patch."""
     row = Fields.of(record, where)
-    steps, notes = make_steps(_read_steps(row))
+    events: list[Turn | Answer] = []
+    for step in row.items("trajectory_steps"):
+        thought = clean_thought(step.optional_text("thought") or "")
+        action = R2E_GYM_FORM.read_reply(step.optional_text("action") or "")
+        events.append(Turn(thought, action.calls))
+        if (shown := step.optional_text("observation")) is not None:
+            events.append(Answer(read_r2e_answer(shown)))
+    steps, notes = make_steps(events)
     exit_reason = row.optional_text("exit_reason")
     name = row.mapping("ds").optional_text("instance_id") or row.optional_text("docker_image")
     return Trajectory(
@@ -343,12 +339,3 @@ def read_r2e_gym(record: Any, where: str) -> Trajectory:
 
 
 R2E_GYM = Reader("r2e-gym", is_r2e_gym, read_r2e_gym)
-
-
-def _read_steps(row: Fields) -> Iterator[Turn | Answer]:
-    for step in row.items("trajectory_steps"):
-        thought = clean_thought(step.optional_text("thought") or "")
-        yield Turn(thought, R2E_GYM_FORM.read_reply(step.optional_text("action") or "").calls)
-        observation = step.optional_text("observation")
-        if observation is not None:
-            yield Answer(read_r2e_answer(observation))

@@ -112,40 +112,27 @@ def parse_calls(text: str) -> list[Action]:
     [Action(tool='ls', arguments={}), Action(tool='id', arguments={})]
     """
     value = _parse_cut(text.strip())
-    calls = [_read_call(item) for item in (value if isinstance(value, list) else [value])]
-    return [call for call in calls if call] if all(calls) else []
-
-
-def _read_call(call: Any) -> Action | None:
-    if not isinstance(call, Mapping):
-        return None
-    inner = call.get("function")
-    call = inner if isinstance(inner, Mapping) else call
-    name = call.get("name")
-    arguments = call.get("arguments", call.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = _parse(arguments)
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        return None
-    return Action(name, render_arguments(arguments))
+    actions = []
+    for item in value if isinstance(value, list) else [value]:
+        inner = item.get("function") if isinstance(item, Mapping) else None
+        call = inner if isinstance(inner, Mapping) else item
+        if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+            return []
+        arguments = call.get("arguments", call.get("parameters"))
+        arguments = _parse(arguments) if isinstance(arguments, str) else arguments
+        if not isinstance(arguments, Mapping):
+            return []
+        actions.append(Action(call["name"], render_arguments(arguments)))
+    return actions
 
 
 def _parse_cut(text: str) -> Any:
     """The JSON value, also if the end of its objects and lists is missing; else None."""
     if text[:1] not in {"{", "["}:
         return None
-    value = _parse(text)
-    if value is not None:
+    if (value := _parse(text)) is not None:
         return value
     text = _CUT_END.sub("", text).rstrip()
-    missing = _missing_end(text)
-    if missing is None or len(missing) > _MOST_OPEN:
-        return None
-    return _parse(text + missing)
-
-
-def _missing_end(text: str) -> str | None:
-    """The brackets that close all open objects and lists; None within a string."""
     closing: list[str] = []
     in_string = escaped = False
     for sign in text:
@@ -158,7 +145,9 @@ def _missing_end(text: str) -> str | None:
             closing.append("}" if sign == "{" else "]")
         elif sign in "}]" and closing:
             closing.pop()
-    return None if in_string else "".join(reversed(closing))
+    if in_string or len(closing) > _MOST_OPEN:
+        return None
+    return _parse(text + "".join(reversed(closing)))
 
 
 def _terminus_reply(text: str) -> tuple[str, list[Action]] | None:
@@ -251,27 +240,18 @@ def _read_block(
     arguments: dict[str, str] = {}
     while parameter := _PARAMETER.match(text, at):
         name, start = parameter[1].strip(), parameter.end()
-        if start > last_end:
-            end = _cut_end(text, start, wrapped=wrapped)
-            if end is None:
+        if start > last_end:  # the last value of the text: its closing tag is truncated
+            cut = _HALF_PARAMETER_END.search(text, max(start, len(text) - len(_PARAMETER_END)))
+            if cut is None or not _PARAMETER_END.startswith(cut[0]):
+                cut = _CALL_END.search(text, start) if wrapped else None
+            if cut is None:
                 return None
-            return {**arguments, name: unwrap(text[start:end])}, len(text)
+            return {**arguments, name: unwrap(text[start : cut.start()])}, len(text)
         end = text.index(_PARAMETER_END, start)
         arguments[name] = unwrap(text[start:end])
         at = end + len(_PARAMETER_END)
     closed = _CLOSE.match(text, at)
     return (arguments, closed.end()) if closed else None
-
-
-def _cut_end(text: str, start: int, *, wrapped: bool) -> int | None:
-    """The end of the text's last value, whose closing tag is truncated; None if unknown."""
-    half = _HALF_PARAMETER_END.search(text, max(start, len(text) - len(_PARAMETER_END)))
-    if half and _PARAMETER_END.startswith(half[0]):
-        return half.start()
-    if not wrapped:
-        return None
-    end = _CALL_END.search(text, start)
-    return end.start() if end else None
 
 
 # Forms of calls and answers without native tool calls, by the line before an observation:
@@ -424,21 +404,14 @@ def read_messages(
         if role in ASSISTANT:
             turn = read_turn(message, form)
             yield turn
-        elif turn:
-            yield from _read_answers(message, role, turn, form)
-
-
-def _read_answers(message: Fields, role: str, turn: Turn, form: TextForm) -> Iterator[Answer]:
-    """The answers in one message: Anthropic's results, ``<tool_response>`` blocks, or its text."""
-    results = _parts(message, "tool_result")
-    if results:
-        for result in results:
-            called = result.optional_text("tool_use_id")
-            yield Answer(form.read_answer(result.content()), called)
-    elif role in _TOOL or (role in _USER and not any(call.id for call in turn.calls)):
-        called = message.optional_text("tool_call_id") if role in _TOOL else None
-        for text in split_responses(message.content()):
-            yield Answer(form.read_answer(text), called)
+        elif turn and (results := _parts(message, "tool_result")):
+            for result in results:
+                called = result.optional_text("tool_use_id")
+                yield Answer(form.read_answer(result.content()), called)
+        elif turn and (role in _TOOL or (role in _USER and not any(c.id for c in turn.calls))):
+            called = message.optional_text("tool_call_id") if role in _TOOL else None
+            for text in split_responses(message.content()):
+                yield Answer(form.read_answer(text), called)
 
 
 def read_turn(message: Fields, form: TextForm) -> Turn:
@@ -446,29 +419,21 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
     text = message.content()
     if message.get("role") in _CALLS_ALONE and (actions := parse_calls(text)):
         return Turn("", tuple(Call(action) for action in actions), answered_as_one=True)
-    calls = tuple(_native_calls(message))
-    turn = Turn(clean_thought(text), calls) if calls else form.read_reply(text)
-    hidden = _hidden_reasoning(message)
-    thought = drop_placeholder(turn.thought, turn.calls)
-    return replace(turn, thought="\n\n".join(part for part in (hidden, thought) if part))
-
-
-def _native_calls(message: Fields) -> Iterator[Call]:
-    for call in message.items("tool_calls"):
-        yield read_call(call.mapping("function"), call.optional_text("id"))
+    calls = [
+        read_call(c.mapping("function"), c.optional_text("id")) for c in message.items("tool_calls")
+    ]
     if message.get("function_call"):
-        yield read_call(message.mapping("function_call"), None)
+        calls.append(read_call(message.mapping("function_call"), None))
     for part in _parts(message, "tool_use"):
         function = {"name": part.get("name"), "arguments": part.get("input")}
-        yield read_call(Fields(function, part.where, part.path), part.optional_text("id"))
-
-
-def _hidden_reasoning(message: Fields) -> str:
+        calls.append(read_call(Fields(function, part.where, part.path), part.optional_text("id")))
+    turn = Turn(clean_thought(text), tuple(calls)) if calls else form.read_reply(text)
     hidden = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(hidden, str):
-        return hidden.strip()
-    thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
-    return "\n\n".join(text.strip() for text in thinking if text.strip())
+    if not isinstance(hidden, str):
+        thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
+        hidden = "\n\n".join(text.strip() for text in thinking if text.strip())
+    thoughts = (hidden.strip(), drop_placeholder(turn.thought, turn.calls))
+    return replace(turn, thought="\n\n".join(thought for thought in thoughts if thought))
 
 
 def _parts(message: Fields, kind: str) -> list[Fields]:

@@ -48,21 +48,35 @@ def is_openhands(record: Any) -> bool:
 def read_openhands(record: Any, where: str) -> Trajectory:
     """One run; a bare list of events is named after its file."""
     row = Fields.of_record(record, where, "history")
-    events = _read_stream(row, "history" if row.get("history") is not None else "trajectory")
-    is_v1 = _are_v1(row.get("history"))
-    steps, notes = make_steps((_read_v1_events if is_v1 else _read_v0_events)(events))
-    read_first_message = _read_v1_first_message if is_v1 else _read_v0_first_message
-    task = read_first_message(events) or row.optional_text("instruction")
+    name = "history" if row.get("history") is not None else "trajectory"
+    value = row.parsed(name)
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        value = [event for pair in value if isinstance(pair, list) for event in pair]
+    events = Fields({name: value}, where).items(name)
+    if _are_v1(row.get("history")):
+        steps, notes = make_steps(_read_v1_events(events))
+        asked = (e.mapping("llm_message").content() for e in events if _is_v1_request(e))
+    else:
+        steps, notes = make_steps(_read_v0_events(events))
+        asked = (_arguments(e).content() or e.content() for e in events if _is_v0_request(e))
+    task = next(asked, None) or row.optional_text("instruction")
     result, error = row.mapping("test_result"), row.optional_text("error")
     hit_limit = error is not None and any(limit in error for limit in _LIMITS)
-    instance = _find_instance(row)
+    reports = (result.mapping("report"), row.mapping("report"))
+    judged = next((report for report in reports if report.get("resolved") is not None), None)
+    issue = row.mapping("issue")  # of the resolver, whose ``success`` is only its model's opinion
+    owner, repo, number = (issue.get(part) for part in ("owner", "repo", "number"))
+    if not row.get("instance_id") and owner and repo and number:
+        instance = NamedInstance(f"{owner}__{repo}-{number}")
+    else:
+        instance = find_instance(row)
     return Trajectory(
         instance.id,
         steps,
         find_issue(task) if task is not None else None,
         StopReason.STEP_LIMIT if hit_limit else find_stop_reason(steps),
         tidy_patch(result.optional_text("git_patch") or row.optional_text("git_patch")),
-        _read_resolved(row),
+        judged.optional_bool("resolved") if judged else find_outcome(row),
         _read_model(row, events),
         OPENHANDS.name,
         exit_status=error,
@@ -79,7 +93,9 @@ def is_event(value: Any) -> bool:
 
 
 def _are_v1(items: object) -> bool:
-    return isinstance(items, list) and bool(items) and _is_v1_event(items[0])
+    first = items[0] if isinstance(items, list) and items else None
+    kind = first.get("kind") if isinstance(first, Mapping) and "source" in first else None
+    return isinstance(kind, str) and (kind.endswith("Event") or _short(kind) in _KINDS)
 
 
 def _are_events(items: object) -> bool:
@@ -96,23 +112,6 @@ def _are_events(items: object) -> bool:
     return bool(kinds) and not is_step
 
 
-def _read_stream(row: Fields, name: str) -> list[Fields]:
-    """The events; pairs are taken apart."""
-    value = row.parsed(name)
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        value = [event for pair in value if isinstance(pair, list) for event in pair]
-    return Fields({name: value}, row.where, row.path).items(name)
-
-
-def _find_instance(row: Fields) -> NamedInstance:
-    """The row's own instance, else the issue of the resolver, else any name."""
-    issue = row.mapping("issue")
-    owner, repo, number = (issue.get(name) for name in ("owner", "repo", "number"))
-    if not row.get("instance_id") and owner and repo and number:
-        return NamedInstance(f"{owner}__{repo}-{number}")
-    return find_instance(row)
-
-
 def _read_model(row: Fields, events: Iterable[Fields]) -> str | None:
     """The model in the settings, else in the first recorded response."""
     metadata = row.mapping("metadata")
@@ -123,14 +122,6 @@ def _read_model(row: Fields, events: Iterable[Fields]) -> str | None:
             return model
     models = (_response(event).optional_text("model") for event in events)
     return next((model for model in models if model), None)
-
-
-def _read_resolved(row: Fields) -> bool | None:
-    """The evaluation's outcome; the resolver's ``success`` is only its model's opinion."""
-    for report in (row.mapping("test_result").mapping("report"), row.mapping("report")):
-        if report.get("resolved") is not None:
-            return report.optional_bool("resolved")
-    return find_outcome(row)
 
 
 @dataclass(slots=True)
@@ -199,12 +190,23 @@ class _Stream:
             return
         self.count += 1
         call_id = _id_text(event.get("id")) or f"action {self.count}"
-        self.calls[call_id] = _read_v0_action(event, kind, call_id)
-        said.calls.append(self.calls[call_id])
+        wanted = event.mapping("tool_call_metadata").optional_text("tool_call_id")
+        written = (c for c in _message(event).items("tool_calls") if c.get("id") == wanted)
+        if wanted is not None and (own := next(written, None)):
+            call = read_call(own.mapping("function"), call_id)
+        else:
+            named = {k: v for k, v in _arguments(event).values.items() if k not in _BOOKKEEPING}
+            kept = {name: value for name, value in named.items() if not isinstance(value, bool)}
+            call = Call(Action(_TOOLS.get(kind, kind), render_arguments(kept)), call_id)
+        self.calls[call_id] = call
+        said.calls.append(call)
         self.open_actions.append((call_id, kind))
 
     def add_observation(self, event: Fields, kind: str) -> None:
-        cause = _id_text(event.get("cause")) or self._latest_open(kind)
+        cause = _id_text(event.get("cause"))
+        if not cause:  # an error may belong to any kind
+            fitting = (i for i, k in reversed(self.open_actions) if kind in {k, "error"})
+            cause = next(fitting, None)
         self.open_actions = [(i, k) for i, k in self.open_actions if i != cause]
         answer = _read_v0_observation(event)
         refused = kind in _V0_REFUSALS and not answer.timed_out
@@ -219,21 +221,15 @@ class _Stream:
 
     def _turn(self, event: Fields) -> _OpenTurn:
         """The action's turn: its response's turn, until the response's calls are complete."""
-        response = _response(event)
-        response_id = response.optional_text("id") or ""
+        response_id = _response(event).optional_text("id") or ""
         calls = event.mapping("tool_call_metadata").optional_int("total_calls_in_response") or 1
         said = self.by_response.get(response_id)
         if said is None or len(said.calls) >= calls:
-            said = _OpenTurn(_v0_thought(event, response))
+            said = _OpenTurn(_v0_thought(event))
             self.events.append(said)
             if calls > 1 and response_id:
                 self.by_response[response_id] = said
         return said
-
-    def _latest_open(self, kind: str) -> str | None:
-        """The action of an observation without a cause; an error may belong to any kind."""
-        kinds = (i for i, k in reversed(self.open_actions) if kind in {k, "error"})
-        return next(kinds, None)
 
 
 def _read_v0_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
@@ -282,31 +278,14 @@ def _add_frame(text: str, metadata: Fields) -> Observation:
     return make_observation("\n".join(lines), _exit_code(code))
 
 
-def _read_v0_first_message(events: Iterable[Fields]) -> str | None:
-    """The user's first message, if there is one."""
-    for event in events:
-        if event.get("action") == "message" and _is_users(event, begun=False):
-            return _arguments(event).content() or event.content()
-    return None
+def _is_v0_request(event: Fields) -> bool:
+    return event.get("action") == "message" and _is_users(event, begun=False)
 
 
 def _is_users(event: Fields, *, begun: bool) -> bool:
     """The oldest files name no source, and their first message is the task."""
     source = event.get("source")
     return source != "agent" and (source is not None or not begun)
-
-
-def _read_v0_action(event: Fields, kind: str, call_id: str) -> Call:
-    """The policy's own call if it is recorded, else one made of the action's fields."""
-    metadata = event.mapping("tool_call_metadata")
-    wanted = metadata.optional_text("tool_call_id")
-    for call in _message(_response(event)).items("tool_calls"):
-        if wanted is not None and call.get("id") == wanted:
-            return read_call(call.mapping("function"), call_id)
-    arguments = _arguments(event).values.items()
-    named = {name: value for name, value in arguments if name not in _BOOKKEEPING}
-    kept = {name: value for name, value in named.items() if not isinstance(value, bool)}
-    return Call(Action(_TOOLS.get(kind, kind), render_arguments(kept)), call_id)
 
 
 def _shown_edit(event: Fields, action: Action) -> Translation | None:
@@ -327,16 +306,17 @@ def _shown_edit(event: Fields, action: Action) -> Translation | None:
         return None
 
 
-def _v0_thought(event: Fields, response: Fields) -> str:
+def _v0_thought(event: Fields) -> str:
     """The model's text beside its calls; ``message`` is only a caption of the event."""
-    message = _message(response)
-    if message.values:
-        return clean_thought(message.content())
-    arguments = _arguments(event)
+    message, arguments = _message(event), _arguments(event)
     thought = arguments.get("thought")
-    if isinstance(thought, str) and thought:
-        return clean_thought(thought)
-    return clean_thought(arguments.content()) if event.get("action") == "message" else ""
+    if message.values:
+        said = message.content()
+    elif isinstance(thought, str) and thought:
+        said = thought
+    else:
+        said = arguments.content() if event.get("action") == "message" else ""
+    return clean_thought(said)
 
 
 def _arguments(event: Fields) -> Fields:
@@ -351,9 +331,10 @@ def _response(event: Fields) -> Fields:
     return event.mapping("tool_call_metadata").mapping("model_response")
 
 
-def _message(response: Fields) -> Fields:
-    choices = response.items("choices")
-    return choices[0].mapping("message") if choices else Fields({}, response.where)
+def _message(event: Fields) -> Fields:
+    """The policy's message in the recorded response; empty without one."""
+    choices = _response(event).items("choices")
+    return choices[0].mapping("message") if choices else Fields({}, event.where)
 
 
 def _id_text(value: object) -> str | None:
@@ -376,13 +357,6 @@ _SHOWN = ("content", "output", "text")
 """Fields of an observation's text, by version."""
 
 
-def _is_v1_event(item: Any) -> bool:
-    if not isinstance(item, Mapping) or "source" not in item:
-        return False
-    kind = item.get("kind")
-    return isinstance(kind, str) and (kind.endswith("Event") or _short(kind) in _KINDS)
-
-
 def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
     """Turns and answers; calls of one response are one turn, at the place of the first."""
     found: list[_OpenTurn | Answer] = []
@@ -401,8 +375,7 @@ def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
         elif kind == "ObservationEvent" or kind in _REFUSALS:
             call_id = event.optional_text("tool_call_id")
             call_id = call_id or calls.get(event.optional_text("action_id") or "") or None
-            refused = kind in _REFUSALS or _was_refused(event)
-            found.append(Answer(_read_v1_observation(event), call_id, refused))
+            found.append(_read_v1_answer(event, call_id))
         elif kind == "MessageEvent" and event.get("source") == "agent":
             message = event.mapping("llm_message")
             found.append(_OpenTurn(_v1_thought(message, "content")))
@@ -411,12 +384,8 @@ def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
     yield from _close(found)
 
 
-def _read_v1_first_message(events: Iterable[Fields]) -> str | None:
-    """The user's first message, if there is one."""
-    for event in events:
-        if _short(event.text("kind")) == "MessageEvent" and event.get("source") == "user":
-            return event.mapping("llm_message").content()
-    return None
+def _is_v1_request(event: Fields) -> bool:
+    return _short(event.text("kind")) == "MessageEvent" and event.get("source") == "user"
 
 
 def _short(kind: str) -> str:
@@ -448,25 +417,21 @@ def _read_v1_action(event: Fields) -> Call:
     return call if action.values else replace(call, runnable=False)
 
 
-def _read_v1_observation(event: Fields) -> Observation:
-    """The text shown to the policy, with the frame of a command's output."""
+def _read_v1_answer(event: Fields, call_id: str | None) -> Answer:
+    """The text shown to the policy. Refused: also if the terminal reports an error of its own."""
     said = event.optional_text("error") or event.optional_text("rejection_reason")
+    seen = event.mapping("observation")
+    metadata, timed_out = seen.mapping("metadata"), seen.get("timeout") is True
+    text = "" if said else next((t for name in _SHOWN if (t := seen.content(name))), "")
     if said is not None:
-        return Observation(said)
-    seen = event.mapping("observation")
-    text = next((t for name in _SHOWN if (t := seen.content(name))), "")
-    metadata = seen.mapping("metadata")
-    if metadata.values:
-        return _add_frame(text, metadata)
-    code = seen.optional_int("exit_code")
-    shown = make_observation(text, None if code == -1 else code)
-    return replace(shown, timed_out=shown.timed_out or seen.get("timeout") is True)
-
-
-def _was_refused(event: Fields) -> bool:
-    """Whether the terminal reports an error of its own, not a command's."""
-    seen = event.mapping("observation")
-    codes = {seen.get("exit_code"), seen.mapping("metadata").get("exit_code")}
+        shown = Observation(said)
+    elif metadata.values:
+        shown = _add_frame(text, metadata)
+    else:
+        shown = make_observation(text, _exit_code(seen.optional_int("exit_code")))
+        shown = replace(shown, timed_out=shown.timed_out or timed_out)
+    ended = [c for c in (seen.get("exit_code"), metadata.get("exit_code")) if c not in (None, -1)]
     is_terminal = _short(seen.optional_text("kind") or "") in _TERMINALS
-    ran = bool(codes - {None, -1}) or seen.get("timeout") is True
-    return is_terminal and seen.get("is_error") is True and not ran
+    failed = is_terminal and seen.get("is_error") is True and not ended and not timed_out
+    is_refused = _short(event.text("kind")) in _REFUSALS or failed
+    return Answer(shown, call_id, is_refused)
