@@ -31,11 +31,13 @@ from srl_swe.engines import (
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder
 from srl_swe.progress import say
-from srl_swe.types import Instance, Outcome, Prediction, StopReason, Trajectory, Verdict
+from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
 
 if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
     from srl_swe.rollout.agents import AgentSettings
+    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.rollout.usage import Prices
     from srl_swe.steps import StepSettings
     from srl_swe.training.recipe import Recipe
     from srl_swe.trajectories import Reading
@@ -156,7 +158,7 @@ def run_recipe(
 
 
 def run_rollouts(
-    policy: str | Path,
+    policy: str | Path | Endpoint,
     instances: Sequence[Instance],
     out: str | Path = "runs/rollout",
     *,
@@ -164,31 +166,43 @@ def run_rollouts(
     sandboxes: SandboxSettings | None = None,
     workers: int = 2,
     bench: str = "",
+    prices: Prices | None = None,
 ) -> list[Trajectory]:
     """Let a policy act in a container of each instance; one trajectory per instance.
 
     ``policy``: a folder or hub name of a transformers model, prompted as it was trained unless
-    ``settings`` differ. Writes ``rollouts.jsonl`` and ``predictions.jsonl``; rollouts that
-    ``out`` already holds are kept, except those ended by a broken sandbox. ``bench`` names the
-    instances in the run's config.
+    ``settings`` differ, or the URL of an OpenAI-compatible endpoint. Writes ``rollouts.jsonl``,
+    ``replies.jsonl`` and ``predictions.jsonl``; rollouts that ``out`` already holds are kept,
+    except those ended by a broken sandbox or endpoint. ``bench`` names the instances in the run's
+    config. ``prices`` adds the cost to the printed sums.
     """
     from srl_swe.evaluation import save_predictions
     from srl_swe.rollout import predictions, rollout_all
     from srl_swe.rollout.agents import agent_settings, make_agent
+    from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+    from srl_swe.rollout.usage import load_usage
     from srl_swe.run_folder import claim, refuse_other
 
-    folder, policy, kept = Path(out), str(policy), sandboxes or SandboxSettings()
+    folder, kept = Path(out), sandboxes or SandboxSettings()
+    policy = find_endpoint(policy) if is_served(policy) else str(policy)
     settings = settings or agent_settings(policy)
     decisive = asdict(settings)
-    if not settings.tools:
-        del decisive["tools"]  # not known to folders of older versions
-    config = {"policy": policy, "bench": bench, **decisive, **kept.decisive}
+    for name in ("tools", "seed"):
+        if not decisive[name]:
+            del decisive[name]  # not known to folders of older versions
+    if isinstance(policy, Endpoint):
+        decisive |= {"policy": policy.model, "endpoint": policy.decisive}
+    else:
+        decisive |= {"policy": policy}
+    config = {"bench": bench, **decisive, **kept.decisive}
     refuse_other(folder, config)
     agent = make_agent(policy, settings)
     claim(folder, config)
     open_sandbox = sandboxes_for_most(instances, kept)
     rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=workers)
     save_predictions(folder / "predictions.jsonl", predictions(rollouts, agent.policy.name))
+    if usage := load_usage(folder, prices):
+        say(str(usage))
     return rollouts
 
 
@@ -220,7 +234,7 @@ def grade(
         broken={
             one.instance_id: _last_words(one)
             for one in rollouts
-            if one.stop_reason is StopReason.SANDBOX_ERROR
+            if one.stop_reason is not None and one.stop_reason.is_failure
         },
     )
 

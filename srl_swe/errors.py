@@ -6,6 +6,7 @@ SrlSweError
 │   ├── EngineUnavailable     no container engine answers
 │   ├── EngineDiskFull        the disk of the engine is full
 │   └── ImageMissing          an image can be neither found, pulled nor built
+├── PolicyError               the endpoint of a policy failed; its instance is tried again
 ├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
 └── SandboxError              infrastructure failed; never a wrong answer of the policy
     └── SandboxDied           the container or its shell is gone for good
@@ -36,6 +37,10 @@ class EngineDiskFull(UserError):
 
 class ImageMissing(UserError):
     """An image is not on the engine and can be neither pulled nor built."""
+
+
+class PolicyError(SrlSweError):
+    """The endpoint of a policy failed for good; not an answer of the policy."""
 
 
 class SandboxError(SrlSweError):

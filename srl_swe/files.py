@@ -38,21 +38,21 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     A device or pipe is written to. Raises UserError if it can't be written.
     """
     raw = data.encode("utf-8", errors="surrogateescape") if isinstance(data, str) else data
-    with _writing(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(raw)
-            return
-        with written_whole(path) as scratch:
-            scratch.write_bytes(raw)
+    with _writing(path), written_whole(path) as scratch:
+        scratch.write_bytes(raw)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path for a file or a folder, moved to ``path`` at the end.
 
-    It is removed if the block raises. A file is replaced, a folder only if empty.
+    It is removed if the block raises. A file is replaced, a folder only if empty. A device or a
+    pipe, such as ``/dev/null``, is never replaced: its own path is given.
     Raises UserError if ``path`` can't be made; an OSError of the block stays one.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

@@ -133,6 +133,13 @@ class StopReason(StrEnum):
     TIME_LIMIT = "time_limit"
     FORMAT_ERRORS = "format_errors"
     SANDBOX_ERROR = "sandbox_error"
+    POLICY_ERROR = "policy_error"
+    """The endpoint of the policy failed."""
+
+    @property
+    def is_failure(self) -> bool:
+        """True if infrastructure ended it: the policy is not to blame, and a resume tries again."""
+        return self in {StopReason.SANDBOX_ERROR, StopReason.POLICY_ERROR}
 
     @property
     def truncated(self) -> bool:

@@ -9,9 +9,15 @@ import typer
 
 from srl_swe import api
 from srl_swe.cli import options
-from srl_swe.cli.options import AsJson, BenchOptions, PolicyOptions, SandboxOptions, TestTimeout
+from srl_swe.cli.options import (
+    AsJson,
+    BenchOptions,
+    EndpointOptions,
+    PolicyOptions,
+    SandboxOptions,
+    TestTimeout,
+)
 from srl_swe.engines import ensure_images, owned_harness
-from srl_swe.extras import POLICIES, need_packages
 from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 
@@ -20,7 +26,13 @@ if TYPE_CHECKING:
 
     from srl_swe.evaluation import Report
 
-Policy = Annotated[str, typer.Argument(help="Folder or hub name of a transformers model.")]
+Policy = Annotated[
+    str,
+    typer.Argument(
+        help="Folder or hub name of a transformers model, or the URL of an OpenAI-compatible "
+        "endpoint, such as http://localhost:8000/v1; its key is taken from OPENAI_API_KEY."
+    ),
+]
 
 
 @options.takes_groups
@@ -28,6 +40,7 @@ def rollout(
     policy: Policy,
     bench: BenchOptions,
     prompting: PolicyOptions,
+    endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
@@ -37,18 +50,19 @@ def rollout(
     The next run retries infrastructure failures and keeps all other rollouts.
     """
     sandbox = sandboxes.settings()
-    need_packages("a local policy", POLICIES)
+    prices, asked = endpoint.prices(), endpoint.policy(policy)
     folder = options.results_folder(out, "rollout")
     check_output_folder(folder)
-    settings = prompting.settings(policy)
+    settings = prompting.settings(asked)
     api.run_rollouts(
-        policy,
+        asked,
         bench.instances(),
         folder,
         settings=settings,
         sandboxes=sandbox,
         workers=workers,
         bench=bench.bench,
+        prices=prices,
     )
     typer.echo(f"{folder}/predictions.jsonl")
 
@@ -87,6 +101,7 @@ def evaluate(
     policy: Policy,
     bench: BenchOptions,
     prompting: PolicyOptions,
+    endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
@@ -101,20 +116,21 @@ def evaluate(
     from srl_swe.evaluation.verdicts import check_gradeable
 
     sandbox = sandboxes.settings()
-    need_packages("a local policy", POLICIES)
+    prices, asked = endpoint.prices(), endpoint.policy(policy)
     folder = options.results_folder(out, "eval")
     check_output_folder(folder)
-    settings = prompting.settings(policy)
+    settings = prompting.settings(asked)
     instances = bench.instances()
     check_gradeable(instances)
     rollouts = api.run_rollouts(
-        policy,
+        asked,
         instances,
         folder,
         settings=settings,
         sandboxes=sandbox,
         workers=workers,
         bench=bench.bench,
+        prices=prices,
     )
     report = api.grade(instances, rollouts, folder, workers=workers, test_timeout_s=test_timeout)
     _print_report(report, folder, as_json=as_json)

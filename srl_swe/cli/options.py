@@ -16,11 +16,14 @@ import typer
 
 from srl_swe.engines import BUILT_IN, SandboxSettings, load_bench, sandbox_settings
 from srl_swe.errors import UserError
+from srl_swe.extras import POLICIES, need_packages
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from srl_swe.rollout.agents import AgentSettings
+    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.rollout.usage import Prices
     from srl_swe.trajectories import Reading, ReadReport
     from srl_swe.types import Instance
 
@@ -291,6 +294,7 @@ class PolicyOptions:
     ] = None
     max_new_tokens: NewTokens = 1024
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of sampled replies.")] = 0
     dialect: Annotated[
         str | None,
         typer.Option(
@@ -308,11 +312,92 @@ class PolicyOptions:
         ),
     ] = None
 
-    def settings(self, policy: str) -> AgentSettings:
+    def settings(self, policy: str | Endpoint) -> AgentSettings:
         """Raises UserError for an unknown dialect or tool, and a missing policy."""
         from srl_swe.rollout.agents import agent_settings
 
         return agent_settings(policy, **{**asdict(self), "tools": tuple(self.tools or ())})
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """How a served policy is asked."""
+
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Served model; the only one if left out."),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="NAME",
+            help="Folder or hub name of the served model's tokenizer: counts tokens here, and a "
+            "trained policy is prompted as it was trained.",
+        ),
+    ] = None
+    api: Annotated[
+        Literal["chat", "completions"],
+        typer.Option("--api", help="completions renders prompts here, with --tokenizer."),
+    ] = "chat"
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context", min=1, help="Tokens of the served model's context; else as it reports."
+        ),
+    ] = None
+    reply_timeout: Annotated[
+        float, typer.Option("--reply-timeout", min=1, help="Seconds for one served reply.")
+    ] = 600.0
+    attempts: Annotated[
+        int,
+        typer.Option(
+            "--attempts", min=1, help="Attempts at a reply while the endpoint fails or limits."
+        ),
+    ] = 8
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option("--requests-per-minute", min=0.001, help="Rate limit of the endpoint."),
+    ] = None
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price", metavar="IN:OUT", help="US dollars per million tokens, to print the cost."
+        ),
+    ] = None
+
+    def policy(self, policy: str) -> str | Endpoint:
+        """The endpoint, found, if the policy is a URL. Raises UserError."""
+        from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+
+        if is_served(policy):
+            return find_endpoint(
+                Endpoint(
+                    str(policy),
+                    self.model or "",
+                    self.api,
+                    self.tokenizer or "",
+                    self.context,
+                    self.reply_timeout,
+                    self.attempts,
+                    self.requests_per_minute,
+                )
+            )
+        if self.model:
+            raise UserError(f"--model is for a URL, and {policy} is not one.")
+        need_packages("a local policy", POLICIES)
+        return policy
+
+    def prices(self) -> Prices | None:
+        """Raises UserError unless the prices are two numbers."""
+        from srl_swe.rollout.usage import Prices
+
+        if self.price is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", self.price)
+        if match is None:
+            raise UserError(f"--price {self.price}: write IN:OUT in US dollars, as 0.25:1.")
+        return Prices(float(match[1]), float(match[2]))
 
 
 def _complete_sandbox(incomplete: str) -> list[str]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srl_swe.dialects import DIALECTS, ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.progress import say
+from srl_swe.rollout.endpoint import Endpoint
 from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
 from srl_swe.rollout.replies import check_thought
 from srl_swe.rollout.weights import find_weights
-from srl_swe.steps.prompt import PAPER_WINDOW
+from srl_swe.steps.prompt import PAPER_WINDOW, Window
 from srl_swe.tools import find_tool
+
+if TYPE_CHECKING:
+    from srl_swe.rollout.local_policy import LocalPolicy
+    from srl_swe.rollout.served_policy import ServedPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,11 @@ class AgentSettings:
     max_new_tokens: int = 1024
     temperature: float = 0.0
     tools: tuple[str, ...] = ()
+    seed: int = 0
 
 
 def agent_settings(
-    policy: str,
+    policy: str | Endpoint,
     *,
     max_steps: int = 40,
     max_new_tokens: int = 1024,
@@ -43,8 +49,12 @@ def agent_settings(
     dialect: str | None = None,
     strictness: Strictness | None = None,
     tools: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> AgentSettings:
     """Settings of a run; a policy is prompted as it was trained if an argument is None.
+
+    The training of a served policy is known by its tokenizer's folder. Its weights are not: the
+    name of the model stands for them.
 
     Warns if the arguments differ from that. Raises UserError for an unknown dialect or a missing
     policy, before torch is imported and anything is written.
@@ -53,12 +63,15 @@ def agent_settings(
         get_dialect(dialect)
     for name in tools:
         find_tool(name)
-    weights = find_weights(policy).fingerprint
-    trained = load_prompting(policy)
+    if isinstance(policy, Endpoint):
+        weights, source = f"served:{policy.model}", policy.tokenizer
+    else:
+        weights, source = find_weights(policy).fingerprint, policy
+    trained = load_prompting(source) if source else None
     if dialect is None and trained is not None and trained.dialect not in DIALECTS:
         # A name in a downloaded file must not import anything.
         raise UserError(
-            f"{policy} was trained in the dialect {trained.dialect!r} of an extension; give it by "
+            f"{source} was trained in the dialect {trained.dialect!r} of an extension; give it by "
             "--dialect if you trust it."
         )
     known = trained or Prompting("xml", "lenient")
@@ -81,28 +94,50 @@ def agent_settings(
     )
     differing = "" if trained is None else differences(trained, used)
     if differing:
-        say(f"warning: {policy} is not prompted as it was trained: {differing}")
-    return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools)
+        say(f"warning: {source} is not prompted as it was trained: {differing}")
+    return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools, seed)
 
 
-def make_agent(policy: str, settings: AgentSettings) -> Agent:
-    """Load a local policy and prompt it by the settings.
+def make_agent(policy: str | Endpoint, settings: AgentSettings) -> Agent:
+    """Load a local policy or connect to a served one, and prompt it by the settings.
 
-    Raises UserError if ``policy`` can't be loaded, or if replies must hold a thought and its chat
-    template leaves no room for one.
+    The window's tokens are those that the policy's context leaves beside a reply, unless training
+    had fewer. Raises UserError if ``policy`` can't be loaded or reached, or if replies must hold a
+    thought and its chat template leaves no room for one.
     """
-    from srl_swe.rollout.local_policy import open_local_policy
-
     prompting = settings.prompting
-    opened = open_local_policy(
-        policy,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        template=prompting.template,
-    )
-    check_thought(policy, opened.opening, prompting.strictness)
+    sampling: dict[str, Any] = {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "template": prompting.template,
+        "seed": settings.seed,
+    }
+    if isinstance(policy, Endpoint):
+        from srl_swe.rollout.served_policy import ServedPolicy
+
+        opened: ServedPolicy | LocalPolicy = ServedPolicy(policy, **sampling)
+    else:
+        from srl_swe.rollout.local_policy import open_local_policy
+
+        opened = open_local_policy(policy, **sampling)
+    check_thought(opened.name, opened.opening, prompting.strictness)
     replies = ReplyFormat(
         get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
     )
-    window, limits = prompting.window or PAPER_WINDOW, EpisodeLimits(steps=settings.max_steps)
+    window = _fitting_window(prompting.window or PAPER_WINDOW, opened, settings.max_new_tokens)
+    limits = EpisodeLimits(steps=settings.max_steps)
     return Agent(opened, Rules(replies, window, limits, dict(map(find_tool, settings.tools))))
+
+
+def _fitting_window(
+    window: Window, policy: LocalPolicy | ServedPolicy, max_new_tokens: int
+) -> Window:
+    """The window, its budget lowered to the tokens that a reply leaves of the context.
+
+    A reply longer than half of the context is cut where the context ends.
+    """
+    context = policy.context_length
+    if context is None or not policy.counts_tokens:
+        return window
+    room = context - min(max_new_tokens, context // 2)
+    return replace(window, token_budget=min(window.token_budget or room, room))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from srl_swe.dialects import ReplyFormat
-from srl_swe.errors import SandboxError
+from srl_swe.errors import PolicyError, SandboxError
 from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
 from srl_swe.tools import SUBMIT, Tool, open_toolbox
@@ -20,12 +20,16 @@ from srl_swe.types import Action, Instance, Message, Observation, Step, StopReas
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled reply. ``truncated``: cut at the limit of new tokens."""
+    """One sampled reply. ``truncated``: cut at the limit of new tokens.
+
+    ``seconds``: from the question to the answer, retries included; 0 until a rollout sets it.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     truncated: bool = False
+    seconds: float = 0.0
 
 
 class Policy(Protocol):
@@ -35,7 +39,10 @@ class Policy(Protocol):
     """``model_name_or_path`` in predictions."""
 
     def reply(self, messages: Sequence[Message]) -> Completion:
-        """Sample a reply. Raises PromptTooLong if the prompt leaves no room for one."""
+        """Sample a reply.
+
+        Raises PromptTooLong if the prompt leaves no room for one, PolicyError if a server failed.
+        """
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -141,10 +148,12 @@ class Episode:
         self.patch, self._notes = taken.text, taken.notes
         return taken
 
-    def fail(self, error: SandboxError) -> None:
+    def fail(self, error: SandboxError | PolicyError) -> None:
         """End the episode after an infrastructure failure, without a patch."""
-        self.steps.append(sandbox_error_step(error))
-        self.stop_reason, self.patch = StopReason.SANDBOX_ERROR, None
+        self.steps.append(failure_step(error))
+        is_policy = isinstance(error, PolicyError)
+        self.stop_reason = StopReason.POLICY_ERROR if is_policy else StopReason.SANDBOX_ERROR
+        self.patch = None
 
     def trajectory(self, model: str | None = None) -> Trajectory:
         """The record of the episode so far."""
@@ -177,9 +186,10 @@ class Episode:
         return None
 
 
-def sandbox_error_step(error: SandboxError) -> Step:
+def failure_step(error: SandboxError | PolicyError) -> Step:
     """The last step in the record of an episode whose infrastructure failed."""
-    return Step("", None, Observation(f"sandbox error: {error}"), executed=False)
+    part = "policy" if isinstance(error, PolicyError) else "sandbox"
+    return Step("", None, Observation(f"{part} error: {error}"), executed=False)
 
 
 def _format_errors(steps: list[Step]) -> int:
@@ -193,22 +203,27 @@ def rollout(
     instance: Instance,
     sandbox: Sandbox,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_reply: Callable[[Completion], None] = lambda completion: None,
 ) -> Trajectory:
     """Let the agent attempt one instance; its changes to the working tree are its patch.
 
-    An infrastructure failure is not raised: it ends the rollout with SANDBOX_ERROR and patch None.
+    An infrastructure failure is not raised: it ends the rollout with SANDBOX_ERROR or
+    POLICY_ERROR, and patch None.
     """
     episode = Episode(instance, sandbox, agent.rules)
     try:
         episode.note_enforced()
         while episode.stop_reason is None:
             try:
-                text = agent.policy.reply(episode.messages(agent.policy.count_tokens)).text
+                prompt = episode.messages(agent.policy.count_tokens)
+                started = time.monotonic()
+                completion = agent.policy.reply(prompt)
             except (PromptTooLong, OverBudget):
                 episode.stop(StopReason.TOKEN_LIMIT)
             else:
-                on_step(episode.reply(text))
+                on_reply(replace(completion, seconds=time.monotonic() - started))
+                on_step(episode.reply(completion.text))
         episode.submit()
-    except SandboxError as error:
+    except (SandboxError, PolicyError) as error:
         episode.fail(error)
     return episode.trajectory(agent.policy.name)

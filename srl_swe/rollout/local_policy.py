@@ -168,12 +168,17 @@ def open_local_policy(
     max_new_tokens: int,
     temperature: float,
     template: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> LocalPolicy:
     """Load a policy. Raises UserError if it is neither a model folder nor on the hub."""
     find_weights(folder)
     try:
         return LocalPolicy(
-            folder, max_new_tokens=max_new_tokens, temperature=temperature, template=template
+            folder,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            template=template,
+            seed=seed,
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
@@ -208,6 +213,14 @@ class LocalPolicy:
         self._count = TokenCounter(tokenizer, self._model.template)
         self._seed = seed
         self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
+
+    counts_tokens = True
+    """Prompts can be counted before they are sampled from."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The model's context in tokens; None if its config has none."""
+        return self._model.context_length
 
     @property
     def opening(self) -> Opening:

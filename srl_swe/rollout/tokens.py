@@ -30,7 +30,7 @@ class TokenCounter:
     """
 
     def __init__(self, tokenizer: Any, template: Mapping[str, Any] | None = None) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = dict(template or {})
         by_segment = tokenizer.is_fast and not tokenizer.split_special_tokens
         self._count = _count_by_segment(tokenizer) if by_segment else self._count_whole
@@ -47,7 +47,7 @@ class TokenCounter:
         """The text to tokenize; with the generation prompt, unless a reply ends it."""
         chat: list[Any] = list(messages)
         asks = chat[-1]["role"] != "assistant"
-        text = self._tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             chat, tokenize=False, add_generation_prompt=asks, **self._template
         )
         return str(text)
@@ -56,14 +56,14 @@ class TokenCounter:
     def digest(self) -> str:
         """Digest of the vocabulary, rules and chat template, which decide the counts."""
         rules = (
-            self._tokenizer.backend_tokenizer.to_str()
-            if self._tokenizer.is_fast
-            else repr(sorted(self._tokenizer.get_vocab().items()))
+            self.tokenizer.backend_tokenizer.to_str()
+            if self.tokenizer.is_fast
+            else repr(sorted(self.tokenizer.get_vocab().items()))
         )
-        return hashlib.sha256(f"{rules}\0{self._tokenizer.chat_template}".encode()).hexdigest()
+        return hashlib.sha256(f"{rules}\0{self.tokenizer.chat_template}".encode()).hexdigest()
 
     def _count_whole(self, text: str) -> int:
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @cache

@@ -18,7 +18,7 @@ from srl_swe.files import write_atomic
 from srl_swe.instances import evenly_spread
 from srl_swe.progress import say
 from srl_swe.rollout import EpisodeLimits, Rules
-from srl_swe.rollout.episode import sandbox_error_step
+from srl_swe.rollout.episode import failure_step
 from srl_swe.rollout.prompting import differences
 from srl_swe.rollout.replies import opens_thought
 from srl_swe.rollout.tokens import TokenCounter
@@ -63,7 +63,7 @@ class _Episode:
         try:
             _, info = self.env.reset(options={"instance_id": self._instance_id})
         except SandboxError as error:
-            name, steps = self._instance_id, (sandbox_error_step(error),)
+            name, steps = self._instance_id, (failure_step(error),)
             broken = Verdict(name, Outcome.BROKEN_SANDBOX, detail=str(error))
             record = Trajectory(name, steps, stop_reason=StopReason.SANDBOX_ERROR)
             self.ended = Ended(record, broken)

@@ -29,6 +29,7 @@ _EXIT_STATUS = {
     StopReason.TIME_LIMIT: "exit_total_execution_time",
     StopReason.FORMAT_ERRORS: "exit_format",
     StopReason.SANDBOX_ERROR: "exit_environment_error",
+    StopReason.POLICY_ERROR: "exit_api",
 }
 _TYPED = frozenset({"view_range", "insert_line", "line_number", "start_line", "end_line"})
 """Arguments that SWE-agent's tools declare as numbers or lists of numbers."""

@@ -48,6 +48,7 @@ _STOP_REASONS = {
     "exit_command_timeout": StopReason.TIME_LIMIT,
     "exit_format": StopReason.FORMAT_ERRORS,
     "exit_environment_error": StopReason.SANDBOX_ERROR,
+    "exit_api": StopReason.POLICY_ERROR,
 }
 _NO_NAMES = frozenset({"", "main", "swe_main"})
 """Values of ``environment`` that do not name the instance."""

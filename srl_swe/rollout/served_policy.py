@@ -1,0 +1,246 @@
+"""A policy that an OpenAI-compatible endpoint serves: a vLLM server, a gateway, a hosted model.
+
+Requests are tried again while a fault may pass (connection, time-out, 408, 409, 425, 429, 5xx),
+after an exponential back-off or the server's ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import openai
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_exponential_jitter
+
+from srl_swe.errors import PolicyError
+from srl_swe.rollout.endpoint import Endpoint, connect
+from srl_swe.rollout.episode import Completion, PromptTooLong
+from srl_swe.rollout.replies import Opening, thought_opening
+from srl_swe.rollout.tokens import TokenCounter, token_counter
+from srl_swe.types import Message
+
+Result = TypeVar("Result")
+_THOUGHT_CUT = re.compile(r"(?!.*<think>.*</think>).*</think>", re.DOTALL)
+"""A reply that ends a thought without having begun it."""
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|(context|model).{0,20} length|context window|prompt is too long"
+    r"|input.{0,20} too long|max_model_len",
+    re.IGNORECASE,
+)
+"""Words of servers' answers to a prompt that exceeds the context, with status 400 or 413."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_PASSING = frozenset({408, 409, 425, 429})
+_BACK_OFF = wait_exponential_jitter(initial=1.0, max=60.0, jitter=1.0)
+_MOST_WAIT_S = 600.0
+_VLLM_PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""The model's own distribution: vLLM fills in a checkpoint's ``generation_config.json``."""
+
+
+class ServedPolicy:
+    """Asks an endpoint for replies; any number of threads at once.
+
+    Replies are seeded by prompt and ``seed``, as far as the server honours seeds.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int = 0,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``endpoint``: from :func:`srl_swe.rollout.endpoint.find_endpoint`.
+
+        ``template``: variables of the chat template, such as ``enable_thinking``.
+        """
+        self.name, self.context_length = endpoint.model, endpoint.context
+        self._endpoint = endpoint
+        self._sampling = {"temperature": temperature, "top_p": 1.0}
+        self._max_new_tokens, self._seed = max_new_tokens, seed
+        self._template = dict(template or {})
+        self._client: Any = connect(endpoint, endpoint.timeout_s)
+        self._retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=_wait,
+            stop=stop_after_attempt(endpoint.attempts),
+            reraise=True,
+        )
+        self._pace = _Pace(endpoint.requests_per_minute)
+        self._limit = _LIMITS[0]
+        self._lock = threading.Lock()
+        self._counter: TokenCounter | None = None
+        if endpoint.tokenizer:
+            tokenizer = token_counter(endpoint.tokenizer).tokenizer
+            self._counter = TokenCounter(tokenizer, self._template)
+
+    @property
+    def opening(self) -> Opening:
+        """The thought in the generation prompt; ``none`` without a tokenizer."""
+        if self._counter is None:
+            return "none"
+        return thought_opening(self._counter.tokenizer, self._template)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether prompts can be counted before they are sent."""
+        return self._counter is not None or self._endpoint.is_vllm
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt, by the tokenizer or the server. Raises PolicyError."""
+        if self._counter is not None:
+            with self._lock:
+                return self._counter(messages)
+        body = {
+            "model": self.name,
+            "messages": list(messages),
+            "add_generation_prompt": True,
+            "chat_template_kwargs": self._template,
+        }
+        url = f"{self._endpoint.url.rstrip('/').removesuffix('/v1')}/tokenize"
+        answer: Any = self._ask(lambda: self._client.post(url, cast_to=object, body=body))
+        return int(answer["count"])
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        """Sample one reply. A thought that the server returns apart is put before it.
+
+        Raises PromptTooLong if the prompt exceeds the context, and PolicyError if the endpoint
+        fails for good.
+        """
+        room = self._room(messages)
+        options = {
+            **self._sampling,
+            "model": self.name,
+            "seed": zlib.crc32(repr((self._seed, list(messages))).encode()),
+            "extra_body": self._extras(),
+        }
+        answer = self._ask(lambda: self._send(messages, room, options))
+        try:
+            choice = answer.choices[0]
+            text = _text(choice.message) if self._endpoint.api == "chat" else str(choice.text)
+        except (AttributeError, LookupError, TypeError):
+            raise PolicyError(f"{self._endpoint.url} answered without a reply") from None
+        used = answer.usage
+        return Completion(
+            text,
+            used.prompt_tokens if used else 0,
+            used.completion_tokens if used else 0,
+            truncated=choice.finish_reason == "length",
+        )
+
+    def _send(self, messages: Sequence[Message], room: int, options: Mapping[str, Any]) -> Any:
+        if self._endpoint.api == "completions":
+            assert self._counter is not None
+            with self._lock:
+                prompt = self._counter.render(messages)
+            return self._client.completions.create(prompt=prompt, max_tokens=room, **options)
+        try:
+            return self._client.chat.completions.create(
+                messages=list(messages), **{self._limit: room}, **options
+            )
+        except openai.BadRequestError as error:
+            if self._limit in _LIMITS[1:] or _LIMITS[1] not in str(error):
+                raise
+            self._limit = _LIMITS[1]  # OpenAI's reasoning models refuse the older name
+            return self._send(messages, room, options)
+
+    def _extras(self) -> dict[str, Any]:
+        """Fields that only vLLM knows; others refuse them."""
+        if not self._endpoint.is_vllm:
+            return {}
+        if self._endpoint.api == "completions":
+            return {**_VLLM_PLAIN, "add_special_tokens": False}
+        return {**_VLLM_PLAIN, "chat_template_kwargs": self._template}
+
+    def _room(self, messages: Sequence[Message]) -> int:
+        """The most tokens of a reply that the context leaves."""
+        if self.context_length is None or not self.counts_tokens:
+            return self._max_new_tokens
+        prompt_tokens = self.count_tokens(messages)
+        room = self.context_length - prompt_tokens
+        if room < 1:
+            raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")
+        return min(room, self._max_new_tokens)
+
+    def _ask(self, send: Callable[[], Result]) -> Result:
+        def paced() -> Result:
+            self._pace.wait()
+            return send()
+
+        try:
+            return self._retrying.copy()(paced)
+        except openai.APIStatusError as error:
+            if error.status_code in {400, 413} and _OVERFLOW.search(f"{error.code} {error}"):
+                raise PromptTooLong(_line(error)) from None
+            raise PolicyError(_line(error)) from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise PolicyError(_line(error)) from None
+
+
+def _text(message: Any) -> str:
+    """The reply in one text. A server with a reasoning parser returns the thought apart.
+
+    Without a parser, a chat template that opens the thought leaves only its end in the reply.
+    """
+    content = message.content or ""
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    if thought:
+        return f"<think>\n{thought.strip()}\n</think>\n\n{content.strip()}"
+    return f"<think>{content}" if _THOUGHT_CUT.match(content) else content
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, openai.APIStatusError):
+        is_spent = getattr(error, "code", None) == "insufficient_quota"
+        return not is_spent and (error.status_code in _PASSING or error.status_code >= 500)
+    return isinstance(error, openai.APIConnectionError)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds before the next attempt: the server's ``Retry-After``, or an exponential back-off."""
+    error: Any = state.outcome.exception() if state.outcome else None
+    asked = error.response.headers.get("retry-after") if hasattr(error, "response") else None
+    with suppress(TypeError, ValueError):
+        return min(max(_seconds(asked), 0.0), _MOST_WAIT_S)
+    return float(_BACK_OFF(state))
+
+
+def _seconds(retry_after: Any) -> float:
+    """Seconds of a ``Retry-After``, a number or a date. Raises TypeError or ValueError."""
+    try:
+        return float(retry_after)
+    except ValueError:
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+
+
+def _line(error: Exception) -> str:
+    """The error in one line, with the status and without the request."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}"
+
+
+class _Pace:
+    """Spreads requests evenly over each minute; without a limit it does nothing."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap_s = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Sleep until the next free slot."""
+        with self._lock:
+            now = time.monotonic()
+            slot = max(self._next, now)
+            self._next = slot + self._gap_s
+        time.sleep(slot - now)
