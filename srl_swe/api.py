@@ -120,7 +120,8 @@ def train(
 
     places = {"model": model, "output": output, **({} if data is None else {"data": data})}
     overrides = {name: _words(value) for name, value in {**fields, **places}.items()}
-    return run_recipe(load_recipe(path, overrides), sandboxes or SandboxSettings(), workers)
+    loaded = load_recipe(path, overrides, check_start)
+    return run_recipe(loaded, sandboxes or SandboxSettings(), workers)
 
 
 def _words(value: object) -> list[str]:
@@ -139,7 +140,7 @@ def run_recipe(
 ) -> Path:
     """Train, or continue, and return the final policy; ``ids`` and ``limit`` are for RLVR.
 
-    Instances, model and sandboxes are checked before torch is imported.
+    Instances and sandboxes are checked before torch is imported.
     """
     from srl_swe.training.recipe import RlvrRecipe
 
@@ -149,7 +150,6 @@ def run_recipe(
 
         return train(recipe, bench)
     instances = testable_bench(recipe.bench, ids, limit)
-    check_start(recipe)
     bench = validation_bench(recipe, sandboxes, workers)
     open_sandbox = sandboxes_for(instances, sandboxes)
     from srl_swe.training.rlvr_trainer import train_rlvr

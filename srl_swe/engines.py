@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srl_swe.errors import UserError
@@ -179,7 +178,6 @@ def validation_bench(
     if not asked:
         return None
     instances = _validation_instances(asked)
-    check_start(recipe)
     return ValidationBench(instances, sandboxes_for(instances, settings), workers)
 
 
@@ -188,6 +186,26 @@ def testable_bench(
 ) -> list[Instance]:
     """As :func:`load_bench`. Raises UserError if an instance's tests can't run in a sandbox."""
     return _testable(load_bench(bench, ids, limit))
+
+
+def check_start(recipes: Sequence[Recipe], ids: Sequence[str] | None = None) -> None:
+    """Check that models, step contexts and instances exist, except those on the hub.
+
+    ``ids`` selects RLVR's instances. Raises UserError. Imports no torch.
+    """
+    from srl_swe.instances import HUB_BENCHES
+    from srl_swe.training.load_recipe import check_places
+
+    for recipe in recipes:
+        validated = recipe.validation and recipe.validation.instances
+        benches = [
+            (getattr(recipe, "bench", ""), ids),
+            (validated.bench if validated else "", None),
+        ]
+        for bench, names in benches:
+            if bench and bench not in HUB_BENCHES and not bench.startswith("hf:"):
+                load_bench(bench, names)
+    check_places(recipes)
 
 
 def check_benches(
@@ -203,14 +221,6 @@ def check_benches(
             testable_bench(bench, ids, limit)
         if phase.recipe.validation and phase.recipe.validation.instances:
             _validation_instances(phase.recipe.validation.instances)
-
-
-def check_start(recipe: Recipe) -> None:
-    """Raise UserError for a mistyped model, before images are pulled; a finished run needs none."""
-    from srl_swe.rollout.weights import check_folder
-
-    if not (Path(recipe.output) / "final").is_dir():
-        check_folder(recipe.model)
 
 
 def _validation_instances(asked: ValidationInstances) -> list[Instance]:

@@ -266,9 +266,16 @@ def difficulty(
     out = options.results_folder(out, "difficulty")
     check_output_folder(out)
     from srl_swe.dialects import get_dialect
-    from srl_swe.training.difficulty import DifficultySettings, keep_pivots, measure_difficulty
+    from srl_swe.rewards import find_step_reward
+    from srl_swe.rollout.weights import check_folder
+    from srl_swe.steps.rows import check_data_folder
 
     get_dialect(dialect)
+    find_step_reward(reward)
+    check_folder(policy)
+    check_data_folder(data)
+    from srl_swe.training.difficulty import DifficultySettings, keep_pivots, measure_difficulty
+
     profiling = DifficultySettings(
         data=str(data),
         policy=policy,

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srl_swe.api import run_recipe
 from srl_swe.cli import options
 from srl_swe.cli.options import SandboxOptions
-from srl_swe.engines import check_benches
+from srl_swe.engines import check_benches, check_start
 from srl_swe.errors import UserError
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.training.curriculum import RunPhase
-    from srl_swe.training.recipe import Recipe
+    from srl_swe.training.recipe import Recipe, RecipeType
 
 
 # Phases of a curriculum: processes with the command line's sandbox options.
@@ -70,7 +71,6 @@ app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 _FIELDS = "RECIPE [--FIELD VALUE]..."
-Kind = TypeVar("Kind", bound="Recipe")
 
 
 def _complete_recipe(incomplete: str) -> list[str]:
@@ -150,7 +150,7 @@ def sft(
     """
     from srl_swe.training.recipe import SftRecipe
 
-    _run(_load(SftRecipe, asked, context.args), sandboxes, workers)
+    _run(SftRecipe, asked, context.args, sandboxes, workers)
 
 
 @app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
@@ -169,7 +169,7 @@ def srl(
     """
     from srl_swe.training.recipe import SrlRecipe
 
-    _run(_load(SrlRecipe, asked, context.args), sandboxes, workers)
+    _run(SrlRecipe, asked, context.args, sandboxes, workers)
 
 
 @app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
@@ -189,7 +189,7 @@ def rlvr(
     """
     from srl_swe.training.recipe import RlvrRecipe
 
-    _run(_load(RlvrRecipe, asked, context.args), sandboxes, workers, ids, limit)
+    _run(RlvrRecipe, asked, context.args, sandboxes, workers, ids, limit)
 
 
 @app.command(context_settings=_PASS_ON, options_metavar=_FIELDS)
@@ -207,17 +207,16 @@ def curriculum(
     FIELD is a line of the curriculum, or a field of a phase's recipe: --phases.srl.learning_rate
     1e-6. Sandbox options are for rlvr and for validation on instances, --id and --limit for rlvr.
     """
-    from srl_swe.training.load_recipe import recipe_path
+    from srl_swe.training.load_recipe import load_curriculum, recipe_path
     from srl_swe.training.train import need_train_extra
 
     config, overrides = asked.words(context.args)
     need_train_extra()
-    path = recipe_path(config)
-    from srl_swe.training.curriculum import PhaseStopped, train_curriculum
-    from srl_swe.training.load_recipe import load_curriculum
-
-    recipe = load_curriculum(path, overrides)
+    check = partial(check_start, ids=ids)
+    recipe = load_curriculum(recipe_path(config), overrides, check)
     check_benches(recipe, ids, limit)
+    from srl_swe.training.curriculum import PhaseStopped, train_curriculum
+
     run = phase_runner(sandboxes, workers=workers, ids=ids or (), limit=limit)
     try:
         final = train_curriculum(recipe, run)
@@ -226,33 +225,30 @@ def curriculum(
     _print_once(final)
 
 
-def _load(kind: type[Kind], asked: RecipeOptions, arguments: Sequence[str]) -> Kind:
-    """The recipe, if it is of that kind. Raises UserError."""
-    from srl_swe.training.load_recipe import recipe_path
-    from srl_swe.training.train import need_train_extra
-
-    config, overrides = asked.words(arguments)
-    need_train_extra()
-    path = recipe_path(config)
-    from srl_swe.training.load_recipe import load_recipe
-    from srl_swe.training.recipe import METHODS
-
-    recipe = load_recipe(path, overrides)
-    if not isinstance(recipe, kind):
-        method = next(name for name, recipe_type in METHODS.items() if recipe_type is kind)
-        raise UserError(f"{config} is not a recipe for {method}.")
-    return recipe
-
-
 def _run(
-    recipe: Recipe,
+    kind: RecipeType,
+    asked: RecipeOptions,
+    arguments: Sequence[str],
     sandboxes: SandboxOptions,
     workers: int,
     ids: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> None:
-    from srl_swe.training.train import leave_process_group
+    """Train by a recipe of that kind. Cheap checks come before torch and TRL are imported."""
+    from srl_swe.training.load_recipe import load_recipe, recipe_path
+    from srl_swe.training.recipe import METHODS
+    from srl_swe.training.train import leave_process_group, need_train_extra
 
+    config, overrides = asked.words(arguments)
+    need_train_extra()
+
+    def check_first(recipes: Sequence[Recipe]) -> None:
+        if not all(isinstance(recipe, kind) for recipe in recipes):
+            method = next(name for name, recipe_type in METHODS.items() if recipe_type is kind)
+            raise UserError(f"{config} is not a recipe for {method}.")
+        check_start(recipes, ids)
+
+    recipe = load_recipe(recipe_path(config), overrides, check_first)
     _print_once(run_recipe(recipe, sandboxes.settings(), workers, ids, limit))
     leave_process_group()
 

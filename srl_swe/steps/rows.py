@@ -155,6 +155,13 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     return refuse_other(folder, config)
 
 
+def check_data_folder(folder: Path) -> None:
+    """Raise UserError if the folder holds no data set, without importing ``datasets``."""
+    of_rows = all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
+    if not (of_rows or (folder / "dataset_dict.json").is_file()):
+        raise UserError(f"{folder} holds no step contexts; make them with `srl-swe steps`.")
+
+
 def load_rows(folder: Path) -> Any:
     """Load the folder's data set with ``datasets``.
 

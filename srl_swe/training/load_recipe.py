@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -19,6 +20,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from srl_swe.errors import UserError, did_you_mean
+from srl_swe.rollout.weights import check_folder
+from srl_swe.steps.rows import check_data_folder
 from srl_swe.training.recipe import (
     METHODS,
     CurriculumRecipe,
@@ -29,7 +32,8 @@ from srl_swe.training.recipe import (
     SftRecipe,
     check,
     field_names,
-    refuse_unknown,
+    field_of,
+    unknown_field,
 )
 
 if TYPE_CHECKING:
@@ -90,36 +94,128 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_recipe(path: Path, overrides: Overrides | None = None) -> Recipe:
+CheckFirst = Callable[[Sequence[Recipe]], None]
+"""Checks the recipes of a run, one per phase, before TRL is imported, which takes seconds."""
+
+
+def load_recipe(
+    path: Path, overrides: Overrides | None = None, check_first: CheckFirst | None = None
+) -> Recipe:
     """Load the recipe in the file, with ``overrides`` applied.
 
     An override is named by its field (``model``), by a dotted path (``rewards.exact``,
     ``trainer.seed``) or by the bare name of a field of TRL (``learning_rate``, ``lora_r``).
     Raises UserError for an unknown or missing field and for a wrong value.
     """
-    return make_recipe(read_content(path), overrides or {}, str(path))
+    draft = _draft(read_content(path), overrides or {}, str(path))
+    if check_first is not None:
+        check_first([draft.recipe])
+    return draft.finished()
 
 
 def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) -> Recipe:
     """Make the recipe from its content and overrides; ``where`` is for error messages."""
+    return _draft(content, overrides, where).finished()
+
+
+def _draft(content: Mapping[str, Any], overrides: Overrides, where: str) -> _Draft:
+    """Check all that can be checked without TRL: our own fields, and the names of TRL's."""
     lines = dict(content)
     method = lines.pop("method", None)
     if method == "curriculum":
         raise UserError(f"{where} is a curriculum: run it by `srl-swe train curriculum`.")
     recipe_type = METHODS[_one_of(method, METHODS, f"{where}: method")]
-    hints, of_trl = get_type_hints(recipe_type), dict[str, list[str]]()
+    ours, hints, of_trl = field_names(recipe_type), get_type_hints(recipe_type), dict[str, Any]()
     for key, given in overrides.items():
         words = [given] if isinstance(given, str) else list(given)
         section, _, name = key.rpartition(".")
-        if section in TRL_SECTIONS or not (section or name in field_names(recipe_type)):
+        if section in TRL_SECTIONS or not (section or name in ours):
             of_trl[key] = words
-        else:
-            refuse_unknown([key.partition(".")[0]], field_names(recipe_type), "command line")
-            # a custom reward has dots of its own: rewards.my_package.my_module:my_reward
-            path = key.split(".", 1 if key.startswith("rewards.") else -1)
-            _put(lines, path, _one_value(key, words, hints.get(key)))
+            continue
+        if (first := key.partition(".")[0]) not in ours:
+            raise unknown_field(first, ours, "command line")
+        # a custom reward has dots of its own: rewards.my_package.my_module:my_reward
+        path = key.split(".", 1 if key.startswith("rewards.") else -1)
+        _put(lines, path, _one_value(key, words, hints.get(key)))
     recipe: Recipe = check(recipe_type, lines, where)
-    return _with_trl_sections(recipe, of_trl, where)
+    sections = [(name, field) for name in TRL_SECTIONS for field in getattr(recipe, name)]
+    if not (sections or of_trl):
+        return _Draft(recipe, {}, where)
+    names = trl_names(recipe_type)
+    for section, name in sections:
+        if name not in names[section]:
+            raise unknown_field(name, names[section], f"{where}: {section}")
+    options = {(key, *_place(key, names, ours)): words for key, words in of_trl.items()}
+    for section, name in [*sections, *(place[1:] for place in options)]:
+        if name in NOT_TRLS:
+            raise UserError(
+                f"{where}: {section}: {name} is not for this section; {NOT_TRLS[name]}."
+            )
+    return _Draft(recipe, options, where)
+
+
+def _place(key: str, names: Mapping[str, Sequence[str]], ours: Sequence[str]) -> tuple[str, str]:
+    """The section and the field of TRL that an option sets. Raises UserError for neither."""
+    asked, _, option = key.rpartition(".")
+    for section in [asked] if asked else TRL_SECTIONS:
+        if name := field_of(option, names[section]):
+            return section, name
+    known = [name for section in TRL_SECTIONS for name in names[section]]
+    raise unknown_field(option, [*ours, *known], "command line")
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A recipe with every name checked, and TRL's values as they were written.
+
+    ``options``: the words of an option by its key, section and field.
+    """
+
+    recipe: Recipe
+    options: Mapping[tuple[str, str, str], list[str]]
+    where: str
+
+    def finished(self) -> Recipe:
+        """Convert TRL's values by its own parser."""
+        sections = {name: getattr(self.recipe, name) for name in TRL_SECTIONS}
+        if not (self.options or any(sections.values())):
+            return self.recipe
+        fields = trl_fields(type(self.recipe))
+        made: dict[str, Any] = {
+            name: fields[name].section(held, f"{self.where}: {name}")
+            for name, held in sections.items()
+        }
+        for (key, section, name), words in self.options.items():
+            option = key.rpartition(".")[2]
+            made[section][name] = fields[section].read(option, words, f"--{key}")
+        return dataclasses.replace(self.recipe, **made)
+
+
+def trl_names(recipe_type: RecipeType) -> dict[str, list[str]]:
+    """Return the names of TRL's fields by recipe section.
+
+    They are read from the source of its dataclasses, as importing it takes seconds.
+    """
+    shared = ("trl/trainer/base_config.py", "transformers/training_args.py")
+    method = "sft" if recipe_type is SftRecipe else "grpo"
+    declared_in = {
+        "trainer": (f"trl/trainer/{method}_config.py", *shared),
+        "model_config": ("trl/trainer/model_config.py",),
+    }
+    return {
+        section: list(dict.fromkeys(name for path in paths for name in _declared_fields(path)))
+        for section, paths in declared_in.items()
+    }
+
+
+def _declared_fields(path: str) -> list[str]:
+    package, _, file = path.partition("/")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return re.findall(
+        r"^    ([a-z]\w*): ", (Path(spec.origin).parent / file).read_text("utf-8"), re.M
+    )
 
 
 def trl_fields(recipe_type: RecipeType) -> dict[str, TrlFields]:
@@ -132,33 +228,6 @@ def trl_fields(recipe_type: RecipeType) -> dict[str, TrlFields]:
 
     trainer: type[Any] = SFTConfig if recipe_type is SftRecipe else GRPOConfig
     return {"trainer": TrlFields(trainer), "model_config": TrlFields(ModelConfig)}
-
-
-def _with_trl_sections(recipe: Recipe, words: Mapping[str, list[str]], where: str) -> Recipe:
-    """Convert the recipe's TRL sections and apply ``words`` of the command line."""
-    if not (words or recipe.trainer or recipe.model_config):
-        return recipe
-    fields = trl_fields(type(recipe))
-    made: dict[str, Any] = {
-        section: fields[section].section(getattr(recipe, section), f"{where}: {section}")
-        for section in TRL_SECTIONS
-    }
-    for key, given in words.items():
-        section, _, option = key.rpartition(".")
-        for candidate in [section] if section else TRL_SECTIONS:
-            if name := fields[candidate].field_of(option):
-                made[candidate][name] = fields[candidate].read(option, given, f"--{key}")
-                break
-        else:
-            known = [name for section in TRL_SECTIONS for name in fields[section].names]
-            refuse_unknown([option], [*field_names(type(recipe)), *known], "command line")
-    for section, values in made.items():
-        for name in values:
-            if name in NOT_TRLS:
-                raise UserError(
-                    f"{where}: {section}: {name} is not for this section; {NOT_TRLS[name]}."
-                )
-    return dataclasses.replace(recipe, **made)
 
 
 def _put(lines: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -215,7 +284,9 @@ class CurriculumFile:
     bench: str | None = None
 
 
-def load_curriculum(path: Path, overrides: Overrides | None = None) -> CurriculumRecipe:
+def load_curriculum(
+    path: Path, overrides: Overrides | None = None, check_first: CheckFirst | None = None
+) -> CurriculumRecipe:
     """Load the curriculum in the file, with ``overrides`` applied.
 
     An override names a field of the curriculum (``model``) or, after ``phases.NAME.``, a field
@@ -236,53 +307,56 @@ def load_curriculum(path: Path, overrides: Overrides | None = None) -> Curriculu
                 f"--{key} is not a line of a curriculum (model, data, bench, output); for a "
                 f"phase's write --phases.NAME.{key}."
             )
-    return _make_curriculum(check(CurriculumFile, content, where), of_phases, where)
+    file = check(CurriculumFile, content, where)
+    drafts = dict(_phases(file, of_phases, where))
+    if check_first is not None:
+        check_first([draft.recipe for draft in drafts.values()])
+    phases = tuple(Phase(name, draft.finished()) for name, draft in drafts.items())
+    return CurriculumRecipe(phases, file.output)
 
 
-def _make_curriculum(
+def _phases(
     file: CurriculumFile, overrides: Mapping[str, Overrides], where: str
-) -> CurriculumRecipe:
-    drafts = _drafts(file.phases, where)
-    model = file.model or next(iter(drafts.values())).get("model")
+) -> Iterator[tuple[str, _Draft]]:
+    """The folder and the draft of each phase; its model is the policy of the previous one."""
+    contents = _phase_contents(file.phases, where)
+    model = file.model or next(iter(contents.values())).get("model")
     if model is None:
         raise UserError(f"{where}: model is not set; write `model: ...` or give --model.")
     for name in overrides:
-        _one_of(name, drafts, f"{where}: the phase of --phases.{name}")
-    phases: list[Phase] = []
-    for number, (name, draft) in enumerate(drafts.items(), start=1):
-        folder, changes = f"{number:02}-{name}", overrides.get(name, {})
-        place = f"{where}: phases.{name}"
+        _one_of(name, contents, f"{where}: the phase of --phases.{name}")
+    for number, (name, content) in enumerate(contents.items(), start=1):
+        changes, place = overrides.get(name, {}), f"{where}: phases.{name}"
         _refuse_places(changes, place)
-        source = "bench" if METHODS[draft["method"]] is RlvrRecipe else "data"
-        if draft.get(source) is None and (shared := getattr(file, source)) is not None:
-            draft[source] = shared
-        content = {**draft, "model": model, "output": f"{file.output}/{folder}"}
-        phases.append(Phase(folder, make_recipe(content, changes, place)))
-        model = f"{file.output}/{folder}/final"
-    return CurriculumRecipe(tuple(phases), file.output)
+        source = "bench" if METHODS[content["method"]] is RlvrRecipe else "data"
+        if content.get(source) is None and (shared := getattr(file, source)) is not None:
+            content[source] = shared
+        folder = f"{number:02}-{name}"
+        output = f"{file.output}/{folder}"
+        yield folder, _draft({**content, "model": model, "output": output}, changes, place)
+        model = f"{output}/final"
 
 
-def _drafts(phases: Iterable[Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
-    """Merge the content of each phase into that of its base recipe; returned by phase name."""
-    drafts: dict[str, dict[str, Any]] = {}
+def _phase_contents(phases: Iterable[Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+    """Merge the lines of each phase into those of its base recipe; returned by phase name."""
+    contents: dict[str, dict[str, Any]] = {}
     for number, phase in enumerate(phases, start=1):
-        place = f"{where}: phase {number}"
+        place, lines = f"{where}: phase {number}", dict(phase)
         _refuse_places(phase, place)
-        lines = dict(phase)
         recipe = lines.pop("recipe", None)
-        draft = {} if recipe is None else read_content(recipe_path(str(recipe)))
+        content = {} if recipe is None else read_content(recipe_path(str(recipe)))
         for field, value in lines.items():
-            held = draft.get(field)
+            held = content.get(field)
             merged = isinstance(held, dict) and isinstance(value, dict)
-            draft[field] = {**held, **value} if merged and held else value
-        _one_of(draft.get("method"), METHODS, f"{place}: method")
-        name = str(draft.pop("name", draft["method"]))
+            content[field] = {**held, **value} if merged and held else value
+        _one_of(content.get("method"), METHODS, f"{place}: method")
+        name = str(content.pop("name", content["method"]))
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
             raise UserError(f"{where}: the phase's name {name!r} can't name a folder.")
-        if name in drafts:
+        if name in contents:
             raise UserError(f"{where}: two phases are named {name!r}; give one a `name:`.")
-        drafts[name] = draft
-    return drafts
+        contents[name] = content
+    return contents
 
 
 def _refuse_places(names: Iterable[str], where: str) -> None:
@@ -292,3 +366,19 @@ def _refuse_places(names: Iterable[str], where: str) -> None:
                 f"{where}: a phase has no {name} of its own; it starts from the previous phase's "
                 "final/ and lies in the curriculum's output."
             )
+
+
+def check_places(recipes: Sequence[Recipe]) -> None:
+    """Raise UserError if a local model or a folder of step contexts of the recipes is missing.
+
+    Neither torch nor ``datasets`` is imported, and names on the hub are left to it. A model that
+    an earlier recipe trains need not exist, nor one of a finished run.
+    """
+    trained = {f"{recipe.output}/final" for recipe in recipes}
+    for recipe in recipes:
+        if recipe.model not in trained and not (Path(recipe.output) / "final").is_dir():
+            check_folder(recipe.model)
+        if not isinstance(recipe, RlvrRecipe):
+            check_data_folder(Path(recipe.data))
+        if recipe.validation and recipe.validation.data:
+            check_data_folder(Path(recipe.validation.data))

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import field, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import (
@@ -65,31 +65,14 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-def _known(kind: str, names: Iterable[str]) -> AfterValidator:
-    """Accept only these names."""
+def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
+    """Keep the value if ``check`` does not raise UserError."""
 
-    def check_name(name: str) -> str:
-        if name not in names:
-            hint = did_you_mean(name, names)
-            raise UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
-        return name
+    def keep(value: Any) -> Any:
+        check(value)
+        return value
 
-    return AfterValidator(check_name)
-
-
-def _check_dialect(name: str) -> str:
-    get_dialect(name)
-    return name
-
-
-def _check_mixture(rewards: Mapping[str, float]) -> Mapping[str, float]:
-    weight_shares(rewards)
-    return rewards
-
-
-def _as_mixture(rewards: Any) -> Any:
-    """Convert the name of a single reward to a mixture of weight 1."""
-    return {rewards: 1.0} if isinstance(rewards, str) else rewards
+    return AfterValidator(keep)
 
 
 def _over(default: Any) -> BeforeValidator:
@@ -98,30 +81,38 @@ def _over(default: Any) -> BeforeValidator:
     def merge(section: Any) -> Any:
         if not section:
             return default
-        if isinstance(section, dict) and dataclasses.is_dataclass(default):
+        if isinstance(section, dict) and is_dataclass(default):
             return {**dataclasses.asdict(default), **section}  # type: ignore[arg-type]
         return section
 
     return BeforeValidator(merge)
 
 
-def _check_signs(record: Any) -> Any:
+def _check_signs(record: EpisodeLimits | Window) -> None:
     """Check EpisodeLimits and Window, plain records of rollouts; only ``pairs`` may be 0."""
     for name in (entry.name for entry in dataclasses.fields(record)):
         number, least = getattr(record, name), -1 if name == "pairs" else 0
         if not (number is None or isinstance(number, bool) or number > least):
             where = f"{type(record).__name__.lower()}.{name}"
             raise UserError(f"{where} must be greater than {least}, not {number}.")
-    return record
 
 
-DialectName = Annotated[str, AfterValidator(_check_dialect)]
+def _check_test_reward(name: str) -> None:
+    if name not in TEST_REWARDS:
+        hint = did_you_mean(name, TEST_REWARDS)
+        raise UserError(f"unknown reward {name!r}.{hint} Known: {', '.join(TEST_REWARDS)}.")
+
+
+DialectName = Annotated[str, _checked_by(get_dialect)]
 Mixture = Annotated[
-    Mapping[str, float], BeforeValidator(_as_mixture), AfterValidator(_check_mixture)
+    Mapping[str, float],
+    BeforeValidator(lambda given: {given: 1.0} if isinstance(given, str) else given),
+    _checked_by(weight_shares),
 ]
+TestReward = Annotated[str, _checked_by(_check_test_reward)]
 TrlSection = Annotated[Mapping[str, Any], _over({})]
-CheckedLimits = Annotated[EpisodeLimits, AfterValidator(_check_signs)]
-PromptWindow = Annotated[Window, AfterValidator(_check_signs)]
+CheckedLimits = Annotated[EpisodeLimits, _checked_by(_check_signs)]
+PromptWindow = Annotated[Window, _checked_by(_check_signs)]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -274,7 +265,7 @@ class RlvrRecipe:
     limits: Annotated[CheckedLimits, _over(EpisodeLimits())] = field(default_factory=EpisodeLimits)
     window: Annotated[PromptWindow, _over(EPISODE_WINDOW)] = EPISODE_WINDOW
     tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
-    reward: Annotated[str, _known("reward", TEST_REWARDS)] = "outcome"
+    reward: TestReward = "outcome"
     dynamic_sampling: SamplingSection = None
     trainer: TrlSection = field(default_factory=dict)
     model_config: TrlSection = field(default_factory=dict)
@@ -317,39 +308,36 @@ def check(record: type[Checked], content: Mapping[str, Any], where: str) -> Chec
         raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         found = error.errors(include_url=False)
-        unknown = [one for one in found if one["type"] in _UNKNOWN]
-        raise UserError(_sentence((unknown or found)[0], record, where)) from None
+        unknown = [mistake for mistake in found if mistake["type"] in _UNKNOWN]
+        raise _refusal((unknown or found)[0], record, where) from None
 
 
 _UNKNOWN = {"unexpected_keyword_argument", "invalid_key"}
 
 
-def _sentence(error: ErrorDetails, record: type[Any], where: str) -> str:
+def _refusal(error: ErrorDetails, record: Any, where: str) -> UserError:
     *sections, name = map(str, error["loc"])
     given, path = error["input"], ".".join([*sections, name])
     kind, message = error["type"], re.split(", | after", error["msg"])[0]
     if kind in _UNKNOWN:
-        known = field_names(_section_type(record, sections))
-        return (
-            f"{': '.join([where, *sections])}: unknown field {name!r}.{did_you_mean(name, known)}"
-        )
+        for section in sections:
+            hint = get_type_hints(record)[section]
+            record = next(part for part in (hint, *get_args(hint)) if is_dataclass(part))
+        return unknown_field(name, field_names(record), ": ".join([where, *sections]))
     if kind == "missing" or (given is None and not sections and kind == "string_type"):
-        return f"{where}: {path} is not set; write `{name}: ...` or give --{path}."
+        return UserError(f"{where}: {path} is not set; write `{name}: ...` or give --{path}.")
     if kind in {"dataclass_type", "dict_type"}:
         message = "must hold `name: value` lines"
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
     shown = "null" if given is None else repr(given)
     must = re.sub(r"^\w+ should", "must", message)
-    return f"{where}: {path} {must}, not {shown}."
+    return UserError(f"{where}: {path} {must}, not {shown}.")
 
 
-def _section_type(record: Any, path: Sequence[str]) -> Any:
-    """The dataclass of the section at the path."""
-    for name in path:
-        hint = get_type_hints(record)[name]
-        record = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
-    return record
+def unknown_field(name: object, known: Sequence[str], where: str) -> UserError:
+    """Make the error for an unknown name, with the nearest known one."""
+    return UserError(f"{where}: unknown field {name!r}.{did_you_mean(name, known)}")
 
 
 def field_names(record: type[Any]) -> list[str]:
@@ -357,9 +345,7 @@ def field_names(record: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(record) if field.init]
 
 
-def refuse_unknown(names: Iterable[object], known: Iterable[str], where: str) -> None:
-    """Raise UserError for an unknown name, with the nearest known one."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise UserError(f"{where}: unknown field {name!r}.{did_you_mean(name, known)}")
+def field_of(option: str, names: Collection[str]) -> str | None:
+    """Find the field of ``learning_rate``, ``learning-rate`` or ``no_shuffle_dataset``."""
+    name = option.replace("-", "_")
+    return next((found for found in (name, name.removeprefix("no_")) if found in names), None)

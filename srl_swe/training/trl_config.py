@@ -23,7 +23,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.local_policy import PLAIN
-from srl_swe.training.recipe import Recipe, field_names, refuse_unknown
+from srl_swe.training.recipe import Recipe, field_names, field_of, unknown_field
 
 
 class TrlFields:
@@ -39,17 +39,11 @@ class TrlFields:
         self._hints = get_type_hints(record)
         self._parser = _Parser([record], allow_abbrev=False, add_help=False)
 
-    def field_of(self, option: str) -> str | None:
-        """Find the field of ``learning_rate``, ``learning-rate`` or ``no_shuffle_dataset``."""
-        name = option.replace("-", "_")
-        return next((one for one in (name, name.removeprefix("no_")) if one in self.names), None)
-
     def read(self, option: str, words: Sequence[str], where: str) -> Any:
         """Convert the words of ``--option word ...`` to the field's value. Raises UserError."""
-        name = self.field_of(option)
+        name = field_of(option, self.names)
         if name is None:
-            refuse_unknown([option], self.names, where)
-            raise AssertionError(option)
+            raise unknown_field(option, self.names, where)
         kinds, where = _kinds(self._hints[name]), f"{where}: {name}"
         takes_list = list in kinds
         if len(words) == 1:
@@ -73,7 +67,6 @@ class TrlFields:
 
     def section(self, section: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Convert the strings of a recipe's section; TRL checks other values."""
-        refuse_unknown(section, self.names, where)
         return {name: self._convert(name, value, where) for name, value in section.items()}
 
     def _convert(self, name: str, value: Any, where: str) -> Any:

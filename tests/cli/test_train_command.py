@@ -14,7 +14,7 @@ from srl_swe.errors import UserError
 pytestmark = pytest.mark.slow
 
 
-PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]
+PLACES = ["--model", "org/model", "--data", "nowhere", "--output", "nowhere"]
 
 
 def train(*arguments: str) -> Result:
@@ -66,7 +66,11 @@ def test_the_file_of_a_preset_is_printed() -> None:
     [
         (["--preset", "fsdp"], "Did you mean 'fsdp2'"),
         (["srl", "--config", "sft-demo", *PLACES], "sft-demo is not a recipe for srl"),
-        (["sft", "--config", "sft-demo", *PLACES, "--bf16", "maybe"], "--bf16: bf16: Truthy value"),
+        (
+            ["rlvr", "--config", "rlvr-paper", *PLACES[:2], "--bench", "starter", "--output", "x",
+             "--bf16", "maybe"],
+            "--bf16: bf16: Truthy value",
+        ),
         (["sft", "--config", "sft-demo", *PLACES, "--output_dir", "x"], "write `output:`"),
         (["sft", "--config", "sft-demo", *PLACES, "--lora_r", "8"], "nowhere holds no step"),
         (["rlvr", "--config", "rlvr-paper", *PLACES[:2]], "bench is not set"),

@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 from trl import GRPOConfig
 
 from srl_swe.errors import UserError
-from srl_swe.training.load_recipe import trl_fields
-from srl_swe.training.recipe import SrlRecipe
+from srl_swe.training.load_recipe import trl_names
+from srl_swe.training.recipe import SrlRecipe, field_of
 from srl_swe.training.train import PRESETS, accelerate_preset
 
 ROOT = Path(__file__).parents[2]
@@ -86,9 +86,9 @@ def test_trainer_and_server_use_other_gpus_and_the_trainer_known_options() -> No
     assert not shown[0] & shown[1]
     words = " ".join(services["trainer"]["command"]).split("-m srl_swe train")[1].split()
     options = [word.removeprefix("--") for word in words if word.startswith("--")]
-    fields = trl_fields(SrlRecipe)["trainer"]
+    names = trl_names(SrlRecipe)["trainer"]
     known = {"config", "data", "output", "model"}
-    assert [one for one in options if one not in known and not fields.field_of(one)] == []
+    assert [one for one in options if one not in known and not field_of(one, names)] == []
     assert GRPOConfig.__dataclass_fields__["vllm_group_port"].default == 51216
 
 

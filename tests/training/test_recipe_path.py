@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,31 +66,75 @@ def test_a_recipe_enters_few_files_on_its_way_to_a_trainer(
     assert len(entered) <= MOST_FILES, sorted(entered)
 
 
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ("trainer: {seed: 1}\nstrictnes: strict\n", "Did you mean 'strictness'"),
-        ("trainer: {seed: 1}\nvalidation: {data: d, every_steps: 0}\n", "every_steps must be"),
-        ("trainer: {seed: 1}\nrewards: {similarty: 1}\n", "Did you mean 'similarity'"),
-    ],
-)
-def test_a_mistake_in_a_field_of_ours_is_found_without_torch(
-    tmp_path: Path, lines: str, said: str
+PROGRAM = """
+import contextlib, io, json, sys
+from srl_swe.cli.main import main
+for words in json.load(sys.stdin):
+    sys.argv, errors = ["srl-swe", *words], io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code
+    heavy = sorted({"torch", "transformers", "trl", "datasets"} & set(sys.modules))
+    print(json.dumps([code, errors.getvalue(), heavy]))
+"""
+MISTAKES = [
+    ("train sft sft-demo --model {policy} --data nowhere", "nowhere holds no step contexts; make"),
+    ("train srl srl-demo --model {policy} --data {policy}", "holds no step contexts; make them"),
+    ("train srl srl-demo --model {policy}x --data {data}", "untrainedx. Did you mean 'untrained'?"),
+    ("train sft sft-demo --model . --data {data}", "model folder: config.json is missing."),
+    ("train sft srl-demo --model {policy} --data {data}", "srl-demo is not a recipe for sft."),
+    ("train srl srl-dmo --model {policy} --data {data}", "no recipe 'srl-dmo'. Did you mean"),
+    ("train srl nowhere.yaml --model {policy} --data {data}", "no recipe at nowhere.yaml"),
+    ("train srl srl-demo --model m --data d --strictnes strict", "Did you mean 'strictness'?"),
+    ("train srl srl-demo --model m --data d --learning_rte 1", "Did you mean 'learning_rate'?"),
+    ("train srl srl-demo --model m --data d --trainer.lora_r 1", "unknown field 'lora_r'"),
+    ("train srl srl-demo --model m --data d --push_to_hub", "push_to_hub is not for this section"),
+    ("train srl srl-demo --model m --data d --rewards.similarty 1", "Did you mean 'similarity'?"),
+    (
+        "train srl srl-demo --model m --data d --validation.every_steps 0 --validation.data d",
+        "every_steps must be greater than 0",
+    ),
+    (
+        "train srl srl-demo --model {policy} --data {data} --validation.every_steps 1 "
+        "--validation.data nowhere",
+        "nowhere holds no step contexts",
+    ),
+    ("train rlvr rlvr-paper --model {policy} --bench verfied", "Did you mean 'verified'?"),
+    ("train rlvr rlvr-paper --model {policy}x --bench starter", "Did you mean 'untrained'?"),
+    ("train rlvr rlvr-paper --model m --bench starter --reward luck", "unknown reward 'luck'"),
+    (
+        "train curriculum curriculum-paper --model {policy} --data nowhere --bench starter",
+        "nowhere holds no step contexts",
+    ),
+    (
+        "train curriculum curriculum-paper --model {policy} --data {data} --bench verfied",
+        "Did you mean 'verified'?",
+    ),
+    (
+        "train curriculum curriculum-paper --model m --data d --bench b --phases.rlvr.reward luck",
+        "unknown reward 'luck'",
+    ),
+    ("difficulty nowhere --policy {policy}", "nowhere holds no step contexts"),
+    ("difficulty {data} --policy {policy}x", "Did you mean 'untrained'?"),
+    ("difficulty {data} --policy {policy} --reward similarty", "Did you mean 'similarity'?"),
+]
+
+
+def test_a_mistake_that_needs_no_torch_is_one_line_before_it_is_imported(
+    policy: Path, data: Path, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"method: srl\nmodel: m\ndata: d\noutput: o\n{lines}")
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from srl_swe.errors import UserError\n"
-        "from srl_swe.training.load_recipe import load_recipe\n"
-        "try: load_recipe(Path(sys.argv[1]))\n"
-        "except UserError as error: print(error)\n"
-        "print('loaded:', sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))\n"
-    )
+    lines = [line.format(policy=policy, data=data) + " --out out" for line, _ in MISTAKES]
     ended = subprocess.run(
-        [sys.executable, "-c", script, str(recipe)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps([line.split() for line in lines]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    mistake, loaded = ended.stdout.splitlines()
-    assert said in mistake
-    assert loaded == "loaded: []"
+    results = [json.loads(line) for line in ended.stdout.splitlines()]
+    for (line, said), (code, errors, heavy) in zip(MISTAKES, results, strict=True):
+        assert said in errors, line
+        assert (code, len(errors.splitlines()), heavy) == (2, 1, []), line

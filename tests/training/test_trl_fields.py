@@ -6,6 +6,8 @@ import pytest
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from srl_swe.errors import UserError
+from srl_swe.training.load_recipe import trl_names
+from srl_swe.training.recipe import SftRecipe, SrlRecipe
 from srl_swe.training.trl_config import TrlFields
 
 GRPO, MODEL, SFT = TrlFields(GRPOConfig), TrlFields(ModelConfig), TrlFields(SFTConfig)
@@ -92,6 +94,15 @@ def test_what_yaml_1_1_garbles_is_put_right_and_the_rest_is_trls_to_judge() -> N
         "warmup_steps": 1.0,
         "reward_weights": [0.1],
     }
+
+
+@pytest.mark.parametrize(("recipe_type", "trainer"), [(SftRecipe, SFT), (SrlRecipe, GRPO)])
+def test_the_names_in_trls_source_are_those_of_its_dataclasses(
+    recipe_type: Any, trainer: TrlFields
+) -> None:
+    names = trl_names(recipe_type)
+    assert sorted(names["trainer"]) == sorted(trainer.names)
+    assert names["model_config"] == MODEL.names
 
 
 @pytest.mark.parametrize("record", [GRPOConfig, ModelConfig, SFTConfig])
