@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import docker
 import requests
@@ -39,41 +39,13 @@ _HEADER = struct.Struct(">BxxxL")
 """The header of a frame: the stream, and the number of bytes that follow."""
 
 
-class EngineSocket:
-    """The engine's socket for the input and output of an exec or of PID 1."""
+class EngineChannel:
+    """A :class:`srl_swe_envs.shell.Channel` over the engine's socket to a container's process."""
 
     def __init__(self, stream: Any) -> None:
         """``stream`` is the docker package's object for a socket."""
-        self.socket: socket.socket = stream._sock
+        self._socket: socket.socket = stream._sock
         self._answer: requests.Response = stream._response
-
-    def close(self) -> None:
-        """Hang up; the engine then closes the stdin of an exec, and keeps that of PID 1.
-
-        A second call does nothing.
-        """
-        with suppress(OSError):  # the engine may have hung up first
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-        # The docker package returns only the innermost stream. The parts around it are closed
-        # too: otherwise they fail when they are collected, and Python 3.13 prints that.
-        self._answer.close()
-
-
-class AttachedExec(EngineSocket):
-    """A new process of root in a container."""
-
-    def __init__(self, api: docker.APIClient, container_id: str, command: list[str]) -> None:
-        created = api.exec_create(container_id, command, stdin=True, user="0")
-        super().__init__(api.exec_start(created["Id"], socket=True))
-
-
-class EngineChannel:
-    """A :class:`srl_swe_envs.shell.Channel` to a process of a container."""
-
-    def __init__(self, process: EngineSocket) -> None:
-        self._process = process
-        self._socket = process.socket
         self._socket.settimeout(_SEND_TIMEOUT_S)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -83,13 +55,14 @@ class EngineChannel:
     @classmethod
     def of_new_process(cls, api: docker.APIClient, container_id: str, command: list[str]) -> Self:
         """Start ``command`` as root in the container."""
-        return cls(AttachedExec(api, container_id, command))
+        created = api.exec_create(container_id, command, stdin=True, user="0")
+        return cls(api.exec_start(created["Id"], socket=True))
 
     @classmethod
     def of_first_process(cls, api: docker.APIClient, container_id: str) -> Self:
         """Attach to PID 1; only its output from now on is received."""
         streams = {"stdin": 1, "stdout": 1, "stream": 1}
-        return cls(EngineSocket(api.attach_socket(container_id, params=streams)))
+        return cls(api.attach_socket(container_id, params=streams))
 
     def send(self, data: bytes) -> None:
         """Write all of it to stdin."""
@@ -102,7 +75,10 @@ class EngineChannel:
                 self._stream, self._frame_bytes_left = _HEADER.unpack_from(self._buffer)
                 del self._buffer[: _HEADER.size]
             if self._frame_bytes_left and self._buffer:
-                return self._stream, self._take()
+                data = bytes(self._buffer[: self._frame_bytes_left])
+                del self._buffer[: len(data)]
+                self._frame_bytes_left -= len(data)
+                return self._stream, data
             if not self._poll.poll(timeout_s * 1000):
                 raise TimeoutError("the process has not answered in time")
             received = self._socket.recv(2**16)
@@ -111,14 +87,16 @@ class EngineChannel:
             self._buffer += received
 
     def close(self) -> None:
-        """Hang up. A second call does nothing."""
-        self._process.close()
+        """Hang up; the engine then closes the stdin of an exec, and keeps that of PID 1.
 
-    def _take(self) -> bytes:
-        data = bytes(self._buffer[: self._frame_bytes_left])
-        del self._buffer[: len(data)]
-        self._frame_bytes_left -= len(data)
-        return data
+        A second call does nothing.
+        """
+        with suppress(OSError):  # the engine may have hung up first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        # The docker package returns only the innermost stream. The parts around it are closed
+        # too: otherwise they fail when they are collected, and Python 3.13 prints that.
+        self._answer.close()
 
 
 _QUOTA_DRIVERS = frozenset({"overlay", "overlay2", "vfs", "zfs"})
@@ -134,43 +112,29 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
     ``image_digest`` is the registry's if the image came from one, else the engine's id.
     Raises SandboxError.
     """
-    host = container.attrs["HostConfig"]
+    attrs, host = container.attrs, container.attrs["HostConfig"]
+    image, image_id = attrs["Config"]["Image"], attrs["Image"]
+    described = attempt(f"inspecting {image_id}", lambda: client.images.get(image_id))
+    nano_cpus = _positive(host.get("NanoCpus"))
+    options = host.get("StorageOpt") or {}
+    quota = options.get("size") if attrs.get("Driver") in _QUOTA_DRIVERS else None
+    file_bytes = [
+        u["Hard"] for u in host.get("Ulimits") or () if u["Name"].lower().endswith("fsize")
+    ]
     return {
         "sandbox": "docker",
-        "image": container.attrs["Config"]["Image"],
-        "image_digest": _digest(
-            client, container.attrs["Config"]["Image"], container.attrs["Image"]
-        ),
+        "image": image,
+        "image_digest": digest_in(described.attrs, image),
         "network": host["NetworkMode"],
         "memory_bytes": _positive(host.get("Memory")),
-        "cpus": _cpus(host),
+        "cpus": nano_cpus / 1e9 if nano_cpus else None,
         "pids": _positive(host.get("PidsLimit")),
-        "disk_bytes": _disk_bytes(container.attrs),
-        "file_bytes": _file_bytes(host),
+        "disk_bytes": int(parse_bytes(quota)) if quota else None,
+        "file_bytes": _positive(file_bytes[0]) if file_bytes else None,
         "shm_bytes": _positive(host.get("ShmSize")),
         "capabilities": sorted(name.removeprefix("CAP_") for name in host.get("CapAdd") or ()),
         "no_new_privileges": any("no-new-privileges" in o for o in host.get("SecurityOpt") or ()),
     }
-
-
-def _digest(client: docker.DockerClient, image: str, image_id: str) -> str:
-    described = attempt(f"inspecting {image_id}", lambda: client.images.get(image_id))
-    return digest_in(described.attrs, image)
-
-
-def _cpus(host: dict[str, Any]) -> float | None:
-    nano_cpus = _positive(host.get("NanoCpus"))
-    return nano_cpus / 1e9 if nano_cpus else None
-
-
-def _disk_bytes(attrs: dict[str, Any]) -> int | None:
-    size = (attrs["HostConfig"].get("StorageOpt") or {}).get("size")
-    return int(parse_bytes(size)) if size and attrs.get("Driver") in _QUOTA_DRIVERS else None
-
-
-def _file_bytes(host: dict[str, Any]) -> int | None:
-    hard = [u["Hard"] for u in host.get("Ulimits") or () if u["Name"].lower().endswith("fsize")]
-    return _positive(hard[0]) if hard else None
 
 
 def _positive(number: int | None) -> int | None:
@@ -186,7 +150,7 @@ _without_quota: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
 """Engines whose storage driver has refused a disk quota."""
 _NO_SYSCTL = re.compile(r"/proc/sys/|sysctl", re.IGNORECASE)
 _without_sysctls: weakref.WeakSet[docker.DockerClient] = weakref.WeakSet()
-"""Engines whose kernel lacks the settings of :func:`_sysctls`: it was built without IPv6."""
+"""Engines whose kernel lacks our sysctl: it was built without IPv6."""
 
 
 class ContainerProcesses:
@@ -313,20 +277,17 @@ class ContainerProcesses:
         restarting.start()
         restarting.join(_RESTART_TIMEOUT_S)
         if restarting.is_alive():
-            self._give_up()
+            self._removed = True
+            threading.Thread(target=remove, args=[self.container], daemon=True).start()
+            raise SandboxGivenUp(
+                "the sandbox was given up and is being removed: its processes could not be ended"
+            )
         if failures:
             why = reason(failures[0])
             raise SandboxDied(f"the container can't be restarted: {why}") from failures[0]
         if self.container.attrs["HostConfig"]["NetworkMode"] == "host":
             # The engine has copied the host's /etc/hosts again.
             self.container.exec_run(["bash", "-c", script("host_names.sh")])
-
-    def _give_up(self) -> NoReturn:
-        self._removed = True
-        threading.Thread(target=remove, args=[self.container], daemon=True).start()
-        raise SandboxGivenUp(
-            "the sandbox was given up and is being removed: its processes could not be ended"
-        )
 
 
 def create(
@@ -339,31 +300,37 @@ def create(
     """
     config = _locked_in(limits) | config
 
-    def call() -> Container:
-        quota = None if client in _without_quota else limits.disk
-        asked = config | ({"sysctls": {}} if client in _without_sysctls else {})
-        try:
-            return _call(client, image, asked, quota)
-        except APIError as error:
-            if quota is None or not _NO_QUOTA.search(reason(error)):
-                raise
-        _without_quota.add(client)
-        return _call(client, image, asked, None)
-
     def make() -> Container:
-        return attempt(f"making a container of {image}", call)
+        return attempt(
+            f"making a container of {image}", lambda: _make(client, image, limits.disk, config)
+        )
 
     return ContainerProcesses(client, make(), plain=make)
 
 
-def _call(
-    client: docker.DockerClient, image: str, config: dict[str, Any], quota: str | None
+def _make(
+    client: docker.DockerClient, image: str, quota: str | None, config: dict[str, Any]
 ) -> Container:
-    storage = {"size": str(parse_bytes(quota))} if quota else None
-    return client.containers.create(image, [], storage_opt=storage, **config)
+    """Make the container without the quota or sysctls that its engine has refused before."""
+    if client in _without_sysctls:
+        config = config | {"sysctls": {}}
+    storage = None
+    if quota and client not in _without_quota:
+        storage = {"size": str(parse_bytes(quota))}
+    try:
+        return client.containers.create(image, [], storage_opt=storage, **config)
+    except APIError as error:
+        if storage is None or not _NO_QUOTA.search(reason(error)):
+            raise
+    _without_quota.add(client)
+    return _make(client, image, quota, config)
 
 
 def _locked_in(limits: Limits) -> dict[str, Any]:
+    network, file_bytes = limits.network, limits.file_size and int(parse_bytes(limits.file_size))
+    has_own_network = network not in {"none", "host"} and not network.startswith(
+        ("container:", "ns:")
+    )
     return {
         "entrypoint": ["bash", "-c", script("guard.sh")],
         "stdin_open": True,
@@ -372,11 +339,12 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "hostname": "sandbox",
         "environment": dict(limits.environment),
         "labels": owner_labels(),
-        "network_mode": limits.network,
+        "network_mode": network,
         # Spares the engine the set-up of an empty network: on Docker 20.10 a container starts in
         # 110 ms instead of 280.
-        "network_disabled": limits.network == "none",
-        "sysctls": _sysctls(limits.network),
+        "network_disabled": network == "none",
+        # Keeps ::1: engines before Docker 26 remove it from a container with its own network.
+        "sysctls": {"net.ipv6.conf.lo.disable_ipv6": "0"} if has_own_network else {},
         "cap_drop": ["ALL"],
         "cap_add": list(limits.capabilities),
         "security_opt": ["no-new-privileges"],
@@ -385,18 +353,5 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
         "nano_cpus": limits.cpus and round(limits.cpus * 1e9),
         "pids_limit": limits.pids,
         "shm_size": limits.shm,
-        "ulimits": _file_size_limit(limits),
+        "ulimits": [Ulimit(name="fsize", soft=file_bytes, hard=file_bytes)] if file_bytes else [],
     }
-
-
-def _sysctls(network: str) -> dict[str, str]:
-    """Keep ``::1`` in a network of the container's own: engines before Docker 26 remove it."""
-    is_own = network not in {"none", "host"} and not network.startswith(("container:", "ns:"))
-    return {"net.ipv6.conf.lo.disable_ipv6": "0"} if is_own else {}
-
-
-def _file_size_limit(limits: Limits) -> list[Ulimit]:
-    if limits.file_size is None:
-        return []
-    size_bytes = int(parse_bytes(limits.file_size))
-    return [Ulimit(name="fsize", soft=size_bytes, hard=size_bytes)]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 import shlex
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
-from typing import IO, Any
+from typing import IO, Any, cast
 
-import docker
 from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
 
@@ -58,7 +56,11 @@ def open_docker_sandbox(
     limits = limits or Limits()
     client = shared_client()
     clean_up_once(client)
-    processes = _create_or_pull(client, instance.image, limits)
+    try:
+        processes = create(client, instance.image, limits)
+    except ImageNotFound:
+        pull(client, instance.image)
+        processes = create(client, instance.image, limits)
     record_use(instance.image)
     sandbox = start_sandbox(processes, limits, Snapshots(client), restore=b"")
     try:
@@ -119,11 +121,7 @@ class DockerSandbox:
             self._run_script(
                 "git_history.sh", instance.workdir, f"refs/tags/{instance.base_commit}"
             )
-        else:
-            self._take_future(instance)
-
-    def _take_future(self, instance: Instance) -> None:
-        """Remove later commits from the git history. Raises SandboxError if any of them is left."""
+            return
         image = (self._processes.container.attrs["Image"], instance.workdir, instance.base_commit)
         known = "whole" if image in _WHOLE else ""
         printed = self._run_script("git_history.sh", instance.workdir, instance.base_commit, known)
@@ -144,12 +142,9 @@ class DockerSandbox:
     def _set_up(self, command: str, keep_state: bool) -> str:
         result = self.exec(command, _SETUP_TIMEOUT_S, keep_state)
         if result.exit_code != 0:
-            raise SandboxError(f"a sandbox of {self._image} can't be set up: {result.output}")
+            image = self._processes.container.attrs["Config"]["Image"]
+            raise SandboxError(f"a sandbox of {image} can't be set up: {result.output}")
         return result.output
-
-    @property
-    def _image(self) -> str:
-        return str(self._processes.container.attrs["Config"]["Image"])
 
     def exec(
         self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S, keep_state: bool = True
@@ -230,14 +225,6 @@ class DockerSandbox:
             self._snapshots.release(self.container_id)
 
 
-def _create_or_pull(client: docker.DockerClient, image: str, limits: Limits) -> ContainerProcesses:
-    try:
-        return create(client, image, limits)
-    except ImageNotFound:
-        pull(client, image)
-        return create(client, image, limits)
-
-
 def start_sandbox(
     processes: ContainerProcesses, limits: Limits, snapshots: Snapshots, restore: bytes
 ) -> DockerSandbox:
@@ -268,7 +255,11 @@ def move_files(source: Container, target: Container, folder: str) -> list[bytes]
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as moved:
         try:
             with blame_sandbox("reading the files of a sandbox"):
-                chunks = _open_archive(source, folder)
+                try:
+                    chunks = source.get_archive(folder)[0]
+                except NotFound as error:
+                    source.reload()  # raises as well if the container itself was not found
+                    raise _Refused(f"the working folder {folder} is gone") from error
                 too_large = _filter(chunks, moved)
         except _Refused as error:
             raise OSError(str(error)) from error
@@ -282,51 +273,32 @@ class _Refused(Exception):
     """These files can't be moved; the engine is not to blame."""
 
 
-def _open_archive(source: Container, folder: str) -> Iterator[bytes]:
-    try:
-        return iter(source.get_archive(folder)[0])
-    except NotFound as error:
-        source.reload()  # raises as well if the container itself was not found
-        raise _Refused(f"the working folder {folder} is gone") from error
+class _Chunks:
+    """The engine's answer for tarfile, which takes chunks of any size from a stream."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = filter(None, chunks)
+
+    def read(self, _size: int, /) -> bytes:
+        return next(self._chunks, b"")
 
 
-class _Chunks(io.RawIOBase):
-    """The engine's answer as a forward-only file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._left = chunk
-        taken = self._left[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._left = self._left[len(taken) :]
-        return len(taken)
-
-
-def _filter(chunks: Iterator[bytes], moved: IO[bytes]) -> list[bytes]:
+def _filter(chunks: Iterable[bytes], moved: IO[bytes]) -> list[bytes]:
     """Copy folders, files and links; returns the paths of files that are too large."""
     names: set[str] = set()
     too_large: list[bytes] = []
     total, deadline = 0, time.monotonic() + _MOVE_TIMEOUT_S
-    stream = io.BufferedReader(_Chunks(chunks), 2**20)
     with (
-        closing(tarfile.open(fileobj=stream, mode="r|")) as old,
+        closing(tarfile.open(fileobj=cast(IO[bytes], _Chunks(chunks)), mode="r|")) as old,
         closing(tarfile.open(fileobj=moved, mode="w", format=tarfile.GNU_FORMAT)) as new,
     ):
         for member in old:
             below = member.name.split("/")[1:]
             if not below and not member.isdir():
                 raise _Refused(f"the working folder {member.name} is no longer a folder")
-            if ".git" in below or not _is_plain(member, names):
+            is_known_link = member.islnk() and member.linkname in names
+            is_plain = member.isreg() or member.isdir() or member.issym() or is_known_link
+            if ".git" in below or not is_plain:
                 continue
             if member.size > MAX_MOVED_FILE_BYTES:
                 too_large.append("/".join(below).encode("utf-8", "surrogateescape"))
@@ -343,12 +315,3 @@ def _filter(chunks: Iterator[bytes], moved: IO[bytes]) -> list[bytes]:
             new.addfile(member, old.extractfile(member) if member.isreg() else None)
             old.members = []  # type: ignore[attr-defined]  # else it keeps all members in memory
     return too_large
-
-
-def _is_plain(member: tarfile.TarInfo, names: set[str]) -> bool:
-    return (
-        member.isreg()
-        or member.isdir()
-        or member.issym()
-        or (member.islnk() and member.linkname in names)
-    )

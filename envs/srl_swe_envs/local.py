@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from srl_swe.bundled import bundled
@@ -77,7 +78,15 @@ class LocalSandbox:
         for folder in (self.folder, temporary):
             folder.mkdir()
         self._paths = LocalPaths({workdir: self.folder, "/tmp": temporary})
-        environment = {**limits.environment, **_environment_of_this(temporary)}
+        # `python` is the running Python; the rest is as in the images of the starter suite.
+        path = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+        environment = {
+            **limits.environment,
+            "PATH": os.pathsep.join(path),
+            "TMPDIR": str(temporary),
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         self._processes = LocalProcesses(self.folder, environment)
         self._shell = PersistentShell(self._processes, limits.output_chars)
         self._closed = False
@@ -134,17 +143,6 @@ class LocalSandbox:
             raise SandboxDied("the sandbox is closed; open another")
 
 
-def _environment_of_this(temporary: Path) -> dict[str, str]:
-    """Make ``python`` the running Python; the rest is as in the images of the starter suite."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {
-        "PATH": path,
-        "TMPDIR": str(temporary),
-        "LANG": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 class LocalPaths:
     """Maps the sandbox's names of folders, such as ``/testbed``, to folders of this machine.
 
@@ -173,24 +171,16 @@ class LocalPaths:
         return text
 
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
-
-
 def read_regular(path: Path) -> bytes:
     """Read a regular file without waiting for a pipe.
 
     Raises OSError: EINVAL if it is not a regular file, EFBIG above MAX_FILE_BYTES.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise _error(errno.EISDIR, path)
-        if not stat.S_ISREG(status.st_mode):
-            raise _error(errno.EINVAL, path)
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
         data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise _error(errno.EFBIG, path)
+    _check_size(path, data)
     return data
 
 
@@ -200,15 +190,29 @@ def replace_file(path: Path, data: bytes) -> None:
     Everything happens within one opened folder, even if another process moves that folder or puts
     a link in its place meanwhile. Raises OSError.
     """
-    if len(data) > MAX_FILE_BYTES:
-        raise _error(errno.EFBIG, path)
-    target = path.resolve()
+    _check_size(path, data)
+    target, temporary = path.resolve(), f".srl-swe.{secrets.token_hex(4)}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(target.parent, _FOLDER)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _replace_within(folder, target.name, data)
+        mode = 0o644
+        with suppress(FileNotFoundError):
+            mode = stat.S_IMODE(os.stat(target.name, dir_fd=folder).st_mode)
+        with open(temporary, "xb", opener=partial(os.open, mode=mode, dir_fd=folder)) as file:
+            os.fchmod(file.fileno(), mode)  # independent of the umask
+            file.write(data)
+        os.replace(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
     finally:
         os.close(folder)
+
+
+def _check_size(path: Path, data: bytes) -> None:
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
 
 
 def replace_working_files(target: Path, source: Path) -> None:
@@ -216,50 +220,23 @@ def replace_working_files(target: Path, source: Path) -> None:
 
     Special files and those larger than MAX_FILE_BYTES are not copied. Raises OSError.
     """
+
+    def is_copied(path: Path) -> bool:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size <= MAX_FILE_BYTES
+        return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
+
+    def not_copied(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if name == ".git" or not is_copied(Path(folder, name))}
+
     for entry in target.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             if entry.name != ".git":
                 shutil.rmtree(entry)
         else:
             entry.unlink()
-    shutil.copytree(source, target, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True)
-
-
-def _not_to_copy(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name == ".git" or not _is_plain(Path(folder, name))}
-
-
-def _is_plain(path: Path) -> bool:
-    status = path.lstat()
-    if stat.S_ISREG(status.st_mode):
-        return status.st_size <= MAX_FILE_BYTES
-    return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
-
-
-def _replace_within(folder: int, name: str, data: bytes) -> None:
-    temporary = f".srl-swe.{secrets.token_hex(4)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(temporary, flags, _mode_of(folder, name), dir_fd=folder)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, _mode_of(folder, name))  # independent of the umask
-            file.write(data)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
-def _mode_of(folder: int, name: str) -> int:
-    try:
-        return stat.S_IMODE(os.stat(name, dir_fd=folder).st_mode)
-    except FileNotFoundError:
-        return 0o644
-
-
-def _error(number: int, path: Path) -> OSError:
-    return OSError(number, os.strerror(number), str(path))
+    shutil.copytree(source, target, symlinks=True, ignore=not_copied, dirs_exist_ok=True)
 
 
 _AUTHOR = {"NAME": "starter", "EMAIL": "starter@example.invalid", "DATE": "2025-01-15T09:00:00Z"}
@@ -321,9 +298,9 @@ class LocalProcesses:
     shell_prefix = ()
 
     def __init__(self, workdir: Path, environment: Mapping[str, str]) -> None:
-        self._marker = f"SRL_SWE_SANDBOX={secrets.token_hex(8)}"
-        name, _, value = self._marker.partition("=")
-        self._environment = os.environ | dict(environment) | {name: value}
+        name, value = "SRL_SWE_SANDBOX", secrets.token_hex(8)
+        self._marker = f"{name}={value}"
+        self._environment = {**os.environ, **environment, name: value}
         self._workdir = workdir
 
     def spawn(self, script: str, *arguments: str) -> PipeChannel:
@@ -350,7 +327,11 @@ class LocalProcesses:
         for _ in range(_SWEEP_ROUNDS):
             _send(signal.SIGSTOP, [sweep.shell_pid])
             victims = self._stopped_victims(sweep)
-            fresh = {pid for pid in victims - seen if _is_interruptible_child(pid, sweep)}
+            fresh = {
+                pid
+                for pid in victims - seen
+                if _status(pid, "PPid") == str(sweep.shell_pid) and not _ignores_interrupt(pid)
+            }
             _send(signal.SIGKILL, victims - fresh)
             _send(signal.SIGINT, fresh)
             _send(signal.SIGCONT, fresh)
@@ -377,25 +358,20 @@ class LocalProcesses:
         return stopped
 
     def _victims(self, sweep: Sweep) -> set[int]:
-        """Living processes of this sandbox younger than the command."""
+        """Living processes of this sandbox younger than the command.
+
+        Ids are given in turn and begin anew after the highest.
+        """
         now = int(Path("/proc/loadavg").read_text("ascii").split()[-1])
+        has_wrapped = now < sweep.youngest
         return {
             pid
             for pid in _pids()
-            if _is_younger(pid, sweep.youngest, now)
+            if (pid > sweep.youngest or (has_wrapped and pid <= now))
             and pid not in {sweep.shell_pid, sweep.keeper_pid}
             and lives(pid, "")
             and self._marker in _environment_of(pid)
         }
-
-
-def _is_younger(pid: int, youngest: int, now: int) -> bool:
-    """Whether the id was assigned after ``youngest``; ids wrap around after the highest."""
-    return pid > youngest if now >= youngest else pid > youngest or pid <= now
-
-
-def _is_interruptible_child(pid: int, sweep: Sweep) -> bool:
-    return _status(pid, "PPid") == str(sweep.shell_pid) and not _ignores_interrupt(pid)
 
 
 def _ignores_interrupt(pid: int) -> bool:

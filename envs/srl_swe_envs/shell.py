@@ -342,7 +342,6 @@ class PersistentShell:
         self._restore = restore
         self._turn = threading.Lock()
         self._shell_pid = self._keeper_pid = 0
-        self._sent_at = 0.0
         self._connection = self._open()
 
     @property
@@ -355,46 +354,48 @@ class PersistentShell:
     ) -> ExecResult:
         """See :meth:`srl_swe.sandbox.Sandbox.exec`. Raises SandboxError."""
         with self._turn:
-            return self._exec(command.encode("utf-8", "replace"), timeout_s, keep_state)
-
-    def _exec(self, command: bytes, timeout_s: float, keep_state: bool) -> ExecResult:
-        output = ClippedText(self._output_limit_chars)
-        restarted = self._connection.is_dead(output.feed)
-        if restarted:
-            self._reopen()
-        ending, timed_out = self._run(command, keep_state, output, timeout_s)
-        if ending.restore is None:
-            restarted = True
-            self._reopen()
-        else:
-            self._restore = ending.restore
+            output = ClippedText(self._output_limit_chars)
+            restarted = self._connection.is_dead(output.feed)
+            if restarted:
+                self._reopen()
+            ending, timed_out = self._run(command, keep_state, output, timeout_s)
+            if ending.restore is None:
+                restarted = True
+                self._reopen()
+            else:
+                self._restore = ending.restore
         text, elided = output.finish()
-        return ExecResult(
-            text, None if timed_out else ending.exit_code, timed_out, elided, restarted
-        )
+        exit_code = None if timed_out else ending.exit_code
+        return ExecResult(text, exit_code, timed_out, elided, restarted)
 
     def close(self) -> None:
         """Hang up. A second call does nothing."""
         self._connection.close()
 
     def _run(
-        self, command: bytes, keep_state: bool, output: ClippedText, timeout_s: float
+        self, command: str, keep_state: bool, output: ClippedText, timeout_s: float
     ) -> tuple[Ending, bool]:
+        """The ending, and whether it is that of the deadline."""
+        sent_at = time.monotonic()
         try:
-            self._sent_at = time.monotonic()
-            self._connection.send(command, keep_state=keep_state)
+            self._connection.send(command.encode("utf-8", "replace"), keep_state=keep_state)
             return self._connection.wait(output.feed, timeout_s), False
         except TimeoutError:
-            return self._stop(output), True
+            return self._stop(output, sent_at), True
         except (EOFError, OSError):
             return _KILLED, False
 
-    def _stop(self, output: ClippedText) -> Ending:
+    def _stop(self, output: ClippedText, sent_at: float) -> Ending:
         """End the command and its processes; the shell only if it does not come back."""
+        # The last field of /proc/loadavg (proc_loadavg(5)), in the comment at the end.
+        loadavg = re.search(rb"\n# [^\n]* (\d+)\n\Z", self._restore)
+        youngest = int(loadavg[1]) if loadavg else 0
         signals: tuple[Literal["INT", "KILL"], ...] = ("INT", "KILL")
         for signal in signals:
+            elapsed_s = time.monotonic() - sent_at
+            sweep = Sweep(signal, self._shell_pid, self._keeper_pid, youngest, elapsed_s)
             try:
-                if self._host.sweep(self._what_to_sweep(signal)):
+                if self._host.sweep(sweep):
                     return self._connection.wait(output.feed, _GRACE_S)
             except TimeoutError:
                 continue
@@ -402,11 +403,6 @@ class PersistentShell:
                 break  # the shell is gone
         self._host.restart()
         return _KILLED
-
-    def _what_to_sweep(self, signal: Literal["INT", "KILL"]) -> Sweep:
-        elapsed_s = time.monotonic() - self._sent_at
-        youngest = _youngest(self._restore)
-        return Sweep(signal, self._shell_pid, self._keeper_pid, youngest, elapsed_s)
 
     def _reopen(self) -> None:
         self._connection.close()
@@ -436,12 +432,6 @@ def _ask(connection: ShellConnection, command: bytes, timeout_s: float) -> tuple
     if ending.restore is None:
         raise EOFError(f"it ended with exit code {ending.exit_code}")
     return printed.finish()[0], ending.restore
-
-
-def _youngest(restore: bytes) -> int:
-    """The process id in the last line, ``# LOADAVG``: its last field (proc_loadavg(5))."""
-    found = re.search(rb"\n# [^\n]* (\d+)\n\Z", restore)
-    return int(found[1]) if found else 0
 
 
 _FILE_CALL_TIMEOUT_S = 60.0
@@ -488,22 +478,20 @@ class FilesShell:
             self._connection = None
 
     def _call(self, command: str, stdin: bytes = b"") -> tuple[int, bytes]:
+        """Call a function of ``files.sh``, twice if need be; returns its status and output."""
         with self._turn:
-            return self._call_twice(command, stdin)
-
-    def _call_twice(self, command: str, stdin: bytes) -> tuple[int, bytes]:
-        try:
-            return self._call_once(command, stdin)
-        except TimeoutError:  # background processes may stop or starve all others
-            self.close()
-            self._host.restart()
-        except (EOFError, OSError):
-            self.close()
-        try:
-            return self._call_once(command, stdin)
-        except (EOFError, OSError) as error:
-            self.close()
-            raise SandboxError(f"the sandbox's files can't be reached: {error}") from error
+            try:
+                return self._call_once(command, stdin)
+            except TimeoutError:  # background processes may stop or starve all others
+                self.close()
+                self._host.restart()
+            except (EOFError, OSError):
+                self.close()
+            try:
+                return self._call_once(command, stdin)
+            except (EOFError, OSError) as error:
+                self.close()
+                raise SandboxError(f"the sandbox's files can't be reached: {error}") from error
 
     def _call_once(self, command: str, stdin: bytes) -> tuple[int, bytes]:
         if self._connection is None:
