@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -94,7 +95,9 @@ def family_of(row: Row, dataset: str = "") -> Family | None:
     tests: tuple[Callable[[Family], bool], ...] = (
         lambda family: _matches(dataset, family.datasets),
         lambda family: is_of(family, image),
-        lambda family: _has_fields(family, has),
+        lambda family: (
+            bool(family.fields) and has.issuperset(family.fields) and has.isdisjoint(family.without)
+        ),
         lambda family: row.get("repo") in family.repos,
     )
     return next((family for test in tests for family in families() if test(family)), None)
@@ -143,8 +146,11 @@ def _image(row: Row, family: Family, values: Mapping[str, Any]) -> dict[str, str
     is_whole = not any(f"{{{field}}}" in family.image for field in _NAMED_BY)
     if named and (is_whole or "/" in named):
         return {"image": named}
-    ruled = {key: _apply(family.rules, value) for key, value in values.items()}
-    return _rendered({"image": family.image}, ruled)
+    texts = {key: value for key, value in values.items() if isinstance(value, str)}
+    for rule in family.rules:
+        old, arrow, new = rule.partition(" -> ")
+        texts = {k: v.replace(old, new) if arrow else v.lower() for k, v in texts.items()}
+    return _rendered({"image": family.image}, {**values, **texts})
 
 
 def _named_image(row: Row) -> str:
@@ -164,31 +170,11 @@ def _values(row: Row, family: Family) -> dict[str, Any]:
 
 
 def _rendered(templates: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    return dict(_render_each(templates, values))
-
-
-def _render_each(
-    templates: Mapping[str, str], values: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """Skip templates with a missing field; the reader of rows reports those."""
+    rendered = {}
     for key, template in templates.items():
-        try:
-            yield key, template.format_map(values)
-        except (KeyError, IndexError, TypeError):
-            continue
-
-
-def _apply(rules: tuple[str, ...], value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    for rule in rules:
-        old, arrow, new = rule.partition(" -> ")
-        value = value.replace(old, new) if arrow else value.lower()
-    return value
-
-
-def _has_fields(family: Family, has: set[str]) -> bool:
-    return bool(family.fields) and has >= set(family.fields) and not has & set(family.without)
+        with suppress(KeyError, IndexError, TypeError):  # a missing field: rows' reader reports it
+            rendered[key] = template.format_map(values)
+    return rendered
 
 
 def _matches(name: str, globs: tuple[str, ...]) -> bool:

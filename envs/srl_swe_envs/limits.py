@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -74,83 +75,70 @@ class Limits:
         for name, value in settings.items():
             if name.startswith(_ENVIRONMENT):
                 variable = name.removeprefix(_ENVIRONMENT)
-                limits = replace(limits, environment=_changed(limits.environment, variable, value))
+                if not variable.isidentifier():
+                    raise UserError(
+                        f"{variable!r} can't name a variable; use letters, digits and _ only."
+                    )
+                changed = {k: v for k, v in {**limits.environment, variable: value}.items() if v}
+                limits = replace(limits, environment=changed)
             elif name in _SETTINGS:
                 limits = replace(limits, **{name: _read(name, value)})
             else:
-                raise _unknown(name)
+                hint, known = did_you_mean(name, _SETTINGS), ", ".join(_SETTINGS)
+                raise UserError(f"unknown limit {name!r}.{hint} Known: {known}, environment.NAME.")
         return limits
+
+
+class _Setting(NamedTuple):
+    read: Callable[[str], Any]
+    accepts: Callable[[Any], bool]
+    """Whether the value read is one."""
+    wanted: str
+    can_be_lifted: bool = False
 
 
 def _read(name: str, value: str) -> Any:
     setting = _SETTINGS[name]
     if setting.can_be_lifted and value == UNLIMITED:
         return None
+    wanted = setting.wanted + (f", or {UNLIMITED}" if setting.can_be_lifted else "")
+    mistake = UserError(f"the limit {name} can't be {value!r}; give {wanted}.")
     try:
-        return setting.read(value)
+        limit = setting.read(value)
+        is_accepted = setting.accepts(limit)
     except (ValueError, DockerException) as error:
-        way_out = setting.wanted + (f", or {UNLIMITED}" if setting.can_be_lifted else "")
-        raise UserError(f"the limit {name} can't be {value!r}; give {way_out}.") from error
+        raise mistake from error
+    if not is_accepted:
+        raise mistake
+    return limit
 
 
-def _unknown(name: str) -> UserError:
-    hint = did_you_mean(name, _SETTINGS)
-    known = ", ".join((*_SETTINGS, f"{_ENVIRONMENT}NAME"))
-    return UserError(f"unknown limit {name!r}.{hint} Known: {known}.")
-
-
-def _changed(environment: Mapping[str, str], variable: str, value: str) -> Mapping[str, str]:
-    if not variable.isidentifier():
-        raise UserError(f"{variable!r} can't name a variable; use letters, digits and _ only.")
-    return {k: v for k, v in {**environment, variable: value}.items() if v}
-
-
-def _size(value: str) -> str:
-    if int(parse_bytes(value)) <= 0:
-        raise ValueError(value)
-    return value
-
-
-def _positive_int(value: str) -> int:
-    if int(value) <= 0:
-        raise ValueError(value)
-    return int(value)
-
-
-def _positive_float(value: str) -> float:
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(value)
-    return float(value)
-
-
-def _word(value: str) -> str:
-    if not value or value.split() != [value]:
-        raise ValueError(value)
-    return value
-
-
-def _with_defaults(value: str) -> tuple[str, ...]:
+def _capabilities(value: str) -> tuple[str, ...]:
     names = [name.strip().upper().removeprefix("CAP_") for name in value.split(",")]
-    if not all(name.isidentifier() for name in names):
-        raise ValueError(value)
     return tuple(dict.fromkeys((*FILE_CAPABILITIES, *names)))
 
 
-class _Setting(NamedTuple):
-    read: Callable[[str], Any]
-    wanted: str
-    can_be_lifted: bool = False
-
-
-_LIFTABLE_SIZE = _Setting(_size, "a size such as 512m or 8g", can_be_lifted=True)
+_SIZE = _Setting(str, lambda size: int(parse_bytes(size)) > 0, "a size such as 512m or 8g")
+_LIFTABLE_SIZE = _SIZE._replace(can_be_lifted=True)
+_COUNT = _Setting(int, lambda number: number > 0, "a whole number above 0")
 _SETTINGS = {
-    "network": _Setting(_word, "a network mode of the engine such as none or bridge"),
+    "network": _Setting(
+        str,
+        lambda mode: mode.split() == [mode],
+        "a network mode of the engine such as none or bridge",
+    ),
     "memory": _LIFTABLE_SIZE,
-    "cpus": _Setting(_positive_float, "a number above 0", can_be_lifted=True),
-    "pids": _Setting(_positive_int, "a whole number above 0", can_be_lifted=True),
+    "cpus": _Setting(
+        float, lambda number: 0 < number < inf, "a number above 0", can_be_lifted=True
+    ),
+    "pids": _COUNT._replace(can_be_lifted=True),
     "disk": _LIFTABLE_SIZE,
     "file_size": _LIFTABLE_SIZE,
-    "shm": _LIFTABLE_SIZE._replace(can_be_lifted=False),
-    "capabilities": _Setting(_with_defaults, "names such as SYS_PTRACE, with commas between them"),
-    "output_chars": _Setting(_positive_int, "a whole number above 0"),
+    "shm": _SIZE,
+    "capabilities": _Setting(
+        _capabilities,
+        lambda names: all(map(str.isidentifier, names)),
+        "names such as SYS_PTRACE, with commas between them",
+    ),
+    "output_chars": _COUNT,
 }

@@ -112,11 +112,16 @@ def find(client: docker.DockerClient) -> list[Owned]:
         containers = client.api.containers(all=True, filters=ours)
         images = client.api.images(all=True, filters=ours)
         volumes = client.api.volumes(filters=ours)["Volumes"] or []
-    images = [row for row in images if not _has_a_name(row)]
+    # Snapshots have no name, so a user named the others to keep them.
+    images = [
+        row
+        for row in images
+        if all(name.startswith("<none>") for name in row.get("RepoTags") or ())
+    ]
     images.sort(key=lambda row: row["Created"], reverse=True)
     found = [
         *(_owned(Kind.CONTAINER, row, row["Id"], row["Names"]) for row in containers),
-        *(_owned(Kind.IMAGE, row, row["Id"], row.get("RepoTags")) for row in images),
+        *(_owned(Kind.IMAGE, row, row["Id"], None) for row in images),
         *(_owned(Kind.VOLUME, row, row["Name"], None) for row in volumes),
     ]
     return [thing for thing in found if thing]
@@ -129,31 +134,27 @@ def remove_owned(client: docker.DockerClient, things: Collection[Owned]) -> list
     is logged and does not stop the rest.
     """
     removed: list[Owned] = []
-    for kind, remove in _removers(client).items():
+    removers: dict[Kind, Callable[[str], object]] = {
+        Kind.CONTAINER: lambda id: client.api.remove_container(id, v=True, force=True),
+        Kind.IMAGE: lambda id: client.api.remove_image(id, noprune=True),  # keeps others' parents
+        Kind.VOLUME: client.api.remove_volume,
+    }
+
+    def is_removed(thing: Owned) -> bool:
+        try:
+            removers[thing.kind](thing.id)
+        except ENGINE_ERRORS as error:
+            if not is_gone(error):
+                _logger.warning("%s %s can't be removed: %s", thing.kind, thing.name, reason(error))
+            return False
+        return True
+
+    for kind in Kind:
         left = [thing for thing in things if thing.kind is kind]
-        while now := [thing for thing in left if _removed(thing, remove)]:
+        while now := [thing for thing in left if is_removed(thing)]:
             removed += now
             left = [thing for thing in left if thing not in now]  # parents after their children
     return removed
-
-
-def _removers(client: docker.DockerClient) -> dict[Kind, Callable[[str], object]]:
-    api = client.api
-    return {
-        Kind.CONTAINER: lambda id: api.remove_container(id, v=True, force=True),
-        Kind.IMAGE: lambda id: api.remove_image(id, noprune=True),  # a parent may be another's
-        Kind.VOLUME: api.remove_volume,
-    }
-
-
-def _removed(thing: Owned, remove: Callable[[str], object]) -> bool:
-    try:
-        remove(thing.id)
-    except ENGINE_ERRORS as error:
-        if not is_gone(error):
-            _logger.warning("%s %s can't be removed: %s", thing.kind, thing.name, reason(error))
-        return False
-    return True
 
 
 def _owned(
@@ -177,12 +178,6 @@ def fate_of(labels: Mapping[str, str]) -> Fate | None:
     if labels[MACHINE] != machine():
         return Fate.FOREIGN
     return Fate.LIVING if lives(int(pid), labels.get(STARTED, "")) else Fate.ENDED
-
-
-def _has_a_name(image: Mapping[str, object]) -> bool:
-    """Whether the image has a name: snapshots have none, so a user named it to keep it."""
-    names = image.get("RepoTags")
-    return isinstance(names, list) and any(not name.startswith("<none>") for name in names)
 
 
 def lives(pid: int, started: str) -> bool:

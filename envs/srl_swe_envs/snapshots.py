@@ -89,8 +89,19 @@ class Snapshots:
         with self._lock:
             self._closed.add(owner)
             for image, snapshot in reversed(list(self._taken.items())):
-                if snapshot.owner in self._closed and _is_removed(self._client, image):
-                    del self._taken[image]
+                if snapshot.owner not in self._closed:
+                    continue
+                try:
+                    self._client.api.remove_image(image, noprune=True)
+                except ENGINE_ERRORS as error:
+                    status = getattr(error, "status_code", None)
+                    if status not in {_NOT_FOUND, _IN_USE}:
+                        _logger.warning(
+                            "snapshot %s can't be removed now: %s", image, reason(error)
+                        )
+                    if status != _NOT_FOUND:
+                        continue
+                del self._taken[image]
 
 
 def _flatten(client: docker.DockerClient, container: Container) -> str:
@@ -109,14 +120,3 @@ def _flatten(client: docker.DockerClient, container: Container) -> str:
 def _labels() -> list[str]:
     quoted = ((json.dumps(name), json.dumps(value)) for name, value in owner_labels().items())
     return [f"LABEL {name}={value}" for name, value in quoted]
-
-
-def _is_removed(client: docker.DockerClient, image: str) -> bool:
-    try:
-        client.api.remove_image(image, noprune=True)
-    except ENGINE_ERRORS as error:
-        status = getattr(error, "status_code", None)
-        if status not in {_NOT_FOUND, _IN_USE}:
-            _logger.warning("snapshot %s can't be removed now: %s", image, reason(error))
-        return status == _NOT_FOUND
-    return True
