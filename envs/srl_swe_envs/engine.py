@@ -134,11 +134,15 @@ def _unavailable(error: Exception) -> str:
     where = f"DOCKER_HOST={named}" if named else _LOCAL_SOCKET
     match _met(error):
         case PermissionError():
+            group, user = "docker", "$USER"
+            with suppress(OSError, KeyError):
+                group = Path((named or _LOCAL_SOCKET).removeprefix("unix://")).group()
+            with suppress(OSError, KeyError):  # a user id without a name, as in containers
+                user = getpass.getuser()
             return (
                 f"no permission to use the container engine at {where}: join the group of its "
-                f"socket with `sudo usermod -aG {_group(named or _LOCAL_SOCKET)} {_user()}` and "
-                "log in again, or set DOCKER_HOST to an engine of your own, such as rootless "
-                "podman's"
+                f"socket with `sudo usermod -aG {group} {user}` and log in again, or set "
+                "DOCKER_HOST to an engine of your own, such as rootless podman's"
             )
         case None if named:
             return (
@@ -160,42 +164,27 @@ def _unavailable(error: Exception) -> str:
 
 def _met(error: Exception) -> Exception | None:
     """The error of the network or in the engine's own answer; None if neither was reached."""
-    met = [one for one in _causes(error) if isinstance(one, OSError | APIError)]
-    plain = [one for one in met if not isinstance(one, requests.RequestException)]
-    return next(iter(plain or [one for one in met if _is_of_the_network(one)]), None)
+    met = [cause for cause in _causes(error) if isinstance(cause, OSError | APIError)]
+    plain = [cause for cause in met if not isinstance(cause, requests.RequestException)]
+    of_network = requests.ConnectionError, requests.Timeout, requests.HTTPError
+    return next(iter(plain or [cause for cause in met if isinstance(cause, of_network)]), None)
 
 
 def _words_of(met: Exception) -> str:
     return getattr(met, "strerror", None) or reason(met)
 
 
-def _is_of_the_network(error: Exception) -> bool:
-    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.HTTPError)
-
-
 def _causes(error: Exception) -> Iterator[Exception]:
     """The error, its causes, and the errors in its ``args``, where urllib3 keeps them."""
     waiting, seen = [error], set[int]()
     while waiting:
-        one = waiting.pop(0)
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            carried = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+        cause = waiting.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            reason = getattr(cause, "reason", None)
+            carried = (cause.__cause__, cause.__context__, reason, *cause.args)
             waiting.extend(inner for inner in carried if isinstance(inner, Exception))
-
-
-def _group(address: str) -> str:
-    """The group that owns the socket; Docker's usual group if unknown."""
-    with suppress(OSError, KeyError):
-        return Path(address.removeprefix("unix://")).group()
-    return "docker"
-
-
-def _user() -> str:
-    with suppress(KeyError, OSError):  # a user id without a name, as in containers
-        return getpass.getuser()
-    return "$USER"
 
 
 def _setup_script() -> Path:
@@ -209,8 +198,15 @@ def pull(client: docker.DockerClient, image: str) -> None:
 
     Raises ImageMissing or EngineDiskFull.
     """
+    repository, tag = parse_repository_tag(image)
+
+    def pull_once() -> None:
+        for event in client.api.pull(repository, tag or "latest", stream=True, decode=True):
+            if "error" in event:  # once the headers are sent the status stays 200
+                raise APIError(f"pulling {image}", explanation=event["error"])
+
     try:
-        patiently(lambda: _pull_once(client, image), _PULL_PATIENCE_S)
+        patiently(pull_once, _PULL_PATIENCE_S)
     except ENGINE_ERRORS as error:
         if is_disk_full(error):
             raise disk_full(f"pulling {image}", error) from error
@@ -218,13 +214,6 @@ def pull(client: docker.DockerClient, image: str) -> None:
             f"the image {image} is not on the engine and can't be pulled ({reason(error)}): "
             "build it, or pull it where its registry can be reached"
         ) from error
-
-
-def _pull_once(client: docker.DockerClient, image: str) -> None:
-    repository, tag = parse_repository_tag(image)
-    for event in client.api.pull(repository, tag or "latest", stream=True, decode=True):
-        if "error" in event:  # once the headers are sent the status stays 200
-            raise APIError(f"pulling {image}", explanation=event["error"])
 
 
 def attempt(doing: str, call: Callable[[], T]) -> T:
@@ -282,17 +271,14 @@ def reason(error: Exception) -> str:
 
 def disk_full(doing: str, error: Exception) -> EngineDiskFull:
     """The error to raise if ``error`` means a full disk; it names the disk and the fix."""
+    folder = "the images"
+    with suppress(*ENGINE_ERRORS), closing(docker.from_env()) as client:
+        folder = str(client.info()["DockerRootDir"])
     return EngineDiskFull(
-        f"the disk that holds {_root_folder()} of the container engine is full "
+        f"the disk that holds {folder} of the container engine is full "
         f"({doing}: {reason(error)}): free some with `srl-swe images prune`; "
         "`docker system df` lists what uses it"
     )
-
-
-def _root_folder() -> str:
-    with suppress(*ENGINE_ERRORS), closing(docker.from_env()) as client:
-        return str(client.info()["DockerRootDir"])
-    return "the images"
 
 
 def shared_client() -> docker.DockerClient:

@@ -7,8 +7,8 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _UPSTREAM = "debian:bookworm-slim"
 
 def ensure_debian(client: docker.DockerClient, report: Callable[[str], None]) -> None:
     """Pull the Debian of our images if a registry answers, else make it. Raises ImageMissing."""
-    if _is_there(client):
+    if _id_of(client, DEBIAN):
         return
     started = time.monotonic()
     how = f"pulled {_UPSTREAM}"
@@ -41,14 +41,6 @@ def ensure_debian(client: docker.DockerClient, report: Callable[[str], None]) ->
         _import_debootstrapped(client)
         how = "debootstrapped"
     report(f"images: {DEBIAN} {how} in {time.monotonic() - started:.0f} s")
-
-
-def _is_there(client: docker.DockerClient) -> bool:
-    try:
-        client.images.get(DEBIAN)
-    except ImageNotFound:
-        return False
-    return True
 
 
 def _import_debootstrapped(client: docker.DockerClient) -> None:
@@ -86,48 +78,39 @@ class Recipe:
     def fingerprint(self, parent_id: str | None) -> str:
         """A digest of the copied files, the Dockerfile and the parent."""
         digest = hashlib.sha256(f"{parent_id}\0{sorted(self.arguments.items())}\0".encode())
-        for name in sorted({self.dockerfile, *self._files()}):
+        ignore = self.context / ".dockerignore"
+        patterns = ignore.read_text("utf-8").split() if ignore.exists() else []
+        names = exclude_paths(str(self.context), patterns)
+        copied = (n for n in names if n.startswith(self.part) and (self.context / n).is_file())
+        for name in sorted({self.dockerfile, *copied}):
             content = (self.context / name).read_bytes()
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()
 
-    def _files(self) -> list[str]:
-        ignore = self.context / ".dockerignore"
-        patterns = ignore.read_text("utf-8").split() if ignore.exists() else []
-        return [
-            name
-            for name in exclude_paths(str(self.context), patterns)
-            if name.startswith(self.part) and (self.context / name).is_file()
-        ]
-
 
 def recipes_of(task_repo: Path, only: Collection[str] | None = None) -> list[Recipe]:
     """Recipes of the base image, the packages, then the tasks; ``only`` as for building."""
-    tasks = [_task_recipe(folder) for folder in _task_folders(task_repo, only)]
-    packages = sorted({match[1] for task in tasks if (match := _PACKAGE.fullmatch(task.parent))})
-    return [base_recipe(), *(_package_recipe(task_repo, package) for package in packages), *tasks]
+    folders = sorted(path.parent for path in task_repo.glob("tasks/*/task.yaml"))
+    if not folders:
+        raise UserError(f"{task_repo} is not a task repo: tasks/<instance id>/task.yaml is missing")
+    tasks = [_task_recipe(f) for f in folders if only is None or f.name in only]
+    packages = {match[1] for task in tasks if (match := _PACKAGE.fullmatch(task.parent))}
+    of_packages = [
+        Recipe(
+            tag=f"srl-swe/starter-{package}:1",
+            parent=BASE,
+            context=task_repo / "packages",
+            arguments={"PACKAGE": package},
+            part=f"{package}/",
+        )
+        for package in sorted(packages)
+    ]
+    return [base_recipe(), *of_packages, *tasks]
 
 
 def base_recipe() -> Recipe:
     """The recipe of :data:`BASE`."""
     return Recipe(BASE, DEBIAN, bundled("docker"), "base.Dockerfile", part="base.Dockerfile")
-
-
-def _task_folders(task_repo: Path, only: Collection[str] | None) -> list[Path]:
-    folders = sorted(path.parent for path in task_repo.glob("tasks/*/task.yaml"))
-    if not folders:
-        raise UserError(f"{task_repo} is not a task repo: tasks/<instance id>/task.yaml is missing")
-    return [folder for folder in folders if only is None or folder.name in only]
-
-
-def _package_recipe(task_repo: Path, package: str) -> Recipe:
-    return Recipe(
-        tag=f"srl-swe/starter-{package}:1",
-        parent=BASE,
-        context=task_repo / "packages",
-        arguments={"PACKAGE": package},
-        part=f"{package}/",
-    )
 
 
 def _task_recipe(folder: Path) -> Recipe:
@@ -230,17 +213,21 @@ def build(
     EngineDiskFull.
     """
     started, superseded = time.monotonic(), _id_of(client, recipe.tag)
-    with _blame_build(client, recipe.tag, source):
-        client.images.build(
-            path=str(recipe.context),
-            dockerfile=recipe.dockerfile,
-            tag=recipe.tag,
-            buildargs=dict(recipe.arguments),
-            labels={_BUILT_FROM: fingerprint},
-            network_mode="host",  # an engine in a container may have no other route
-            rm=True,
-            forcerm=True,
-        )
+    try:
+        with blame_sandbox(f"building {recipe.tag}"):
+            client.images.build(
+                path=str(recipe.context),
+                dockerfile=recipe.dockerfile,
+                tag=recipe.tag,
+                buildargs=dict(recipe.arguments),
+                labels={_BUILT_FROM: fingerprint},
+                network_mode="host",  # an engine in a container may have no other route
+                rm=True,
+                forcerm=True,
+            )
+    except SandboxError as error:
+        why = _why_not_built(client, recipe.tag, error)
+        raise ImageMissing(f"{recipe.tag} can't be built from {source}: {why}") from error.__cause__
     record_use(recipe.tag)
     if superseded:
         with suppress(APIError):  # it may be in use, or have another name
@@ -256,45 +243,32 @@ def _build_if_changed(client: docker.DockerClient, recipe: Recipe, report: Repor
     return True
 
 
-@contextmanager
-def _blame_build(client: docker.DockerClient, tag: str, source: object) -> Iterator[None]:
-    try:
-        with blame_sandbox(f"building {tag}"):
-            yield
-    except SandboxError as failed:
-        error = failed.__cause__
-        said = reason(error) if isinstance(error, Exception) else str(failed)
-        if isinstance(error, BuildError):
-            log = "".join(str(entry.get("stream", "")) for entry in error.build_log)
-            _remove_half_built(client, log)
-            said = f"{said}; its log ({_keep_log(tag, log)}) ends with: {_end_of(log)}"
-        raise ImageMissing(f"{tag} can't be built from {source}: {said}") from error
+def _why_not_built(client: docker.DockerClient, tag: str, failed: SandboxError) -> str:
+    """The reason, the path of the build's log, and its last lines, joined into one.
 
-
-def _keep_log(tag: str, log: str) -> str:
-    """Write the whole log to a file of the user's cache folder; returns its path."""
-    try:
-        path = cache_folder("build-logs") / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', tag)}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _COLOURS.sub("", log))
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-        return f"which can't be kept: {error}"
-    return str(path)
-
-
-def _remove_half_built(client: docker.DockerClient, log: str) -> None:
-    """Remove the unnamed image of the last successful step, with its parents."""
+    Removes the unnamed image of the last successful step, with its parents.
+    """
+    error = failed.__cause__
+    said = reason(error) if isinstance(error, Exception) else str(failed)
+    if not isinstance(error, BuildError):
+        return said
+    log = "".join(str(entry.get("stream", "")) for entry in error.build_log)
     steps = _STEP_DONE.findall(log)
     with suppress(APIError):  # another image is built on the same steps
         if steps and not client.images.get(steps[-1]).tags:
             client.images.remove(steps[-1])
-
-
-def _end_of(build_log: str) -> str:
-    """The last lines of the build's commands, joined into one."""
-    lines = [line.strip() for line in _COLOURS.sub("", build_log).splitlines()]
-    said = [line for line in lines if line and not line.startswith(_OF_THE_ENGINE)]
-    return " | ".join(said[-_LOG_LINES:])[-_LOG_CHARS:]
+    plain = _COLOURS.sub("", log)
+    lines = [line.strip() for line in plain.splitlines()]
+    of_commands = [line for line in lines if line and not line.startswith(_OF_THE_ENGINE)]
+    end = " | ".join(of_commands[-_LOG_LINES:])[-_LOG_CHARS:]
+    try:
+        path = cache_folder("build-logs") / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', tag)}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, plain)
+        kept = str(path)
+    except (OSError, RuntimeError) as unwritable:  # RuntimeError: a user without a home
+        kept = f"which can't be kept: {unwritable}"
+    return f"{said}; its log ({kept}) ends with: {end}"
 
 
 def _id_of(client: docker.DockerClient, image: str) -> str | None:

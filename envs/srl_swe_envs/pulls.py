@@ -120,13 +120,20 @@ def to_evict(
     """
     left, evicted = list(images), []
     spared = {canonical(name) for name in keep}
+
+    def frees_layers(image: StoredImage) -> bool:
+        others = {key for other in left if other is not image for key in other.layers}
+        return not image.layers.keys() <= others
+
+    by_age = sorted(images, key=lambda image: (image.last_used or image.created, image.name))
+    candidates = [i for i in by_age if i.removable and i.name not in spared]
     while disk_bytes(left) > budget_bytes:
-        candidates = (i for i in left if i.removable and i.name not in spared)
-        worst = next((i for i in sorted(candidates, key=_age) if _frees(i, left)), None)
-        if worst is None:
+        oldest = next(filter(frees_layers, candidates), None)
+        if oldest is None:
             break
-        left.remove(worst)
-        evicted.append(worst)
+        candidates.remove(oldest)
+        left.remove(oldest)
+        evicted.append(oldest)
     return evicted
 
 
@@ -162,46 +169,26 @@ def _stored(
         history = attempt("reading an image's layers", lambda: api.history(summary["Id"]))
     except ImageNotFound:  # removed since it was listed
         return []
-    return [_image(tag, summary, _layers(history), tags, used) for tag in ours]
-
-
-def _image(
-    tag: str,
-    summary: Mapping[str, Any],
-    layers: Mapping[int, int],
-    tags: Collection[str],
-    used: Collection[str],
-) -> StoredImage:
-    name = canonical(tag)
-    return StoredImage(
-        name=name,
-        family=str(family_of_image(tag)),
-        digest=digest_in(summary, name),
-        size_bytes=int(summary["Size"]),
-        created=datetime.fromtimestamp(int(summary["Created"]), UTC),
-        last_used=last_use(name),
-        removable=len(tags) == 1 and summary["Id"] not in used,
-        layers=layers,
-    )
-
-
-def _layers(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """Each layer, keyed by its own and all earlier steps: images with the same steps share it."""
     layers, key = {}, 0
-    for entry in reversed(history):
+    for entry in reversed(
+        history
+    ):  # keyed by all steps so far: images with the same steps share it
         key = hash((key, entry["Created"], entry["CreatedBy"], entry["Size"]))
         if entry["Size"]:
             layers[key] = int(entry["Size"])
-    return layers
-
-
-def _age(image: StoredImage) -> tuple[datetime, str]:
-    return image.last_used or image.created, image.name
-
-
-def _frees(image: StoredImage, left: Iterable[StoredImage]) -> bool:
-    others = {key for other in left if other is not image for key in other.layers}
-    return not image.layers.keys() <= others
+    return [
+        StoredImage(
+            name=canonical(tag),
+            family=str(family_of_image(tag)),
+            digest=digest_in(summary, tag),
+            size_bytes=int(summary["Size"]),
+            created=datetime.fromtimestamp(int(summary["Created"]), UTC),
+            last_used=last_use(tag),
+            removable=len(tags) == 1 and summary["Id"] not in used,
+            layers=layers,
+        )
+        for tag in ours
+    ]
 
 
 GB_PER_IMAGE = (0.3, 1.5)
@@ -249,12 +236,15 @@ def plan_pulls(client: docker.DockerClient, images: Iterable[str]) -> PullPlan:
     }
     wanted = list(dict.fromkeys(images))
     info = attempt("asking the engine for its disk", client.info)
+    logged_in = False
+    with suppress(DockerException, OSError, ValueError):
+        logged_in = bool(load_config().resolve_authconfig())
     return PullPlan(
         missing=tuple(image for image in wanted if canonical(image) not in here),
         present=tuple(image for image in wanted if canonical(image) in here),
         free_bytes=free_bytes(str(info.get("DockerRootDir"))),
         architecture=str(info.get("Architecture") or platform.machine()),
-        logged_in=_is_logged_in(),
+        logged_in=logged_in,
     )
 
 
@@ -269,7 +259,16 @@ def describe(plan: PullPlan) -> list[str]:
     lines.append(f"disk: about {least:.0f} to {most:.0f} GB ({free})")
     if free_gb is not None and free_gb < most:
         lines.append("disk: that may not fit; pull fewer with --limit, or bound it with --budget")
-    lines += _on_limits(plan)
+    pulls, limit = sum(map(is_from_hub, plan.missing)), PULLS_IN_6_HOURS[plan.logged_in]
+    if pulls:
+        who = "logged in" if plan.logged_in else "not logged in"
+        lines.append(f"Docker Hub: {pulls} pulls; it allows {limit} in 6 hours ({who})")
+    if pulls > limit:
+        way_out = "" if plan.logged_in else " `docker login` doubles the limit;"
+        lines.append(
+            f"Docker Hub: that takes at least {(pulls - 1) // limit * 6} hours;{way_out} when it "
+            "refuses, run the same command again later: what is here is not pulled again"
+        )
     if plan.architecture not in _AMD64:
         lines.append(
             f"architecture: the images are for x86_64 and will run emulated, slowly, on "
@@ -318,7 +317,10 @@ def pull_images(
             if problem:
                 failed[image] = problem
             if budget_bytes is not None and not stopped.is_set():
-                _make_room(client, wanted, budget_bytes, stopped)
+                images = stored_images(client)
+                gone, _ = remove_images(client, to_evict(images, budget_bytes, keep=wanted))
+                if disk_bytes(image for image in images if image not in gone) > budget_bytes:
+                    stopped.set()
             on_done(f"{image} {'failed' if problem else 'pulled'}")
     finally:
         pool.shutdown(cancel_futures=True)
@@ -340,20 +342,6 @@ def is_from_hub(image: str) -> bool:
     return resolve_repository_name(image)[0] in {_HUB, "index.docker.io"}
 
 
-def _on_limits(plan: PullPlan) -> list[str]:
-    pulls, limit = sum(map(is_from_hub, plan.missing)), PULLS_IN_6_HOURS[plan.logged_in]
-    who = "logged in" if plan.logged_in else "not logged in"
-    lines = [f"Docker Hub: {pulls} pulls; it allows {limit} in 6 hours ({who})"] if pulls else []
-    if pulls > limit:
-        hours = (pulls - 1) // limit * 6
-        way_out = "" if plan.logged_in else " `docker login` doubles the limit;"
-        lines.append(
-            f"Docker Hub: that takes at least {hours} hours;{way_out} when it refuses, run the "
-            "same command again later: what is here is not pulled again"
-        )
-    return lines
-
-
 def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event) -> str:
     """Pull it; returns the reason for a failure, or an empty text."""
     if stopped.is_set():
@@ -369,19 +357,3 @@ def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event)
         return str(error)
     record_use(image)
     return ""
-
-
-def _make_room(
-    client: docker.DockerClient, wanted: Collection[str], budget: int, stopped: threading.Event
-) -> None:
-    images = stored_images(client)
-    gone, _ = remove_images(client, to_evict(images, budget, keep=wanted))
-    if disk_bytes(image for image in images if image not in gone) > budget:
-        stopped.set()
-
-
-def _is_logged_in() -> bool:
-    try:
-        return bool(load_config().resolve_authconfig())
-    except (DockerException, OSError, ValueError):
-        return False

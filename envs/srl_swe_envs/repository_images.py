@@ -32,8 +32,8 @@ import re
 import shlex
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -108,8 +108,21 @@ def load_spec(path: Path, rows: Mapping[str, Instance] | None = None) -> Reposit
             f"{path}: 'base_commit' is missing; give the full id, or the --bench that has a row "
             f"with the instance_id {spec.instance_id!r}."
         )
-    texts = {name: _text(path, getattr(spec, name)) for name in ("patch", "test_patch")}
-    return spec.model_copy(update={"repository": _located(path, spec.repository), **texts})
+    repository, folder = spec.repository, path.parent
+    if not _URL.match(repository):
+        repository = str((folder / Path(repository).expanduser()).resolve())
+        if not Path(repository).is_dir():
+            raise UserError(
+                f"{path}: the repository {repository} does not exist; name a URL or a folder."
+            )
+    texts = {name: getattr(spec, name) for name in ("patch", "test_patch")}
+    for name, file in texts.items():
+        if file:
+            try:
+                texts[name] = (folder / file).read_text("utf-8", errors="surrogateescape")
+            except OSError as error:
+                raise UserError(f"{path}: {file} can't be read ({error.strerror}).") from error
+    return spec.model_copy(update={"repository": repository, **texts})
 
 
 def _of_row(path: Path, spec: RepositorySpec, row: Instance) -> RepositorySpec:
@@ -132,9 +145,10 @@ def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None
     """
     if row := (rows or {}).get(spec.instance_id):
         return replace(row, workdir=WORKDIR)
+    parts = [part for part in re.split(r"[/:]", spec.repository.removesuffix(".git")) if part]
     return Instance(
         instance_id=spec.instance_id,
-        repo=_repo_name(spec.repository),
+        repo="/".join(parts[-2:] if _URL.match(spec.repository) else parts[-1:]),
         base_commit=spec.base_commit,
         problem_statement=spec.problem_statement,
         image=spec.image,
@@ -170,30 +184,6 @@ def eval_script(spec: RepositorySpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _text(spec: Path, name: str) -> str:
-    """The contents of a file named in the spec; empty without a name."""
-    if not name:
-        return ""
-    try:
-        return (spec.parent / name).read_text("utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"{spec}: {name} can't be read ({error.strerror}).") from error
-
-
-def _located(spec: Path, repository: str) -> str:
-    if _URL.match(repository):
-        return repository
-    path = (spec.parent / Path(repository).expanduser()).resolve()
-    if not path.is_dir():
-        raise UserError(f"{spec}: the repository {path} does not exist; name a URL or a folder.")
-    return str(path)
-
-
-def _repo_name(repository: str) -> str:
-    parts = [part for part in re.split(r"[/:]", repository.removesuffix(".git")) if part]
-    return "/".join(parts[-2:] if _URL.match(repository) else parts[-1:])
-
-
 _DOCKERFILE = f"""\
 FROM {BASE}
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
@@ -219,11 +209,24 @@ def build_repository_image(
     file is missing, EngineUnavailable, EngineDiskFull, or ImageMissing with the end of the
     build's log and the path of the whole log.
     """
-    files = _build_files(spec)
-    trusted = _certificates(certificates)
+    files = {
+        "Dockerfile": _DOCKERFILE,
+        "check-out.sh": script("check_out.sh"),
+        "install.sh": _install_script(spec),
+        "finish.sh": script("hide_untracked.sh"),
+        "conda.sh": script("conda.sh"),
+    }
+    try:
+        trusted = certificates.read_bytes() if certificates else b""
+    except OSError as error:
+        raise UserError(
+            f"{certificates} can't be read ({error.strerror}); --pip-cert takes a file of "
+            "certificates."
+        ) from error
     with closing(connect()) as client:
         base = ensure_base_image(client, report)
-        fingerprint = _fingerprint(base, spec, files)
+        decisive = json.dumps([base, spec.base_commit, files])
+        fingerprint = hashlib.sha256(decisive.encode()).hexdigest()
         if is_built_from(client, spec.image, fingerprint):
             report(f"images: {spec.image} is up to date")
             return
@@ -237,25 +240,6 @@ def build_repository_image(
             _fetch(spec, Path(folder) / "source.git", context / "repository.git")
             recipe = Recipe(spec.image, BASE, context)
             build(client, recipe, fingerprint, f"the spec of {spec.instance_id}", report)
-
-
-def _build_files(spec: RepositorySpec) -> dict[str, str]:
-    return {
-        "Dockerfile": _DOCKERFILE,
-        "check-out.sh": script("check_out.sh"),
-        "install.sh": _install_script(spec),
-        "finish.sh": script("hide_untracked.sh"),
-        "conda.sh": script("conda.sh"),
-    }
-
-
-def _certificates(path: Path | None) -> bytes:
-    try:
-        return path.read_bytes() if path else b""
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be read ({error.strerror}); --pip-cert takes a file of certificates."
-        ) from error
 
 
 def _install_script(spec: RepositorySpec) -> str:
@@ -277,37 +261,22 @@ def _install_script(spec: RepositorySpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fingerprint(base: str, spec: RepositorySpec, files: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps([base, spec.base_commit, files]).encode()).hexdigest()
-
-
 def _fetch(spec: RepositorySpec, source: Path, target: Path) -> None:
     """Clone the repository to ``source``, and from there only the history of the base commit."""
-    with _blame_repository(spec):
+    commit = spec.base_commit
+    try:
         with git.Repo.clone_from(spec.repository, source, bare=True, env=_NO_QUESTIONS) as clone:
-            if not _has_commit(clone, spec.base_commit):  # as for a pull request
+            try:
+                clone.git.cat_file("-e", f"{commit}^{{commit}}")
+            except git.GitCommandError:  # not on a branch, as the commit of a pull request
                 with clone.git.custom_environment(**_NO_QUESTIONS):
-                    clone.git.fetch("origin", spec.base_commit)
+                    clone.git.fetch("origin", commit)
             clone.git.config("uploadpack.allowAnySHA1InWant", "true")
         with git.Repo.init(target, bare=True, initial_branch="main") as repository:
-            repository.git.fetch(str(source), f"{spec.base_commit}:refs/heads/main")
-
-
-def _has_commit(repository: git.Repo, commit: str) -> bool:
-    try:
-        repository.git.cat_file("-e", f"{commit}^{{commit}}")
-    except git.GitCommandError:
-        return False
-    return True
-
-
-@contextmanager
-def _blame_repository(spec: RepositorySpec) -> Iterator[None]:
-    try:
-        yield
+            repository.git.fetch(str(source), f"{commit}:refs/heads/main")
     except git.GitError as error:
         said = str(getattr(error, "stderr", "") or error).strip(" '\n").splitlines()
         raise UserError(
-            f"{spec.instance_id}: {spec.repository} at {spec.base_commit} can't be fetched "
+            f"{spec.instance_id}: {spec.repository} at {commit} can't be fetched "
             f"({said[-1].strip() if said else 'no reason given'}); check both."
         ) from error
