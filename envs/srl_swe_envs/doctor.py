@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
@@ -26,9 +26,9 @@ from packaging.version import Version
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import EngineUnavailable, SrlSweError, UserError
-from srl_swe_envs.containers import ContainerProcesses, create, read_enforced
+from srl_swe_envs.containers import create, read_enforced
 from srl_swe_envs.engine import ENGINE_ERRORS, connect, reason
-from srl_swe_envs.images import Recipe, is_built_from, recipes_of
+from srl_swe_envs.images import is_built_from, recipes_of
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import Fate, Owned, find
 from srl_swe_envs.pulls import free_bytes
@@ -88,12 +88,55 @@ _MEASURED = ("memory_bytes", "cpus", "pids", "file_bytes")
 
 def check_engine(info: Answer, version: Answer) -> list[Finding]:
     """The checks that need no container."""
+    storage, driver = info.get("Driver"), info.get("CgroupDriver")
+    lacking = [name for name, flag in _LIMIT_FLAGS.items() if not info.get(flag)]
+    limits = (
+        f"can't limit {', '.join(lacking)}" if lacking else f"can limit {', '.join(_LIMIT_FLAGS)}"
+    )
+    total, each = int(info.get("MemTotal") or 0), int(parse_bytes(Limits().memory or 0))
+    machine = f"{version.get('Os')}/{version.get('Arch')}"
+    checks = [
+        (
+            "engine",
+            f"{engine_name(version)} {version.get('Version')}, API {version.get('ApiVersion')}, "
+            f"{machine}",
+            machine == "linux/amd64",
+            "",
+            "SWE-bench's images are for linux/amd64: here they run emulated and slowly, if at all",
+        ),
+        (
+            "storage driver",
+            f"{storage} on {_backing_file_system(info)}",
+            storage != "vfs",
+            " copies the whole image for each container",
+            "have the engine use overlay2 (podman: overlay, without root fuse-overlayfs)",
+        ),
+        (
+            "cgroups",
+            f"version {info.get('CgroupVersion') or 1}, driver {driver}",
+            driver != "none",
+            ": no limit holds",
+            "run the engine as root, or where systemd delegates cgroup v2 to your user",
+        ),
+        (
+            "limits",
+            f"the engine {limits}",
+            not lacking,
+            "",
+            "enable these cgroup controllers (swap: boot with swapaccount=1; without root: have "
+            "systemd delegate them), or a command can take all of the machine",
+        ),
+        (
+            "memory, CPUs",
+            f"{total / _GIB:.1f} GiB, {info.get('NCPU')} CPUs",
+            total >= each,
+            f": one sandbox may use {each / _GIB:.1f} GiB",
+            "give the engine's machine more memory, or the sandboxes less",
+        ),
+    ]
     return [
-        _check_version(version),
-        _check_storage(info),
-        _check_cgroups(info),
-        _check_limits(info),
-        _check_memory(info),
+        ok(subject, found) if is_well else warning(subject, found + problem, way_out)
+        for subject, found, is_well, problem, way_out in checks
     ]
 
 
@@ -147,67 +190,6 @@ def engine_name(version: Answer) -> str:
     return "podman" if any("podman" in name.lower() for name in names) else "docker"
 
 
-def _check_version(version: Answer) -> Finding:
-    machine = f"{version.get('Os')}/{version.get('Arch')}"
-    name = f"{engine_name(version)} {version.get('Version')}"
-    found = f"{name}, API {version.get('ApiVersion')}, {machine}"
-    if machine == "linux/amd64":
-        return ok("engine", found)
-    return warning(
-        "engine",
-        found,
-        "SWE-bench's images are for linux/amd64: here they run emulated and slowly, if at all",
-    )
-
-
-def _check_storage(info: Answer) -> Finding:
-    driver = str(info.get("Driver"))
-    found = f"{driver} on {_backing_file_system(info)}"
-    if driver != "vfs":
-        return ok("storage driver", found)
-    return warning(
-        "storage driver",
-        f"{found} copies the whole image for each container",
-        "have the engine use overlay2 (podman: overlay, without root fuse-overlayfs)",
-    )
-
-
-def _check_cgroups(info: Answer) -> Finding:
-    driver = info.get("CgroupDriver")
-    found = f"version {info.get('CgroupVersion') or 1}, driver {driver}"
-    if driver != "none":
-        return ok("cgroups", found)
-    return warning(
-        "cgroups",
-        f"{found}: no limit holds",
-        "run the engine as root, or where systemd delegates cgroup v2 to your user",
-    )
-
-
-def _check_limits(info: Answer) -> Finding:
-    missing = [name for name, flag in _LIMIT_FLAGS.items() if not info.get(flag)]
-    if not missing:
-        return ok("limits", f"the engine can limit {', '.join(_LIMIT_FLAGS)}")
-    return warning(
-        "limits",
-        f"the engine can't limit {', '.join(missing)}",
-        "enable these cgroup controllers (swap: boot with swapaccount=1; without root: have "
-        "systemd delegate them), or a command can take all of the machine",
-    )
-
-
-def _check_memory(info: Answer) -> Finding:
-    total, each = int(info.get("MemTotal") or 0), int(parse_bytes(Limits().memory or 0))
-    found = f"{total / _GIB:.1f} GiB, {info.get('NCPU')} CPUs"
-    if total >= each:
-        return ok("memory, CPUs", found)
-    return warning(
-        "memory, CPUs",
-        f"{found}: one sandbox may use {each / _GIB:.1f} GiB",
-        "give the engine's machine more memory, or the sandboxes less",
-    )
-
-
 def _backing_file_system(info: Answer) -> str:
     status = {pair[0]: pair[1] for pair in info.get("DriverStatus") or ()}
     return str(status.get("Backing Filesystem", "an unnamed file system"))
@@ -226,12 +208,17 @@ def check_machine() -> list[Finding]:
     """The checks of this machine: Python, packages, GPU and the docker client."""
     tested = parse_pins((bundled("docker") / "constraints.txt").read_text("utf-8"))
     names = (*_NEEDED, *_FOR_TRAINING, *_FOR_SERVING)
-    installed = {name: _installed(name) for name in names}
+    installed: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    classifiers = "\n".join(metadata(_PROJECT).get_all("Classifier") or ())
+    pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", classifiers)
     return [
         check_docker_client(shutil.which("docker")),
-        check_gpu(_nvidia_smi(), installed["torch"]),
-        check_python(sys.version_info[:2], _tested_pythons()),
-        *(check_package(n, installed[n], tested.get(n), _allowed(n)) for n in names),
+        check_gpu(_nvidia_smi(), installed.get("torch")),
+        check_python(sys.version_info[:2], pythons),
+        *(check_package(n, installed.get(n), tested.get(n), _allowed(n)) for n in names),
     ]
 
 
@@ -285,8 +272,12 @@ def check_package(
     name: str, installed: str | None, tested: str | None, allowed: SpecifierSet
 ) -> Finding:
     """Check a package; a missing version is None, ``allowed`` is srl-swe's requirement."""
+    if installed is None and name in _NEEDED:
+        return failure(name, "not installed", f"pip install {_PROJECT}")
+    if installed is None and name in _FOR_TRAINING:
+        return warning(name, "not installed: no training", f"pip install '{_PROJECT}[train]'")
     if installed is None:
-        return _missing(name)
+        return ok(name, "not installed; only fast generation on GPUs takes it")
     public = Version(installed).public  # 2.13.0+cpu is 2.13.0
     pinned = f"{name}=={tested}" if tested else f"{name}{allowed}"
     if public not in allowed:
@@ -298,21 +289,6 @@ def check_package(
     return ok(name, installed)
 
 
-def _missing(name: str) -> Finding:
-    if name in _NEEDED:
-        return failure(name, "not installed", f"pip install {_PROJECT}")
-    if name in _FOR_TRAINING:
-        return warning(name, "not installed: no training", f"pip install '{_PROJECT}[train]'")
-    return ok(name, "not installed; only fast generation on GPUs takes it")
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _allowed(name: str) -> SpecifierSet:
     try:
         asked = [Requirement(line) for line in requires(_ASKED_BY.get(name, _PROJECT)) or ()]
@@ -320,11 +296,6 @@ def _allowed(name: str) -> SpecifierSet:
         return SpecifierSet()
     found = [requirement.specifier for requirement in asked if requirement.name.lower() == name]
     return found[0] if found else SpecifierSet()
-
-
-def _tested_pythons() -> list[str]:
-    classifiers = metadata(_PROJECT).get_all("Classifier") or []
-    return re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(classifiers))
 
 
 def _nvidia_smi() -> str | None:
@@ -341,19 +312,15 @@ _SHOWN = 3
 
 def examine() -> list[Finding]:
     """One finding per check; without an engine, its checks are left out."""
-    return [*_examine_engine(), *check_machine()]
-
-
-def _examine_engine() -> list[Finding]:
     try:
         client = connect()
     except EngineUnavailable as error:
-        return [_broken("engine", error)]
+        return [_broken("engine", error), *check_machine()]
     with closing(client):
-        return _guarded("engine", lambda: _examine(client))
+        return [*_guarded("engine", lambda: _examine_engine(client)), *check_machine()]
 
 
-def _examine(client: docker.DockerClient) -> list[Finding]:
+def _examine_engine(client: docker.DockerClient) -> list[Finding]:
     info = client.info()
     folder = str(info.get("DockerRootDir"))
     return [
@@ -383,58 +350,54 @@ def check_images(current: list[str], stale: list[str], missing: list[str]) -> Fi
     """Check the bundled suite's images; each list holds the names in one state."""
     if not stale and not missing:
         return ok("images", f"all {len(current)} of the bundled suite are up to date")
-    named = (("missing", missing), ("out of date", stale))
-    found = "; ".join(f"{how}: {_some_of(names)}" for how, names in named if names)
-    return warning("images", f"of the bundled suite {found}", "`srl-swe images build` makes them")
-
-
-def _some_of(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    found = []
+    for state, names in (("missing", missing), ("out of date", stale)):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            found.append(f"{state}: {', '.join(names[:_SHOWN])}{more}")
+    return warning(
+        "images",
+        f"of the bundled suite {'; '.join(found)}",
+        "`srl-swe images build` makes them",
+    )
 
 
 def _check_images(client: docker.DockerClient) -> Finding:
-    by_state: dict[str, list[str]] = {"current": [], "stale": [], "missing": []}
+    current, stale, missing = list[str](), list[str](), list[str]()
     for recipe in recipes_of(bundled("starter")):
-        by_state[_state_of(client, recipe)].append(recipe.tag)
-    return check_images(**by_state)
-
-
-def _state_of(client: docker.DockerClient, recipe: Recipe) -> str:
-    if _id_of(client, recipe.tag) is None:
-        return "missing"
-    fingerprint = recipe.fingerprint(_id_of(client, recipe.parent))
-    return "current" if is_built_from(client, recipe.tag, fingerprint) else "stale"
+        if _id_of(client, recipe.tag) is None:
+            missing.append(recipe.tag)
+            continue
+        fingerprint = recipe.fingerprint(_id_of(client, recipe.parent))
+        is_current = is_built_from(client, recipe.tag, fingerprint)
+        (current if is_current else stale).append(recipe.tag)
+    return check_images(current, stale, missing)
 
 
 def _try_sandbox(client: docker.DockerClient, info: Answer) -> list[Finding]:
-    images = [recipe.tag for recipe in recipes_of(bundled("starter"))]
-    present = [image for image in images if _id_of(client, image)]
-    if not present:
+    images = (recipe.tag for recipe in recipes_of(bundled("starter")))
+    image = next((image for image in images if _id_of(client, image)), None)
+    if image is None:
         way_out = "`srl-swe images build` makes some; then ask again"
         untried = warning("sandbox", "not tried: no image of ours is here", way_out)
         return [untried, check_quota(info, enforced=None)]
     started = time.monotonic()
-    container = create(client, present[0], Limits())
+    container = create(client, image, Limits())
     try:
         container.start()
-        network = _check_network(container)
-        answered = ok("sandbox", f"{present[0]} answers in {time.monotonic() - started:.2f} s")
+        code, _ = container.container.exec_run(["bash", "-c", script("no_network.sh")])
+        answered = ok("sandbox", f"{image} answers in {time.monotonic() - started:.2f} s")
         enforced = read_enforced(client, container.container)
+        network = ok("network", "mode none leaves a sandbox its loopback only")
+        if code != 0:
+            network = failure(
+                "network",
+                "a sandbox of mode none can reach a network",
+                "don't run untrusted commands on this engine",
+            )
         return [answered, network, check_enforced(enforced), check_quota(info, enforced)]
     finally:
         container.remove()
-
-
-def _check_network(container: ContainerProcesses) -> Finding:
-    code, _ = container.container.exec_run(["bash", "-c", script("no_network.sh")])
-    if code == 0:
-        return ok("network", "mode none leaves a sandbox its loopback only")
-    return failure(
-        "network",
-        "a sandbox of mode none can reach a network",
-        "don't run untrusted commands on this engine",
-    )
 
 
 def _id_of(client: docker.DockerClient, image: str) -> str | None:

@@ -182,9 +182,13 @@ def _causes(error: Exception) -> Iterator[Exception]:
         if id(cause) not in seen:
             seen.add(id(cause))
             yield cause
-            reason = getattr(cause, "reason", None)
-            carried = (cause.__cause__, cause.__context__, reason, *cause.args)
-            waiting.extend(inner for inner in carried if isinstance(inner, Exception))
+            inner = (
+                cause.__cause__,
+                cause.__context__,
+                getattr(cause, "reason", None),
+                *cause.args,
+            )
+            waiting.extend(each for each in inner if isinstance(each, Exception))
 
 
 def _setup_script() -> Path:
