@@ -109,31 +109,17 @@ def take_patch(
     except DiffFailed as error:
         return Patch(None, detail=str(error))
     except (Unreadable, OSError, SandboxError) as error:
-        fresh = _reopened(sandbox, workdir)
+        reopen: Callable[[str], AbstractContextManager[Sandbox] | None] | None
+        reopen = getattr(sandbox, "reopened", None)
+        fresh = reopen(workdir) if reopen else None
         if fresh is None and isinstance(error, SandboxError):
             raise
         reason = " ".join(str(error).split())
-        return _take_elsewhere(fresh, base_commit, workdir, names, reason)
-
-
-def _reopened(sandbox: Sandbox, workdir: str) -> AbstractContextManager[Sandbox] | None:
-    reopen: Callable[[str], AbstractContextManager[Sandbox] | None] | None
-    reopen = getattr(sandbox, "reopened", None)
-    return None if reopen is None else reopen(workdir)
-
-
-def _take_elsewhere(
-    fresh: AbstractContextManager[Sandbox] | None,
-    base_commit: str,
-    workdir: str,
-    wanted: Collection[bytes],
-    reason: str,
-) -> Patch:
     if fresh is None:
         return Patch(None, detail=reason)
     try:
-        with fresh as sandbox:
-            patch = _take(sandbox, base_commit, workdir, wanted)
+        with fresh as opened:
+            patch = _take(opened, base_commit, workdir, names)
     except (Unreadable, OSError, DiffFailed) as error:
         return Patch(None, detail=f"{reason}; in a fresh sandbox: {error}")
     return replace(patch, detail=f"the files were moved to a fresh sandbox: {reason}")
@@ -149,34 +135,24 @@ def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[b
     finally:
         with suppress(SandboxError):  # the failure is raised already, or by the next call
             tree.remove()
-    kept, by_contents = _leave_out_by_contents(packed.changes, wanted)
-    text, by_size = _render(kept)
+    unfit = {change.path: _unfit(change, wanted) for change in packed.changes}
+    text, by_size = _render([change for change in packed.changes if unfit[change.path] is None])
     cut_off = [Omitted(printable(path), "too large to be read") for path in packed.cut_off]
-    return Patch(text, merge([*choice.omitted, *by_contents, *by_size, *cut_off]))
+    return Patch(text, merge([*choice.omitted, *filter(None, unfit.values()), *by_size, *cut_off]))
 
 
-def _leave_out_by_contents(
-    changes: Sequence[Change], wanted: Collection[bytes]
-) -> tuple[list[Change], list[Omitted]]:
-    reasons = [(change, _reason(change, wanted)) for change in changes]
-    kept = [change for change, reason in reasons if reason is None]
-    return kept, [reason for _, reason in reasons if reason is not None]
-
-
-def _reason(change: Change, wanted: Collection[bytes]) -> Omitted | None:
+def _unfit(change: Change, wanted: Collection[bytes]) -> Omitted | None:
+    """The omission of a new file for its contents; None if it belongs in the patch."""
     path, new = change.path, change.new
     if new is None:
         return None
     if new.mode == _LINK:
         leads_out = link_leads_out(path, new.data)
         return Omitted(printable(path), "a link out of the repository") if leads_out else None
-    if change.old is None and path not in wanted and _is_binary(new.data):
+    is_binary = b"\0" in new.data[:_BINARY_PROBE_BYTES] or not _is_utf8(new.data)
+    if is_binary and change.old is None and path not in wanted:
         return too_large(path, len(new.data), MAX_NEW_BINARY_BYTES)
     return None
-
-
-def _is_binary(data: bytes) -> bool:
-    return b"\0" in data[:_BINARY_PROBE_BYTES] or not _is_utf8(data)
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -195,23 +171,17 @@ def _render(changes: Sequence[Change]) -> tuple[str, list[Omitted]]:
     by_file = diff_by_file(changes)
     in_text = [(change, part) for change, part in by_file if _is_utf8(part)]
     no_text = diff_by_file([change for change, part in by_file if not _is_utf8(part)], True)
-    fits, omitted = _fitting([*in_text, *no_text])
-    binary = [change for change, _ in no_text if change.path in fits]
-    text = plain_diff([change for change, _ in in_text if change.path in fits])
-    return (text + plain_diff(binary, as_binary=True)).decode("utf-8"), omitted
-
-
-def _fitting(parts: Sequence[tuple[Change, bytes]]) -> tuple[set[bytes], list[Omitted]]:
-    """The paths of the parts that fit into a patch together, and the omitted ones."""
     fits, omitted, left = set(), [], MAX_PATCH_BYTES
-    for change, part in sorted(parts, key=lambda item: (item[0].old is None, len(item[1]))):
+    for change, part in sorted([*in_text, *no_text], key=lambda p: (p[0].old is None, len(p[1]))):
         if len(part) <= left:
             fits.add(change.path)
             left -= len(part)
         else:
             reason = f"{len(part)} bytes of diff; a patch has at most {MAX_PATCH_BYTES}"
             omitted.append(Omitted(printable(change.path), reason))
-    return fits, omitted
+    binary = [change for change, _ in no_text if change.path in fits]
+    text = plain_diff([change for change, _ in in_text if change.path in fits])
+    return (text + plain_diff(binary, as_binary=True)).decode("utf-8"), omitted
 
 
 # This machine's git makes the diff, in a repository that holds only the contents.
@@ -240,19 +210,15 @@ def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tup
         _import(folder, changes, as_binary)
         text = _git(folder, *_PLAIN, "--no-renames", *_BOTH)
         names = _git(folder, "diff", "--no-renames", "--name-only", "-z", *_BOTH)
-    by_path = {change.path: change for change in changes}
-    paths = names.split(b"\0")[:-1]
-    return [(by_path[path], part) for path, part in zip(paths, _split_by_file(text), strict=True)]
-
-
-def _split_by_file(text: bytes) -> Iterator[bytes]:
-    """Cut a diff where a file begins. Of git's output no other line begins with ``diff --git``."""
+    # No other line of git's output begins with ``diff --git``.
     first, *others = text.split(b"\ndiff --git ")
     parts = [first, *(b"diff --git " + part for part in others)]
     parts[:-1] = [part + b"\n" for part in parts[:-1]]
     # A file that becomes a link has two parts with the same first line.
-    for _, same in groupby(parts, key=lambda part: part.partition(b"\n")[0]):
-        yield b"".join(same)
+    by_file = [b"".join(same) for _, same in groupby(parts, lambda p: p.partition(b"\n")[0])]
+    by_path = {change.path: change for change in changes}
+    paths = names.split(b"\0")[:-1]
+    return [(by_path[path], part) for path, part in zip(paths, by_file, strict=True)]
 
 
 def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:

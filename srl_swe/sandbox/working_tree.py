@@ -28,9 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from importlib import resources
-from typing import NamedTuple
 
 from srl_swe.sandbox.contract import Sandbox
 
@@ -147,7 +145,13 @@ def is_legal(path: bytes) -> bool:
     >>> [is_legal(path) for path in (b"a/b.py", b".github/x", b"../x", b"a/.GIT /x", b"/x")]
     [True, True, False, False, False]
     """
-    return all(_is_legal_name(name) for name in path.split(b"/"))
+    if b"\\" in path or b"\0" in path:
+        return False
+    for name in path.split(b"/"):
+        plain = "".join(c for c in name.decode("utf-8", "replace") if c not in _IGNORED_BY_HFS)
+        if plain.split(":")[0].rstrip(". ").lower() in {"", ".git", "git~1"}:
+            return False
+    return True
 
 
 def link_leads_out(path: bytes, target: bytes) -> bool:
@@ -160,12 +164,6 @@ def link_leads_out(path: bytes, target: bytes) -> bool:
         return True
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     return end != b"." and not is_legal(end)
-
-
-def _is_legal_name(name: bytes) -> bool:
-    plain = "".join(c for c in name.decode("utf-8", "replace") if c not in _IGNORED_BY_HFS)
-    plain = plain.split(":")[0].rstrip(". ").lower()
-    return plain not in {"", ".git", "git~1"} and b"\\" not in name and b"\0" not in name
 
 
 _IGNORED_BY_HFS = frozenset(
@@ -338,13 +336,19 @@ class WorkingTree:
         blobs = _parse_blobs(self._read("contents"))
         wanted = frozenset(chosen)
         changes, cut_off = [], []
-        for path, *sides in _parse_changes(self._read("changes")):
+        entries = _names(self._read("changes"))  # of ``git diff --raw -z``
+        for entry, path in zip(entries[::2], entries[1::2], strict=False):
+            found = _ENTRY.fullmatch(entry)
+            if found is None:
+                raise Unreadable(_NO_ANSWER)
+            old_mode, new_mode, old_id, new_id = (group.decode() for group in found.groups())
+            sides = [(old_mode, old_id), (new_mode, new_id)]
             if path not in wanted:
                 continue
-            if any(side.mode != _NO_FILE and side.object_id not in blobs for side in sides):
+            if any(mode != _NO_FILE and id not in blobs for mode, id in sides):
                 cut_off.append(path)
                 continue
-            old, new = (_blob(side, blobs) for side in sides)
+            old, new = (None if m == _NO_FILE else Blob(m, blobs[id]) for m, id in sides)
             changes.append(Change(path, old, new))
         return Packed(tuple(changes), tuple(cut_off))
 
@@ -360,10 +364,10 @@ class WorkingTree:
         )
 
     def _run(self, phase: str) -> None:
-        script = ("bash", "--norc", "--noprofile", "-c", _script(), "collect", phase)
-        command = f"{_CLEAN} {shlex.join((*script, *self._arguments))}"
+        script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
+        bash = ("bash", "--norc", "--noprofile", "-c", script, "collect", phase, *self._arguments)
         timeout_s = max(1.0, self._deadline - time.monotonic())
-        result = self._sandbox.exec(command, timeout_s, keep_state=False)
+        result = self._sandbox.exec(f"{_CLEAN} {shlex.join(bash)}", timeout_s, keep_state=False)
         if result.timed_out:
             raise Unreadable("reading the working tree takes too long")
         if result.exit_code != 0:
@@ -372,11 +376,6 @@ class WorkingTree:
 
     def _read(self, name: str) -> bytes:
         return self._sandbox.read_file(f"{self._folder}/{name}")
-
-
-@cache
-def _script() -> str:
-    return resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
 
 
 def _names(part: bytes) -> Sequence[bytes]:
@@ -396,22 +395,6 @@ def _parse_status(status: bytes) -> Iterator[tuple[bytes, bool]]:
             yield entry[found.end() :], True
         else:
             raise Unreadable(_NO_ANSWER)
-
-
-class _Side(NamedTuple):
-    mode: str
-    object_id: str
-
-
-def _parse_changes(part: bytes) -> Iterator[tuple[bytes, _Side, _Side]]:
-    """Entries of ``git diff --raw -z``: the path, and the file before and after."""
-    names = _names(part)
-    for head, path in zip(names[::2], names[1::2], strict=False):
-        found = _ENTRY.fullmatch(head)
-        if found is None:
-            raise Unreadable(_NO_ANSWER)
-        old_mode, new_mode, old, new = (group.decode() for group in found.groups())
-        yield path, _Side(old_mode, old), _Side(new_mode, new)
 
 
 def _parse_stats(part: bytes, paths: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
@@ -438,7 +421,3 @@ def _parse_blobs(contents: bytes) -> dict[str, bytes]:
     if _MISSING.match(contents, at):
         raise Unreadable("the repository has lost objects of the base commit")
     return blobs
-
-
-def _blob(side: _Side, blobs: dict[str, bytes]) -> Blob | None:
-    return None if side.mode == _NO_FILE else Blob(side.mode, blobs[side.object_id])
