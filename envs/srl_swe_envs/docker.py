@@ -128,18 +128,10 @@ class DockerSandbox:
         if printed.endswith("whole\n"):
             _WHOLE.add(image)
 
-    def set_up_network(self) -> None:
-        """Check that no network is reachable unless requested, and make names resolve.
-
-        Raises SandboxError.
-        """
-        alone = script("no_network.sh") if self._limits.network == "none" else ""
-        self._set_up(alone + script("host_names.sh"), keep_state=False)
-
     def _run_script(self, name: str, *arguments: str) -> str:
-        return self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}", keep_state=False)
+        return self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}")
 
-    def _set_up(self, command: str, keep_state: bool) -> str:
+    def _set_up(self, command: str, keep_state: bool = False) -> str:
         result = self.exec(command, _SETUP_TIMEOUT_S, keep_state)
         if result.exit_code != 0:
             image = self._processes.container.attrs["Config"]["Image"]
@@ -207,7 +199,7 @@ class DockerSandbox:
         folder = shlex.quote(instance.workdir)
         with open_docker_sandbox(instance, self._limits) as fresh:
             empty = f"find {folder} -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {{}} +"
-            fresh._set_up(empty, keep_state=False)
+            fresh._set_up(empty)
             containers = self._processes.container, fresh._processes.container
             too_large = move_files(*containers, instance.workdir)
             fresh.write_file(_TOO_LARGE_FILE, b"".join(path + b"\0" for path in too_large))
@@ -235,7 +227,9 @@ def start_sandbox(
     try:
         processes.start()
         sandbox = DockerSandbox(processes, limits, snapshots, restore)
-        sandbox.set_up_network()
+        # No network is reachable unless requested, and names resolve.
+        alone = script("no_network.sh") if limits.network == "none" else ""
+        sandbox._set_up(alone + script("host_names.sh"))
     except BaseException:
         processes.remove()
         raise

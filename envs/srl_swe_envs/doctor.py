@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import Any
 
 import docker
-from docker.errors import ImageNotFound
 from docker.utils import parse_bytes
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -28,7 +27,7 @@ from srl_swe.bundled import bundled
 from srl_swe.errors import EngineUnavailable, SrlSweError, UserError
 from srl_swe_envs.containers import create, read_enforced
 from srl_swe_envs.engine import ENGINE_ERRORS, connect, reason
-from srl_swe_envs.images import is_built_from, recipes_of
+from srl_swe_envs.images import image_id, is_built_from, recipes_of
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import Fate, Owned, find
 from srl_swe_envs.pulls import free_bytes
@@ -365,10 +364,10 @@ def check_images(current: list[str], stale: list[str], missing: list[str]) -> Fi
 def _check_images(client: docker.DockerClient) -> Finding:
     current, stale, missing = list[str](), list[str](), list[str]()
     for recipe in recipes_of(bundled("starter")):
-        if _id_of(client, recipe.tag) is None:
+        if image_id(client, recipe.tag) is None:
             missing.append(recipe.tag)
             continue
-        fingerprint = recipe.fingerprint(_id_of(client, recipe.parent))
+        fingerprint = recipe.fingerprint(image_id(client, recipe.parent))
         is_current = is_built_from(client, recipe.tag, fingerprint)
         (current if is_current else stale).append(recipe.tag)
     return check_images(current, stale, missing)
@@ -376,7 +375,7 @@ def _check_images(client: docker.DockerClient) -> Finding:
 
 def _try_sandbox(client: docker.DockerClient, info: Answer) -> list[Finding]:
     images = (recipe.tag for recipe in recipes_of(bundled("starter")))
-    image = next((image for image in images if _id_of(client, image)), None)
+    image = next((image for image in images if image_id(client, image)), None)
     if image is None:
         way_out = "`srl-swe images build` makes some; then ask again"
         untried = warning("sandbox", "not tried: no image of ours is here", way_out)
@@ -398,13 +397,6 @@ def _try_sandbox(client: docker.DockerClient, info: Answer) -> list[Finding]:
         return [answered, network, check_enforced(enforced), check_quota(info, enforced)]
     finally:
         container.remove()
-
-
-def _id_of(client: docker.DockerClient, image: str) -> str | None:
-    try:
-        return str(client.images.get(image).id)
-    except ImageNotFound:
-        return None
 
 
 def _guarded(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:

@@ -64,9 +64,8 @@ def may_pass(error: BaseException) -> bool:
     """Whether the error is transient: from a busy or restarting engine or registry."""
     match error:
         case APIError():
-            if error.response is None:  # from a stream, without a status
-                return not _FOR_GOOD.search(_words(error))
-            return error.status_code in _BUSY and not _FOR_GOOD.search(_words(error))
+            is_busy = error.response is None or error.status_code in _BUSY  # None: from a stream
+            return is_busy and not _FOR_GOOD.search(_words(error))
         case requests.ConnectionError() | requests.Timeout() | ConnectionError() | TimeoutError():
             return True
         case requests.exceptions.ChunkedEncodingError() | urllib3.exceptions.HTTPError():
@@ -75,12 +74,6 @@ def may_pass(error: BaseException) -> bool:
             return error.__cause__ is not None and may_pass(error.__cause__)
         case _:
             return False
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the engine's disk is full; the kernel uses the same words for cgroups."""
-    said = _words(error).lower()
-    return _DISK_FULL in said and "cgroup" not in said
 
 
 def _words(error: BaseException) -> str:
@@ -92,11 +85,10 @@ _LOCAL_SOCKET = "unix:///var/run/docker.sock"
 ENGINE_ERRORS = (
     DockerException,
     StreamParseError,
-    requests.RequestException,
     urllib3.exceptions.HTTPError,
     OSError,
 )
-"""All exceptions that the docker package raises."""
+"""All exceptions that the docker package raises; those of requests are OSErrors."""
 
 _PULL_PATIENCE_S = 120.0
 _MOST_CONNECTIONS = 256
@@ -212,8 +204,7 @@ def pull(client: docker.DockerClient, image: str) -> None:
     try:
         patiently(pull_once, _PULL_PATIENCE_S)
     except ENGINE_ERRORS as error:
-        if is_disk_full(error):
-            raise disk_full(f"pulling {image}", error) from error
+        _check_disk(f"pulling {image}", error)
         raise ImageMissing(
             f"the image {image} is not on the engine and can't be pulled ({reason(error)}): "
             "build it, or pull it where its registry can be reached"
@@ -241,8 +232,7 @@ def blame_sandbox(doing: str) -> Iterator[None]:
     except ImageNotFound:
         raise
     except ENGINE_ERRORS as error:
-        if is_disk_full(error):
-            raise disk_full(doing, error) from error
+        _check_disk(doing, error)
         raise SandboxError(f"{doing} failed: {reason(error)}") from error
 
 
@@ -273,16 +263,19 @@ def reason(error: Exception) -> str:
     return " ".join(str(said).split())[:300]
 
 
-def disk_full(doing: str, error: Exception) -> EngineDiskFull:
-    """The error to raise if ``error`` means a full disk; it names the disk and the fix."""
+def _check_disk(doing: str, error: Exception) -> None:
+    """Raises EngineDiskFull if the engine's disk is full; it names the disk and the fix."""
+    said = _words(error).lower()
+    if _DISK_FULL not in said or "cgroup" in said:  # the kernel uses the same words for cgroups
+        return
     folder = "the images"
     with suppress(*ENGINE_ERRORS), closing(docker.from_env()) as client:
         folder = str(client.info()["DockerRootDir"])
-    return EngineDiskFull(
+    raise EngineDiskFull(
         f"the disk that holds {folder} of the container engine is full "
         f"({doing}: {reason(error)}): free some with `srl-swe images prune`; "
         "`docker system df` lists what uses it"
-    )
+    ) from error
 
 
 def shared_client() -> docker.DockerClient:

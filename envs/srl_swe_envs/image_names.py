@@ -94,7 +94,7 @@ def family_of(row: Row, dataset: str = "") -> Family | None:
     has = {key for key, value in row.items() if value not in (None, "")}
     tests: tuple[Callable[[Family], bool], ...] = (
         lambda family: _matches(dataset, family.datasets),
-        lambda family: is_of(family, image),
+        lambda family: _matches(image, family.images),
         lambda family: (
             bool(family.fields) and has.issuperset(family.fields) and has.isdisjoint(family.without)
         ),
@@ -108,12 +108,7 @@ def family_of_image(image: str) -> str | None:
     name = canonical(image)
     if fnmatchcase(name, OURS):
         return "srl-swe"
-    return next((family.name for family in families() if is_of(family, name)), None)
-
-
-def is_of(family: Family, image: str) -> bool:
-    """Whether a canonical name is one of the family's images."""
-    return _matches(image, family.images)
+    return next((family.name for family in families() if _matches(name, family.images)), None)
 
 
 def canonical(image: str) -> str:

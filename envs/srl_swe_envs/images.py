@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +22,15 @@ from srl_swe.errors import ImageMissing, SandboxError, UserError
 from srl_swe.files import write_atomic
 from srl_swe.types import Instance
 from srl_swe_envs.engine import ENGINE_ERRORS, blame_sandbox, connect, reason
-from srl_swe_envs.pulls import cache_folder, pull_missing, record_use
+from srl_swe_envs.pulls import Report, cache_folder, pull_missing, record_use
 
 DEBIAN = "srl-swe/debian:bookworm"
 _UPSTREAM = "debian:bookworm-slim"
 
 
-def ensure_debian(client: docker.DockerClient, report: Callable[[str], None]) -> None:
+def ensure_debian(client: docker.DockerClient, report: Report) -> None:
     """Pull the Debian of our images if a registry answers, else make it. Raises ImageMissing."""
-    if _id_of(client, DEBIAN):
+    if image_id(client, DEBIAN):
         return
     started = time.monotonic()
     how = f"pulled {_UPSTREAM}"
@@ -121,9 +121,6 @@ def _task_recipe(folder: Path) -> Recipe:
     return Recipe(tag=row["image"], parent=parent[1], context=folder)
 
 
-Report = Callable[[str], None]
-"""Called with a line of progress."""
-
 _BUILT_FROM = "srl-swe.built-from"
 """The label that holds a recipe's fingerprint."""
 _LOG_LINES, _LOG_CHARS = 5, 500
@@ -137,9 +134,11 @@ def ensure_images(instances: Iterable[Instance], report: Report) -> None:
 
     Raises EngineUnavailable, EngineDiskFull or ImageMissing.
     """
-    instances = list(instances)
-    bundled_ids = build_bundled_images(instances, report)
-    others = {i.image for i in instances if i.instance_id not in bundled_ids}
+    images = {instance.instance_id: instance.image for instance in instances}
+    ours = {id for id in images if (bundled("starter") / "tasks" / id).is_dir()}
+    if ours:
+        build_task_repo_images(bundled("starter"), report, ours)
+    others = {image for id, image in images.items() if id not in ours}
     if others:
         with closing(connect()) as client:
             pull_missing(client, sorted(others), report)
@@ -155,22 +154,9 @@ def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
         ensure_images(instances, report)
     except ImageMissing as missing:
         with closing(connect()) as client:
-            if not any(_id_of(client, i.image) for i in instances):
+            if not any(image_id(client, i.image) for i in instances):
                 raise
         report(f"images: {missing}")
-
-
-def build_bundled_images(instances: Iterable[Instance], report: Report) -> set[str]:
-    """Build the images of the bundled instances; returns their ids.
-
-    Raises EngineUnavailable or ImageMissing.
-    """
-    starter = bundled("starter")
-    ids = {i.instance_id for i in instances}
-    ours = {id for id in ids if (starter / "tasks" / id).is_dir()}
-    if ours:
-        build_task_repo_images(starter, report, ours)
-    return ours
 
 
 def build_task_repo_images(
@@ -193,7 +179,7 @@ def ensure_base_image(client: docker.DockerClient, report: Report) -> str:
     """Build the base of our images if needed; returns its id. Raises ImageMissing."""
     ensure_debian(client, report)
     _build_if_changed(client, base_recipe(), report)
-    return str(_id_of(client, BASE))
+    return str(image_id(client, BASE))
 
 
 def is_built_from(client: docker.DockerClient, tag: str, fingerprint: str) -> bool:
@@ -212,7 +198,7 @@ def build(
     Raises ImageMissing with the end of the build's log and the path of the whole log, or
     EngineDiskFull.
     """
-    started, superseded = time.monotonic(), _id_of(client, recipe.tag)
+    started, superseded = time.monotonic(), image_id(client, recipe.tag)
     try:
         with blame_sandbox(f"building {recipe.tag}"):
             client.images.build(
@@ -236,7 +222,7 @@ def build(
 
 
 def _build_if_changed(client: docker.DockerClient, recipe: Recipe, report: Report) -> bool:
-    fingerprint = recipe.fingerprint(_id_of(client, recipe.parent))
+    fingerprint = recipe.fingerprint(image_id(client, recipe.parent))
     if is_built_from(client, recipe.tag, fingerprint):
         return False
     build(client, recipe, fingerprint, recipe.context / recipe.dockerfile, report)
@@ -271,7 +257,8 @@ def _why_not_built(client: docker.DockerClient, tag: str, failed: SandboxError) 
     return f"{said}; its log ({kept}) ends with: {end}"
 
 
-def _id_of(client: docker.DockerClient, image: str) -> str | None:
+def image_id(client: docker.DockerClient, image: str) -> str | None:
+    """The engine's id of an image; None if the engine lacks it."""
     try:
         return client.images.get(image).id
     except ImageNotFound:

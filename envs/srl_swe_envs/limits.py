@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
@@ -92,25 +93,19 @@ class Limits:
 class _Setting(NamedTuple):
     read: Callable[[str], Any]
     accepts: Callable[[Any], bool]
-    """Whether the value read is one."""
     wanted: str
-    can_be_lifted: bool = False
 
 
 def _read(name: str, value: str) -> Any:
-    setting = _SETTINGS[name]
-    if setting.can_be_lifted and value == UNLIMITED:
+    setting, can_be_lifted = _SETTINGS[name], name in _CAN_BE_LIFTED
+    if can_be_lifted and value == UNLIMITED:
         return None
-    wanted = setting.wanted + (f", or {UNLIMITED}" if setting.can_be_lifted else "")
-    mistake = UserError(f"the limit {name} can't be {value!r}; give {wanted}.")
-    try:
+    with suppress(ValueError, DockerException):
         limit = setting.read(value)
-        is_accepted = setting.accepts(limit)
-    except (ValueError, DockerException) as error:
-        raise mistake from error
-    if not is_accepted:
-        raise mistake
-    return limit
+        if setting.accepts(limit):
+            return limit
+    wanted = setting.wanted + (f", or {UNLIMITED}" if can_be_lifted else "")
+    raise UserError(f"the limit {name} can't be {value!r}; give {wanted}.")
 
 
 def _capabilities(value: str) -> tuple[str, ...]:
@@ -119,7 +114,6 @@ def _capabilities(value: str) -> tuple[str, ...]:
 
 
 _SIZE = _Setting(str, lambda size: int(parse_bytes(size)) > 0, "a size such as 512m or 8g")
-_LIFTABLE_SIZE = _SIZE._replace(can_be_lifted=True)
 _COUNT = _Setting(int, lambda number: number > 0, "a whole number above 0")
 _SETTINGS = {
     "network": _Setting(
@@ -127,13 +121,11 @@ _SETTINGS = {
         lambda mode: mode.split() == [mode],
         "a network mode of the engine such as none or bridge",
     ),
-    "memory": _LIFTABLE_SIZE,
-    "cpus": _Setting(
-        float, lambda number: 0 < number < inf, "a number above 0", can_be_lifted=True
-    ),
-    "pids": _COUNT._replace(can_be_lifted=True),
-    "disk": _LIFTABLE_SIZE,
-    "file_size": _LIFTABLE_SIZE,
+    "memory": _SIZE,
+    "cpus": _Setting(float, lambda number: 0 < number < inf, "a number above 0"),
+    "pids": _COUNT,
+    "disk": _SIZE,
+    "file_size": _SIZE,
     "shm": _SIZE,
     "capabilities": _Setting(
         _capabilities,
@@ -142,3 +134,4 @@ _SETTINGS = {
     ),
     "output_chars": _COUNT,
 }
+_CAN_BE_LIFTED = frozenset({"memory", "cpus", "pids", "disk", "file_size"})

@@ -221,22 +221,24 @@ def replace_working_files(target: Path, source: Path) -> None:
     Special files and those larger than MAX_FILE_BYTES are not copied. Raises OSError.
     """
 
-    def is_copied(path: Path) -> bool:
-        status = path.lstat()
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size <= MAX_FILE_BYTES
-        return stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
-
-    def not_copied(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name == ".git" or not is_copied(Path(folder, name))}
+    def copy_plain(file: str, copy: str) -> None:
+        status = Path(file).stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
+            shutil.copy2(file, copy)
 
     for entry in target.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            if entry.name != ".git":
-                shutil.rmtree(entry)
-        else:
+        if entry.is_symlink() or not entry.is_dir():
             entry.unlink()
-    shutil.copytree(source, target, symlinks=True, ignore=not_copied, dirs_exist_ok=True)
+        elif entry.name != ".git":
+            shutil.rmtree(entry)
+    shutil.copytree(
+        source,
+        target,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".git"),
+        copy_function=copy_plain,
+        dirs_exist_ok=True,
+    )
 
 
 _AUTHOR = {"NAME": "starter", "EMAIL": "starter@example.invalid", "DATE": "2025-01-15T09:00:00Z"}
@@ -318,11 +320,8 @@ class LocalProcesses:
         Like ``guard.sh`` in a container: the shell is stopped during the search for victims, and
         its children are interrupted before they are killed.
         """
-        signal_of_shell = (
-            signal.SIGKILL
-            if sweep.signal == "KILL" or _ignores_interrupt(sweep.shell_pid)
-            else signal.SIGINT
-        )
+        is_interruptible = sweep.signal == "INT" and not _ignores_interrupt(sweep.shell_pid)
+        signal_of_shell = signal.SIGINT if is_interruptible else signal.SIGKILL
         seen: set[int] = set()
         for _ in range(_SWEEP_ROUNDS):
             _send(signal.SIGSTOP, [sweep.shell_pid])

@@ -191,10 +191,8 @@ def lives(pid: int, started: str) -> bool:
         return False
     except PermissionError:
         pass  # another user's
-    state = _state(pid)
-    if state is None:
-        return True
-    return not state.is_zombie and started in {"", state.started}
+    fields = _stat(pid)
+    return not fields or (fields[0] not in {"Z", "X"} and started in {"", fields[_STARTED]})
 
 
 def start(pid: int) -> str:
@@ -202,8 +200,8 @@ def start(pid: int) -> str:
 
     Distinguishes processes with the same id, as ids are reused.
     """
-    state = _state(pid)
-    return state.started if state else ""
+    fields = _stat(pid)
+    return fields[_STARTED] if fields else ""
 
 
 def machine() -> str:
@@ -213,17 +211,13 @@ def machine() -> str:
     return f"{boot} {namespace}"
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    started: str
-    is_zombie: bool
+_STARTED = 22 - 3
 
 
-def _state(pid: int) -> _State | None:
-    """Read fields 3 and 22 of /proc/PID/stat; see proc_pid_stat(5)."""
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third on (proc_pid_stat(5)); empty if /proc hides it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may contain anything
-    return _State(started=fields[19], is_zombie=fields[0] in {"Z", "X"})
+        return []
+    return stat.rpartition(")")[2].split()  # the name before it may contain anything

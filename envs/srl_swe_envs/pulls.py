@@ -32,13 +32,13 @@ from srl_swe_envs.owners import RUN
 # cache folder does: one system call, safe between threads and processes.
 
 
-def record_use(image: str, folder: Path | None = None) -> None:
+def record_use(image: str) -> None:
     """Record that the image is used now.
 
     An unwritable cache folder is ignored: it must not fail a sandbox.
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
-        file = _file(image, folder)
+        file = _use_file(image)
         try:
             os.utime(file)
         except FileNotFoundError:
@@ -46,23 +46,22 @@ def record_use(image: str, folder: Path | None = None) -> None:
             file.touch()
 
 
-def last_use(image: str, folder: Path | None = None) -> datetime | None:
+def last_use(image: str) -> datetime | None:
     """The time of its last use, in UTC; None if unknown."""
     try:
-        return datetime.fromtimestamp(_file(image, folder).stat().st_mtime, UTC)
+        return datetime.fromtimestamp(_use_file(image).stat().st_mtime, UTC)
     except (OSError, RuntimeError):
         return None
 
 
-def forget_use(image: str, folder: Path | None = None) -> None:
+def forget_use(image: str) -> None:
     """Drop the record of a removed image."""
     with suppress(OSError, RuntimeError):
-        _file(image, folder).unlink(missing_ok=True)
+        _use_file(image).unlink(missing_ok=True)
 
 
-def _file(image: str, folder: Path | None) -> Path:
-    name = hashlib.sha256(canonical(image).encode()).hexdigest()
-    return (folder or cache_folder("image-uses")) / name
+def _use_file(image: str) -> Path:
+    return cache_folder("image-uses") / hashlib.sha256(canonical(image).encode()).hexdigest()
 
 
 def cache_folder(name: str) -> Path:
@@ -200,8 +199,8 @@ _HUB = "docker.io"
 _AMD64 = {"x86_64", "amd64"}
 _NO_MORE_PULLS = ("toomanyrequests", "pull rate limit")
 
-OnDone = Callable[[str], None]
-"""Called with a short note on each image, pulled or failed."""
+Report = Callable[[str], None]
+"""Called with a line of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +216,6 @@ class PullPlan:
     free_bytes: int | None
     architecture: str
     logged_in: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """The result of pulling: ``failed`` maps an image to the reason in one line."""
-
-    done: int
-    failed: dict[str, str]
 
 
 def plan_pulls(client: docker.DockerClient, images: Iterable[str]) -> PullPlan:
@@ -277,31 +268,32 @@ def describe(plan: PullPlan) -> list[str]:
     return lines
 
 
-def pull_missing(client: docker.DockerClient, images: Iterable[str], report: OnDone) -> None:
+def pull_missing(client: docker.DockerClient, images: Iterable[str], report: Report) -> None:
     """Pull the missing images and report the cost. Raises ImageMissing if one can't be pulled."""
     plan = plan_pulls(client, images)
     if not plan.missing:
         return
     for line in describe(plan):
         report(line)
-    pulled = pull_images(client, plan, lambda note: report(f"images: {note}"), workers=WORKERS)
-    if pulled.failed:
-        first = next(iter(pulled.failed.values()))
+    failed = pull_images(client, plan, lambda note: report(f"images: {note}"), workers=WORKERS)
+    if failed:
         raise ImageMissing(
-            f"{len(pulled.failed)} of {len(plan.missing)} images can't be pulled; the first: "
-            f"{first}"
+            f"{len(failed)} of {len(plan.missing)} images can't be pulled; the first: "
+            f"{next(iter(failed.values()))}"
         )
 
 
 def pull_images(
     client: docker.DockerClient,
     plan: PullPlan,
-    on_done: OnDone,
+    on_done: Report,
     *,
     workers: int,
     budget_bytes: int | None = None,
-) -> Pulled:
-    """Pull the missing images; a second call continues where this one ended.
+) -> dict[str, str]:
+    """Pull the missing images; returns the failed ones with the reasons, each in one line.
+
+    A second call continues where this one ended. ``on_done`` gets a short note on each image.
 
     One image that can't be pulled does not stop the others. A full disk, a registry's limit and a
     spent budget do, and the remaining images are among the failed. Under a budget, the least
@@ -324,7 +316,7 @@ def pull_images(
             on_done(f"{image} {'failed' if problem else 'pulled'}")
     finally:
         pool.shutdown(cancel_futures=True)
-    return Pulled(len(plan.missing) - len(failed), failed)
+    return failed
 
 
 def free_bytes(folder: str) -> int | None:

@@ -44,7 +44,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from srl_swe.errors import UserError
 from srl_swe.types import Instance
 from srl_swe_envs.engine import connect
-from srl_swe_envs.images import BASE, Recipe, Report, build, ensure_base_image, is_built_from
+from srl_swe_envs.images import BASE, Recipe, build, ensure_base_image, is_built_from
+from srl_swe_envs.pulls import Report
 from srl_swe_envs.scripts import script
 
 WORKDIR = "/testbed"

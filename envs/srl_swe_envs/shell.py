@@ -107,18 +107,15 @@ class Channel(Protocol):
 
     def send(self, data: bytes) -> None:
         """Write all of it to stdin. Raises OSError."""
-        ...
 
     def receive(self, timeout_s: float) -> tuple[int, bytes]:
         """The next bytes and their stream, 1 or 2; no bytes if that stream alone has ended.
 
         Raises TimeoutError, EOFError or OSError.
         """
-        ...
 
     def close(self) -> None:
         """Close the pipes. A second call does nothing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +171,11 @@ class ShellConnection:
             try:
                 self._receive(output, min(left_s, _QUIET_S) if self._answered() else left_s)
             except TimeoutError:
-                if self._has_ended():
-                    return self._ruined(output)
+                if self._has_ended():  # it can't even mark the end of the output
+                    output(self._held)
+                    ending = Ending(self._exit_code(), restore=None)
+                    self._held = self._report = b""
+                    return ending
                 if not self._answered():
                     raise
                 if not self._has_asked:
@@ -242,13 +242,6 @@ class ShellConnection:
         found = re.search(rb"%bc (\d+)" % self._nonce, self._report)
         return int(found[1]) if found else _UNKNOWN
 
-    def _ruined(self, output: Callable[[bytes], None]) -> Ending:
-        """The ending of a command whose shell can't even mark the end of the output."""
-        output(self._held)
-        ending = Ending(self._exit_code(), restore=None)
-        self._held = self._report = b""
-        return ending
-
 
 def _nonce() -> bytes:
     """Random; its one capital reveals a REPLY declared lower case."""
@@ -312,22 +305,18 @@ class ShellHost(Protocol):
     @property
     def shell_prefix(self) -> tuple[str, ...]:
         """A command that starts the shell, such as ``nice``; empty for none."""
-        ...
 
     def spawn(self, script: str, *arguments: str) -> Channel:
         """Start ``bash -c script`` with pipes. Raises SandboxError."""
-        ...
 
     def sweep(self, sweep: Sweep) -> bool:
         """Kill all processes younger than the command, and signal the shell.
 
         False means that new ones keep appearing. Raises SandboxError if the host does not answer.
         """
-        ...
 
     def restart(self) -> None:
         """End every process there; files stay. Raises SandboxError."""
-        ...
 
 
 class PersistentShell:

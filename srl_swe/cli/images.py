@@ -107,8 +107,8 @@ def pull(
         if dry_run or not plan.missing:
             return
         with progress("pulling", len(plan.missing)) as advance:
-            pulled = pull_images(client, plan, advance, workers=workers, budget_bytes=budget_bytes)
-    _report_failures(pulled.failed)
+            failed = pull_images(client, plan, advance, workers=workers, budget_bytes=budget_bytes)
+    _report_failures(failed)
 
 
 @app.command("list")

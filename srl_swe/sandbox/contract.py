@@ -50,7 +50,6 @@ class Sandbox(Protocol):
         Without ``keep_state`` a subshell runs it: it starts from the current state and leaves
         only files behind, and ``exit``, ``exec`` or ``set -e`` end the subshell alone.
         """
-        ...
 
     def read_file(self, path: str) -> bytes:
         """The file's bytes.
@@ -58,7 +57,6 @@ class Sandbox(Protocol):
         Raises FileNotFoundError, IsADirectoryError or PermissionError; another OSError if it is
         not a regular file or is larger than :data:`MAX_FILE_BYTES`.
         """
-        ...
 
     def write_file(self, path: str, data: bytes) -> None:
         """Replace the file whole or not at all; missing parent folders are made.
@@ -67,11 +65,9 @@ class Sandbox(Protocol):
         IsADirectoryError, NotADirectoryError, or another OSError, as on a full disk, for more
         than :data:`MAX_FILE_BYTES`, or if another process moves the folder meanwhile.
         """
-        ...
 
     def close(self) -> None:
         """Remove the sandbox and all in it. A second call does nothing."""
-        ...
 
 
 class ForkableSandbox(Sandbox, Protocol):
@@ -79,7 +75,6 @@ class ForkableSandbox(Sandbox, Protocol):
 
     def checkpoint(self) -> str:
         """Take a snapshot; returns its id for :meth:`fork`. Raises SandboxError."""
-        ...
 
     def fork(self, snapshot_id: str) -> ForkableSandbox:
         """Another sandbox in the state of the snapshot; the caller closes it.
@@ -87,7 +82,6 @@ class ForkableSandbox(Sandbox, Protocol):
         Raises UserError for an unknown id (all are unknown once this sandbox is closed), and
         SandboxError.
         """
-        ...
 
 
 OpenSandbox = Callable[[Instance], AbstractContextManager[Sandbox]]

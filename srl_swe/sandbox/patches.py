@@ -21,7 +21,6 @@ returns a context manager of that fresh sandbox, or None if it can't have this f
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,7 +36,6 @@ from srl_swe.sandbox.working_tree import (
     Blob,
     Change,
     Omitted,
-    Packed,
     Unreadable,
     WorkingTree,
     choose,
@@ -126,19 +124,18 @@ def take_patch(
 
 
 def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[bytes]) -> Patch:
-    folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
-    tree = WorkingTree(sandbox, base_commit, workdir, folder, DIFF_TIMEOUT_S)
+    tree = WorkingTree(sandbox, base_commit, workdir, DIFF_TIMEOUT_S)
     try:
-        listing = tree.listing()
-        choice = choose(listing.files, listing.new_folders, wanted)
-        packed = tree.pack(choice.kept) if choice.kept else Packed((), ())
+        files, new_folders = tree.listing()
+        choice = choose(files, new_folders, wanted)
+        changes, cut_off = tree.pack(choice.kept)
     finally:
         with suppress(SandboxError):  # the failure is raised already, or by the next call
             tree.remove()
-    unfit = {change.path: _unfit(change, wanted) for change in packed.changes}
-    text, by_size = _render([change for change in packed.changes if unfit[change.path] is None])
-    cut_off = [Omitted(printable(path), "too large to be read") for path in packed.cut_off]
-    return Patch(text, merge([*choice.omitted, *filter(None, unfit.values()), *by_size, *cut_off]))
+    unfit = {change.path: _unfit(change, wanted) for change in changes}
+    text, by_size = _render([change for change in changes if unfit[change.path] is None])
+    unread = [Omitted(printable(path), "too large to be read") for path in cut_off]
+    return Patch(text, merge([*choice.omitted, *filter(None, unfit.values()), *by_size, *unread]))
 
 
 def _unfit(change: Change, wanted: Collection[bytes]) -> Omitted | None:

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import posixpath
 import re
+import secrets
 import shlex
 import stat
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -256,21 +257,13 @@ _MODE = rb"(000000|100644|100755|120000)"
 _ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
 _STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) ")
 _BLOB = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,9})\n")
-_TRACKED = re.compile(rb"1 (?:[^ ]+ ){7}")
+_STATUS = re.compile(rb"\? |1 (?:[^ ]+ ){7}")
 _MISSING = re.compile(rb"[0-9a-f]{40} missing\n")
 _NO_ANSWER = "git in the sandbox gives no usable answer"
 
 
 class Unreadable(Exception):
     """The working tree or its repository can't be read by the sandbox's own programs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Paths that differ from the base commit; ``new_folders`` is empty if few files are new."""
-
-    files: tuple[Listed, ...]
-    new_folders: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,31 +283,24 @@ class Change:
     new: Blob | None
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Changes with contents; ``cut_off`` are paths whose contents exceeded the answer's limit."""
-
-    changes: tuple[Change, ...]
-    cut_off: tuple[bytes, ...]
-
-
 class WorkingTree:
     """One reading of the repository at ``workdir`` in ``sandbox``, in a folder of its own.
 
-    ``folder`` must not exist yet. Its methods raise Unreadable, SandboxError, and OSError if
-    their files don't fit into the sandbox.
+    Its methods raise Unreadable, SandboxError, and OSError if their files don't fit into the
+    sandbox.
     """
 
-    def __init__(
-        self, sandbox: Sandbox, base_commit: str, workdir: str, folder: str, timeout_s: float
-    ) -> None:
+    def __init__(self, sandbox: Sandbox, base_commit: str, workdir: str, timeout_s: float) -> None:
         self._sandbox = sandbox
-        self._arguments = (folder, workdir, base_commit)
-        self._folder = folder
+        self._folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
+        self._arguments = (self._folder, workdir, base_commit)
         self._deadline = time.monotonic() + timeout_s
 
-    def listing(self) -> Listing:
-        """The changed files, new ones included and ignored ones excluded."""
+    def listing(self) -> tuple[tuple[Listed, ...], frozenset[bytes]]:
+        """Paths that differ from the base commit, and new folders, as :func:`choose` takes them.
+
+        New files are included and ignored ones excluded; of few new files no folders are named.
+        """
         self._run("list")
         try:
             files = self._listed()
@@ -324,12 +310,14 @@ class WorkingTree:
             self._run("collapse")
             files = self._listed()
         if sum(not file.is_tracked for file in files) <= MAX_NEW_FILES:
-            return Listing(files, frozenset())
+            return files, frozenset()
         self._run("folders")
-        return Listing(files, frozenset(_names(self._read("folders"))))
+        return files, frozenset(_names(self._read("folders")))
 
-    def pack(self, chosen: Collection[bytes]) -> Packed:
-        """The contents of the chosen paths, before and after."""
+    def pack(self, chosen: Collection[bytes]) -> tuple[list[Change], list[bytes]]:
+        """The changes of the chosen paths, and those whose contents exceed the answer's limit."""
+        if not chosen:
+            return [], []
         names = b"".join(path + b"\0" for path in chosen)
         self._sandbox.write_file(f"{self._folder}/chosen", names)
         self._run("pack")
@@ -350,18 +338,30 @@ class WorkingTree:
                 continue
             old, new = (None if m == _NO_FILE else Blob(m, blobs[id]) for m, id in sides)
             changes.append(Change(path, old, new))
-        return Packed(tuple(changes), tuple(cut_off))
+        return changes, cut_off
 
     def remove(self) -> None:
         """Remove the folder. Raises SandboxError."""
         self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
 
     def _listed(self) -> tuple[Listed, ...]:
-        entries = list(_parse_status(self._read("status")))
-        known = _parse_stats(self._read("stats"), [path for path, _ in entries])
-        return tuple(
-            Listed(path, is_tracked, *known.get(path, (None, None))) for path, is_tracked in entries
-        )
+        """Paths of ``git status --porcelain=v2 -z``, with their lines of ``stat`` in that order.
+
+        Names may hold newlines, and removed files have no line.
+        """
+        stats, at = self._read("stats"), 0
+        listed = []
+        for entry in _names(self._read("status")):
+            status = _STATUS.match(entry)
+            if status is None:
+                raise Unreadable(_NO_ANSWER)
+            path, mode, size_bytes = entry[status.end() :], None, None
+            found = _STAT.match(stats, at)
+            end = found.end() + len(path) if found else 0
+            if found and stats[found.end() : end + 1] == path + b"\n":
+                mode, size_bytes, at = int(found[1], 16), int(found[2]), end + 1
+            listed.append(Listed(path, status[0] != b"? ", mode, size_bytes))
+        return tuple(listed)
 
     def _run(self, phase: str) -> None:
         script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
@@ -384,29 +384,6 @@ def _names(part: bytes) -> Sequence[bytes]:
     if rest:
         raise Unreadable(_NO_ANSWER)
     return names
-
-
-def _parse_status(status: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Paths of ``git status --porcelain=v2 -z``, and whether they are tracked."""
-    for entry in _names(status):
-        if entry.startswith(b"? "):
-            yield entry[2:], False
-        elif found := _TRACKED.match(entry):
-            yield entry[found.end() :], True
-        else:
-            raise Unreadable(_NO_ANSWER)
-
-
-def _parse_stats(part: bytes, paths: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Mode and size by path. Names may hold newlines, and removed files have no line."""
-    known, at = {}, 0
-    for path in paths:
-        found = _STAT.match(part, at)
-        end = found.end() + len(path) if found else 0
-        if found and part[found.end() : end + 1] == path + b"\n":
-            known[path] = int(found[1], 16), int(found[2])
-            at = end + 1
-    return known
 
 
 def _parse_blobs(contents: bytes) -> dict[str, bytes]:
