@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, Sandbox
 from srl_swe.types import Action, Observation
-
-_ASK = 'printf "%s\\n%s" "$PWD" "$(command -v python)"'
-
-
-class OpenHandsFrame(StrEnum):
-    """The frame of a command's output (folder and python), by OpenHands' version."""
-
-    V0_13 = "0.13"
-    """0.13 to 0.15: with the terminal's echo of the command, and the prompt."""
-    V0_17 = "0.17"
-    """0.17 to 0.54."""
-
-
-def frame_output(
-    command: str, result: ExecResult, version: OpenHandsFrame, sandbox: Sandbox
-) -> str:
-    """The framed output of a command that ended."""
-    folder, _, python = sandbox.exec(_ASK, keep_state=False).output.partition("\n")
-    output, code = result.output.rstrip("\r\n"), result.exit_code
-    match version:
-        case OpenHandsFrame.V0_13:
-            shown = f"{command}\n{output}" if output else command
-            return (
-                f"{shown}[Python Interpreter: {python}]\nroot@openhands-workspace:{folder} # \n"
-                f"[Command finished with exit code {code}]"
-            )
-        case OpenHandsFrame.V0_17:
-            return (
-                f"{output}\n[The command completed with exit code {code}.]\n"
-                f"[Current working directory: {folder}]\n[Python interpreter: {python}]\n"
-                f"[Command finished with exit code {code}]"
-            )
-
 
 # Shell calls of other agents. Codex passes a list of words (``["bash", "-lc", "ls"]``) and a
 # folder, and executes ``apply_patch`` within a command itself. Gemini CLI passes a folder too.
@@ -73,11 +40,17 @@ def as_plain_call(action: Action) -> Action:
     command = action.arguments.get(name)
     if action.tool not in _FOLDER_SHELLS or command is None:
         return action
-    words = _words(command) if action.tool in LIST_SHELLS else None
-    text = command if words is None else _text(words)
-    patch = _patch(words, text)
-    if patch is not None:
-        return Action("apply_patch", {"input": patch})
+    match _words(command) if action.tool in LIST_SHELLS else None:
+        case None:
+            text = command
+        case ["apply_patch", patch]:
+            return Action("apply_patch", {"input": patch})
+        case [program, "-c" | "-lc" | "-cl", script] if _BASH.fullmatch(program):
+            text = script
+        case words:
+            text = shlex.join(words)
+    if patched := _PATCHES.fullmatch(text):
+        return Action("apply_patch", {"input": patched[3].removesuffix("\n")})
     folder = next((f for n in _FOLDERS if (f := action.arguments.get(n))), "")
     if folder not in _AT_THE_ROOT:
         text = f"(cd {shlex.quote(folder)} && {text}\n)"
@@ -96,19 +69,6 @@ def _words(command: str) -> list[str] | None:
     return [str(word) for word in value] if isinstance(value, list) and value else None
 
 
-def _text(words: Sequence[str]) -> str:
-    is_script = len(words) == 3 and _BASH.fullmatch(words[0]) and words[1] in {"-c", "-lc", "-cl"}
-    return words[2] if is_script else shlex.join(words)
-
-
-def _patch(words: Sequence[str] | None, text: str) -> str | None:
-    """The patch, if the call does nothing else."""
-    if words and len(words) == 2 and words[0] == "apply_patch":
-        return words[1]
-    match = _PATCHES.fullmatch(text)
-    return match[3].removesuffix("\n") if match else None
-
-
 SWITCHES = frozenset(
     {"is_input", "reset", "restart", "run_in_background", "is_background", "background", "tty"}
 )
@@ -125,8 +85,10 @@ TIMEOUT_MESSAGE = (
     "Please try a different command that completes more quickly."
 )
 RESTARTED_MESSAGE = "The shell ended and was restarted; its functions and variables are gone."
-_NOTHING_RUNS = "ERROR: No previous running command to {}."
+MAX_ASKED_S = 3600.0
+"""The longest limit that a call can request."""
 _STDERR_FILE = "/tmp/.srl_swe.stderr"
+_ASK = 'printf "%s\\n%s" "$PWD" "$(command -v python)"'
 
 
 class Output(StrEnum):
@@ -138,6 +100,10 @@ class Output(StrEnum):
     """Without newlines at its end."""
     STREAMS = "streams"
     """R2E's ``execute_bash``: stdout, and below it stderr."""
+    OPENHANDS_0_13 = "openhands-0.13"
+    """0.13 to 0.15: folder, python, exit code, the terminal's echo of the command, the prompt."""
+    OPENHANDS_0_17 = "openhands-0.17"
+    """0.17 to 0.54: folder, python, exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,68 +114,60 @@ class Shell:
     timeout_s: float = DEFAULT_TIMEOUT_S
     interpreter: str = ""
     """Runs each command with ``-c``; empty: the sandbox's own bash."""
-    output: Output | OpenHandsFrame = Output.STRIPPED
+    output: Output = Output.STRIPPED
     timeout_message: str = TIMEOUT_MESSAGE
     takes_input: bool = False
     """OpenHands: an empty command polls, ``is_input`` types, ``timeout`` sets the limit."""
 
 
-PERSISTENT = Shell()
-
-
-def run_bash(
-    arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell = PERSISTENT
-) -> Observation:
+def run_bash(arguments: Mapping[str, str], sandbox: Sandbox, shell: Shell) -> Observation:
     """Run ``command``; returns its output, and a note if it did not end by itself."""
     command = arguments.get("command", arguments.get("cmd", ""))
-    if shell.takes_input and (not command or arguments.get("is_input", "").lower() == "true"):
-        return Observation(
-            _NOTHING_RUNS.format("interact with" if command else "retrieve logs from"), exit_code=1
-        )
+    timeout_s = shell.timeout_s
+    if shell.takes_input:
+        if not command or arguments.get("is_input", "").lower() == "true":
+            wanted = "interact with" if command else "retrieve logs from"
+            return Observation(f"ERROR: No previous running command to {wanted}.", exit_code=1)
+        with suppress(ValueError):
+            asked_s = float(arguments.get("timeout", ""))
+            timeout_s = asked_s if 0 < asked_s <= MAX_ASKED_S else timeout_s
     if not command:
         return Observation("Parameter `command` is required for tool: bash.", exit_code=2)
-    timeout_s = _limit(arguments.get("timeout"), shell)
     written = command
     if shell.interpreter:
         errors = f" 2>{_STDERR_FILE}" if shell.output is Output.STREAMS else ""
         written = f"{shell.interpreter} -c {shlex.quote(command)}{errors}"
     result = sandbox.exec(written, timeout_s, shell.keep_state)
-    notes = []
+    parts = [_shown(command, result, shell.output, sandbox)]
     if result.timed_out:
-        notes.append(shell.timeout_message.format(seconds=timeout_s))
+        parts.append(shell.timeout_message.format(seconds=timeout_s))
     if result.restarted:
-        notes.append(RESTARTED_MESSAGE)
-    shown = _shown(command, result, shell.output, sandbox)
-    text = "\n".join(part for part in (shown, *notes) if part)
+        parts.append(RESTARTED_MESSAGE)
+    text = "\n".join(filter(None, parts))
     return Observation(text, result.exit_code, result.elided_chars > 0, result.timed_out)
 
 
-def _limit(asked: str | None, shell: Shell) -> float:
-    """The limit requested by the call, if the harness allows it and it is a number."""
-    try:
-        seconds = float(asked or "")
-    except ValueError:
-        return shell.timeout_s
-    may = shell.takes_input and math.isfinite(seconds) and 0 < seconds <= MAX_ASKED_S
-    return seconds if may else shell.timeout_s
-
-
-MAX_ASKED_S = 3600.0
-"""The longest limit that a call can request."""
-
-
-def _shown(
-    command: str, result: ExecResult, output: Output | OpenHandsFrame, sandbox: Sandbox
-) -> str:
-    if isinstance(output, OpenHandsFrame) and not result.timed_out:
-        return frame_output(command, result, output, sandbox)
+def _shown(command: str, result: ExecResult, output: Output, sandbox: Sandbox) -> str:
+    text, code = result.output.rstrip("\r\n"), result.exit_code
     match output:
         case Output.WHOLE:
             return result.output
-        case Output.STRIPPED | OpenHandsFrame():
-            return result.output.rstrip("\r\n")
         case Output.STREAMS:
             return "" if result.timed_out else _streams(result, sandbox)
+        case Output.OPENHANDS_0_13 | Output.OPENHANDS_0_17 if not result.timed_out:
+            folder, _, python = sandbox.exec(_ASK, keep_state=False).output.partition("\n")
+            if output is Output.OPENHANDS_0_13:
+                shown = f"{command}\n{text}" if text else command
+                return (
+                    f"{shown}[Python Interpreter: {python}]\nroot@openhands-workspace:{folder} # \n"
+                    f"[Command finished with exit code {code}]"
+                )
+            return (
+                f"{text}\n[The command completed with exit code {code}.]\n"
+                f"[Current working directory: {folder}]\n[Python interpreter: {python}]\n"
+                f"[Command finished with exit code {code}]"
+            )
+    return text
 
 
 def _streams(result: ExecResult, sandbox: Sandbox) -> str:

@@ -6,17 +6,18 @@ import json
 import posixpath
 import re
 import shlex
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import PurePosixPath
 
 from srl_swe.sandbox import Sandbox
-from srl_swe.tools.editor_styles import EditorStyle, Occurrences, SnippetEnd, ViewStyle
+from srl_swe.tools.editor_styles import EditorStyle, Occurrences, SnippetEnd
 from srl_swe.tools.text_files import (
     Kind,
     Refused,
-    answer,
+    answering,
     clip,
     find_fault,
     find_kind,
@@ -26,7 +27,6 @@ from srl_swe.tools.text_files import (
     tidy,
     write_text,
 )
-from srl_swe.types import Observation
 
 # ``str_replace`` and ``insert`` on a text. Pure.
 
@@ -67,12 +67,11 @@ def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
     """The lines to list, from 1."""
     if occurrences is Occurrences.HOLDERS:
         return [i for i, line in enumerate(text.split("\n"), 1) if old in line]
-    overlapping = occurrences is Occurrences.STARTS
-    lines, at = [], text.find(old)
-    while 0 <= at < len(text) or (at == len(text) and not old):
-        lines.append(text.count("\n", 0, at) + 1)
-        at = text.find(old, at + (1 if overlapping else max(len(old), 1)))
-    return lines if overlapping else sorted(set(lines))
+    pattern = re.escape(old)
+    if occurrences is Occurrences.STARTS:
+        pattern = f"(?={pattern})"  # finds overlapping ones too
+    lines = [text.count("\n", 0, at.start()) + 1 for at in re.finditer(pattern, text)]
+    return lines if occurrences is Occurrences.STARTS else list(dict.fromkeys(lines))
 
 
 def insert_lines(text: str, at: int, new: str, style: EditorStyle) -> Edit:
@@ -82,19 +81,13 @@ def insert_lines(text: str, at: int, new: str, style: EditorStyle) -> Edit:
     added = new.split("\n")
     if style.inserts_whole_lines:
         lines = split_lines(text)
-        whole = [f"{line}\n" for line in added]
-        after = "".join([*lines[:at], *whole, *lines[at:]])
+        after = "".join([*lines[:at], *(f"{line}\n" for line in added), *lines[at:]])
     else:
         lines = text.split("\n")
         after = "\n".join([*lines[:at], *added, *lines[at:]])
     end = SnippetEnd.NEWLINE if style.snippet_end is SnippetEnd.NEWLINE else SnippetEnd.EMPTY_LINE
     snippet, first = _snippet(after, at - 4, at + len(added) + 3, end)
     return Edit(text, after, snippet, first)
-
-
-def count_lines(text: str, style: EditorStyle) -> int:
-    """The number of lines to insert after."""
-    return len(split_lines(text)) if style.inserts_whole_lines else len(text.split("\n"))
 
 
 def split_lines(text: str) -> list[str]:
@@ -105,9 +98,7 @@ def split_lines(text: str) -> list[str]:
     >>> split_lines("a\x0cb\nc")
     ['a\x0cb\n', 'c']
     """
-    lines = text.split("\n")
-    last = lines.pop()
-    return [*(f"{line}\n" for line in lines), *([last] if last else [])]
+    return list(StringIO(text))
 
 
 def _snippet(text: str, first: int, last: int, end: SnippetEnd) -> tuple[str, int]:
@@ -142,41 +133,26 @@ print(json.dumps([bodies, docstrings]))
 """Prints the lines (from 0, inclusive) of function bodies and of classes' docstrings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elision:
-    """The least distance from first to last line of the bodies and docstrings to leave out."""
+def outline(
+    path: str, text: str, sandbox: Sandbox, body_lines: int, docstring_lines: int | None = None
+) -> str | None:
+    """The kept lines with their numbers, and a note per gap; None if python fails.
 
-    body_lines: int
-    docstring_lines: int | None = None
-
-
-FILEMAP = Elision(body_lines=5)
-"""SWE-agent's ``filemap``: at least 5."""
-CONDENSED = Elision(body_lines=3, docstring_lines=4)
-"""R2E's: at least 3; of a class's docstring all between its first line and its last."""
-
-
-def outline(path: str, text: str, elision: Elision, sandbox: Sandbox) -> str | None:
-    """The kept lines with their numbers, and a note per gap; None if python fails."""
+    ``body_lines`` and ``docstring_lines``: the least distance from first to last line of bodies,
+    and of the docstrings of which only these two lines are kept; None keeps all docstrings.
+    """
     printed = run_python(_SCRIPT, [path], sandbox)
     try:
         bodies, docstrings = json.loads(printed or "")
-        gaps = [(int(a), int(b)) for a, b in bodies if b - a >= elision.body_lines]
-        if elision.docstring_lines is not None:
-            gaps += [
-                (int(a) + 1, int(b) - 1) for a, b in docstrings if b - a >= elision.docstring_lines
-            ]
+        gaps = [(int(a), int(b)) for a, b in bodies if b - a >= body_lines]
+        if docstring_lines is not None:
+            gaps += [(int(a) + 1, int(b) - 1) for a, b in docstrings if b - a >= docstring_lines]
     except (TypeError, ValueError):
         return None
-    return _render(text.splitlines(), gaps)
-
-
-def _render(lines: list[str], gaps: Iterable[tuple[int, int]]) -> str:
-    left_out: set[int] = set()
-    shown = []
+    lines, left_out = text.splitlines(), set[int]()
     for first, last in gaps:
         left_out.update(range(max(first, 0), min(last, len(lines)) + 1))
-        shown.append((first, f"... eliding lines {first + 1}-{last + 1} ..."))
+    shown = [(first, f"... eliding lines {first + 1}-{last + 1} ...") for first, last in gaps]
     shown += [(i, line) for i, line in enumerate(lines) if i not in left_out]
     return "\n".join(f"{i + 1:6d} {line}" for i, line in sorted(shown))
 
@@ -212,53 +188,43 @@ def parse_range(value: str | None, style: EditorStyle) -> list[int] | None:
     return bounds
 
 
+class _RefusedBelow(Refused):
+    """A refusal below an empty line."""
+
+
 def view_file(
     path: str, text: str, bounds: list[int] | None, style: EditorStyle, sandbox: Sandbox
 ) -> str:
     """The file, or the part in ``bounds``. Raises Refused."""
-    view = style.view
+    view, messages, note = style.view, style.messages, ""
+    refused = _RefusedBelow if view.refuses_below else Refused
     if view.suffixes and PurePosixPath(path).suffix not in view.suffixes:
-        refusal = view.suffix_refusal.format(name=PurePosixPath(path).name)
-        raise Refused(view.refusal.format(style.refusal.format(refusal)))
+        raise refused(view.suffix_refusal.format(name=PurePosixPath(path).name))
     if bounds is None:
-        in_short = _in_short(path, text, style, sandbox)
-        if in_short is not None:
-            return in_short
+        in_short = _in_short(path, text, style, sandbox) if path.endswith(".py") else None
         lines = text.split("\n") if view.shows_last_empty_line else text.splitlines()
-        return cat(path, lines, 1, style)
-    lines = _counted(text, view)
-    try:
-        first, last, note = _checked(bounds, len(lines), style)
-    except Refused as refusal:
-        raise Refused(view.refusal.format(style.refusal.format(refusal))) from None
+        return in_short or cat(path, lines, 1, style)
+    if view.counts_last_empty_line:
+        lines = text.split("\n")
+    elif view.counts_all_breaks:
+        lines = text.splitlines()
+    else:
+        lines = [line.removesuffix("\n") for line in split_lines(text)]
+    (first, last), total = bounds, len(lines)
+    about = {"value": bounds, "first": first, "last": last, "total": total}
+    if not 1 <= first <= total:
+        raise refused(messages.range_first.format(**about))
+    if last > total:
+        if not view.late_range_end_is_fine:
+            raise refused(messages.range_last.format(**about))
+        note = f"NOTE: We only show up to {total} since there're only {total} lines in this file.\n"
+    last = total if last == -1 else min(last, total)
+    if last < first:
+        raise refused(messages.range_order.format(**about))
     shown = lines[first - 1 : last]
     if not view.counts_all_breaks:
         shown = "\n".join(shown).splitlines()
     return note + cat(path, shown, first, style)
-
-
-def _counted(text: str, view: ViewStyle) -> list[str]:
-    if view.counts_last_empty_line:
-        return text.split("\n")
-    if view.counts_all_breaks:
-        return text.splitlines()
-    return [line.removesuffix("\n") for line in split_lines(text)]
-
-
-def _checked(bounds: list[int], total: int, style: EditorStyle) -> tuple[int, int, str]:
-    """The first line, the last line, and a note to show before them."""
-    (first, last), messages, note = bounds, style.messages, ""
-    about = {"value": bounds, "first": first, "last": last, "total": total}
-    if not 1 <= first <= total:
-        raise Refused(messages.range_first.format(**about))
-    if last > total and not style.view.late_range_end_is_fine:
-        raise Refused(messages.range_last.format(**about))
-    if last > total:
-        note = f"NOTE: We only show up to {total} since there're only {total} lines in this file.\n"
-    last = total if last == -1 or last > total else last
-    if last < first:
-        raise Refused(messages.range_order.format(**about))
-    return first, last, note
 
 
 def cat(path: str, lines: list[str], first: int, style: EditorStyle) -> str:
@@ -276,15 +242,13 @@ def cat(path: str, lines: list[str], first: int, style: EditorStyle) -> str:
 
 def _in_short(path: str, text: str, style: EditorStyle, sandbox: Sandbox) -> str | None:
     view = style.view
-    if not path.endswith(".py"):
-        return None
     if view.outline_from_chars is not None and len(text) > view.outline_from_chars:
-        kept = outline(path, text, FILEMAP, sandbox)
+        kept = outline(path, text, sandbox, body_lines=5)  # SWE-agent's filemap
         if kept is not None:
             kept = clip(kept.expandtabs(), style.max_chars, style.clipped)
             return _FILEMAP_NOTE.format(kept)
     if view.outline_from_lines is not None and len(text.splitlines()) > view.outline_from_lines:
-        kept = outline(path, text, CONDENSED, sandbox)
+        kept = outline(path, text, sandbox, body_lines=3, docstring_lines=4)  # R2E's
         if kept is not None:
             return clip(_CONDENSED_NOTE.format(path) + kept, style.max_chars, style.clipped)
     return None
@@ -293,18 +257,26 @@ def _in_short(path: str, text: str, style: EditorStyle, sandbox: Sandbox) -> str
 def view_folder(path: str, bounds: list[int] | None, style: EditorStyle, sandbox: Sandbox) -> str:
     """Two levels of a folder, sorted, without hidden items. Raises Refused."""
     if bounds is not None and style.messages.folder_range:
-        raise Refused(style.refusal.format(style.messages.folder_range.format(value=bounds)))
-    listing = style.listing
-    found = sandbox.exec(_list_command(path, style), keep_state=False).output
+        raise Refused(style.messages.folder_range.format(value=bounds))
+    where, listing = shlex.quote(path), style.listing
     header = listing.header.format(path=path)
     if not listing.marks_folders:
-        whole = f"{header}{found}{listing.footer}"
+        kinds = " ".join(f"-o -name '*{suffix}'" for suffix in listing.suffixes)
+        only = rf"\( -type d {kinds} \)" if kinds else ""
+        command = f"find {where} -maxdepth 2 -not -path '*/.*' {only} | LC_ALL=C sort"
+        whole = header + sandbox.exec(command, keep_state=False).output + listing.footer
         return clip(whole, style.max_chars, style.clipped) if listing.suffixes else whole
-    hidden = sandbox.exec(
-        f"find -L {shlex.quote(path)} -mindepth 1 -maxdepth 1 -name '.*' 2>/dev/null | wc -l",
-        keep_state=False,
-    ).output.strip()
-    whole = header + clip(found.rstrip("\n"), style.max_chars, _FOLDER_CLIPPED)
+    direct, below = shlex.quote(f"{path}/.*"), shlex.quote(f"{path}/*/.*")
+    command = (
+        rf"find -L {where} -maxdepth 2 -not \( -path {direct} -o -path {below} \) 2>/dev/null"
+        " | LC_ALL=C sort | while IFS= read -r item; do"
+        ' if [ -d "$item" ]; then printf "%s/\\n" "$item"; else printf "%s\\n" "$item"; fi;'
+        " done"
+    )
+    found = sandbox.exec(command, keep_state=False).output.rstrip("\n")
+    whole = header + clip(found, style.max_chars, _FOLDER_CLIPPED)
+    command = f"find -L {where} -mindepth 1 -maxdepth 1 -name '.*' 2>/dev/null | wc -l"
+    hidden = sandbox.exec(command, keep_state=False).output.strip()
     if hidden in {"", "0"}:
         return whole
     return (
@@ -313,22 +285,11 @@ def view_folder(path: str, bounds: list[int] | None, style: EditorStyle, sandbox
     )
 
 
-def _list_command(path: str, style: EditorStyle) -> str:
-    where, listing = shlex.quote(path), style.listing
-    if listing.marks_folders:
-        direct, below = shlex.quote(f"{path}/.*"), shlex.quote(f"{path}/*/.*")
-        return (
-            rf"find -L {where} -maxdepth 2 -not \( -path {direct} -o -path {below} \) 2>/dev/null"
-            " | LC_ALL=C sort | while IFS= read -r item; do"
-            ' if [ -d "$item" ]; then printf "%s/\\n" "$item"; else printf "%s\\n" "$item"; fi;'
-            " done"
-        )
-    kinds = " ".join(f"-o -name '*{suffix}'" for suffix in listing.suffixes)
-    only = rf"\( -type d {kinds} \)" if kinds else ""
-    return f"find {where} -maxdepth 2 -not -path '*/.*' {only} | LC_ALL=C sort"
-
-
-_REQUIRED = {"str_replace": ["old_str"], "insert": ["insert_line", "new_str"]}
+_REQUIRED = {
+    "create": ["file_text"],
+    "str_replace": ["old_str"],
+    "insert": ["insert_line", "new_str"],
+}
 _REVIEW = (
     "Review the changes and make sure they are as expected{}. Edit the file again if necessary."
 )
@@ -342,24 +303,16 @@ _LINT = (
 )
 
 
-class EditHistory:
-    """The contents of files before each edit of an episode, for ``undo_edit``."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._texts: defaultdict[str, list[str]] = defaultdict(list)
-
-    def remember(self, path: str, text: str) -> None:
-        """Keep a text; above the limit, drop the file's oldest."""
-        self._texts[path].append(text)
-        if self._limit is not None:
-            del self._texts[path][: -self._limit or None]
-
-    def pop(self, path: str) -> str | None:
-        """Remove and return the last kept text; None without one."""
-        return self._texts[path].pop() if self._texts[path] else None
+EditHistory = defaultdict[str, deque[str]]
+"""The contents of files before each edit of an episode, for ``undo_edit``."""
 
 
+def start_history(style: EditorStyle) -> EditHistory:
+    """An empty history; the editor's limit drops a file's oldest content."""
+    return defaultdict(lambda: deque(maxlen=style.undo_limit))
+
+
+@answering
 def str_replace_editor(
     arguments: Mapping[str, str],
     sandbox: Sandbox,
@@ -367,171 +320,142 @@ def str_replace_editor(
     style: EditorStyle,
     history: EditHistory,
     workdir: str = "/testbed",
-) -> Observation:
-    """View, create or edit one file. Exit code 0 means done, 1 refused with the reason."""
-    call = _Call(arguments, sandbox, style, history, workdir)
-    return answer(call.carry_out)
+    command: str | None = None,
+) -> str:
+    """View, create or edit one file. Exit code 0 means done, 1 refused with the reason.
+
+    ``command`` replaces the argument, for tools with one command, such as OpenHands' ``read``.
+    """
+    path = tidy(arguments["path"]) if arguments.get("path") else ""
+    call = _Call(arguments, sandbox, style, history, path, posixpath.join(workdir, path))
+    try:
+        return call.carry_out(command or arguments.get("command", ""))
+    except Refused as refusal:
+        text = style.refusal.format(refusal)
+        raise Refused(f"\n{text}" if isinstance(refusal, _RefusedBelow) else text) from None
 
 
-def view_only(
-    arguments: Mapping[str, str],
-    sandbox: Sandbox,
-    *,
-    style: EditorStyle,
-    history: EditHistory,
-    workdir: str = "/testbed",
-) -> Observation:
-    """OpenHands' action ``read``: the command ``view`` under another name."""
-    viewing = {**arguments, "command": "view"}
-    return str_replace_editor(viewing, sandbox, style=style, history=history, workdir=workdir)
-
-
+@dataclass(frozen=True, slots=True)
 class _Call:
-    def __init__(
-        self,
-        arguments: Mapping[str, str],
-        sandbox: Sandbox,
-        style: EditorStyle,
-        history: EditHistory,
-        workdir: str,
-    ) -> None:
-        self._arguments = arguments
-        self._sandbox = sandbox
-        self._style = style
-        self._history = history
-        self._workdir = workdir
-        self._command = arguments.get("command", "")
-        self._path = tidy(arguments["path"]) if arguments.get("path") else ""
-        """The path for messages; ``_at`` is the file's real path."""
-        self._at = posixpath.join(workdir, self._path)
+    """One call. ``path``: the file's name in messages; ``at``: its place in the sandbox."""
 
-    def carry_out(self) -> str:
-        kind = self._check_path()
-        self._check_required()
-        match self._command:
+    arguments: Mapping[str, str]
+    sandbox: Sandbox
+    style: EditorStyle
+    history: EditHistory
+    path: str
+    at: str
+
+    def carry_out(self, command: str) -> str:
+        kind = self.check(command)
+        match command:
             case "view":
-                return self._view(kind)
+                bounds = parse_range(self.arguments.get("view_range"), self.style)
+                if kind == "folder":
+                    return view_folder(self.path, bounds, self.style, self.sandbox)
+                return view_file(self.path, self.read(), bounds, self.style, self.sandbox)
             case "create":
-                return self._create(self._arguments["file_text"])
+                return self.create(self.arguments["file_text"])
             case "str_replace":
-                return self._replace()
+                return self.replace(self.arguments["old_str"], self.arguments.get("new_str"))
             case "insert":
-                return self._insert()
+                return self.insert(self.arguments["insert_line"].strip())
             case "undo_edit":
-                return self._undo()
-        raise self._refused(self._style.messages.unknown, command=self._command)
+                return self.undo()
+        raise self.refused(self.style.messages.unknown, command=command)
 
-    def _refused(self, message: str, **about: object) -> Refused:
-        return Refused(self._style.refusal.format(message.format(path=self._path, **about)))
+    def refused(self, message: str, **about: object) -> Refused:
+        return Refused(message.format(path=self.path, **about))
 
-    def _check_path(self) -> Kind | None:
-        messages = self._style.messages
-        if not self._path:
-            raise self._refused(messages.missing, name="path", command=self._command)
-        if not self._path.startswith("/") and not self._style.relative_paths:
-            raise self._refused(messages.relative, value=self._path, suggested=self._at)
-        kind = find_kind(self._at, self._sandbox)
-        if kind is None and self._command != "create":
-            raise self._refused(messages.gone)
-        if kind is not None and self._command == "create":
-            raise self._refused(messages.exists)
-        if kind == "folder" and self._command != "view":
-            raise self._refused(messages.folder)
+    def check(self, command: str) -> Kind | None:
+        """The kind of the path. Raises Refused for a wrong path or a missing argument."""
+        messages = self.style.messages
+        if not self.path:
+            raise self.refused(messages.missing, name="path", command=command)
+        if not self.path.startswith("/") and not self.style.relative_paths:
+            raise self.refused(messages.relative, value=self.path, suggested=self.at)
+        kind = find_kind(self.at, self.sandbox)
+        if kind is None and command != "create":
+            raise self.refused(messages.gone)
+        if kind is not None and command == "create":
+            raise self.refused(messages.exists)
+        if kind == "folder" and command != "view":
+            raise self.refused(messages.folder)
+        for name in _REQUIRED.get(command, []):
+            value = self.arguments.get(name)
+            if value is None or (not value and name in self.style.empty_is_missing):
+                template = messages.no_text if name == "file_text" else messages.missing
+                raise self.refused(template, name=name, command=command)
         return kind
 
-    def _check_required(self) -> None:
-        for name in (
-            ["file_text"] if self._command == "create" else _REQUIRED.get(self._command, [])
-        ):
-            value = self._arguments.get(name)
-            if value is None or (not value and name in self._style.empty_is_missing):
-                messages = self._style.messages
-                template = messages.no_text if name == "file_text" else messages.missing
-                raise self._refused(template, name=name, command=self._command)
+    def create(self, text: str) -> str:
+        undone = self.style.creation_undoes_to
+        self.save(text, text if undone is None else undone, self.style.messages.not_created)
+        if not self.style.shows_created:
+            return f"File created successfully at: {self.path}"
+        return f"File created at {self.path}. {self.numbered(self.path, text)}{_REVIEW_CREATED}"
 
-    def _view(self, kind: Kind | None) -> str:
+    def replace(self, old: str, new: str | None) -> str:
+        if self.style.same_is_looked_at_first and old == new:
+            raise self.refused(self.style.messages.same, new=new)
         try:
-            bounds = parse_range(self._arguments.get("view_range"), self._style)
-        except Refused as refusal:
-            raise Refused(self._style.refusal.format(refusal)) from None
-        if kind == "folder":
-            return view_folder(self._path, bounds, self._style, self._sandbox)
-        return view_file(self._path, self._read(), bounds, self._style, self._sandbox)
+            text = self.read()
+        except Refused as refusal:  # this one is wrapped twice
+            raise Refused(self.style.refusal.format(refusal)) from None
+        edit = replace_once(self.path, text, old, new or "", self.style)
+        return self.apply(edit, f"a snippet of {self.path}") + _REVIEW.format("")
 
-    def _create(self, text: str) -> str:
-        self._refuse_faulty(text)
-        self._write(text, self._style.messages.not_created)
-        undone = self._style.creation_undoes_to
-        self._history.remember(self._path, text if undone is None else undone)
-        if not self._style.shows_created:
-            return f"File created successfully at: {self._path}"
-        return f"File created at {self._path}. {self._numbered(self._path, text)}{_REVIEW_CREATED}"
+    def insert(self, line: str) -> str:
+        text = self.read()
+        lines = split_lines(text) if self.style.inserts_whole_lines else text.split("\n")
+        at = int(line) if line.isascii() and line.isdigit() and len(line) < 10 else -1
+        if not 0 <= at <= len(lines):
+            raise self.refused(self.style.messages.insert_line, value=line, total=len(lines))
+        edit = insert_lines(text, at, self.arguments["new_str"], self.style)
+        return self.apply(edit, "a snippet of the edited file") + _REVIEW_INSERTED
 
-    def _replace(self) -> str:
-        old, new = self._arguments["old_str"], self._arguments.get("new_str")
-        same = self._style.messages.same
-        if self._style.same_is_looked_at_first and old == new:
-            raise self._refused(same, new=new)
-        try:
-            edit = replace_once(self._path, self._read(), old, new or "", self._style)
-        except Refused as refusal:
-            raise Refused(self._style.refusal.format(refusal)) from None
-        return self._apply(edit, f"a snippet of {self._path}") + _REVIEW.format("")
+    def undo(self) -> str:
+        if not self.history[self.path]:
+            raise self.refused(self.style.messages.no_undo)
+        text = self.history[self.path].pop()
+        self.write(text, self.style.messages.unwritable)
+        return f"Last edit to {self.path} undone successfully. {self.numbered(self.path, text)}"
 
-    def _insert(self) -> str:
-        text, value = self._read(), self._arguments["insert_line"].strip()
-        total = count_lines(text, self._style)
-        at = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
-        if not 0 <= at <= total:
-            raise self._refused(self._style.messages.insert_line, value=value, total=total)
-        edit = insert_lines(text, at, self._arguments["new_str"], self._style)
-        return self._apply(edit, "a snippet of the edited file") + _REVIEW_INSERTED
+    def apply(self, edit: Edit, what: str) -> str:
+        self.save(edit.after, edit.before, self.style.messages.unwritable)
+        shown = self.numbered(what, edit.snippet, edit.first)
+        return f"The file {self.path} has been edited. {shown}"
 
-    def _apply(self, edit: Edit, what: str) -> str:
-        self._refuse_faulty(edit.after)
-        self._write(edit.after, self._style.messages.unwritable)
-        self._history.remember(self._path, edit.before)
-        return f"The file {self._path} has been edited. " + self._numbered(
-            what, edit.snippet, edit.first
-        )
-
-    def _undo(self) -> str:
-        text = self._history.pop(self._path)
-        if text is None:
-            raise self._refused(self._style.messages.no_undo)
-        self._write(text, self._style.messages.unwritable)
-        return f"Last edit to {self._path} undone successfully. {self._numbered(self._path, text)}"
-
-    def _numbered(self, what: str, text: str, first: int = 1) -> str:
-        text = clip(text, self._style.max_chars, self._style.clipped)
-        text = text.expandtabs() if self._style.snippet_expands_tabs else text
+    def numbered(self, what: str, text: str, first: int = 1) -> str:
+        text = clip(text, self.style.max_chars, self.style.clipped)
+        text = text.expandtabs() if self.style.snippet_expands_tabs else text
         lines = number_lines(text.split("\n"), first)
         return f"Here's the result of running `cat -n` on {what}:\n{lines}\n"
 
-    def _refuse_faulty(self, text: str) -> None:
-        if not self._style.lints or not self._arguments.get("enable_linting"):
-            return
-        fault = find_fault(self._path, text, self._sandbox)
-        if fault:
-            raise Refused(f"\n{self._style.refusal.format(_LINT + fault.message)}")
-
-    def _read(self) -> str:
+    def read(self) -> str:
         try:
-            text = read_text(self._at, self._sandbox)
+            text = read_text(self.at, self.sandbox)
         except OSError as error:
-            raise self._refused(self._style.messages.unreadable, error=error) from None
-        if self._style.refuses_binary and "\0" in text[:1024]:
+            raise self.refused(self.style.messages.unreadable, error=error) from None
+        if self.style.refuses_binary and "\0" in text[:1024]:
             raise Refused(
-                self._style.refusal.format(
-                    f"File validation failed for {self._path}: File appears to be binary and "
-                    "this file type cannot be read or edited by this tool."
-                )
+                f"File validation failed for {self.path}: File appears to be binary and "
+                "this file type cannot be read or edited by this tool."
             )
         return text
 
-    def _write(self, text: str, message: str) -> None:
+    def save(self, text: str, undone: str, message: str) -> None:
+        """Write the text unless it is faulty; keep ``undone`` for ``undo_edit``."""
+        if self.style.lints and self.arguments.get("enable_linting"):
+            fault = find_fault(self.path, text, self.sandbox)
+            if fault:
+                raise _RefusedBelow(_LINT + fault.message)
+        self.write(text, message)
+        self.history[self.path].append(undone)
+
+    def write(self, text: str, message: str) -> None:
         try:
-            write_text(self._at, text, self._sandbox)
+            write_text(self.at, text, self.sandbox)
         except OSError as error:
-            said, parent = str(error).replace(self._at, self._path), posixpath.dirname(self._path)
-            raise self._refused(message, error=said, parent=parent) from None
+            said, parent = str(error).replace(self.at, self.path), posixpath.dirname(self.path)
+            raise self.refused(message, error=said, parent=parent) from None

@@ -112,8 +112,8 @@ class ViewStyle:
     late_range_end_is_fine: bool = False
     """A range beyond the file's end is shortened and noted, not refused."""
     suffixes: tuple[str, ...] = ()
-    refusal: str = "{}"
-    """Wraps refusals of a suffix or a range once more."""
+    refuses_below: bool = False
+    """Refusals of a suffix or a range begin with a newline."""
     suffix_refusal: str = ""
     outline_from_lines: int | None = None
     """Python files with more lines are shown as an outline unless a range is given."""
@@ -311,7 +311,7 @@ R2E = EditorStyle(
         expands_tabs=False,
         clips_header_too=True,
         suffixes=(".py",),
-        refusal="\n{}",
+        refuses_below=True,
         suffix_refusal=(
             "ERROR: Viewing non-Python files is disallowed for saving context. File '{name}' is "
             "not a .py file."

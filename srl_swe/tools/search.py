@@ -9,14 +9,14 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.text_files import (
     Refused,
-    answer,
+    answering,
     clip,
     decode,
     encode,
@@ -25,7 +25,6 @@ from srl_swe.tools.text_files import (
     number_lines,
 )
 from srl_swe.tools.windowed import Windows
-from srl_swe.types import Observation
 
 # The file tools of Claude Code, Gemini CLI, opencode, pi and hermes have the same effects; their
 # different answers are not imitated. Arguments: ``file_path``/``filePath``/``path``,
@@ -38,36 +37,27 @@ _MAX_CHARS = 30_000
 _TRUNCATED = "\n... (the rest is not shown)"
 
 
-def read_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+@answering
+def read_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     """The file's numbered lines; only its beginning if it is long."""
-
-    def read() -> str:
-        text = _read(find_path(arguments, workdir), sandbox)
-        return clip(number_lines(text.split("\n"), 1, "{}\t{}"), _MAX_CHARS, _TRUNCATED)
-
-    return answer(read)
+    text = _read(find_path(arguments, workdir), sandbox)
+    return clip(number_lines(text.split("\n"), 1, "{}\t{}"), _MAX_CHARS, _TRUNCATED)
 
 
-def write_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+@answering
+def write_whole_file(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     """Write ``content``; replaces an old file."""
-
-    def write() -> str:
-        content = arguments.get("content")
-        if content is None:
-            raise Refused("Parameter `content` is required.")
-        path = find_path(arguments, workdir)
-        _write(path, content, sandbox)
-        return f"Wrote {path} successfully."
-
-    return answer(write)
+    content = arguments.get("content")
+    if content is None:
+        raise Refused("Parameter `content` is required.")
+    path = find_path(arguments, workdir)
+    _write(path, content, sandbox)
+    return f"Wrote {path} successfully."
 
 
-def edit_exactly(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+@answering
+def edit_exactly(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     """Replace a text once or everywhere, or several texts in turn (``edits``)."""
-    return answer(lambda: _edit(arguments, sandbox, workdir))
-
-
-def _edit(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     path = find_path(arguments, workdir)
     edits = parse_replacements(arguments)
     # with nothing to replace and no file there, Claude Code and Gemini CLI write a new file
@@ -100,31 +90,27 @@ class Replacement:
 
 
 def parse_replacements(arguments: Mapping[str, str]) -> list[Replacement]:
-    """The replacements of a call, in order. Raises Refused."""
+    """The replacements, in order; the call's ``replace_all`` is their default. Raises Refused."""
     listed = arguments.get("edits")
+    found = []
     try:
         edits: list[Any] = json.loads(listed) if listed else [arguments]
-        found = [_replacement(edit, arguments) for edit in edits]
+        for edit in edits:
+            old = _either(edit, "old_string", "oldString", "oldText")
+            new = _either(edit, "new_string", "newString", "newText")
+            if not isinstance(old, str) or not isinstance(new, str):
+                raise ValueError("no texts")
+            everywhere = _either(edit, "replace_all", "replaceAll")
+            if everywhere is None:
+                everywhere = _either(arguments, "replace_all", "replaceAll")
+            expected = str(_either(edit, "expected_replacements"))
+            times = int(expected) if expected.isdecimal() else 1
+            found.append(Replacement(old, new, str(everywhere).lower() == "true", times))
     except (AttributeError, TypeError, ValueError, RecursionError):
         found = []
     if not found:
         raise Refused("What to replace, and by what, is required.")
     return found
-
-
-def _replacement(edit: Mapping[str, Any], call: Mapping[str, str]) -> Replacement:
-    """One replacement; the call's ``replace_all`` is its default. Raises ValueError."""
-    old = _either(edit, "old_string", "oldString", "oldText")
-    new = _either(edit, "new_string", "newString", "newText")
-    if not isinstance(old, str) or not isinstance(new, str):
-        raise ValueError("no texts")
-    everywhere = _either(edit, "replace_all", "replaceAll")
-    if everywhere is None:
-        everywhere = _either(call, "replace_all", "replaceAll")
-    expected = str(_either(edit, "expected_replacements") or "1")
-    return Replacement(
-        old, new, str(everywhere).lower() == "true", int(expected) if expected.isdecimal() else 1
-    )
 
 
 def _either(values: Mapping[str, Any], *names: str) -> Any:
@@ -154,52 +140,38 @@ def _write(path: str, text: str, sandbox: Sandbox) -> None:
 
 
 _MAX_FILES = 100
-_COUNTED = re.compile(r"(.*):(\d+)")
 _SKIP_HIDDEN = r"-type d -name '.?*' -prune -o -type f ! -name '.*'"
 
 
-def find_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def find_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Files in ``dir`` whose name matches the pattern ``file_name``."""
-
-    def find() -> str:
-        name = arguments.get("file_name", "")
-        if not name:
-            raise Refused("Usage: find_file <file_name> [<dir>]")
-        folder = _folder(arguments.get("dir"), sandbox, windows)
-        found = _lines(
-            f"find {shlex.quote(folder)} -type f -name {shlex.quote(name)} | LC_ALL=C sort", sandbox
-        )
-        if not found:
-            return f'No matches found for "{name}" in {folder}'
-        return "\n".join([f'Found {len(found)} matches for "{name}" in {folder}:', *found])
-
-    return answer(find)
+    name = arguments.get("file_name", "")
+    if not name:
+        raise Refused("Usage: find_file <file_name> [<dir>]")
+    folder = _folder(arguments, sandbox, windows)
+    found = _lines(
+        f"find {shlex.quote(folder)} -type f -name {shlex.quote(name)} | LC_ALL=C sort", sandbox
+    )
+    if not found:
+        return f'No matches found for "{name}" in {folder}'
+    return "\n".join([f'Found {len(found)} matches for "{name}" in {folder}:', *found])
 
 
-def search_dir(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def search_dir(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """The number of matches of the pattern ``search_term``, per file of ``dir``."""
-
-    def search() -> str:
-        term = arguments.get("search_term", "")
-        if not term:
-            raise Refused("Usage: search_dir <search_term> [<dir>]")
-        folder = _folder(arguments.get("dir"), sandbox, windows)
-        found = _counts(
-            f"find {shlex.quote(folder)} -type f ! -path '*/.*' "
-            f"-exec grep -cIH -e {shlex.quote(term)} {{}} + | LC_ALL=C sort",
-            sandbox,
-        )
-        return _summary(term, folder, found)
-
-    return answer(search)
+    term = arguments.get("search_term", "")
+    if not term:
+        raise Refused("Usage: search_dir <search_term> [<dir>]")
+    folder = _folder(arguments, sandbox, windows)
+    files = f"find {shlex.quote(folder)} -type f ! -path '*/.*'"
+    return _summary(term, folder, _counts(f"{files} -exec grep -cIH -e", term, sandbox))
 
 
-def search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Lines of ``file``, or of the open file, that match the pattern ``search_term``."""
-    return answer(lambda: _search_file(arguments, sandbox, windows))
-
-
-def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     term, named = arguments.get("search_term", ""), arguments.get("file")
     usage = "Usage: search_file <search_term> [<file>]"
     if not term:
@@ -210,43 +182,34 @@ def _search_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Window
             f"{usage}\nError: File name {named} not found. Please provide a valid file name."
         )
     found = _lines(f"grep -n -e {shlex.quote(term)} {shlex.quote(path)}", sandbox)
-    if not found:
-        return f'No matches found for "{term}" in {path}'
-    shown = [f"Line {line}" for line in found]
-    head = f'Found {len(found)} matches for "{term}" in {path}:'
-    return "\n".join([head, *shown, f'End of matches for "{term}" in {path}'])
+    return _listed(term, path, len(found), [f"Line {line}" for line in found])
 
 
-def search_repository(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> Observation:
+@answering
+def search_repository(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     """R2E's ``search``: lines of a file, or counts per Python file of a folder.
 
     ``search_term`` is a pattern for a file, and plain text for a folder.
     """
-    return answer(lambda: _search(arguments, sandbox, workdir))
-
-
-def _search(arguments: Mapping[str, str], sandbox: Sandbox, workdir: str) -> str:
     term, named = arguments.get("search_term"), arguments.get("path", ".")
     if term is None:
         raise Refused("usage: search [-h] --search_term SEARCH_TERM [--path PATH]")
     path = posixpath.normpath(posixpath.join(workdir, named))
-    kind = find_kind(path, sandbox)
-    if kind == "file":
+    if find_kind(path, sandbox) == "file":
         found = _lines(f"grep -n -e {shlex.quote(term)} {shlex.quote(path)}", sandbox)
         head = f'Matches for "{term}" in {path}:'
         return "\n".join([head, *found]) if found else f'No matches found for "{term}" in {path}'
     if not is_folder(path, sandbox):
         raise Refused(f"Directory '{path}' not found or not a directory.")
-    counted = _counts(
-        f"find {shlex.quote(path)} -mindepth 1 {_SKIP_HIDDEN} -name '*.py' "
-        f"-exec grep -cHF -e {shlex.quote(term)} {{}} + | LC_ALL=C sort",
-        sandbox,
-    )
-    near = {f"./{posixpath.relpath(file, workdir)}": n for file, n in counted.items()}
+    files = f"find {shlex.quote(path)} -mindepth 1 {_SKIP_HIDDEN} -name '*.py'"
+    counts = _counts(f"{files} -exec grep -cHF -e", term, sandbox)
+    near = {f"./{posixpath.relpath(file, workdir)}": n for file, n in counts.items()}
     return _summary(term, path, near)
 
 
-def _folder(named: str | None, sandbox: Sandbox, windows: Windows) -> str:
+def _folder(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    """The folder ``dir``, the shell's if left out. Raises Refused."""
+    named = arguments.get("dir")
     path = windows.resolve(named or ".", sandbox)
     if not is_folder(path, sandbox):
         raise Refused(f"Directory {named or path} not found")
@@ -258,20 +221,25 @@ def _lines(command: str, sandbox: Sandbox) -> list[str]:
     return output.rstrip("\n").split("\n") if output.strip("\n") else []
 
 
-def _counts(command: str, sandbox: Sandbox) -> dict[str, int]:
-    """The files with matches and their number, from ``grep -c``."""
-    found = (_COUNTED.fullmatch(line) for line in _lines(command, sandbox))
+def _counts(grep: str, term: str, sandbox: Sandbox) -> dict[str, int]:
+    """The files with matches and their number, from a ``find`` that executes ``grep -c``."""
+    lines = _lines(f"{grep} {shlex.quote(term)} {{}} + | LC_ALL=C sort", sandbox)
+    found = map(re.compile(r"(.*):(\d+)").fullmatch, lines)
     return {match[1]: int(match[2]) for match in found if match and match[2] != "0"}
 
 
 def _summary(term: str, folder: str, found: Mapping[str, int]) -> str:
-    if not found:
-        return f'No matches found for "{term}" in {folder}'
     if len(found) > _MAX_FILES:
         return (
             f'More than {len(found)} files matched for "{term}" in {folder}. '
             "Please narrow your search."
         )
     shown = [f"{path} ({count} matches)" for path, count in found.items()]
-    head = f'Found {sum(found.values())} matches for "{term}" in {folder}:'
-    return "\n".join([head, *shown, f'End of matches for "{term}" in {folder}'])
+    return _listed(term, folder, sum(found.values()), shown)
+
+
+def _listed(term: str, place: str, matches: int, shown: Sequence[str]) -> str:
+    if not shown:
+        return f'No matches found for "{term}" in {place}'
+    head = f'Found {matches} matches for "{term}" in {place}:'
+    return "\n".join([head, *shown, f'End of matches for "{term}" in {place}'])

@@ -11,11 +11,14 @@ import posixpath
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Observation
+
+P = ParamSpec("P")
 
 _TIMEOUT_S = 20.0
 _PYTHON = 'for p in python3 python; do command -v "$p" >/dev/null && break; done; "$p" -I -c'
@@ -32,15 +35,20 @@ def run_python(script: str, arguments: Sequence[str], sandbox: Sandbox) -> str |
 
 
 class Refused(Exception):
-    """The call can't be carried out. The text is for the policy; see :func:`answer`."""
+    """The call can't be carried out. The text is for the policy."""
 
 
-def answer(call: Callable[[], str]) -> Observation:
-    """The call's result with exit code 0, or the text of its refusal with 1."""
-    try:
-        return Observation(call(), exit_code=0)
-    except Refused as refusal:
-        return Observation(str(refusal), exit_code=1)
+def answering(call: Callable[P, str]) -> Callable[P, Observation]:
+    """Make a tool of a function: its text has exit code 0, the text of its refusal 1."""
+
+    @wraps(call)
+    def tool(*args: P.args, **kwargs: P.kwargs) -> Observation:
+        try:
+            return Observation(call(*args, **kwargs), exit_code=0)
+        except Refused as refusal:
+            return Observation(str(refusal), exit_code=1)
+
+    return tool
 
 
 Kind = Literal["file", "folder"]

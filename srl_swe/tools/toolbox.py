@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ from srl_swe.plugins import find_named
 from srl_swe.sandbox import DIFF_TIMEOUT_S, Sandbox, enforced
 from srl_swe.tools import search, windowed
 from srl_swe.tools.bash import asks_for_more, run_bash
-from srl_swe.tools.editor import EditHistory, str_replace_editor, view_only
+from srl_swe.tools.editor import start_history, str_replace_editor
 from srl_swe.tools.recorded_paths import (
     PATH_ARGUMENTS,
     RecordedPaths,
@@ -25,8 +26,22 @@ from srl_swe.tools.toolsets import BUNDLED, TOOLSETS, Toolset
 from srl_swe.tools.windowed import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
-# Tools of episodes: submit, finish, think.
+Tool = Callable[[Mapping[str, str], Sandbox], Observation]
 
+
+def find_tool(name: str) -> tuple[str, Tool]:
+    """A user's own tool (:mod:`srl_swe.plugins`), and the name by which a policy calls it.
+
+    Raises UserError for a name that leads nowhere.
+    """
+    tool: Tool = find_named("tool", name, {})
+    return name.rpartition(":")[2].rpartition(".")[2], tool
+
+
+# Tools that end an episode, or have no effect.
+
+SUBMIT = "submit"
+"""The tool that ends an episode."""
 _PATCH_FILE = "/tmp/.srl_swe.patch"
 _REVIEW = """\
 Thank you for your work on this issue. Please carefully follow the steps below to help review \
@@ -52,59 +67,33 @@ Here is a list of all of your changes:
 """
 
 
-def submit(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """Do nothing: the caller takes the diff and ends the episode."""
-    return Observation("Submitted.")
-
-
+@dataclass(slots=True)
 class SubmitOfSweAgent:
     """SWE-agent's ``submit``, which answers with the patch, optionally after a review.
 
     The review (``tools/review_on_submit_m``) shows the diff and asks to submit again.
     """
 
-    def __init__(self, workdir: str, *, reviews: bool) -> None:
-        self._workdir = workdir
-        self._reviews_left = int(reviews)
+    workdir: str
+    reviews: bool
 
     def __call__(self, arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-        """The review or the patch; stages all files, like SWE-agent."""
-        patch = _staged_diff(sandbox, self._workdir)
-        if self._reviews_left:
-            self._reviews_left -= 1
+        """The review or the patch for the policy to read; ``take_patch`` takes the one to grade.
+
+        Stages all files, like SWE-agent. The patch is passed in a file, as a command's output may
+        be truncated. It is empty if git refuses.
+        """
+        git = f"command git -C {shlex.quote(self.workdir)}"
+        shown = "--cached --no-color --no-ext-diff --src-prefix=a/ --dst-prefix=b/ HEAD"
+        command = f"{git} add -A && {git} diff {shown} > {_PATCH_FILE}"
+        patch = ""
+        if sandbox.exec(command, DIFF_TIMEOUT_S, keep_state=False).exit_code == 0:
+            with suppress(OSError):
+                patch = sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="replace")
+        if self.reviews:
+            self.reviews = False
             return Observation(_REVIEW.format(diff=patch))
         return Observation(f"\n{patch}")
-
-
-def _staged_diff(sandbox: Sandbox, workdir: str) -> str:
-    """The patch for the policy to read; ``take_patch`` takes the patch to grade.
-
-    Passed in a file, as a command's output may be truncated. Empty if git refuses.
-    """
-    git = f"command git -C {shlex.quote(workdir)}"
-    shown = "--cached --no-color --no-ext-diff --src-prefix=a/ --dst-prefix=b/ HEAD"
-    command = f"{git} add -A && {git} diff {shown} > {_PATCH_FILE}"
-    if sandbox.exec(command, DIFF_TIMEOUT_S, keep_state=False).exit_code != 0:
-        return ""
-    try:
-        return sandbox.read_file(_PATCH_FILE).decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def finish_of_r2e(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """R2E's ``finish`` and SWE-Master's ``submit``, with the answer of R2E's harness."""
-    return Observation("<<< Finished >>>")
-
-
-def finish(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """OpenHands' ``finish``: the message is for the user, and the episode is over."""
-    return Observation("")
-
-
-def think(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-    """OpenHands' ``think``: the thought is the argument."""
-    return Observation("Your thought has been logged.")
 
 
 def keep_list(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
@@ -114,28 +103,30 @@ def keep_list(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
     return Observation("Task list has been updated.")
 
 
-Tool = Callable[[Mapping[str, str], Sandbox], Observation]
+def _answering(text: str) -> Tool:
+    """A tool that does nothing but answer."""
+    return lambda arguments, sandbox: Observation(text)
 
 
-def find_tool(name: str) -> tuple[str, Tool]:
-    """A user's own tool (:mod:`srl_swe.plugins`), and the name by which a policy calls it.
+_ENDS: Mapping[str, Tool] = {
+    SUBMIT: _answering("Submitted."),  # the caller takes the diff and ends the episode
+    "finish": _answering(""),  # OpenHands': its message is for the user
+    "think": _answering("Your thought has been logged."),
+    "task_tracker": keep_list,
+}
+_ENDS_OF_R2E: Mapping[str, Tool] = dict.fromkeys(("finish", SUBMIT), _answering("<<< Finished >>>"))
+"""With the answer of R2E's harness."""
 
-    Raises UserError for a name that leads nowhere.
-    """
-    tool: Tool = find_named("tool", name, {})
-    return name.rpartition(":")[2].rpartition(".")[2], tool
+# Tool sets.
 
-
-SUBMIT = "submit"
-"""The tool that ends an episode."""
 WORKDIR = "/testbed"
 
-_WINDOWED = {
+_WINDOWED: Mapping[str, Callable[..., Observation]] = {
     "set_cursors": windowed.set_cursors,
     "open": windowed.open_file,
     "goto": windowed.goto,
-    "scroll_up": windowed.scroll_up,
-    "scroll_down": windowed.scroll_down,
+    "scroll_up": partial(windowed.scroll, lines=windowed.OVERLAP - windowed.WINDOW),
+    "scroll_down": partial(windowed.scroll, lines=windowed.WINDOW - windowed.OVERLAP),
     "create": windowed.create,
     "edit": windowed.edit,
     "insert": windowed.insert,
@@ -153,28 +144,20 @@ _VERSION_0_MARKS = ("correct (correct indentation", "(1 lines total)]\n1:")
 """SWE-agent 0.x's words about an edit, and the window after its ``create``."""
 
 
+@dataclass(slots=True, eq=False)
 class Toolbox:
-    """The tools of one episode, from :func:`open_toolbox`. Not to be shared between sandboxes."""
+    """The tools of one episode, from :func:`open_toolbox`. Not to be shared between sandboxes.
 
-    def __init__(
-        self,
-        toolset: Toolset,
-        tools: Mapping[str, Tool],
-        paths: RecordedPaths,
-        workdir: str,
-        windows: Windows | None = None,
-        guessed_root: str | None = None,
-    ) -> None:
-        self.toolset = toolset
-        self.tools = tools
-        self.paths = paths
-        self.workdir = workdir
-        self.windows = windows
-        """The state of SWE-agent's windows; None if the tool set has no windows."""
-        self._guessed_root = guessed_root
-        environment = toolset.environment
-        self._exports = [f"export {name}={shlex.quote(v)}" for name, v in environment.items()]
-        self._is_set_up = False
+    ``windows``: the state of SWE-agent's windows; None if the tool set has no windows.
+    """
+
+    toolset: Toolset
+    tools: Mapping[str, Tool]
+    paths: RecordedPaths
+    workdir: str
+    windows: Windows | None
+    guessed_root: str | None
+    _is_set_up: bool = field(default=False, init=False)
 
     def has_equal(self, action: Action) -> bool:
         """Whether a tool here has the call's intended effect.
@@ -211,14 +194,15 @@ class Toolbox:
         """Before the first call: export the harness's variables, link recorded paths."""
         if self._is_set_up:
             return
-        root = self._guessed_root
+        root = self.guessed_root
         if root and find_kind(root, sandbox) is None:
             self.paths = RecordedPaths({root: self.workdir})
-        links = self.paths.link_commands()
-        if links and enforced(sandbox).get("sandbox") == "local":
-            links = []  # no links on this machine itself
-        if self._exports or links:
-            sandbox.exec("; ".join([*self._exports, *links]))
+        is_local = enforced(sandbox).get("sandbox") == "local"
+        links = [] if is_local else self.paths.link_commands()  # no links on this machine itself
+        environment = self.toolset.environment
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+        if exports or links:
+            sandbox.exec("; ".join([*exports, *links]))
         self._is_set_up = True
 
     def arguments(self, action: Action) -> dict[str, str]:
@@ -272,15 +256,16 @@ def open_recorded_toolbox(trajectory: Trajectory, instance: Instance) -> Toolbox
     """
     name = trajectory.source if trajectory.source in TOOLSETS else "srl-swe"
     actions = [step.action for step in trajectory.steps if step.action and step.executed]
-    if name == "swe-agent" and _is_version_0(trajectory, actions):
+    answers = [step.observation.text for step in trajectory.steps if step.observation]
+    cursors = any(map(windowed.uses_cursors, actions))
+    if name == "swe-agent" and (
+        cursors or any(mark in text for text in answers for mark in _VERSION_0_MARKS)
+    ):
         name = "swe-agent-0"
-    texts = [
-        *(a.arguments.get(name, "") for a in actions for name in PATH_ARGUMENTS),
-        *(step.observation.text for step in trajectory.steps if step.observation),
-    ]
     root, guess = None, None
     if TOOLSETS[name] is not BUNDLED:
-        root = find_recorded_root(texts, instance.repo, instance.workdir)
+        paths = [a.arguments.get(name, "") for a in actions for name in PATH_ARGUMENTS]
+        root = find_recorded_root([*paths, *answers], instance.repo, instance.workdir)
         guess = None if root else guess_root(trajectory.steps, instance.workdir)
     return open_toolbox(
         name,
@@ -288,14 +273,8 @@ def open_recorded_toolbox(trajectory: Trajectory, instance: Instance) -> Toolbox
         recorded_paths={root: instance.workdir} if root else None,
         guessed_root=guess,
         reviews=sum(action.tool == SUBMIT for action in actions) > 1,
-        cursors=any(map(windowed.uses_cursors, actions)),
+        cursors=cursors,
     )
-
-
-def _is_version_0(trajectory: Trajectory, actions: Iterable[Action]) -> bool:
-    texts = (step.observation.text for step in trajectory.steps if step.observation)
-    marked = any(mark in text for text in texts for mark in _VERSION_0_MARKS)
-    return marked or any(map(windowed.uses_cursors, actions))
 
 
 def _make_tools(
@@ -304,37 +283,31 @@ def _make_tools(
     tools: dict[str, Tool] = {
         name: partial(run_bash, shell=toolset.shell) for name in toolset.shell_names
     }
-    histories = {id(d): EditHistory(d.undo_limit) for d in toolset.editors.values()}
+    histories = {style: start_history(style) for style in toolset.editors.values()}
     for name, style in toolset.editors.items():
-        history, edit = histories[id(style)], view_only if name == "read" else str_replace_editor
-        tools[name] = partial(edit, style=style, history=history, workdir=workdir)
+        tools[name] = partial(
+            str_replace_editor,
+            style=style,
+            history=histories[style],
+            workdir=workdir,
+            command="view" if name == "read" else None,
+        )
     if windows:
-        windowed_tools = {name: partial(tool, windows=windows) for name, tool in _WINDOWED.items()}
-        if windows.style.ends_with_newline:
-            tools |= {name: _with_newline(tool) for name, tool in windowed_tools.items()}
-        else:
-            tools |= windowed_tools
+        for name, tool in _WINDOWED.items():
+            tools[name] = partial(tool, windows=windows)
+            if windows.style.ends_with_newline:
+                tools[name] = partial(_print_line, tools[name])
     if toolset.edits_exactly:
         tools |= {name: partial(tool, workdir=workdir) for name, tool in _EXACT.items()}
+    ends = dict(_ENDS)
     if toolset.searches:
         tools["search"] = partial(search.search_repository, workdir=workdir)
-    return tools | {name: _make_end(name, toolset, workdir, reviews) for name in toolset.ends}
-
-
-def _with_newline(tool: Tool) -> Tool:
-    def print_line(arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
-        seen = tool(arguments, sandbox)
-        return replace(seen, text=f"{seen.text}\n")
-
-    return print_line
-
-
-def _make_end(name: str, toolset: Toolset, workdir: str, reviews: bool) -> Tool:
+        ends |= _ENDS_OF_R2E
     if toolset.submit_shows_patch:
-        return SubmitOfSweAgent(workdir, reviews=reviews)
-    if toolset.searches:
-        return finish_of_r2e
-    ends: dict[str, Tool] = {
-        SUBMIT: submit, "finish": finish, "think": think, "task_tracker": keep_list
-    }  # fmt: skip
-    return ends[name]
+        ends[SUBMIT] = SubmitOfSweAgent(workdir, reviews)
+    return tools | {name: ends[name] for name in toolset.ends}
+
+
+def _print_line(tool: Tool, arguments: Mapping[str, str], sandbox: Sandbox) -> Observation:
+    seen = tool(arguments, sandbox)
+    return replace(seen, text=f"{seen.text}\n")

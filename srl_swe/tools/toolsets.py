@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from srl_swe.tools.bash import LIST_SHELLS, OpenHandsFrame, Output, Shell
+from srl_swe.tools.bash import LIST_SHELLS, Output, Shell
 from srl_swe.tools.editor_styles import (
     ACI_0_3,
     ANTHROPIC,
@@ -105,7 +105,7 @@ OPENHANDS = Toolset(
     # from slowness here; run_infer.py sets 120 s in all
     Shell(
         timeout_s=120,
-        output=OpenHandsFrame.V0_17,
+        output=Output.OPENHANDS_0_17,
         timeout_message=_OPENHANDS_TIMEOUT,
         takes_input=True,
     ),
@@ -116,7 +116,7 @@ OPENHANDS = Toolset(
 SWE_GYM = replace(
     OPENHANDS,
     # runtime/plugins of 0.13 to 0.15: pexpect, 120 s
-    shell=replace(OPENHANDS.shell, output=OpenHandsFrame.V0_13),
+    shell=replace(OPENHANDS.shell, output=Output.OPENHANDS_0_13),
     editors=dict.fromkeys(_EDITORS, ANTHROPIC),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.text_files import (
     Refused,
-    answer,
+    answering,
     find_fault,
     find_kind,
     find_new_fault,
@@ -18,7 +18,7 @@ from srl_swe.tools.text_files import (
     tidy,
     write_text,
 )
-from srl_swe.types import Action, Observation
+from srl_swe.types import Action
 
 WINDOW = 100
 """Lines of a window (SWE-agent's default, in all versions)."""
@@ -56,8 +56,10 @@ class WindowStyle:
     are shown by line ends."""
 
     def count(self, text: str) -> int:
-        """The number of lines in the tools' count."""
-        return len(text.splitlines()) if self.counts_all_breaks else count_lines(text)
+        """The number of lines in the tools' count, including a last one without a newline."""
+        if self.counts_all_breaks:
+            return len(text.splitlines())
+        return text.count("\n") + (not text.endswith("\n") and text != "")
 
 
 _REVIEW_EDIT = "(correct indentation, no duplicate lines, etc). Edit the file again if necessary."
@@ -134,14 +136,6 @@ class Windows:
         except OSError:
             raise Refused(self.style.not_found.format(path=path)) from None
 
-    def write(self, text: str, sandbox: Sandbox) -> None:
-        """Replace the open file's text. Raises Refused."""
-        path = self.open_path()
-        try:
-            write_text(path, text, sandbox)
-        except OSError as error:
-            raise Refused(f"The file {path} can't be written: {error}.") from None
-
     def resolve(self, path: str, sandbox: Sandbox) -> str:
         """The absolute path; a relative one starts at the shell's folder."""
         if path.startswith("/"):
@@ -150,52 +144,30 @@ class Windows:
         folder = here if here.startswith("/") else self.workdir
         return posixpath.normpath(posixpath.join(folder, path))
 
-    def show_file(self, path: str, sandbox: Sandbox) -> None:
-        """Open the file. Raises Refused if it is not a file."""
-        full = self.resolve(path, sandbox)
-        kind = find_kind(full, sandbox)
-        if kind == "folder":
-            raise Refused(
-                f"Error: {path} is a directory. You can only open files. Use cd or ls to "
-                "navigate directories."
-            )
-        if kind is None:
-            raise Refused(self.style.not_found.format(path=path))
-        self.path = full
-
-    def show(self, text: str) -> str:
-        """The open file's window with its cursors, moved into the window."""
-        path = self.open_path()
-        if self.cursors is None:
-            return render_window(path, text, self.first, self.style)
-        last = max(1, min(self.first + WINDOW, self.style.count(text)))
-        start, end = (max(self.first + 1, min(cursor, last)) for cursor in self.cursors)
-        self.cursors = (start, end)
-        return _mark(render_window(path, text, self.first, self.style), start, end)
-
     def move_to(self, first: float, text: str) -> None:
         """Move the window's top to this line, counted from 0, or as near as possible."""
         self.first = max(0, min(int(first), self.style.count(text) - WINDOW))
 
+    def show(self, text: str) -> str:
+        """The open file's window with its cursors, moved into the window."""
+        window = render_window(self.open_path(), text, self.first, self.style)
+        if self.cursors is None:
+            return window
+        last = max(1, min(self.first + WINDOW, self.style.count(text)))
+        start, end = (max(self.first + 1, min(cursor, last)) for cursor in self.cursors)
+        self.cursors = (start, end)
+        marked: list[str] = []
+        for line in window.split("\n"):
+            number = line.partition(":")[0]
+            marked += ["<<<<< START CURSOR >>>>>"] if number == str(start) else []
+            marked += [line]
+            marked += ["<<<<< END CURSOR >>>>>"] if number == str(end) else []
+        return "\n".join(marked)
 
-def _mark(window: str, start: int, end: int) -> str:
-    """The window with a line above the start cursor's and one below the end cursor's."""
-    marked: list[str] = []
-    for line in window.split("\n"):
-        number = line.partition(":")[0]
-        marked += ["<<<<< START CURSOR >>>>>"] if number == str(start) else []
-        marked += [line]
-        marked += ["<<<<< END CURSOR >>>>>"] if number == str(end) else []
-    return "\n".join(marked)
-
-
-def count_lines(text: str) -> int:
-    r"""The number of lines, including a last one without a newline.
-
-    >>> count_lines(""), count_lines("a"), count_lines("a\nb\n")
-    (0, 1, 2)
-    """
-    return text.count("\n") + (not text.endswith("\n") and text != "")
+    def show_edit(self, line: int, text: str) -> str:
+        """Move the window to an edit at this line, counted from 0, and show it without cursors."""
+        self.move_to(line - self.style.lines_above_edit, text)
+        return render_window(self.open_path(), text, self.first, self.style)
 
 
 def render_window(path: str, text: str, first: int, style: WindowStyle, size: int = WINDOW) -> str:
@@ -212,7 +184,7 @@ def render_window(path: str, text: str, first: int, style: WindowStyle, size: in
     return "\n".join(parts)
 
 
-# ``edit`` in its three forms and ``insert``, which refuse new syntax errors.
+# ``edit`` in its forms and ``insert``, which refuse new syntax errors.
 
 _CURSORS_USAGE = "Usage: set_cursors <start_line> <end_line>"
 _USAGE = "Usage: edit <start_line>:<end_line>\n<replacement_text>\nend_of_edit"
@@ -237,7 +209,8 @@ class _Change:
     n_lines: int
 
 
-def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Replace lines, a text within the window, or the whole window, by the given arguments:
 
     ``start_line, end_line, replacement_text`` (windowed_edit_linting), ``search, replace[,
@@ -245,15 +218,14 @@ def edit(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Ob
     ``replacement_text`` alone, between the cursors (0.x, cursors_edit_linting).
     """
     if "search" in arguments:
-        return answer(lambda: _edit_text(arguments, sandbox, windows))
-    if "text" in arguments:
-        return answer(lambda: _edit_window(arguments["text"], sandbox, windows))
-    return answer(lambda: _edit_lines(arguments, sandbox, windows))
-
-
-def insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Insert ``text`` after ``line``, or at the end of the file."""
-    return answer(lambda: _insert(arguments, sandbox, windows))
+        return _edit_text(arguments, sandbox, windows)
+    if "text" not in arguments:
+        return _edit_lines(arguments, sandbox, windows)
+    windows.open_path("No file opened. Either `open` a file first.")
+    text = windows.read(sandbox)
+    last = min(windows.first + WINDOW, windows.style.count(text)) - 1
+    _apply(_replace_lines(text, windows.first, last, arguments["text"]), sandbox, windows)
+    return "Edit successful."
 
 
 def uses_cursors(action: Action) -> bool:
@@ -262,70 +234,57 @@ def uses_cursors(action: Action) -> bool:
     return is_bare or action.tool == "set_cursors"
 
 
-def set_cursors(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def set_cursors(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Mark the lines ``start_line`` to ``end_line`` for a bare ``edit`` (0.x)."""
-
-    def mark() -> str:
-        text = windows.read(sandbox)
-        start, end = _bounds(arguments, _CURSORS_USAGE)
-        if start > end:
-            raise Refused(
-                f"{_CURSORS_USAGE}\nError: start_line must be less than or equal to end_line"
-            )
-        windows.cursors = (start, end)
-        return windows.show(text)
-
-    return answer(mark)
+    text = windows.read(sandbox)
+    start, end = _bounds(arguments, _CURSORS_USAGE)
+    if start > end:
+        raise Refused(f"{_CURSORS_USAGE}\nError: start_line must be less than or equal to end_line")
+    windows.cursors = (start, end)
+    return windows.show(text)
 
 
 def _bounds(arguments: Mapping[str, str], usage: str) -> tuple[int, int]:
-    try:
-        start, end = (int(arguments[name][:12]) for name in ("start_line", "end_line"))
-    except (KeyError, ValueError):
-        raise Refused(usage) from None
-    return start, end
+    return (
+        _number(arguments.get("start_line"), usage),
+        _number(arguments.get("end_line"), usage),
+    )
 
 
 def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
-    windows.open_path(windows.style.no_file_to_edit)
+    """Between the cursors, the window stays, and the cursors then mark the new lines."""
+    style = windows.style
+    windows.open_path(style.no_file_to_edit)
     text = windows.read(sandbox)
-    if uses_cursors(Action("edit", arguments)):
-        return _edit_between_cursors(arguments["replacement_text"], text, sandbox, windows)
-    start, end = _bounds(arguments, _USAGE)
-    new = arguments.get("replacement_text", "")
+    bare = uses_cursors(Action("edit", arguments))
+    start, end = (windows.cursors or (1, 1)) if bare else _bounds(arguments, _USAGE)
     first, last = max(start - 1, 0), max(end - 1, start - 2, -1)
-    change = _replace_lines(text, first, last, new, adds_newline=windows.style.window_first)
+    new = arguments.get("replacement_text", "")
+    change = _replace_lines(text, first, last, new, adds_newline=bare or style.window_first)
     _apply(change, sandbox, windows)
-    windows.move_to(first - windows.style.lines_above_edit, change.after)
-    window = render_window(windows.open_path(), change.after, windows.first, windows.style)
-    updated = windows.style.updated
-    return f"{window}\n{updated}" if windows.style.window_first else f"{updated}\n{window}"
+    if bare:
+        windows.move_to(windows.first, change.after)
+        windows.cursors = (start, max(start, start + change.n_lines - 1))
+        return f"{windows.show(change.after)}\n{style.updated}"
+    window = windows.show_edit(first, change.after)
+    return f"{window}\n{style.updated}" if style.window_first else f"{style.updated}\n{window}"
 
 
-def _edit_between_cursors(new: str, text: str, sandbox: Sandbox, windows: Windows) -> str:
-    """Edit without moving the window; the cursors then mark the new lines."""
-    start, end = windows.cursors or (1, 1)
-    first, last = max(start - 1, 0), max(end - 1, -1)
-    change = _replace_lines(text, first, last, new, adds_newline=True)
-    _apply(change, sandbox, windows)
-    windows.move_to(windows.first, change.after)
-    windows.cursors = (start, max(start, start + change.n_lines - 1))
-    return f"{windows.show(change.after)}\n{windows.style.updated}"
-
-
-def _replace_lines(text: str, first: int, last: int, new: str, *, adds_newline: bool) -> _Change:
+def _replace_lines(
+    text: str, first: int, last: int, new: str, *, adds_newline: bool = False
+) -> _Change:
     """``adds_newline``: the file ends with a newline afterwards, as in version 0."""
     lines = text.split("\n")
     if adds_newline and lines[-1] == "":
         lines.pop()
     added = new.split("\n") if new else []
     after = "\n".join([*lines[:first], *added, *lines[last + 1 :]])
-    if adds_newline:
-        after += "\n"
-    return _Change(text, after, first, last, len(added))
+    return _Change(text, f"{after}\n" if adds_newline else after, first, last, len(added))
 
 
 def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    """Replace once in the window, or everywhere in the file."""
     windows.open_path("No file opened. Either `open` or `create` a file first.")
     text, search, new = windows.read(sandbox), arguments["search"], arguments.get("replace", "")
     if search == new:
@@ -333,42 +292,27 @@ def _edit_text(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows)
             "Your search and replace strings are the same. No changes were made. Please modify "
             "your search or replace strings."
         )
-    everywhere = bool(arguments.get("replace-all", arguments.get("replace_all")))
-    if everywhere:
-        return _replace_everywhere(text, search, new, sandbox, windows)
-    lines = text.split("\n")
-    shown_to = min(windows.first + WINDOW, windows.style.count(text))
-    shown = "\n".join(lines[windows.first : shown_to])
-    if shown.count(search) != 1:
-        raise Refused(_NOT_APPLIED + _why_not_once(text, shown, search))
-    at = windows.first + shown[: shown.index(search)].count("\n")
-    after = "\n".join([*lines[: windows.first], shown.replace(search, new), *lines[shown_to:]])
-    last = at + search.count("\n")
-    _apply(_Change(text, after, at, last, new.count("\n") + 1), sandbox, windows)
-    windows.move_to(at - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first, windows.style)
-    return f"Text replaced.{_REVIEW}{window}"
-
-
-def _replace_everywhere(
-    text: str, search: str, new: str, sandbox: Sandbox, windows: Windows
-) -> str:
-    """Replace in the whole file. Any ``replace-all`` asks for it, even ``False`` (argparse)."""
-    count = text.count(search)
-    if not count or not search:
-        raise Refused(_NOT_APPLIED + _why_not_once(text, "", search))
-    if len(text) + count * len(new) > MAX_FILE_BYTES:
-        raise Refused(f"{_NOT_APPLIED}The file would be too large.")
-    after = text.replace(search, new)
-    first = text[: text.index(search)].count("\n") + 1
-    _apply(
-        _Change(text, after, 0, windows.style.count(text), windows.style.count(after)),
-        sandbox,
-        windows,
-    )
-    windows.move_to(first - windows.style.lines_above_edit, after)
-    window = render_window(windows.open_path(), after, windows.first, windows.style)
-    return f"Replaced {count} occurrences.{_REVIEW}{window}"
+    if arguments.get("replace-all", arguments.get("replace_all")):  # even "False" (argparse)
+        count = text.count(search)
+        if not count or not search:
+            raise Refused(_NOT_APPLIED + _why_not_once(text, "", search))
+        if len(text) + count * len(new) > MAX_FILE_BYTES:
+            raise Refused(f"{_NOT_APPLIED}The file would be too large.")
+        after, line = text.replace(search, new), text[: text.index(search)].count("\n") + 1
+        change = _Change(text, after, 0, windows.style.count(text), windows.style.count(after))
+        done = f"Replaced {count} occurrences."
+    else:
+        lines = text.split("\n")
+        shown_to = min(windows.first + WINDOW, windows.style.count(text))
+        shown = "\n".join(lines[windows.first : shown_to])
+        if shown.count(search) != 1:
+            raise Refused(_NOT_APPLIED + _why_not_once(text, shown, search))
+        line = windows.first + shown[: shown.index(search)].count("\n")
+        after = "\n".join([*lines[: windows.first], shown.replace(search, new), *lines[shown_to:]])
+        change = _Change(text, after, line, line + search.count("\n"), new.count("\n") + 1)
+        done = "Text replaced."
+    _apply(change, sandbox, windows)
+    return f"{done}{_REVIEW}{windows.show_edit(line, after)}"
 
 
 def _why_not_once(text: str, shown: str, search: str) -> str:
@@ -396,58 +340,53 @@ def _why_not_once(text: str, shown: str, search: str) -> str:
     )
 
 
-def _edit_window(new: str, sandbox: Sandbox, windows: Windows) -> str:
-    windows.open_path("No file opened. Either `open` a file first.")
-    text = windows.read(sandbox)
-    last = min(windows.first + WINDOW, windows.style.count(text)) - 1
-    lines = text.split("\n")
-    added = new.split("\n") if new else []
-    after = "\n".join([*lines[: windows.first], *added, *lines[last + 1 :]])
-    _apply(_Change(text, after, windows.first, last, len(added)), sandbox, windows)
-    return "Edit successful."
-
-
-def _insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+@answering
+def insert(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    """Insert ``text`` after ``line``, or at the end of the file."""
     windows.open_path("No file opened. Use the `create` or `open` command first.")
     text, new = windows.read(sandbox), arguments.get("text", "").removesuffix("\n")
     asked = arguments.get("line")
-    try:
-        line = None if not asked else int(asked[:12])
-    except ValueError:
-        raise Refused("Usage: insert <text> [<line>]") from None
-    if new:
-        at, lines = max(line or 0, 0), text.split("\n")
-        if line is None:
-            at = windows.style.count(text)
-            lines = text.removesuffix("\n").split("\n") if text else []
-        after = "\n".join([*lines[:at], new, *lines[at:]])
-        _apply(_Change(text, after, at, at - 1, new.count("\n") + 1), sandbox, windows)
-        windows.move_to(at - windows.style.lines_above_edit, after)
-        text = after
-    return render_window(windows.open_path(), text, windows.first, windows.style)
+    line = _number(asked, "Usage: insert <text> [<line>]") if asked else None
+    if not new:
+        return render_window(windows.open_path(), text, windows.first, windows.style)
+    if line is None:
+        at, lines = windows.style.count(text), text.removesuffix("\n").split("\n") if text else []
+    else:
+        at, lines = max(line, 0), text.split("\n")
+    after = "\n".join([*lines[:at], new, *lines[at:]])
+    _apply(_Change(text, after, at, at - 1, new.count("\n") + 1), sandbox, windows)
+    return windows.show_edit(at, after)
 
 
 def _apply(change: _Change, sandbox: Sandbox, windows: Windows) -> None:
-    """Write the text. Raises Refused if it has a new syntax error."""
+    """Write the text. Raises Refused if it has a new syntax error or can't be written."""
     path = windows.open_path()
     after = find_fault(path, change.after, sandbox)
     if after is not None:
         before = find_fault(path, change.before, sandbox)
         fault = find_new_fault(before, after, change.first + 1, change.last + 1, change.n_lines)
         if fault is not None:
-            raise Refused(_rejection(change, fault.problem, windows))
-    windows.write(change.after, sandbox)
+            raise Refused(_rejection(change, fault.problem, path, windows))
+    try:
+        write_text(path, change.after, sandbox)
+    except OSError as error:
+        raise Refused(f"The file {path} can't be written: {error}.") from None
 
 
-def _rejection(change: _Change, problem: str, windows: Windows) -> str:
-    style, path = windows.style, windows.open_path()
-    if style.shows_surroundings:
-        first, n_before = change.first, change.last - change.first + 1
-        applied = _around(path, change.after, first + change.n_lines // 2, change.n_lines, style)
-        original = _around(path, change.before, first + (n_before + 1) // 2, n_before, style)
-    else:
-        applied = render_window(path, change.after, windows.first, style)
-        original = render_window(path, change.before, windows.first, style)
+def _rejection(change: _Change, problem: str, path: str, windows: Windows) -> str:
+    """The file after and before the edit, in the window or, in version 0, around the edit."""
+    style = windows.style
+
+    def excerpt(text: str, middle: int, n_lines: int) -> str:
+        if not style.shows_surroundings:
+            return render_window(path, text, windows.first, style)
+        size = n_lines + 10
+        start = change.first + middle - (size + 1) // 2
+        return render_window(path, text, max(0, min(start, style.count(text) - size)), style, size)
+
+    n_before = change.last - change.first + 1
+    applied = excerpt(change.after, change.n_lines // 2, change.n_lines)
+    original = excerpt(change.before, (n_before + 1) // 2, n_before)
     return (
         "Your proposed edit has introduced new syntax error(s). Please read this error message "
         f"carefully and then retry editing the file.\n\nERRORS:\n- E999 {problem}\n\n"
@@ -457,104 +396,94 @@ def _rejection(change: _Change, problem: str, windows: Windows) -> str:
     )
 
 
-def _around(path: str, text: str, middle: int, n_lines: int, style: WindowStyle) -> str:
-    """The lines around ``middle`` and five more on each side, as in version 0."""
-    size = n_lines + 10
-    start = middle - (size + 1) // 2
-    return render_window(path, text, max(0, min(start, style.count(text) - size)), style, size)
-
+# The open file, and moves of the window.
 
 _OPEN_USAGE = 'Usage: open "<file>"'
-_OPEN_LINE_USAGE = 'Usage: open "<file>" [<line_number>]\nError: <line_number> must be a number'
 _GOTO_USAGE = "Usage: goto <line>"
 
 
-def open_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def open_file(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Show ``path`` from its top, or with ``line_number`` at a sixth of the window."""
-    return answer(lambda: _open(arguments, sandbox, windows))
-
-
-def _open(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     path, asked = arguments.get("path", ""), arguments.get("line_number")
-    if not path:
-        if windows.path is None:
-            raise Refused(_OPEN_USAGE)
-        return windows.show(windows.read(sandbox))
-    wanted = _number(asked, _OPEN_LINE_USAGE) if asked is not None else None
-    windows.show_file(path, sandbox)
+    if path:
+        return _open(path, asked, sandbox, windows)
+    if windows.path is None:
+        raise Refused(_OPEN_USAGE)
+    return windows.show(windows.read(sandbox))
+
+
+def _open(path: str, asked: str | None, sandbox: Sandbox, windows: Windows) -> str:
+    style, line, warning = windows.style, None, ""
+    if asked is not None:
+        usage = f"{_OPEN_USAGE} [<line_number>]\nError: <line_number> must be a number"
+        line = _number(asked, usage)
+    full = windows.resolve(path, sandbox)
+    match find_kind(full, sandbox):
+        case "folder":
+            raise Refused(
+                f"Error: {path} is a directory. You can only open files. Use cd or ls to "
+                "navigate directories."
+            )
+        case None:
+            raise Refused(style.not_found.format(path=path))
+    windows.path = full
     text = windows.read(sandbox)
-    warning = ""
-    if wanted is None:
-        windows.move_to(0 if windows.style.opens_existing else windows.first, text)
-        windows.move_to(windows.first and windows.first - windows.style.lines_above, text)
+    if line is None:
+        windows.move_to(0 if style.opens_existing else windows.first, text)
+        windows.move_to(windows.first and windows.first - style.lines_above, text)
     else:
-        line, warning = _within(wanted, windows.style.count(text))
-        windows.move_to(line - windows.style.lines_above, text)
-    if windows.style.opens_existing:
-        return warning + windows.show(text)
-    return warning + render_window(path, text, windows.first, windows.style)
-
-
-def _within(line: int, total: int) -> tuple[int, str]:
-    """The nearest line of the file, and a warning if it is not the given one."""
-    note = "Warning: <line_number> ({}) is {}\nWarning: Setting <line_number> to {}\n"
-    if line > total:
-        problem = f"greater than the number of lines in the file ({total})"
-        return total, note.format(line, problem, total)
-    if line < 1:
-        return 1, note.format(line, "less than 1", 1)
-    return line, ""
-
-
-def goto(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Move the window to ``line_number``."""
-
-    def move() -> str:
-        text = windows.read(sandbox)
-        line = _number(
-            arguments.get("line_number"),
-            f"{_GOTO_USAGE}\nError: <line> must be a number",
-            missing=_GOTO_USAGE,
-        )
-        total = windows.style.count(text)
+        total = style.count(text)
+        nearest, problem = line, ""
         if line > total:
-            raise Refused(f"Error: <line> must be less than or equal to {total}")
-        windows.move_to(line - windows.style.lines_above, text)
-        return windows.show(text)
-
-    return answer(move)
-
-
-def scroll_down(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Move the window down by its height minus an overlap."""
-    return answer(lambda: _scroll(WINDOW - OVERLAP, sandbox, windows))
-
-
-def scroll_up(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
-    """Move the window up by its height minus an overlap."""
-    return answer(lambda: _scroll(OVERLAP - WINDOW, sandbox, windows))
+            nearest, problem = total, f"greater than the number of lines in the file ({total})"
+        elif line < 1:
+            nearest, problem = 1, "less than 1"
+        if problem:
+            warning = (
+                f"Warning: <line_number> ({line}) is {problem}\n"
+                f"Warning: Setting <line_number> to {nearest}\n"
+            )
+        windows.move_to(nearest - style.lines_above, text)
+    if style.opens_existing:
+        return warning + windows.show(text)
+    return warning + render_window(path, text, windows.first, style)
 
 
-def _scroll(lines: int, sandbox: Sandbox, windows: Windows) -> str:
+@answering
+def goto(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
+    """Move the window to ``line_number``."""
+    text, asked = windows.read(sandbox), arguments.get("line_number")
+    if not asked:
+        raise Refused(_GOTO_USAGE)
+    line = _number(asked, f"{_GOTO_USAGE}\nError: <line> must be a number")
+    total = windows.style.count(text)
+    if line > total:
+        raise Refused(f"Error: <line> must be less than or equal to {total}")
+    windows.move_to(line - windows.style.lines_above, text)
+    return windows.show(text)
+
+
+@answering
+def scroll(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows, *, lines: int) -> str:
+    """Move the window down by so many lines, up if negative."""
     text = windows.read(sandbox)
     windows.move_to(windows.first + lines, text)
     return windows.show(text)
 
 
-def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> Observation:
+@answering
+def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> str:
     """Create the file ``filename`` and its folders, and open it."""
-    return answer(lambda: _create(arguments.get("filename", ""), sandbox, windows))
-
-
-def _create(path: str, sandbox: Sandbox, windows: Windows) -> str:
+    path, style = arguments.get("filename", ""), windows.style
     if not path:
         raise Refused("Usage: create <filename>")
-    full, style = windows.resolve(path, sandbox), windows.style
+    full = windows.resolve(path, sandbox)
     if find_kind(full, sandbox) is not None:
         exists = style.exists.format(path=path)
         if not style.opens_existing:
             raise Refused(exists)
-        return f"{exists}\n{_open({'path': path}, sandbox, windows)}"
+        return f"{exists}\n{_open(path, None, sandbox, windows)}"
     try:
         sandbox.write_file(full, style.new_file.encode())
     except OSError as error:
@@ -565,10 +494,9 @@ def _create(path: str, sandbox: Sandbox, windows: Windows) -> str:
     return render_window(path, style.new_file, 0, style)
 
 
-def _number(value: str | None, problem: str, missing: str | None = None) -> int:
-    if not value:
-        raise Refused(missing or problem)
+def _number(value: str | None, usage: str) -> int:
+    """The number. Raises Refused with the usage for anything else."""
     try:
-        return int(value[:12])
+        return int((value or "")[:12])
     except ValueError:
-        raise Refused(problem) from None
+        raise Refused(usage) from None

@@ -8,7 +8,7 @@ import pytest
 
 from srl_swe.sandbox import Sandbox
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools.editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor import start_history, str_replace_editor
 from srl_swe.tools.editor_styles import (
     ACI_0_1,
     ACI_0_3,
@@ -28,7 +28,7 @@ class Editor:
 
     def __init__(self, style: EditorStyle, sandbox: Sandbox) -> None:
         self.style, self.sandbox = style, sandbox
-        self.history = EditHistory(style.undo_limit)
+        self.history = start_history(style)
 
     def __call__(self, command: str, path: str = PATH, **arguments: str) -> str:
         call = {"command": command, "path": path, **arguments}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools.editor import EditHistory, str_replace_editor
+from srl_swe.tools.editor import EditHistory, start_history, str_replace_editor
 from srl_swe.tools.editor_styles import (
     ACI_0_1,
     ACI_0_3,
@@ -47,7 +47,7 @@ def without_frame(recorded: str) -> str:
 def test_recorded_calls_give_the_recorded_texts(file: str, style: EditorStyle, count: int) -> None:
     rows = json.loads((SAMPLES / file).read_text(encoding="utf-8"))
     sandboxes: defaultdict[str, FakeSandbox] = defaultdict(FakeSandbox)
-    histories: defaultdict[str, EditHistory] = defaultdict(lambda: EditHistory(style.undo_limit))
+    histories: defaultdict[str, EditHistory] = defaultdict(lambda: start_history(style))
     for row in rows:
         arguments = {
             name: value if isinstance(value, str) else json.dumps(value)
@@ -92,7 +92,7 @@ def test_the_snippet_after_a_replacement_is_the_dialects(name: str) -> None:
         "old_str": "line 8",
         "new_str": "NEW\nTWO",
     }
-    seen = str_replace_editor(arguments, sandbox, style=style, history=EditHistory(None))
+    seen = str_replace_editor(arguments, sandbox, style=style, history=start_history(style))
     shown = numbered(first, lines)
     assert seen.text == f"{EDITED}snippet of /testbed/a.py:\n{shown}\n{REVIEW.format('')}"
 
@@ -113,6 +113,6 @@ def test_the_snippet_after_an_insertion_is_the_dialects(name: str) -> None:
     arguments = {
         "command": "insert", "path": "/testbed/a.py", "insert_line": "13", "new_str": "NEW"
     }  # fmt: skip
-    seen = str_replace_editor(arguments, sandbox, style=style, history=EditHistory(None))
+    seen = str_replace_editor(arguments, sandbox, style=style, history=start_history(style))
     review = REVIEW.format(" (correct indentation, no duplicate lines, etc)")
     assert seen.text == f"{EDITED}snippet of the edited file:\n{numbered(10, lines)}\n{review}"
