@@ -87,7 +87,8 @@ record: setup
 	$(BIN)/srl-swe replay trajectories/experts --record trajectories/starter.jsonl
 
 schema: $(VENV)/.installed
-	$(BIN)/python -m srl_swe.trajectories.schema trajectories/schema.json
+	$(BIN)/python -c "import json, srl_swe.trajectories as t; print(json.dumps(t.json_schema(), indent=2))" \
+		> trajectories/schema.json
 
 bench-%: setup
 	$(BIN)/python tests/benchmarks/bench_$*.py --out runs/bench/$*.json

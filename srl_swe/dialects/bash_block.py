@@ -29,10 +29,9 @@ from srl_swe.dialects.reply import (
     Solution,
     Strictness,
     UnwritableStep,
-    check_read_back,
-    join_thought,
     split_thought,
     thought_fault,
+    write_reply,
 )
 from srl_swe.types import Action, Observation
 
@@ -42,19 +41,10 @@ _SHORTEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """The text between two fences; ``first`` and ``last`` are the fences' lines, from 0."""
-
-    content: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
 class Blocks:
-    """The blocks of a text. ``around`` is the text without them."""
+    """The contents of a text's blocks. ``around`` is the text without them."""
 
-    found: tuple[Block, ...]
+    found: tuple[str, ...]
     before: str
     """The text before the first block."""
     around: str
@@ -68,22 +58,21 @@ def find_blocks(text: str, languages: Collection[str]) -> Blocks:
     A fence begins its line.
     """
     lines = text.split("\n")
-    found: list[Block] = []
-    at, is_open = 0, False
-    while at < len(lines) and not is_open:
-        opening = _OPENING.fullmatch(lines[at])
+    found, around = list[str](), list[str]()
+    at, first, is_open = 0, len(lines), False
+    while at < len(lines):
+        opening = None if is_open else _OPENING.fullmatch(lines[at])
         if opening and opening[2] in languages:
             rest = range(at + 1, len(lines))
             last = next((n for n in rest if lines[n].rstrip() == opening[1]), None)
-            is_open = last is None
             if last is not None:
-                found.append(Block("\n".join(lines[at + 1 : last]), at, last))
-                at = last
+                found.append("\n".join(lines[at + 1 : last]))
+                first, at = min(first, at), last + 1
+                continue
+            is_open = True
+        around.append(lines[at])
         at += 1
-    inside = {number for block in found for number in range(block.first, block.last + 1)}
-    around = [line for number, line in enumerate(lines) if number not in inside]
-    before = lines[: found[0].first] if found else lines
-    return Blocks(tuple(found), "\n".join(before), "\n".join(around), is_open)
+    return Blocks(tuple(found), "\n".join(lines[:first]), "\n".join(around), is_open)
 
 
 def render_block(content: str, language: str) -> str:
@@ -136,14 +125,12 @@ def declare(action: Action) -> str:
 
 def read_actions(text: str) -> list[Action]:
     """Every closed block of the text in order; the inverse of :func:`render_action`."""
-    return [_action(block.content) for block in find_blocks(text, _LANGUAGES["strict"]).found]
+    return list(map(_action, find_blocks(text, _LANGUAGES["strict"]).found))
 
 
 def render_reply(thought: str, action: Action) -> str:
     """Thought and action as one reply. Raises UnwritableStep if it could not be read back."""
-    text = join_thought(thought, render_action(action))
-    check_read_back(parse_reply(text), thought, action)
-    return text
+    return write_reply(thought, action, render_action, parse_reply)
 
 
 def parse_reply(
@@ -180,7 +167,7 @@ def _parse(text: str, strictness: Strictness, think_opened: bool, *, single: boo
         fault = FormatReason.TWO_ACTIONS
     elif strictness == "strict" and blocks.around.strip():
         fault = FormatReason.TRAILING_TEXT
-    actions = () if fault else tuple(_action(block.content) for block in blocks.found)
+    actions = () if fault else tuple(map(_action, blocks.found))
     return Solution(thought, actions, fault)
 
 

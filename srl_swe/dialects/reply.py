@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -65,38 +66,31 @@ class Dialect(Protocol):
 
         Raises UnwritableStep if the dialect has no text for such an action.
         """
-        ...
 
     def declare(self, action: Action) -> str:
         """A line about a past action's tool, for the system prompt's list of tools.
 
         Empty if the list has the tool already, or if the prompt has no list.
         """
-        ...
 
     def render_reply(self, thought: str, action: Action) -> str:
         """The reply that :meth:`parse_reply` reads back. Raises UnwritableStep."""
-        ...
 
     def parse_reply(
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Reply:
         """Never raises. ``think_opened``: the chat template already wrote the opening tag."""
-        ...
 
     def parse_solution(
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Solution:
         """Like :meth:`parse_reply`, for a reply that may hold several actions. Never raises."""
-        ...
 
     def render_observation(self, observation: Observation) -> str:
         """The user message that answers an action."""
-        ...
 
     def explain(self, reason: FormatReason) -> str:
         """The observation that explains the fault of a reply to the policy."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +128,18 @@ def split_thought(text: str, *, think_opened: bool = False) -> tuple[str | None,
     return (match[1].strip(), text[match.end() :]) if match else (None, text)
 
 
-def join_thought(thought: str, action: str) -> str:
-    """A reply of a thought and the text of an action."""
-    return f"<think>\n{thought}\n</think>\n\n{action}"
-
-
-def check_read_back(read: Reply, thought: str, action: Action) -> None:
-    """Raises UnwritableStep unless a written reply was read back as the same step."""
+def write_reply(
+    thought: str,
+    action: Action,
+    render_action: Callable[[Action], str],
+    parse_reply: Callable[[str], Reply],
+) -> str:
+    """Thought and action as one reply. Raises UnwritableStep if it could not be read back."""
+    text = f"<think>\n{thought}\n</think>\n\n{render_action(action)}"
+    read = parse_reply(text)
     if read.action != action or read.thought != thought.strip():
         raise UnwritableStep(f"this step would be read back as something else ({read.reason})")
+    return text
 
 
 def thought_fault(thought: str | None, strictness: Strictness) -> FormatReason | None:

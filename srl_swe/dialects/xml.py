@@ -24,10 +24,9 @@ from srl_swe.dialects.reply import (
     Reply,
     Solution,
     Strictness,
-    check_read_back,
-    join_thought,
     split_thought,
     thought_fault,
+    write_reply,
 )
 from srl_swe.types import Action, Observation
 
@@ -82,9 +81,7 @@ def declare(action: Action) -> str:
 
 def render_reply(thought: str, action: Action) -> str:
     """Thought and action as one reply. Raises UnwritableStep if it could not be read back."""
-    text = join_thought(thought, render_action(action))
-    check_read_back(parse_reply(text), thought, action)
-    return text
+    return write_reply(thought, action, render_action, parse_reply)
 
 
 def parse_reply(

@@ -20,6 +20,7 @@ from srl_swe.trajectories.chat_events import (
     clean_thought,
     drop_placeholder,
     find_task,
+    join_thoughts,
     read_call,
     read_plain_answer,
 )
@@ -83,12 +84,10 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
 
 
 def _read_turn(item: Fields, *, is_own: bool) -> Turn:
-    found = []
-    for call in item.items("tool_calls"):
-        function = {"name": call.text("function_name"), "arguments": call.get("arguments")}
-        call_id = call.optional_text("tool_call_id") or None
-        found.append(read_call(Fields(function, call.where, call.path), call_id))
-    calls = tuple(found)
+    calls = tuple(
+        read_call(call, call.optional_text("tool_call_id") or None, name="function_name")
+        for call in item.items("tool_calls")
+    )
     if is_own:  # the message is only the thought
         return Turn(item.text("message"), calls)
     message = item.content("message")
@@ -97,9 +96,9 @@ def _read_turn(item: Fields, *, is_own: bool) -> Turn:
         turn = Turn(drop_placeholder(shown, calls), calls, answered_as_one=True)
     else:
         turn = PLAIN_FORM.read_reply(message)
-    hidden = (item.optional_text("reasoning_content") or "").strip()
-    thought = "\n\n".join(text for text in (hidden, turn.thought) if text)
-    if _copied(item):
+    hidden = item.optional_text("reasoning_content") or ""
+    thought = join_thoughts(hidden, turn.thought)
+    if item.get("is_copied_context") is True:
         turn = replace(turn, calls=tuple(replace(call, runnable=False) for call in turn.calls))
     return replace(turn, thought=thought)
 
@@ -170,7 +169,8 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
 
 def _notes(row: Fields, items: Sequence[Fields]) -> tuple[str, ...]:
     notes = (row.optional_text("notes") or "").splitlines()
-    copied = sum(_copied(item) for item in items if item.get("source") == "agent")
+    replies = [item for item in items if item.get("source") == "agent"]
+    copied = sum(reply.get("is_copied_context") is True for reply in replies)
     if copied:
         notes.append(f"{copied} messages are copied from an earlier run and not executed here")
     if row.get("continued_trajectory_ref"):
@@ -178,7 +178,3 @@ def _notes(row: Fields, items: Sequence[Fields]) -> tuple[str, ...]:
     if row.get("subagent_trajectories"):
         notes.append(f"{len(row.items('subagent_trajectories'))} runs of subagents are left out")
     return tuple(notes)
-
-
-def _copied(item: Fields) -> bool:
-    return item.get("is_copied_context") is True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from srl_swe.trajectories.chat_events import (
@@ -21,13 +22,14 @@ from srl_swe.trajectories.chat_events import (
     find_form,
     first_texts,
     has_role_messages,
+    join_thoughts,
     read_call,
     read_messages,
     read_plain_answer,
     read_r2e_answer,
     read_task,
 )
-from srl_swe.trajectories.fields import Fields, Reader
+from srl_swe.trajectories.fields import Fields, Reader, first_has, name_record
 from srl_swe.trajectories.row_facts import (
     NO_INSTANCE,
     find_instance,
@@ -123,8 +125,7 @@ def _is_sharegpt(record: Any) -> bool:
     messages = record.get("conversations") if isinstance(record, Mapping) else None
     if isinstance(messages, str):
         return '"from"' in messages or '"role"' in messages
-    first = messages[0] if isinstance(messages, list) and messages else None
-    return isinstance(first, Mapping) and ("from" in first or "role" in first)
+    return first_has(messages, "from") or first_has(messages, "role")
 
 
 def _is_chat(record: Any) -> bool:
@@ -259,31 +260,22 @@ RESPONSES = Reader("responses", is_responses, read_responses)
 
 
 def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
-    said: list[str] = []
-    calls: list[Call] = []
-    for item in items:
-        kind = item.optional_text("type") or "message"
-        if kind == "function_call_output":
-            if said or calls:
-                yield _make_turn(said, calls)
-            answer = read_plain_answer(item.content("output"))
-            yield Answer(answer, item.optional_text("call_id"))
-        elif kind == "function_call":
-            calls.append(read_call(item, item.optional_text("call_id")))
-        elif kind == "message" and item.optional_text("role") in {"assistant", None}:
-            said.append(clean_thought(item.content()))
-        elif kind == "reasoning":
-            said.append((item.content("summary") + item.content()).strip())
-    if said or calls:
-        yield _make_turn(said, calls)
-
-
-def _make_turn(said: list[str], calls: list[Call]) -> Turn:
-    """The collected turn; empties both lists for the next one."""
-    turn = Turn("\n\n".join(text for text in said if text), tuple(calls))
-    said.clear()
-    calls.clear()
-    return turn
+    groups = groupby(items, lambda item: item.get("type") == "function_call_output")
+    for is_output, group in groups:
+        said, calls = list[str](), list[Call]()
+        for item in group:
+            kind = item.optional_text("type") or "message"
+            if is_output:
+                answer = read_plain_answer(item.content("output"))
+                yield Answer(answer, item.optional_text("call_id"))
+            elif kind == "function_call":
+                calls.append(read_call(item, item.optional_text("call_id")))
+            elif kind == "message" and item.optional_text("role") in {"assistant", None}:
+                said.append(clean_thought(item.content()))
+            elif kind == "reasoning":
+                said.append(item.content("summary") + item.content())
+        if said or calls:
+            yield Turn(join_thoughts(*said), tuple(calls))
 
 
 def _first_text(places: Sequence[Fields], name: str) -> str | None:
@@ -325,7 +317,7 @@ def read_r2e_gym(record: Any, where: str) -> Trajectory:
     exit_reason = row.optional_text("exit_reason")
     name = row.mapping("ds").optional_text("instance_id") or row.optional_text("docker_image")
     return Trajectory(
-        name or row.file_name,
+        name or name_record(where),
         steps,
         row.optional_text("problem_statement"),
         _R2E_STOP_REASONS.get(exit_reason or ""),

@@ -349,7 +349,12 @@ def clean_thought(text: str) -> str:
     hidden, closed, shown = text.removeprefix("<think>").partition("</think>")
     if not text.startswith("<think>") and (not closed or "<think>" in hidden):
         return text
-    return "\n\n".join(part.strip() for part in (hidden, shown) if part.strip())
+    return join_thoughts(hidden, shown)
+
+
+def join_thoughts(*parts: str) -> str:
+    """The parts of a thought that are not empty, a blank line between them."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
 def drop_placeholder(thought: str, calls: Sequence[Call]) -> str:
@@ -425,15 +430,14 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
     if message.get("function_call"):
         calls.append(read_call(message.mapping("function_call"), None))
     for part in _parts(message, "tool_use"):
-        function = {"name": part.get("name"), "arguments": part.get("input")}
-        calls.append(read_call(Fields(function, part.where, part.path), part.optional_text("id")))
+        calls.append(read_call(part, part.optional_text("id"), arguments="input"))
     turn = Turn(clean_thought(text), tuple(calls)) if calls else form.read_reply(text)
     hidden = message.get("reasoning_content") or message.get("reasoning")
     if not isinstance(hidden, str):
         thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
-        hidden = "\n\n".join(text.strip() for text in thinking if text.strip())
-    thoughts = (hidden.strip(), drop_placeholder(turn.thought, turn.calls))
-    return replace(turn, thought="\n\n".join(thought for thought in thoughts if thought))
+        hidden = join_thoughts(*thinking)
+    thought = drop_placeholder(turn.thought, turn.calls)
+    return replace(turn, thought=join_thoughts(hidden, thought))
 
 
 def _parts(message: Fields, kind: str) -> list[Fields]:
@@ -445,18 +449,20 @@ def _parts(message: Fields, kind: str) -> list[Fields]:
     return [part for part in parts if part.get("type") == kind]
 
 
-def read_call(function: Fields, call_id: str | None) -> Call:
-    """A native call: ``name``, and ``arguments`` as an object or as JSON.
+def read_call(
+    call: Fields, call_id: str | None, name: str = "name", arguments: str = "arguments"
+) -> Call:
+    """A native call: its name, and its arguments as an object or as JSON, from these fields.
 
     Other arguments are kept under the name ``arguments``; such a call never ran.
     """
-    name, arguments = function.text("name"), function.get("arguments")
-    if isinstance(arguments, str):
+    tool, given = call.text(name), call.get(arguments)
+    if isinstance(given, str):
         with suppress(ValueError):
-            arguments = parse_json(arguments) if arguments.strip() else {}
-    if arguments is None or isinstance(arguments, Mapping):
-        return Call(as_plain_call(Action(name, render_arguments(arguments or {}))), call_id)
-    return Call(Action(name, render_arguments({"arguments": arguments})), call_id, runnable=False)
+            given = parse_json(given) if given.strip() else {}
+    if given is None or isinstance(given, Mapping):
+        return Call(as_plain_call(Action(tool, render_arguments(given or {}))), call_id)
+    return Call(Action(tool, render_arguments({"arguments": given})), call_id, runnable=False)
 
 
 def read_task(messages: Iterable[Fields]) -> str | None:

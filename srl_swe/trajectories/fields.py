@@ -70,20 +70,6 @@ class Fields:
         """The reader of an object, or of the bare list that ``list_field`` would hold."""
         return cls.of({list_field: record} if isinstance(record, list) else record, where)
 
-    @property
-    def file_name(self) -> str:
-        """A name for a record without an id: its file, and its line or row.
-
-        >>> Fields({}, "runs/a__b-1.traj.json").file_name, Fields({}, "runs/all.jsonl:3").file_name
-        ('a__b-1', 'all-3')
-        """
-        return name_record(self.where)
-
-    @property
-    def is_whole_file(self) -> bool:
-        """Whether the record is a whole file, not a line or a row."""
-        return not self.where.rpartition(":")[2].isdecimal()
-
     def broken(self, name: str, why: str) -> BrokenRecord:
         """The exception to raise about the field ``name``."""
         return BrokenRecord(self.where, self._path(name), why)
@@ -166,11 +152,21 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
 
+def first_has(items: object, *names: str) -> bool:
+    """Whether the first item of a list is an object with these fields."""
+    first = items[0] if isinstance(items, list) and items else None
+    return isinstance(first, Mapping) and first.keys() >= set(names)
+
+
 _ENDINGS = re.compile(r"(?:\.(?:traj|jsonl?|ya?ml|parquet|txt))+$")
 
 
 def name_record(where: str) -> str:
-    """The file's name without its endings, with the line or row if there is one."""
+    """The file's name without its endings, with the line or row if there is one.
+
+    >>> name_record("runs/a__b-1.traj.json"), name_record("runs/all.jsonl:3")
+    ('a__b-1', 'all-3')
+    """
     file, _, line = where.rpartition(":")
     numbered = bool(file) and line.isdecimal()
     name = PurePath(file if numbered else where).name
@@ -208,26 +204,24 @@ def render_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+_TYPES = (
+    (type(None), "null"),
+    (str, "a text"),
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    ((list, tuple), "a list"),
+    (Mapping, "an object"),
+)
+
+
 def describe_type(value: object) -> str:
     """JSON's name for the value's type, for messages.
 
     >>> describe_type([1]), describe_type(None), describe_type("x")
     ('a list', 'null', 'a text')
     """
-    match value:
-        case None:
-            return "null"
-        case str():
-            return "a text"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case list() | tuple():
-            return "a list"
-        case Mapping():
-            return "an object"
-    return type(value).__name__
+    names = (name for kind, name in _TYPES if isinstance(value, kind))
+    return next(names, type(value).__name__)
 
 
 def first_line(error: Exception) -> str:

@@ -71,6 +71,9 @@ def read_mini(record: Any, where: str) -> Trajectory:
     else:
         is_open = bool(steps) and not steps[-1].observation
         stop_reason = find_stop_reason(steps[-1:]) if is_open else None
+    task = next((m.content() for m in conversation if _role(m) == "user"), None)
+    lead = _ISSUE_LEAD.match(task or "")
+    issue = lead[1].strip() if lead else find_issue(task) if task is not None else None
     patch = info.optional_text("submission") or submission
     if patch and patch.strip() and "diff --git " not in patch:
         patch = None
@@ -80,7 +83,7 @@ def read_mini(record: Any, where: str) -> Trajectory:
     return Trajectory(
         instance.id,
         steps,
-        _issue(conversation),
+        issue,
         stop_reason,
         tidy_patch(patch),
         find_outcome(row),
@@ -113,14 +116,6 @@ def _split_submission(messages: Sequence[Fields]) -> tuple[Sequence[Fields], str
         return messages, None
     submitted = any(mark in replies[-1].content() for mark in _SUBMITS)
     return (messages[:-1], last.content()) if submitted else (messages, None)
-
-
-def _issue(messages: Sequence[Fields]) -> str | None:
-    first = next((m for m in messages if _role(m) == "user"), None)
-    if first is None:
-        return None
-    lead = _ISSUE_LEAD.match(first.content())
-    return lead[1].strip() if lead else find_issue(first.content())
 
 
 def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:

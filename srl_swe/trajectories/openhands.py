@@ -12,7 +12,7 @@ from typing import Any
 
 from srl_swe.tools.text_files import encode
 from srl_swe.tools.translation import translate_edit
-from srl_swe.trajectories.chat_events import clean_thought, read_call
+from srl_swe.trajectories.chat_events import clean_thought, join_thoughts, read_call
 from srl_swe.trajectories.fields import Fields, Reader, render_arguments
 from srl_swe.trajectories.row_facts import (
     NamedInstance,
@@ -55,10 +55,14 @@ def read_openhands(record: Any, where: str) -> Trajectory:
     events = Fields({name: value}, where).items(name)
     if _are_v1(row.get("history")):
         steps, notes = make_steps(_read_v1_events(events))
-        asked = (e.mapping("llm_message").content() for e in events if _is_v1_request(e))
+        messages = (e for e in events if _short(e.text("kind")) == "MessageEvent")
+        users = (m.mapping("llm_message") for m in messages if m.get("source") == "user")
+        asked = (message.content() for message in users)
     else:
         steps, notes = make_steps(_read_v0_events(events))
-        asked = (_arguments(e).content() or e.content() for e in events if _is_v0_request(e))
+        messages = (e for e in events if e.get("action") == "message")
+        users = (m for m in messages if _is_users(m, begun=False))
+        asked = (_arguments(m).content() or m.content() for m in users)
     task = next(asked, None) or row.optional_text("instruction")
     result, error = row.mapping("test_result"), row.optional_text("error")
     hit_limit = error is not None and any(limit in error for limit in _LIMITS)
@@ -278,10 +282,6 @@ def _add_frame(text: str, metadata: Fields) -> Observation:
     return make_observation("\n".join(lines), _exit_code(code))
 
 
-def _is_v0_request(event: Fields) -> bool:
-    return event.get("action") == "message" and _is_users(event, begun=False)
-
-
 def _is_users(event: Fields, *, begun: bool) -> bool:
     """The oldest files name no source, and their first message is the task."""
     source = event.get("source")
@@ -360,10 +360,10 @@ _SHOWN = ("content", "output", "text")
 def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
     """Turns and answers; calls of one response are one turn, at the place of the first."""
     found: list[_OpenTurn | Answer] = []
+    last: _OpenTurn | None = None
     calls: dict[str, str] = {}
     for event in events:
         kind = _short(event.text("kind"))
-        last = next((item for item in reversed(found) if isinstance(item, _OpenTurn)), None)
         if kind == "ActionEvent":
             response = event.optional_text("llm_response_id")
             if last is None or response is None or last.response_id != response:
@@ -377,15 +377,11 @@ def _read_v1_events(events: Iterable[Fields]) -> Iterator[Turn | Answer]:
             call_id = call_id or calls.get(event.optional_text("action_id") or "") or None
             found.append(_read_v1_answer(event, call_id))
         elif kind == "MessageEvent" and event.get("source") == "agent":
-            message = event.mapping("llm_message")
-            found.append(_OpenTurn(_v1_thought(message, "content")))
+            last = _OpenTurn(_v1_thought(event.mapping("llm_message"), "content"))
+            found.append(last)
         elif kind == "MessageEvent" and last and not last.calls:
             found.append(Answer(make_observation(event.mapping("llm_message").content())))
     yield from _close(found)
-
-
-def _is_v1_request(event: Fields) -> bool:
-    return _short(event.text("kind")) == "MessageEvent" and event.get("source") == "user"
 
 
 def _short(kind: str) -> str:
@@ -398,8 +394,7 @@ def _v1_thought(holder: Fields, text: str) -> str:
     blocks = holder.items("thinking_blocks")
     thinking = "\n\n".join(said for b in blocks if (said := b.optional_text("thinking")))
     hidden = holder.optional_text("reasoning_content") or thinking
-    parts = (hidden.strip(), clean_thought(holder.content(text)))
-    return "\n\n".join(part for part in parts if part)
+    return join_thoughts(hidden, clean_thought(holder.content(text)))
 
 
 def _read_v1_action(event: Fields) -> Call:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from srl_swe.trajectories.fields import Fields, describe_type
+from srl_swe.trajectories.fields import Fields, describe_type, name_record
 from srl_swe.types import Trajectory
 
 NO_INSTANCE = "the record names no instance"
@@ -46,12 +46,12 @@ def find_instance(row: Fields) -> NamedInstance:
     texts = [text for name in _NAMES if isinstance(text := row.get(name), str) and text]
     images = (_IMAGE.search(image) for image in map(row.get, _IMAGES) if isinstance(image, str))
     candidates = [*texts, *(f"{image[1]}__{image[2]}" for image in images if image)]
-    if row.is_whole_file:
-        candidates.append(row.file_name)
+    if not row.where.rpartition(":")[2].isdecimal():  # a whole file, not a line or a row
+        candidates.append(name_record(row.where))
     for text in map(plain_instance_id, candidates):
         if looks_like_instance_id(text):
             return NamedInstance(text)
-    return NamedInstance(texts[0] if texts else row.file_name, (NO_INSTANCE,))
+    return NamedInstance(texts[0] if texts else name_record(row.where), (NO_INSTANCE,))
 
 
 def names_instance(trajectory: Trajectory) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from srl_swe.trajectories.chat_events import clean_thought, read_xml_calls
-from srl_swe.trajectories.fields import Fields, Reader, render_arguments
+from srl_swe.trajectories.fields import Fields, Reader, first_has, render_arguments
 from srl_swe.trajectories.row_facts import (
     NamedInstance,
     find_instance,
@@ -62,8 +62,8 @@ def is_sweagent(record: Any) -> bool:
     if steps == [] and history == []:
         return isinstance(record.get("info"), Mapping)
     if steps:
-        return _first_has(steps, "action", "observation")
-    return _first_has(history, "role", "content") or _first_has(history, "role", "tool_calls")
+        return first_has(steps, "action", "observation")
+    return first_has(history, "role", "content") or first_has(history, "role", "tool_calls")
 
 
 def read_sweagent(record: Any, where: str) -> Trajectory:
@@ -118,14 +118,13 @@ def clean_submission(submission: str | None) -> str | None:
     return patch if is_diff else None
 
 
-def _first_has(items: Any, *names: str) -> bool:
-    first = items[0] if isinstance(items, list) and items else None
-    return isinstance(first, Mapping) and all(name in first for name in names)
-
-
 def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Step, ...]:
     """The steps. One without the container's state after it never ran, except the last."""
-    calls = _calls_by_command(history)
+    calls: dict[str, Action] = {}  # the policy's own, by SWE-agent's command line for each
+    for message in history:
+        command = message.get("action")
+        if isinstance(command, str) and not message.get("is_demo") and message.get("tool_calls"):
+            calls |= {command.strip("\n"): call.action for call in read_calls(message)[:1]}
     states = [bool(step.mapping("state").values) for step in steps]
     states = [*states[:-1], True] if any(states) else [True] * len(steps)
     read = []
@@ -141,17 +140,6 @@ def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Ste
         action = calls.get(command) or parse_command(command)
         read.append(Step(thought, action, observation, ran and not never_ran(observation), turn))
     return tuple(read)
-
-
-def _calls_by_command(history: Sequence[Fields]) -> dict[str, Action]:
-    """The policy's native calls, by SWE-agent's command line for each."""
-    calls = {}
-    for message in history:
-        command = message.get("action")
-        if isinstance(command, str) and not message.get("is_demo") and message.get("tool_calls"):
-            for call in read_calls(message)[:1]:
-                calls[command.strip("\n")] = call.action
-    return calls
 
 
 # SWE-smith's trajectories (HF ``SWE-bench/SWE-smith-trajectories``, MIT). The splits ``tool``,
@@ -170,7 +158,11 @@ def is_swesmith(record: Any) -> bool:
     """Whether it has a ``traj_id``, or else SWE-agent's tools and frame of observations."""
     if isinstance(record, Mapping):
         messages = record.get("messages")
-        if messages and ("traj_id" in record or _is_history(messages)):
+        if messages and "traj_id" in record:
+            return True
+        if first_has(messages, "message_type", "agent", "role"):  # SWE-agent's own, as in SERA's
+            return True
+        if isinstance(messages, str) and all(mark in messages for mark in _HISTORY_MARKS):
             return True
         if "trajectory_format" in record:
             return False
@@ -215,14 +207,6 @@ def read_swesmith(record: Any, where: str) -> Trajectory:
 SWE_SMITH = Reader("swe-smith", is_swesmith, read_swesmith)
 
 
-def _is_history(messages: Any) -> bool:
-    """Whether the messages are SWE-agent's own, as in SERA's data sets."""
-    if isinstance(messages, str):
-        return all(mark in messages for mark in _HISTORY_MARKS)
-    first = messages[0] if isinstance(messages, list) else None
-    return isinstance(first, Mapping) and {"message_type", "agent", "role"} <= first.keys()
-
-
 def _start_of(messages: Any) -> str:
     """The texts of the first messages, on separate lines."""
     if not isinstance(messages, list | tuple):
@@ -251,8 +235,7 @@ def is_nebius_sweagent(record: Any) -> bool:
         return True
     if isinstance(items, str):
         return '"mask"' in items and '"role"' in items
-    first = items[0] if isinstance(items, list) and items else None
-    return isinstance(first, Mapping) and {"role", "text", "mask"} <= first.keys()
+    return first_has(items, "role", "text", "mask")
 
 
 def read_nebius_sweagent(record: Any, where: str) -> Trajectory:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
@@ -153,64 +153,6 @@ class _Open:
     may_be_silent: bool = False
     answer: Answer | None = None
 
-    def takes(self, answer: Answer) -> bool:
-        """Whether the answer may be paired by position."""
-        own_id = self.call.id if self.call else None
-        return self.answer is None and (own_id is None or answer.id is None)
-
-
-@dataclass(slots=True)
-class _Pairing:
-    """The state of pairing; ``latest`` holds the steps of the last turn."""
-
-    steps: list[_Open] = field(default_factory=list)
-    latest: list[_Open] = field(default_factory=list)
-    by_id: dict[str, list[_Open]] = field(default_factory=dict)
-    turns: int = 0
-    unpaired: int = 0
-
-    def add_turn(self, turn: Turn) -> None:
-        calls: tuple[Call | None, ...] = turn.calls or (None,)
-        as_one = turn.answered_as_one
-        self.latest = [_Open(self.turns, turn.thought, call, as_one) for call in calls]
-        named = [(step.call.id, step) for step in self.latest if step.call and step.call.id]
-        self.by_id.update({call_id: [] for call_id, _ in named})
-        for call_id, step in named:
-            self.by_id[call_id].append(step)
-        self.steps += self.latest
-        self.turns += 1
-
-    def add_answer(self, answer: Answer) -> None:
-        named = self.by_id.get(answer.id, []) if answer.id else []
-        if named:
-            named.pop(0).answer = answer
-            return
-        free = [step for step in self.latest if step.takes(answer)]
-        if free:
-            free[-1 if free[-1].may_be_silent else 0].answer = answer
-        else:
-            self.unpaired += 1
-
-    def close(self) -> Iterator[Step]:
-        recorded = any(step.answer for step in self.steps)
-        ended_in = None
-        for step in self.steps:
-            call, answer = step.call, step.answer
-            seen = answer.observation if answer else None
-            is_last = step.turn == self.turns - 1
-            ran = (
-                bool(call and call.runnable)
-                and (seen is not None or step.may_be_silent or not recorded or is_last)
-                and not never_ran(seen)
-                and not (answer and answer.refused)
-                and not (is_last and ended_in == step.turn)
-            )
-            translation = answer.translation if answer and ran else None
-            action = call.action if call else None
-            yield Step(step.thought, action, seen, ran, step.turn, translation)
-            if ran and action and ends_run(action):
-                ended_in = step.turn
-
 
 def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """The steps, and a note if some answers belong to no step.
@@ -225,28 +167,58 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
       unless the source has no observations at all;
     - it follows the call that ended the run.
     """
-    pairing = _Pairing()
-    for event in _with_several_answers(list(events)):
+    groups: list[tuple[Turn, list[Answer]]] = []
+    unpaired = 0
+    for event in events:
         if isinstance(event, Turn):
-            pairing.add_turn(event)
+            groups.append((event, []))
+        elif groups:
+            groups[-1][1].append(event)
         else:
-            pairing.add_answer(event)
-    notes = [f"{pairing.unpaired} recorded observations answer no recorded call"]
-    return tuple(pairing.close()), tuple(notes if pairing.unpaired else [])
+            unpaired += 1
+    steps: list[_Open] = []
+    by_id: dict[str, list[_Open]] = {}
+    for number, (turn, answers) in enumerate(groups):
+        as_one = turn.answered_as_one and len(answers) < 2
+        latest = [_Open(number, turn.thought, call, as_one) for call in turn.calls or (None,)]
+        steps += latest
+        named: dict[str, list[_Open]] = {}
+        for step in latest:
+            if step.call and step.call.id:
+                named.setdefault(step.call.id, []).append(step)
+        by_id |= named
+        for answer in answers:
+            if own := by_id.get(answer.id or ""):
+                own.pop(0).answer = answer
+                continue
+            unanswered = [step for step in latest if step.answer is None]
+            free = [s for s in unanswered if not (answer.id and s.call and s.call.id)]
+            if free:
+                free[-1 if as_one else 0].answer = answer
+            unpaired += not free
+    notes = (f"{unpaired} recorded observations answer no recorded call",) if unpaired else ()
+    return tuple(_close(steps)), notes
 
 
-def _with_several_answers(events: Sequence[Turn | Answer]) -> Iterator[Turn | Answer]:
-    """The events; a turn with several answers was not answered as one."""
-    answers = 0
-    found: list[Turn | Answer] = []
-    for event in reversed(events):
-        if isinstance(event, Turn):
-            found.append(replace(event, answered_as_one=event.answered_as_one and answers < 2))
-            answers = 0
-        else:
-            found.append(event)
-            answers += 1
-    return reversed(found)
+def _close(steps: Sequence[_Open]) -> Iterator[Step]:
+    recorded = any(step.answer for step in steps)
+    ended_in = None
+    for step in steps:
+        call, answer = step.call, step.answer
+        seen = answer.observation if answer else None
+        is_last = step.turn == steps[-1].turn
+        ran = (
+            bool(call and call.runnable)
+            and (seen is not None or step.may_be_silent or not recorded or is_last)
+            and not never_ran(seen)
+            and not (answer and answer.refused)
+            and not (is_last and ended_in == step.turn)
+        )
+        translation = answer.translation if answer and ran else None
+        action = call.action if call else None
+        yield Step(step.thought, action, seen, ran, step.turn, translation)
+        if ran and action and ends_run(action):
+            ended_in = step.turn
 
 
 _LAST_TOOLS = frozenset({"finish", "submit", "mark_task_complete"})

@@ -49,7 +49,7 @@ def test_the_text_of_an_action_says_of_which_dialect_it_is() -> None:
 def test_a_block_is_found_in_any_text_around_it(content: str, before: str, after: str) -> None:
     text = f"{before}\n{render_block(content, 'bash')}\n{after}"
     blocks = find_blocks(text, ["bash"])
-    assert [block.content for block in blocks.found] == [content]
+    assert blocks.found == (content,)
     assert blocks.around == f"{before}\n{after}"
 
 

@@ -1,41 +1,55 @@
+"""Our own formats: lines, rows for tables, and scripts of experts."""
+
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import datasets
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError
-from srl_swe.trajectories import json_schema, load_expert_script, load_trajectories, save_jsonl
-from srl_swe.trajectories.jsonl import load_jsonl, parse_line, render_line
+from srl_swe.trajectories import (
+    BrokenRecord,
+    Reading,
+    json_schema,
+    load_expert_script,
+    load_trajectories,
+    save_jsonl,
+)
+from srl_swe.trajectories.jsonl import load_jsonl, parse_line, render_line, render_row, save_rows
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
-observations = st.builds(
-    Observation, text, st.one_of(st.none(), st.integers(-1, 255)), st.booleans(), st.booleans()
-)
+maybe = st.none() | text
+codes = st.none() | st.integers(-(2**31), 2**31)
+observations = st.builds(Observation, text, codes, st.booleans(), st.booleans())
 actions = st.builds(Action, text, st.dictionaries(text, text, max_size=3))
 steps = st.builds(
     Step,
     text,
-    st.one_of(st.none(), actions),
-    st.one_of(st.none(), observations),
+    st.none() | actions,
+    st.none() | observations,
     st.booleans(),
-    st.one_of(st.none(), st.integers(0, 9)),
+    st.none() | st.integers(0, 9),
 )
 trajectories = st.builds(
     Trajectory,
     text,
     st.lists(steps, max_size=3).map(tuple),
-    st.one_of(st.none(), text),
-    st.one_of(st.none(), st.sampled_from(StopReason)),
-    st.one_of(st.none(), text),
-    st.one_of(st.none(), st.booleans()),
-    enforced=st.one_of(st.none(), st.dictionaries(text, st.one_of(st.none(), text), max_size=2)),
-    exit_status=st.one_of(st.none(), text),
+    maybe,
+    st.none() | st.sampled_from(StopReason),
+    maybe,
+    st.none() | st.booleans(),
+    enforced=st.none() | st.dictionaries(text, maybe, max_size=2),
+    exit_status=maybe,
     notes=st.lists(text, max_size=2).map(tuple),
 )
 
@@ -127,3 +141,89 @@ def test_a_script_with_anything_else_is_a_mistake(tmp_path: Path, broken: str) -
 def test_the_schema_in_the_repository_is_current() -> None:
     held = json.loads((bundled("trajectories") / "schema.json").read_text())
     assert held == json_schema(), "run: make schema"
+
+
+FULL = Trajectory(
+    "a__b-1",
+    (
+        Step(" t\n", Action("bash", {"command": "ls", "b": ""}), Observation("a", 0), True, 0),
+        Step("", Action("submit"), None, False, 0),
+        Step("no call", None, Observation("", truncated=True, timed_out=True), False, 1),
+        Step("", Action("bash", {}), Observation("x", -1)),
+    ),
+    problem_statement="It crashes.",
+    stop_reason=StopReason.STEP_LIMIT,
+    patch="diff --git a/x b/x\n",
+    resolved=False,
+    model="m",
+    source="swe-agent",
+    enforced={"network": "none", "pids": 512, "disk_bytes": None},
+    exit_status="exit_cost",
+    notes=("one", "two"),
+)
+EMPTY = Trajectory("a__b-2", ())
+
+
+def test_rows_in_a_file_are_read_back_as_the_trajectories_they_are_of(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    assert save_rows(path, [FULL, EMPTY]) == 2
+    assert load_trajectories(path) == [FULL, EMPTY]
+
+
+def test_rows_are_read_back_by_way_of_a_data_set_as_the_hub_holds_it(tmp_path: Path) -> None:
+    save_rows(tmp_path / "train.parquet", [EMPTY, FULL])
+    rows = datasets.Dataset.from_parquet(str(tmp_path / "train.parquet"), cache_dir=str(tmp_path))
+    assert [read_record(row, "hub:1") for row in rows] == [EMPTY, FULL]
+    rows.to_parquet(tmp_path / "again.parquet")
+    assert load_trajectories(tmp_path / "again.parquet") == [EMPTY, FULL]
+
+
+def test_the_columns_have_the_same_types_whatever_is_in_them(tmp_path: Path) -> None:
+    schemas = []
+    for name, run in (("full", FULL), ("empty", EMPTY)):
+        save_rows(tmp_path / name, [run])
+        schemas.append(pyarrow.parquet.read_schema(tmp_path / name))
+    assert schemas[0] == schemas[1]
+    assert not any(str(field.type) == "null" for field in schemas[0])
+
+
+@given(trajectories)
+def test_a_row_holds_all_of_any_trajectory(trajectory: Trajectory) -> None:
+    assert read_record(render_row(trajectory), "row") == trajectory
+
+
+def test_what_no_table_can_hold_is_replaced() -> None:
+    run = replace(EMPTY, patch=b"+caf\xe9".decode("utf-8", errors="surrogateescape"))
+    assert render_row(run)["patch"] == "+caf?"
+
+
+def test_the_bundled_trajectories_come_back_from_rows(tmp_path: Path) -> None:
+    ours = load_trajectories(bundled("trajectories") / "starter.jsonl")
+    save_rows(tmp_path / "x.parquet", ours)
+    assert load_trajectories(tmp_path / "x.parquet") == ours
+
+
+def test_real_trajectories_of_every_family_come_back_from_rows(
+    samples: Path, tmp_path: Path
+) -> None:
+    real = load_trajectories(samples, Reading(on_broken="skip"))
+    assert save_rows(tmp_path / "x.parquet", real) == len(real) > 100
+    assert load_trajectories(tmp_path / "x.parquet") == real
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"instance_id": None}, "instance_id"),
+        ({"resolved": "maybe"}, "resolved"),
+        ({"steps": "{"}, "steps"),
+        ({"enforced": "["}, "enforced"),
+        ({"steps": [{"thought": "t", "tool": "bash", "arguments": "3"}]}, "steps.0.arguments"),
+        ({"steps": [{"thought": "t", "executed": True, "observation": 3}]}, "observation.text"),
+    ],
+)
+def test_a_broken_row_is_named_with_its_column(change: dict[str, Any], field: str) -> None:
+    record = {**render_row(FULL), **change}
+    assert find_reader(record) is not None
+    with pytest.raises(BrokenRecord, match=rf"^rows\.parquet:3: .*{field}"):
+        read_record(record, "rows.parquet:3")

@@ -10,7 +10,6 @@ from srl_swe.trajectories.chat_events import read_mini_output
 from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 ISSUE = "<pr_description>\nConsider the following PR description:\nIt crashes.\n</pr_description>"
 DIFF = "diff --git a/x b/x\n-a\n+b\n"
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && git add -A && git diff --cached"
@@ -197,9 +196,8 @@ def test_a_broken_record_is_named_with_its_field(change: dict[str, Any], field: 
         read_record({**VERSION_1, **change}, "x.json")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the published samples are not here")
-def test_a_real_run_that_timed_out_once_is_read_as_written_down_here() -> None:
-    (read,) = load_trajectories(SAMPLES / "mini_v1_full" / "timeout__*.json")
+def test_a_real_run_that_timed_out_once_is_read_as_written_down_here(samples: Path) -> None:
+    (read,) = load_trajectories(samples / "mini_v1_full" / "timeout__*.json")
     assert read.instance_id == "matplotlib__matplotlib-25287"
     assert read.model == "google/gemini-3-pro-preview"
     (timed_out,) = [s for s in read.steps if s.observation and s.observation.timed_out]

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from srl_swe.trajectories import BrokenRecord, load_trajectories
+from srl_swe.trajectories import BrokenRecord, load_trajectories, save_traj
+from srl_swe.trajectories.convert import render_command, render_traj
 from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.trajectories.sweagent import clean_submission, parse_command, parse_exit_status
-from srl_swe.types import Action, Observation, Step, StopReason
+from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
-needs_samples = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason="the published samples are not here"
-)
 HERE = "runs/acme__shop-7.traj"
 ISSUE = {
     "role": "user",
@@ -252,9 +252,8 @@ def test_a_broken_record_is_named_with_its_field(record: dict[str, Any], field: 
         read_record(record, HERE)
 
 
-@needs_samples
-def test_the_real_run_on_pydicom_is_read_as_written_down_here() -> None:
-    (read,) = load_trajectories(SAMPLES / "sweagent_v0_thought_action/pydicom__pydicom-1458.traj")
+def test_the_real_run_on_pydicom_is_read_as_written_down_here(samples: Path) -> None:
+    (read,) = load_trajectories(samples / "sweagent_v0_thought_action/pydicom__pydicom-1458.traj")
     assert read.instance_id == "pydicom__pydicom-1458"
     assert [s.action.tool for s in read.steps if s.action] == (
         ["create", "edit", "bash", "find_file", "open"] + ["edit"] * 4 + ["bash", "bash", "submit"]
@@ -271,9 +270,8 @@ def test_the_real_run_on_pydicom_is_read_as_written_down_here() -> None:
     assert read.patch.startswith("diff --git a/pydicom/pixel_data_handlers/numpy_handler.py")
 
 
-@needs_samples
-def test_a_real_demonstration_in_yaml_is_read() -> None:
-    (read,) = load_trajectories(SAMPLES / "sweagent_demo_yaml")
+def test_a_real_demonstration_in_yaml_is_read(samples: Path) -> None:
+    (read,) = load_trajectories(samples / "sweagent_demo_yaml")
     assert [s.action.tool for s in read.steps if s.action] == ["str_replace_editor"] * 3 + [
         "submit"
     ]
@@ -281,3 +279,66 @@ def test_a_real_demonstration_in_yaml_is_read() -> None:
     assert "bash-$" not in "".join(s.observation.text for s in read.steps if s.observation)
     assert read.patch is not None
     assert read.patch.startswith("diff --git a/src/testpkg/missing_colon.py")
+
+
+VIEW = Action("str_replace_editor", {"command": "view", "path": "/a b", "view_range": "[1, 5]"})
+STEPS = (
+    Step("I look.", VIEW, Observation("     1\tx\r\n"), turn=0),
+    Step("", Action("bash", {"command": "ls | head\npwd"}), Observation(""), turn=1),
+    Step("Refused.", Action("bash", {"command": "vim"}), executed=False, turn=2),
+    Step("Nothing.", None, Observation("No call."), executed=False, turn=3),
+    Step("Done.", Action("submit"), Observation("diff"), turn=4),
+)
+RUN = Trajectory(
+    "acme__shop-7",
+    STEPS,
+    "It crashes.",
+    StopReason.SUBMITTED,
+    "diff --git a/x b/x\n",
+    model="m",
+    source="swe-agent",
+    exit_status="submitted",
+)
+
+
+def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
+    save_traj(tmp_path / "x.traj", RUN)
+    assert load_trajectories(tmp_path / "x.traj") == [RUN]
+
+
+@pytest.mark.parametrize("reason", [r for r in StopReason if r is not StopReason.STEP_LIMIT])
+def test_every_ending_that_swe_agent_knows_is_kept(reason: StopReason) -> None:
+    ended = replace(RUN, stop_reason=reason, exit_status="Foreign")
+    assert read_record(render_traj(ended), "x.traj").stop_reason == reason
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["old_str", "new_str", "file_text"]), st.text(st.characters(codec="utf-8"))
+    ),
+    st.text(st.characters(codec="utf-8"), min_size=1),
+)
+def test_a_command_line_is_read_as_the_call_that_it_was_made_of(
+    texts: dict[str, str], path: str
+) -> None:
+    action = Action("str_replace_editor", {"command": "create", "path": path, **texts})
+    assert parse_command(render_command(action)) == action
+
+
+@pytest.mark.parametrize(
+    "text", ["open 'a b' 3", "edit 1:2\nx\n  y\nend_of_edit", "search_dir 'a|b'", "scroll_up"]
+)
+def test_a_call_is_written_as_it_was_read(text: str) -> None:
+    assert render_command(parse_command(text)) == text
+
+
+@pytest.mark.parametrize("folder", ["sweagent_v0_thought_action", "sweagent_v1_0_1_*", "swesmith*"])
+def test_real_runs_come_back_as_they_were(folder: str, samples: Path, tmp_path: Path) -> None:
+    for number, run in enumerate(load_trajectories(f"{samples}/{folder}/*")):
+        save_traj(tmp_path / f"{number}.traj", run)
+        (again,) = load_trajectories(tmp_path / f"{number}.traj")
+        assert [s.action for s in again.steps] == [s.action for s in run.steps]
+        assert [s.executed for s in again.steps] == [s.executed for s in run.steps]
+        assert [s.thought for s in again.steps] == [s.thought for s in run.steps]
+        assert (again.instance_id, again.patch) == (run.instance_id, run.patch)
+        assert again.problem_statement == run.problem_statement

@@ -1,3 +1,5 @@
+"""Data sets of SWE-agent's runs: SWE-smith and Nebius."""
+
 from __future__ import annotations
 
 import json
@@ -6,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from srl_swe.trajectories import BrokenRecord, load_trajectories
+from srl_swe.trajectories import BrokenRecord, load_trajectories, sweagent
 from srl_swe.trajectories.readers import find_reader, read_record
-from srl_swe.types import Action, Observation, Step, StopReason
+from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 EDIT = Action(
     "str_replace_editor",
     {"command": "str_replace", "path": "/a", "old_str": "    x = 'a'\n", "new_str": "y"},
@@ -127,10 +128,9 @@ def test_a_broken_row_is_named_with_its_field(change: dict[str, Any], field: str
         read_record(xml_row(**change), "rows.jsonl:3")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the published samples are not here")
-def test_a_real_row_is_read_as_written_down_here() -> None:
+def test_a_real_row_is_read_as_written_down_here(samples: Path) -> None:
     read = load_trajectories(
-        SAMPLES / "swesmith_trajectories_hf/adp_swe-smith_sample_raw__messages_as_list.json"
+        samples / "swesmith_trajectories_hf/adp_swe-smith_sample_raw__messages_as_list.json"
     )[0]
     assert read.instance_id == "arrow-py__arrow.1d70d009.lm_rewrite__nuzjfyur"
     first, last, review = read.steps[0], read.steps[-1], read.steps[-3]
@@ -147,3 +147,73 @@ def test_a_real_row_is_read_as_written_down_here() -> None:
     assert last == Step("", Action("submit"), turn=14)
     assert read.problem_statement is not None
     assert read.problem_statement.startswith("# f-string formatting with empty format string")
+
+
+PROMPT = "\n(Open file: n/a)\n(Current directory: /b)\nbash-$"
+TASK = "We're currently solving this.\nISSUE:\nIt crashes.\n\nINSTRUCTIONS:\nNow, you're going to"
+
+
+def item(role: str, text: str | None, **other: Any) -> dict[str, Any]:
+    return {"role": role, "text": text, "mask": role == "ai", "system_prompt": None, **other}
+
+
+def nebius_row(*items: dict[str, Any], **other: Any) -> dict[str, Any]:
+    return {
+        "instance_id": "a__b-1",
+        "model_name": "swe-agent-llama-70b",
+        "target": True,
+        "trajectory": [item("system", None, system_prompt="SETTING"), *items],
+        "exit_status": "submitted",
+        "generated_patch": "\ndiff --git a/x b/x\n",
+        **other,
+    }
+
+
+def read_nebius(record: dict[str, Any]) -> Trajectory:
+    assert sweagent.is_nebius_sweagent(record)
+    return sweagent.read_nebius_sweagent(record, "rows.jsonl:1")
+
+
+def test_a_reply_is_a_thought_and_a_command_in_backticks() -> None:
+    found = read_nebius(
+        nebius_row(
+            item("user", TASK + PROMPT),
+            item("ai", "I look.\n```\nls -F\n```"),
+            item("user", "x.py\n" + PROMPT),
+            item("ai", "Done.\n```\nsubmit\n```"),
+        )
+    )
+    first, last = found.steps
+    assert (first.thought, first.action) == ("I look.", Action("bash", {"command": "ls -F"}))
+    assert first.observation == Observation("x.py\n")
+    assert (last.action, last.observation, last.executed) == (Action("submit"), None, True)
+    assert found.problem_statement == "It crashes."
+    assert found.patch == "diff --git a/x b/x\n"
+    assert (found.resolved, found.stop_reason) == (True, StopReason.SUBMITTED)
+
+
+def test_an_edit_that_the_linter_refused_did_not_run() -> None:
+    refusal = "Your proposed edit has introduced new syntax error(s). Please read this error"
+    edit = item("ai", "I edit.\n```\nedit 1:1\n  x\nend_of_edit\n```")
+    found = read_nebius(nebius_row(item("user", TASK), edit, item("user", refusal + PROMPT), edit))
+    assert [step.executed for step in found.steps] == [False, True]
+    assert found.steps[0].action == Action(
+        "edit", {"start_line": "1", "end_line": "1", "replacement_text": "  x"}
+    )
+
+
+def test_the_trajectory_may_be_json_text_and_a_limit_may_have_ended_it() -> None:
+    record = nebius_row(item("user", TASK), item("ai", "I look.\n```\nls\n```"))
+    record |= {
+        "trajectory": json.dumps(record["trajectory"]),
+        "exit_status": "submitted (exit_cost)",
+    }
+    found = read_nebius(record)
+    assert len(found.steps) == 1
+    assert found.exit_status == "submitted (exit_cost)"
+    assert found.stop_reason is StopReason.TOKEN_LIMIT
+
+
+def test_a_demonstration_is_not_the_task() -> None:
+    shown = item("user", "Here is a demonstration of how to correctly accomplish this task.\n...")
+    assert read_nebius(nebius_row(shown, item("user", TASK))).problem_statement == "It crashes."
