@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation.harness import NETWORK_FILE, Harness, HarnessJob, SwebenchHarness
 from srl_swe.evaluation.harness_process import ENGINE_RECORD
-from srl_swe.evaluation.predictions import gold_predictions
+from srl_swe.evaluation.predictions import gold_predictions, save_predictions
 from srl_swe.evaluation.verdicts import (
     HarnessFiles,
     check_gradeable,
@@ -46,6 +46,7 @@ new file mode 100644
 +Nothing reads this file: it only makes the harness run the tests on unpatched code.
 """
 """Stands for an empty patch, on which the harness never runs the tests."""
+_VERDICT = TypeAdapter(Verdict)
 
 
 def grade(
@@ -65,17 +66,25 @@ def grade(
     BROKEN_SANDBOX. Raises UserError if nothing can be graded: there is no engine, all images are
     missing, or the row of an instance to test is incomplete.
     """
-    harness = harness or SwebenchHarness()
-    patches = _patches_by_instance(instances, predictions, report)
-    verdicts = {one.instance_id: verdict_without_tests(one, patches) for one in instances}
-    to_test = [one for one in instances if verdicts[one.instance_id] is None]
+    known = {instance.instance_id for instance in instances}
+    patches = {p.instance_id: p.model_patch for p in predictions if p.instance_id in known}
+    unknown = {p.instance_id for p in predictions} - known
+    if unknown and not patches:
+        raise UserError(
+            f"none of the {len(unknown)} predictions is for one of these {len(known)} "
+            f"instances (the first is for {min(unknown)}); name the bench they were made on."
+        )
+    if unknown:
+        report(f"{len(unknown)} predictions are for other instances and are not graded")
+    verdicts = {i.instance_id: verdict_without_tests(i, patches) for i in instances}
+    to_test = [instance for instance in instances if verdicts[instance.instance_id] is None]
     check_gradeable(to_test)
     if to_test:
         folder = GradingFolder(run_folder)
         with folder.locked():
-            grading = _Grading(folder, harness, timeout_s, report)
+            grading = _Grading(folder, harness or SwebenchHarness(), timeout_s, report)
             verdicts |= grading.grade(to_test, patches, max_workers)
-    return [verdict for one in instances if (verdict := verdicts[one.instance_id])]
+    return [verdict for i in instances if (verdict := verdicts[i.instance_id])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +126,20 @@ def check_gold(
     harness: Harness | None = None,
 ) -> GoldCheck:
     """Checks that gold patches resolve and unpatched code does not; options as of :func:`grade`."""
-
-    def verdicts(predictions: list[Prediction]) -> tuple[Verdict, ...]:
-        return tuple(
-            grade(
-                instances,
-                predictions,
-                run_folder,
-                max_workers=max_workers,
-                timeout_s=timeout_s,
-                report=report,
-                harness=harness,
-            )
-        )
-
+    run = partial(
+        grade,
+        instances,
+        run_folder=run_folder,
+        max_workers=max_workers,
+        timeout_s=timeout_s,
+        report=report,
+        harness=harness,
+    )
     report("gold patches: each should resolve its instance")
-    gold = verdicts(gold_predictions(instances))
+    gold = run(predictions=gold_predictions(instances))
     report("a harmless new file, as empty patches are never run: none should resolve")
-    harmless = [Prediction(one.instance_id, "selfcheck", HARMLESS_PATCH) for one in instances]
-    return GoldCheck(gold, verdicts(harmless))
+    harmless = [Prediction(i.instance_id, "selfcheck", HARMLESS_PATCH) for i in instances]
+    return GoldCheck(tuple(gold), tuple(run(predictions=harmless)))
 
 
 def grading_key(
@@ -158,25 +162,6 @@ def grading_key(
         timeout_s,
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-
-
-def _patches_by_instance(
-    instances: Sequence[Instance],
-    predictions: Sequence[Prediction],
-    report: Callable[[str], None],
-) -> dict[str, str]:
-    """The patches by instance id; predictions for other instances are counted and left out."""
-    known = {instance.instance_id for instance in instances}
-    patches = {p.instance_id: p.model_patch for p in predictions if p.instance_id in known}
-    unknown = {p.instance_id for p in predictions} - known
-    if unknown and not patches:
-        raise UserError(
-            f"none of the {len(unknown)} predictions is for one of these {len(known)} "
-            f"instances (the first is for {min(unknown)}); name the bench they were made on."
-        )
-    if unknown:
-        report(f"{len(unknown)} predictions are for other instances and are not graded")
-    return patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,65 +197,61 @@ class _Grading:
         self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
     ) -> dict[str, Verdict]:
         """A verdict per instance; all of them have a patch to test."""
-        without_image = self._look_up(instances, patches, max_workers)
-        self._take_over()
+        images = _image_ids(instances, self._harness, max_workers)
+        known = load_verdicts(self._folder.verdict_log)
+        broken: dict[str, Verdict] = {}
+        for instance in instances:
+            image_id = images[instance.image]
+            if isinstance(image_id, ImageMissing):
+                broken[instance.instance_id] = _broken(instance, str(image_id))
+                self._report(f"{instance.instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
+            else:
+                self._look_up(instance, patches[instance.instance_id], image_id, known)
         if self._verdicts:
             self._report(f"{len(self._verdicts)} of {len(instances)} need no run of the harness")
         if self._pending:
-            self._run(max_workers)
-        return self._verdicts | without_image
-
-    def _look_up(
-        self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
-    ) -> dict[str, Verdict]:
-        """Sorts the instances into known verdicts, pending cases, and those without an image."""
-        images = _image_ids(instances, self._harness, max_workers)
-        known = load_verdicts(self._folder.verdict_log)
-        without_image: dict[str, Verdict] = {}
-        for instance in instances:
-            instance_id, image_id = instance.instance_id, images[instance.image]
-            if isinstance(image_id, ImageMissing):
-                self._report(f"{instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
-                without_image[instance_id] = _broken(instance, str(image_id))
-                continue
-            patch = patches[instance_id]
-            key = grading_key(
-                instance,
-                patch,
-                image_id=image_id,
-                harness_version=self._harness.version,
-                timeout_s=self._timeout_s,
-            )
-            if verdict := known.get(key):
-                self._verdicts[instance_id] = verdict
-            else:
-                self._pending[key] = Case(key, instance, patch, image_id)
-        return without_image
-
-    def _take_over(self) -> None:
-        """Reads the verdicts that the harness finished for a killed call, and clears the rest."""
-        for case in list(self._pending.values()):
-            verdict = self._folder.verdict(case)
-            if verdict and verdict.outcome is not Outcome.BROKEN_SANDBOX:
-                self._record(case, verdict)
-            else:
-                self._folder.clear(case)
-
-    def _run(self, max_workers: int) -> None:
-        self._to_run, self._started = len(self._pending), time.monotonic()
-        job = self._folder.job(list(self._pending.values()), max_workers, self._timeout_s)
-        self._harness.run(job, self._collect)
-        self._collect()
+            self._to_run, self._started = len(self._pending), time.monotonic()
+            job = self._folder.job(list(self._pending.values()), max_workers, self._timeout_s)
+            self._harness.run(job, self._collect)
+            self._collect()
         for case in list(self._pending.values()):
             why = "the harness ended without a result for it; see harness/harness.log"
             self._record(case, _broken(case.instance, why))
+        return self._verdicts | broken
+
+    def _look_up(
+        self, instance: Instance, patch: str, image_id: str, known: Mapping[str, Verdict]
+    ) -> None:
+        """Takes a known verdict, or one that the harness finished for a killed call."""
+        key = grading_key(
+            instance,
+            patch,
+            image_id=image_id,
+            harness_version=self._harness.version,
+            timeout_s=self._timeout_s,
+        )
+        if key in known:
+            self._verdicts[instance.instance_id] = known[key]
+            return
+        case = self._pending[key] = Case(key, instance, patch, image_id)
+        verdict = self._folder.verdict(case)
+        if verdict and verdict.outcome is not Outcome.BROKEN_SANDBOX:
+            self._record(case, verdict)
+        else:
+            self._folder.clear(case)
 
     def _collect(self) -> bool:
         """Records the verdicts that have arrived; True if that was the last one."""
         for case in list(self._pending.values()):
             if verdict := self._folder.verdict(case):
                 self._record(case, verdict)
-                self._report(self._progress(verdict))
+                done = self._to_run - len(self._pending)
+                left_s = (time.monotonic() - self._started) / done * len(self._pending)
+                left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+                eta = f", about {left} left" if self._pending else ""
+                detail = f" ({verdict.detail})" if verdict.detail else ""
+                result = f"{verdict.instance_id}: {verdict.outcome}{detail}"
+                self._report(f"[{done}/{self._to_run}{eta}] {result}")
         return not self._pending
 
     def _record(self, case: Case, verdict: Verdict) -> None:
@@ -284,14 +265,6 @@ class _Grading:
         )
         self._verdicts[verdict.instance_id] = verdict
         del self._pending[case.key]
-
-    def _progress(self, verdict: Verdict) -> str:
-        done = self._to_run - len(self._pending)
-        left_s = (time.monotonic() - self._started) / done * len(self._pending)
-        left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
-        eta = f", about {left} left" if self._pending else ""
-        detail = f" ({verdict.detail})" if verdict.detail else ""
-        return f"[{done}/{self._to_run}{eta}] {verdict.instance_id}: {verdict.outcome}{detail}"
 
 
 def _image_ids(
@@ -371,18 +344,12 @@ class GradingFolder:
         The harness resumes by path, even if a patch has changed. Therefore the key of a case
         replaces the model's name: another patch gets another path.
         """
-        job = HarnessJob(
-            folder=self.harness,
-            rows=self.harness / "instances.jsonl",
-            predictions=self.harness / "predictions.jsonl",
-            run_id=self.run_id(),
-            max_workers=max_workers,
-            timeout_s=timeout_s,
-        )
+        job = HarnessJob(self.harness, self.run_id(), max_workers, timeout_s)
         (self.harness / NETWORK_FILE).unlink(missing_ok=True)
-        _write_lines(job.rows, [row_from_instance(case.instance) for case in cases])
+        rows = [json.dumps(row_from_instance(case.instance)) for case in cases]
+        write_atomic(job.rows, "".join(f"{row}\n" for row in rows))
         predictions = [Prediction(c.instance.instance_id, c.key, c.patch) for c in cases]
-        _write_lines(job.predictions, [asdict(prediction) for prediction in predictions])
+        save_predictions(job.predictions, predictions)
         return job
 
     def _logs(self, case: Case) -> Path:
@@ -398,10 +365,6 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in rows))
-
-
 def load_verdicts(path: Path) -> dict[str, Verdict]:
     """The last verdict of each grading key, without BROKEN_SANDBOX, which is never reused.
 
@@ -415,7 +378,7 @@ def load_verdicts(path: Path) -> dict[str, Verdict]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
-            verdict = _verdict_adapter().validate_python(row)
+            verdict = _VERDICT.validate_python(row)
             if isinstance(row["key"], str):
                 verdicts[row["key"]] = verdict
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -426,8 +389,3 @@ def load_verdicts(path: Path) -> dict[str, Verdict]:
 def append_verdict(path: Path, key: str, verdict: Verdict, **conditions: str | int) -> None:
     """Adds one line; ``conditions`` (image id, harness version, ...) are for the reader."""
     append_line(path, json.dumps({"key": key, **conditions, **asdict(verdict)}))
-
-
-@cache
-def _verdict_adapter() -> TypeAdapter[Verdict]:
-    return TypeAdapter(Verdict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -11,12 +10,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import TypeAdapter
+
 from srl_swe.errors import EngineUnavailable, ImageMissing
+from srl_swe.evaluation.verdicts import last_line
 
 MakeLabels = Callable[[float], Mapping[str, str]]
 """Makes labels that name this process as a container's owner, valid for a number of seconds."""
@@ -36,32 +38,29 @@ _logger = logging.getLogger(__name__)
 class HarnessJob:
     """One run of the harness. ``folder`` is its working directory: it writes ``logs/`` there.
 
-    ``rows`` and ``predictions`` are .jsonl files. Containers are named
-    ``sweb.eval.<instance>.<run_id>``, so a run id belongs to one folder only. ``labels`` go on
-    every container.
+    Containers are named ``sweb.eval.<instance>.<run_id>``, so a run id belongs to one folder only.
+    ``labels`` go on every container.
     """
 
     folder: Path
-    rows: Path
-    predictions: Path
     run_id: str
     max_workers: int
     timeout_s: int
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> Path:
+        """The instances, in swebench's schema."""
+        return self.folder / "instances.jsonl"
 
-def render_job(job: HarnessJob) -> str:
-    """The job as JSON with absolute paths, as the child process works in another folder."""
-    paths = {name: str(getattr(job, name).resolve()) for name in ("folder", "rows", "predictions")}
-    return json.dumps({**asdict(job), **paths})
+    @property
+    def predictions(self) -> Path:
+        """The predictions, in swebench's format."""
+        return self.folder / "predictions.jsonl"
 
 
-def parse_job(text: str) -> HarnessJob:
-    """The inverse of :func:`render_job`."""
-    job = HarnessJob(**json.loads(text))
-    return replace(
-        job, folder=Path(job.folder), rows=Path(job.rows), predictions=Path(job.predictions)
-    )
+JOB = TypeAdapter(HarnessJob)
+"""Takes a job to the child process as JSON."""
 
 
 class Harness(Protocol):
@@ -88,8 +87,6 @@ class SwebenchHarness:
     its child, only the next run in the same folder removes their containers.
     """
 
-    _labels: MakeLabels | None = None
-
     def __init__(self, labels: MakeLabels | None = None) -> None:
         self._labels = labels
 
@@ -106,21 +103,24 @@ class SwebenchHarness:
         engine = _docker("version", "--format", "{{.Server.Version}}")
         if engine.returncode != 0:
             raise EngineUnavailable(
-                f"no container engine answers ({_last_line(engine.stderr)}); "
+                f"no container engine answers ({last_line(engine.stderr)}); "
                 "start it, or point DOCKER_HOST at one."
             )
         pulled = _docker("pull", "--quiet", "--", image)
         if pulled.returncode != 0:
             raise ImageMissing(
                 f"the image {image} is not on the engine and can't be pulled "
-                f"({_last_line(pulled.stderr)}); build or pull it first."
+                f"({last_line(pulled.stderr)}); build or pull it first."
             )
         return self.image_id(image)
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         """See :class:`Harness`. The harness's own output goes to ``harness.log``."""
-        if self._labels:
-            job = replace(job, labels=self._labels(_longest_s(job)))
+        if self._labels:  # expired ones would mark containers as leaked
+            cases = job.predictions.read_text(encoding="utf-8").count("\n")
+            rounds = -(-cases // job.max_workers)
+            longest_s = max(_DAY_S, rounds * (job.timeout_s + _AROUND_TESTS_S))
+            job = replace(job, labels=self._labels(longest_s))
         _remove_containers(job.run_id)
         try:
             with (job.folder / "harness.log").open("wb") as log:
@@ -143,13 +143,14 @@ def _remove_containers(run_id: str) -> None:
     if containers := listed.stdout.split():
         removed = _docker("rm", "--force", "--volumes", *containers, timeout_s=_REMOVAL_S)
         if removed.returncode != 0 and not _GONE.search(removed.stderr):
-            why = _last_line(removed.stderr)
+            why = last_line(removed.stderr)
             _logger.warning("containers of run %s can't be removed now: %s", run_id, why)
 
 
 def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
+    text = JOB.dump_json(replace(job, folder=job.folder.resolve())).decode()
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "srl_swe.evaluation.harness_process", render_job(job)],
+        [sys.executable, "-P", "-m", "srl_swe.evaluation.harness_process", text],
         cwd=job.folder,
         env={**os.environ, "PYTHONUTF8": "1"},
         stdin=subprocess.PIPE,
@@ -165,13 +166,6 @@ def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def _longest_s(job: HarnessJob) -> float:
-    """An upper bound of the job's duration: expired labels would mark its containers as leaked."""
-    cases = job.predictions.read_text(encoding="utf-8").count("\n")
-    rounds = -(-cases // job.max_workers)
-    return max(_DAY_S, rounds * (job.timeout_s + _AROUND_TESTS_S))
 
 
 def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
@@ -195,8 +189,3 @@ def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.Compl
         raise EngineUnavailable(
             "the docker command is not on the PATH, and swebench's harness needs it; install it."
         ) from error
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

@@ -29,7 +29,7 @@ import docker
 from docker.models.containers import Container, ContainerCollection
 from docker.types import Mount
 
-from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob, parse_job
+from srl_swe.evaluation.harness import JOB, NETWORK_FILE
 from srl_swe.files import write_atomic
 
 ENGINE_RECORD = "engine.json"
@@ -131,9 +131,26 @@ class OwnedClient(docker.DockerClient):
 
 def main() -> None:
     """Grades the predictions of the job in ``argv[1]``."""
-    job = parse_job(sys.argv[1])
+    job = JOB.validate_json(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _run_job(job)
+    from swebench.harness import run_evaluation as swebench
+    from swebench.harness.utils import make_test_spec, run_threadpool
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(_MOST_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    note_engine_records()
+    client = OwnedClient.from_env(
+        timeout=swebench.DOCKER_CLIENT_TIMEOUT, max_pool_size=swebench.DOCKER_CLIENT_POOL_SIZE
+    )
+    assert isinstance(client, OwnedClient)
+    client.labels = job.labels
+    predictions = {row["instance_id"]: row for row in _rows(job.predictions)}
+    cases = [
+        (make_test_spec(row), predictions[row["instance_id"]], client, job.run_id, job.timeout_s)
+        for row in _rows(job.rows)
+    ]
+    run_threadpool(swebench.run_instance, cases, job.max_workers)
 
 
 def _end_with_parent() -> None:
@@ -150,31 +167,6 @@ def _end_with_parent() -> None:
             )
     finally:
         os._exit(1)
-
-
-def _run_job(job: HarnessJob) -> None:
-    from swebench.harness import run_evaluation as swebench
-    from swebench.harness.utils import make_test_spec, run_threadpool
-
-    _limit_open_files()
-    note_engine_records()
-    client = OwnedClient.from_env(
-        timeout=swebench.DOCKER_CLIENT_TIMEOUT, max_pool_size=swebench.DOCKER_CLIENT_POOL_SIZE
-    )
-    assert isinstance(client, OwnedClient)
-    client.labels = job.labels
-    predictions = {one["instance_id"]: one for one in _rows(job.predictions)}
-    cases = [
-        (make_test_spec(row), predictions[row["instance_id"]], client, job.run_id, job.timeout_s)
-        for row in _rows(job.rows)
-    ]
-    run_threadpool(swebench.run_instance, cases, job.max_workers)
-
-
-def _limit_open_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(_MOST_OPEN_FILES, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

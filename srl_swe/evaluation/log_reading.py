@@ -9,13 +9,13 @@ wall time would make verdicts depend on the load of the machine.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
-import selectors
+import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -56,21 +56,15 @@ def read_log(instance: Instance, run: TestRun, patched: Collection[str] = ()) ->
         "run": asdict(replace(run, records=tuple(dict(record) for record in run.records))),
         "patched": sorted(patched),
     }
-    answer = _ask(json.dumps(request).encode())
-    if answer is None:
-        why = f"swebench's {instance.log_parser} can't read what the tests printed within limits"
-        return Reading({}, failure=why)
-    return Reading(**json.loads(answer))
-
-
-def _ask(request: bytes) -> bytes | None:
-    """The answer; None if no process survives the request."""
-    for _ in range(2):
+    for _ in range(2):  # the first process may be killed from outside
         with _worker() as worker:
-            answer = worker.ask(request)
-        if answer is not None or worker.exit_code == -signal.SIGXCPU:
-            return answer
-    return None  # the first time it may have been killed from outside
+            answer = worker.ask(json.dumps(request).encode())
+        if answer is not None:
+            return Reading(**json.loads(answer))
+        if worker.exit_code == -signal.SIGXCPU:
+            break
+    why = f"swebench's {instance.log_parser} can't read what the tests printed within limits"
+    return Reading({}, failure=why)
 
 
 class _Worker:
@@ -86,47 +80,29 @@ class _Worker:
         )
 
     @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
     def exit_code(self) -> int | None:
-        return self._process.returncode
+        """None while it lives."""
+        return self._process.poll()
 
     def ask(self, request: bytes) -> bytes | None:
         """The answer; None if the process died of the request or took too long, and is dead now."""
         assert self._process.stdin and self._process.stdout
+        answer_came = select.poll()
+        answer_came.register(self._process.stdout, select.POLLIN)
         try:
             self._process.stdin.write(b"%d\n" % len(request) + request)
             self._process.stdin.flush()
-            size = self._receive_line()
-            answer = self._receive(int(size)) if size else None
+            if answer_came.poll(MOST_WALL_S * 1000):
+                size = int(self._process.stdout.readline())
+                answer = self._process.stdout.read(size)
+                if len(answer) == size:
+                    return answer
         except (OSError, ValueError):
-            answer = None
-        if answer is None:
-            self._end()
-        return answer
-
-    def _receive_line(self) -> bytes:
-        deadline = time.monotonic() + MOST_WALL_S
-        with selectors.DefaultSelector() as selector:
-            assert self._process.stdout
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(deadline - time.monotonic()):
-                return b""
-        return self._process.stdout.readline()
-
-    def _receive(self, size: int) -> bytes | None:
-        assert self._process.stdout
-        data = self._process.stdout.read(size)
-        return data if len(data) == size else None
-
-    def _end(self) -> None:
-        """Wait for the exit code of a dying process, and kill any other."""
-        try:
-            self._process.wait(_DYING_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
+            pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING_S)  # for its own exit code
+        self.kill()
+        return None
 
     def kill(self) -> None:
         """End it; a second call does nothing."""
@@ -134,10 +110,8 @@ class _Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
-                try:
+                with contextlib.suppress(OSError):  # a request that was never sent
                     stream.close()
-                except OSError:  # a request that was never sent
-                    continue
 
 
 _idle: list[_Worker] = []
@@ -148,7 +122,7 @@ _lock = threading.Lock()
 def _worker() -> Iterator[_Worker]:
     """A warm process if there is one, else a new one; kept for the next log unless it died."""
     with _lock:
-        while _idle and not _idle[-1].alive:
+        while _idle and _idle[-1].exit_code is not None:
             _idle.pop().kill()
         worker = _idle.pop() if _idle else None
     worker = worker or _Worker()
@@ -157,7 +131,7 @@ def _worker() -> Iterator[_Worker]:
     except BaseException:
         worker.kill()
         raise
-    if worker.alive:
+    if worker.exit_code is None:
         with _lock:
             _idle.append(worker)
     else:
@@ -165,7 +139,7 @@ def _worker() -> Iterator[_Worker]:
 
 
 @atexit.register
-def _end() -> None:
+def _end_all() -> None:
     with _lock:
         while _idle:
             _idle.pop().kill()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
@@ -32,40 +31,16 @@ class PathKind(StrEnum):
     ORDINARY = "ordinary"
 
 
-RUNNER_HOOKS = (
-    "conftest.py",
-    "pytest.ini",
-    ".pytest.ini",
-    "pytest.toml",
-    ".pytest.toml",
-    "tox.ini",
-    "tox.toml",
-    "noxfile.py",
-    ".coveragerc",
-    "sitecustomize.py",
-    "usercustomize.py",
-    "setup.py",
-    ".gitattributes",
-    ".gitmodules",
-    "jest.config.js",
-    "jest.config.cjs",
-    "jest.config.mjs",
-    "jest.config.ts",
-    "jest.config.json",
-    ".mocharc.js",
-    ".mocharc.cjs",
-    ".mocharc.json",
-    ".mocharc.yml",
-    ".mocharc.yaml",
-    "karma.conf.js",
-    "vitest.config.js",
-    "vitest.config.ts",
-    "vitest.config.mts",
-    "vitest.workspace.ts",
-    ".rspec",
-    "spec_helper.rb",
-    "phpunit.xml",
-    "phpunit.xml.dist",
+RUNNER_HOOKS = tuple(
+    re.findall(
+        r"\S+",
+        """conftest.py pytest.ini .pytest.ini pytest.toml .pytest.toml tox.ini tox.toml noxfile.py
+        .coveragerc sitecustomize.py usercustomize.py setup.py .gitattributes .gitmodules
+        jest.config.js jest.config.cjs jest.config.mjs jest.config.ts jest.config.json
+        .mocharc.js .mocharc.cjs .mocharc.json .mocharc.yml .mocharc.yaml karma.conf.js
+        vitest.config.js vitest.config.ts vitest.config.mts vitest.workspace.ts
+        .rspec spec_helper.rb phpunit.xml phpunit.xml.dist""",
+    )
 )
 """Files that a test runner, an installer or git loads by itself, in any folder."""
 RUNNER_SUFFIXES = (".pth", ".pyc", ".pyo")
@@ -91,8 +66,8 @@ _NAMED = re.compile(
 _PAIR = re.compile(r"(?:diff --git|diff(?: -\S+)+)[ \t]+(.*)")
 _ED_COMMAND = re.compile(r"\d+(?:,\d+)?[acdis]")
 _MODE = re.compile(r"(?:new file mode|new mode|old mode|deleted file mode|index \S+) (\d{6})")
-_ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
-_ESCAPED = re.compile(r"\\([0-3][0-7]{2}|[abtnvfr\"\\])")
+_ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2}|[abtnvfr\"\\])")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _LINK, _SUBMODULE = "120000", "160000"
 _NO_FILE = "/dev/null"
@@ -109,27 +84,18 @@ _SUSPICIOUS = re.compile(r"\.\.|git|(?:^|\s)/|//", re.IGNORECASE)
 """A header without a match has no dangerous reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class TouchedPath:
-    """A path after ``-p1``, and its kind."""
-
-    path: str
-    kind: PathKind
-
-
-def touched_paths(patch: str) -> tuple[TouchedPath, ...]:
-    r"""Every path in the patch, in any reading, sorted by path.
+def touched_paths(patch: str) -> dict[str, PathKind]:
+    r"""Every path in the patch after ``-p1``, in any reading, with its kind; sorted by path.
 
     >>> patch = '--- a/x.py\n+++ "b/\\056git/hooks/pre-commit"\n'
-    >>> [(touched.path, touched.kind.value) for touched in touched_paths(patch)]
-    [('.git/hooks/pre-commit', 'git'), ('x.py', 'ordinary')]
+    >>> {path: kind.value for path, kind in touched_paths(patch).items()}
+    {'.git/hooks/pre-commit': 'git', 'x.py': 'ordinary'}
     """
     found: dict[str, PathKind] = {}
     for name in _names(patch):
-        if name == _NO_FILE:
-            continue
-        found.setdefault(stripped(name), kind_of(name))
-    return tuple(TouchedPath(path, kind) for path, kind in sorted(found.items()))
+        if name != _NO_FILE:
+            found.setdefault(stripped(name), kind_of(name))
+    return dict(sorted(found.items()))
 
 
 def refusal(patch: str) -> str | None:
@@ -142,9 +108,11 @@ def refusal(patch: str) -> str | None:
                 return f"the patch writes to git's own files: {stripped(name)[:200]!r}"
             case PathKind.RUNNER | PathKind.TEST | PathKind.ORDINARY:
                 continue
-    if any(map(_ED_COMMAND.fullmatch, header_lines(patch))):
+    headers = list(header_lines(patch))
+    if any(map(_ED_COMMAND.fullmatch, headers)):
         return "the patch is a script for ed, which can run commands"
-    if any(map(_is_too_long, header_lines(patch))):
+    too_long = [line for line in headers if len(line) > _MOST_HEADER_CHARS]
+    if any(_NAMED.match(line) or _PAIR.match(line) for line in too_long):
         return "the patch has a header longer than any path"
     return _refused_mode(patch)
 
@@ -156,11 +124,11 @@ def kind_of(name: str) -> PathKind:
     ['outside', 'outside', 'git', 'runner']
     """
     parts = [part for part in re.split(r"[/\\]", name) if part not in {"", "."}]
-    if name != _NO_FILE and (name.startswith("/") or stripped(name).startswith("/")):
+    absolute = name != _NO_FILE and stripped(name).startswith("/")
+    if absolute or ".." in parts:
         return PathKind.OUTSIDE
-    if ".." in parts:
-        return PathKind.OUTSIDE
-    if any(map(_is_git_folder, parts)):
+    plain = (_IGNORED_BY_HFS.sub("", part).split(":")[0].rstrip(". ").lower() for part in parts)
+    if any(map(_GIT_FOLDER.fullmatch, plain)):
         return PathKind.GIT
     if is_runner_file("/".join(parts)):
         return PathKind.RUNNER
@@ -186,18 +154,9 @@ def is_test_folder(name: str) -> bool:
 
 def stripped(name: str) -> str:
     """The name without its first component and the slash after it, as by ``-p1``."""
-    if name == _NO_FILE or "/" not in name.lstrip("/"):
+    if name.startswith("/") or "/" not in name:
         return name
-    return name.lstrip("/").partition("/")[2] if not name.startswith("/") else name
-
-
-def _is_git_folder(part: str) -> bool:
-    plain = _IGNORED_BY_HFS.sub("", part).split(":")[0].rstrip(". ").lower()
-    return _GIT_FOLDER.fullmatch(plain) is not None
-
-
-def _is_too_long(line: str) -> bool:
-    return len(line) > _MOST_HEADER_CHARS and bool(_NAMED.match(line) or _PAIR.match(line))
+    return name.partition("/")[2]
 
 
 def _names(patch: str) -> Iterator[str]:
@@ -262,9 +221,7 @@ def _readings(text: str) -> Iterator[str]:
     if not _is_suspicious(text):
         return
     cuts = [blank.start() for blank in re.finditer(r"\s+", text)]
-    for cut in cuts[:_MOST_BLANKS]:
-        yield from _if_dangerous(text[:cut])
-    yield from _if_dangerous(text)
+    yield from filter(_is_dangerous, [*(text[:cut] for cut in cuts[:_MOST_BLANKS]), text])
 
 
 def _names_of_pair(text: str) -> Iterator[str]:
@@ -278,32 +235,26 @@ def _names_of_pair(text: str) -> Iterator[str]:
     starts = [0, *(blank.end() for blank in re.finditer(r"\s+", text))]
     if len(starts) == 2 or not _is_suspicious(text):
         return  # no blank but the one between the two
-    for word in text.split():
-        yield from _if_dangerous(word)
-    for start in starts[:_MOST_BLANKS]:
-        yield from _if_dangerous(text[start:])
+    ends = (text[start:] for start in starts[:_MOST_BLANKS])
+    yield from filter(_is_dangerous, [*text.split(), *ends])
 
 
 def _is_suspicious(text: str) -> bool:
     return _SUSPICIOUS.search(_IGNORED_BY_HFS.sub("", text)) is not None
 
 
-def _if_dangerous(name: str) -> Iterator[str]:
-    if not _REMARK.match(name) and _DANGER.search(_IGNORED_BY_HFS.sub("", name)):
-        yield name
+def _is_dangerous(name: str) -> bool:
+    return bool(not _REMARK.match(name) and _DANGER.search(_IGNORED_BY_HFS.sub("", name)))
 
 
 def _unescaped(text: str) -> str:
     """Git's C style; octal escapes are bytes of UTF-8."""
-    pieces: list[bytes] = []
-    end = 0
-    for escape in _ESCAPED.finditer(text):
-        pieces.append(text[end : escape.start()].encode("utf-8", "surrogateescape"))
-        code = escape[1]
-        pieces.append(bytes([_ESCAPES[code] if code in _ESCAPES else int(code, 8)]))
-        end = escape.end()
-    pieces.append(text[end:].encode("utf-8", "surrogateescape"))
-    return b"".join(pieces).decode("utf-8", "surrogateescape")
+
+    def byte(escape: re.Match[bytes]) -> bytes:
+        return bytes([_ESCAPES.get(escape[1]) or int(escape[1], 8)])
+
+    raw = text.encode("utf-8", "surrogateescape")
+    return _ESCAPED.sub(byte, raw).decode("utf-8", "surrogateescape")
 
 
 def _refused_mode(patch: str) -> str | None:
@@ -318,8 +269,8 @@ def _refused_mode(patch: str) -> str | None:
             return f"the patch adds or changes a submodule: {last!r}"
         elif mode and mode[1] == _LINK:
             links.add(last)
-    for touched in touched_paths(patch):
-        through = {str(parent) for parent in PurePosixPath(touched.path).parents} & links
+    for path in touched_paths(patch):
+        through = {str(parent) for parent in PurePosixPath(path).parents} & links
         if through:
-            return f"the patch writes through its own link {through.pop()!r}: {touched.path!r}"
+            return f"the patch writes through its own link {through.pop()!r}: {path!r}"
     return None

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
 from srl_swe.files import append_line, write_atomic
 from srl_swe.types import Instance, Prediction
-
-GENERATED = ("gold", "empty")
-"""Names of predictions made from the instances themselves."""
-
-_FIELDS = tuple(field.name for field in fields(Prediction))
 
 
 def load_predictions(
@@ -37,7 +32,13 @@ def load_predictions(
         raise UserError(
             f"{path} does not exist; predictions are a .jsonl or .json file, 'gold' or 'empty'."
         )
-    return _last_of_each(list(_read(path)), path, report)
+    predictions = list(_read(path))
+    if not predictions:
+        raise UserError(f"{path} does not hold any prediction; there is nothing to grade.")
+    last = {prediction.instance_id: prediction for prediction in predictions}
+    if surplus := len(predictions) - len(last):
+        report(f"{path}: {surplus} earlier predictions for the same instances are not used")
+    return list(last.values())
 
 
 def gold_predictions(instances: Sequence[Instance]) -> list[Prediction]:
@@ -89,16 +90,5 @@ def _prediction(row: Any, where: str) -> Prediction:
             "model_patch": str() | None as patch,
         }:
             return Prediction(instance_id, model, patch or "")
-    raise UserError(f"{where}: a prediction has the text fields {', '.join(_FIELDS)}.")
-
-
-def _last_of_each(
-    predictions: list[Prediction], path: Path, report: Callable[[str], None]
-) -> list[Prediction]:
-    if not predictions:
-        raise UserError(f"{path} does not hold any prediction; there is nothing to grade.")
-    last = {prediction.instance_id: prediction for prediction in predictions}
-    surplus = len(predictions) - len(last)
-    if surplus:
-        report(f"{path}: {surplus} earlier predictions for the same instances are not used")
-    return list(last.values())
+    fields = "instance_id, model_name_or_path, model_patch"
+    raise UserError(f"{where}: a prediction has the text fields {fields}.")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.evaluation.log_reading import read_log
-from srl_swe.evaluation.patch_paths import PathKind, TouchedPath, touched_paths
-from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, Protected, protected_files
+from srl_swe.evaluation.patch_paths import PathKind, touched_paths
+from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, protected_files
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
 from srl_swe.files import write_atomic
 from srl_swe.reports.intervals import wilson_interval
@@ -50,6 +50,12 @@ class Mark:
     what: str
 
 
+_MARKED = {
+    PathKind.OUTSIDE: MarkKind.OUTSIDE,
+    PathKind.GIT: MarkKind.GIT,
+    PathKind.RUNNER: MarkKind.RUNNER,
+    PathKind.TEST: MarkKind.TESTS,
+}
 _SETTINGS = re.compile(
     r"^[-+].*(?:pytest|addopts|coverage|python_files|\btox\b|jest|mocha|\"test)", re.M
 )
@@ -71,8 +77,9 @@ def marks(
     found: dict[str, tuple[Mark, ...]] = {}
     for verdict in verdicts:
         instance = known[verdict.instance_id]
-        patch = patches.get(verdict.instance_id, "")
-        marked = (*patch_marks(instance, patch), *_evidence_marks(instance, verdict, run_folder))
+        marked = patch_marks(instance, patches.get(verdict.instance_id, ""))
+        if verdict.outcome is Outcome.RESOLVED and verdict.log_path is not None:
+            marked += _evidence_marks(instance, run_folder / verdict.log_path)
         if marked:
             found[verdict.instance_id] = marked
     return found
@@ -81,44 +88,27 @@ def marks(
 def patch_marks(instance: Instance, patch: str) -> tuple[Mark, ...]:
     """The marks of a patch by its text alone, one per path."""
     protected = protected_files(instance)
-    settings = _SETTINGS.search(patch) is not None
-    paths = [path for path in touched_paths(patch) if path.path not in protected.free]
-    return tuple(
-        Mark(kind, path.path)
-        for path in paths
-        if (kind := _kind_of(path, protected, settings_change=settings)) is not None
-    )
+    settings_change = _SETTINGS.search(patch) is not None
+    found: list[Mark] = []
+    for path, path_kind in touched_paths(patch).items():
+        kind = _MARKED.get(path_kind)
+        is_settings = settings_change and PurePosixPath(path).name in SETTINGS_FILES
+        if kind is None and (protected.holds(path) or is_settings):
+            kind = MarkKind.RUNNER
+        if kind is not None and path not in protected.free:
+            found.append(Mark(kind, path))
+    return tuple(found)
 
 
-def _kind_of(
-    touched: TouchedPath, protected: Protected, *, settings_change: bool
-) -> MarkKind | None:
-    match touched.kind:
-        case PathKind.OUTSIDE:
-            return MarkKind.OUTSIDE
-        case PathKind.GIT:
-            return MarkKind.GIT
-        case PathKind.RUNNER:
-            return MarkKind.RUNNER
-        case PathKind.TEST:
-            return MarkKind.TESTS
-        case PathKind.ORDINARY:
-            is_settings = PurePosixPath(touched.path).name in SETTINGS_FILES
-            runs_tests = protected.holds(touched.path) or (is_settings and settings_change)
-            return MarkKind.RUNNER if runs_tests else None
-
-
-def _evidence_marks(instance: Instance, verdict: Verdict, run_folder: Path) -> Iterator[Mark]:
-    if verdict.outcome is not Outcome.RESOLVED or verdict.log_path is None:
-        return
+def _evidence_marks(instance: Instance, log_path: Path) -> tuple[Mark, ...]:
     try:
-        log = (run_folder / verdict.log_path).read_bytes().decode("utf-8", errors="replace")
+        log = log_path.read_bytes().decode("utf-8", errors="replace")
     except OSError:
-        return
+        return ()
     codes = _EXIT_CODE.findall(log.rpartition(END_MARKER)[2])
     reading = read_log(instance, TestRun(log, int(codes[0]) if codes else None))
-    if doubt := reading.doubt or reading.failure:
-        yield Mark(MarkKind.EVIDENCE, doubt)
+    doubt = reading.doubt or reading.failure
+    return (Mark(MarkKind.EVIDENCE, doubt),) if doubt else ()
 
 
 MOST_BROKEN = 0.05
@@ -189,34 +179,23 @@ class Report:
         return resolved / total, (resolved + len(self.ids(Outcome.BROKEN_SANDBOX))) / total
 
 
-def shared_conditions(report: Report) -> dict[str, Any]:
-    """The conditions common to the sandboxes of all rollouts; empty without a record."""
-    first, *rest = list(report.enforced.values()) or [{}]
-    return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in rest)}
-
-
 def provenance(report: Report) -> str:
     """Grader and sandboxes in one line; network modes must not be mixed in one comparison."""
-    graded = f"graded by {report.grader or 'a grader not named'}, {_grading_network(report)}"
+    match [name or "not recorded" for name in report.networks]:
+        case []:
+            network = "no tests run"
+        case [name]:
+            network = f"network {name}"
+        case names:
+            network = f"networks mixed: {', '.join(names)}"
+    graded = f"graded by {report.grader or 'a grader not named'}, {network}"
     if not report.enforced:
         return graded
-    kind, network = (_alike(report, name) for name in ("sandbox", "network"))
-    return f"{graded}; rolled out in sandbox {kind}, network {network}"
-
-
-def _grading_network(report: Report) -> str:
-    match list(report.networks):
-        case []:
-            return "no tests run"
-        case [name]:
-            return f"network {name or 'not recorded'}"
-        case names:
-            return f"networks mixed: {', '.join(name or 'not recorded' for name in names)}"
-
-
-def _alike(report: Report, condition: str) -> str:
-    values = {str(held.get(condition, "not recorded")) for held in report.enforced.values()}
-    return values.pop() if len(values) == 1 else "mixed"
+    shown = []
+    for condition in ("sandbox", "network"):
+        values = {str(held.get(condition, "not recorded")) for held in report.enforced.values()}
+        shown.append(f"{condition} {values.pop() if len(values) == 1 else 'mixed'}")
+    return f"{graded}; rolled out in {', '.join(shown)}"
 
 
 def report_fields(report: Report) -> dict[str, Any]:
@@ -235,7 +214,8 @@ def report_fields(report: Report) -> dict[str, Any]:
         "infra_failure": [Outcome.BROKEN_SANDBOX],
         "error": [Outcome.PATCH_FAILED, Outcome.TIMED_OUT, Outcome.BROKEN_SANDBOX],
     }
-    shared = shared_conditions(report)
+    first, *rest = list(report.enforced.values()) or [{}]
+    shared = {k: v for k, v in first.items() if all(k in o and o[k] == v for o in rest)}
     ids = {name: report.ids(*outcomes) for name, outcomes in groups.items()}
     return {
         "total_instances": len(report.verdicts),
@@ -289,7 +269,7 @@ def render_table(report: Report) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=headline(report), caption=escape(provenance(report)) or None)
+    table = Table(title=headline(report), caption=escape(provenance(report)))
     table.add_column("outcome")
     table.add_column("instances", justify="right")
     table.add_column("which")

@@ -28,7 +28,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -70,34 +70,24 @@ def same_runner_settings(path: str, before: str, after: str) -> bool:
 def _settings(path: str, text: str) -> Any:
     match PurePosixPath(path).name:
         case "setup.cfg":
-            return _of_ini(text)
+            ini = configparser.ConfigParser(interpolation=None, strict=False)
+            ini.read_string(text)
+            found = {name: dict(ini[name]) for name in ini if _INI_SECTION.fullmatch(name)}
+            return found, ini.get("options.entry_points", "pytest11", fallback="")
         case "pyproject.toml":
-            return _of_toml(tomllib.loads(text))
+            toml = tomllib.loads(text)
+            tools = toml.get("tool", {})
+            return [
+                *(tools.get(name) for name in _TOML_TOOLS),
+                toml.get("project", {}).get("entry-points", {}).get("pytest11"),
+                tools.get("poetry", {}).get("plugins", {}).get("pytest11"),
+                toml.get("build-system"),
+            ]
         case "package.json":
             read = json.loads(text)
             return {key: read.get(key) for key in _NPM_KEYS}
         case name:
             raise ValueError(f"{name} is not among {', '.join(SETTINGS_FILES)}")
-
-
-def _of_ini(text: str) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.read_string(text)
-    found = {name: dict(parser[name]) for name in parser if _INI_SECTION.fullmatch(name)}
-    plugins = parser.get("options.entry_points", "pytest11", fallback="")
-    return found | ({"options.entry_points": {"pytest11": plugins}} if plugins else {})
-
-
-def _of_toml(read: dict[str, Any]) -> list[Any]:
-    tools = read.get("tool", {})
-    entry_points = read.get("project", {}).get("entry-points", {})
-    poetry = tools.get("poetry", {}).get("plugins", {})
-    return [
-        *(tools.get(name) for name in _TOML_TOOLS),
-        entry_points.get("pytest11"),
-        poetry.get("pytest11"),
-        read.get("build-system"),
-    ]
 
 
 _BACKUP = "/tmp/.srl_swe_hooks.tar"
@@ -109,7 +99,7 @@ _CHANGED = "/tmp/.srl_swe_hooks.changed"
 _TARGETS = "/tmp/.srl_swe_hooks.targets"
 _MODULE_FOLDERS = (".", "src", "lib", "python")
 """Folders of a repository often found in ``sys.path``."""
-_MODULE = re.compile(r"(?:(?:\./)?(?P<folder>src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
+_MODULE = re.compile(r"(?:(?:src|lib|python)/)?(?P<name>\w+)(?:\.[\w-]+)*(?:/.*)?")
 _TEST_TOOLS = frozenset(
     re.findall(
         r"\w+",
@@ -149,14 +139,24 @@ _RUNNER_FILES_ONLY = Protected()
 
 def protected_files(instance: Instance) -> Protected:
     """The paths of the instance's tests and of its eval script."""
-    tests = [touched.path for touched in touched_paths(instance.test_patch)]
+    tests = list(touched_paths(instance.test_patch))
     nodes = (*instance.fail_to_pass, *instance.pass_to_pass)
     tests += [node.partition("::")[0] for node in nodes if "::" in node]
-    roots = {root for path in tests if (root := _test_root(path))}
+    roots = set()
+    for path in tests:
+        above = [folder for folder in PurePosixPath(path).parents if is_test_folder(folder.name)]
+        roots |= {str(folder) for folder in above[-1:]}
+    script = without_heredocs(instance.eval_script)
+    words = {word.removeprefix("./") for word in re.split(r"[\s;|&()'\"=]+", script)}
+    named = {
+        word
+        for word in words
+        if re.search(r"[./]", word) and not word.startswith(("-", "/", ".")) and len(word) < 256
+    }
     return Protected(
         roots=tuple(sorted(roots)),
-        files=frozenset({*tests, *_named_by(instance.eval_script)}),
-        free=frozenset(touched.path for touched in touched_paths(instance.gold_patch)),
+        files=frozenset({*tests, *named}),
+        free=frozenset(touched_paths(instance.gold_patch)),
     )
 
 
@@ -191,8 +191,9 @@ def restore_runner_hooks(
     changes = _changes(sandbox, workdir)
     if changes is None:
         return "the patch changed git's own files"
-    members = _lines_of(sandbox, _MEMBERS, "\0")
-    targets = _to_put_back(changes, protected, members, _lines_of(sandbox, _MODULES, "\n"))
+    members = {path.removeprefix("./") for path in _read(sandbox, _MEMBERS).split("\0") if path}
+    modules = {path.removeprefix("./") for path in _read(sandbox, _MODULES).split("\n")}
+    targets = _to_put_back(changes, protected, members, modules)
     kept = set(protected.free)
     for path in changes:
         if PurePosixPath(path).name in SETTINGS_FILES and path not in protected.free:
@@ -275,8 +276,7 @@ def _shadows(path: str, modules: Collection[str]) -> bool:
     found = _MODULE.fullmatch(path)
     if not found or found["name"] not in _IMPORTED_FIRST:
         return False
-    folder = found["folder"] or "."
-    stem = f"{folder}/{found['name']}"
+    stem = path[: found.end("name")]
     return not any(known == stem or known.startswith(f"{stem}.") for known in modules)
 
 
@@ -294,31 +294,6 @@ def _settings_changed(sandbox: Sandbox, workdir: str, path: str) -> bool:
     except OSError:
         return True
     return not same_runner_settings(path, _read(sandbox, before), after)
-
-
-def _test_root(path: str) -> str | None:
-    """The outermost folder of tests above a path, or None."""
-    parts = PurePosixPath(path).parts
-    for depth, part in enumerate(parts[:-1], start=1):
-        if is_test_folder(part):
-            return "/".join(parts[:depth])
-    return None
-
-
-def _named_by(eval_script: str) -> Iterator[str]:
-    """Words of the script, its heredocs left out, that may be files of the repository."""
-    for word in re.split(r"[\s;|&()'\"=]+", without_heredocs(eval_script)):
-        path = word.removeprefix("./")
-        if re.search(r"[./]", path) and not path.startswith(("-", "/", ".")) and len(path) < 256:
-            yield path
-
-
-def _lines_of(sandbox: Sandbox, path: str, end: str) -> set[str]:
-    return {
-        line if path == _MODULES else line.removeprefix("./")
-        for line in _read(sandbox, path).split(end)
-        if line
-    }
 
 
 def _read(sandbox: Sandbox, path: str) -> str:

@@ -14,7 +14,6 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 
 from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp, UserError
 from srl_swe.evaluation.log_reading import read_log
@@ -24,6 +23,7 @@ from srl_swe.evaluation.test_run import TestRun, run_eval_script
 from srl_swe.evaluation.verdicts import (
     KILLED_FROM_OUTSIDE,
     check_gradeable,
+    last_line,
     test_spec,
     verdict_from_report,
     verdict_without_tests,
@@ -133,13 +133,12 @@ def verdict_from_run(instance: Instance, run: TestRun, patch: str, *, strict: bo
     neither end a training nor have its sample dropped. ``strict``, for rewards: a log that
     contradicts itself passes no test.
     """
-    touched = {path.path for path in touched_paths(patch)}
-    reading = read_log(instance, run, touched)
+    reading = read_log(instance, run, touched_paths(patch))
     if reading.failure is not None:
         return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=reading.failure)
     verdict = verdict_from_report(instance.instance_id, reading.report)
     doubt = reading.doubt
-    if run.exit_code is None and doubt is None:
+    if doubt is None and run.exit_code is None:
         doubt = "the test command was killed, or has no exit status"
     if not strict or doubt is None or not verdict.passed:
         return verdict
@@ -156,12 +155,9 @@ def _verdict_without_sandbox(
 ) -> Verdict | None:
     check_testable(instance)
     early = verdict_without_tests(instance, {instance.instance_id: patch})
-    if early is not None or patched_hooks:
-        return early
-    refused = refusal(patch)
-    if refused is None:
-        return None
-    return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
+    if early is None and not patched_hooks and (refused := refusal(patch)):
+        return Verdict(instance.instance_id, Outcome.PATCH_FAILED, detail=refused)
+    return early
 
 
 def _ruined_from_inside(sandbox: Sandbox) -> bool:
@@ -203,8 +199,7 @@ def apply_patch(patch: str, sandbox: Sandbox, instance: Instance) -> str | None:
         if result.exit_code == 0:
             return None
         message = message if is_check else result.output
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else "the patch does not apply"
+    return last_line(message, "the patch does not apply")
 
 
 class CachedTestRunner:
@@ -233,35 +228,28 @@ class CachedTestRunner:
         text = f"{instance.instance_id}\0{patch}"
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         while True:
-            known, mine = self._known_or_mine(key)
+            with self._lock:
+                known, mine = self._verdicts.get(key), Future[Verdict]()
+                self._verdicts[key] = known or mine
+                self._verdicts.move_to_end(key)
+                if len(self._verdicts) > self._remembered:
+                    self._verdicts.popitem(last=False)
             if known is None:
                 break
             if known.result().outcome is not Outcome.BROKEN_SANDBOX:
                 return known.result()
-        self._test(instance, patch, mine, key)
-        return mine.result()
-
-    def _known_or_mine(self, key: bytes) -> tuple[Future[Verdict] | None, Future[Verdict]]:
-        with self._lock:
-            known, mine = self._verdicts.get(key), Future[Verdict]()
-            self._verdicts[key] = known or mine
-            self._verdicts.move_to_end(key)
-            if len(self._verdicts) > self._remembered:
-                self._verdicts.popitem(last=False)
-        return known, mine
-
-    def _test(self, instance: Instance, patch: str, into: Future[Verdict], key: bytes) -> None:
         try:
             verdict = verdict_in_fresh_sandbox(
                 instance, patch, self._open_sandbox, self._timeout_s, patched_hooks=False
             )
         except BaseException as error:  # other threads wait for this future
-            self._forget(key, into)
-            into.set_exception(error)
-            return
+            self._forget(key, mine)
+            mine.set_exception(error)
+            raise
         if verdict.outcome in _NOT_CACHED:
-            self._forget(key, into)
-        into.set_result(verdict)
+            self._forget(key, mine)
+        mine.set_result(verdict)
+        return verdict
 
     def _forget(self, key: bytes, tested: Future[Verdict]) -> None:
         with self._lock:
@@ -296,31 +284,28 @@ def derive_tests(
 def _passing(
     instance: Instance, patch: str, open_sandbox: OpenSandbox, timeout_s: float
 ) -> set[str]:
+    from swebench.harness.constants import TestStatus
+    from swebench.harness.grading import get_logs_eval
+
+    spec = test_spec(instance)
     with open_sandbox(instance) as sandbox:
         refused = apply_patch(patch, sandbox, instance) if patch else None
         if refused is not None:
             raise UserError(f"{instance.instance_id}: its patch does not apply: {refused}.")
-        run = run_eval_script(test_spec(instance).eval_script_list, sandbox, timeout_s)
+        run = run_eval_script(spec.eval_script_list, sandbox, timeout_s)
     if run.timed_out:
         raise UserError(f"{instance.instance_id}: its tests run longer than {timeout_s:g} s.")
-    return _passing_in(instance, run.log)
-
-
-def _passing_in(instance: Instance, log: str) -> set[str]:
-    from swebench.harness.constants import TestStatus
-    from swebench.harness.grading import get_logs_eval
-
-    passed = {TestStatus.PASSED.value, TestStatus.XFAIL.value}
-    with tempfile.TemporaryDirectory(prefix="srl-swe-") as folder:
-        path = Path(folder) / "test_output.txt"
-        path.write_text(log, encoding="utf-8", errors="replace")
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace") as log:
+        log.write(run.log)
+        log.flush()
         try:
-            statuses, _ = get_logs_eval(test_spec(instance), str(path))
+            statuses, _ = get_logs_eval(spec, log.name)
         except (IndexError, AttributeError) as error:
             raise SandboxError(f"swebench's parser fails on the log: {error}") from error
     if not statuses:
         raise UserError(
             f"{instance.instance_id}: {instance.log_parser} finds no test in the output, which "
-            f"ends with: {' | '.join(log.splitlines()[-5:])[-500:]}"
+            f"ends with: {' | '.join(run.log.splitlines()[-5:])[-500:]}"
         )
+    passed = {TestStatus.PASSED.value, TestStatus.XFAIL.value}
     return {name for name, status in statuses.items() if status in passed}

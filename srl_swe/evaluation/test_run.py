@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import inspect
 import json
 import re
@@ -78,14 +79,22 @@ def run_eval_script(
     With ``recording``, pytest gives its own account (:mod:`.recorder`).
     """
     token = secrets.token_hex(12)
-    folder = f"/tmp/.srl_swe_{token}"
-    if recording:
-        _put_recorder(sandbox, folder, token)
-    _put_script(sandbox, _as_one_command(lines, folder if recording else None))
-    deadline = time.monotonic() + timeout_s
-    log, exit_code, timed_out = _stream(sandbox, deadline)
-    text = log.decode("utf-8", errors="replace")
-    records, text = _take_records(text, token)
+    folder = f"/tmp/.srl_swe_{token}" if recording else None
+    if folder:
+        call = f"begin({token!r}, os.path.dirname(os.path.abspath(__file__)))"
+        source = f"{inspect.getsource(recorder)}\n{call}\n"
+        try:
+            sandbox.write_file(f"{folder}/sitecustomize.py", source.encode())
+        except OSError as error:
+            raise SandboxError(f"the tests can't be put into a fresh sandbox: {error}") from error
+    # By a command and not by `write_file`: a local sandbox maps folders to other names.
+    end = f"SRL_SWE_{secrets.token_hex(8)}"
+    script = f"cat > {_SCRIPT_FILE} <<'{end}'\n{_as_one_command(lines, folder)}\n{end}\n"
+    written = sandbox.exec(f"rm -rf {_SCRIPT_FILE}; {script}", keep_state=False)
+    if written.exit_code != 0:
+        raise SandboxError(f"the tests can't be put into a fresh sandbox: {written.output}")
+    log, exit_code, timed_out = _stream(sandbox, time.monotonic() + timeout_s)
+    records, text = _take_records(log.decode("utf-8", errors="replace"), token)
     return TestRun(text, exit_code, timed_out, records, recording)
 
 
@@ -104,49 +113,6 @@ def _as_one_command(lines: Sequence[str], recorder_folder: str | None) -> str:
     return "\n".join(["set -uxo pipefail", *script, "}", ""])
 
 
-def _put_recorder(sandbox: Sandbox, folder: str, token: str) -> None:
-    source = inspect.getsource(recorder)
-    call = f"\nbegin({token!r}, os.path.dirname(os.path.abspath(__file__)))\n"
-    try:
-        sandbox.write_file(f"{folder}/sitecustomize.py", (source + call).encode())
-    except OSError as error:
-        raise SandboxError(f"the tests can't be put into a fresh sandbox: {error}") from error
-
-
-def _put_script(sandbox: Sandbox, script: str) -> None:
-    """By a command and not by ``write_file``: a local sandbox maps folders to other names."""
-    end = f"SRL_SWE_{secrets.token_hex(8)}"
-    command = f"rm -rf {_SCRIPT_FILE}; cat > {_SCRIPT_FILE} <<'{end}'\n{script}\n{end}\n"
-    written = sandbox.exec(command, keep_state=False)
-    if written.exit_code != 0:
-        raise SandboxError(f"the tests can't be put into a fresh sandbox: {written.output}")
-
-
-def _stream(sandbox: Sandbox, deadline: float) -> tuple[bytes, int | None, bool]:
-    """The output, the exit status, and whether the time was up."""
-    log = _HeadAndTail()
-    started = sandbox.exec(_START_COMMAND)
-    if started.exit_code != 0:
-        raise SandboxError(f"the tests can't be started in a fresh sandbox: {started.output}")
-    while True:
-        chunk = _ask(sandbox, _READ_COMMAND, deadline)
-        if chunk.timed_out:
-            return log.whole(), None, True
-        data = _decoded(chunk)
-        log.add(data)
-        if chunk.restarted or chunk.exit_code != 0:
-            return log.whole(), None, False
-        if not data:
-            break
-    ended = _ask(sandbox, f"exec {_PIPE}<&-; wait $SRL_SWE_TESTS", deadline)
-    lost = ended.restarted or ended.timed_out
-    return log.whole(), None if lost else ended.exit_code, ended.timed_out
-
-
-def _ask(sandbox: Sandbox, command: str, deadline: float) -> ExecResult:
-    return sandbox.exec(command, max(0.1, deadline - time.monotonic()))
-
-
 _RELAY = (
     "exec </dev/null 2>/dev/null; exec {out}> >(exec cat); relay=$!; "
     f'bash {_SCRIPT_FILE} >&"$out" 2>&1 {{out}}>&-; status=$?; exec {{out}}>&-; '
@@ -155,20 +121,38 @@ _RELAY = (
 )
 """Output goes through ``cat``: processes left behind by the tests hold its input open, but not the
 pipe to us, and the stream ends with the script."""
-_START_COMMAND = f"exec {_PIPE}< <({_RELAY}); SRL_SWE_TESTS=$!"
-_READ_COMMAND = f"head -c {_CHUNK_BYTES} <&{_PIPE} | base64 -w0"
 
 
-def _decoded(chunk: ExecResult) -> bytes:
-    if chunk.elided_chars:
-        raise SandboxError(
-            f"the sandbox prints less than {_CHUNK_BYTES * 4 // 3} characters of one command, and "
-            "tests can't be read through it; raise its limit output_chars."
-        )
-    try:
-        return base64.b64decode(chunk.output, validate=True)
-    except binascii.Error:  # cut off when the shell was killed
-        return b""
+def _stream(sandbox: Sandbox, deadline: float) -> tuple[bytes, int | None, bool]:
+    """The output, the exit status, and whether the time was up."""
+
+    def ask(command: str) -> ExecResult:
+        return sandbox.exec(command, max(0.1, deadline - time.monotonic()))
+
+    log = _HeadAndTail()
+    started = sandbox.exec(f"exec {_PIPE}< <({_RELAY}); SRL_SWE_TESTS=$!")
+    if started.exit_code != 0:
+        raise SandboxError(f"the tests can't be started in a fresh sandbox: {started.output}")
+    data = b"unread"
+    while data:
+        chunk = ask(f"head -c {_CHUNK_BYTES} <&{_PIPE} | base64 -w0")
+        if chunk.timed_out:
+            return log.whole(), None, True
+        if chunk.elided_chars:
+            raise SandboxError(
+                f"the sandbox prints less than {_CHUNK_BYTES * 4 // 3} characters of one command, "
+                "and tests can't be read through it; raise its limit output_chars."
+            )
+        try:
+            data = base64.b64decode(chunk.output, validate=True)
+        except binascii.Error:  # cut off when the shell was killed
+            data = b""
+        log.add(data)
+        if chunk.restarted or chunk.exit_code != 0:
+            return log.whole(), None, False
+    ended = ask(f"exec {_PIPE}<&-; wait $SRL_SWE_TESTS")
+    lost = ended.restarted or ended.timed_out
+    return log.whole(), None if lost else ended.exit_code, ended.timed_out
 
 
 class _HeadAndTail:
@@ -200,20 +184,13 @@ def _take_records(log: str, token: str) -> tuple[tuple[Mapping[str, Any], ...], 
     """The recorder's records, and the log without them."""
     frame = re.compile(rf"\x1e{token} (\d+)/(\d+) ([A-Za-z0-9+/=]*)\x1e\n")
     records: list[Mapping[str, Any]] = []
-    pieces: list[str] = []
+    encoded = ""
     for number, count, piece in frame.findall(log):
-        pieces.append(piece)
+        encoded += piece
         if number == count:
-            record = _parsed("".join(pieces))
-            if record is not None:
-                records.append(record)
-            pieces = []
+            with contextlib.suppress(ValueError):
+                record = json.loads(base64.b64decode(encoded))
+                if isinstance(record, dict):
+                    records.append(record)
+            encoded = ""
     return tuple(records), frame.sub("", log)
-
-
-def _parsed(encoded: str) -> Mapping[str, Any] | None:
-    try:
-        record = json.loads(base64.b64decode(encoded))
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None

@@ -158,6 +158,14 @@ class HarnessFiles:
     engine: str | None = None
     """The engine's record of the container before its removal (:mod:`.harness_process`)."""
 
+    def report_on(self, instance_id: str) -> Mapping[str, Any] | None:
+        """The instance's part of the report; None while the harness is still writing it."""
+        try:
+            part = json.loads(self.report or "")[instance_id]
+        except (json.JSONDecodeError, KeyError):
+            return None
+        return part if isinstance(part, dict) else None
+
 
 def verdict_from_files(
     instance_id: str, files: HarnessFiles, log_path: str | None = None
@@ -171,61 +179,36 @@ def verdict_from_files(
     failure to run the tests are BROKEN_SANDBOX.
     """
     log = files.instance_log or ""
-    report = _part_of_report(files.report, instance_id)
-    if report is not None and "tests_status" not in report and _CONTAINER_DIED.search(log):
-        if files.engine is None and not _CLEANED_UP.search(log):
-            return None
-        return _verdict_on_dead_container(instance_id, files.engine, log_path)
+    report = files.report_on(instance_id)
+    outcome, detail = Outcome.BROKEN_SANDBOX, ""
+    died_at: int | None = None  # the place in the log at which the container is dead
     if report is not None:
-        return verdict_from_report(instance_id, report, log_path)
-    if ended := list(_ENDED.finditer(log)):
+        if "tests_status" in report or not _CONTAINER_DIED.search(log):
+            return verdict_from_report(instance_id, report, log_path)
+        detail, died_at = "the container died while the tests ran", 0
+    elif ended := list(_ENDED.finditer(log)):
         why = ended[-1]["why"].strip()
-        outcome = Outcome.BROKEN_SANDBOX
+        detail = last_line(why, "")
         if _PATCH_FAILED.match(why):
             outcome = Outcome.PATCH_FAILED
         elif _TIMED_OUT.match(why):
             outcome = Outcome.TIMED_OUT
-        lines = [line.strip() for line in why.splitlines() if line.strip()]
-        detail = lines[-1] if lines else ""
-        return Verdict(instance_id, outcome, log_path=log_path, detail=detail)
-    if crashed := list(_CRASHED.finditer(log)):
-        return _verdict_on_crash(instance_id, crashed[-1], files, log_path)
-    return None
-
-
-def _part_of_report(report: str | None, instance_id: str) -> Mapping[str, Any] | None:
-    """The instance's part of report.json; None while the harness is still writing it."""
-    try:
-        part = json.loads(report or "")[instance_id]
-    except (json.JSONDecodeError, KeyError):
-        return None
-    return part if isinstance(part, dict) else None
-
-
-def _verdict_on_dead_container(
-    instance_id: str, engine: str | None, log_path: str | None
-) -> Verdict:
-    if engine is not None and _ended_from_inside(engine):
-        outcome, detail = Outcome.UNRESOLVED, "the code under test ended its container"
+    elif crashed := list(_CRASHED.finditer(log)):
+        why, end = crashed[-1]["why"].strip(), crashed[-1].end()
+        detail = f"swebench failed: {why}"
+        if _PARSER_FAILED.search(log, end):
+            outcome = Outcome.UNRESOLVED
+            detail = f"swebench's parser can't read what the tests printed: {why}"
+        elif "is not running" in why:
+            died_at = end
     else:
-        outcome, detail = Outcome.BROKEN_SANDBOX, "the container died while the tests ran"
-    return Verdict(instance_id, outcome, log_path=log_path, detail=detail)
-
-
-def _verdict_on_crash(
-    instance_id: str, crash: re.Match[str], files: HarnessFiles, log_path: str | None
-) -> Verdict | None:
-    log, why = files.instance_log or "", crash["why"].strip()
-    if _PARSER_FAILED.search(log, crash.end()):
-        detail = f"swebench's parser can't read what the tests printed: {why}"
-        return Verdict(instance_id, Outcome.UNRESOLVED, log_path=log_path, detail=detail)
-    if "is not running" in why:
-        if files.engine is None and not _CLEANED_UP.search(log, crash.end()):
+        return None
+    if died_at is not None:
+        if files.engine is None and not _CLEANED_UP.search(log, died_at):
             return None
         if files.engine is not None and _ended_from_inside(files.engine):
-            return _verdict_on_dead_container(instance_id, files.engine, log_path)
-    detail = f"swebench failed: {why}"
-    return Verdict(instance_id, Outcome.BROKEN_SANDBOX, log_path=log_path, detail=detail)
+            outcome, detail = Outcome.UNRESOLVED, "the code under test ended its container"
+    return Verdict(instance_id, outcome, log_path=log_path, detail=detail)
 
 
 def _ended_from_inside(engine: str) -> bool:
@@ -245,3 +228,9 @@ def _ended_from_inside(engine: str) -> bool:
         return False
     before = events[: events.index("die")] if "die" in events else []
     return bool(before) and not _STOPPING & set(before)
+
+
+def last_line(text: str, otherwise: str = "no reason given") -> str:
+    """The last line that is not blank, without white space around it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else otherwise

@@ -21,7 +21,7 @@ import pytest
 
 from srl_swe.evaluation import gold_predictions, grade, save_predictions
 from srl_swe.evaluation.grading import GradingFolder
-from srl_swe.evaluation.harness import HarnessJob, SwebenchHarness, parse_job, render_job
+from srl_swe.evaluation.harness import JOB, HarnessJob, SwebenchHarness
 from srl_swe.evaluation.harness_process import OwnedClient
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.instances import load_instances
@@ -42,8 +42,8 @@ new file mode 100644
 
 
 def test_a_job_reaches_the_child_as_it_is(tmp_path: Path) -> None:
-    job = HarnessJob(tmp_path, tmp_path / "r", tmp_path / "p", "srl-1", 2, 60, {"a": "b"})
-    assert parse_job(render_job(job)) == job
+    job = HarnessJob(tmp_path, "srl-1", 2, 60, {"a": "b"})
+    assert JOB.validate_json(JOB.dump_json(job)) == job
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,8 @@ def test_labels_outlast_the_longest_job(
         asked.append(lifetime_s)
         raise KeyboardInterrupt
 
-    predictions = tmp_path / "p.jsonl"
-    predictions.write_text("{}\n" * cases)
-    job = HarnessJob(tmp_path, tmp_path / "r", predictions, "srl-1", workers, timeout_s)
+    job = HarnessJob(tmp_path, "srl-1", workers, timeout_s)
+    job.predictions.write_text("{}\n" * cases)
     with pytest.raises(KeyboardInterrupt):
         SwebenchHarness(labels).run(job, lambda: False)
     assert asked[0] / 86400 == pytest.approx(expires_in_days, rel=0.01)

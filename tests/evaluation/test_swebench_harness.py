@@ -30,8 +30,7 @@ DOES_NOT_APPLY = "--- a/nowhere.py\n+++ b/nowhere.py\n@@ -1 +1 @@\n-old\n+new\n"
 
 
 class CountingHarness(SwebenchHarness):
-    def __init__(self) -> None:
-        self.runs = 0
+    runs = 0
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         self.runs += 1
