@@ -56,6 +56,8 @@ _IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 """Code points that HFS+ drops from names (git's utf8.c, next_hfs_char)."""
 _GIT_FOLDER = re.compile(r"\.git|git~\d+")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_COUNTED = {" ": (1, 1), "": (1, 1), "\r": (1, 1), "-": (1, 0), "+": (0, 1), "\\": (0, 0)}
+"""The old and new lines that a line of a hunk counts for, by its first character."""
 _QUOTING = re.compile(r"^(?:[ \tX]|- )*")
 """GNU patch strips an indent of blanks and ``X``, and the ``- `` of RFC 934 (pch.c)."""
 _RANGE = re.compile(r"(?:\*\*\*|---) \d+(?:,\d+)? (?:\*{4}|-{4})")
@@ -191,20 +193,10 @@ def _end_of_hunk(lines: list[str], at: int, hunk: re.Match[str]) -> int | None:
     """The line after the hunk beginning at ``at``; None if its counts do not add up."""
     old, new = (int(count) if count is not None else 1 for count in hunk.groups())
     while old > 0 or new > 0:
-        if at >= len(lines):
+        counts = _COUNTED.get(lines[at][:1]) if at < len(lines) else None
+        if counts is None:
             return None
-        match lines[at][:1]:
-            case " " | "" | "\r":
-                old, new = old - 1, new - 1
-            case "-":
-                old -= 1
-            case "+":
-                new -= 1
-            case "\\":
-                pass
-            case _:
-                return None
-        at += 1
+        old, new, at = old - counts[0], new - counts[1], at + 1
     if at < len(lines) and lines[at].startswith("\\"):  # No newline at end of file
         at += 1
     return at if old == new == 0 else None

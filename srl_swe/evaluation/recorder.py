@@ -27,10 +27,20 @@ def begin(token: Any, here: Any) -> Any:
     """Called at the end of ``sitecustomize.py``; ``here`` is its folder."""
     sys.path[:] = [folder for folder in sys.path if folder != here]
     sys.path_importer_cache.pop(here, None)
-    _run_other_sitecustomize()
+    ours = sys.modules.pop("sitecustomize", None)
+    try:
+        __import__("sitecustomize")  # the one that this one hides, if there is one
+    except ImportError:
+        if ours is not None:
+            sys.modules["sitecustomize"] = ours
     if not _is_pytest():
         return
-    _without_us("PYTHONPATH", here, os.pathsep)
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [folder for folder in path if folder != here]
+    if any(kept):
+        os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    else:
+        os.environ.pop("PYTHONPATH", None)
     name = "srl_swe_" + token
     module = type(sys)(name)  # type: Any
     module.__doc__ = "PYTEST_DONT_REWRITE"
@@ -38,16 +48,6 @@ def begin(token: Any, here: Any) -> Any:
     module.pytest_plugin_registered = recorder.first_registered
     sys.modules[name] = module
     os.environ["PYTEST_ADDOPTS"] = os.environ.get("PYTEST_ADDOPTS", "") + " -p " + name
-
-
-def _run_other_sitecustomize() -> Any:
-    """The one that this one hides, if there is one."""
-    ours = sys.modules.pop("sitecustomize", None)
-    try:
-        __import__("sitecustomize")
-    except ImportError:
-        if ours is not None:
-            sys.modules["sitecustomize"] = ours
 
 
 def _is_pytest() -> Any:
@@ -64,16 +64,8 @@ def _is_pytest() -> Any:
     return False
 
 
-def _without_us(variable: Any, word: Any, separator: Any) -> Any:
-    kept = [part for part in os.environ.get(variable, "").split(separator) if part != word]
-    if any(kept):
-        os.environ[variable] = separator.join(kept)
-    else:
-        os.environ.pop(variable, None)
-
-
 class _Recorder:
-    """A plugin of pytest; see the module's docstring."""
+    """A plugin of pytest, outermost around what it looks at; see the module's docstring."""
 
     def __init__(self, token: Any, stream: Any, name: Any) -> None:
         self._token, self._stream, self._name = token, stream, name
@@ -84,46 +76,99 @@ class _Recorder:
         self._errors = []  # type: list[str]
         self._before = None  # type: Any
         self._exit = None  # type: Any
+        self._manager = None  # type: Any
         self._config = None  # type: Any
-        self._config_object = None  # type: Any
 
     def first_registered(self, plugin: Any, manager: Any) -> Any:
         """Pytest has just loaded us: leave no trace in the environment, and hook in."""
-        if self._config is not None or manager is None:
+        if self._manager is not None or manager is None:
             return
-        self._config = manager
+        import pytest
+
+        self._manager = manager
         addopts = os.environ.get("PYTEST_ADDOPTS", "")
         os.environ["PYTEST_ADDOPTS"] = addopts.replace(" -p " + self._name, "")
         if not os.environ["PYTEST_ADDOPTS"]:
             del os.environ["PYTEST_ADDOPTS"]
         sys.modules.pop(self._name, None)
-        manager.register(_hooks(self), self._name + "_hooks")
+        for around in (_Recorder.pytest_collection, _Recorder.pytest_runtest_makereport):
+            pytest.hookimpl(hookwrapper=True, tryfirst=True)(around)
+        for last in (
+            _Recorder.pytest_runtest_logreport,
+            _Recorder.pytest_sessionfinish,
+            _Recorder.pytest_unconfigure,
+        ):
+            pytest.hookimpl(trylast=True)(last)
+        manager.register(self, self._name + "_hooks")
         self._write({"begun": True})
 
-    def look(self) -> Any:
+    def pytest_collection(self, session: Any) -> Any:
+        self._config = session.config
+        if self._before is None:
+            self._before = self._look()
+        yield
+        self._compare()
+
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
+        """A report as it leaves pytest, beside what was really raised."""
+        excinfo = call.excinfo
+        outcome = yield
+        report = outcome.get_result()
+        if excinfo is None:
+            return
+        if report.outcome == "passed":
+            self._raised[item.nodeid] = [report.when, "passed in spite of an exception", None]
+        elif report.outcome == "skipped":
+            if not hasattr(report, "wasxfail"):
+                self._raised[item.nodeid] = [report.when, "skipped", _raiser(excinfo)]
+            elif excinfo.type.__name__ == "XFailed":  # else a mark of the test expects it
+                self._raised[item.nodeid] = [report.when, "expected to fail", _raiser(excinfo)]
+
+    def pytest_runtest_logreport(self, report: Any) -> Any:
+        name = report.nodeid
+        expected_fail = hasattr(report, "wasxfail")
+        if report.outcome == "passed":
+            if report.when == "call":
+                self._tests[name] = "XPASS" if expected_fail else "PASSED"
+        elif report.outcome == "skipped":
+            self._tests[name] = "XFAIL" if expected_fail else "SKIPPED"
+        else:
+            self._tests[name] = "FAILED" if report.when == "call" else "ERROR"
+
+    def pytest_sessionfinish(self, exitstatus: Any) -> Any:
+        self._compare()
+        self._exit = int(exitstatus)
+
+    def pytest_unconfigure(self) -> Any:
+        relative = getattr(self._config, "cwd_relative_nodeid", lambda name: name)
+        self._write(
+            {
+                "exit": self._exit,
+                "tests": {relative(name): status for name, status in self._tests.items()},
+                "raised": {relative(name): found for name, found in self._raised.items()},
+                "problems": self._problems,
+                "errors": self._errors,
+            }
+        )
+
+    def _look(self) -> Any:
         """What must not change while tests are collected and run."""
         import unittest  # noqa: F401
 
-        plugins = list(self._config.get_plugins())
+        plugins = list(self._manager.get_plugins())
         return plugins, _functions(), list(sys.meta_path), list(sys.path_hooks)
 
-    def start(self, config: Any) -> Any:
-        self._config_object = config
-        if self._before is None:
-            self._before = self.look()
-
-    def compare(self) -> Any:
+    def _compare(self) -> Any:
         """Never fail the tests for a mistake of ours on some version of pytest."""
         try:
             if self._before is not None:
-                self._compare()
+                self._add_differences(*self._before)
         except Exception as error:
             self._errors.append(repr(error))
 
-    def _compare(self) -> Any:
+    def _add_differences(self, plugins: Any, functions: Any, finders: Any, hooks: Any) -> Any:
         """Add to the problems; each has a description and the file it came from, or None."""
-        plugins, functions, finders, hooks = self._before
-        now = self.look()
+        now = self._look()
         for plugin in now[0]:
             if not any(plugin is known for known in plugins):
                 self._add("a plugin was added", _file_of(plugin))
@@ -143,45 +188,6 @@ class _Recorder:
         if problem not in self._problems and len(self._problems) < 20:
             self._problems.append(problem)
 
-    def made(self, item: Any, excinfo: Any, report: Any) -> Any:
-        """A report as it leaves pytest, beside what was really raised."""
-        if excinfo is None:
-            return
-        if report.outcome == "passed":
-            self._raised[item.nodeid] = [report.when, "passed in spite of an exception", None]
-        elif report.outcome == "skipped":
-            if not hasattr(report, "wasxfail"):
-                self._raised[item.nodeid] = [report.when, "skipped", _raiser(excinfo)]
-            elif excinfo.type.__name__ == "XFailed":  # else a mark of the test expects it
-                self._raised[item.nodeid] = [report.when, "expected to fail", _raiser(excinfo)]
-
-    def logged(self, report: Any) -> Any:
-        name = report.nodeid
-        expected_fail = hasattr(report, "wasxfail")
-        if report.outcome == "passed":
-            if report.when == "call":
-                self._tests[name] = "XPASS" if expected_fail else "PASSED"
-        elif report.outcome == "skipped":
-            self._tests[name] = "XFAIL" if expected_fail else "SKIPPED"
-        else:
-            self._tests[name] = "FAILED" if report.when == "call" else "ERROR"
-
-    def ended(self, status: Any) -> Any:
-        self.compare()
-        self._exit = int(status)
-
-    def closed(self) -> Any:
-        relative = getattr(self._config_object, "cwd_relative_nodeid", lambda name: name)
-        self._write(
-            {
-                "exit": self._exit,
-                "tests": {relative(name): status for name, status in self._tests.items()},
-                "raised": {relative(name): found for name, found in self._raised.items()},
-                "problems": self._problems,
-                "errors": self._errors,
-            }
-        )
-
     def _write(self, record: Any) -> Any:
         import base64
         import json
@@ -194,39 +200,6 @@ class _Recorder:
             line = (_FRAME % (self._token, number, len(pieces), piece)).encode()
             while line:
                 line = line[os.write(self._stream, line) :]
-
-
-def _hooks(recorder: Any) -> Any:
-    import pytest
-
-    class Hooks:
-        """Outermost around what it looks at."""
-
-        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-        def pytest_collection(self, session: Any) -> Any:
-            recorder.start(session.config)
-            yield
-            recorder.compare()
-
-        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-        def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
-            excinfo = call.excinfo
-            outcome = yield
-            recorder.made(item, excinfo, outcome.get_result())
-
-        @pytest.hookimpl(trylast=True)
-        def pytest_runtest_logreport(self, report: Any) -> Any:
-            recorder.logged(report)
-
-        @pytest.hookimpl(trylast=True)
-        def pytest_sessionfinish(self, exitstatus: Any) -> Any:
-            recorder.ended(exitstatus)
-
-        @pytest.hookimpl(trylast=True)
-        def pytest_unconfigure(self) -> Any:
-            recorder.closed()
-
-    return Hooks()
 
 
 def _functions() -> Any:

@@ -193,14 +193,23 @@ def restore_runner_hooks(
         return "the patch changed git's own files"
     members = {path.removeprefix("./") for path in _read(sandbox, _MEMBERS).split("\0") if path}
     modules = {path.removeprefix("./") for path in _read(sandbox, _MODULES).split("\n")}
-    targets = _to_put_back(changes, protected, members, modules)
-    kept = set(protected.free)
-    for path in changes:
-        if PurePosixPath(path).name in SETTINGS_FILES and path not in protected.free:
-            if path in members and not _settings_changed(sandbox, workdir, path):
-                kept.add(path)
-            else:
-                targets.add(path)
+    folders = {str(parent) for path in members for parent in PurePosixPath(path).parents}
+    targets, kept = set[str](), set(protected.free)
+    for path, link in changes.items():
+        if path in protected.free:
+            continue
+        if (
+            protected.holds(path)
+            or path in folders  # replaces a folder
+            or kind_of(path) is PathKind.GIT
+            or _shadows(path, modules)
+            or (link is not None and _leads_out(path, link))
+        ):
+            parents = [str(parent) for parent in PurePosixPath(path).parents]
+            targets.add(next((parent for parent in parents if parent in members), path))
+        elif PurePosixPath(path).name in SETTINGS_FILES:
+            unchanged = path in members and not _settings_changed(sandbox, workdir, path)
+            (kept if unchanged else targets).add(path)
     kept -= targets
     sandbox.write_file(_TARGETS, "".join(f"./{path}\0" for path in sorted(targets)).encode())
     excluded = "".join(f" --exclude={_literal(f'./{path}')}" for path in sorted(kept))
@@ -244,31 +253,6 @@ def _changes(sandbox: Sandbox, workdir: str) -> Mapping[str, str | None] | None:
         for what, target in zip(fields[::2], fields[1::2], strict=False)
         if what
     }
-
-
-def _to_put_back(
-    changes: Mapping[str, str | None],
-    protected: Protected,
-    members: Collection[str],
-    modules: Collection[str],
-) -> set[str]:
-    """The paths to remove before the saved files are written again."""
-    folders = {str(parent) for path in members for parent in PurePosixPath(path).parents}
-    targets = set()
-    for path, link in changes.items():
-        if path in protected.free:
-            continue
-        wrong = (
-            protected.holds(path)
-            or path in folders  # replaces a folder
-            or kind_of(path) is PathKind.GIT
-            or _shadows(path, modules)
-            or (link is not None and _leads_out(path, link))
-        )
-        if wrong:
-            parents = [str(parent) for parent in PurePosixPath(path).parents]
-            targets.add(next((parent for parent in parents if parent in members), path))
-    return targets
 
 
 def _shadows(path: str, modules: Collection[str]) -> bool:

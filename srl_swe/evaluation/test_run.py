@@ -16,7 +16,6 @@ import json
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,25 +158,20 @@ class _HeadAndTail:
     """Collects bytes and drops the middle beyond the limits."""
 
     def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._in_tail = 0
+        self._head, self._tail = bytearray(), bytearray()
         self._dropped = 0
 
     def add(self, data: bytes) -> None:
         room = MOST_HEAD_BYTES - len(self._head)
         self._head += data[:room]
-        if rest := data[room:]:
-            self._tail.append(rest)
-            self._in_tail += len(rest)
-        while self._in_tail > MOST_TAIL_BYTES:
-            gone = len(self._tail.popleft())
-            self._in_tail -= gone
-            self._dropped += gone
+        self._tail += data[room:]
+        excess = max(0, len(self._tail) - MOST_TAIL_BYTES)
+        del self._tail[:excess]
+        self._dropped += excess
 
     def whole(self) -> bytes:
         note = f"\n[{self._dropped} bytes of the log left out here]\n" if self._dropped else ""
-        return bytes(self._head) + note.encode() + b"".join(self._tail)
+        return bytes(self._head) + note.encode() + self._tail
 
 
 def _take_records(log: str, token: str) -> tuple[tuple[Mapping[str, Any], ...], str]:

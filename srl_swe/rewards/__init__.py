@@ -18,7 +18,6 @@ from srl_swe.rewards.table import (
     group_rewards,
     read_reply,
     step_reward,
-    step_rewards,
     weight_shares,
 )
 
@@ -36,6 +35,5 @@ __all__ = [
     "similarity_reward",
     "similarity_rewards",
     "step_reward",
-    "step_rewards",
     "weight_shares",
 ]

@@ -20,14 +20,12 @@ from collections.abc import Iterable
 
 from srl_swe.dialects import read_actions
 from srl_swe.rewards.words import make_change, normal_path
-from srl_swe.types import Action
-
-Answer = tuple[object, ...]
 
 
 def final_answer_rewards(solutions: Iterable[str], expert: str) -> list[float]:
     r"""1.0 or 0.0 for each solution.
 
+    >>> from srl_swe.types import Action
     >>> edit = Action("str_replace_editor", {"command": "str_replace", "path": "/a.py",
     ...               "old_str": "x = 1\ny = 2", "new_str": "x = 1\ny = 3"}).text
     >>> small = edit.replace("x = 1\n", "")
@@ -39,23 +37,18 @@ def final_answer_rewards(solutions: Iterable[str], expert: str) -> list[float]:
     return [float(text == expert or _answer(text) == target) for text in solutions]
 
 
-def _answer(text: str) -> Answer:
+def _answer(text: str) -> tuple[object, ...]:
+    """File and diff of the last edit, else the last action, else the text."""
     actions = read_actions(text)
-    edits = [edit for edit in map(_edit, actions) if edit is not None]
-    if edits:
-        return edits[-1]
+    for action in reversed(actions):
+        values = action.arguments
+        match action.tool, values.get("command"):
+            case "str_replace_editor", "str_replace":
+                change = make_change(values.get("old_str", ""), values.get("new_str", ""))
+            case "str_replace_editor", "insert":
+                change = make_change("", values.get("new_str", ""))
+            case _:
+                continue
+        if change.lines:
+            return normal_path(values.get("path", "")), change.lines
     return (actions[-1].text,) if actions else (text,)
-
-
-def _edit(action: Action) -> Answer | None:
-    """File and diff; None for an action that changes no file."""
-    values = action.arguments
-    path = normal_path(values.get("path", ""))
-    match action.tool, values.get("command"):
-        case "str_replace_editor", "str_replace":
-            change = make_change(values.get("old_str", ""), values.get("new_str", ""))
-        case "str_replace_editor", "insert":
-            change = make_change("", values.get("new_str", ""))
-        case _:
-            return None
-    return (path, change.lines) if change.lines else None

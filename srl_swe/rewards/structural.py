@@ -37,7 +37,6 @@ from srl_swe.rewards.words import (
     path_overlap,
     shell_words,
 )
-from srl_swe.types import Action
 
 WRONG_LINE = 0.5
 _NUMBER = re.compile(r"-?\d{1,9}(?!\d)")
@@ -47,6 +46,7 @@ _END_OF_FILE = 10**10
 def structural_rewards(candidates: Iterable[str], expert: str) -> list[float]:
     """Each candidate's canonical text against the expert's, from 0 to 1.
 
+    >>> from srl_swe.types import Action
     >>> run = lambda command: Action("bash", {"command": command}).text
     >>> structural_rewards([run("ls -l src"), run("ls src"), run("")], run("ls src"))
     [0.8, 1.0, 0.0]
@@ -73,34 +73,27 @@ def _read(text: str) -> _Fields:
     actions = read_actions(text)
     if len(actions) != 1:
         return _Fields("text", words=text.split())
-    action = actions[0]
-    match action.tool:
-        case "bash":
-            return _Fields("bash", words=shell_words(action.arguments.get("command", "")))
-        case "str_replace_editor":
-            return _read_edit(action)
-        case _:
-            values = [f"{name}={value}" for name, value in sorted(action.arguments.items())]
-            return _Fields(f"tool {action.tool}", words=" ".join(values).split())
-
-
-def _read_edit(action: Action) -> _Fields:
-    values = action.arguments
+    tool, values = actions[0].tool, actions[0].arguments
     command, path = values.get("command", ""), normal_path(values.get("path", ""))
-    match command:
-        case "view":
+    match tool, command:
+        case "bash", _:
+            return _Fields("bash", words=shell_words(command))
+        case "str_replace_editor", "view":
             return _Fields("view", path=path, view=_view_range(values.get("view_range", "")))
-        case "create":
+        case "str_replace_editor", "create":
             return _Fields("create", path=path, lines=lines_of(values.get("file_text", "")))
-        case "str_replace":
+        case "str_replace_editor", "str_replace":
             change = make_change(values.get("old_str", ""), values.get("new_str", ""))
             return _Fields("edit", path=path, change=change)
-        case "insert":
+        case "str_replace_editor", "insert":
             change = make_change("", values.get("new_str", ""))
             line = values.get("insert_line", "").strip()
             return _Fields("edit", path=path, change=change, insert_line=line)
-        case _:
+        case "str_replace_editor", _:
             return _Fields(f"editor {command}", path=path)
+        case _:
+            texts = [f"{name}={value}" for name, value in sorted(values.items())]
+            return _Fields(f"tool {tool}", words=" ".join(texts).split())
 
 
 def _score(candidate: _Fields, expert: _Fields) -> float:

@@ -145,15 +145,6 @@ def step_reward(reply_text: str, expert_action: str, form: ReplyFormat) -> StepS
     The thought is not compared. With ``form.whole_solution`` both the reply and ``expert_action``
     hold all remaining actions.
     """
-    return step_rewards([reply_text], expert_action, form)[0]
-
-
-def step_rewards(
-    reply_texts: Sequence[str], expert_action: str, form: ReplyFormat
-) -> list[StepScore]:
-    """:func:`step_reward` of each reply of a group."""
-    replies = [read_reply(text, form) for text in reply_texts]
-    return [
-        StepScore(reward, reward if reply.action else None, reply.reason)
-        for reply, reward in zip(replies, group_rewards(replies, expert_action), strict=True)
-    ]
+    reply = read_reply(reply_text, form)
+    (reward,) = group_rewards([reply], expert_action)
+    return StepScore(reward, reward if reply.action else None, reply.reason)

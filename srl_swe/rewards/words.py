@@ -6,16 +6,18 @@ import posixpath
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cydifflib import SequenceMatcher
 
 ORDERED_PAIRS = 1_000_000
 """Most pairs of equal words for a comparison in order; above, words are only counted."""
-
+WRONG_FILE = 0.5
+"""The part of a path's overlap that counts if the file is not the expert's."""
 _OPERATORS = frozenset({"|", "||", "|&", "&", "&&", ";", ";;", "(", ")"})
 _CODE_WORD = re.compile(r"^[ \t]+|\w+|[^\w\s]")
+"""The words of a line of code: its indentation, names and numbers, each other character."""
 
 
 def overlap(candidate: Sequence[str], expert: Sequence[str]) -> float:
@@ -33,17 +35,6 @@ def overlap(candidate: Sequence[str], expert: Sequence[str]) -> float:
     return float(matcher.ratio() if pairs <= ORDERED_PAIRS else matcher.quick_ratio())
 
 
-def shared(candidate: Mapping[str, int], expert: Mapping[str, int]) -> float:
-    """2M / T over multisets; 1 for two empty ones.
-
-    >>> shared(Counter("aab"), Counter("abc"))
-    0.6666666666666666
-    """
-    both = sum(min(count, expert.get(word, 0)) for word, count in candidate.items())
-    total = sum(candidate.values()) + sum(expert.values())
-    return 2 * both / total if total else 1.0
-
-
 def shell_words(command: str) -> list[str]:
     """The words of a shell command, including operators; quotes are removed.
 
@@ -53,25 +44,17 @@ def shell_words(command: str) -> list[str]:
     >>> shell_words("cd /repo && grep -n 'a b' x.py|head")
     ['cd /repo', 'grep', '-n', 'a', 'b', 'x.py', '|', 'head']
     """
-    words = _split(command)
-    if len(words) > 3 and words[0] == "cd" and words[2] in {"&&", ";"}:
-        words = [f"cd {words[1]}", *words[3:]]
-        return [words[0], *_at_white_space(words[1:])]
-    return _at_white_space(words)
-
-
-def _split(command: str) -> list[str]:
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
     try:
-        return list(lexer)
+        words = list(lexer)
     except ValueError:  # a quote or an escape that the text does not end
-        return command.split()
-
-
-def _at_white_space(words: Sequence[str]) -> list[str]:
-    return [part for word in words for part in (word.split() or [word])]
+        words = command.split()
+    folder: list[str] = []
+    if len(words) > 3 and words[0] == "cd" and words[2] in {"&&", ";"}:
+        folder, words = [f"cd {words[1]}"], words[3:]
+    return folder + [part for word in words for part in (word.split() or [word])]
 
 
 def program(command: str) -> str:
@@ -87,15 +70,6 @@ def program(command: str) -> str:
     return ""
 
 
-def code_words(line: str) -> list[str]:
-    """The words of a line of code: its indentation, names and numbers, each other character.
-
-    >>> code_words("    return a_b+1")
-    ['    ', 'return', 'a_b', '+', '1']
-    """
-    return _CODE_WORD.findall(line)
-
-
 def lines_of(text: str) -> list[str]:
     r"""The non-blank lines, without white space at their ends.
 
@@ -103,9 +77,6 @@ def lines_of(text: str) -> list[str]:
     ['a', '  b']
     """
     return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-
-WRONG_FILE = 0.5
 
 
 def normal_path(path: str) -> str:
@@ -162,13 +133,12 @@ def make_change(old: str, new: str) -> Change:
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind == "equal":
             continue
-        old_words = [word for line in before[a:b] for word in code_words(line)]
-        new_words = [word for line in after[c:d] for word in code_words(line)]
+        old_words = [word for line in before[a:b] for word in _CODE_WORD.findall(line)]
+        new_words = [word for line in after[c:d] for word in _CODE_WORD.findall(line)]
         lines += [f"-{word}" for word in old_words] + [f"+{word}" for word in new_words]
         removed.update(old_words)
         added.update(new_words)
-    words: Counter[str] = Counter()
-    words.update({f"-{word}": count for word, count in (removed - added).items()})
+    words = Counter({f"-{word}": count for word, count in (removed - added).items()})
     words.update({f"+{word}": count for word, count in (added - removed).items()})
     return Change(tuple(lines), words)
 
@@ -197,6 +167,7 @@ def change_overlap(candidate: Change, expert: Change) -> float:
     0.0
     """
     lines = overlap(candidate.lines, expert.lines)
-    if candidate.words or expert.words:
-        return min(lines, shared(candidate.words, expert.words))
-    return lines
+    total = candidate.words.total() + expert.words.total()
+    if not total:
+        return lines
+    return min(lines, 2 * (candidate.words & expert.words).total() / total)

@@ -1,6 +1,5 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,8 @@ from srl_swe.evaluation.grading import grading_key
 from srl_swe.evaluation.verdicts import HarnessFiles, verdict_from_files
 from srl_swe.types import Instance, Outcome
 
-RECORDED = Path(__file__).parent / "recorded"
+from .conftest import RECORDED
+
 ID = "starter__inikit-1"
 
 

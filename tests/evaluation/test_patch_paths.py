@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
-from pathlib import Path
+from operator import attrgetter
 
 import pytest
 from hypothesis import given
@@ -11,10 +9,9 @@ from hypothesis import strategies as st
 
 from srl_swe.evaluation.patch_paths import PathKind, kind_of, refusal, touched_paths
 from srl_swe.instances import load_instances
+from srl_swe.types import Instance
 
-from .cheats import GIT, OUTSIDE, delete, edit, link, new_file
-
-STARTER = load_instances("starter")
+from .patches import delete, edit, link, new_file
 
 
 @pytest.mark.parametrize(
@@ -58,8 +55,8 @@ def test_the_kind_of_a_path(name: str, kind: PathKind) -> None:
     assert kind_of(name) is kind
 
 
-@pytest.mark.parametrize("instance", STARTER, ids=lambda one: one.instance_id)
-def test_an_honest_patch_is_not_refused_and_its_paths_are_read(instance) -> None:
+@pytest.mark.parametrize("instance", load_instances("starter"), ids=attrgetter("instance_id"))
+def test_an_honest_patch_is_not_refused_and_its_paths_are_read(instance: Instance) -> None:
     named = {line[6:] for line in instance.gold_patch.split("\n") if line.startswith("+++ b/")}
     assert set(touched_paths(instance.gold_patch)) == named
     assert refusal(instance.gold_patch) is None
@@ -85,43 +82,6 @@ def test_what_looks_like_an_attack_and_is_none(patch: str) -> None:
     assert refusal(patch) is None
 
 
-@pytest.mark.parametrize("tool", ["git apply", "patch --batch --forward --fuzz=5 -p1 -i"])
-def test_nothing_that_is_not_refused_is_written_to_gits_files_or_outside(
-    tmp_path: Path, tool: str
-) -> None:
-    """Whatever a real tool writes there is among the paths that refuse the patch."""
-    if shutil.which(tool.split(maxsplit=1)[0]) is None:
-        pytest.skip(f"{tool.split(maxsplit=1)[0]} is not installed")
-    for number, cheat in enumerate((*GIT, *OUTSIDE)):
-        folder = tmp_path / str(number)
-        subprocess.run(["git", "init", "-q", folder], check=True)
-        before = _guarded(folder)
-        (tmp_path / "diff").write_text(cheat.patch)
-        subprocess.run(
-            [*tool.split(), tmp_path / "diff"], cwd=folder, check=False, capture_output=True
-        )
-        if _guarded(folder) != before:
-            assert refusal(cheat.patch) is not None, cheat.attempt
-
-
-def _guarded(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in (folder / ".git").rglob("*") if path.is_file()}
-
-
-PREFIXES = st.sampled_from(["a/", "b/", "x/", "", "a/b/", "./", '"a/', "  a/"])
-LINES = st.sampled_from(
-    [
-        "--- {}.git/config",
-        "+++ {}.git/config\t2025-01-01 00:00:00",
-        "*** {}.git/config",
-        "Index: {}.git/config",
-        "diff --git {0}.git/config {0}.git/config",
-        "rename to .git/config",
-        "copy to {}.git/config",
-        "  +++ {}.GIT/hooks/x",
-        "- --- {}.git/config",
-    ]
-)
 NOISE = st.lists(
     st.sampled_from(
         ["@@ -1,3 +1,3 @@", "@@ -0,0 +1 @@", " x", "-x", "+x", "", "\\ No newline", "text", "@@"]
@@ -130,7 +90,24 @@ NOISE = st.lists(
 )
 
 
-@given(NOISE, LINES, PREFIXES, NOISE)
+@given(
+    NOISE,
+    st.sampled_from(
+        [
+            "--- {}.git/config",
+            "+++ {}.git/config\t2025-01-01 00:00:00",
+            "*** {}.git/config",
+            "Index: {}.git/config",
+            "diff --git {0}.git/config {0}.git/config",
+            "rename to .git/config",
+            "copy to {}.git/config",
+            "  +++ {}.GIT/hooks/x",
+            "- --- {}.git/config",
+        ]
+    ),
+    st.sampled_from(["a/", "b/", "x/", "", "a/b/", "./", '"a/', "  a/"]),
+    NOISE,
+)
 def test_no_noise_around_a_header_hides_it(
     before: list[str], line: str, prefix: str, after: list[str]
 ) -> None:

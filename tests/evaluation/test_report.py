@@ -1,22 +1,24 @@
-import io
 import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from srl_swe.evaluation import (
     Report,
     headline,
     render_html,
-    render_table,
     report_fields,
     save_html,
     save_report,
 )
+from srl_swe.evaluation.report import Mark, MarkKind, marks, patch_marks
 from srl_swe.types import Outcome, Verdict
 
 from ..html_page import HtmlPage
+from .patches import INSTANCE, edit, new_file
+
+HELD = {"sandbox": "docker", "network": "none", "memory_bytes": 4 * 2**30}
+HOSTILE = '</pre><script>alert("x")</script><img src=http://e.x/a onerror=alert(1)>'
 
 
 def make_report(**counts: int) -> Report:
@@ -73,9 +75,7 @@ def test_no_instances_have_no_rate() -> None:
 
 
 def test_the_table_shows_the_outcomes_that_occur() -> None:
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render_table(make_report(resolved=7, timed_out=1)))
-    text = console.export_text()
+    text = str(make_report(resolved=7, timed_out=1))
     assert "resolved 7 of 8 = 87.5 %" in text
     assert "and 2 more" in text
     assert "patch_failed" not in text
@@ -86,9 +86,6 @@ def test_a_report_is_written_as_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r" / "report.json").read_text())["resolved_ids"] == [
         "resolved-0"
     ]
-
-
-HELD = {"sandbox": "docker", "network": "none", "memory_bytes": 4 * 2**30}
 
 
 def test_a_report_says_what_the_sandboxes_of_its_rollouts_were_held_to() -> None:
@@ -121,9 +118,7 @@ def test_a_report_names_the_network_that_it_was_graded_in(networks: list[str], s
     verdicts = [Verdict(f"i-{n}", Outcome.UNRESOLVED, network=of) for n, of in enumerate(networks)]
     report = Report((*verdicts, Verdict("e-1", Outcome.EMPTY_PATCH)), "swebench 5")
     assert said in render_html(report, {})
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render_table(report))
-    assert said in " ".join(console.export_text().split())
+    assert said in " ".join(str(report).split())
     found = report_fields(report)["grading_networks"]
     assert found == {of: [f"i-{n}" for n, o in enumerate(networks) if o == of] for of in networks}
 
@@ -138,9 +133,6 @@ def test_where_the_patches_came_from_elsewhere_nothing_is_said_of_sandboxes() ->
     fields = report_fields(make_report(resolved=1))
     assert (fields["sandbox"], fields["sandbox_by_instance"]) == ({}, {})
     assert "rolled out" not in render_html(make_report(resolved=1), {})
-
-
-HOSTILE = '</pre><script>alert("x")</script><img src=http://e.x/a onerror=alert(1)>'
 
 
 def test_the_page_escapes_whatever_a_model_wrote(tmp_path: Path) -> None:
@@ -162,3 +154,68 @@ def test_the_page_needs_nothing_from_elsewhere_and_folds_the_long_parts() -> Non
     assert "default-src 'none'" in page
     assert "<details><summary>1 failing tests</summary><pre>t::a</pre></details>" in page
     assert "<details><summary>patch</summary><pre>+patched</pre></details>" in page
+
+
+@pytest.mark.parametrize(
+    ("patch", "kind"),
+    [
+        (new_file("tests/test_more.py", "x = 1"), MarkKind.TESTS),
+        (new_file("inikit/test_more.py", "x = 1"), MarkKind.TESTS),
+        (new_file("conftest.py", "x = 1"), MarkKind.RUNNER),
+        (new_file("setup.py", "x = 1"), MarkKind.RUNNER),
+        (edit("pyproject.toml", "[tool.pytest.ini_options]\naddopts = '-x'"), MarkKind.RUNNER),
+        (new_file(".git/hooks/post-checkout", "x"), MarkKind.GIT),
+        (new_file("../evil", "x"), MarkKind.OUTSIDE),
+    ],
+)
+def test_a_patch_is_marked_by_what_it_touches(patch: str, kind: MarkKind) -> None:
+    assert [mark.kind for mark in patch_marks(INSTANCE, patch)] == [kind]
+
+
+def test_the_gold_patch_and_an_ordinary_file_are_not_marked() -> None:
+    assert patch_marks(INSTANCE, INSTANCE.gold_patch) == ()
+    assert patch_marks(INSTANCE, new_file("inikit/more.py", "x = 1")) == ()
+    version = edit("pyproject.toml", "[project]\nname = 'inikit'\nversion = '2'")
+    assert [m.kind for m in patch_marks(INSTANCE, version)] in ([], [MarkKind.RUNNER])
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code", "doubt"),
+    [
+        ("===== 13 passed in 0.10s =====", 0, None),
+        ("===== 1 error in 0.10s =====", 2, "it exited with 2"),
+        ("", 0, "left no summary"),
+        ("===== 13 passed in 0.10s =====", 1, "exited with 1"),
+        ("===== 1 failed, 13 passed in 0.10s =====", 0, "exited with 0"),
+        ("+ : '>>>>> End Test Output'\n== 13 passed in 0.1s ==", 0, "more than once"),
+    ],
+)
+def test_a_resolved_instance_whose_log_contradicts_itself_is_marked(
+    tmp_path: Path, end: str, exit_code: int, doubt: str | None
+) -> None:
+    names = (*INSTANCE.fail_to_pass, *INSTANCE.pass_to_pass)
+    passed = "".join(f"PASSED {name}\n" for name in names)
+    (tmp_path / "test_output.txt").write_text(
+        f"+ : '>>>>> Start Test Output'\n{passed}{end}\n+ : '>>>>> End Test Output'\n"
+        f">>>>> Test Exit Code: {exit_code}\n"
+    )
+    verdict = Verdict(INSTANCE.instance_id, Outcome.RESOLVED, log_path="test_output.txt")
+    found = marks([INSTANCE], {}, [verdict], tmp_path)
+    if doubt is None:
+        assert found == {}
+    else:
+        (mark,) = found[INSTANCE.instance_id]
+        assert mark.kind is MarkKind.EVIDENCE
+        assert doubt in mark.what
+
+
+def test_marks_are_in_the_report_on_the_page_and_in_the_table() -> None:
+    mark = Mark(MarkKind.RUNNER, "<conftest.py>")
+    report = Report((Verdict("a", Outcome.RESOLVED),), "swebench 5", marks={"a": (mark,)})
+    fields = report_fields(report)
+    assert (fields["marked_instances"], fields["marked_ids"]) == (1, ["a"])
+    assert fields["marks"] == {"a": [{"kind": "runner", "what": "<conftest.py>"}]}
+    page = render_html(report, {})
+    assert "runner: &lt;conftest.py&gt;" in page
+    assert "marked: 1" in page
+    assert "marked" in str(report)

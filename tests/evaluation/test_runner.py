@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.evaluation import grade
+from srl_swe.evaluation import GoldCheck, check_gold, grade
+from srl_swe.evaluation.grading import HARMLESS_PATCH
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -207,3 +208,38 @@ def test_two_gradings_do_not_share_a_folder(tmp_path: Path, harness: ScriptedHar
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another grading is at work"):
             judge(tmp_path, harness, {"a-1": "resolved"})
+
+
+@pytest.mark.parametrize(
+    ("gold", "harmless", "faults", "undecided"),
+    [
+        ("resolved", "unresolved", {}, []),
+        ("resolved", "timed_out", {}, []),
+        ("unresolved", "unresolved", {"i": "the gold patch came to unresolved: t::a"}, []),
+        ("resolved", "resolved", {"i": "the tests pass on unpatched code"}, []),
+        ("broken_sandbox", "unresolved", {}, ["i"]),
+        ("unresolved", "broken_sandbox", {}, ["i"]),
+    ],
+)
+def test_an_instance_is_sound_if_gold_resolves_and_nothing_does_not(
+    gold: str, harmless: str, faults: dict[str, str], undecided: list[str]
+) -> None:
+    """A broken sandbox decides nothing."""
+    first = Verdict("i", Outcome(gold), failed=("t::a",))
+    checked = GoldCheck((first,), (Verdict("i", Outcome(harmless)),))
+    assert (checked.faults, checked.undecided) == (faults, undecided)
+
+
+def test_both_patches_of_each_instance_are_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
+    sound, faulty = make_instance("a-1"), replace(make_instance("b-1"), gold_patch="unresolved")
+    result = check_gold([sound, faulty], tmp_path, harness=harness)
+    assert harness.judged == ["a-1", "b-1", "a-1", "b-1"]
+    assert [verdict.outcome for verdict in result.gold] == [Outcome.RESOLVED, Outcome.UNRESOLVED]
+
+
+def test_the_harmless_patch_is_one_new_file() -> None:
+    from unidiff import PatchSet
+
+    (file,) = PatchSet(HARMLESS_PATCH)
+    assert file.is_added_file
+    assert file.path == ".srl_swe_selfcheck"

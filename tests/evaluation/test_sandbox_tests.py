@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import difflib
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import docker
 import pytest
 
-from srl_swe.bundled import bundled
 from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.evaluation import SwebenchHarness, grade
 from srl_swe.evaluation.sandbox_tests import (
+    CachedTestRunner,
     verdict_from_run,
     verdict_in_fresh_sandbox,
     verdict_in_sandbox,
@@ -28,21 +27,13 @@ from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
+from .patches import DOES_NOT_APPLY, at_import, new_file
+
 pytestmark = pytest.mark.slow
-
-
-DOES_NOT_APPLY = "--- a/nowhere.py\n+++ b/nowhere.py\n@@ -1 +1 @@\n-old\n+new\n"
-
-
-def new_file(path: str, *lines: str) -> str:
-    added = "".join(f"+{line}\n" for line in lines)
-    head = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n"
-    return f"{head}@@ -0,0 +1,{len(lines)} @@\n{added}"
-
 
 HARMLESS = new_file("notes.txt", "nothing")
 BREAKS_THE_RUNNER = new_file("tests/conftest.py", "raise SystemExit(1)")
-HANGS = new_file("conftest.py", "import time", "time.sleep(600)")
+HANGS = new_file("conftest.py", "import time\ntime.sleep(600)")
 
 STARTER = load_instances("starter")
 
@@ -177,11 +168,60 @@ def test_broken_is_what_the_engine_says(
     assert verdict.outcome is outcome, verdict
 
 
+class Counted:
+    """Local sandboxes, counted; the first ``broken`` die."""
+
+    def __init__(self, broken: int = 0) -> None:
+        self.broken = broken
+        self.opened = 0
+
+    @contextmanager
+    def __call__(self, instance: Instance) -> Iterator[Sandbox]:
+        self.opened += 1
+        if self.opened <= self.broken:
+            raise SandboxDied("gone")
+        with open_local_sandbox(instance) as sandbox:
+            yield sandbox
+
+
+def test_equal_patches_are_tested_once_also_by_many_at_once() -> None:
+    sandboxes = Counted()
+    test_runner = CachedTestRunner(sandboxes)
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = list(pool.map(lambda _: test_runner(STARTER[0], new_file("a", "x")), range(4)))
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.UNRESOLVED}
+    assert sandboxes.opened == 1
+
+
+def test_a_broken_sandbox_is_forgotten() -> None:
+    sandboxes = Counted(broken=1)
+    test_runner = CachedTestRunner(sandboxes)
+    assert test_runner(STARTER[0], new_file("a", "x")).outcome is Outcome.BROKEN_SANDBOX
+    assert test_runner(STARTER[0], new_file("a", "x")).outcome is Outcome.UNRESOLVED
+
+
+def test_only_the_verdicts_last_asked_for_are_remembered() -> None:
+    sandboxes = Counted()
+    test_runner = CachedTestRunner(sandboxes, remembered=2)
+    for name in ("a", "b", "a", "c", "a", "c"):
+        test_runner(STARTER[0], new_file(name, "x"))
+    assert sandboxes.opened == 3
+    test_runner(STARTER[0], new_file("b", "x"))
+    assert sandboxes.opened == 4, "the one that nobody had asked for for longest was forgotten"
+
+
+def test_one_that_breaks_after_it_made_room_forgets_nothing_else() -> None:
+    sandboxes = Counted(broken=1)
+    test_runner = CachedTestRunner(sandboxes, remembered=0)
+    assert test_runner(STARTER[0], new_file("a", "x")).outcome is Outcome.BROKEN_SANDBOX
+    assert test_runner(STARTER[0], new_file("a", "x")).outcome is Outcome.UNRESOLVED
+
+
 @pytest.mark.docker
 def test_a_container_that_is_killed_from_outside_is_broken(client: docker.DockerClient) -> None:
     instance = STARTER[0]
     with open_docker_sandbox(instance) as sandbox:
-        waits = at_import(instance, "import time; time.sleep(60)")
+        waits = at_import("import time; time.sleep(60)", instance)
         kill = threading.Timer(4, lambda: client.api.kill(sandbox.container_id))
         kill.start()
         with pytest.raises(SandboxError):
@@ -189,19 +229,6 @@ def test_a_container_that_is_killed_from_outside_is_broken(client: docker.Docker
         record = engine_record(sandbox)
         kill.join()
     assert record == EngineRecord(running=False, oom_killed=False, exit_code=137)
-
-
-def _package(instance: Instance) -> str:
-    return instance.instance_id.partition("__")[2].partition("-")[0]
-
-
-def at_import(instance: Instance, code: str) -> str:
-    """The package runs ``code`` when it is imported."""
-    name = _package(instance)
-    path = f"{name}/__init__.py"
-    old = (bundled("starter") / "packages" / name / path).read_text().splitlines(keepends=True)
-    lines = difflib.unified_diff(old, [*old, f"{code}\n"], f"a/{path}", f"b/{path}")
-    return f"diff --git a/{path} b/{path}\n" + "".join(lines)
 
 
 def first_hunk(instance: Instance) -> str:
@@ -213,40 +240,56 @@ def first_hunk(instance: Instance) -> str:
     return "".join(lines[:end])
 
 
-PATCHES: dict[str, Callable[[Instance], str]] = {
-    "gold": lambda instance: instance.gold_patch,
-    "harmless": lambda _: HARMLESS,
-    "part of the fix": first_hunk,
-    "the fix, and tests of its own": lambda i: (
-        i.gold_patch + new_file("tests/test_own.py", "x = 1")
-    ),
-    "the fix, and noise": lambda i: (
-        i.gold_patch + at_import(i, "print('PASSED FAILED x\\r\\n', 1)")
-    ),
-    "the fix, and what is left behind": lambda i: i.gold_patch + at_import(i, LEAVES_A_PROCESS),
-    "the fix, and no temporary files": lambda i: i.gold_patch + at_import(i, REMOVES_FILES),
-    "breaks what worked": lambda i: at_import(i, "raise SystemError"),
-    "ends the tests": lambda i: at_import(i, "import os; os._exit(3)"),
-    "kills everything": lambda i: at_import(i, "import os; os.kill(-1, 9)"),
-    "does not apply": lambda _: DOES_NOT_APPLY,
-    "empty": lambda _: "",
-}
-LEAVES_A_PROCESS = "import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)"
-REMOVES_FILES = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')"
-
-
-ON_ALL = ("gold", "harmless", "breaks what worked")
-"""The rest on two instances each, other ones for each kind."""
-
-
 @pytest.mark.docker
-@pytest.mark.parametrize("kind", PATCHES)
-def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(tmp_path: Path, kind: str) -> None:
-    turn = list(PATCHES).index(kind) % 5
-    instances = STARTER if kind in ON_ALL else STARTER[turn::5]
-    for one in instances:
-        SwebenchHarness().image_id(one.image)
-    patches = {one.instance_id: PATCHES[kind](one) for one in instances}
+@pytest.mark.parametrize(
+    ("turn", "make_patch"),
+    [
+        pytest.param(None, lambda i: i.gold_patch, id="gold"),
+        pytest.param(None, lambda _: HARMLESS, id="harmless"),
+        pytest.param(2, first_hunk, id="part of the fix"),
+        pytest.param(
+            3,
+            lambda i: i.gold_patch + new_file("tests/test_own.py", "x = 1"),
+            id="the fix, and tests of its own",
+        ),
+        pytest.param(
+            4,
+            lambda i: i.gold_patch + at_import("print('PASSED FAILED x\\r\\n', 1)", i),
+            id="the fix, and noise",
+        ),
+        pytest.param(
+            0,
+            lambda i: (
+                i.gold_patch
+                + at_import("import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)", i)
+            ),
+            id="the fix, and what is left behind",
+        ),
+        pytest.param(
+            1,
+            lambda i: (
+                i.gold_patch
+                + at_import(
+                    "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')", i
+                )
+            ),
+            id="the fix, and no temporary files",
+        ),
+        pytest.param(None, lambda i: at_import("raise SystemError", i), id="breaks what worked"),
+        pytest.param(3, lambda i: at_import("import os; os._exit(3)", i), id="ends the tests"),
+        pytest.param(4, lambda i: at_import("import os; os.kill(-1, 9)", i), id="kills everything"),
+        pytest.param(0, lambda _: DOES_NOT_APPLY, id="does not apply"),
+        pytest.param(1, lambda _: "", id="empty"),
+    ],
+)
+def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(
+    tmp_path: Path, turn: int | None, make_patch: Callable[[Instance], str]
+) -> None:
+    """Three kinds on all instances, the others on two, other ones for each kind."""
+    instances = STARTER if turn is None else STARTER[turn::5]
+    for instance in instances:
+        SwebenchHarness().image_id(instance.image)
+    patches = {instance.instance_id: make_patch(instance) for instance in instances}
     predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
     theirs = grade(instances, predictions, tmp_path, max_workers=2, timeout_s=120)
 

@@ -15,7 +15,7 @@ from srl_swe.testing import FakeSandbox
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
-from .cheats import INSTANCE
+from .patches import INSTANCE
 
 
 @pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.dialects import FormatReason, ReplyFormat, get_dialect
-from srl_swe.rewards import BROKEN_FORMAT, StepScore, similarity_reward, step_reward, step_rewards
+from srl_swe.rewards import (
+    BROKEN_FORMAT,
+    StepScore,
+    group_rewards,
+    read_reply,
+    similarity_reward,
+    step_reward,
+)
 from srl_swe.types import Action
 
 XML = ReplyFormat(get_dialect("xml"))
@@ -71,8 +78,8 @@ def test_an_action_hidden_in_the_thought_is_none() -> None:
 
 @given(st.lists(st.sampled_from([GOOD, GOOD.replace("ls", "pwd"), "", *BROKEN.values()])))
 def test_a_group_is_scored_as_each_of_its_replies_would_be(replies: list[str]) -> None:
-    alone = [step_reward(reply, PWD, XML) for reply in replies]
-    assert step_rewards(replies, PWD, XML) == alone
+    alone = [step_reward(reply, PWD, XML).reward for reply in replies]
+    assert group_rewards([read_reply(reply, XML) for reply in replies], PWD) == alone
 
 
 @given(st.text(st.characters(codec=None)) | st.text("<think>/functio=bash \n"))

@@ -1,4 +1,4 @@
-"""The containers of swebench's harness: whose they are, and that none outlives its grading."""
+"""swebench's harness on a real engine: outcomes, images, and containers that never outlive it."""
 
 from __future__ import annotations
 
@@ -13,57 +13,45 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
 import pytest
 
-from srl_swe.evaluation import gold_predictions, grade, save_predictions
+from srl_swe.errors import EngineUnavailable, ImageMissing
+from srl_swe.evaluation import check_gold, gold_predictions, grade, save_predictions
 from srl_swe.evaluation.grading import GradingFolder
 from srl_swe.evaluation.harness import JOB, HarnessJob, SwebenchHarness
 from srl_swe.evaluation.harness_process import OwnedClient
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.instances import load_instances
-from srl_swe.types import Outcome, Prediction
+from srl_swe.types import Instance, Outcome, Prediction
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.owners import EXPIRES, Fate, find, owner_labels
 
-INSTANCE = load_instances("starter")[0]
-HANGS = """\
-diff --git a/conftest.py b/conftest.py
-new file mode 100644
---- /dev/null
-+++ b/conftest.py
-@@ -0,0 +1,2 @@
-+import time
-+time.sleep(600)
-"""
+from .patches import DOES_NOT_APPLY, INSTANCE, new_file
+
+NO_OP = new_file("notes.txt", "nothing")
+HANGS = new_file("conftest.py", "import time\ntime.sleep(600)")
 
 
-def test_a_job_reaches_the_child_as_it_is(tmp_path: Path) -> None:
-    job = HarnessJob(tmp_path, "srl-1", 2, 60, {"a": "b"})
-    assert JOB.validate_json(JOB.dump_json(job)) == job
+@pytest.fixture(scope="module")
+def starter() -> list[Instance]:
+    instances = load_instances("starter")
+    try:
+        SwebenchHarness().image_id(instances[0].image)
+    except (ImageMissing, EngineUnavailable) as error:
+        pytest.skip(str(error))
+    return instances
 
 
-@pytest.mark.parametrize(
-    ("cases", "workers", "timeout_s", "expires_in_days"),
-    [(1, 4, 1800, 1), (500, 4, 1800, 7.8), (3, 2, 50 * 3600, 4.25)],
-)
-def test_labels_outlast_the_longest_job(
-    cases: int, workers: int, timeout_s: int, expires_in_days: float, tmp_path: Path
-) -> None:
-    asked: list[float] = []
+class CountingHarness(SwebenchHarness):
+    runs = 0
 
-    def labels(lifetime_s: float) -> dict[str, str]:
-        asked.append(lifetime_s)
-        raise KeyboardInterrupt
-
-    job = HarnessJob(tmp_path, "srl-1", workers, timeout_s)
-    job.predictions.write_text("{}\n" * cases)
-    with pytest.raises(KeyboardInterrupt):
-        SwebenchHarness(labels).run(job, lambda: False)
-    assert asked[0] / 86400 == pytest.approx(expires_in_days, rel=0.01)
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+        self.runs += 1
+        super().run(job, done)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -110,6 +98,31 @@ def hanging_grade(folder: Path) -> Iterator[Running]:
             yield Running(process, int(children[0]), run_id)
         finally:
             process.kill()
+
+
+def test_a_job_reaches_the_child_as_it_is(tmp_path: Path) -> None:
+    job = HarnessJob(tmp_path, "srl-1", 2, 60, {"a": "b"})
+    assert JOB.validate_json(JOB.dump_json(job)) == job
+
+
+@pytest.mark.parametrize(
+    ("cases", "workers", "timeout_s", "expires_in_days"),
+    [(1, 4, 1800, 1), (500, 4, 1800, 7.8), (3, 2, 50 * 3600, 4.25)],
+)
+def test_labels_outlast_the_longest_job(
+    cases: int, workers: int, timeout_s: int, expires_in_days: float, tmp_path: Path
+) -> None:
+    asked: list[float] = []
+
+    def labels(lifetime_s: float) -> dict[str, str]:
+        asked.append(lifetime_s)
+        raise KeyboardInterrupt
+
+    job = HarnessJob(tmp_path, "srl-1", workers, timeout_s)
+    job.predictions.write_text("{}\n" * cases)
+    with pytest.raises(KeyboardInterrupt):
+        SwebenchHarness(labels).run(job, lambda: False)
+    assert asked[0] / 86400 == pytest.approx(expires_in_days, rel=0.01)
 
 
 @pytest.mark.docker
@@ -200,7 +213,9 @@ def test_volumes_of_an_image_are_owned_and_its_stop_is_not_waited_for(
     owned = OwnedClient.from_env()
     assert isinstance(owned, OwnedClient)
     owned.labels = owner_labels(lifetime_s=600)
-    image = with_volume(client)
+    recipe = b"FROM srl-swe/base:1\nVOLUME /data\nSTOPSIGNAL SIGTERM\n"
+    built, _ = client.images.build(fileobj=io.BytesIO(recipe), rm=True)
+    image = str(built.id)
     container = owned.containers.create(image=image, command="tail -f /dev/null")
     try:
         client.containers.get(container.id).start()
@@ -221,12 +236,6 @@ def test_volumes_of_an_image_are_owned_and_its_stop_is_not_waited_for(
         client.images.remove(image, force=True)
 
 
-def with_volume(client: docker.DockerClient) -> str:
-    recipe = b"FROM srl-swe/base:1\nVOLUME /data\nSTOPSIGNAL SIGTERM\n"
-    image, _ = client.images.build(fileobj=io.BytesIO(recipe), rm=True)
-    return str(image.id)
-
-
 @pytest.mark.docker
 def test_a_verdict_of_our_own_runner_names_its_network_too() -> None:
     patch = INSTANCE.gold_patch
@@ -240,3 +249,106 @@ def test_a_run_id_that_is_lost_removes_nothing_of_others(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "run_id").write_text("")
     assert GradingFolder(tmp_path).run_id().startswith("srl-")
+
+
+@pytest.mark.docker
+def test_the_real_harness_tells_the_outcomes_apart_and_leaves_nothing(
+    starter: list[Instance], tmp_path: Path
+) -> None:
+    patches = [starter[0].gold_patch, NO_OP, DOES_NOT_APPLY, ""]
+    wrong = new_file("tests/conftest.py", "raise SystemExit(1)")
+    predictions = [
+        Prediction(instance.instance_id, "m", patch)
+        for instance, patch in zip(starter, [*patches, wrong, HANGS], strict=False)
+    ]
+    verdicts = grade(starter[:7], predictions, tmp_path, max_workers=2, timeout_s=6)
+    assert [verdict.outcome for verdict in verdicts] == [
+        Outcome.RESOLVED,
+        Outcome.UNRESOLVED,
+        Outcome.PATCH_FAILED,
+        Outcome.EMPTY_PATCH,
+        Outcome.UNRESOLVED,
+        Outcome.TIMED_OUT,
+        Outcome.NOT_ATTEMPTED,
+    ]
+    assert set(verdicts[0].passed) >= set(starter[0].fail_to_pass)
+    assert set(verdicts[1].failed) == set(starter[1].fail_to_pass)
+    assert (tmp_path / (verdicts[0].log_path or "")).is_file()
+    assert containers((tmp_path / "harness" / "run_id").read_text()) == []
+
+
+@pytest.mark.docker
+def test_only_a_changed_patch_reaches_the_real_harness_again(
+    starter: list[Instance], tmp_path: Path
+) -> None:
+    harness, instances = CountingHarness(), starter[:1]
+    no_op = [Prediction(instances[0].instance_id, "m", NO_OP)]
+    for _ in range(2):
+        (verdict,) = grade(instances, no_op, tmp_path, harness=harness)
+        assert verdict.outcome is Outcome.UNRESOLVED
+    assert harness.runs == 1
+    (verdict,) = grade(instances, gold_predictions(instances), tmp_path, harness=harness)
+    assert verdict.outcome is Outcome.RESOLVED
+    assert harness.runs == 2
+
+
+@pytest.mark.docker
+def test_the_self_check_runs_the_tests_on_both_sides(
+    starter: list[Instance], tmp_path: Path
+) -> None:
+    faulty = replace(starter[1], gold_patch=NO_OP)
+    result = check_gold([starter[0], faulty], tmp_path, max_workers=2)
+    assert list(result.faults) == [faulty.instance_id]
+    assert [one.outcome for one in result.harmless] == [Outcome.UNRESOLVED] * 2
+    assert set(result.harmless[0].failed) == set(starter[0].fail_to_pass)
+
+
+@pytest.mark.docker
+def test_an_image_that_is_nowhere_is_an_error_with_the_way_out() -> None:
+    with pytest.raises(ImageMissing, match="is not on the engine and can't be pulled"):
+        SwebenchHarness().image_id("srl-swe/no-such-image:1")
+
+
+@pytest.mark.docker
+def test_a_grading_that_was_killed_continues_and_its_containers_go(
+    starter: list[Instance], tmp_path: Path
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from srl_swe.evaluation import grade
+from srl_swe.instances import load_instances
+from srl_swe.types import Prediction
+instances = load_instances("starter")[:2]
+patches = [instances[0].gold_patch, sys.argv[2]]
+grade(instances, [Prediction(i.instance_id, "m", p) for i, p in zip(instances, patches)],
+      Path(sys.argv[1]), max_workers=2)
+"""
+    arguments = [sys.executable, "-c", code, str(tmp_path), HANGS]
+    log, id_file = tmp_path / "verdicts.jsonl", tmp_path / "harness" / "run_id"
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(log.exists, 60)
+            run_id = id_file.read_text()
+            assert containers(run_id) != []
+        finally:
+            process.kill()
+    said: list[str] = []
+    verdicts = grade(
+        starter[:2], gold_predictions(starter[:2]), tmp_path, max_workers=2, report=said.append
+    )
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.RESOLVED] * 2
+    assert said[0] == "1 of 2 need no run of the harness"
+    assert containers(run_id) == []
+
+
+@pytest.mark.docker
+def test_the_harness_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "srl_swe.evaluation.harness_process", "{}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    child.communicate(timeout=20)
+    assert child.returncode == 1
