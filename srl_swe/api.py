@@ -24,14 +24,13 @@ from srl_swe.engines import (
     load_bench,
     owned_harness,
     sandboxes_for,
-    sandboxes_for_most,
     testable_bench,
     validation_bench,
 )
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder
 from srl_swe.progress import say
-from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
+from srl_swe.types import Instance, Outcome, Prediction, Trajectory
 
 if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
@@ -111,13 +110,11 @@ def train(
     ``rewards={"gated": 1}``. ``sandboxes`` and ``workers`` are for RLVR and for validation on
     instances.
     """
-    from srl_swe.training.load_recipe import recipe_path
+    from srl_swe.training.load_recipe import load_recipe, recipe_path
     from srl_swe.training.train import need_train_extra
 
     need_train_extra()
     path = recipe_path(str(recipe))
-    from srl_swe.training.load_recipe import load_recipe
-
     places = {"model": model, "output": output, **({} if data is None else {"data": data})}
     overrides = {name: _words(value) for name, value in {**fields, **places}.items()}
     loaded = load_recipe(path, overrides, check_start)
@@ -198,7 +195,7 @@ def run_rollouts(
     refuse_other(folder, config)
     agent = make_agent(policy, settings)
     claim(folder, config)
-    open_sandbox = sandboxes_for_most(instances, kept)
+    open_sandbox = sandboxes_for(instances, kept, all_images=False)
     rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=workers)
     save_predictions(folder / "predictions.jsonl", predictions(rollouts, agent.policy.name))
     if usage := load_usage(folder, prices):
@@ -221,6 +218,12 @@ def grade(
     """
     from srl_swe.rollout import predictions
 
+    broken: dict[str, str] = {}
+    for rollout in rollouts:
+        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
+            last = rollout.steps[-1].observation if rollout.steps else None
+            why = last.text if last else "nothing was recorded"
+            broken[rollout.instance_id] = f"its rollout broke: {why}"
     models = sorted({rollout.model or "policy" for rollout in rollouts}) or ["policy"]
     if len(models) > 1:
         raise UserError(f"grade the rollouts of one policy at a time, not {', '.join(models)}.")
@@ -231,11 +234,7 @@ def grade(
         workers=workers,
         test_timeout_s=test_timeout_s,
         enforced={one.instance_id: one.enforced for one in rollouts if one.enforced},
-        broken={
-            one.instance_id: _last_words(one)
-            for one in rollouts
-            if one.stop_reason is not None and one.stop_reason.is_failure
-        },
+        broken=broken,
     )
 
 
@@ -273,23 +272,16 @@ def grade_predictions(
         report=say,
         harness=harness,
     )
-    blamed = tuple(_blame_rollout(verdict, broken or {}) for verdict in verdicts)
+    blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
+        replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
+        if verdict.outcome is Outcome.NOT_ATTEMPTED
+        and (why := (broken or {}).get(verdict.instance_id)) is not None
+        else verdict
+        for verdict in verdicts
+    )
     patches = {p.instance_id: p.model_patch for p in predictions}
     marked = marks(instances, patches, verdicts, out)
     report = Report(blamed, harness.version, enforced or {}, marked)
     save_report(report, out / "report.json")
     save_html(report, patches, out / "report.html")
     return report
-
-
-def _blame_rollout(verdict: Verdict, broken: Mapping[str, str]) -> Verdict:
-    """A rollout without a patch because its sandbox broke is not a failure of the policy."""
-    why = broken.get(verdict.instance_id)
-    if why is None or verdict.outcome is not Outcome.NOT_ATTEMPTED:
-        return verdict
-    return replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
-
-
-def _last_words(rollout: Trajectory) -> str:
-    last = rollout.steps[-1].observation if rollout.steps else None
-    return f"its rollout broke: {last.text if last else 'nothing was recorded'}"

@@ -4,7 +4,7 @@ besides the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from srl_swe.types import Instance
 
 BUILT_IN = ("docker", "local")
-EnsureImages = Callable[[Sequence["Instance"], Callable[[str], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,11 @@ def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> Sand
     """
     from srl_swe_envs.limits import Limits
 
-    asked = dict(_name_and_value(limit) for limit in limits)
+    asked: dict[str, str] = {}
+    for limit in limits:
+        name, is_set, asked[name] = limit.partition("=")
+        if not is_set:
+            raise UserError(f"--sandbox-limit {limit}: write NAME=VALUE, such as memory=8g.")
     Limits.from_settings(asked)
     if kind not in BUILT_IN:
         _extension(kind)
@@ -64,33 +67,46 @@ def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> Sand
     return SandboxSettings(kind, asked)
 
 
-def _name_and_value(limit: str) -> tuple[str, str]:
-    name, is_set, value = limit.partition("=")
-    if not is_set:
-        raise UserError(f"--sandbox-limit {limit}: write NAME=VALUE, such as memory=8g.")
-    return name, value
-
-
 def sandboxes_for(
-    instances: Sequence[Instance], settings: SandboxSettings | None = None
+    instances: Sequence[Instance],
+    settings: SandboxSettings | None = None,
+    *,
+    all_images: bool = True,
 ) -> OpenSandbox:
     """Sandboxes of these instances; missing docker images are built or pulled first.
 
-    Raises EngineUnavailable or ImageMissing.
+    Raises EngineUnavailable, and ImageMissing if an image can't be had. Without ``all_images``
+    it raises ImageMissing only if none can be had, else when the sandbox is opened.
     """
-    from srl_swe_envs.images import ensure_images
+    from srl_swe_envs.limits import Limits
 
-    return _sandboxes(instances, settings or SandboxSettings(), ensure_images)
+    settings = settings or SandboxSettings()
+    limits = Limits.from_settings(settings.limits)
+    match settings.kind:
+        case "docker":
+            from srl_swe_envs.docker import open_docker_sandbox
+            from srl_swe_envs.engine import shared_client
+            from srl_swe_envs.images import ensure_images, ensure_some_images
+            from srl_swe_envs.owners import clean_up_once
+
+            clean_up_once(shared_client())
+            ensure = ensure_images if all_images else ensure_some_images
+            ensure(instances, say)
+            return partial(open_docker_sandbox, limits=limits)
+        case "local":
+            from srl_swe_envs.local import open_local_sandbox
+
+            say(
+                "sandboxes: local ones are not a security boundary: commands run as you, on this "
+                "machine"
+            )
+            return partial(open_local_sandbox, limits=limits)
+        case name:
+            return _extension(name)
 
 
-def sandboxes_for_most(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
-    """As :func:`sandboxes_for`, but a missing image raises ImageMissing only when it is opened.
-
-    Raises ImageMissing at once if none of the images can be had.
-    """
-    from srl_swe_envs.images import ensure_some_images
-
-    return _sandboxes(instances, settings, ensure_some_images)
+def _extension(name: str) -> OpenSandbox:
+    return find_named("sandbox", name, {}, listed=BUILT_IN)
 
 
 def ensure_images(instances: Sequence[Instance]) -> None:
@@ -100,7 +116,7 @@ def ensure_images(instances: Sequence[Instance]) -> None:
     asked.
     """
     if instances:
-        sandboxes_for_most(instances, SandboxSettings())
+        sandboxes_for(instances, all_images=False)
 
 
 def owned_harness() -> SwebenchHarness:
@@ -109,43 +125,6 @@ def owned_harness() -> SwebenchHarness:
     from srl_swe_envs.owners import owner_labels
 
     return SwebenchHarness(owner_labels)
-
-
-def _sandboxes(
-    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
-) -> OpenSandbox:
-    match settings.kind:
-        case "docker":
-            return _docker(instances, settings, ensure)
-        case "local":
-            return _local(settings)
-        case name:
-            return _extension(name)
-
-
-def _extension(name: str) -> OpenSandbox:
-    return find_named("sandbox", name, {}, listed=BUILT_IN)
-
-
-def _docker(
-    instances: Sequence[Instance], settings: SandboxSettings, ensure: EnsureImages
-) -> OpenSandbox:
-    from srl_swe_envs.docker import open_docker_sandbox
-    from srl_swe_envs.engine import shared_client
-    from srl_swe_envs.limits import Limits
-    from srl_swe_envs.owners import clean_up_once
-
-    clean_up_once(shared_client())
-    ensure(instances, say)
-    return partial(open_docker_sandbox, limits=Limits.from_settings(settings.limits))
-
-
-def _local(settings: SandboxSettings) -> OpenSandbox:
-    from srl_swe_envs.limits import Limits
-    from srl_swe_envs.local import open_local_sandbox
-
-    say("sandboxes: local ones are not a security boundary: commands run as you, on this machine")
-    return partial(open_local_sandbox, limits=Limits.from_settings(settings.limits))
 
 
 def load_bench(

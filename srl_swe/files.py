@@ -117,7 +117,11 @@ def drop_torn_line(path: Path) -> None:
             return
         whole = path.read_bytes()
         end = whole.rfind(b"\n") + 1
-        if _is_object(whole[end:]):
+        try:
+            is_object = isinstance(json.loads(whole[end:]), dict)
+        except (ValueError, RecursionError):
+            is_object = False
+        if is_object:
             append_line(path, "")
         elif end < len(whole):
             os.truncate(path, end)
@@ -165,7 +169,16 @@ def damage_named(where: str, remedy: str) -> Iterator[None]:
     except KeyError as error:
         raise UserError(f"{where}: damaged ({error} is missing); {remedy}.") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}: damaged ({_first_words(error)}); {remedy}.") from None
+        raise UserError(f"{where}: damaged ({first_words(error)}); {remedy}.") from None
+
+
+def first_words(error: Exception) -> str:
+    """The first problem in one line; pydantic's errors have several."""
+    errors = getattr(error, "errors", None)
+    if callable(errors) and (first := next(iter(errors()), None)):
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def check_output_folder(folder: Path) -> None:
@@ -231,19 +244,3 @@ def _mode(path: Path) -> int | None:
         return path.stat().st_mode
     except (OSError, ValueError):  # ValueError: a NUL in its name
         return None
-
-
-def _is_object(raw: bytes) -> bool:
-    try:
-        return isinstance(json.loads(raw), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _first_words(error: Exception) -> str:
-    """The first line of the error; pydantic's have several."""
-    errors = getattr(error, "errors", None)
-    if callable(errors) and (first := next(iter(errors()), None)):
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ HUB_BENCHES = {
 BENCHES = ("starter", *HUB_BENCHES)
 """The benchmark names of :func:`load_instances`; all else is ``hf:...`` or a path."""
 
+_COLUMNS = {"gold_patch": "patch", "fail_to_pass": "FAIL_TO_PASS", "pass_to_pass": "PASS_TO_PASS"}
 _NEEDED = ("instance_id", "repo", "base_commit", "problem_statement")
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -53,13 +55,21 @@ def load_instances(
     UserError if anything is missing.
     """
     dataset = _hub_name(name)[0]
-    rows = _rows(name, split, ids)
-    instances = [instance_from_row(adapt(row, dataset), where) for where, row in rows]
+    instances = []
+    for where, row in _rows(name, split, ids):
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: an instance is a JSON object, not {type(row).__name__}.")
+        instances.append(instance_from_row(adapt(row, dataset), where))
     known = [instance.instance_id for instance in instances]
     if len(set(known)) < len(known):
         twice = sorted({i for i in known if known.count(i) > 1})
         raise UserError(f"{name} holds the instance {twice[0]!r} more than once; keep one of them.")
-    return instances if ids is None else _picked(instances, ids, name)
+    if ids is None:
+        return instances
+    if unknown := sorted(set(ids) - set(known)):
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(f"{name} has no instance {', '.join(map(repr, unknown))}.{hint}")
+    return [instance for instance in instances if instance.instance_id in set(ids)]
 
 
 def instance_from_row(row: Row, where: str = "row") -> Instance:
@@ -109,32 +119,20 @@ def instance_from_row(row: Row, where: str = "row") -> Instance:
 
 def row_from_instance(instance: Instance) -> dict[str, Any]:
     """The row for the swebench harness; inverse of :func:`instance_from_row`."""
-    return {
-        "instance_id": instance.instance_id,
-        "repo": instance.repo,
-        "base_commit": instance.base_commit,
-        "problem_statement": instance.problem_statement,
-        "image": instance.image,
-        "workdir": instance.workdir,
-        "version": instance.version,
-        "patch": instance.gold_patch,
-        "test_patch": instance.test_patch,
-        "FAIL_TO_PASS": list(instance.fail_to_pass),
-        "PASS_TO_PASS": list(instance.pass_to_pass),
-        "eval_script": instance.eval_script,
-        "log_parser": instance.log_parser,
-        "eval_type": instance.eval_type,
-        "image_assets": instance.image_assets,
-        "bug_patch": instance.bug_patch,
-    }
+    row = {_COLUMNS.get(name, name): value for name, value in asdict(instance).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
 
 
 def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
     """Reads a list as in newer data sets, JSON text as in older, or Python's as in a few."""
     value = row.get(field) or []
     try:
-        names = _parsed_list(value) if isinstance(value, str) else value
-        names = list(names) if not isinstance(names, str | Mapping) else None
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError:
+                value = ast.literal_eval(value)
+        names = list(value) if not isinstance(value, str | Mapping) else None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -142,32 +140,22 @@ def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _parsed_list(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return ast.literal_eval(text)
-
-
-def _picked(instances: list[Instance], ids: Sequence[str], name: str) -> list[Instance]:
-    known = [instance.instance_id for instance in instances]
-    unknown = sorted(set(ids) - set(known))
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise UserError(f"{name} has no instance {', '.join(map(repr, unknown))}.{hint}")
-    return [instance for instance in instances if instance.instance_id in set(ids)]
-
-
-def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
     """Every row with its place, for errors."""
-    if name == "starter":
-        return _task_repo_rows(bundled("starter"), split, ids)
     dataset, named_split = _hub_name(name)
+    path = bundled("starter") if name == "starter" else Path(name)
     if dataset:
         return _hub_rows(dataset, named_split or split)
-    path = Path(name)
+    if (path / "sweb.yaml").is_file():
+        return _task_repo_rows(path, split, ids)
     if path.is_dir():
-        return _folder_rows(path, split, ids)
+        if (path / f"{split}.parquet").is_file():
+            return _file_rows(path / f"{split}.parquet")
+        there = ", ".join(sorted(file.stem for file in path.glob("*.parquet")))
+        raise UserError(
+            f"{path} holds neither {split}.parquet nor a task repo (sweb.yaml); "
+            + (f"it has the splits {there}." if there else "name another folder.")
+        )
     if path.is_file():
         return _file_rows(path)
     if "/" in name or path.suffix in _FILE_SUFFIXES:
@@ -186,18 +174,6 @@ def _hub_name(name: str) -> tuple[str, str]:
     return HUB_BENCHES.get(name, ""), ""
 
 
-def _folder_rows(folder: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
-    if (folder / "sweb.yaml").is_file():
-        return _task_repo_rows(folder, split, ids)
-    if (folder / f"{split}.parquet").is_file():
-        return _parquet_rows(folder / f"{split}.parquet")
-    there = ", ".join(sorted(file.stem for file in folder.glob("*.parquet")))
-    raise UserError(
-        f"{folder} holds neither {split}.parquet nor a task repo (sweb.yaml); "
-        + (f"it has the splits {there}." if there else "name another folder.")
-    )
-
-
 def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
     from swebench.task.repo import load_task, task_dirs
 
@@ -213,41 +189,27 @@ def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterat
     return iter(wanted)
 
 
-def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     match path.suffix:
         case ".jsonl":
-            return _jsonl_rows(path)
+            with path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        yield f"{path}:{number}", _parsed(line, f"{path}:{number}")
+            return
         case ".json":
-            return _json_rows(path)
+            rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+            if not isinstance(rows, list):
+                raise UserError(f"{path} must hold a list of instances.")
         case ".parquet":
-            return _parquet_rows(path)
-    raise UserError(f"{path} is not a {', '.join(_FILE_SUFFIXES)} file.")
+            import pyarrow.parquet
 
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, _checked_row(_parsed(line, where), where)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(rows, list):
-        raise UserError(f"{path} must hold a list of instances.")
-    for number, row in enumerate(rows, start=1):
-        where = f"{path}, row {number}"
-        yield where, _checked_row(row, where)
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable parquet file: {error}") from error
+            try:
+                rows = pyarrow.parquet.read_table(path).to_pylist()
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path} is not a readable parquet file: {error}") from error
+        case _:
+            raise UserError(f"{path} is not a {', '.join(_FILE_SUFFIXES)} file.")
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 
@@ -273,12 +235,6 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON: {error}.") from error
-
-
-def _checked_row(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: an instance is a JSON object, not {type(row).__name__}.")
-    return row
 
 
 def evenly_spread(count: int, wanted: int | None) -> list[int]:

@@ -58,15 +58,17 @@ def bar_columns(label: str) -> tuple[ProgressColumn, ...]:
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Show the progress of ``label``; ``total`` counts the items still to be done."""
-    if sys.stderr.isatty() and not is_quiet():
-        with _bar(label, total) as advance:
-            yield advance
-    else:
-        yield _lines(label, total)
+    if not sys.stderr.isatty() or is_quiet():
+        started, done = time.monotonic(), 0
 
+        def print_line(note: str) -> None:
+            nonlocal done
+            done += 1
+            left_s = (time.monotonic() - started) / done * (total - done)
+            say(progress_line(label, done, total, note, left_s))
 
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Advance]:
+        yield print_line
+        return
     from rich.console import Console
     from rich.progress import Progress
 
@@ -78,15 +80,3 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
             bar.advance(task)
 
         yield advance
-
-
-def _lines(label: str, total: int) -> Advance:
-    started, done = time.monotonic(), 0
-
-    def advance(note: str) -> None:
-        nonlocal done
-        done += 1
-        left_s = (time.monotonic() - started) / done * (total - done)
-        say(progress_line(label, done, total, note, left_s))
-
-    return advance

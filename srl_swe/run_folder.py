@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import check_output_folder, write_atomic
+from srl_swe.files import check_output_folder, damage_named, write_atomic
 
 CONFIG_FILE = "config.json"
 
@@ -34,7 +34,8 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
     check_output_folder(folder)
     if not path.exists():
         return False
-    held = flatten(_read(path))
+    with damage_named(str(path), "name another folder"):
+        held = flatten(json.loads(path.read_text("utf-8")))
     asked = flatten(json.loads(json.dumps(config)))
     differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
     if differing:
@@ -44,16 +45,6 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
             "Name another folder, or delete that one."
         )
     return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); name another folder.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no config; name another folder.")
-    return content
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,13 +11,13 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.rewards.outcome import TestReward, outcome_reward
 from srl_swe.rollout.episode import Episode, Rules
-from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, OpenSandbox, Sandbox
+from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import CountTokens, OverBudget
 from srl_swe.types import Action, Instance, Outcome, Step, StopReason, Verdict
 
@@ -35,7 +35,7 @@ def as_sandbox_errors(open_sandbox: OpenSandbox) -> OpenSandbox:
     @contextmanager
     def opened(instance: Instance) -> Iterator[Sandbox]:
         with _blamed_on_the_sandbox(), open_sandbox(instance) as sandbox:
-            yield _Blamed(sandbox)
+            yield cast("Sandbox", _Blamed(sandbox))
 
     return opened
 
@@ -49,33 +49,15 @@ def _blamed_on_the_sandbox() -> Iterator[None]:
 
 
 class _Blamed:
-    """A sandbox whose calls raise SandboxError for faults of the machine too."""
+    """A sandbox whose calls and attributes raise SandboxError for faults of the machine too."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes beyond the contract, such as the conditions that it enforces."""
         with _blamed_on_the_sandbox():
-            return getattr(self._sandbox, name)
-
-    def exec(
-        self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S, keep_state: bool = True
-    ) -> ExecResult:
-        with _blamed_on_the_sandbox():
-            return self._sandbox.exec(command, timeout_s, keep_state)
-
-    def read_file(self, path: str) -> bytes:
-        with _blamed_on_the_sandbox():
-            return self._sandbox.read_file(path)
-
-    def write_file(self, path: str, data: bytes) -> None:
-        with _blamed_on_the_sandbox():
-            self._sandbox.write_file(path, data)
-
-    def close(self) -> None:
-        with _blamed_on_the_sandbox():
-            self._sandbox.close()
+            value = getattr(self._sandbox, name)
+        return _blamed_on_the_sandbox()(value) if callable(value) else value
 
 
 Info = dict[str, Any]

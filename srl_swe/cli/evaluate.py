@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from srl_swe.evaluation import Report
+    from srl_swe.types import Instance, Trajectory
 
 Policy = Annotated[
     str,
@@ -49,21 +49,8 @@ def rollout(
 
     The next run retries infrastructure failures and keeps all other rollouts.
     """
-    sandbox = sandboxes.settings()
-    prices, asked = endpoint.prices(), endpoint.policy(policy)
     folder = options.results_folder(out, "rollout")
-    check_output_folder(folder)
-    settings = prompting.settings(asked)
-    api.run_rollouts(
-        asked,
-        bench.instances(),
-        folder,
-        settings=settings,
-        sandboxes=sandbox,
-        workers=workers,
-        bench=bench.bench,
-        prices=prices,
-    )
+    _roll_out(policy, bench, prompting, endpoint, sandboxes, folder, workers)
     typer.echo(f"{folder}/predictions.jsonl")
 
 
@@ -113,15 +100,35 @@ def evaluate(
     Sandbox options apply to the rollouts; the harness grades in containers of its own. Exit code 1
     if too many sandboxes broke to give a rate.
     """
-    from srl_swe.evaluation.verdicts import check_gradeable
+    folder = options.results_folder(out, "eval")
+    instances, rollouts = _roll_out(
+        policy, bench, prompting, endpoint, sandboxes, folder, workers, to_grade=True
+    )
+    report = api.grade(instances, rollouts, folder, workers=workers, test_timeout_s=test_timeout)
+    _print_report(report, folder, as_json=as_json)
 
+
+def _roll_out(
+    policy: str,
+    bench: BenchOptions,
+    prompting: PolicyOptions,
+    endpoint: EndpointOptions,
+    sandboxes: SandboxOptions,
+    folder: Path,
+    workers: int,
+    *,
+    to_grade: bool = False,
+) -> tuple[list[Instance], list[Trajectory]]:
+    """The instances and their rollouts, after the cheap checks. Raises UserError."""
     sandbox = sandboxes.settings()
     prices, asked = endpoint.prices(), endpoint.policy(policy)
-    folder = options.results_folder(out, "eval")
     check_output_folder(folder)
     settings = prompting.settings(asked)
     instances = bench.instances()
-    check_gradeable(instances)
+    if to_grade:
+        from srl_swe.evaluation.verdicts import check_gradeable
+
+        check_gradeable(instances)
     rollouts = api.run_rollouts(
         asked,
         instances,
@@ -132,8 +139,7 @@ def evaluate(
         bench=bench.bench,
         prices=prices,
     )
-    report = api.grade(instances, rollouts, folder, workers=workers, test_timeout_s=test_timeout)
-    _print_report(report, folder, as_json=as_json)
+    return instances, rollouts
 
 
 def _print_report(report: Report, folder: Path, *, as_json: bool) -> None:
@@ -141,7 +147,7 @@ def _print_report(report: Report, folder: Path, *, as_json: bool) -> None:
     from srl_swe.evaluation import render_table, report_fields
 
     if as_json:
-        typer.echo(json.dumps(report_fields(report), indent=2))
+        options.print_json(report_fields(report))
     else:
         options.console().print(render_table(report))
         typer.echo(f"{folder}/report.html")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +12,47 @@ from srl_swe.cli.train import phase_runner
 from srl_swe.engines import owned_harness, sandboxes_for, testable_bench
 from srl_swe.extras import TRAINING, need_packages
 from srl_swe.files import check_output_folder
+from srl_swe.instances import load_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from srl_swe.experiments.study_plan import StudyPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """The comparison that a study makes."""
+
+    trajectories: Annotated[
+        str, typer.Option(help="Their expert trajectories; the bundled ones if left out.")
+    ] = ""
+    model: Annotated[
+        str, typer.Option(help="Start of all arms; a tiny warm start if left out.")
+    ] = ""
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")
+    ] = None
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per arm.")] = 3
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates per arm.")] = None
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few arms and one seed, too short to learn anything.")
+    ] = False
+
+    def plan(self, suite: str) -> StudyPlan:
+        """Raises UserError for a missing model."""
+        from srl_swe.experiments.study_plan import FULL, QUICK
+        from srl_swe.rollout.weights import check_folder
+
+        if self.model:
+            check_folder(self.model)
+        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds)
+        return replace(
+            usual,
+            suite=suite,
+            trajectories=self.trajectories,
+            model=self.model,
+            arms=tuple(self.arms or usual.arms),
+            updates=self.updates or usual.updates,
+        )
 
 
 def demo(
@@ -37,18 +72,15 @@ def demo(
     check_output_folder(folder)
     from srl_swe.experiments.demo import FULL, QUICK, run_demo
     from srl_swe.experiments.demo_report import CAVEAT, render_table
-    from srl_swe.instances import load_instances
 
     open_sandbox = sandboxes_for(load_instances("starter"))
     plan = QUICK if quick else FULL
     summary = run_demo(plan, folder, open_sandbox, fresh=fresh, harness=owned_harness())
     if as_json:
-        typer.echo(json.dumps(asdict(summary), indent=2, default=str))
-        return
-    console = options.console()
-    console.print(render_table(summary))
-    console.print(CAVEAT)
-    typer.echo(f"{folder}/report.html")
+        return options.print_json(summary)
+    options.console().print(render_table(summary))
+    options.console().print(CAVEAT)
+    return typer.echo(f"{folder}/report.html")
 
 
 @options.takes_groups
@@ -56,22 +88,8 @@ def study(
     bench: options.Bench = "starter",
     old_bench: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
     *,
-    trajectories: Annotated[
-        str,
-        typer.Option(help="Their expert trajectories; the bundled ones if left out."),
-    ] = "",
-    model: Annotated[
-        str, typer.Option(help="Start of all arms; a tiny warm start if left out.")
-    ] = "",
-    arms: Annotated[
-        list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per arm.")] = 3,
-    updates: Annotated[int | None, typer.Option(min=1, help="Updates per arm.")] = None,
+    asked: PlanOptions,
     out: options.Out = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few arms and one seed, too short to learn anything.")
-    ] = False,
     at_once: Annotated[
         int | None,
         typer.Option(
@@ -92,15 +110,11 @@ def study(
     check_output_folder(folder)
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study
-    from srl_swe.rollout.weights import check_folder
+    from srl_swe.experiments.study_report import render_table
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
-    if model:
-        check_folder(model)
-    suite = old_bench or bench
-    plan = replace(_plan(quick, seeds, arms, updates), suite=suite, model=model)
-    plan = replace(plan, trajectories=trajectories)
-    instances = testable_bench(suite)
+    plan = asked.plan(old_bench or bench)
+    instances = testable_bench(plan.suite)
     open_sandbox = sandboxes_for(instances, settings)
     at_once = at_once or phases_at_once()
     run = phase_runner(sandboxes, workers=workers, at_once=at_once)
@@ -111,16 +125,6 @@ def study(
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2, default=str))
-        return
-    from srl_swe.experiments.study_report import render_table
-
+        return options.print_json(results)
     options.console().print(render_table(results))
-    typer.echo(f"{folder}/report.html")
-
-
-def _plan(quick: bool, seeds: int, arms: Sequence[str] | None, updates: int | None) -> StudyPlan:
-    from srl_swe.experiments.study_plan import FULL, QUICK
-
-    plan = QUICK if quick else replace(FULL, seeds=seeds)
-    return replace(plan, arms=tuple(arms or plan.arms), updates=updates or plan.updates)
+    return typer.echo(f"{folder}/report.html")

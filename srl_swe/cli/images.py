@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +14,12 @@ import typer
 from srl_swe.cli import options
 from srl_swe.engines import load_bench, sandboxes_for
 from srl_swe.errors import UserError
-from srl_swe.files import check_output_file
+from srl_swe.files import check_output_file, write_atomic
+from srl_swe.instances import row_from_instance
+from srl_swe.progress import progress, say
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance
-    from srl_swe_envs.pulls import StoredImage
 
 app = typer.Typer(help="The container images of instances.", no_args_is_help=True)
 
@@ -65,8 +68,6 @@ def build(
         return _build_specs(spec, rows, load_bench(bench, ids, limit) if bench else [], pip_cert)
     if rows:
         raise UserError("--out is for the instances of --spec; name one, or leave it out.")
-    from srl_swe.progress import say
-
     bench = bench or "starter"
     instances = load_bench(bench, ids, limit)
     if (Path(bench) / "sweb.yaml").is_file():
@@ -91,13 +92,16 @@ def pull(
     With a budget, the least recently used images of other benchmarks are removed for it. Exit
     code 1 if an image could not be pulled; run the same command again to continue.
     """
-    from srl_swe.progress import progress, say
     from srl_swe_envs.engine import connect
+    from srl_swe_envs.image_names import OURS, canonical
     from srl_swe_envs.owners import clean_up_once
     from srl_swe_envs.pulls import describe, plan_pulls, pull_images
 
     budget_bytes = _parse_size(budget)
-    images = _images_of(load_bench(bench, ids, limit))
+    images = [instance.image for instance in load_bench(bench, ids, limit)]
+    images = [image for image in images if not canonical(image).startswith(OURS.removesuffix("*"))]
+    if not images:
+        raise UserError("these images are built, not pulled: run `srl-swe images build`.")
     with closing(connect()) as client:
         if not dry_run:
             clean_up_once(client)
@@ -108,26 +112,40 @@ def pull(
             return
         with progress("pulling", len(plan.missing)) as advance:
             failed = pull_images(client, plan, advance, workers=workers, budget_bytes=budget_bytes)
-    _report_failures(failed)
+    for image, why in failed.items():
+        typer.echo(f"failed: {image}: {why}")
+    if failed:
+        typer.echo(f"{len(failed)} not pulled; run the same command again to go on")
+        raise typer.Exit(1)
 
 
 @app.command("list")
-def list_(
-    as_json: options.AsJson = False,
-) -> None:
+def list_(as_json: options.AsJson = False) -> None:
     """List our images and those of the data sets, with their last use."""
+    from rich.table import Table
+
     from srl_swe_envs.engine import connect
     from srl_swe_envs.pulls import disk_bytes, stored_images
 
     with closing(connect()) as client:
         images = stored_images(client)
     if as_json:
-        _print_json(images)
-    else:
-        _print_table(images)
-        typer.echo(
-            f"{len(images)} images, {_shown(disk_bytes(images))} with each layer counted once"
-        )
+        shown = ("name", "family", "digest", "size_bytes", "created", "last_used")
+        return options.print_json([{key: getattr(image, key) for key in shown} for image in images])
+    table = Table(box=None)
+    table.add_column("image", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    for column in ("digest", "last used", "created"):
+        table.add_column(column, no_wrap=True)
+    for image in images:
+        last_used = f"{image.last_used:%Y-%m-%d %H:%M}" if image.last_used else "-"
+        digest = image.digest.rpartition(":")[2][:12]
+        created = f"{image.created:%Y-%m-%d}"
+        table.add_row(image.name, _shown(image.size_bytes), digest, last_used, created)
+    options.console().print(table)
+    return typer.echo(
+        f"{len(images)} images, {_shown(disk_bytes(images))} with each layer counted once"
+    )
 
 
 @app.command()
@@ -162,64 +180,42 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
 
 
 def _build_specs(
-    specs: Sequence[Path],
-    rows: Path | None,
-    published: Sequence[Instance],
-    pip_cert: Path | None,
+    specs: Sequence[Path], rows: Path | None, published: Sequence[Instance], pip_cert: Path | None
 ) -> None:
-    import json
-    import shutil
+    """Build the specs' images; ``rows`` gets their instances, with tests derived if none are named.
 
+    Raises UserError without git, and for a spec that is not among the ``published`` instances.
+    """
     if shutil.which("git") is None:
         raise UserError("no program `git` on PATH, which fetches a spec's repository; install it.")
-    from srl_swe.files import write_atomic
-    from srl_swe.instances import row_from_instance
-    from srl_swe.progress import say
+    from srl_swe.evaluation.sandbox_tests import derive_tests
+    from srl_swe_envs.docker import open_docker_sandbox
     from srl_swe_envs.repository_images import build_repository_image, instance_of, load_spec
 
     by_id = {instance.instance_id: instance for instance in published}
     loaded = [load_spec(path, by_id) for path in specs]
-    if strangers := [
-        spec.instance_id for spec in loaded if by_id and spec.instance_id not in by_id
-    ]:
-        raise UserError(
-            f"the bench has no row {strangers[0]!r}; correct the spec's instance_id, or leave out "
-            "--bench."
-        )
+    for spec in loaded:
+        if by_id and spec.instance_id not in by_id:
+            raise UserError(
+                f"the bench has no row {spec.instance_id!r}; correct the spec's instance_id, or "
+                "leave out --bench."
+            )
     for spec in loaded:
         build_repository_image(spec, say, pip_cert)
-    if rows:
-        instances = [_with_tests(instance_of(spec, by_id)) for spec in loaded]
-        lines = [json.dumps(row_from_instance(instance)) for instance in instances]
-        write_atomic(rows, "".join(f"{line}\n" for line in lines))
-        say(f"images: instances written to {rows}")
-
-
-def _with_tests(instance: Instance) -> Instance:
-    """Derives the names of the tests if the spec has a test and a patch, but no names."""
-    if instance.fail_to_pass or not (instance.eval_script and instance.gold_patch):
-        return instance
-    from srl_swe.evaluation.sandbox_tests import derive_tests
-    from srl_swe.progress import say
-    from srl_swe_envs.docker import open_docker_sandbox
-
-    derived = derive_tests(instance, open_docker_sandbox)
-    say(
-        f"images: {instance.instance_id}: the patch mends {len(derived.fail_to_pass)} tests, "
-        f"{len(derived.pass_to_pass)} pass before and after"
-    )
-    return derived
-
-
-def _images_of(instances: Sequence[Instance]) -> list[str]:
-    """The instances whose images come from a registry; bundled ones are built."""
-    from srl_swe_envs.image_names import OURS, canonical
-
-    prefix = OURS.removesuffix("*")
-    images = [one.image for one in instances if not canonical(one.image).startswith(prefix)]
-    if not images:
-        raise UserError("these images are built, not pulled: run `srl-swe images build`.")
-    return images
+    if not rows:
+        return
+    lines = ""
+    for spec in loaded:
+        instance = instance_of(spec, by_id)
+        if instance.eval_script and instance.gold_patch and not instance.fail_to_pass:
+            instance = derive_tests(instance, open_docker_sandbox)
+            say(
+                f"images: {instance.instance_id}: the patch mends {len(instance.fail_to_pass)} "
+                f"tests, {len(instance.pass_to_pass)} pass before and after"
+            )
+        lines += json.dumps(row_from_instance(instance)) + "\n"
+    write_atomic(rows, lines)
+    say(f"images: instances written to {rows}")
 
 
 def _parse_size(text: str | None) -> int | None:
@@ -229,51 +225,6 @@ def _parse_size(text: str | None) -> int | None:
         return None if text is None else int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise UserError(f"invalid size {text!r}: write it like 50GB or 1.5TB.") from error
-
-
-def _report_failures(failed: dict[str, str]) -> None:
-    for image, why in failed.items():
-        typer.echo(f"failed: {image}: {why}")
-    if failed:
-        typer.echo(f"{len(failed)} not pulled; run the same command again to go on")
-        raise typer.Exit(1)
-
-
-def _print_json(images: Sequence[StoredImage]) -> None:
-    import json
-
-    typer.echo(
-        json.dumps(
-            [
-                {
-                    "name": image.name,
-                    "family": image.family,
-                    "digest": image.digest,
-                    "size_bytes": image.size_bytes,
-                    "created": image.created.isoformat(),
-                    "last_used": image.last_used and image.last_used.isoformat(),
-                }
-                for image in images
-            ],
-            indent=2,
-        )
-    )
-
-
-def _print_table(images: Sequence[StoredImage]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None)
-    table.add_column("image", overflow="fold")
-    table.add_column("size", justify="right", no_wrap=True)
-    for column in ("digest", "last used", "created"):
-        table.add_column(column, no_wrap=True)
-    for image in images:
-        last_used = f"{image.last_used:%Y-%m-%d %H:%M}" if image.last_used else "-"
-        digest = image.digest.rpartition(":")[2][:12]
-        created = f"{image.created:%Y-%m-%d}"
-        table.add_row(image.name, _shown(image.size_bytes), digest, last_used, created)
-    options.console().print(table)
 
 
 def _shown(size_bytes: int) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -38,35 +40,32 @@ def takes_groups(command: Callable[..., Result]) -> Callable[..., Result]:
     }
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            parameters += _options_of(groups[name])
-        else:
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
+        group = groups.get(name)
+        types = get_type_hints(group, include_extras=True) if group else hints
+        taken = inspect.signature(group).parameters.values() if group else [parameter]
+        parameters += [
+            option.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[option.name])
+            for option in taken
+        ]
 
     def run(**values: Any) -> Result:
         for name, kind in groups.items():
-            asked = {field.name: values.pop(field.name) for field in fields(kind)}
-            values[name] = kind(**asked)
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         return command(**values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
+def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completes an option on the command line from ``names``."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
 
 
 # Trajectories: source and selection.
@@ -77,7 +76,10 @@ SOURCES = (
     "SWE-smith, OpenHands, SWE-Gym, R2E-Gym, nebius, ATIF, chat messages or our own JSONL "
     "(docs/steps.md has a table)"
 )
-SOURCE_HELP = f"{SOURCES}; the bundled ones if left out."
+Source = Annotated[
+    str | None,
+    typer.Argument(help=f"{SOURCES}; the bundled ones if left out.", show_default=False),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,9 @@ class ReadingOptions:
             "unknown; repeat it for more.",
         ),
     ] = None
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use only the first N trajectories.")
-    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N trajectories.")] = (
+        None
+    )
     part: Annotated[
         str | None,
         typer.Option(
@@ -105,18 +107,16 @@ class ReadingOptions:
     shuffle: Annotated[
         bool, typer.Option("--shuffle", help="Shuffle by --seed, before --slice.")
     ] = False
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count records that can't be read.")
     ] = False
     instance: Annotated[
-        str | None,
-        typer.Option("--instance", metavar="ID", help="Instance of records that name none."),
+        str | None, typer.Option(metavar="ID", help="Instance of records that name none.")
     ] = None
     reader: Annotated[
         str | None,
         typer.Option(
-            "--reader",
             metavar="NAME",
             help="Format of the records, or a reader of your own as MODULE:NAME; detected if left "
             "out.",
@@ -130,13 +130,15 @@ class ReadingOptions:
 
         if self.reader is not None:
             named_reader(self.reader)
-        first, last = _parse_slice(self.part) if self.part is not None else (0, None)
+        part = re.fullmatch(r"(\d*):(\d*)", ":" if self.part is None else self.part)
+        if part is None or (part[2] and int(part[2]) < int(part[1] or 0)):
+            raise UserError(f"--slice {self.part!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
         return Reading(
             on_broken="skip" if self.skip_broken else "fail",
             filters=tuple(parse_filter(text) for text in self.only or ()),
             shuffle_seed=self.seed if self.shuffle else None,
-            first=first,
-            last=last,
+            first=int(part[1] or 0),
+            last=int(part[2]) if part[2] else None,
             limit=self.limit,
             instance=self.instance,
             reader=self.reader,
@@ -145,40 +147,25 @@ class ReadingOptions:
 
 @contextmanager
 def reporting(report: ReadReport) -> Iterator[None]:
-    """Print the counts of records; after an error only the details, as its message has counts."""
-    try:
-        yield
-    except Exception:
-        _say_reasons(report)
-        raise
-    say_report(report)
+    """Print the details of broken records, and the counts if any record was dropped.
 
-
-def say_report(report: ReadReport) -> None:
-    """Print the details of broken records, and the counts if any record was dropped."""
-    if report.dropped:
-        typer.echo(str(report), err=True)
-    _say_reasons(report)
-
-
-def _say_reasons(report: ReadReport) -> None:
+    After an error only the details, as its message has the counts.
+    """
     from srl_swe.trajectories.select import BROKEN
 
-    for remark in report.remarks:
-        typer.echo(f"{remark}.", err=True)
-    for error in report.broken:
-        typer.echo(f"  {error}", err=True)
-    more = report.dropped[BROKEN] - len(report.broken)
-    if more > 0:
-        typer.echo(f"  and {more} more", err=True)
-
-
-def _parse_slice(text: str) -> tuple[int, int | None]:
-    match = re.fullmatch(r"(\d*):(\d*)", text)
-    first, last = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (1, 0)
-    if last is not None and last < first:
-        raise UserError(f"--slice {text!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
-    return first, last
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if report.dropped and not failed:
+            typer.echo(str(report), err=True)
+        for remark in report.remarks:
+            typer.echo(f"{remark}.", err=True)
+        for broken in report.broken:
+            typer.echo(f"  {broken}", err=True)
+        if (more := report.dropped[BROKEN] - len(report.broken)) > 0:
+            typer.echo(f"  and {more} more", err=True)
 
 
 # Instances, and the folder of results.
@@ -195,7 +182,7 @@ BenchOrNone = Annotated[str | None, _BENCH]
 Ids = Annotated[
     list[str] | None, typer.Option("--id", help="Only this instance; repeat it for more.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N instances.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N instances.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +198,10 @@ class BenchOptions:
         return load_bench(self.bench, self.ids, self.limit)
 
 
-Workers = Annotated[
-    int, typer.Option("--workers", min=1, envvar="SRL_SWE_WORKERS", help="Containers at once.")
-]
+Workers = Annotated[int, typer.Option(min=1, envvar="SRL_SWE_WORKERS", help="Containers at once.")]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out",
         help="Folder of results; a second run continues there. A subfolder of $SRL_SWE_RUNS, or of "
         "runs/, if left out.",
     ),
@@ -225,14 +209,13 @@ Out = Annotated[
 TestTimeout = Annotated[
     int,
     typer.Option(
-        "--test-timeout",
         min=1,
         envvar="SRL_SWE_TEST_TIMEOUT",
         help="Seconds for the tests of one instance.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most tokens of a reply.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")]
 
 
 def results_folder(out: Path | None, name: str) -> Path:
@@ -248,6 +231,17 @@ def console() -> Console:
     return Console(width=120 if fixed else None)
 
 
+def print_json(value: object) -> None:
+    """Print ``value`` as one JSON document; dataclasses as objects, times in ISO 8601."""
+
+    def plain(part: Any) -> Any:
+        if is_dataclass(part) and not isinstance(part, type):
+            return asdict(part)
+        return part.isoformat() if isinstance(part, datetime) else str(part)
+
+    typer.echo(json.dumps(value, indent=2, default=plain))
+
+
 # Policies and sandboxes.
 
 
@@ -255,13 +249,10 @@ def console() -> Console:
 class PolicyOptions:
     """How a policy is prompted and sampled."""
 
-    max_steps: Annotated[
-        int, typer.Option("--max-steps", min=1, help="Most actions of an episode.")
-    ] = 40
+    max_steps: Annotated[int, typer.Option(min=1, help="Most actions of an episode.")] = 40
     pairs: Annotated[
         int | None,
         typer.Option(
-            "--pairs",
             min=-1,
             help="Last action/observation pairs in a prompt; -1 is all. As the policy was "
             "trained, or else 2.",
@@ -270,7 +261,6 @@ class PolicyOptions:
     observation_chars: Annotated[
         int | None,
         typer.Option(
-            "--observation-chars",
             min=1,
             help="Most characters of an observation; the rest is cut. As the policy was trained, "
             "or else 10000.",
@@ -279,7 +269,6 @@ class PolicyOptions:
     thoughts: Annotated[
         Literal["drop", "keep"] | None,
         typer.Option(
-            "--thoughts",
             help="Whether prompts keep the thoughts of past replies. As the policy was trained, "
             "or else drop.",
         ),
@@ -287,18 +276,16 @@ class PolicyOptions:
     strictness: Annotated[
         Literal["strict", "lenient"] | None,
         typer.Option(
-            "--strictness",
             help="strict: a thought, an action, nothing else. As the policy was trained, or else "
             "lenient.",
         ),
     ] = None
     max_new_tokens: NewTokens = 1024
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of sampled replies.")] = 0
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
+    seed: Annotated[int, typer.Option(help="Random seed of sampled replies.")] = 0
     dialect: Annotated[
         str | None,
         typer.Option(
-            "--dialect",
             help="Format of replies: xml, bash_block, or your own as MODULE:NAME. As the policy "
             "was trained, or else xml.",
         ),
@@ -325,12 +312,11 @@ class EndpointOptions:
 
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="Served model; the only one if left out."),
+        typer.Option(metavar="NAME", help="Served model; the only one if left out."),
     ] = None
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer",
             metavar="NAME",
             help="Folder or hub name of the served model's tokenizer: counts tokens here, and a "
             "trained policy is prompted as it was trained.",
@@ -338,32 +324,26 @@ class EndpointOptions:
     ] = None
     api: Annotated[
         Literal["chat", "completions"],
-        typer.Option("--api", help="completions renders prompts here, with --tokenizer."),
+        typer.Option(help="completions renders prompts here, with --tokenizer."),
     ] = "chat"
     context: Annotated[
         int | None,
-        typer.Option(
-            "--context", min=1, help="Tokens of the served model's context; else as it reports."
-        ),
+        typer.Option(min=1, help="Tokens of the served model's context; else as it reports."),
     ] = None
-    reply_timeout: Annotated[
-        float, typer.Option("--reply-timeout", min=1, help="Seconds for one served reply.")
-    ] = 600.0
+    reply_timeout: Annotated[float, typer.Option(min=1, help="Seconds for one served reply.")] = (
+        600.0
+    )
     attempts: Annotated[
         int,
-        typer.Option(
-            "--attempts", min=1, help="Attempts at a reply while the endpoint fails or limits."
-        ),
+        typer.Option(min=1, help="Attempts at a reply while the endpoint fails or limits."),
     ] = 8
     requests_per_minute: Annotated[
         float | None,
-        typer.Option("--requests-per-minute", min=0.001, help="Rate limit of the endpoint."),
+        typer.Option(min=0.001, help="Rate limit of the endpoint."),
     ] = None
     price: Annotated[
         str | None,
-        typer.Option(
-            "--price", metavar="IN:OUT", help="US dollars per million tokens, to print the cost."
-        ),
+        typer.Option(metavar="IN:OUT", help="US dollars per million tokens, to print the cost."),
     ] = None
 
     def policy(self, policy: str) -> str | Endpoint:
@@ -400,10 +380,6 @@ class EndpointOptions:
         return Prices(float(match[1]), float(match[2]))
 
 
-def _complete_sandbox(incomplete: str) -> list[str]:
-    return [kind for kind in BUILT_IN if kind.startswith(incomplete)]
-
-
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
     """The kind and the limits of sandboxes."""
@@ -411,9 +387,8 @@ class SandboxOptions:
     sandbox: Annotated[
         str,
         typer.Option(
-            "--sandbox",
             envvar="SRL_SWE_SANDBOX",
-            autocompletion=_complete_sandbox,
+            autocompletion=starting_with(lambda: BUILT_IN),
             help="docker; local, a folder of this machine without a security boundary, for the "
             "bundled instances; or your own as MODULE:NAME.",
         ),
@@ -421,7 +396,6 @@ class SandboxOptions:
     sandbox_limit: Annotated[
         list[str] | None,
         typer.Option(
-            "--sandbox-limit",
             metavar="NAME=VALUE",
             envvar="SRL_SWE_SANDBOX_LIMITS",
             help="Change a limit of the sandboxes, as memory=8g, cpus=2, pids=unlimited, "

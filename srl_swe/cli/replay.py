@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,20 +12,15 @@ import typer
 
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
-from srl_swe.engines import (
-    SandboxSettings,
-    load_bench,
-    owned_harness,
-    sandboxes_for,
-)
+from srl_swe.engines import SandboxSettings, load_bench, owned_harness, sandboxes_for
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.files import check_output_file, check_output_folder, write_atomic
+from srl_swe.files import check_output_file, check_output_folder, held_alone, write_atomic
 from srl_swe.progress import say
+from srl_swe.run_folder import claim
 
 if TYPE_CHECKING:
     from srl_swe.replay.batch import Attempt
     from srl_swe.replay.run import ReplayedStep
-    from srl_swe.sandbox import OpenSandbox
     from srl_swe.trajectories import Reading
     from srl_swe.types import Instance, Trajectory, Verdict
 
@@ -62,16 +56,21 @@ def grade_replays(
     from srl_swe.types import Prediction
 
     graded = Graded()
-    for attempts_of_round in _rounds(_gradeable(attempts, instances, graded)):
-        keys = {one.trajectory.instance_id: one.key for one in attempts_of_round}
-        predictions = [
-            Prediction(one.trajectory.instance_id, _NAME, one.replay.patch)
-            for one in attempts_of_round
-            if one.replay and one.replay.patch is not None
-        ]
+    waiting: dict[str, Prediction] = {}
+    for attempt in attempts:
+        instance_id, replay = attempt.trajectory.instance_id, attempt.replay
+        if replay is None or instance_id not in instances:
+            graded.not_graded[attempt.key] = "it was not replayed"
+        elif replay.patch is None:
+            why = "it has ruined the repository, so that there is no patch"
+            graded.not_graded[attempt.key] = why
+        else:
+            waiting[attempt.key] = Prediction(instance_id, _NAME, replay.patch)
+    while waiting:  # in rounds, as the harness takes one patch per instance
+        keys = {one.instance_id: key for key, one in reversed(waiting.items())}
         verdicts = grade(
             [instances[instance_id] for instance_id in keys],
-            predictions,
+            [waiting.pop(key) for key in keys.values()],
             folder,
             max_workers=workers,
             timeout_s=timeout_s,
@@ -80,35 +79,6 @@ def grade_replays(
         )
         graded.verdicts.update((keys[one.instance_id], one) for one in verdicts)
     return graded
-
-
-def _gradeable(
-    attempts: Sequence[Attempt], instances: Mapping[str, Instance], graded: Graded
-) -> list[Attempt]:
-    """Each gradeable attempt once; notes the reason for the others."""
-    gradeable = []
-    for one in {one.key: one for one in attempts}.values():
-        if why := _why_not(one, instances.get(one.trajectory.instance_id)):
-            graded.not_graded[one.key] = why
-        else:
-            gradeable.append(one)
-    return gradeable
-
-
-def _why_not(attempt: Attempt, instance: Instance | None) -> str:
-    if attempt.replay is None or instance is None:
-        return "it was not replayed"
-    if attempt.replay.patch is None:
-        return "it has ruined the repository, so that there is no patch"
-    return ""
-
-
-def _rounds(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
-    """Rounds of at most one patch per instance, the harness's limit."""
-    while attempts:
-        first = {one.trajectory.instance_id: one for one in reversed(attempts)}
-        yield list(first.values())
-        attempts = [one for one in attempts if one is not first[one.trajectory.instance_id]]
 
 
 # ``srl-swe replay --shell``: an interactive shell in a trajectory's container.
@@ -147,20 +117,12 @@ def replay_and_drop_in(
         open_shell(sandbox, f"step {n_steps}")
 
 
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of results (certificates.jsonl, summary.json, report.html); a second run "
-        "continues there."
-    ),
-]
+# ``srl-swe replay``.
 
 
 @options.takes_groups
 def replay(
-    source: Annotated[
-        str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)
-    ] = None,
+    source: options.Source = None,
     *,
     bench: options.Bench = "starter",
     until: Annotated[int | None, typer.Option(min=0, help="Only the first N steps.")] = None,
@@ -171,7 +133,13 @@ def replay(
         Path | None,
         typer.Option(help="File to write the trajectories to, with their fresh observations."),
     ] = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of results (certificates.jsonl, summary.json, report.html); a second "
+            "run continues there."
+        ),
+    ] = None,
     grade: Annotated[
         bool, typer.Option("--grade", help="Run the tests on the replayed patches.")
     ] = False,
@@ -185,23 +153,34 @@ def replay(
 
     Exit code 0 if all were replayed with the recorded effects, else 1.
     """
-    _check_places(out, record, grade=grade, shell=shell)
+    if grade and out is None:
+        raise UserError("--grade keeps the tests' logs: name a folder with --out.")
+    if shell and (record or out):
+        raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
+    if out:
+        check_output_folder(out)
+    if record:
+        check_output_file(record)
     source = source or str(bundled("trajectories") / "starter.jsonl")
-    settings = sandboxes.settings(trusted=_ships_with_us(source))
-    trajectories = _load(source, reading.reading())
-    instances = _instances(bench, trajectories)
+    path, ours = Path(source), bundled("trajectories").resolve()
+    settings = sandboxes.settings(trusted=path.exists() and path.resolve().is_relative_to(ours))
+    trajectories, instances = _load(source, reading.reading(), bench)
     if grade:
         from srl_swe.evaluation.verdicts import check_gradeable
 
         check_gradeable(list(instances.values()))
     if shell:
-        replay_and_drop_in(trajectories, instances, settings, until)
-        return
-    asked = {"source": source, "bench": bench, "until": until, **settings.decisive}
-    with _alone_in(out, asked):
+        return replay_and_drop_in(trajectories, instances, settings, until)
+    with ExitStack() as alone:
+        if out:  # the selection from the source may change from run to run
+            alone.enter_context(held_alone(out))
+            claim(out, {"source": source, "bench": bench, "until": until, **settings.decisive})
         attempts = _attempt(trajectories, instances, settings, out, until, workers)
         if record:
             _save_record(attempts, instances, record)
+            done = sum(attempt.replay is not None for attempt in attempts)
+            line = f"recorded in {record}: {done} of {len(attempts)} trajectories"
+            typer.echo(line, err=as_json)
         graded = Graded()
         if grade and out:
             graded = grade_replays(
@@ -211,50 +190,15 @@ def replay(
     raise typer.Exit(0 if all_faithful else 1)
 
 
-def _check_places(out: Path | None, record: Path | None, *, grade: bool, shell: bool) -> None:
-    """Checks the options before anything is read or run. Raises UserError."""
-    if grade and out is None:
-        raise UserError("--grade keeps the tests' logs: name a folder with --out.")
-    if shell and (record or out):
-        raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
-    if out:
-        check_output_folder(out)
-    if record:
-        check_output_file(record)
-
-
-def _ships_with_us(source: str) -> bool:
-    ours = bundled("trajectories").resolve()
-    return Path(source).exists() and Path(source).resolve().is_relative_to(ours)
-
-
-@contextmanager
-def _alone_in(out: Path | None, asked: Mapping[str, object]) -> Iterator[None]:
-    """Lock the run's folder. Raises UserError if it holds a run with other options.
-
-    The selection from the source (``--limit`` and the like) may change from run to run.
-    """
-    from srl_swe.files import held_alone
-    from srl_swe.run_folder import claim
-
-    if out is None:
-        yield
-        return
-    with held_alone(out):
-        claim(out, asked)
-        yield
-
-
-def _load(source: str, reading: Reading) -> list[Trajectory]:
+def _load(
+    source: str, reading: Reading, bench: str
+) -> tuple[list[Trajectory], dict[str, Instance]]:
+    """Trajectories, and their instances. Raises UserError if the bench has none of these."""
     from srl_swe.trajectories import ReadReport, load_trajectories
 
     report = ReadReport()
     with options.reporting(report):
-        return load_trajectories(source, reading, report)
-
-
-def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Instance]:
-    """The trajectories' instances. Raises UserError if the bench has none of them."""
+        trajectories = load_trajectories(source, reading, report)
     wanted = {trajectory.instance_id for trajectory in trajectories}
     held = load_bench(bench)
     found = {one.instance_id: one for one in held if one.instance_id in wanted}
@@ -263,7 +207,7 @@ def _instances(bench: str, trajectories: Sequence[Trajectory]) -> dict[str, Inst
             f"{bench} holds none of the {len(wanted)} instances of these trajectories (the first "
             f"is {min(wanted)}); name the --bench that they are from."
         )
-    return found
+    return trajectories, found
 
 
 def _attempt(
@@ -274,14 +218,22 @@ def _attempt(
     until: int | None,
     workers: int,
 ) -> list[Attempt]:
-    """Raises UserError if no replay could begin because every image is missing."""
+    """Replay all; a missing image fails only its own trajectories.
+
+    Raises UserError if no replay could begin because every image is missing.
+    """
     from srl_swe.cli.replay_table import watch
     from srl_swe.replay import Ending, attempt_all
 
+    try:
+        open_sandbox = sandboxes_for(list(instances.values()), settings)
+    except ImageMissing as missing:
+        say(f"replay: {missing}")
+        open_sandbox = sandboxes_for([], settings)
     attempts = attempt_all(
         trajectories,
         instances,
-        _sandboxes(list(instances.values()), settings),
+        open_sandbox,
         out,
         until=until,
         workers=workers,
@@ -295,37 +247,15 @@ def _attempt(
     return attempts
 
 
-def _sandboxes(instances: Sequence[Instance], settings: SandboxSettings) -> OpenSandbox:
-    """Builds or pulls the images first; a missing one fails only its own trajectories."""
-    from srl_swe.progress import say
-
-    try:
-        return sandboxes_for(instances, settings)
-    except ImageMissing as missing:
-        say(f"replay: {missing}")
-        return sandboxes_for([], settings)
-
-
 def _save_record(
     attempts: Sequence[Attempt], instances: Mapping[str, Instance], path: Path
 ) -> None:
-    """Saves the replayed trajectories; the others would only copy their record."""
+    """Save the replayed trajectories; the others would only copy their record.
+
+    Warns of unfaithful replays, and of issues that differ from the bench's.
+    """
     from srl_swe.replay import as_recorded
     from srl_swe.trajectories import save_jsonl
-
-    _warn_of_record(attempts, instances)
-    fresh = [
-        as_recorded(one.trajectory, instances[one.trajectory.instance_id], one.replay)
-        for one in attempts
-        if one.replay
-    ]
-    save_jsonl(path, fresh)
-    typer.echo(f"recorded in {path}: {len(fresh)} of {len(attempts)} trajectories")
-
-
-def _warn_of_record(attempts: Sequence[Attempt], instances: Mapping[str, Instance]) -> None:
-    """Warn of unfaithful recorded replays, and of issues that differ from the bench's."""
-    from srl_swe.progress import say
 
     done = [(one.trajectory, one.replay) for one in attempts if one.replay]
     drifted = [theirs.instance_id for theirs, replay in done if not replay.faithful]
@@ -346,6 +276,8 @@ def _warn_of_record(attempts: Sequence[Attempt], instances: Mapping[str, Instanc
             f"warning: the issue of {len(other)} of {len(done)} trajectories is not that of the "
             f"bench; the trajectory's own is kept ({_some(other)})."
         )
+    fresh = [as_recorded(theirs, instances[theirs.instance_id], replay) for theirs, replay in done]
+    save_jsonl(path, fresh)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -374,7 +306,7 @@ def _report(
     certificates = certify_all(attempts, instances, graded.verdicts, graded.not_graded)
     summary = summarise(certificates)
     if as_json:
-        typer.echo(json.dumps(summary_fields(summary), indent=2))
+        options.print_json(summary_fields(summary))
     else:
         from srl_swe.cli.replay_table import print_result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -107,18 +107,33 @@ def print_result(summary: Summary, certificates: Sequence[Certificate], console:
     console.print(_by_trajectory(shown[:MOST_ROWS]))
     if len(shown) > MOST_ROWS:
         console.print(f"and {len(shown) - MOST_ROWS} more")
-    console.print(_by_family(summary))
+    seen = [match for match in Match if any(match in f.matches for f in summary.families)]
+    outcomes = sorted({outcome for family in summary.families for outcome in family.graded})
+    columns = ("trajectories", "faithful", "not", "not replayed", *seen, *outcomes)
+    families = _table("By family", "family", columns)
+    for family in summary.families:
+        counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
+        counts += [family.matches.get(match, 0) for match in seen]
+        counts += [family.graded.get(outcome, 0) for outcome in outcomes]
+        families.add_row(Text(family.family), *(str(count or "-") for count in counts))
+    console.print(families)
     if summary.causes:
-        console.print(_by_cause(summary))
-    for what, tools in (
-        ("translated into our own tools", summary.translated),
-        ("skipped, as no tool here is equal to them", summary.skipped_tools),
-    ):
-        if tools:
-            counts = ", ".join(f"{tool} {count}" for tool, count in tools.items())
-            console.print(f"calls {what}: {counts}", markup=False, highlight=False, soft_wrap=True)
-    for one in [c for c in certificates if c.faithful is None][:MOST_ROWS]:
-        line = f"not replayed: {one.instance_id}: {one.ending}: {one.reason}"
+        seen = [match for match in Match if any(match in by for by in summary.causes.values())]
+        causes = _table("Steps by cause of drift", "cause", seen)
+        for cause, matches in summary.causes.items():
+            causes.add_row(cause, *(str(matches.get(match, "-")) for match in seen))
+        console.print(causes)
+    lines = [
+        f"calls {done}: {', '.join(f'{tool} {count}' for tool, count in tools.items())}"
+        for done, tools in (
+            ("translated into our own tools", summary.translated),
+            ("skipped, as no tool here is equal to them", summary.skipped_tools),
+        )
+        if tools
+    ]
+    missing = [one for one in certificates if one.faithful is None][:MOST_ROWS]
+    lines += [f"not replayed: {one.instance_id}: {one.ending}: {one.reason}" for one in missing]
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -126,50 +141,32 @@ def _by_trajectory(certificates: Sequence[Certificate]) -> Table:
     seen = {step.match for one in certificates for step in one.steps}
     shown = [match for match in Match if match in seen]
     graded = any(one.verdict for one in certificates)
-    table = Table(box=SIMPLE, title="Replay: fresh observations against the record")
-    table.add_column("instance", no_wrap=True)
     last = ("graded", "seconds") if graded else ("seconds",)
-    for column in ("effects", *(match.value for match in shown), "first drift", *last):
-        table.add_column(column, justify="right")
+    columns = ("effects", *shown, "first drift", *last)
+    table = _table("Replay: fresh observations against the record", "instance", columns)
     for one in certificates:
+        match one.faithful, one.patch_equal:
+            case None, _:
+                effects = "-"
+            case True, _:
+                effects = "faithful"
+            case _, False:
+                effects = "[red]other patch[/]"
+            case _:
+                effects = "[red]other steps[/]"
         matches = [step.match for step in one.steps]
         counts = [str(matches.count(match) or "-") for match in shown]
         drift = "-" if one.first_drift is None else str(one.first_drift)
         verdict = [str(one.verdict.outcome) if one.verdict else "-"] if graded else []
-        cells = [_effects(one), *counts, drift, *verdict]
+        cells = [effects, *counts, drift, *verdict]
         table.add_row(Text(one.instance_id), *cells, f"{one.seconds:.1f}")
     return table
 
 
-def _effects(one: Certificate) -> str:
-    if one.faithful is None:
-        return "-"
-    if one.faithful:
-        return "faithful"
-    return "[red]other patch[/]" if one.patch_equal is False else "[red]other steps[/]"
-
-
-def _by_family(summary: Summary) -> Table:
-    shown = [match for match in Match if any(match in f.matches for f in summary.families)]
-    outcomes = sorted({outcome for family in summary.families for outcome in family.graded})
-    table = Table(box=SIMPLE, title="By family")
-    table.add_column("family", no_wrap=True)
-    for column in ("trajectories", "faithful", "not", "not replayed", *shown, *outcomes):
+def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+    """A table of names, each with its numbers."""
+    table = Table(box=SIMPLE, title=title)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
         table.add_column(column, justify="right")
-    for family in summary.families:
-        counts = [family.trajectories, family.faithful, family.unfaithful, family.not_replayed]
-        counts += [family.matches.get(match, 0) for match in shown]
-        counts += [family.graded.get(outcome, 0) for outcome in outcomes]
-        table.add_row(Text(family.family), *(str(count or "-") for count in counts))
-    return table
-
-
-def _by_cause(summary: Summary) -> Table:
-    shown = [match for match in Match if any(match in seen for seen in summary.causes.values())]
-    table = Table(box=SIMPLE, title="Steps by cause of drift")
-    table.add_column("cause", no_wrap=True)
-    for column in shown:
-        table.add_column(column, justify="right")
-    for cause, matches in summary.causes.items():
-        table.add_row(cause, *(str(matches.get(match, "-")) for match in shown))
     return table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +14,22 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from srl_swe.reports.record import RunRecord
-
 app = typer.Typer(
     help="List and compare training runs, finished or under way.", no_args_is_help=True
 )
 
 Run = Annotated[Path, typer.Argument(help="Output folder of a run.")]
+
+
+_LISTED = {
+    "reward/mean": "reward",
+    "reward": "reward",
+    "format/ok": "format",
+    "validation/resolved": "v. resolved",
+    "validation/similarity": "v. similarity",
+    "loss": "loss",
+}
+"""Short names for the figures of the list."""
 
 
 @app.command("list")
@@ -33,14 +40,33 @@ def list_runs(
     """List the runs below the folders with their progress and results."""
     from srl_swe.errors import UserError
     from srl_swe.reports.record import find_runs
+    from srl_swe.reports.runs import headlines_of, now, shown
 
     runs = find_runs(folders)
     if not runs:
         raise UserError(f"no run at or below {', '.join(map(str, folders))}.")
     if as_json:
-        typer.echo(json.dumps([_listed(run) for run in runs], indent=2))
-    else:
-        options.console().print(_list_table(runs))
+        listed = [
+            {
+                "run": run.folder,
+                "method": run.method,
+                "finished": run.finished,
+                "step": run.step,
+                "last_step": run.last_step,
+                "figures": {headline.key: now(run, headline) for headline in headlines_of([run])},
+            }
+            for run in runs
+        ]
+        return options.print_json(listed)
+    chosen = [headline for headline in headlines_of(runs) if headline.key in _LISTED]
+    rows = []
+    for run in runs:
+        of = f"/{run.last_step}" if run.last_step else ""
+        figures = (shown(now(run, headline), headline) for headline in chosen)
+        state = "finished" if run.finished else "unfinished"
+        rows.append((str(run.folder), run.method, state, f"{run.step}{of}", *figures))
+    columns = ("run", "method", "", "step", *(_LISTED[headline.key] for headline in chosen))
+    return options.console().print(_table("runs", columns, rows, texts=3))
 
 
 @app.command()
@@ -63,8 +89,7 @@ def compare(
     names = comparison.labels(*runs)
     differences, results = comparison.differences(*runs), comparison.results(*runs)
     if as_json:
-        found = {"runs": names, "settings": differences, "results": results}
-        typer.echo(json.dumps(found, indent=2, default=asdict))
+        options.print_json({"runs": names, "settings": differences, "results": results})
     else:
         console = options.console()
         settings = map(comparison.difference_cells, differences)
@@ -74,44 +99,6 @@ def compare(
     if out:
         write_atomic(out, comparison.render_comparison(*runs))
         typer.echo(out, err=as_json)
-
-
-_LISTED = {
-    "reward/mean": "reward",
-    "reward": "reward",
-    "format/ok": "format",
-    "validation/resolved": "v. resolved",
-    "validation/similarity": "v. similarity",
-    "loss": "loss",
-}
-"""Short names for the figures of the list."""
-
-
-def _listed(run: RunRecord) -> dict[str, object]:
-    from srl_swe.reports.runs import headlines_of, now
-
-    return {
-        "run": str(run.folder),
-        "method": run.method,
-        "finished": run.finished,
-        "step": run.step,
-        "last_step": run.last_step,
-        "figures": {one.key: now(run, one) for one in headlines_of([run])},
-    }
-
-
-def _list_table(runs: list[RunRecord]) -> Table:
-    from srl_swe.reports.runs import headlines_of, now, shown
-
-    chosen = [headline for headline in headlines_of(runs) if headline.key in _LISTED]
-    rows = []
-    for run in runs:
-        of = f"/{run.last_step}" if run.last_step else ""
-        figures = (shown(now(run, headline), headline) for headline in chosen)
-        state = "finished" if run.finished else "unfinished"
-        rows.append((str(run.folder), run.method, state, f"{run.step}{of}", *figures))
-    columns = ("run", "method", "", "step", *(_LISTED[headline.key] for headline in chosen))
-    return _table("runs", columns, rows, texts=3)
 
 
 def _table(

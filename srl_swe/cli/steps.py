@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,8 +20,8 @@ from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.rollout.tokens import TokenCounter
-    from srl_swe.steps import StepJob, StepSettings, StepSource
+    from srl_swe.steps import StepSettings, StepSource
+    from srl_swe.steps.card import Split
     from srl_swe.trajectories.select import Selection
 
 
@@ -121,114 +121,80 @@ class SelectionOptions:
         )
 
 
-# The actions of ``srl-swe steps``: build, report, show, push.
+# The actions of ``srl-swe steps``: build and show.
 
 
-def build(
-    source: StepSource, settings: StepSettings, out: Path, workers: int, push: str | None
-) -> None:
-    """Write the data sets, print their summaries, and upload them to ``push`` if it is given."""
+def build(source: StepSource, settings: StepSettings, out: Path, workers: int) -> dict[Split, Path]:
+    """Write the data sets and return their folders."""
     from srl_swe.rollout.tokens import token_counter
     from srl_swe.steps import Pace, StepJob, StepMaker, build_step_dataset
     from srl_swe.trajectories import ReadReport
 
-    making = StepMaker(settings, token_counter)
-    job = StepJob(out, making, _given(source, settings), workers, source.repeatable)
+    given, name = source.describe(), settings.tokenizer
+    if name is not None:  # identified by its content
+        known_as = Path(name).resolve().name if Path(name).exists() else name
+        given = {**given, "tokenizer": {"name": known_as, "sha256": token_counter(name).digest}}
+    job = StepJob(out, StepMaker(settings, token_counter), given, workers, source.repeatable)
     report = ReadReport()
     pace = Pace(report, source.total)
     with options.reporting(report):
         made = build_step_dataset(source.stream(report), job, report, pace)
     if not made:
         say(f"{out} was made with these settings already: left as it is.")
-    _print_cards(job)
-    if push:
-        from srl_swe.steps.card import push as upload
-
-        upload(job.folders, push)
+    return job.folders
 
 
-def show(source: StepSource, settings: StepSettings, out: Path | None, count: int) -> None:
-    """Print the first ``count`` rows of the data set ``out``, or those that it would get.
+def read_rows(
+    source: StepSource, settings: StepSettings, out: Path | None, count: int
+) -> list[Mapping[str, Any]]:
+    """The first ``count`` rows of the data set ``out``, or those that it would get.
 
     Raises UserError without a row.
     """
-    if count:
-        rows = _made_rows(source, settings) if out is None else _saved_rows(out)
-        if not _print_rows(islice(rows, count), _counter(settings)):
-            raise UserError(f"{source.source}: no step of it gives a step context.")
-
-
-def _given(source: StepSource, settings: StepSettings) -> Mapping[str, Any]:
-    """All inputs of the rows beside the settings; a tokenizer is identified by its content."""
-    counter, name = _counter(settings), settings.tokenizer
-    if counter is None or name is None:
-        return source.describe()
-    known_as = Path(name).resolve().name if Path(name).exists() else name
-    return {**source.describe(), "tokenizer": {"name": known_as, "sha256": counter.digest}}
-
-
-def _counter(settings: StepSettings) -> TokenCounter | None:
-    from srl_swe.rollout.tokens import token_counter
-
-    return None if settings.tokenizer is None else token_counter(settings.tokenizer)
-
-
-def _print_cards(job: StepJob) -> None:
-    from srl_swe.steps import load_card, render_summary
-
-    for folder in job.folders.values():
-        typer.echo(f"# {folder}\n\n{render_summary(load_card(folder))}\n")
-
-
-def _made_rows(source: StepSource, settings: StepSettings) -> Iterator[Mapping[str, Any]]:
     from srl_swe.rollout.tokens import token_counter
     from srl_swe.steps import StepMaker
+    from srl_swe.steps.rows import load_rows
     from srl_swe.trajectories import ReadReport
 
-    making, report = StepMaker(settings, token_counter), ReadReport()
-    with options.reporting(report):
-        for trajectory in source.stream(report):
-            yield from making.rows(trajectory)
+    if out is not None:
+        rows = list(islice(load_rows(out), count))
+    else:
+        making, report = StepMaker(settings, token_counter), ReadReport()
+        made = (row for trajectory in source.stream(report) for row in making.rows(trajectory))
+        with options.reporting(report):
+            rows = list(islice(made, count))
+    if not rows:
+        raise UserError(f"{source.source}: no step of it gives a step context.")
+    return rows
 
 
-def _saved_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
-    from srl_swe.steps.rows import load_rows
-
-    yield from load_rows(folder)
-
-
-def _print_rows(rows: Iterable[Mapping[str, Any]], counter: TokenCounter | None) -> int:
+def print_rows(rows: Iterable[Mapping[str, Any]], tokenizer: str | None) -> None:
     """Print rows as the tokenized text if there is a tokenizer, else message by message.
 
-    Returns their number. The escape character, which starts terminal commands, is shown as ␛.
+    The escape character, which starts terminal commands, is shown as ␛.
     """
     from rich.console import Console
     from rich.rule import Rule
     from rich.text import Text
 
+    from srl_swe.rollout.tokens import token_counter
+
+    counter = None if tokenizer is None else token_counter(tokenizer)
     console = Console(highlight=False, soft_wrap=True)
-    shown = 0
     for row in rows:
-        shown += 1
-        tokens = "" if counter is None else f", {row['prompt_tokens']} tokens"
-        place = f"step {row['step_index'] + 1} of {row['n_steps']}"
-        console.print(Rule(Text(f"{row['instance_id']}, {place}{tokens}"), characters="="))
-        for heading, text in _parts(row, counter):
+        prompt, completion = row["prompt"], row["completion"]
+        place = f"{row['instance_id']}, step {row['step_index'] + 1} of {row['n_steps']}"
+        if counter is None:
+            parts = [(message["role"], message["content"]) for message in prompt]
+            reply = completion[0]["content"]
+        else:
+            place += f", {row['prompt_tokens']} tokens"
+            parts = [("prompt", counter.render(prompt))]
+            reply = counter.render([*prompt, *completion]).removeprefix(parts[0][1])
+        console.print(Rule(Text(place), characters="="))
+        for heading, text in [*parts, ("expert's reply: the target", reply)]:
             console.print(Rule(heading))
             console.print(text.replace("\x1b", "␛"), markup=False)
-    return shown
-
-
-def _parts(row: Mapping[str, Any], counter: TokenCounter | None) -> Iterator[tuple[str, str]]:
-    prompt, completion = row["prompt"], row["completion"]
-    if counter is None:
-        yield from ((message["role"], message["content"]) for message in prompt)
-        reply = completion[0]["content"]
-    else:
-        text = counter.render(prompt)
-        yield "prompt", text
-        reply = counter.render([*prompt, *completion]).removeprefix(text)
-    yield "expert's reply: the target", reply
 
 
 # ``srl-swe difficulty``, once ``srl-swe profile``.
@@ -256,6 +222,7 @@ def difficulty(
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 8,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Sample each step with a policy, and keep the steps of useful difficulty.
 
@@ -288,15 +255,17 @@ def difficulty(
         rows_at_once=batch,
         seed=seed,
     )
-    profiles = measure_difficulty(profiling, out)
-    typer.echo(keep_pivots(profiling, profiles, out, min_std=min_std, max_mean=max_mean))
+    measured = measure_difficulty(profiling, out)
+    card = keep_pivots(profiling, measured, out, min_std=min_std, max_mean=max_mean)
+    if as_json:
+        options.print_json({"data_set": out / "steps", "steps": measured})
+    else:
+        typer.echo(card)
 
 
 @options.takes_groups
 def steps(
-    source: Annotated[
-        str | None, typer.Argument(help=options.SOURCE_HELP, show_default=False)
-    ] = None,
+    source: options.Source = None,
     *,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the data set; may be left out with --show.")
@@ -319,9 +288,11 @@ def steps(
             help="Upload the data set to the Hugging Face hub; a new one is private.",
         ),
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR."""
-    from srl_swe.steps import StepSource
+    from srl_swe.steps import StepSource, load_card, render_summary
+    from srl_swe.steps.card import push as upload
     from srl_swe.trajectories.jsonl import check_name
 
     if out is None and source is not None and (old_source is not None or _is_old_out(source)):
@@ -337,9 +308,18 @@ def steps(
     found = StepSource(
         source, reading.reading(), selected.selection(), tuple(selected.not_in or ())
     )
-    if out is not None:
-        build(found, settings, out, workers or os.cpu_count() or 1, push)
-    show(found, settings, out, examples)
+    folders = build(found, settings, out, workers or os.cpu_count() or 1) if out else {}
+    cards = {folder: load_card(folder) for folder in folders.values()}
+    rows = read_rows(found, settings, out, examples) if examples else []
+    if as_json:
+        sets = [{"folder": folder, **asdict(card)} for folder, card in cards.items()]
+        options.print_json({"data_sets": sets, "examples": rows})
+    else:
+        for folder, card in cards.items():
+            typer.echo(f"# {folder}\n\n{render_summary(card)}\n")
+        print_rows(rows, settings.tokenizer)
+    if push:
+        upload(folders, push)
 
 
 def _is_old_out(source: str) -> bool:

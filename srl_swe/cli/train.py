@@ -56,15 +56,12 @@ def phase_runner(
         threads, log = max(1, (os.cpu_count() or 1) // at_once), recipe.with_name(LOG)
         code = run_phase(method, recipe, words, threads=threads, log=log)
         if code:
-            say(f"{log}: {_last_line(log)}")
+            printed = log.read_text("utf-8", errors="replace").split("\n")
+            lines = [line for line in printed if line.strip()] or ["nothing was printed"]
+            say(f"{log}: {lines[-1]}")
         return code
 
     return run
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
 
 
 app = typer.Typer(help="Train a policy: sft, srl, rlvr, or a curriculum of them.")
@@ -73,10 +70,11 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 _FIELDS = "RECIPE [--FIELD VALUE]..."
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
+def _recipes() -> dict[str, Path]:
+    """The bundled ones, by name."""
     from srl_swe.training.load_recipe import shipped_recipes
 
-    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+    return shipped_recipes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class RecipeOptions:
     config: Annotated[
         str,
         typer.Option(
-            autocompletion=_complete_recipe,
+            autocompletion=options.starting_with(_recipes),
             help="RECIPE as an option: a YAML file, or a name of `srl-swe train --list`.",
         ),
     ] = ""
@@ -124,9 +122,17 @@ def _train(
     preset: Annotated[
         str, typer.Option(help="Print the file of a preset for accelerate: ddp, fsdp2 or zero3.")
     ] = "",
+    as_json: options.AsJson = False,
 ) -> None:
     if show:
-        _list_recipes()
+        from srl_swe.training.load_recipe import summary_of
+
+        shipped = _recipes()
+        recipes = [{"name": name, "summary": summary_of(path)} for name, path in shipped.items()]
+        if as_json:
+            options.print_json(recipes)
+        for recipe in [] if as_json else recipes:
+            typer.echo(f"{recipe['name']:{max(map(len, shipped))}}  {recipe['summary']}.")
     elif preset:
         from srl_swe.training.train import accelerate_preset
 
@@ -275,12 +281,3 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
         else:
             words.append(argument)
     return overrides
-
-
-def _list_recipes() -> None:
-    from srl_swe.training.load_recipe import shipped_recipes, summary_of
-
-    shipped = shipped_recipes()
-    width = max(map(len, shipped))
-    for name, path in shipped.items():
-        typer.echo(f"{name:{width}}  {summary_of(path)}.")
