@@ -1,10 +1,11 @@
 """GRPO that trains only on groups whose rewards differ (paper, section 3).
 
-Groups with a population std of rewards <= epsilon carry no gradient. They are replaced: new
-prompts are drawn and sampled until the batch is full or ``max_rounds`` have passed. Groups still
-missing then get mask 0, and the live ones are weighted up to a full batch, in the KL term and the
-entropy bonus too. The exception is ``bnpo``: it divides by each micro-batch's own tokens and
-averages over the micro-batches, and a micro-batch without a live reply counts as zero.
+A group is the ``num_generations`` samples that share a prompt. Groups with a population std of
+rewards <= epsilon carry no gradient. They are replaced: new prompts are drawn and sampled until
+the batch is full or ``max_rounds`` have passed. Groups still missing then get mask 0, and the live
+ones are weighted up to a full batch, in the KL term and the entropy bonus too. The exception is
+``bnpo``: it divides by each micro-batch's own tokens and averages over the micro-batches, and a
+micro-batch without a live reply counts as zero.
 """
 
 from __future__ import annotations
@@ -12,30 +13,25 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import Sampler
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, pad
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
 from srl_swe.training.trl_config import check_dynamic_sampling
 
-# Pure functions on tensors. A *group* is the ``num_generations`` samples that share a prompt.
-
+logger = logging.getLogger(__name__)
 
 Samples = dict[str, Tensor]
 """Result of TRL's ``_generate_and_score_completions``: tensors with one row per sample."""
 
-_PADDED_LEFT = {"prompt_ids", "prompt_mask"}
-_PAD_WITH_ONE = {"tool_mask"}
-_PAD_WITH_TOKEN = {"prompt_ids", "completion_ids"}
 _ROW_LEVEL = {"advantages"}
 _TOKEN_LEVEL = {
     "prompt_ids",
@@ -48,6 +44,7 @@ _TOKEN_LEVEL = {
     "ref_per_token_logps",
     "tool_mask",
 }
+_PADDED_LEFT = {"prompt_ids", "prompt_mask"}
 
 
 def group_stds(rewards: Tensor, group_size: int) -> Tensor:
@@ -109,53 +106,33 @@ def take_groups(
             f"dynamic sampling merges groups of text only, and these samples hold "
             f"{', '.join(sorted(unknown))}: switch it off (dynamic_sampling: null)."
         )
-    starts = [0]
-    for samples in rounds:
-        starts.append(starts[-1] + len(samples["advantages"]))
-    rows = torch.tensor(
-        [
-            starts[slot.round] + slot.group * group_size + member
-            for slot in slots
-            for member in range(group_size)
-        ]
-    )
-    taken = {
-        key: _concatenate([samples[key] for samples in rounds], key, pad_token_id)[rows]
-        for key in rounds[0]
-        if key in _TOKEN_LEVEL | _ROW_LEVEL
-    }
+    fill = {"prompt_ids": pad_token_id, "completion_ids": pad_token_id, "tool_mask": 1}
+    rows = [
+        (slot.round, slot.group * group_size + member)
+        for slot in slots
+        for member in range(group_size)
+    ]
+    taken: Samples = {}
+    for key in (key for key in rounds[0] if key in _TOKEN_LEVEL | _ROW_LEVEL):
+        values = [rounds[index][key][row] for index, row in rows]
+        side = "left" if key in _PADDED_LEFT else "right"
+        taken[key] = pad(values, fill.get(key, 0), side) if values[0].dim() else torch.stack(values)
     dead = torch.tensor([not slot.live for slot in slots]).repeat_interleave(group_size)
     taken["completion_mask"][dead] = 0
     taken["advantages"][dead] = 0.0
-    return _trim(taken)
+    return _without_empty_columns(taken)
 
 
-def _concatenate(tensors: Sequence[Tensor], key: str, pad_token_id: int) -> Tensor:
-    if key in _ROW_LEVEL:
-        return torch.cat(list(tensors))
-    width = max(tensor.size(1) for tensor in tensors)
-    value = pad_token_id if key in _PAD_WITH_TOKEN else int(key in _PAD_WITH_ONE)
-    return torch.cat([_pad_to(tensor, width, key in _PADDED_LEFT, value) for tensor in tensors])
-
-
-def _pad_to(tensor: Tensor, width: int, left: bool, value: int) -> Tensor:
-    missing = width - tensor.size(1)
-    return pad(tensor, (missing, 0) if left else (0, missing), value=value)
-
-
-def _trim(samples: Mapping[str, Tensor]) -> Samples:
+def _without_empty_columns(samples: Samples) -> Samples:
     """Drop the columns of padding in every row; at least one column of each kind stays."""
-    prompt = samples["prompt_mask"].any(dim=0)
-    completion = samples["completion_mask"].any(dim=0)
-    first = int(prompt.int().argmax())
-    last = int(completion.nonzero().max()) + 1 if completion.any() else 1
-
-    def trimmed(key: str, tensor: Tensor) -> Tensor:
-        if key in _ROW_LEVEL:
-            return tensor
-        return tensor[:, first:] if key in _PADDED_LEFT else tensor[:, :last]
-
-    return {key: trimmed(key, tensor) for key, tensor in samples.items()}
+    first = int(samples["prompt_mask"].any(dim=0).int().argmax())
+    used = samples["completion_mask"].any(dim=0).nonzero()
+    end = int(used.max()) + 1 if used.numel() else 1
+    columns = {key: slice(first, None) for key in _PADDED_LEFT}
+    return {
+        key: tensor if key in _ROW_LEVEL else tensor[:, columns.get(key, slice(end))]
+        for key, tensor in samples.items()
+    }
 
 
 class PromptOrder(Sampler[int]):
@@ -190,13 +167,6 @@ TOKENS_WRITTEN = "tokens_written"
 """Column with the number of sampled tokens, if completions hold tokens the policy only read."""
 
 
-def tokens_written(inputs: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]]) -> int:
-    """Count the tokens sampled for the rows, including those of cut and dropped replies."""
-    return sum(
-        int(row.get(TOKENS_WRITTEN, len(tokens))) for row, tokens in zip(inputs, ids, strict=True)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class SampledReply:
     """One sampled reply. ``trained`` is False for a member of a dead group."""
@@ -211,83 +181,61 @@ class SampledReply:
     """0 for the batch itself, above for the refills of dynamic sampling."""
     group: int
     """Counted over all ranks: replies with the same round and group share a prompt."""
-    advantage: float
-    trained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    rows: list[dict[str, Any]]
-    ids: list[list[int]]
-    rewards: list[list[float]]
-    extras: dict[str, list[Any]]
-
-    def extras_of(self, index: int) -> dict[str, Any]:
-        return {
-            name: values[index]
-            for name, values in self.extras.items()
-            if len(values) == len(self.rows)
-        }
+    advantage: float = 0.0
+    trained: bool = False
 
 
 class SampledReplies:
     """This rank's replies of the last step that sampled."""
 
     def __init__(self, group_size: int, rank: int = 0) -> None:
+        self.replies: list[SampledReply] = []
+        """Those of ended batches, in sampling order."""
         self._group_size = group_size
         self._rank = rank
         self._step = -1
-        self._open: list[_Scored] = []
-        self._replies: list[SampledReply] = []
-
-    @property
-    def replies(self) -> Sequence[SampledReply]:
-        """Replies in sampling order."""
-        return self._replies
+        self._rounds: list[list[SampledReply]] = []
 
     def add_round(
         self,
         step: int,
         inputs: Sequence[Mapping[str, Any]],
-        completion_ids: list[list[int]],
-        rewards: list[list[float]],
-        extras: Mapping[str, list[Any]],
+        completion_ids: Sequence[Sequence[int]],
+        rewards: Sequence[Sequence[float]],
+        extras: Mapping[str, Sequence[Any]],
     ) -> None:
         """Add one scored call of the sampler; a new ``step`` discards the previous one."""
         if step != self._step:
-            self._step, self._open, self._replies = step, [], []
-        rows = [{name: row[name] for name in ROW_COLUMNS if name in row} for row in inputs]
-        held = {name: list(values) for name, values in extras.items()}
-        self._open.append(_Scored(rows, completion_ids, rewards, held))
+            self._step, self._rounds, self.replies = step, [], []
+        count = len(inputs)
+        replies = [
+            SampledReply(
+                row={name: row[name] for name in ROW_COLUMNS if name in row},
+                ids=completion_ids[index],
+                rewards=rewards[index],
+                extras={name: of[index] for name, of in extras.items() if len(of) == count},
+                round=len(self._rounds),
+                group=(self._rank * count + index) // self._group_size,
+            )
+            for index, row in enumerate(inputs)
+        ]
+        self._rounds.append(replies)
 
     def end_batch(
-        self, advantages: Sequence[Sequence[float]], live: Sequence[Sequence[bool]] | None
+        self, advantages: Sequence[Sequence[float]], slots: Sequence[Slot] | None
     ) -> None:
         """Record the rounds since the last call as one batch, with the advantage of each reply.
 
-        ``live``: for each round, which of this rank's groups are worth training on. None means
-        all, and then a group may begin on one rank and end on the next.
+        ``slots``: this rank's groups in the batch. None means all, and then a group may begin on
+        one rank and end on the next.
         """
-        trained = {(s.round, s.group) for s in fill_slots(live) if s.live} if live else None
-        for number, (scored, values) in enumerate(zip(self._open, advantages, strict=True)):
-            first = self._rank * len(values)
-            for index, advantage in enumerate(values):
-                self._replies.append(
-                    SampledReply(
-                        scored.rows[index],
-                        scored.ids[index],
-                        scored.rewards[index],
-                        scored.extras_of(index),
-                        number,
-                        (first + index) // self._group_size,
-                        advantage,
-                        trained is None or (number, index // self._group_size) in trained,
-                    )
-                )
-        self._open = []
+        live = {(slot.round, slot.group) for slot in slots or () if slot.live}
+        for number, (replies, values) in enumerate(zip(self._rounds, advantages, strict=True)):
+            for index, (reply, advantage) in enumerate(zip(replies, values, strict=True)):
+                trained = slots is None or (number, index // self._group_size) in live
+                self.replies.append(replace(reply, advantage=advantage, trained=trained))
+        self._rounds = []
 
-
-logger = logging.getLogger(__name__)
 
 AVERAGED_OVER_ROWS = {"grpo", "dr_grpo", "luspo", "sapo"}
 """Loss types whose denominator counts rows, dead ones included; live rows are weighted up instead.
@@ -319,8 +267,6 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     rewards, which keeps collectives aligned.
     """
 
-    args: Any
-    model: torch.nn.Module
     train_dataset: Dataset
     use_adaptive_entropy: bool
     _last_world_entropy: float
@@ -349,37 +295,36 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         return PromptOrder(sampler, lambda: int(self.state.epoch or 0))
 
     def _calculate_rewards(
-        self,
-        inputs: list[dict[str, Any]],
-        prompts: list[Any],
-        completions: list[Any],
-        completion_ids_list: list[list[int]],
+        self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
-        rewards: Tensor = super()._calculate_rewards(
-            inputs, prompts, completions, completion_ids_list
-        )
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._rewards_per_func = rewards
         if self.model.training:
-            self._tokens_written = self._over_ranks(tokens_written(inputs, completion_ids_list))
-            mine = rewards.view(self.accelerator.num_processes, len(inputs), -1)
-            self.sampled.add_round(
-                self.state.global_step,
-                inputs,
-                completion_ids_list,
-                mine[self.accelerator.process_index].tolist(),
-                self._pending_extra_logs,
-            )
+            rows = zip(inputs, completion_ids_list, strict=True)
+            written = sum(int(row.get(TOKENS_WRITTEN, len(ids))) for row, ids in rows)
+            counts = torch.tensor([written], device=self.accelerator.device)
+            self._tokens_written = int(self.accelerator.gather(counts).sum())
+            by_rank = rewards.view(self.accelerator.num_processes, len(inputs), -1)
+            mine = by_rank[self.accelerator.process_index]
+            self._keep_replies(inputs, completion_ids_list, mine)
         return rewards
+
+    def _keep_replies(
+        self, inputs: list[dict[str, Any]], completion_ids: list[list[int]], rewards: Tensor
+    ) -> None:
+        """Keep this rank's replies of a round; ``rewards``: (replies, reward functions)."""
+        extras = self._pending_extra_logs
+        step = self.state.global_step
+        self.sampled.add_round(step, inputs, completion_ids, rewards.tolist(), extras)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Samples:
         if not self.model.training:
-            evaluated: Samples = super()._generate_and_score_completions(inputs)
-            return evaluated
-        rounds = [self._sample(inputs)]
+            return super()._generate_and_score_completions(inputs)
+        rounds, slots = [self._sample(inputs)], None
         samples = rounds[0].samples
         if self.dynamic_sampling is not None:
-            samples = self._only_live(rounds, self.dynamic_sampling)
-        self._end_batch(rounds)
+            samples, slots = self._only_live(rounds, self.dynamic_sampling)
+        self.sampled.end_batch([round.samples["advantages"].tolist() for round in rounds], slots)
         self._log("group_std", torch.cat([round.stds for round in rounds]).mean().item())
         self._log("dynamic_sampling/tokens_sampled", sum(round.tokens for round in rounds))
         self._log("dynamic_sampling/tokens_trained", samples["num_items_in_batch"].item())
@@ -394,30 +339,19 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         if (live := inputs.get(LIVE)) is None:
             loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
             return loss
-        coefficient, share = self.entropy_coef, live.float().mean().item()
+        coefficient, args = self.entropy_coef, self.args
         made_up_for = self._filled if self.use_adaptive_entropy else 1.0
-        self.entropy_coef = coefficient * share / made_up_for
+        self.entropy_coef = coefficient * live.float().mean().item() / made_up_for
         loss = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
-        self.entropy_coef = self._next_entropy_coef(coefficient)
+        if self.use_adaptive_entropy and self.accelerator.sync_gradients:  # TRL's control
+            if self._last_world_entropy <= args.entropy_target:
+                coefficient = min(coefficient + args.entropy_coef_delta, args.entropy_coef_max)
+            else:
+                coefficient = max(coefficient - args.entropy_coef_delta, args.entropy_coef_min)
+        self.entropy_coef = coefficient
         if logged := self._metrics["train"]["entropy_coef"]:
-            logged[-1] = self.entropy_coef
+            logged[-1] = coefficient
         return loss
-
-    def _next_entropy_coef(self, coefficient: float) -> float:
-        """Apply TRL's adaptive control at the end of an update."""
-        args = self.args
-        if not (self.use_adaptive_entropy and self.accelerator.sync_gradients):
-            return coefficient
-        if self._last_world_entropy <= args.entropy_target:
-            return min(coefficient + float(args.entropy_coef_delta), float(args.entropy_coef_max))
-        return max(coefficient - float(args.entropy_coef_delta), float(args.entropy_coef_min))
-
-    def _end_batch(self, rounds: Sequence[Round]) -> None:
-        sampling = self.dynamic_sampling
-        self.sampled.end_batch(
-            [round.samples["advantages"].tolist() for round in rounds],
-            None if sampling is None else self._live_here(rounds, sampling.epsilon),
-        )
 
     def _sample(self, inputs: list[dict[str, Any]]) -> Round:
         samples = super()._generate_and_score_completions(inputs)
@@ -426,71 +360,20 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
         return Round(samples, group_stds(rewards, self._group_size), self._tokens_written)
 
-    def _only_live(self, rounds: list[Round], sampling: DynamicSampling) -> Samples:
+    def _only_live(
+        self, rounds: list[Round], sampling: DynamicSampling
+    ) -> tuple[Samples, list[Slot]]:
         """Sample more rounds while groups are missing, and merge them into one batch."""
-        while len(rounds) <= sampling.max_rounds:
-            missing = int(self._empty_slots(rounds, sampling.epsilon).max())
-            if missing == 0:
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        live: list[Tensor] = []  # per round: (ranks, groups per rank)
+        while True:
+            live.append(rounds[-1].stds.view(ranks, -1) > sampling.epsilon)
+            missing = (live[0].size(1) - torch.cat(live, dim=1).sum(dim=1)).clamp(min=0)
+            if len(rounds) > sampling.max_rounds or not missing.any():
                 break
-            rounds.append(self._sample(self._draw(missing, round_index=len(rounds))))
-        groups = rounds[0].stds.numel()
-        filled = 1 - self._empty_slots(rounds, sampling.epsilon).sum().item() / groups
-        self._log_sampling(rounds, sampling, filled)
-        return self._merge(rounds, sampling.epsilon, filled)
-
-    def _live(self, rounds: Sequence[Round], epsilon: float) -> list[Tensor]:
-        """For each round, which groups are worth training on, (ranks, groups per rank)."""
-        ranks = self.accelerator.num_processes
-        return [round.stds.view(ranks, -1) > epsilon for round in rounds]
-
-    def _live_here(self, rounds: Sequence[Round], epsilon: float) -> list[list[bool]]:
-        rank = self.accelerator.process_index
-        return [live[rank].tolist() for live in self._live(rounds, epsilon)]
-
-    def _empty_slots(self, rounds: Sequence[Round], epsilon: float) -> Tensor:
-        """Number of groups each rank still lacks, (ranks,)."""
-        live = self._live(rounds, epsilon)
-        return (live[0].size(1) - torch.cat(live, dim=1).sum(dim=1)).clamp(min=0)
-
-    def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
-        """Draw ``count`` prompts for this rank, different on each, repeated for their groups."""
-        seed = f"{self.args.seed}/{self.state.global_step}/{self._micro_step}/{round_index}"
-        generator = random.Random(seed)
-        rows, wanted = range(len(self.train_dataset)), count * self.accelerator.num_processes
-        draw = generator.sample if wanted <= len(rows) else generator.choices
-        first = count * self.accelerator.process_index
-        drawn = draw(rows, k=wanted)[first : first + count]
-        return [dict(self.train_dataset[row]) for row in drawn for _ in range(self._group_size)]
-
-    def _merge(self, rounds: Sequence[Round], epsilon: float, filled: float) -> Samples:
-        first, self.beta = rounds[0].samples, self.args.beta
-        self._filled = filled or 1.0
-        if not self.use_adaptive_entropy:
-            self.entropy_coef = self.args.entropy_coef / self._filled
-        if len(rounds) == 1 and filled == 1:
-            return first
-        slots: list[Slot] = fill_slots(self._live_here(rounds, epsilon))
-        samples = take_groups(
-            [round.samples for round in rounds],
-            slots,
-            self._group_size,
-            self._tokenizer.pad_token_id,
-        )
-        if self.loss_type in AVERAGED_OVER_ROWS and filled > 0:
-            samples["advantages"] = samples["advantages"] / filled
-            self.beta = self.args.beta / filled
-        if self._entropy_bonus_enabled and filled < 1:
-            alive = torch.tensor([slot.live for slot in slots]).repeat_interleave(self._group_size)
-            samples[LIVE] = alive.to(samples["advantages"].device)
-        mask = samples["completion_mask"] * samples.get("tool_mask", 1)
-        samples["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
-        return samples
-
-    def _log_sampling(
-        self, rounds: Sequence[Round], sampling: DynamicSampling, filled: float
-    ) -> None:
-        stds = torch.cat([round.stds for round in rounds])
-        self._log("dynamic_sampling/kept_frac", (stds > sampling.epsilon).double().mean().item())
+            rounds.append(self._sample(self._draw(int(missing.max()), len(rounds))))
+        filled = 1 - missing.sum().item() / live[0].numel()
+        self._log("dynamic_sampling/kept_frac", torch.cat(live, dim=1).double().mean().item())
         self._log("dynamic_sampling/rounds", len(rounds) - 1)
         self._log("dynamic_sampling/filled_frac", filled)
         if filled < 1 and not self._warned and self.accelerator.is_main_process:
@@ -503,10 +386,41 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
                 sampling.epsilon,
                 len(rounds) - 1,
             )
+        slots = fill_slots([by_rank[rank].tolist() for by_rank in live])
+        return self._merge(rounds, slots, filled), slots
 
-    def _over_ranks(self, count: int) -> int:
-        counts = torch.tensor([count], device=self.accelerator.device)
-        return int(self.accelerator.gather(counts).sum())
+    def _draw(self, count: int, round_index: int) -> list[dict[str, Any]]:
+        """Draw ``count`` prompts for this rank, different on each, repeated for their groups."""
+        seed = f"{self.args.seed}/{self.state.global_step}/{self._micro_step}/{round_index}"
+        generator = random.Random(seed)
+        rows, wanted = range(len(self.train_dataset)), count * self.accelerator.num_processes
+        draw = generator.sample if wanted <= len(rows) else generator.choices
+        first = count * self.accelerator.process_index
+        drawn = draw(rows, k=wanted)[first : first + count]
+        return [dict(self.train_dataset[row]) for row in drawn for _ in range(self._group_size)]
+
+    def _merge(self, rounds: Sequence[Round], slots: Sequence[Slot], filled: float) -> Samples:
+        """Make the batch; ``filled``: the share of live groups over all ranks."""
+        self.beta, self._filled = self.args.beta, filled or 1.0
+        if not self.use_adaptive_entropy:
+            self.entropy_coef = self.args.entropy_coef / self._filled
+        if len(rounds) == 1 and filled == 1:
+            return rounds[0].samples
+        samples = take_groups(
+            [round.samples for round in rounds],
+            slots,
+            self._group_size,
+            self._tokenizer.pad_token_id,
+        )
+        if self.loss_type in AVERAGED_OVER_ROWS:
+            samples["advantages"] /= self._filled
+            self.beta /= self._filled
+        if self._entropy_bonus_enabled and filled < 1:
+            alive = torch.tensor([slot.live for slot in slots]).repeat_interleave(self._group_size)
+            samples[LIVE] = alive.to(samples["advantages"].device)
+        mask = samples["completion_mask"] * samples.get("tool_mask", 1)
+        samples["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        return samples
 
     def _log(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)
