@@ -16,12 +16,12 @@ import logging
 import statistics
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipe import Alarms
@@ -57,90 +57,98 @@ class TrainingAlarms(TrainerCallback):
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
-        self._last_in_format = self._last_filled = 0
+        self._last_good: dict[str, int] = {}
         self._warned: set[str] = set()
         self._seen: deque[_Seen] = deque()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start counting steps."""
-        self._last_in_format = self._last_filled = state.global_step
+        self._last_good = dict.fromkeys(("format", "filling"), state.global_step)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
     ) -> None:
         """Check the log; called on every rank."""
-        if logs:
-            self._look_at_format(state, logs)
-            self._look_at_filling(state, logs)
-            self._look_at_trend(state, logs)
-
-    def _look_at_format(self, state: TrainerState, logs: Mapping[str, Any]) -> None:
-        alarms, rate, step = self._alarms, format_rate(logs), state.global_step
-        if rate is None or alarms.format_steps is None:
-            return
-        if rate > alarms.format_rate:
-            self._last_in_format = step
-            self._warned.discard("format")
-        elif (since := step - self._last_in_format) >= alarms.format_steps:
-            finding = (
-                f"step {step}: for {since} steps at most {alarms.format_rate:.0%} of the replies "
-                "were in the format, so that there is nothing to learn from; see completions/ for "
-                "what they look like, warm-start the policy by SFT, or check `dialect`, "
-                "`strictness` and the chat template"
+        alarms, rate = self._alarms, format_rate(logs)
+        if rate is not None:
+            self._look_at(
+                "format",
+                state,
+                f"at most {alarms.format_rate:.0%} of the replies were in the format, so that "
+                "there is nothing to learn from; see completions/ for what they look like, "
+                "warm-start the policy by SFT, or check `dialect`, `strictness` and the chat "
+                "template",
+                good=rate > alarms.format_rate,
+                patience=alarms.format_steps,
+                stops=alarms.format_stops,
             )
-            self._sound("format", state, finding, stops=alarms.format_stops)
-
-    def _look_at_filling(self, state: TrainerState, logs: Mapping[str, Any]) -> None:
-        alarms, step = self._alarms, state.global_step
-        if alarms.unfilled_steps is None or FILLED not in logs:
-            return
-        if logs[FILLED] > 0:
-            self._last_filled = step
-            self._warned.discard("filled")
-        elif (since := step - self._last_filled) >= alarms.unfilled_steps:
-            finding = (
-                f"step {step}: for {since} steps dynamic sampling found no group whose rewards "
-                "differ, so that nothing was trained: the policy has learned all that this data "
-                "rewards, or fails everywhere alike; see reward/mean, and `srl-swe profile` for "
-                "steps that it can learn from"
+        if FILLED in logs:
+            self._look_at(
+                "filling",
+                state,
+                "dynamic sampling found no group whose rewards differ, so that nothing was "
+                "trained: the policy has learned all that this data rewards, or fails everywhere "
+                "alike; see reward/mean, and `srl-swe profile` for steps that it can learn from",
+                good=logs[FILLED] > 0,
+                patience=alarms.unfilled_steps,
+                stops=alarms.unfilled_stops,
             )
-            self._sound("filled", state, finding, stops=alarms.unfilled_stops)
+        if "reward/mean" in logs and "completions/mean_length" in logs:
+            seen = _Seen(state.global_step, logs["reward/mean"], logs["completions/mean_length"])
+            self._look_at_trend(state, seen)
 
-    def _look_at_trend(self, state: TrainerState, logs: Mapping[str, Any]) -> None:
-        alarms = self._alarms
-        reward, length = logs.get("reward/mean"), logs.get("completions/mean_length")
-        if alarms.drift_steps is None or reward is None or length is None:
+    def _look_at(
+        self,
+        name: str,
+        state: TrainerState,
+        finding: str,
+        *,
+        good: bool,
+        patience: int | None,
+        stops: bool,
+    ) -> None:
+        """Stop, or warn once, after ``patience`` steps that were not good; None is never."""
+        step = state.global_step
+        if good:
+            self._last_good[name] = step
+            self._warned.discard(name)
+        since = step - self._last_good[name]
+        if good or patience is None or since < patience:
             return
-        self._seen.append(_Seen(state.global_step, float(reward), float(length)))
-        while self._seen[-1].step - self._seen[0].step > alarms.drift_steps:
-            self._seen.popleft()
-        spans = self._seen[-1].step - self._seen[0].step >= alarms.drift_steps
-        if not spans or len(self._seen) < _FEWEST_LOGS:
-            return
-        fall, growth = _trend(list(self._seen))
-        if fall > alarms.drift_reward and growth > alarms.drift_length:
-            self._seen.clear()
-            finding = (
-                f"step {state.global_step}: over {alarms.drift_steps} steps the mean reward fell "
-                f"by {fall:.2f} while replies grew by {growth:.0%}: the policy may be learning to "
-                "write more, not better; look at completions/, and lower the learning rate or "
-                "max_completion_length"
-            )
-            self._sound("drift", state, finding, stops=False)
-
-    def _sound(self, name: str, state: TrainerState, finding: str, *, stops: bool) -> None:
+        finding = f"step {step}: for {since} steps {finding}"
         if stops:
             raise UserError(f"{finding}. To go on all the same set `alarms:` in the recipe.")
-        if state.is_world_process_zero and (name == "drift" or name not in self._warned):
+        if state.is_world_process_zero and name not in self._warned:
             self._warned.add(name)
             logger.warning("%s", finding)
+
+    def _look_at_trend(self, state: TrainerState, latest: _Seen) -> None:
+        """Warn if the reward fell while replies grew, from the first to the last third."""
+        alarms, seen = self._alarms, self._seen
+        if alarms.drift_steps is None:
+            return
+        seen.append(latest)
+        while latest.step - seen[0].step > alarms.drift_steps:
+            seen.popleft()
+        if latest.step - seen[0].step < alarms.drift_steps or len(seen) < _FEWEST_LOGS:
+            return
+        third = len(seen) // 3
+        first, last = list(seen)[:third], list(seen)[-third:]
+        fall = statistics.fmean(s.reward for s in first) - statistics.fmean(s.reward for s in last)
+        before, after = (statistics.fmean(s.length for s in part) for part in (first, last))
+        growth = after / before - 1 if before > 0 else 0.0
+        if fall > alarms.drift_reward and growth > alarms.drift_length:
+            seen.clear()
+            if state.is_world_process_zero:
+                logger.warning(
+                    "step %d: over %d steps the mean reward fell by %.2f while replies grew by "
+                    "%.0f%%: the policy may be learning to write more, not better; look at "
+                    "completions/, and lower the learning rate or max_completion_length",
+                    latest.step,
+                    alarms.drift_steps,
+                    fall,
+                    100 * growth,
+                )
 
 
 def format_rate(logs: Mapping[str, Any]) -> float | None:
@@ -165,12 +173,3 @@ def warned_after(seconds: float | None, line: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _trend(seen: Sequence[_Seen]) -> tuple[float, float]:
-    """Fall of the reward and relative growth of replies, from the first to the last third."""
-    third = len(seen) // 3
-    first, last = seen[:third], seen[-third:]
-    fall = statistics.fmean(s.reward for s in first) - statistics.fmean(s.reward for s in last)
-    before, after = (statistics.fmean(s.length for s in part) for part in (first, last))
-    return fall, after / before - 1 if before > 0 else 0.0

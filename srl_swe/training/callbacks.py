@@ -11,7 +11,9 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate.utils import gather_object
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 import srl_swe
@@ -43,39 +45,26 @@ from srl_swe.training.timing import StepTimes
 from srl_swe.training.validate import make_validation
 from srl_swe.training.validate_episodes import ValidationBench
 
-__all__ = ["MetricsLog", "read_metrics"]
 
-
+@dataclass
 class MetricsLog(TrainerCallback):
     """Appends each step's metrics to ``metrics.jsonl``; a resumed run drops the steps it redoes."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Keep the rows up to the step that training resumes from (0: none)."""
         if state.is_world_process_zero:
             done = state.global_step
-            kept = [row for row in read_metrics(self._path) if done and row["step"] <= done]
-            write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+            kept = [row for row in read_metrics(self.path) if done and row["step"] <= done]
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
     ) -> None:
         """Append a step's metrics, but not the summary at the end of training."""
-        if state.is_world_process_zero and logs and "train_runtime" not in logs:
-            append_line(self._path, json.dumps({"step": state.global_step, **logs}))
+        if state.is_world_process_zero and "train_runtime" not in logs:
+            append_line(self.path, json.dumps({"step": state.global_step, **logs}))
 
 
 _WATCHED = {
@@ -91,7 +80,7 @@ _LINES = 12
 """Approximate number of progress lines of a run without a terminal."""
 
 
-def watched(logs: dict[str, Any]) -> dict[str, str]:
+def watched(logs: Mapping[str, Any]) -> dict[str, str]:
     """Select the figures to show; the reward replaces GRPO's loss, about 0 by construction."""
     hidden = {"loss"} if "reward/mean" in logs else set()
     return {
@@ -105,15 +94,10 @@ class WatchedBar(ProgressCallback):
     """The Trainer's bar, with a few figures at its end instead of all of them."""
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
     ) -> None:
         """Show the figures of this step at the end of the bar."""
-        if self.training_bar is not None and logs and watched(logs):
+        if self.training_bar is not None and watched(logs):
             self.training_bar.set_postfix(watched(logs))
 
 
@@ -124,38 +108,23 @@ class WatchedLines(TrainerCallback):
         self._started = 0.0
         self._first_step = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock; a resumed process starts at a later step."""
         self._started, self._first_step = time.monotonic(), state.global_step
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
     ) -> None:
         """Print a line for the first step, the last, and at regular intervals."""
         step, last = state.global_step, state.max_steps
         due = step % max(1, last // _LINES) == 0 or step in {self._first_step + 1, last}
-        if not (due and state.is_world_process_zero and logs and watched(logs)):
-            return
-        pace_s = (time.monotonic() - self._started) / max(1, step - self._first_step)
         figures = ", ".join(f"{name} {value}" for name, value in watched(logs).items())
-        say(progress_line("step", step, last, figures, pace_s * (last - step)))
+        if due and figures and state.is_world_process_zero:
+            pace_s = (time.monotonic() - self._started) / max(1, step - self._first_step)
+            say(progress_line("step", step, last, figures, pace_s * (last - step)))
 
 
-def watch_progress(trainer: Any) -> None:
-    """Replace the Trainer's output with a bar, or with lines without a terminal."""
-    wanted = trainer.pop_callback(ProgressCallback) is not None
-    trainer.pop_callback(PrinterCallback)
-    if wanted:
-        trainer.add_callback(WatchedBar() if sys.stderr.isatty() else WatchedLines())
-
-
+@dataclass
 class CompletionsLog(TrainerCallback):
     """Writes all replies of the first step, the last, and every ``every`` steps as parquet.
 
@@ -165,41 +134,38 @@ class CompletionsLog(TrainerCallback):
     reuses a batch shows that batch. A resumed run replaces the steps it redoes.
     """
 
-    def __init__(self, trainer: Any, folder: Path, every: int) -> None:
-        self._trainer = trainer
-        self._folder = folder
-        self._every = every
+    trainer: Any
+    folder: Path
+    every: int
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Delete the files of steps to be redone."""
         if state.is_world_process_zero:
-            for path in self._folder.glob("step-*.parquet"):
+            for path in self.folder.glob("step-*.parquet"):
                 if int(path.stem.partition("-")[2]) > state.global_step:
                     path.unlink()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write a due step; called on every rank, and due on all or none."""
         step = state.global_step
-        if not (step == 1 or step >= state.max_steps or step % self._every == 0):
+        if not (step == 1 or step >= state.max_steps or step % self.every == 0):
             return
-        rows = gather_object(list(self._rows(step)))
-        if state.is_world_process_zero:
-            write_atomic(self._folder / f"step-{step:06d}.parquet", as_parquet(rows))
-
-    def _rows(self, step: int) -> Iterator[dict[str, Any]]:
-        trainer = self._trainer
-        ends = getattr(trainer, "eos_token_ids", ())
-        for reply in trainer.sampled.replies:
-            text, ended = decode_reply(trainer.processing_class, reply.ids, ends)
-            yield {
+        trainer, ends = self.trainer, getattr(self.trainer, "eos_token_ids", ())
+        rows = [
+            {
                 "step": step,
                 "rank": trainer.accelerator.process_index,
-                **completion_row(reply, text, ended, trainer.reward_func_names),
+                **completion_row(
+                    reply,
+                    *decode_reply(trainer.processing_class, reply.ids, ends),
+                    trainer.reward_func_names,
+                ),
             }
+            for reply in trainer.sampled.replies
+        ]
+        rows = gather_object(rows)
+        if state.is_world_process_zero:
+            write_atomic(self.folder / f"step-{step:06d}.parquet", as_parquet(rows))
 
 
 def completion_row(
@@ -259,6 +225,7 @@ REWARD_VERSION = 1
 Manifests of 0.1 hold only the digest: they are of version 1."""
 
 
+@dataclass
 class ManifestLog(TrainerCallback):
     """Records each start of training in ``manifest.json``: software, place, time, and its end.
 
@@ -266,17 +233,16 @@ class ManifestLog(TrainerCallback):
     variables and host names are not recorded.
     """
 
-    def __init__(self, trainer: Any, path: Path, recipe: Recipe, data_sha256: str | None) -> None:
-        self._trainer = trainer
-        self._path = path
-        self._recipe = recipe
-        self._data_sha256 = data_sha256
+    trainer: Any
+    path: Path
+    recipe: Recipe
+    data_sha256: str | None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Add a start, with the number of hosts and the device of every rank."""
-        places = gather_object([(socket.gethostname(), _device(args))])
+        on_gpu = args.device.type == "cuda"
+        device = torch.cuda.get_device_name(args.device) if on_gpu else args.device.type
+        places = gather_object([(socket.gethostname(), device)])
         if not state.is_world_process_zero:
             return
         start = {
@@ -294,40 +260,38 @@ class ManifestLog(TrainerCallback):
             "ranks": len(places),
             "devices": [device for _, device in places],
         }
-        self._write([*(read_manifest(self._path).get("starts") or ()), start])
+        self._write([*(read_manifest(self.path).get("starts") or ()), start])
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Record the end, whether training finished or was stopped."""
-        if not state.is_world_process_zero:
-            return
-        *before, last = read_manifest(self._path)["starts"]
-        self._write([*before, {**last, "ended": _now(), "to_step": state.global_step}])
+        if state.is_world_process_zero:
+            *before, last = read_manifest(self.path)["starts"]
+            self._write([*before, {**last, "ended": _now(), "to_step": state.global_step}])
 
     def _write(self, starts: list[Mapping[str, Any]]) -> None:
-        trainer = self._trainer
+        trainer, rewards = self.trainer, None
+        if names := getattr(trainer, "reward_func_names", None):
+            weights = dict(zip(names, trainer.reward_weights.tolist(), strict=True))
+            rewards = {"weights": weights, "version": reward_version()}
         content = {
-            "method": method_of(self._recipe),
-            "recipe": without_secrets(dataclasses.asdict(self._recipe)),
+            "method": method_of(self.recipe),
+            "recipe": without_secrets(dataclasses.asdict(self.recipe)),
             "trainer": without_secrets(trainer.args.to_dict()),
-            "data_sha256": self._data_sha256,
+            "data_sha256": self.data_sha256,
             "seed": trainer.args.seed,
-            "rewards": _rewards(trainer),
+            "rewards": rewards,
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "starts": starts,
         }
-        write_atomic(self._path, json.dumps(content, indent=2, default=str) + "\n")
+        write_atomic(self.path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def installed() -> dict[str, str]:
     """Return the versions of the installed :data:`PACKAGES`."""
     found: dict[str, str] = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -361,21 +325,6 @@ def reward_version(package: Path = Path(srl_swe.__file__).parent) -> str:
     return f"{REWARD_VERSION}+{digest.hexdigest()[:12]}"
 
 
-def _rewards(trainer: Any) -> dict[str, Any] | None:
-    """Reward weights and version; None for a trainer without rewards."""
-    names = getattr(trainer, "reward_func_names", None)
-    if names is None:
-        return None
-    weights = dict(zip(names, trainer.reward_weights.tolist(), strict=True))
-    return {"weights": weights, "version": reward_version()}
-
-
-def _device(args: TrainingArguments) -> str:
-    if args.device.type == "cuda":
-        return torch.cuda.get_device_name(args.device)
-    return args.device.type
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -383,34 +332,23 @@ def _now() -> str:
 def add_callbacks(
     trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
 ) -> None:
-    """Add the callbacks that record the run, and a progress bar or lines."""
-    for callback in callbacks_for(trainer, recipe, run, bench):
-        trainer.add_callback(callback)
-    watch_progress(trainer)
-
-
-def callbacks_for(
-    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None = None
-) -> list[TrainerCallback]:
-    """Return the callbacks that record the run, in calling order.
+    """Add the callbacks that record the run, and a progress bar, or lines without a terminal.
 
     ``bench``: the bench of ``validation.instances``. Raises UserError if validation is impossible.
     """
-    return list(_callbacks(trainer, recipe, run, bench))
-
-
-def _callbacks(
-    trainer: Any, recipe: Recipe, run: RunFolder, bench: ValidationBench | None
-) -> Iterator[TrainerCallback]:
-    yield ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256"))
-    yield MetricsLog(run.metrics)
-    yield StepTimes(trainer)
-    yield CarriedByCheckpoints(run.notes)
+    trainer.add_callback(ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256")))
+    trainer.add_callback(MetricsLog(run.metrics))
+    trainer.add_callback(StepTimes(trainer))
+    trainer.add_callback(CarriedByCheckpoints(run.notes))
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
-        yield CompletionsLog(trainer, run.completions, recipe.completions_every)
+        trainer.add_callback(CompletionsLog(trainer, run.completions, recipe.completions_every))
     if recipe.validation:
-        yield make_validation(trainer, recipe, run, bench)
-    yield ReportLog(run.path, run.report)
+        trainer.add_callback(make_validation(trainer, recipe, run, bench))
+    trainer.add_callback(ReportLog(run.path, run.report))
     if not isinstance(recipe, SftRecipe):
         trainer.reward_call_s = recipe.alarms.reward_call_s
-        yield TrainingAlarms(recipe.alarms)
+        trainer.add_callback(TrainingAlarms(recipe.alarms))
+    wants_progress = trainer.pop_callback(ProgressCallback) is not None
+    trainer.pop_callback(PrinterCallback)
+    if wants_progress:
+        trainer.add_callback(WatchedBar() if sys.stderr.isatty() else WatchedLines())

@@ -1,8 +1,8 @@
 """Episodes of one rank in lockstep: each turn samples one reply per running episode.
 
-Used by RLVR by episodes and by validation on instances. Sampling is a collective
-operation: ranks must sample equally often and equally many prompts, even if their episodes take
-different numbers of turns.
+Used by RLVR by episodes and by validation on instances. Sampling is a collective operation: ranks
+must sample equally often and equally many prompts, even if their episodes take different numbers
+of turns.
 """
 
 from __future__ import annotations
@@ -57,19 +57,14 @@ def play_in_lockstep(
         for first in range(0, most, workers):
             chunk = episodes[first : first + workers]
             try:
-                list(pool.map(lambda one: one.begin(), chunk))
-                while count := _most_over_ranks(len(_running(chunk)), accelerator):
-                    running = _running(chunk)
+                list(pool.map(lambda episode: episode.begin(), chunk))
+                while True:
+                    running = [episode for episode in chunk if not episode.is_over]
+                    counts = torch.tensor([len(running)], device=accelerator.device)
+                    count = int(accelerator.gather(counts).max())
+                    if count == 0:
+                        break
                     replies = sample(running, count)
-                    list(pool.map(lambda one, reply: one.take(reply), running, replies))
+                    list(pool.map(lambda episode, reply: episode.take(reply), running, replies))
             finally:
-                list(pool.map(lambda one: one.env.close(), chunk))
-
-
-def _running(episodes: Sequence[Episode]) -> list[Episode]:
-    return [one for one in episodes if not one.is_over]
-
-
-def _most_over_ranks(count: int, accelerator: Any) -> int:
-    counts = torch.tensor([count], device=accelerator.device)
-    return int(accelerator.gather(counts).max())
+                list(pool.map(lambda episode: episode.env.close(), chunk))

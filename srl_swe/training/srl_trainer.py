@@ -14,18 +14,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
 
-from srl_swe.dialects import ReplyFormat, get_dialect
+from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import UserError
 from srl_swe.rewards import (
     ReadReply,
     StepScore,
-    asks_for_solution,
     find_step_reward,
     group_rewards,
     read_reply,
     weight_shares,
 )
-from srl_swe.rollout.replies import check_thought, decode_reply, opens_thought, thought_opening
+from srl_swe.rollout.replies import decode_reply
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
     check_dialect,
@@ -37,6 +36,7 @@ from srl_swe.training.data import (
     reply_ends,
     with_solutions,
 )
+from srl_swe.training.generate import reply_format
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.preflight import check_run, on_every_rank
 from srl_swe.training.recipe import SrlRecipe
@@ -46,13 +46,9 @@ from srl_swe.training.trl_config import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
-    model_init_kwargs,
-    template_kwargs,
     trl_refusals,
 )
 from srl_swe.training.validate_episodes import ValidationBench
-
-# Step rewards for TRL: one function per name; all of them share one reading of the replies.
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +71,18 @@ class ReplyScorer:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        replies: ReplyFormat,
+        form: ReplyFormat,
         end_ids: Collection[int] = (),
     ) -> None:
         """``end_ids``: the tokens that end a reply; if empty, any special token does."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self.expert_column = expert_column(form)
+        """The data set's column to compare replies with."""
+        self._form = form
         self._end_ids = end_ids
-        self._format = replies
         self._ids: Sequence[Sequence[int]] = ()
         self._replies: list[DecodedReply] = []
         self._rewards: dict[tuple[str, ...], list[float]] = {}
-
-    @property
-    def expert_column(self) -> str:
-        """The data set's column to compare replies with."""
-        return expert_column(self._format)
 
     def replies(self, completion_ids: Sequence[Sequence[int]]) -> list[DecodedReply]:
         """The replies of a batch, decoded and read."""
@@ -113,9 +106,17 @@ class ReplyScorer:
             ]
         return self._rewards[key]
 
+    def similarities(
+        self, completion_ids: Sequence[Sequence[int]], experts: Sequence[str]
+    ) -> list[float | None]:
+        """The paper's similarity for each reply; None for one out of format."""
+        ratios = self.rewards("similarity", completion_ids, experts)
+        replies = self.replies(completion_ids)
+        return [r if reply.read.action else None for r, reply in zip(ratios, replies, strict=True)]
+
     def _read(self, ids: Sequence[int]) -> DecodedReply:
-        text, ended = decode_reply(self._tokenizer, ids, self._end_ids)
-        return DecodedReply(text, ended, read_reply(text, self._format))
+        text, ended = decode_reply(self.tokenizer, ids, self._end_ids)
+        return DecodedReply(text, ended, read_reply(text, self._form))
 
 
 class StepReward:
@@ -137,26 +138,15 @@ class StepReward:
         **columns: Any,
     ) -> list[float]:
         """One reward per completion; ``columns`` are those of the step contexts."""
-        experts = columns[self._scorer.expert_column]
+        scorer = self._scorer
+        experts = columns[scorer.expert_column]
         if self._tells:
-            self._tell(completion_ids, experts, log_extra)
-        return list(self._scorer.rewards(self.__name__, completion_ids, experts))
-
-    def _tell(
-        self,
-        completion_ids: Sequence[Sequence[int]],
-        experts: Sequence[str],
-        log_extra: Callable[[str, list[Any]], None],
-    ) -> None:
-        replies = [reply.read for reply in self._scorer.replies(completion_ids)]
-        ratios = self._scorer.rewards("similarity", completion_ids, experts)
-        similarities = [
-            ratio if reply.action else None for ratio, reply in zip(ratios, replies, strict=True)
-        ]
-        log_extra("expert_action", list(experts))
-        log_extra("action", [reply.action for reply in replies])
-        log_extra("similarity", similarities)
-        log_extra("format", [reply.reason or "ok" for reply in replies])
+            replies = [reply.read for reply in scorer.replies(completion_ids)]
+            log_extra("expert_action", list(experts))
+            log_extra("action", [reply.action for reply in replies])
+            log_extra("similarity", scorer.similarities(completion_ids, experts))
+            log_extra("format", [reply.reason or "ok" for reply in replies])
+        return list(scorer.rewards(self.__name__, completion_ids, experts))
 
 
 class SrlTrainer(DynamicSamplingGRPOTrainer):
@@ -183,33 +173,17 @@ class SrlTrainer(DynamicSamplingGRPOTrainer):
         logs.update(reply_stats(gather_object(scored)))
         super().log(logs, start_time)
 
-    def _calculate_rewards(
-        self,
-        inputs: list[dict[str, Any]],
-        prompts: list[Any],
-        completions: list[Any],
-        completion_ids_list: list[list[int]],
-    ) -> Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if self.model.training:
-            weighted = (rewards * self.reward_weights.to(rewards.device)).sum(dim=1)
-            mine = weighted.view(self.accelerator.num_processes, len(inputs))
-            values = mine[self.accelerator.process_index].tolist()
-            self._scored += self._score(inputs, completion_ids_list, values)
-        return rewards
-
-    def _score(
-        self,
-        inputs: Sequence[Mapping[str, Any]],
-        completion_ids: Sequence[Sequence[int]],
-        rewards: Sequence[float],
-    ) -> list[ScoredReply]:
+    def _keep_replies(
+        self, inputs: list[dict[str, Any]], completion_ids: list[list[int]], rewards: Tensor
+    ) -> None:
+        super()._keep_replies(inputs, completion_ids, rewards)
+        mixed = (rewards * self.reward_weights.to(rewards.device)).sum(dim=1).tolist()
         experts = [row[self._scorer.expert_column] for row in inputs]
-        ratios = self._scorer.rewards("similarity", completion_ids, experts)
+        similarities = self._scorer.similarities(completion_ids, experts)
         replies = self._scorer.replies(completion_ids)
-        return [
+        self._scored += [
             ScoredReply(
-                StepScore(reward, ratio if reply.read.action else None, reply.read.reason),
+                StepScore(reward, similarity, reply.read.reason),
                 row["tool"],
                 row["step_index"] / row["n_steps"],
                 truncated=not reply.ended,
@@ -217,7 +191,9 @@ class SrlTrainer(DynamicSamplingGRPOTrainer):
                 thought_chars=len(reply.read.thought),
                 action_chars=len(reply.read.action or ""),
             )
-            for row, reply, reward, ratio in zip(inputs, replies, rewards, ratios, strict=True)
+            for row, reply, reward, similarity in zip(
+                inputs, replies, mixed, similarities, strict=True
+            )
         ]
 
 
@@ -233,15 +209,15 @@ def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
         return run.final
     model = model_arguments(recipe)
     args: GRPOConfig = make_trainer_args(GRPOConfig, trainer_section(recipe), run.path, model)
-    tokenizer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
+    scorer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
     with trl_refusals():
         trainer = SrlTrainer(
             model=recipe.model,
             args=args,
             train_dataset=rows,
-            processing_class=tokenizer,
+            processing_class=scorer.tokenizer,
             dynamic_sampling=recipe.dynamic_sampling,
-            scorer=_scorer(recipe, args, tokenizer),
+            scorer=scorer,
             rewards=weight_shares(recipe.rewards),
             **model.for_trainer,
         )
@@ -256,29 +232,17 @@ def trainer_section(recipe: SrlRecipe) -> dict[str, Any]:
 
 def _checked(
     recipe: SrlRecipe, args: GRPOConfig, model: ModelArguments, data: Dataset
-) -> tuple[PreTrainedTokenizerBase, Dataset]:
-    """The tokenizer and the rows to train on, after all checks."""
+) -> tuple[ReplyScorer, Dataset]:
+    """The scorer and the rows to train on, after all checks."""
     if args.reward_weights is not None:
         raise UserError("trainer: reward_weights are for `rewards: {name: weight}` to say.")
     check_expert_actions(data, recipe.data)
     check_dialect(data, recipe.data, recipe.dialect)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
-    opening = thought_opening(tokenizer, template_kwargs(args))
-    check_thought(recipe.model, opening, recipe.strictness)
-    whole = asks_for_solution(recipe.rewards)
-    if whole:
-        data = with_solutions(data, get_dialect(recipe.dialect))
-    rows = fitting_prompts(recipe, args, data, tokenizer, as_made=not whole)
+    form = reply_format(recipe, tokenizer, args)
+    if form.whole_solution:
+        data = with_solutions(data, form.dialect)
+    rows = fitting_prompts(recipe, args, data, tokenizer, as_made=not form.whole_solution)
     check_run(recipe, args, model, len(rows))
-    return tokenizer, rows
-
-
-def _scorer(recipe: SrlRecipe, args: GRPOConfig, tokenizer: PreTrainedTokenizerBase) -> ReplyScorer:
-    replies = ReplyFormat(
-        get_dialect(recipe.dialect),
-        recipe.strictness,
-        opens_thought(tokenizer, template_kwargs(args)),
-        asks_for_solution(recipe.rewards),
-    )
-    revision = model_init_kwargs(args).get("revision")
-    return ReplyScorer(tokenizer, replies, reply_ends(recipe.model, tokenizer, revision))
+    ends = reply_ends(recipe.model, tokenizer, model.init_kwargs.get("revision"))
+    return ReplyScorer(tokenizer, form, ends), rows

@@ -82,11 +82,15 @@ def reply_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
         return {}
     count = len(replies)
     rewards = [reply.score.reward for reply in replies]
-    reasons = Counter(_reason(reply) for reply in replies)
+    reasons = Counter(
+        "truncated" if reply.truncated else reply.score.reason.value
+        for reply in replies
+        if reply.score.reason is not None
+    )
     return {
         "reward/mean": statistics.fmean(rewards),
         "reward/std": statistics.pstdev(rewards),
-        "format/ok": reasons.pop("", 0) / count,
+        "format/ok": (count - reasons.total()) / count,
         **{f"format/{reason}": number / count for reason, number in sorted(reasons.items())},
         "truncated": sum(reply.truncated for reply in replies) / count,
         "exact_match": sum(reply.score.similarity == 1.0 for reply in replies) / count,
@@ -95,43 +99,27 @@ def reply_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
     }
 
 
-def _reason(reply: ScoredReply) -> str:
-    """The reason for a format error; empty for a reply in the format."""
-    if reply.score.reason is None:
-        return ""
-    return "truncated" if reply.truncated else reply.score.reason.value
-
-
 def _in_format_stats(replies: Sequence[ScoredReply]) -> dict[str, float]:
     if not replies:
         return {}
     rewards = sorted(reply.score.reward for reply in replies)
-    values = sorted(_similarity(reply) for reply in replies)
+    similarities = [reply.score.similarity or 0.0 for reply in replies]
+    ordered = sorted(similarities)
+    parts: dict[str, list[float]] = defaultdict(list)  # of each expert's tool and each third
+    for reply, similarity in zip(replies, similarities, strict=True):
+        parts[reply.tool].append(similarity)
+        parts[THIRDS[min(2, int(3 * reply.position))]].append(similarity)
     return {
         "reward/p10": _quantile(rewards, 0.1),
         "reward/p90": _quantile(rewards, 0.9),
         "thought_chars": statistics.fmean(reply.thought_chars for reply in replies),
         "action_chars": statistics.fmean(reply.action_chars for reply in replies),
-        "similarity/mean": statistics.fmean(values),
-        "similarity/std": statistics.pstdev(values),
-        "similarity/p10": _quantile(values, 0.1),
-        "similarity/p90": _quantile(values, 0.9),
-        **_similarity_by(replies),
+        "similarity/mean": statistics.fmean(ordered),
+        "similarity/std": statistics.pstdev(ordered),
+        "similarity/p10": _quantile(ordered, 0.1),
+        "similarity/p90": _quantile(ordered, 0.9),
+        **{f"similarity/{part}": statistics.fmean(of) for part, of in sorted(parts.items())},
     }
-
-
-def _similarity_by(replies: Sequence[ScoredReply]) -> dict[str, float]:
-    """Mean similarity for each tool of the expert and each third of a trajectory."""
-    parts: dict[str, list[float]] = defaultdict(list)
-    for reply in replies:
-        third = THIRDS[min(2, int(3 * reply.position))]
-        for part in (reply.tool, third):
-            parts[part].append(_similarity(reply))
-    return {f"similarity/{part}": statistics.fmean(of) for part, of in sorted(parts.items())}
-
-
-def _similarity(reply: ScoredReply) -> float:
-    return reply.score.similarity or 0.0
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,41 +18,34 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
 
-from srl_swe.dialects import ReplyFormat, get_dialect
+from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import UserError
 from srl_swe.instances import evenly_spread
 from srl_swe.reports.record import BEST, read_best
-from srl_swe.rewards import asks_for_solution
 from srl_swe.rollout.local_policy import LocalModel
-from srl_swe.rollout.prompting import differences
-from srl_swe.rollout.replies import opens_thought
 from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.data import (
     check_dialect,
     check_expert_actions,
     load_step_contexts,
     overlong_rows,
-    room_for_prompt,
-    warn,
     with_solutions,
 )
-from srl_swe.training.generate import (
-    METRICS,
-    Reply,
-    greedy_replies,
-    score_replies,
-)
+from srl_swe.training.generate import METRICS, Reply, greedy_replies, reply_format, score_replies
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation
-from srl_swe.training.run_folder import RunFolder, save_policy, trained_prompting
+from srl_swe.training.run_folder import RunFolder, save_policy
 from srl_swe.training.trl_config import template_kwargs
-from srl_swe.training.validate_episodes import ValidationBench, instance_episodes
+from srl_swe.training.validate_episodes import (
+    ValidationBench,
+    instance_episodes,
+    room_for_prompts,
+    warn_of_other_window,
+)
 from srl_swe.types import Message
-
-NOTE = BEST.name
 
 Evaluation = Callable[[Reply, int], dict[str, float]]
 """One part of a validation at a step: figures by name, the same on every rank. A figure that can't
@@ -66,15 +59,15 @@ class BestPolicy:
     policy, because the same weights would earn the same score again.
     """
 
-    def __init__(self, folder: Path, notes: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, notes: Mapping[str, str]) -> None:
         """``notes``: further files of a saved policy, by name."""
         self._folder = folder
-        self._notes = dict(notes or {})
+        self._notes = notes
         self._score = float("-inf")
 
     def recall(self, accelerator: Any) -> None:
         """Load the best score of an earlier start; the first rank reads it and broadcasts it."""
-        held = [read_best(self._folder / NOTE)] if accelerator.is_main_process else [{}]
+        held = [read_best(self._folder / BEST.name)] if accelerator.is_main_process else [{}]
         if accelerator.num_processes > 1:
             broadcast_object_list(held)
         if held[0]:
@@ -90,31 +83,27 @@ class BestPolicy:
             return
         self._score = score
         note = {"step": step, "metric": metric, "score": score, "figures": dict(figures)}
-        notes = {**self._notes, NOTE: json.dumps(note, indent=2) + "\n"}
+        notes = {**self._notes, BEST.name: json.dumps(note, indent=2) + "\n"}
         save_policy(trainer, self._folder, notes)
 
 
+@dataclass(frozen=True)
 class HeldOutSteps:
-    """An :data:`Evaluation` on held-out step contexts: one greedy reply per row, scored as in
-    training.
-    """
+    """An :data:`Evaluation` by one greedy reply per step context, scored as in training."""
 
-    def __init__(
-        self, accelerator: Any, rows: Sequence[Mapping[str, Any]], form: ReplyFormat
-    ) -> None:
-        self._accelerator = accelerator
-        self._rows = rows
-        self._format = form
+    accelerator: Any
+    rows: Sequence[Mapping[str, Any]]
+    form: ReplyFormat
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """The fields of :data:`METRICS`. All ranks have equally many prompts; some occur twice."""
-        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        count = len(self._rows)
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        count = len(self.rows)
         mine = [(rank + n * ranks) % count for n in range(-(-count // ranks))]
-        texts = reply([self._rows[index]["prompt"] for index in mine])
+        texts = reply([self.rows[index]["prompt"] for index in mine])
         by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
         in_order = [by_row[index] for index in range(count)]
-        scores = score_replies(in_order, self._rows, self._format)
+        scores = score_replies(in_order, self.rows, self.form)
         return {name: float(getattr(scores, field)) for name, field in METRICS.items()}
 
 
@@ -124,121 +113,87 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
     A policy rewarded for whole solutions is asked for them here too. Raises UserError for another
     dialect or a row that does not fit.
     """
-    validation, template = recipe.validation, template_kwargs(trainer.args)
+    validation = recipe.validation
     assert validation and validation.data, "the recipe asks for them"
-    form = ReplyFormat(
-        get_dialect(recipe.dialect),
-        recipe.strictness,
-        opens_thought(trainer.processing_class, template),
-        asks_for_solution(getattr(recipe, "rewards", {})),
-    )
-    rows = load_step_contexts(validation.data)
-    check_expert_actions(rows, validation.data)
-    check_dialect(rows, validation.data, recipe.dialect)
-    _warn_of_other_prompts(recipe, validation.data)
+    data, form = validation.data, reply_format(recipe, trainer.processing_class, trainer.args)
+    rows = load_step_contexts(data)
+    check_expert_actions(rows, data)
+    check_dialect(rows, data, recipe.dialect)
+    if not isinstance(recipe, RlvrRecipe):
+        window = recorded_settings(Path(data)).window
+        warn_of_other_window(recipe, window, f"validation.data {data}", recipe.data)
     if form.whole_solution:
         rows = with_solutions(rows, form.dialect)
     rows = rows.select(evenly_spread(len(rows), validation.rows))
-    as_made = not form.whole_solution
-    _refuse_overlong(trainer, validation, rows, template, as_made=as_made)
+    recorded_in = None if form.whole_solution else data
+    _refuse_overlong(trainer, rows, validation, recorded_in)
     return HeldOutSteps(trainer.accelerator, list(rows), form)
 
 
-def _warn_of_other_prompts(recipe: Recipe, data: str) -> None:
-    trained, window = trained_prompting(recipe), recorded_settings(Path(data)).window
-    if isinstance(recipe, RlvrRecipe) or window is None or trained.window is None:
-        return
-    differing = differences(trained, replace(trained, window=window))
-    if differing:
-        warn(f"validation.data {data} is not prompted like {recipe.data}: {differing}.")
-
-
 def _refuse_overlong(
-    trainer: Any,
-    validation: Validation,
-    rows: Dataset,
-    template: Mapping[str, Any],
-    *,
-    as_made: bool,
+    trainer: Any, rows: Dataset, validation: Validation, recorded_in: str | None
 ) -> None:
-    config = trainer.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if not positions:
+    limit = room_for_prompts(trainer, validation)
+    if limit is None:
         return
-    field = "validation.max_new_tokens"
-    limit = room_for_prompt(positions, validation.max_new_tokens, field, "the model")
+    template = template_kwargs(trainer.args)
     overlong = overlong_rows(
-        rows,
-        trainer.processing_class,
-        limit,
-        "prompt",
-        template,
-        recorded_in=validation.data if as_made else None,
+        rows, trainer.processing_class, limit, "prompt", template, recorded_in=recorded_in
     )
     if overlong:
         raise UserError(
             f"{len(overlong)} of {len(rows)} prompts in {validation.data} take more than {limit} "
             f"tokens (the longest {max(overlong.values())}), and the model has room for "
-            f"{positions} with validation.max_new_tokens {validation.max_new_tokens}; make these "
-            "step contexts with a smaller token budget."
+            f"{limit + validation.max_new_tokens} with validation.max_new_tokens "
+            f"{validation.max_new_tokens}; make these step contexts with a smaller token budget."
         )
 
 
+@dataclass
 class ValidationCallback(TrainerCallback):
     """Validates before the first step, every ``every_steps`` steps and after the last one.
 
     The figures are logged with their step as ``validation/*``.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        validation: Validation,
-        best: BestPolicy,
-        evaluations: Sequence[Evaluation],
-    ) -> None:
-        self._trainer = trainer
-        self._validation = validation
-        self._best = best
-        self._evaluations = evaluations
+    trainer: Any
+    validation: Validation
+    best: BestPolicy
+    evaluations: Sequence[Evaluation]
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Validate before the first step; a resumed run already has these figures."""
-        self._best.recall(self._trainer.accelerator)
+        self.best.recall(self.trainer.accelerator)
         if state.global_step == 0:
-            self._trainer.log(self._validate(step=0))
+            self.trainer.log(self._validate(step=0))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Add the figures to the log of this step; forces a log if none is due."""
         step, last = state.global_step, state.global_step >= state.max_steps
-        if last or step % self._validation.every_steps == 0:
+        if last or step % self.validation.every_steps == 0:
             for name, value in self._validate(step).items():
-                self._trainer._metrics["train"][name].append(value)
+                self.trainer._metrics["train"][name].append(value)
             control.should_log = True
-        return control
 
     def _validate(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
         figures: dict[str, float] = {}
-        with _random_states_kept():
-            with _for_generation(self._trainer) as model:
-                for evaluate in self._evaluations:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):  # for saving too: merging an adapter draws numbers
+            with _for_generation(self.trainer) as model:
+                for evaluate in self.evaluations:
                     figures |= evaluate(partial(self._reply, model), step)
-            self._best.offer(self._trainer, step, self._validation.decides, figures)
+            self.best.offer(self.trainer, step, self.validation.decides, figures)
         logged = {f"validation/{name}": value for name, value in figures.items()}
         return {**logged, "time/validation_s": time.perf_counter() - started}
 
     def _reply(self, model: Any, prompts: Sequence[Sequence[Message]]) -> list[str]:
-        trainer = self._trainer
+        args, tokenizer = self.trainer.args, self.trainer.processing_class
         return greedy_replies(
-            LocalModel(model, trainer.processing_class, template_kwargs(trainer.args)),
+            LocalModel(model, tokenizer, template_kwargs(args)),
             prompts,
-            self._validation.max_new_tokens,
-            trainer.args.per_device_eval_batch_size,
+            self.validation.max_new_tokens,
+            args.per_device_eval_batch_size,
         )
 
 
@@ -256,14 +211,6 @@ def make_validation(
             raise UserError("validation.instances: no sandboxes were given to open them in.")
         evaluations.append(instance_episodes(trainer, recipe, bench, run.validation))
     return ValidationCallback(trainer, asked, BestPolicy(run.best, run.notes), evaluations)
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Restore random states afterwards; covers saving, as merging an adapter draws numbers."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 @contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
 from srl_swe.files import write_atomic
@@ -20,39 +18,29 @@ from srl_swe.progress import say
 from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.rollout.episode import failure_step
 from srl_swe.rollout.prompting import differences
-from srl_swe.rollout.replies import opens_thought
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
+from srl_swe.steps.prompt import PAPER_WINDOW, OverBudget, Window, make_messages
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.training.data import room_for_prompt, warn
-from srl_swe.training.generate import Reply
+from srl_swe.training.generate import Reply, reply_format
 from srl_swe.training.lockstep import play_in_lockstep
-from srl_swe.training.recipe import Recipe, RlvrRecipe, ValidationInstances
+from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation, ValidationInstances
 from srl_swe.training.run_folder import trained_prompting
-from srl_swe.training.trl_config import template_kwargs
 from srl_swe.trajectories.jsonl import render_line
-from srl_swe.types import Instance, Message, Outcome, StopReason, Trajectory, Verdict
+from srl_swe.types import Instance, Message, Outcome, StopReason, Trajectory
 
 _SPARE: list[Message] = [{"role": "user", "content": "."}]
 """Filler prompt for a rank with fewer running episodes than another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A finished episode and the verdict of its tests."""
-
-    trajectory: Trajectory
-    verdict: Verdict
-
-
 class _Episode:
-    """One episode; ``ended`` once it is over."""
+    """One episode; ``ended`` once it is over, with ``resolved`` None if its sandbox broke."""
 
     def __init__(self, instance_id: str, env: SweEnv) -> None:
         self.env = env
         self.messages: list[Message] = []
-        self.ended: Ended | None = None
+        self.ended: Trajectory | None = None
         self._instance_id = instance_id
 
     @property
@@ -63,81 +51,62 @@ class _Episode:
         try:
             _, info = self.env.reset(options={"instance_id": self._instance_id})
         except SandboxError as error:
-            name, steps = self._instance_id, (failure_step(error),)
-            broken = Verdict(name, Outcome.BROKEN_SANDBOX, detail=str(error))
-            record = Trajectory(name, steps, stop_reason=StopReason.SANDBOX_ERROR)
-            self.ended = Ended(record, broken)
+            steps, reason = (failure_step(error),), StopReason.SANDBOX_ERROR
+            self.ended = Trajectory(self._instance_id, steps, stop_reason=reason)
             return
         self.messages = info["messages"]
 
     def take(self, reply: str) -> None:
         _, _, terminated, truncated, info = self.env.step(reply)
         if terminated or truncated:
-            self.ended = Ended(info["trajectory"], info["verdict"])
+            outcome = info["verdict"].outcome
+            known = outcome is not Outcome.BROKEN_SANDBOX
+            resolved = outcome is Outcome.RESOLVED if known else None
+            self.ended = replace(info["trajectory"], resolved=resolved)
         else:
             self.messages = info["messages"]
 
 
+@dataclass(frozen=True)
 class InstanceEpisodes:
     """An evaluation by one episode per instance, ``workers`` per rank at once.
 
     The trajectories of each validation are written to ``folder/step-N.jsonl``.
     """
 
-    def __init__(
-        self,
-        accelerator: Any,
-        make_env: Callable[[], SweEnv],
-        instance_ids: Sequence[str],
-        workers: int,
-        folder: Path,
-    ) -> None:
-        self._accelerator = accelerator
-        self._make_env = make_env
-        self._instance_ids = instance_ids
-        self._workers = workers
-        self._folder = folder
+    accelerator: Any
+    make_env: Callable[[], SweEnv]
+    instance_ids: Sequence[str]
+    workers: int
+    folder: Path
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """``resolved`` and ``submitted`` are shares of the episodes whose sandboxes held."""
-        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        episodes = [_Episode(name, self._make_env()) for name in self._instance_ids[rank::ranks]]
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        episodes = [_Episode(name, self.make_env()) for name in self.instance_ids[rank::ranks]]
 
         def sample(running: Sequence[_Episode], count: int) -> list[str]:
             spare = [_SPARE] * (count - len(running))
-            return reply([*(one.messages for one in running), *spare])[: len(running)]
+            return reply([*(episode.messages for episode in running), *spare])[: len(running)]
 
-        most = -(-len(self._instance_ids) // ranks)
-        play_in_lockstep(episodes, sample, self._accelerator, self._workers, most)
-        ended: list[Ended] = gather_object([one.ended for one in episodes])
-        figures = _figures(ended)
-        if self._accelerator.is_main_process:
+        most = -(-len(self.instance_ids) // ranks)
+        play_in_lockstep(episodes, sample, self.accelerator, self.workers, most)
+        ended: list[Trajectory] = gather_object([episode.ended for episode in episodes])
+        known = [trajectory for trajectory in ended if trajectory.resolved is not None]
+        figures = {"broken_sandboxes": float(len(ended) - len(known))}
+        if known:
+            submitted = sum(one.stop_reason is StopReason.SUBMITTED for one in known)
+            figures["resolved"] = sum(bool(one.resolved) for one in known) / len(known)
+            figures["submitted"] = submitted / len(known)
+        if self.accelerator.is_main_process:
             self._record(ended, figures, step)
         return figures
 
-    def _record(self, ended: Sequence[Ended], figures: dict[str, float], step: int) -> None:
-        in_order = sorted(ended, key=lambda one: one.trajectory.instance_id)
-        lines = [render_line(_with_verdict(one)) for one in in_order]
-        write_atomic(self._folder / f"step-{step:06}.jsonl", "".join(lines))
+    def _record(self, ended: Sequence[Trajectory], figures: dict[str, float], step: int) -> None:
+        lines = map(render_line, sorted(ended, key=lambda trajectory: trajectory.instance_id))
+        write_atomic(self.folder / f"step-{step:06}.jsonl", "".join(lines))
         share = f"{figures['resolved']:.0%}" if "resolved" in figures else "nothing known"
         say(f"validation at step {step}: {share} of {len(ended)} instances resolved")
-
-
-def _with_verdict(one: Ended) -> Trajectory:
-    resolved = one.verdict.outcome is Outcome.RESOLVED
-    known = one.verdict.outcome is not Outcome.BROKEN_SANDBOX
-    return dataclasses.replace(one.trajectory, resolved=resolved if known else None)
-
-
-def _figures(ended: Sequence[Ended]) -> dict[str, float]:
-    judged = [one for one in ended if one.verdict.outcome is not Outcome.BROKEN_SANDBOX]
-    figures = {"broken_sandboxes": float(len(ended) - len(judged))}
-    if judged:
-        resolved = sum(one.verdict.outcome is Outcome.RESOLVED for one in judged)
-        submitted = sum(one.trajectory.stop_reason is StopReason.SUBMITTED for one in judged)
-        figures["resolved"] = resolved / len(judged)
-        figures["submitted"] = submitted / len(judged)
-    return figures
 
 
 DEFAULT_WORKERS = 8
@@ -164,18 +133,19 @@ def instance_episodes(
     validation = recipe.validation
     assert validation and validation.instances, "the recipe asks for them"
     asked, count = validation.instances, TokenCounter(trainer.processing_class)
-    window, limits = _window_and_limits(asked, recipe)
-    replies = ReplyFormat(
-        get_dialect(recipe.dialect),
-        recipe.strictness,
-        opens_thought(trainer.processing_class, template_kwargs(trainer.args)),
-    )
-    rules = Rules(replies, _fitting_window(trainer, window, validation.max_new_tokens), limits)
+    rules = _rules(trainer, recipe, validation, asked)
     chosen = evenly_spread(len(bench.instances), asked.rows)
     instances = [bench.instances[index] for index in chosen]
-    for one in instances:
-        check_testable(one)
-        _check_first_prompt(one, rules, count)
+    for instance in instances:
+        check_testable(instance)
+        issue, dialect = instance.problem_statement, rules.replies.dialect
+        try:
+            make_messages(issue, [], dialect, rules.window, count)
+        except OverBudget as error:
+            raise UserError(
+                f"validation.instances: the issue of {instance.instance_id} leaves no room for a "
+                f"reply ({error}); leave it out of the bench."
+            ) from None
     open_sandbox = as_sandbox_errors(bench.open_sandbox)
     make_env = partial(
         SweEnv,
@@ -185,47 +155,45 @@ def instance_episodes(
         test_runner=CachedTestRunner(open_sandbox, asked.tests_timeout_s),
         count_tokens=count,
     )
-    ids = [one.instance_id for one in instances]
+    ids = [instance.instance_id for instance in instances]
     return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
 
 
-def _window_and_limits(asked: ValidationInstances, recipe: Recipe) -> tuple[Window, EpisodeLimits]:
-    if not isinstance(recipe, RlvrRecipe):
-        return _window(asked, recipe), asked.limits or EpisodeLimits()
-    if recipe.setting != "episode":
-        raise UserError(
-            f"validation.instances plays episodes, and a policy of `setting: {recipe.setting}` "
-            "learns to answer in one reply; leave it out, and measure that policy afterwards."
-        )
-    return asked.window or recipe.window, asked.limits or recipe.limits
+def _rules(
+    trainer: Any, recipe: Recipe, validation: Validation, asked: ValidationInstances
+) -> Rules:
+    """The recipe's rules of episodes for RLVR, else the data's; ``asked`` overrides them."""
+    if isinstance(recipe, RlvrRecipe):
+        if recipe.setting != "episode":
+            raise UserError(
+                "validation.instances plays episodes, and a policy of `setting: "
+                f"{recipe.setting}` learns to answer in one reply; leave it out, and measure that "
+                "policy afterwards."
+            )
+        window, limits = asked.window or recipe.window, asked.limits or recipe.limits
+    else:
+        warn_of_other_window(recipe, asked.window, "validation.instances", "the data")
+        window = asked.window or trained_prompting(recipe).window or PAPER_WINDOW
+        limits = asked.limits or EpisodeLimits()
+    budgets = (window.token_budget, room_for_prompts(trainer, validation))
+    known = [budget for budget in budgets if budget is not None]
+    replies = reply_format(recipe, trainer.processing_class, trainer.args)
+    return Rules(replies, replace(window, token_budget=min(known, default=None)), limits)
 
 
-def _window(asked: ValidationInstances, recipe: Recipe) -> Window:
-    """The window of training; warns if the recipe asks for another."""
-    trained = trained_prompting(recipe)
-    if asked.window is None:
-        return trained.window or PAPER_WINDOW
-    differing = differences(trained, dataclasses.replace(trained, window=asked.window))
-    if trained.window is not None and differing:
-        warn(f"validation.instances is not prompted like the data: {differing}.")
-    return asked.window
-
-
-def _fitting_window(trainer: Any, window: Window, reply_tokens: int) -> Window:
-    """The window, its budget lowered to the positions that a reply leaves for the prompt."""
-    config = trainer.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
+def room_for_prompts(trainer: Any, validation: Validation) -> int | None:
+    """The tokens that the model's positions leave for a prompt; None if it has none."""
+    positions = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
+    if not positions:
+        return None
     field = "validation.max_new_tokens"
-    room = room_for_prompt(positions, reply_tokens, field, "the model") if positions else None
-    known = [limit for limit in (window.token_budget, room) if limit is not None]
-    return dataclasses.replace(window, token_budget=min(known, default=None))
+    return room_for_prompt(positions, validation.max_new_tokens, field, "the model")
 
 
-def _check_first_prompt(instance: Instance, rules: Rules, count: CountTokens) -> None:
-    try:
-        make_messages(instance.problem_statement, [], rules.replies.dialect, rules.window, count)
-    except OverBudget as error:
-        raise UserError(
-            f"validation.instances: the issue of {instance.instance_id} leaves no room for a reply "
-            f"({error}); leave it out of the bench."
-        ) from None
+def warn_of_other_window(recipe: Recipe, window: Window | None, what: str, data: str) -> None:
+    """Warn if ``what`` is prompted by another window than training; None is unknown."""
+    trained = trained_prompting(recipe)
+    if window is None or trained.window is None:
+        return
+    if differing := differences(trained, replace(trained, window=window)):
+        warn(f"{what} is not prompted like {data}: {differing}.")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from srl_swe.errors import UserError
+from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.prompting import Prompting, load_prompting
 from srl_swe.steps.prompt import PAPER_WINDOW
-from srl_swe.training.callbacks import read_metrics
 from srl_swe.training.recipe import SftRecipe, SrlRecipe
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl

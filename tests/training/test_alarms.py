@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from srl_swe.errors import UserError
 from srl_swe.training.alarms import TrainingAlarms, format_rate, warned_after
-from srl_swe.training.callbacks import callbacks_for
+from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.load_recipe import make_recipe
 from srl_swe.training.recipe import ALARMS_OF_TESTS, Alarms, SrlRecipe
 from srl_swe.training.run_folder import decisive_fields, open_run
@@ -197,7 +197,7 @@ def test_a_slow_reward_is_warned_of_by_the_step(
 ) -> None:
     trainer = make_trainer(SlowReward(), max_steps=1)
     recipe = dataclasses.replace(srl_recipe(), alarms=Alarms(reward_call_s=0.05))
-    callbacks_for(trainer, recipe, open_run(recipe))
+    add_callbacks(trainer, recipe, open_run(recipe))
     with caplog.at_level(logging.WARNING, "srl_swe"):
         trainer.train()
     assert "step 0: a reward call has taken 0.05 s and goes on" in caplog.text

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from srl_swe.training.callbacks import MetricsLog, read_metrics
+from srl_swe.reports.record import read_metrics
+from srl_swe.training.callbacks import MetricsLog
 
 
 def at_step(step: int, rank: int = 0) -> TrainerState:

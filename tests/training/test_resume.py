@@ -18,7 +18,7 @@ import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file
 
-from srl_swe.training.callbacks import read_metrics
+from srl_swe.reports.record import read_metrics
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl

@@ -24,10 +24,10 @@ from transformers import AutoModelForCausalLM
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import EngineUnavailable, UserError
 from srl_swe.instances import load_instances
+from srl_swe.reports.record import read_metrics
 from srl_swe.rollout import EpisodeLimits
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps.prompt import Window, make_messages
-from srl_swe.training.callbacks import read_metrics
 from srl_swe.training.data import COLUMNS
 from srl_swe.training.recipe import DynamicSampling, RlvrRecipe, SftRecipe
 from srl_swe.training.rlvr_patch import oracle_files, repair_messages

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, 
 
 from srl_swe.reports.record import read_metrics
 from srl_swe.training.callbacks import CompletionsLog
-from srl_swe.training.grpo_trainer import SampledReplies
+from srl_swe.training.grpo_trainer import SampledReplies, fill_slots
 from srl_swe.training.recipe import SftRecipe, SrlRecipe, Validation
 from srl_swe.training.run_folder import ReportLog
 from srl_swe.training.sft_trainer import train_sft
@@ -66,7 +66,7 @@ class FakeTrainer:
         ids = self.processing_class(["look", "run"])["input_ids"]
         rows = [{"instance_id": f"toy-{step}"}] * 2
         self.sampled.add_round(step, rows, ids, [[0.0], [1.0]], {"action": [None, "ls"]})
-        self.sampled.end_batch([[-1.0, 1.0]], [[True]])
+        self.sampled.end_batch([[-1.0, 1.0]], fill_slots([[True]]))
 
 
 def completions_of(

@@ -11,7 +11,7 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from srl_swe.errors import UserError
-from srl_swe.training.callbacks import read_metrics
+from srl_swe.reports.record import read_metrics
 from srl_swe.training.data import load_step_contexts, with_thoughts
 from srl_swe.training.generate import greedy_scores
 from srl_swe.training.recipe import SftRecipe

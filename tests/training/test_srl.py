@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srl_swe.errors import UserError
-from srl_swe.training.callbacks import read_metrics
+from srl_swe.reports.record import read_metrics
 from srl_swe.training.recipe import DynamicSampling, SrlRecipe
 from srl_swe.training.srl_trainer import train_srl
 

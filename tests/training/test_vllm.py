@@ -16,8 +16,8 @@ import yaml
 
 from srl_swe.dialects import get_dialect
 from srl_swe.instances import load_instances
+from srl_swe.reports.record import read_metrics
 from srl_swe.steps.prompt import make_messages
-from srl_swe.training.callbacks import read_metrics
 from srl_swe.training.timing import ALARM_ABOVE, DIFFERENCE
 from srl_swe.training.tiny_policy import make_tiny_policy
 
