@@ -3,6 +3,14 @@
 Uses TRL's ``rollout_func`` rather than its ``environment_factory``: replies stay text in our
 dialect, which suits a policy without a tool-calling template, and containers open, act and test
 in parallel, one thread per container (TRL opens environments one after the other).
+
+An episode is one sequence of tokens; the mask is 1 for the policy's own:
+
+    prompt | reply 1 | observation 1 | reply 2 | observation 2 | ... | reply N
+             1 1 1 1   0 0 0 0 0 0 0   1 1 1 1   0 0 0 0 0 0 0         1 1 1 1    mask
+
+Replies are the sampled tokens, never tokenized again. Observations get mask 0: training reads them
+as sampling did, and no gradient flows from them.
 """
 
 from __future__ import annotations
@@ -23,15 +31,6 @@ from srl_swe.training.grpo_trainer import TOKENS_WRITTEN
 from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.stats import Tested
 from srl_swe.types import Instance, Message, Outcome, StopReason
-
-# An episode as one sequence of tokens; the mask is 1 for the policy's own.
-#
-#     prompt | reply 1 | observation 1 | reply 2 | observation 2 | ... | reply N
-#              1 1 1 1   0 0 0 0 0 0 0   1 1 1 1   0 0 0 0 0 0 0         1 1 1 1    mask
-#
-# Replies are the sampled tokens, never tokenized again. Observations get mask 0: training reads
-# them as sampling did, and no gradient flows from them.
-
 
 _MARK = "\u2042reply\u2042"
 """Placeholder for a reply in a rendered template; occurs in no template."""
@@ -91,9 +90,8 @@ class ChatTokens:
         self._template_kwargs = template_kwargs
         self._end_ids = end_ids
         ends = end_ids or [self._tokenizer.eos_token_id]
-        self._end = re.compile(
-            "|".join(re.escape(str(tokenizer.convert_ids_to_tokens(one))) for one in ends)
-        )
+        tokens = tokenizer.convert_ids_to_tokens(list(ends))
+        self._end = re.compile("|".join(re.escape(str(token)) for token in tokens))
         self._lock = threading.Lock()
 
     @property
@@ -116,14 +114,11 @@ class ChatTokens:
         turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
         answered = [*turn, {"role": "user", "content": observation}]
         with self._lock:
-            return self._tokens_after_reply(str(self._render(answered, tokenize=False)))
-
-    def _tokens_after_reply(self, rendered: str) -> list[int]:
-        tail = rendered.partition(_MARK)[2]
-        end = self._end.search(tail)
-        if end and not tail[: end.start()].strip():  # the reply has its end already
-            tail = tail[end.end() :]
-        return list(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
+            tail = str(self._render(answered, tokenize=False)).partition(_MARK)[2]
+            end = self._end.search(tail)
+            if end and not tail[: end.start()].strip():  # the reply has its end already
+                tail = tail[end.end() :]
+            return list(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
 
     def _render(self, messages: Sequence[Any], **options: Any) -> Any:
         return self._tokenizer.apply_chat_template(
@@ -133,57 +128,46 @@ class ChatTokens:
 
 def episode_dataset(instances: Sequence[Instance]) -> Dataset:
     """One row per instance. TRL's prompt column holds its id; the first turn renders the prompt."""
-    return Dataset.from_list(
-        [{"prompt": one.instance_id, "instance_id": one.instance_id} for one in instances]
-    )
+    ids = [instance.instance_id for instance in instances]
+    return Dataset.from_dict({"prompt": ids, "instance_id": ids})
 
 
+@dataclass
 class EpisodeRollout:
     """A ``rollout_func`` for GRPOTrainer, and the reward function of its episodes.
 
-    ``token_budget`` bounds an episode: it ends with TOKEN_LIMIT if no further whole reply fits,
-    or if a reply is cut; a cut reply is not carried out. ``workers`` episodes run at once; the next
-    wave starts when all of them have ended.
+    An episode ends with TOKEN_LIMIT if its context outgrows ``longest_context``, which leaves room
+    for one more whole reply, or if a reply is cut; a cut reply is not carried out. ``workers``
+    episodes run at once; the next wave starts when all of them have ended.
     """
 
     __name__ = "tests"
 
-    def __init__(
-        self,
-        make_env: Callable[[], SweEnv],
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        token_budget: int,
-        reply_tokens: int,
-        workers: int,
-        template_kwargs: Mapping[str, Any],
-        end_ids: Sequence[int] = (),
-    ) -> None:
-        """``make_env()`` makes a SweEnv per episode; ``reply_tokens``: the longest reply.
-
-        ``end_ids``: the tokens that end a reply; if empty, any special token does.
-        """
-        self._make_env = make_env
-        self._chat = ChatTokens(tokenizer, template_kwargs, end_ids)
-        self._longest_context = token_budget - reply_tokens
-        self._workers = workers
-        self._tested: list[Tested] = []
+    make_env: Callable[[], SweEnv]
+    chat: ChatTokens
+    longest_context: int
+    workers: int
+    tested: list[Tested] = field(default_factory=list)
+    """This rank's episodes; emptied by the trainer when it logs them."""
 
     def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Play one episode per instance id; the ``rollout_func`` of TRL 1.16."""
-        attempts = [
-            _Attempt(name, self._make_env(), self._chat, self._longest_context) for name in prompts
-        ]
+        longest = self.longest_context
+        attempts = [_Attempt(name, self.make_env(), self.chat, longest) for name in prompts]
 
         def sample(running: Sequence[_Attempt], count: int) -> list[_Sampled]:
-            return _sample(running, count, trainer)
+            """A collective, and vLLM's server takes equally many prompts from each rank."""
+            spare = [[self.chat.eos_token_id]] * (count - len(running))
+            contexts = [*(attempt.tokens.all for attempt in running), *spare]
+            replies, logprobs = trainer._generate_single_turn(contexts, None, {}, num_generations=1)
+            return list(zip(replies, logprobs or [None] * count, strict=True))[: len(running)]
 
-        play_in_lockstep(attempts, sample, trainer.accelerator, self._workers, len(prompts))
+        play_in_lockstep(attempts, sample, trainer.accelerator, self.workers, len(prompts))
         written = [sum(attempt.tokens.mask) for attempt in attempts]
         for attempt in attempts:
             attempt.hide_untaught(masks_truncated=trainer.mask_truncated_completions)
         tested = [attempt.tested for attempt in attempts if attempt.tested]
-        self._tested += tested
+        self.tested += tested
         return {
             "prompt_ids": [attempt.tokens.prompt for attempt in attempts],
             "completion_ids": [attempt.tokens.completion for attempt in attempts],
@@ -196,14 +180,9 @@ class EpisodeRollout:
     def __call__(self, *, tested: Sequence[Tested], log_extra: Any, **_: Any) -> list[float | None]:
         """The reward function: the tests' reward of each episode, None if its sandbox broke."""
         for name in ("ended", "steps", "detail"):
-            log_extra(name, [getattr(one, name) for one in tested])
-        log_extra("outcome", [one.outcome.value for one in tested])
-        return [one.reward for one in tested]
-
-    def drain(self) -> list[Tested]:
-        """This rank's episodes since the last call."""
-        tested, self._tested = self._tested, []
-        return tested
+            log_extra(name, [getattr(result, name) for result in tested])
+        log_extra("outcome", [result.outcome.value for result in tested])
+        return [result.reward for result in tested]
 
 
 _Sampled = tuple[list[int], list[float | None] | None]
@@ -280,14 +259,3 @@ class _Attempt:
             steps=len(info["trajectory"].steps),
             detail=info["verdict"].detail,
         )
-
-
-def _sample(running: Sequence[_Attempt], count: int, trainer: Any) -> list[_Sampled]:
-    """One reply per running episode; a rank with fewer than ``count`` discards the surplus.
-
-    Sampling is a collective, and vLLM's server takes equally many prompts from each rank.
-    """
-    spare = [[trainer._tokenizer.eos_token_id]] * (count - len(running))
-    prompts = [*(attempt.tokens.all for attempt in running), *spare]
-    replies, logprobs = trainer._generate_single_turn(prompts, None, {}, num_generations=1)
-    return list(zip(replies, logprobs or [None] * count, strict=True))[: len(running)]

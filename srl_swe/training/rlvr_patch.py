@@ -1,12 +1,19 @@
-"""RLVR in one turn: a reply of search/replace edits, and the tests as its reward."""
+"""RLVR in one turn: a reply of search/replace edits, and the tests as its reward.
+
+The edits have the form of SWE-RL's Agentless-mini (``prompts/search_replace.md``). The prompt holds
+the issue and the files to change (oracle setting). Edits inside the thought are ignored;
+Agentless-mini reads the whole output. An edit that breaks the syntax of a file or changes only
+blank lines submits nothing (the post-processing of Agentless-mini, which the paper's evaluation
+uses).
+"""
 
 from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import resources
 from typing import Any
@@ -16,7 +23,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from unidiff.patch import PatchSet
 
-from srl_swe.dialects import FormatReason, Strictness
+from srl_swe.dialects import FormatReason, ReplyFormat, Strictness
 from srl_swe.dialects.reply import split_thought, thought_fault
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
@@ -27,12 +34,6 @@ from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import CountTokens, OverBudget
 from srl_swe.training.stats import Tested
 from srl_swe.types import Instance, Message
-
-# Search/replace edits in the form of SWE-RL's Agentless-mini (``prompts/search_replace.md``).
-# Edits inside the thought are ignored; Agentless-mini reads the whole output. An edit that breaks
-# the syntax of a file or changes only blank lines submits nothing (the post-processing of
-# Agentless-mini, which the paper's evaluation uses).
-
 
 _PATH, _SEARCH, _DIVIDE, _REPLACE = "### ", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 
@@ -82,40 +83,34 @@ def read_repair(
     """
     thought, rest = split_thought(reply, think_opened=think_opened)
     unclosed = thought is None and rest.lstrip().startswith("<think>")
-    match FormatReason.NO_THINK if unclosed else thought_fault(thought, strictness):
-        case None:
-            return make_patch(parse_edits(rest), files)
-        case reason:
-            return Repair("", EditFault(reason))
+    reason = FormatReason.NO_THINK if unclosed else thought_fault(thought, strictness)
+    return Repair("", EditFault(reason)) if reason else make_patch(parse_edits(rest), files)
 
 
 def parse_edits(text: str) -> list[Edit]:
-    r"""The edits in a text, in order; other text is ignored.
+    r"""The edits in a text, in order; other text is ignored. Takes linear time for any reply.
 
     >>> parse_edits("### a.py\n<<<<<<< SEARCH\nx = 1\n=======\nx = 2\n>>>>>>> REPLACE\n")
     [Edit(path='a.py', search='x = 1', replace='x = 2')]
     """
-    return list(_edits(text.split("\n")))
-
-
-def _edits(lines: Sequence[str]) -> Iterator[Edit]:
-    """Scans line by line: linear time for any reply."""
+    edits: list[Edit] = []
     path, before = "", ""
     search: list[str] = []
     replace: list[str] | None = None
-    for line in lines:
+    for line in text.split("\n"):
         mark = line.rstrip()
         if mark == _SEARCH:
             path = before.removeprefix(_PATH).strip() if before.startswith(_PATH) else ""
             search, replace = [], None
         elif path and mark == _REPLACE and replace is not None:
-            yield Edit(path, "\n".join(search), "\n".join(replace))
+            edits.append(Edit(path, "\n".join(search), "\n".join(replace)))
             path = ""
         elif mark == _DIVIDE and replace is None:
             replace = []
         else:
             (search if replace is None else replace).append(line)
         before = line
+    return edits
 
 
 def make_patch(edits: Sequence[Edit], files: Mapping[str, str]) -> Repair:
@@ -131,24 +126,26 @@ def make_patch(edits: Sequence[Edit], files: Mapping[str, str]) -> Repair:
             return Repair("", EditFault.NOT_FOUND)
         replacement = f"\n{edit.replace}" if edit.replace else ""
         changed[edit.path] = before.replace(f"\n{edit.search}", replacement).removeprefix("\n")
-    return _checked(changed, files)
-
-
-def render_diff(path: str, before: str, after: str) -> str:
-    """One file's change as ``git diff`` writes it; empty if nothing differs."""
-    lines = list(unified_diff(_lines(before), _lines(after), f"a/{path}", f"b/{path}", lineterm=""))
-    if not lines:
-        return ""
-    return "\n".join([f"diff --git a/{path} b/{path}", *_marked(lines)]) + "\n"
-
-
-def _checked(changed: Mapping[str, str], files: Mapping[str, str]) -> Repair:
     if all(_without_blanks(files[path]) == _without_blanks(changed[path]) for path in changed):
         return Repair("", EditFault.NO_CHANGE)
     for path, after in changed.items():
         if path.endswith(".py") and not _parses(after) and _parses(files[path]):
             return Repair("", EditFault.BROKEN_SYNTAX)
     return Repair("".join(render_diff(path, files[path], after) for path, after in changed.items()))
+
+
+def render_diff(path: str, before: str, after: str) -> str:
+    """One file's change as ``git diff`` writes it; empty if nothing differs."""
+    changes = unified_diff(_lines(before), _lines(after), f"a/{path}", f"b/{path}", lineterm="")
+    lines = list(changes)
+    return "\n".join([f"diff --git a/{path} b/{path}", *lines, ""]) if lines else ""
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without their ends; a last line without a newline is followed by git's note of it."""
+    lines = text.split("\n")
+    last = lines.pop()
+    return [*lines, f"{last}\n\\ No newline at end of file"] if last else lines
 
 
 def _without_blanks(text: str) -> list[str]:
@@ -164,26 +161,6 @@ def _parses(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
-
-
-_NO_NEWLINE = "\0no newline"
-
-
-def _lines(text: str) -> list[str]:
-    """Lines without their ends; a last line without a newline is marked."""
-    lines = text.split("\n")
-    last = lines.pop()
-    return [*lines, last + _NO_NEWLINE] if last else lines
-
-
-def _marked(lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        yield line.removesuffix(_NO_NEWLINE)
-        if line.endswith(_NO_NEWLINE):
-            yield "\\ No newline at end of file"
-
-
-# The prompt of a one-reply repair: the issue and the files to change (oracle setting).
 
 
 SYSTEM_PROMPT = resources.files("srl_swe").joinpath("prompts/search_replace.md").read_text("utf-8")
@@ -226,23 +203,22 @@ def repair_messages(
 
     Raises OverBudget if it can't be met, ValueError if it comes without ``count_tokens``.
     """
-    if token_budget is None:
-        return _render(issue, files)
-    if count_tokens is None:
+    if token_budget is not None and count_tokens is None:
         raise ValueError("a token budget needs count_tokens")
-    for longest_chars in _shorter_and_shorter(files):
-        messages = _render(issue, {path: _cut(text, longest_chars) for path, text in files.items()})
-        if count_tokens(messages) <= token_budget:
-            return messages
-    raise OverBudget(f"the issue and the beginnings of its files are over {token_budget} tokens")
-
-
-def _shorter_and_shorter(files: Mapping[str, str]) -> Iterator[int]:
     longest = max(map(len, files.values()), default=0)
-    yield longest
-    while longest > _SHORTEST_CHARS:
+    while True:
+        shown = [f"### {path}\n```\n{_cut(text, longest)}```" for path, text in files.items()]
+        messages: list[Message] = [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": "\n\n".join([issue.strip(), "The files:", *shown])},
+        ]
+        if token_budget is None or count_tokens is None or count_tokens(messages) <= token_budget:
+            return messages
+        if longest <= _SHORTEST_CHARS:
+            raise OverBudget(
+                f"the issue and the beginnings of its files are over {token_budget} tokens"
+            )
         longest = longest * 4 // 5
-        yield longest
 
 
 def _cut(text: str, chars: int) -> str:
@@ -250,14 +226,6 @@ def _cut(text: str, chars: int) -> str:
     if len(text) <= chars:
         return text
     return f"{text[: text.rfind(chr(10), 0, chars) + 1]}{_CUT}\n"
-
-
-def _render(issue: str, files: Mapping[str, str]) -> list[Message]:
-    shown = "\n\n".join(f"### {path}\n```\n{text}```" for path, text in files.items())
-    return [
-        {"role": "system", "content": SYSTEM_PROMPT},
-        {"role": "user", "content": f"{issue.strip()}\n\nThe files:\n\n{shown}"},
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +243,12 @@ def load_tasks(
 
     Raises UserError for an instance without a gold patch, as the oracle knows no files then.
     """
-    without = [one.instance_id for one in instances if not one.gold_patch]
-    if without:
-        raise UserError(
-            f"{without[0]} has no gold patch, which names the files that `setting: patch` shows; "
-            "use `setting: episode`."
-        )
+    for instance in instances:
+        if not instance.gold_patch:
+            raise UserError(
+                f"{instance.instance_id} has no gold patch, which names the files that `setting: "
+                "patch` shows; use `setting: episode`."
+            )
     tasks: dict[str, PatchTask] = {}
 
     def read(instance: Instance) -> dict[str, str]:
@@ -291,7 +259,7 @@ def load_tasks(
         tasks[instance.instance_id] = PatchTask(instance, files)
 
     run_parallel(read, instances, keep, workers=workers)
-    return {one.instance_id: tasks[one.instance_id] for one in instances}
+    return {instance.instance_id: tasks[instance.instance_id] for instance in instances}
 
 
 def patch_dataset(
@@ -319,6 +287,7 @@ def patch_dataset(
     return Dataset.from_list(rows)
 
 
+@dataclass
 class PatchReward:
     """A reward function for GRPOTrainer that tests patches, ``workers`` at once.
 
@@ -327,28 +296,17 @@ class PatchReward:
 
     __name__ = "tests"
 
-    def __init__(
-        self,
-        tasks: Mapping[str, PatchTask],
-        test_runner: CachedTestRunner,
-        tokenizer: PreTrainedTokenizerBase,
-        reward: TestReward,
-        *,
-        workers: int,
-        strictness: Strictness = "strict",
-        think_opened: bool = False,
-        end_ids: Collection[int] = (),
-    ) -> None:
-        """``end_ids``: the tokens that end a reply; if empty, any special token does."""
-        self._tasks = tasks
-        self._test_runner = test_runner
-        self._tokenizer = tokenizer
-        self._reward = reward
-        self._workers = workers
-        self._strictness: Strictness = strictness
-        self._think_opened = think_opened
-        self._end_ids = end_ids
-        self._tested: list[Tested] = []
+    tasks: Mapping[str, PatchTask]
+    run_tests: CachedTestRunner
+    tokenizer: PreTrainedTokenizerBase
+    reward: TestReward
+    form: ReplyFormat
+    """Its strictness and its opening of the thought are used."""
+    end_ids: Collection[int]
+    """The tokens that end a reply; if empty, any special token does."""
+    workers: int
+    tested: list[Tested] = field(default_factory=list)
+    """This rank's replies; emptied by the trainer when it logs them."""
 
     def __call__(
         self,
@@ -359,27 +317,22 @@ class PatchReward:
         **_: Any,
     ) -> list[float | None]:
         """One reward per completion; None if its sandbox broke."""
-        replies = [decode_reply(self._tokenizer, ids, self._end_ids) for ids in completion_ids]
-        with ThreadPoolExecutor(self._workers) as pool:
+        replies = [decode_reply(self.tokenizer, ids, self.end_ids) for ids in completion_ids]
+        with ThreadPoolExecutor(self.workers) as pool:
             tested = list(pool.map(self._test, instance_id, replies))
-        self._tested += tested
-        log_extra("outcome", [one.outcome.value for one in tested])
-        log_extra("ended", [one.ended for one in tested])
-        log_extra("detail", [one.detail for one in tested])
-        return [one.reward for one in tested]
-
-    def drain(self) -> list[Tested]:
-        """This rank's replies since the last call."""
-        tested, self._tested = self._tested, []
-        return tested
+        self.tested += tested
+        log_extra("outcome", [result.outcome.value for result in tested])
+        log_extra("ended", [result.ended for result in tested])
+        log_extra("detail", [result.detail for result in tested])
+        return [result.reward for result in tested]
 
     def _test(self, name: str, reply: tuple[str, bool]) -> Tested:
-        task, (text, ended) = self._tasks[name], reply
-        repair = read_repair(text, task.files, self._strictness, think_opened=self._think_opened)
-        verdict = self._test_runner(task.instance, repair.patch)
+        task, (text, ended), form = self.tasks[name], reply, self.form
+        repair = read_repair(text, task.files, form.strictness, think_opened=form.think_opened)
+        verdict = self.run_tests(task.instance, repair.patch)
         return Tested(
             instance_id=name,
-            reward=self._reward(task.instance, verdict),
+            reward=self.reward(task.instance, verdict),
             outcome=verdict.outcome,
             ended=repair.fault.value if repair.fault else "ok",
             truncated=not ended,

@@ -67,26 +67,15 @@ def _checked(
     """The tokenizer and the rows to train on, after all checks."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
     check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
-    rows = _fitting(recipe, args, model, with_thoughts(data, recipe.data), tokenizer)
+    rows = with_thoughts(data, recipe.data)
+    limits = (max_positions(recipe.model, model.init_kwargs), args.max_length)
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    if limit is not None:  # TRL would cut longer rows, or drop them if no reply is left
+        tokens = overlong_rows(rows, tokenizer, limit, "row", recorded_in=recipe.data)
+        way_out = "make the step contexts with a smaller token budget, raise max_length"
+        rows = fitting_rows(rows, tokens, limit, recipe.overlong, recipe.data, way_out)
+    rows = rows.select_columns(["prompt", "completion"])
     if args.chat_template_path is None:
         check_replies(recipe.model, tokenizer, rows[0])
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
-
-
-def _fitting(
-    recipe: SftRecipe,
-    args: SFTConfig,
-    model: ModelArguments,
-    data: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Dataset:
-    """The rows that fit as a whole; TRL would cut the others, or drop them if no reply is left."""
-    positions = max_positions(recipe.model, model.init_kwargs)
-    limits = [limit for limit in (positions, args.max_length) if limit is not None]
-    rows = data.select_columns(["prompt", "completion"])
-    if not limits:
-        return rows
-    tokens = overlong_rows(data, tokenizer, min(limits), "row", recorded_in=recipe.data)
-    way_out = "make the step contexts with a smaller token budget, raise max_length"
-    return fitting_rows(rows, tokens, min(limits), recipe.overlong, recipe.data, way_out)

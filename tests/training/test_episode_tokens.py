@@ -72,11 +72,9 @@ def play(
     rules = Rules(ReplyFormat(XML), limits=limits or EpisodeLimits())
     rollout = EpisodeRollout(
         lambda: SweEnv([INSTANCE], open_sandbox, rules),
-        tokenizer,
-        token_budget=token_budget,
-        reply_tokens=trainer.max_completion_length,
+        ChatTokens(tokenizer, {}),
+        longest_context=token_budget - trainer.max_completion_length,
         workers=2,
-        template_kwargs={},
     )
     return rollout, rollout.rollout([INSTANCE.instance_id] * episodes, trainer)
 
@@ -136,7 +134,7 @@ def test_an_episode_that_a_limit_cut_teaches_nothing_if_that_is_asked_for(
     for masks in (True, False):
         trainer = ScriptedTrainer(tokenizer, replies, masks=masks)
         rollout, played = play(tokenizer, trainer, **options)
-        (tested,) = rollout.drain()
+        (tested,) = rollout.tested
         assert tested.ended == ended
         assert tested.truncated
         assert tested.reward == 0.0

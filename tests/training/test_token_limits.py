@@ -42,6 +42,7 @@ def test_a_recipes_budget_is_that_of_a_prompt_or_of_a_whole_episode(
     assert (known.prompt, known.episode) == (prompt, episode)
 
 
-def test_where_nothing_says_there_is_no_limit() -> None:
-    known = TokenLimits(asked=None, hard=None, reply=24)
-    assert (known.prompt, known.episode) == (None, None)
+def test_a_model_without_positions_has_the_limits_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert limits(tmp_path) == TokenLimits(prompt=None, episode=None)
+    assert limits(tmp_path, budget=100) == TokenLimits(prompt=100, episode=100)
