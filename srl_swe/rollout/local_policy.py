@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.episode import Completion, PromptTooLong
@@ -60,6 +62,14 @@ class Sampling:
         return {**same, "do_sample": True, "temperature": self.temperature, **PLAIN}
 
 
+def hide_weight_bars() -> None:
+    """Hide transformers' bars of loading and writing weights; those of downloads stay."""
+    downloads_shown = not are_progress_bars_disabled()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    if downloads_shown:
+        enable_progress_bars()
+
+
 class LocalModel:
     """A model in eval mode with its tokenizer; samples replies to batches of prompts."""
 
@@ -84,6 +94,7 @@ class LocalModel:
         device: str | None = None,
     ) -> LocalModel:
         """Load a folder or a model of the hub onto the GPU, if there is one, or ``device``."""
+        hide_weight_bars()
         model: Any = AutoModelForCausalLM.from_pretrained(str(policy), dtype="auto")
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model.eval(), tokenizer, template)

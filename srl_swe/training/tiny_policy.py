@@ -15,6 +15,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from srl_swe.rollout.local_policy import hide_weight_bars
+
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 CHAT_TEMPLATE = (
@@ -46,6 +48,7 @@ def make_tiny_policy(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
+        hide_weight_bars()
         tokenizer = _train_tokenizer(texts, vocab_size)
         _random_model(tokenizer, hidden, layers, max_positions, seed).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

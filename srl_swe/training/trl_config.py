@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import datasets
 import huggingface_hub.constants
 import yaml
 from trl.scripts.utils import TrlParser
@@ -22,7 +24,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.local_policy import PLAIN
+from srl_swe.rollout.local_policy import PLAIN, hide_weight_bars
 from srl_swe.training.recipe import Recipe, field_names, field_of, unknown_field
 
 
@@ -198,7 +200,7 @@ def make_trainer_args(
     model: ModelArguments | None = None,
 ) -> Config:
     """Make the config, with TRL's defaults and checks; their refusals become UserErrors."""
-    disable_telemetry()
+    quiet_libraries()
     sampling = PLAIN if issubclass(config, GRPOConfig) else {}
     asked = {**OUR_DEFAULTS, **sampling, **section, "output_dir": str(output)}
     if model is not None:
@@ -237,10 +239,16 @@ def template_kwargs(args: Any) -> dict[str, Any]:
     return dict(getattr(args, "chat_template_kwargs", None) or {})
 
 
-def disable_telemetry() -> None:
-    """Stop TRL from reporting each run to the hub, here and in child processes."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+def quiet_libraries() -> None:
+    """Stop TRL from reporting each run to the hub, and hide other bars than the run's own.
+
+    transformers stays as verbose as it is: the Trainer drops its progress callback otherwise.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of child processes
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    hide_weight_bars()
+    datasets.disable_progress_bars()
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)  # on file times
 
 
 def _refuse_ignored(section: Mapping[str, Any]) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +116,26 @@ def test_every_field_can_be_set_to_its_default_by_a_text(record: Any) -> None:
         if isinstance(default, bool | int | float | str) and default != "" and field.init:
             value = fields.read(name, [str(default)], "")
             assert value in (default, [default]) or (default, value) == ("no", False), name
+
+
+LORA = ["--use_peft", "--lora_target_modules", "q_proj"]
+GROUPS = ["--num_generations", "4", "--per_device_train_batch_size", "8"]
+GROUPS += ["--max_completion_length", "8", "--dynamic_sampling", "null"]
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("method", "options"), [("sft", LORA), ("srl", GROUPS)])
+def test_a_run_prints_its_own_progress_and_nothing_of_other_libraries(
+    policy: Path, data: Path, tmp_path: Path, method: str, options: list[str]
+) -> None:
+    command = ["-m", "srl_swe", "train", method, f"{method}-demo", "--model", str(policy)]
+    places = ["--data", str(data), "--out", str(tmp_path / "run")]
+    ended = subprocess.run(
+        [sys.executable, *command, *places, "--max_steps", "2", "--save_steps", "1", *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert [line.split(":")[0] for line in ended.stderr.splitlines()] == ["step 1/2", "step 2/2"]
+    assert ended.stdout == f"{tmp_path}/run/final\n"
