@@ -154,16 +154,6 @@ REFUSALS = [
     "Your proposed edit has introduced new syntax error(s). Please read this error message",
     "action was not executed",
 ]
-OUTPUTS = [
-    "a.py: Tool 'x' not found. Available:",
-    "     1\tCannot execute multiple commands at once.",
-    "grep: Action rejected",
-    "1\tBash command 'git' is not allowed",
-    "User rejected by policy in 3 tests",
-    "Traceback: InputValidationError: x",
-    "ERROR:\nNo replacement was performed, old_str `x` did not appear verbatim in /a.",
-    "",
-]
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -172,7 +162,19 @@ def test_a_refusal_is_known_in_the_words_of_every_harness(text: str) -> None:
     assert never_ran(make_observation(f"OBSERVATION:\n{text}"))
 
 
-@pytest.mark.parametrize("text", OUTPUTS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.py: Tool 'x' not found. Available:",
+        "     1\tCannot execute multiple commands at once.",
+        "grep: Action rejected",
+        "1\tBash command 'git' is not allowed",
+        "User rejected by policy in 3 tests",
+        "Traceback: InputValidationError: x",
+        "ERROR:\nNo replacement was performed, old_str `x` did not appear verbatim in /a.",
+        "",
+    ],
+)
 def test_what_a_command_prints_about_refusals_is_not_one(text: str) -> None:
     assert not never_ran(make_observation(text))
 
