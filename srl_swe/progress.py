@@ -23,7 +23,7 @@ QUIET = "SRL_SWE_QUIET"
 
 def is_quiet() -> bool:
     """Whether only warnings and results are printed."""
-    return os.environ.get(QUIET, "") not in {"", "0", "false"}
+    return os.environ.get(QUIET, "").lower() not in {"", "0", "false"}
 
 
 def say(line: str) -> None:

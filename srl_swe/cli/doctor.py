@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.settings import describe_settings
 
 
 def cleanup(
@@ -54,16 +56,16 @@ def cleanup(
 def doctor(
     as_json: options.AsJson = False,
 ) -> None:
-    """Check the engine, the images, the GPU and the packages, and suggest fixes.
+    """Check the engine, images, GPU, packages and settings, and suggest fixes.
 
     Exit code 1 if a check fails; warnings don't count.
     """
     from rich.markup import escape
     from rich.table import Table
 
-    from srl_swe_envs.doctor import Health, examine
+    from srl_swe_envs.doctor import Health, examine, ok
 
-    findings = examine()
+    findings = [*examine(), ok("settings", describe_settings(Path.cwd()))]
     healthy = all(finding.health is not Health.FAILURE for finding in findings)
     if as_json:
         options.print_json({"healthy": healthy, "findings": findings})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from srl_swe import __version__
 from srl_swe.cli import convert, doctor, evaluate, experiments, images, replay, runs, steps, train
+from srl_swe.cli.settings import apply_settings
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.extras import explain_missing
 from srl_swe.files import WRITE_ERRORS, cannot_write
@@ -98,6 +100,7 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # from other libraries; ours are printed by `say`
     try:
+        apply_settings(Path.cwd())
         code = app(prog_name="srl-swe", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as mistake:

@@ -1,0 +1,52 @@
+"""Runs ``srl-swe`` as a process of its own, or within the tests' process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import Result
+from typer.testing import CliRunner
+
+from srl_swe.cli.main import app
+from srl_swe.errors import UserError
+
+
+def srl_swe(
+    *arguments: object,
+    cwd: Path | None = None,
+    prefix: tuple[str, ...] = (),
+    stdout: int = subprocess.PIPE,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """A process, without the hub; ``prefix`` is a command that starts it."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "srl_swe", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def invoke(*arguments: object, text: str | None = None) -> Result:
+    """The result within this process; ``text`` is stdin. Raises the command's UserError."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), input=text)
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert isinstance(result.exception, SystemExit | None), result.output
+    return result
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """A user's mistake: exit code 2 and one last line with the words, without a traceback."""
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("srl-swe: ")
+    assert all(word in last for word in words), last
+    assert "Traceback" not in result.stderr
