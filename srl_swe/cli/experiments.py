@@ -71,14 +71,15 @@ def demo(
     folder = options.results_folder(out, "demo-quick" if quick else "demo")
     check_output_folder(folder)
     from srl_swe.experiments.demo import FULL, QUICK, run_demo
-    from srl_swe.experiments.demo_report import CAVEAT, render_table
+    from srl_swe.experiments.demo_report import CAVEAT, results_table
 
     open_sandbox = sandboxes_for(load_instances("starter"))
     plan = QUICK if quick else FULL
     summary = run_demo(plan, folder, open_sandbox, fresh=fresh, harness=owned_harness())
     if as_json:
         return options.print_json(summary)
-    options.console().print(render_table(summary))
+    table = results_table(summary).draw("the same policy before, between and after")
+    options.console().print(table)
     options.console().print(CAVEAT)
     return typer.echo(f"{folder}/report.html")
 
@@ -110,7 +111,7 @@ def study(
     check_output_folder(folder)
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study
-    from srl_swe.experiments.study_report import render_table
+    from srl_swe.experiments.study_report import TITLE, results_table
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
     plan = asked.plan(old_bench or bench)
@@ -126,5 +127,5 @@ def study(
         raise typer.Exit(stopped.code) from None
     if as_json:
         return options.print_json(results)
-    options.console().print(render_table(results))
+    options.console().print(results_table(results).draw(TITLE))
     return typer.echo(f"{folder}/report.html")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from srl_swe.cli import options
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.table import Table
 
 app = typer.Typer(
     help="List and compare training runs, finished or under way.", no_args_is_help=True
@@ -39,6 +34,7 @@ def list_runs(
 ) -> None:
     """List the runs below the folders with their progress and results."""
     from srl_swe.errors import UserError
+    from srl_swe.reports.page import TextTable
     from srl_swe.reports.record import find_runs
     from srl_swe.reports.runs import headlines_of, now, shown
 
@@ -66,7 +62,7 @@ def list_runs(
         state = "finished" if run.finished else "unfinished"
         rows.append((str(run.folder), run.method, state, f"{run.step}{of}", *figures))
     columns = ("run", "method", "", "step", *(_LISTED[headline.key] for headline in chosen))
-    return options.console().print(_table("runs", columns, rows, texts=3))
+    return options.console().print(TextTable(columns, rows).draw("runs", texts=3))
 
 
 @app.command()
@@ -86,36 +82,18 @@ def compare(
     if out:
         check_output_file(out)
     runs = load_run(first), load_run(second)
-    names = comparison.labels(*runs)
-    differences, results = comparison.differences(*runs), comparison.results(*runs)
     if as_json:
-        options.print_json({"runs": names, "settings": differences, "results": results})
+        found = {
+            "runs": comparison.labels(*runs),
+            "settings": comparison.differences(*runs),
+            "results": comparison.results(*runs),
+        }
+        options.print_json(found)
     else:
         console = options.console()
-        settings = map(comparison.difference_cells, differences)
-        console.print(_table("settings that differ", ("setting", *names), settings, texts=3))
-        columns = comparison.result_columns(names)
-        console.print(_table("results", columns, map(comparison.result_cells, results)))
+        settings = comparison.differences_table(*runs)
+        console.print(settings.draw("settings that differ", texts=3))
+        console.print(comparison.results_table(*runs).draw("results"))
     if out:
         write_atomic(out, comparison.render_comparison(*runs))
         typer.echo(out, err=as_json)
-
-
-def _table(
-    title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], texts: int = 1
-) -> Table:
-    """The first ``texts`` columns are text, the others numbers; cells are not parsed as markup."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title)
-    for number, column in enumerate(columns):
-        table.add_column(
-            Text(column),
-            justify="left" if number < texts else "right",
-            overflow="fold",
-            no_wrap=number >= texts,
-        )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table

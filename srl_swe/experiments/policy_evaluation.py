@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -119,7 +118,7 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
         verdicts=tuple(verdicts),
         weights=weights,
     )
-    write_atomic(path, _results().dump_json(result, indent=2))
+    write_atomic(path, TypeAdapter(PolicyResult).dump_json(result, indent=2))
     return result
 
 
@@ -143,9 +142,4 @@ def load_result(folder: Path) -> PolicyResult:
     """The result of :func:`evaluate_policy` in the folder. Raises UserError if damaged."""
     path = folder / RESULT_FILE
     with damage_named(str(path), "delete it, and the policy is evaluated again"):
-        return _results().validate_json(path.read_bytes())
-
-
-@cache
-def _results() -> TypeAdapter[PolicyResult]:
-    return TypeAdapter(PolicyResult)
+        return TypeAdapter(PolicyResult).validate_json(path.read_bytes())

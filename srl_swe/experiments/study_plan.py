@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -127,13 +126,8 @@ def load_results(folder: Path) -> list[ArmResult]:
     """All results in the folder, in file order. Raises UserError for a damaged line."""
     path = folder / RESULTS_FILE
     drop_torn_line(path)
-    results = []
+    results, adapter = [], TypeAdapter(ArmResult)
     for where, record in read_json_lines(path, _REMEDY):
         with damage_named(where, _REMEDY):
-            results.append(_results().validate_python(record))
+            results.append(adapter.validate_python(record))
     return results
-
-
-@cache
-def _results() -> TypeAdapter[ArmResult]:
-    return TypeAdapter(ArmResult)

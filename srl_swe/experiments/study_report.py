@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from srl_swe.experiments.experiment import Suite
 from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ArmResult, StudyPlan, get_arms
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
 from srl_swe.reports.intervals import mean_interval
-from srl_swe.reports.page import TextTable, render_page
-from srl_swe.reports.record import RunRecord, load_run
+from srl_swe.reports.page import TextTable, counted, render_page
+from srl_swe.reports.record import load_run
 
 TITLE = "The paper's comparison, with one policy and equal budgets"
-COLUMNS = (
-    "arm",
-    "similarity",
-    "in the format",
-    "exact",
-    "resolved, training",
-    "resolved, held out",
-    "seconds",
-)
 CURVES = (
     (
         "reward/mean",
@@ -45,9 +34,11 @@ CURVES = (
 
 def caveat(plan: StudyPlan, suite: Suite) -> str:
     """The limits of such a study."""
-    size = f"{len(suite.training_ids)} training and {len(suite.held_out_ids)} held-out instances"
+    held_out = counted(len(suite.held_out_ids), "held-out instance")
+    size = f"{len(suite.training_ids)} training and {held_out}"
     if plan.model:
-        return f"Means over {plan.seeds} seeds on {size}: small differences are within the noise."
+        seeds = counted(plan.seeds, "seed")
+        return f"Means over {seeds} on {size}: small differences are within the noise."
     return (
         f"A policy of under two million parameters on {size} learns by heart. The table can show "
         "that each objective is optimised as it should be, what repairs a policy that has doubts, "
@@ -56,8 +47,17 @@ def caveat(plan: StudyPlan, suite: Suite) -> str:
     )
 
 
-def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
-    """One row per arm under :data:`COLUMNS`: means over seeds, with half of the 95 % interval."""
+def results_table(results: Sequence[ArmResult]) -> TextTable:
+    """One row per arm: means over seeds, with half of the 95 % interval."""
+    columns = (
+        "arm",
+        "similarity",
+        "in the format",
+        "exact",
+        "resolved, training",
+        "resolved, held out",
+        "seconds",
+    )
     rows: list[tuple[str, ...]] = []
     for arm in get_arms([result.arm for result in results]):
         mine = [result for result in results if result.arm == arm.name]
@@ -72,35 +72,25 @@ def table_rows(results: Sequence[ArmResult]) -> list[tuple[str, ...]]:
                 f"{sum(result.seconds for result in mine) / len(mine):.0f}",
             )
         )
-    return rows
-
-
-def render_table(results: Sequence[ArmResult]) -> Table:
-    """The table for a terminal."""
-    table = Table(title=TITLE)
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if number else "left")
-    for row in table_rows(results):
-        table.add_row(*row)
-    return table
-
-
-def render_markdown(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult]) -> str:
-    """The table for a document."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(results)]
-    return "\n".join([*lines, "", _budget(plan), "", caveat(plan, suite), ""])
+    return TextTable(columns, rows)
 
 
 def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], folder: Path) -> None:
     """Write ``table.md`` and ``report.html``."""
-    write_atomic(folder / "table.md", render_markdown(plan, suite, results))
+    table, limits = results_table(results), caveat(plan, suite)
+    budget = (
+        f"Means over {counted(plan.seeds, 'seed')}, ± half of the 95 % interval (Student's t). "
+        f"Each arm has {counted(plan.updates, 'update')} of about {ACTIONS_PER_UPDATE} actions, "
+        "its expert's or its own, from the same base. The first three figures are of greedy "
+        "replies on every training step."
+    )
+    write_atomic(folder / "table.md", "\n".join([table.markdown(), "", budget, "", limits, ""]))
     page = render_page(
         "study.html",
         title=TITLE,
-        budget=_budget(plan),
-        caveat=caveat(plan, suite),
-        results=TextTable(COLUMNS, table_rows(results)),
+        budget=budget,
+        caveat=limits,
+        results=table,
         charts=[draw(chart) for chart in study_charts(results, folder)],
     )
     write_atomic(folder / "report.html", page)
@@ -114,39 +104,25 @@ def _cell(values: Sequence[float | None]) -> str:
     return f"{found.mean:.2f}" + ("" if found.half is None else f" ± {found.half:.2f}")
 
 
-def _budget(plan: StudyPlan) -> str:
-    return (
-        f"Means over {plan.seeds} seeds, ± half of the 95 % interval (Student's t). Each arm has "
-        f"{plan.updates} updates of about {ACTIONS_PER_UPDATE} actions, its expert's or its own, "
-        "from the same base. The first three figures are of greedy replies on every training step."
-    )
-
-
 def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
     """Curves of the first seed, an arm's phases one after the other."""
     for key, methods, title, about in CURVES:
         series = []
         for arm in get_arms([result.arm for result in results]):
-            values = _curve(_phases(folder / "seed-0" / arm.name), key, methods)
+            values = _curve(folder / "seed-0" / arm.name, key, methods)
             if values:
                 series.append(Series(arm.label, values))
         if series:
-            yield Chart(title, about, "mean", tuple(series))
+            yield Chart(title, about, "mean", series)
 
 
-def _curve(
-    phases: Sequence[RunRecord], key: str, methods: Collection[str]
-) -> list[tuple[int, float | None]]:
+def _curve(curriculum: Path, key: str, methods: Collection[str]) -> list[tuple[int, float | None]]:
     """The figure by the arm's own steps: each phase begins at the end of the one before."""
     points: list[tuple[int, float | None]] = []
     before = 0
-    for phase in phases:
+    for metrics in sorted(curriculum.glob("*/metrics.jsonl")):
+        phase = load_run(metrics.parent)
         if phase.method in methods:
             points += [(before + step, value) for step, value in phase.values(key)]
         before += phase.step
     return points
-
-
-def _phases(folder: Path) -> list[RunRecord]:
-    """Runs of the curriculum in the folder, in order."""
-    return [load_run(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))]

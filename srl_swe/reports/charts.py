@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from srl_swe.reports.page import render_page
-
 _COLOURS = 8
 _MOST_POINTS = 240
 """Longer series are drawn as means of this many stretches."""
@@ -24,6 +22,15 @@ class Series:
     def points(self) -> list[tuple[int, float]]:
         """The finite values."""
         return [(x, y) for x, y in self.values if y is not None and math.isfinite(y)]
+
+    def describe(self) -> str:
+        """The series in words, for screen readers."""
+        points = self.points()
+        if not points:
+            return f"{self.label}: no values."
+        (first, start), (last, end) = points[0], points[-1]
+        start_text, end_text = value_label(start), value_label(end)
+        return f"{self.label}: {start_text} at step {first}, {end_text} at step {last}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +54,12 @@ class Chart:
     title: str
     about: str
     y_label: str
-    series: tuple[Series, ...]
+    series: Sequence[Series]
     band: Band | None = None
     holds: tuple[float, ...] = (0.0, 1.0)
     """Values that the y axis always includes."""
     smoothed: bool = True
     """Draw the line as a moving average, and the values themselves as points only."""
-
-    def drawn(self) -> list[tuple[int, float]]:
-        """Step and value of everything drawn: all series, and the edges of the band."""
-        points = [point for series in self.series for point in series.points()]
-        edges = self.band.points() if self.band else []
-        return points + [(step, value) for step, *both in edges for value in both]
 
 
 def averaging_steps(steps: int) -> int:
@@ -87,15 +88,15 @@ class Axis:
     first_px: float
     last_px: float
 
-    def labelled_ticks(self) -> list[Tick]:
-        """The ticks with their labels."""
-        return [Tick(self.px(tick), tick_label(tick), tick == 0) for tick in self.ticks]
-
     def px(self, value: float) -> str:
         """The pixel, as SVG text."""
         low, high = self.ticks[0], self.ticks[-1]
         along = (value - low) / (high - low)
         return f"{self.first_px + along * (self.last_px - self.first_px):.1f}"
+
+    def label(self, tick: float) -> str:
+        """The tick's label."""
+        return tick_label(tick)
 
 
 def ticks(low: float, high: float, smallest: float = 0.0) -> tuple[float, ...]:
@@ -149,15 +150,6 @@ def value_label(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """A tick: its position on the axis, and its label."""
-
-    at: str
-    label: str
-    is_zero: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Dot:
     """A point with a value on hover."""
 
@@ -187,55 +179,41 @@ class Drawing:
     TOP: ClassVar = 14
     BOTTOM: ClassVar = 212
 
-    title: str
-    about: str
-    y_label: str
+    chart: Chart
     description: str
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
+    x: Axis
+    y: Axis
     band: str
     lines: Sequence[Line]
     legend: Sequence[tuple[str, str]]
 
 
-def render_figure(chart: Chart) -> str:
-    """The chart as a ``<figure>`` with its caption and, for several series, a legend."""
-    return render_page("figure.html", figure=draw(chart))
-
-
 def draw(chart: Chart) -> Drawing:
     """Lay out the chart."""
-    points = chart.drawn()
+    edges = chart.band.points() if chart.band else []
+    points = [point for series in chart.series for point in series.points()]
+    points += [(step, value) for step, *both in edges for value in both]
     values = [*chart.holds, *(value for _, value in points)] or [0.0]
     last_step = max([1, *(step for step, _ in points)])
     x = Axis(ticks(0, last_step, smallest=1), Drawing.LEFT, Drawing.RIGHT)
     y = Axis(ticks(min(values), max(values)), Drawing.BOTTOM, Drawing.TOP)
-    colours = [f"s{number % _COLOURS}" for number in range(len(chart.series))]
-    legend = [(colour, series.label) for colour, series in zip(colours, chart.series, strict=True)]
+    corners = [(step, low) for step, low, _ in edges]
+    corners += [(step, high) for step, _, high in reversed(edges)]
+    coloured = [(f"s{number % _COLOURS}", series) for number, series in enumerate(chart.series)]
+    legend = [(colour, series.label) for colour, series in coloured]
     return Drawing(
-        title=chart.title,
-        about=chart.about,
-        y_label=chart.y_label,
-        description=" ".join([chart.about, *map(_describe, chart.series)]),
-        x_ticks=x.labelled_ticks(),
-        y_ticks=y.labelled_ticks(),
-        band=_outline(chart.band, x, y),
-        lines=[
-            _line(series, colour, chart.smoothed, x, y)
-            for colour, series in zip(colours, chart.series, strict=True)
-        ],
+        chart=chart,
+        description=" ".join([chart.about, *(series.describe() for series in chart.series)]),
+        x=x,
+        y=y,
+        band=_path(corners, x, y) if len(edges) > 1 else "",
+        lines=[_line(series, colour, chart.smoothed, x, y) for colour, series in coloured],
         legend=[*legend, ("band", chart.band.label)] if chart.band else legend,
     )
 
 
-def _outline(band: Band | None, x: Axis, y: Axis) -> str:
-    """The corners of the band's polygon; empty for fewer than two steps."""
-    edges = band.points() if band else []
-    if len(edges) < 2:
-        return ""
-    corners = [(step, low) for step, low, _ in edges]
-    corners += [(step, high) for step, _, high in reversed(edges)]
-    return " ".join(f"{x.px(step)},{y.px(value)}" for step, value in corners)
+def _path(points: Sequence[tuple[int, float]], x: Axis, y: Axis) -> str:
+    return " ".join(f"{x.px(step)},{y.px(value)}" for step, value in points)
 
 
 def _line(series: Series, colour: str, smoothed: bool, x: Axis, y: Axis) -> Line:
@@ -244,7 +222,6 @@ def _line(series: Series, colour: str, smoothed: bool, x: Axis, y: Axis) -> Line
     if smoothed:
         means = moving_average(means, averaging_steps(len(series.values)))
     averaged = [(step, mean) for (step, _), mean in zip(points, means, strict=True)]
-    bold = [stretch[-1] for stretch in _stretches(averaged)]
     dots = []
     for stretch in _stretches(points):
         first, middle, last = stretch[0][0], stretch[len(stretch) // 2][0], stretch[-1][0]
@@ -252,12 +229,8 @@ def _line(series: Series, colour: str, smoothed: bool, x: Axis, y: Axis) -> Line
         value = math.fsum(v for _, v in stretch) / len(stretch)
         label = f"{steps}: {series.label} {value_label(value)}"
         dots.append(Dot(x.px(middle), y.px(value), label))
-    return Line(
-        colour,
-        " ".join(f"{x.px(step)},{y.px(value)}" for step, value in bold),
-        dots,
-        radius=3.5 if len(points) <= 100 else 2,
-    )
+    bold = _path([stretch[-1] for stretch in _stretches(averaged)], x, y)
+    return Line(colour, bold, dots, radius=3.5 if len(points) <= 100 else 2)
 
 
 def _stretches(points: Sequence[tuple[int, float]]) -> Iterator[Sequence[tuple[int, float]]]:
@@ -265,14 +238,3 @@ def _stretches(points: Sequence[tuple[int, float]]) -> Iterator[Sequence[tuple[i
     width = max(1, math.ceil(len(points) / _MOST_POINTS))
     for start in range(0, len(points), width):
         yield points[start : start + width]
-
-
-def _describe(series: Series) -> str:
-    """The series in words, for screen readers."""
-    points = series.points()
-    if not points:
-        return f"{series.label}: no values."
-    (first, start), (last, end) = points[0], points[-1]
-    return (
-        f"{series.label}: {value_label(start)} at step {first}, {value_label(end)} at step {last}."
-    )

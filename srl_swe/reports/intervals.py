@@ -45,18 +45,10 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     mean, freedom = statistics.fmean(values), len(values) - 1
     if not freedom:
         return MeanInterval(mean, None)
-    half = _t_95(freedom) * statistics.stdev(values) / math.sqrt(len(values))
-    return MeanInterval(mean, half)
-
-
-def _t_95(freedom: int) -> float:
-    """The table's quantile, or its expansion around the normal one (Abramowitz, Stegun 26.7.5).
-
-    >>> round(_t_95(10), 2), round(_t_95(30), 3)
-    (2.23, 2.042)
-    """
     if freedom <= len(_T_95):
-        return _T_95[freedom - 1]
-    z = _Z_95
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
+        quantile = _T_95[freedom - 1]
+    else:  # expanded around the normal quantile (Abramowitz, Stegun 26.7.5)
+        z = _Z_95
+        first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+        quantile = z + first / freedom + second / freedom**2
+    return MeanInterval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))

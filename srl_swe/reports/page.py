@@ -5,18 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of texts; the first cell of a row is its heading."""
+    """A table of texts, for a page or a terminal; the first cell of a row is its heading."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    def draw(self, title: str, texts: int = 1) -> Table:
+        """Draw it for a terminal; all but the first ``texts`` columns are aligned as numbers."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title)
+        for number, column in enumerate(self.columns):
+            justify: Literal["left", "right"] = "left" if number < texts else "right"
+            table.add_column(Text(column), justify=justify, overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def markdown(self) -> str:
+        """Write it for a document."""
+        rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
+        head, *rows = ("| " + " | ".join(row) + " |" for row in (self.columns, *self.rows))
+        return "\n".join([head, rule, *rows])
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """The number with its noun; ``plural`` if an s is not enough. Templates can call it too.
+
+    >>> counted(1, "seed"), counted(3, "instance"), counted(0, "reply", "replies")
+    ('1 seed', '3 instances', '0 replies')
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def render_page(template: str, **view: Any) -> str:
@@ -28,10 +57,12 @@ def render_page(template: str, **view: Any) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("srl_swe.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
+    return environment

@@ -120,6 +120,11 @@ class RunRecord:
         return named.removesuffix("Recipe").lower()
 
     @property
+    def state(self) -> str:
+        """Whether it is finished, in words."""
+        return "finished" if self.finished else "under way, or stopped"
+
+    @property
     def finished(self) -> bool:
         """Whether its final policy exists."""
         return (self.folder / "final").is_dir()

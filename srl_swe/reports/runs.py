@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from srl_swe.reports.charts import Drawing, averaging_steps, draw
-from srl_swe.reports.figures import REST, chart, overlay, sections
+from srl_swe.reports.charts import Chart, Drawing, averaging_steps, draw
+from srl_swe.reports.figures import REST, Figure, chart, overlay, sections
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord
 from srl_swe.run_folder import flatten
@@ -103,58 +103,39 @@ class Tile:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChartSection:
-    """Charts under a heading; keys without a section of their own are collapsed."""
-
-    title: str
-    folded: bool
-    charts: Sequence[Drawing]
-
-
 def render_report(run: RunRecord, written: str) -> str:
     """The page of one run; ``written`` is its date."""
     starts = run.manifest.get("starts") or []
     recipe = flatten(run.manifest.get("recipe") or run.config)
     packages = (starts[-1].get("packages") or {}) if starts else {}
+    tiles = []
+    for headline in headlines_of([run]):
+        top = best(run, headline)
+        note = f"best {shown(top[1], headline)} at step {top[0]}" if top else ""
+        tiles.append(Tile(headline.label, shown(now(run, headline), headline), note))
     return render_page(
         "run.html",
         title=f"{run.name}: training",
-        name=run.name,
-        status=_status(run, written),
-        tiles=[_tile(run, headline) for headline in headlines_of([run])],
+        run=run,
+        written=written,
+        tiles=tiles,
         averaged=averaging_steps(len(run.rows)),
-        sections=[
-            ChartSection(
-                section.title,
-                section.title == REST,
-                [draw(chart(figure, run)) for figure in section.figures],
-            )
-            for section in (sections(run.keys) if run.rows else [])
-        ],
+        sections=_draw_sections(run.keys, lambda figure: [chart(figure, run)]) if run.rows else {},
+        rest=REST,
         starts=TextTable(_START_COLUMNS, [_start_cells(start) for start in starts]),
         recipe=TextTable(("field", "value"), [(key, str(value)) for key, value in recipe.items()]),
         packages=TextTable(("package", "version"), list(packages.items())),
     )
 
 
-def _status(run: RunRecord, written: str) -> str:
-    of = f" of {run.last_step}" if run.last_step else ""
-    kept = ""
-    if run.best:
-        score = f"{run.best['metric']} {run.best['score']:.3f}"
-        kept = f" best/ is the policy of step {run.best['step']} (validation {score})."
-    return f"{run.method.upper()}, step {run.step}{of}, {_state(run)}. Written {written}.{kept}"
-
-
-def _state(run: RunRecord) -> str:
-    return "finished" if run.finished else "under way, or stopped"
-
-
-def _tile(run: RunRecord, headline: Headline) -> Tile:
-    top = best(run, headline)
-    note = f"best {shown(top[1], headline)} at step {top[0]}" if top else ""
-    return Tile(headline.label, shown(now(run, headline), headline), note)
+def _draw_sections(
+    keys: Sequence[str], charts_of: Callable[[Figure], Iterable[Chart]]
+) -> dict[str, list[Drawing]]:
+    """The drawings by heading."""
+    return {
+        title: [draw(each) for figure in figures for each in charts_of(figure)]
+        for title, figures in sections(keys).items()
+    }
 
 
 _START_COLUMNS = ("started", "ended", "steps", "commit", "ranks", "devices")
@@ -227,49 +208,37 @@ def labels(first: RunRecord, second: RunRecord) -> tuple[str, str]:
     return str(first.folder), str(second.folder)
 
 
+def results_table(first: RunRecord, second: RunRecord) -> TextTable:
+    """The table of :func:`results`."""
+    names = labels(first, second)
+    columns = ("", *names, *(f"{name}, best" for name in names))
+    rows = [(row.headline.label, *row.now, *row.best) for row in results(first, second)]
+    return TextTable(columns, rows)
+
+
+def differences_table(first: RunRecord, second: RunRecord) -> TextTable:
+    """The table of :func:`differences`."""
+    rows = [(row.key, row.first, row.second) for row in differences(first, second)]
+    return TextTable(("setting", *labels(first, second)), rows)
+
+
 def render_comparison(first: RunRecord, second: RunRecord) -> str:
     """A page with both tables and the overlaid curves of both runs."""
-    runs, names = (first, second), labels(first, second)
     keys = list(dict.fromkeys([*first.keys, *second.keys]))
-    labelled = list(zip(names, runs, strict=True))
+    labelled = list(zip(labels(first, second), (first, second), strict=True))
+
+    def overlays(figure: Figure) -> Iterator[Chart]:
+        return (overlay(figure, key, labelled) for _, key in figure.lines if key in keys)
+
     return render_page(
         "comparison.html",
-        title=f"{names[0]} and {names[1]}",
-        states=[
-            f"{name}: {run.method.upper()}, step {run.step}, {_state(run)}."
-            for name, run in labelled
-        ],
-        results=TextTable(result_columns(names), list(map(result_cells, results(*runs)))),
-        differences=TextTable(("setting", *names), list(map(difference_cells, differences(*runs)))),
-        sections=[
-            ChartSection(
-                section.title,
-                section.title == REST,
-                [
-                    draw(overlay(figure, key, labelled))
-                    for figure in section.figures
-                    for _, key in figure.lines
-                    if key in keys
-                ],
-            )
-            for section in sections(keys)
-        ],
+        title=" and ".join(labels(first, second)),
+        labelled=labelled,
+        results=results_table(first, second),
+        differences=differences_table(first, second),
+        sections=_draw_sections(keys, overlays),
+        rest=REST,
     )
-
-
-def result_columns(names: tuple[str, str]) -> tuple[str, ...]:
-    """The columns of the table of results."""
-    return ("", *names, *(f"{name}, best" for name in names))
-
-
-def difference_cells(difference: Difference) -> tuple[str, ...]:
-    """A row: the setting, and its value in each run."""
-    return (difference.key, difference.first, difference.second)
-
-
-def result_cells(result: Result) -> tuple[str, ...]:
-    """A row under :func:`result_columns`."""
-    return (result.headline.label, *result.now, *result.best)
 
 
 def _effective(run: RunRecord) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_folds_the_long_parts() -> Non
     page = render_html(Report((verdict,)), {"i-1": "+patched\n"})
     assert "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
-    assert "<details><summary>1 failing tests</summary><pre>t::a</pre></details>" in page
+    assert "<details><summary>1 failing test</summary><pre>t::a</pre></details>" in page
     assert "<details><summary>patch</summary><pre>+patched</pre></details>" in page
 
 

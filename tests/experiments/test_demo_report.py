@@ -10,7 +10,7 @@ from srl_swe.experiments.demo_report import (
     CurvePoint,
     DemoSummary,
     render_html,
-    render_table,
+    results_table,
 )
 from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.types import Outcome, Verdict
@@ -51,7 +51,7 @@ def make_summary(points: int = 30) -> DemoSummary:
 def print_table(summary: DemoSummary) -> str:
     console = Console(width=140)
     with console.capture() as printed:
-        console.print(render_table(summary))
+        console.print(results_table(summary).draw("results"))
     return printed.get()
 
 
@@ -67,6 +67,11 @@ def test_the_page_tells_what_was_run_and_what_it_does_not_prove() -> None:
     assert "61 of 63 steps printed what was recorded" in text
     assert "59 step contexts" in text
     assert "1.23 million" in text
+    assert "on 2 instances with such a trajectory and 1 held out" in text
+    single = replace(make_summary(), trajectories=1, training_ids=("starter__toy-1",))
+    text = HtmlPage(render_html(single)).text
+    assert "1 expert trajectory was replayed" in text
+    assert "on 1 instance with" in text
 
 
 def test_every_instance_has_an_outcome_under_every_policy() -> None:

@@ -24,7 +24,7 @@ from srl_swe.experiments.study_plan import (
     get_arms,
     load_results,
 )
-from srl_swe.experiments.study_report import render_markdown, save_report, study_charts, table_rows
+from srl_swe.experiments.study_report import results_table, save_report, study_charts
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum, recipe_path
 
@@ -72,12 +72,11 @@ def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> Non
 
 def test_the_table_has_a_row_an_arm_with_means_over_seeds(tmp_path: Path) -> None:
     results = [result("srl", 0, 0.0), result("base", 0, 0.0), result("srl", 1, 1.0)]
-    rows = table_rows(results)
+    rows = results_table(results).rows
     assert [row[0] for row in rows] == ["base", "SRL"]
     assert rows[1][4:] == ("0.50 ± 6.35", "–", "60")
-    suite = Suite((), (), ("a",))
-    assert "| SRL | 0.50 ± 0.00 |" in render_markdown(StudyPlan(), suite, results)
-    save_report(StudyPlan(), suite, results, tmp_path)
+    save_report(StudyPlan(), Suite((), (), ("a",)), results, tmp_path)
+    assert "| SRL | 0.50 ± 0.00 |" in (tmp_path / "table.md").read_text()
     assert "0.50 ± 6.35" in (tmp_path / "report.html").read_text()
 
 

@@ -4,9 +4,14 @@ import re
 
 import pytest
 
-from srl_swe.reports.charts import Band, Chart, Series, moving_average, render_figure, ticks
+from srl_swe.reports.charts import Band, Chart, Series, draw, moving_average, ticks
+from srl_swe.reports.page import render_page
 
 from ..html_page import HOSTILE, HtmlPage
+
+
+def render_figure(chart: Chart) -> str:
+    return render_page("figure.html", figure=draw(chart))
 
 
 def heights(svg: str) -> list[float]:

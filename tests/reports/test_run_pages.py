@@ -56,7 +56,7 @@ def test_the_page_has_a_curve_of_all_that_was_logged() -> None:
 
 def test_every_key_of_a_log_is_drawn_once() -> None:
     keys = make_run().keys
-    figures = [figure for section in sections(keys) for figure in section.figures]
+    figures = [figure for figures in sections(keys).values() for figure in figures]
     drawn = [key for figure in figures for _, key in figure.lines if key in keys]
     bands = {name for figure in figures for name in (figure.band or ())[1:]}
     assert sorted([*drawn, *(bands & set(keys))]) == sorted(keys)
