@@ -6,18 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import docker
 import pytest
-from docker.models.containers import Container
 from packaging.specifiers import SpecifierSet
 
 from srl_swe.bundled import bundled
 from srl_swe_envs.doctor import (
-    Finding,
     Health,
     check_disk,
     check_docker_client,
@@ -60,11 +56,6 @@ ENFORCED = {"memory_bytes": 1, "cpus": 1.0, "pids": 1, "file_bytes": 1, "disk_by
 GIB = 2**30
 
 
-def engine_finding(subject: str, **changed: object) -> Finding:
-    found = check_engine(INFO | changed, VERSION | changed)
-    return next(finding for finding in found if finding.subject == subject)
-
-
 def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "srl_swe", "doctor", *arguments]
     return subprocess.run(
@@ -101,7 +92,8 @@ def test_podman_is_told_from_docker() -> None:
 def test_what_an_engine_lacks_is_a_warning_with_a_way_out(
     subject: str, changed: dict[str, object], word: str
 ) -> None:
-    finding = engine_finding(subject, **changed)
+    findings = check_engine(INFO | changed, VERSION | changed)
+    (finding,) = [finding for finding in findings if finding.subject == subject]
     assert finding.health is Health.WARNING
     assert word in finding.found
     assert finding.way_out
@@ -233,23 +225,18 @@ def test_looking_at_torch_does_not_import_it() -> None:
     assert result.stdout.strip() == "set()"
 
 
-@pytest.fixture
-def leftover() -> Iterator[Container]:
-    labels = owner_labels() | {"srl-swe.expires": "1"}
-    with closing(docker.from_env()) as client:
-        container = client.containers.create("srl-swe/base:1", labels=labels)
-        try:
-            yield container
-        finally:
-            remove(container)
-
-
 @pytest.mark.docker
-def test_a_real_engine_is_looked_over_and_nothing_on_it_is_changed(leftover: Container) -> None:
-    with closing(docker.from_env()) as client:
+def test_a_real_engine_is_looked_over_and_nothing_on_it_is_changed(
+    client: docker.DockerClient,
+) -> None:
+    labels = owner_labels() | {"srl-swe.expires": "1"}
+    leftover = client.containers.create("srl-swe/base:1", labels=labels)
+    try:
         before = {container.id for container in client.containers.list(all=True)}
         findings = {finding.subject: finding for finding in examine()}
         after = {container.id for container in client.containers.list(all=True)}
+    finally:
+        remove(leftover)
     assert findings["sandbox"].health is Health.OK
     assert findings["network"].health is Health.OK
     assert findings["leftovers"].health is Health.WARNING

@@ -1,13 +1,21 @@
-"""What our client makes of an engine that stammers; the engine is a fake behind a real socket."""
+"""What our client makes of an engine that stammers, and why none can be used.
+
+The engine that stammers is a fake behind a real socket.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
+import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
@@ -105,62 +113,70 @@ def api_error(status: int | None, words: str) -> APIError:
     return APIError("failed", response, explanation=words)
 
 
-PASSES = {
-    "a busy device": api_error(500, "device or resource busy"),
-    "an unknown server error": api_error(500, "something odd"),
-    "an overloaded engine": api_error(503, "try again later"),
-    "too many requests": api_error(429, "toomanyrequests"),
-    "a registry's pull limit": api_error(500, "toomanyrequests: You have reached your pull rate"),
-    "a registry's hiccup": api_error(500, "received unexpected HTTP status: 502 Bad Gateway"),
-    "a slow registry": api_error(500, "net/http: TLS handshake timeout"),
-    "a layer that broke off": api_error(None, "unexpected EOF"),
-    "a refused connection": requests.ConnectionError("Connection refused"),
-    "an answer that never came": requests.ReadTimeout("Read timed out."),
-    "an answer that broke off": requests.exceptions.ChunkedEncodingError("0 bytes read"),
-    "a reset socket": ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
-}
-STAYS = {
-    "a full disk": api_error(500, "write x: no space left on device"),
-    "a full disk under a pull": api_error(None, "write x: no space left on device"),
-    "no such container": api_error(404, "No such container: x"),
-    "a conflict": api_error(409, "container x is not running"),
-    "a bad parameter": api_error(400, "invalid reference format"),
-    "an unknown option": api_error(500, "--storage-opt is supported only for overlay over xfs"),
-    "a missing image": api_error(None, "manifest unknown"),
-    "no registry": api_error(500, "dial tcp: lookup registry.invalid: no such host"),
-    "no permission": PermissionError(errno.EACCES, "Permission denied"),
-    "our own mistake": KeyError("x"),
-}
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(api_error(500, "device or resource busy"), id="a busy device"),
+        pytest.param(api_error(500, "something odd"), id="an unknown server error"),
+        pytest.param(api_error(503, "try again later"), id="an overloaded engine"),
+        pytest.param(api_error(429, "toomanyrequests"), id="too many requests"),
+        pytest.param(
+            api_error(500, "toomanyrequests: You have reached your pull rate"),
+            id="a registry's pull limit",
+        ),
+        pytest.param(
+            api_error(500, "received unexpected HTTP status: 502 Bad Gateway"),
+            id="a registry's hiccup",
+        ),
+        pytest.param(api_error(500, "net/http: TLS handshake timeout"), id="a slow registry"),
+        pytest.param(api_error(None, "unexpected EOF"), id="a layer that broke off"),
+        pytest.param(requests.ConnectionError("Connection refused"), id="a refused connection"),
+        pytest.param(requests.ReadTimeout("Read timed out."), id="an answer that never came"),
+        pytest.param(
+            requests.exceptions.ChunkedEncodingError("0 bytes read"), id="an answer that broke off"
+        ),
+        pytest.param(
+            ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), id="a reset socket"
+        ),
+    ],
+)
+def test_what_may_pass_is_tried_again(error: Exception) -> None:
+    assert may_pass(error)
 
 
-@pytest.mark.parametrize("what", PASSES)
-def test_what_may_pass_is_tried_again(what: str) -> None:
-    assert may_pass(PASSES[what])
-
-
-@pytest.mark.parametrize("what", STAYS)
-def test_what_will_not_pass_is_not_tried_again(what: str) -> None:
-    assert not may_pass(STAYS[what])
-
-
-def failing(error: Exception, times: int) -> Callable[[], int]:
-    """Raises ``error`` so many times and then returns how often it was called."""
-    calls = 0
-
-    def call() -> int:
-        nonlocal calls
-        calls += 1
-        if calls <= times:
-            raise error
-        return calls
-
-    return call
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(api_error(500, "write x: no space left on device"), id="a full disk"),
+        pytest.param(
+            api_error(None, "write x: no space left on device"), id="a full disk under a pull"
+        ),
+        pytest.param(api_error(404, "No such container: x"), id="no such container"),
+        pytest.param(api_error(409, "container x is not running"), id="a conflict"),
+        pytest.param(api_error(400, "invalid reference format"), id="a bad parameter"),
+        pytest.param(
+            api_error(500, "--storage-opt is supported only for overlay over xfs"),
+            id="an unknown option",
+        ),
+        pytest.param(api_error(None, "manifest unknown"), id="a missing image"),
+        pytest.param(
+            api_error(500, "dial tcp: lookup registry.invalid: no such host"), id="no registry"
+        ),
+        pytest.param(PermissionError(errno.EACCES, "Permission denied"), id="no permission"),
+        pytest.param(KeyError("x"), id="our own mistake"),
+    ],
+)
+def test_what_will_not_pass_is_not_tried_again(error: Exception) -> None:
+    assert not may_pass(error)
 
 
 def test_patience_ends_with_the_last_error() -> None:
+    def call() -> None:
+        raise ConnectionResetError
+
     started = time.monotonic()
     with pytest.raises(ConnectionResetError):
-        patiently(failing(ConnectionResetError(), 10**6), patience_s=0.3)
+        patiently(call, patience_s=0.3)
     assert 0.3 <= time.monotonic() - started < 20
 
 
@@ -293,3 +309,163 @@ def test_a_start_does_not_fail_of_the_cleanup_before_it(
     engine.script["GET /containers/json"] = [(400, {"message": "the engine has a cold"})]
     clean_up_or_warn(client)
     assert "the engine has a cold" in caplog.text
+
+
+NOTHING, NO_ADDRESS, NO_PERMISSION = (
+    "no container engine answers at DOCKER_HOST=",
+    "is not the address of a container engine",
+    "no permission to use the container engine at ",
+)
+WAYS_OUT = {
+    NOTHING: "start that one, correct DOCKER_HOST, or unset it",
+    NO_ADDRESS: "write unix:///PATH or tcp://HOST:PORT, or unset DOCKER_HOST",
+    NO_PERMISSION: "usermod -aG",
+}
+NOBODY = 65534
+
+
+def assert_says(error: EngineUnavailable, what: str) -> None:
+    found, _, way_out = str(error).rpartition(": ")
+    assert what in found
+    assert WAYS_OUT[what] in way_out
+    assert "\n" not in str(error)
+    assert len(str(error)) < 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("unix:///nowhere/docker.sock", NOTHING),
+        (f"unix:///{'x' * 200}", NOTHING),
+        ("tcp://127.0.0.1:1", NOTHING),
+        ("http://127.0.0.1:1", NOTHING),
+        ("tcp://[::1]:1", NOTHING),
+        ("tcp://nowhere.invalid:2375", NOTHING),
+        ("tcp://127.0.0.1:99999", NO_ADDRESS),
+        ("tcp://127.0.0.1:port", NO_ADDRESS),
+        ("tcp://127.0.0.1", NO_ADDRESS),
+        ("tcp://[::1", NO_ADDRESS),
+        ("tcp://", NO_ADDRESS),
+        ("tcp://a b:1", NO_ADDRESS),
+        ("unix:", NO_ADDRESS),
+        ("/var/run/docker.sock", NO_ADDRESS),
+        ("docker", NO_ADDRESS),
+        ("ftp://127.0.0.1:1", NO_ADDRESS),
+        (" ", NO_ADDRESS),
+    ],
+)
+def test_an_address_of_no_engine_is_told_from_no_address(
+    address: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineUnavailable) as raised:
+        connect()
+    assert f"DOCKER_HOST={address}" in str(raised.value)
+    assert_says(raised.value, what)
+
+
+@pytest.mark.slow
+def test_a_socket_that_a_dead_engine_left_is_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "dead.sock"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+    with pytest.raises(EngineUnavailable, match="Connection refused") as raised:
+        connect()
+    assert_says(raised.value, NOTHING)
+
+
+def as_somebody_else(address: str | None) -> str:
+    """What a user without a right to the socket is told; the tests' own user if not root."""
+    probe = (
+        "import os, sys; from srl_swe_envs.engine import connect\n"
+        f"if os.getuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "try: connect()\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
+    result = subprocess.run(
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        env=environment | ({"DOCKER_HOST": address} if address else {}),
+        check=False,
+    )
+    assert result.stderr == ""
+    return result.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_user_without_permission_is_told_how_to_get_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "docker.sock"))
+        (tmp_path / "docker.sock").chmod(0)
+        listening.listen()
+        name, _, said = as_somebody_else(f"unix://{tmp_path}/docker.sock").partition(" ")
+    assert name == "EngineUnavailable"
+    assert_says(EngineUnavailable(said), NO_PERMISSION)
+
+
+@pytest.mark.slow
+@pytest.mark.docker
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user outside the group")
+@pytest.mark.skipif("DOCKER_HOST" in os.environ, reason="the engine is not at the local socket")
+def test_a_user_outside_the_docker_group_is_told_its_name() -> None:
+    group = Path("/var/run/docker.sock").group()
+    said = as_somebody_else(None)
+    assert f"{NO_PERMISSION}unix:///var/run/docker.sock: " in said
+    assert f"`sudo usermod -aG {group} " in said
+
+
+@pytest.mark.slow
+def test_nothing_at_the_local_socket_names_a_script_that_is_there() -> None:
+    hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*hide, "true"], check=False).returncode:
+        pytest.skip("no right to mount here")
+    reaped = subprocess.run(
+        [*hide, sys.executable, "-m", "srl_swe", "reap"],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "DOCKER_HOST"},
+        check=False,
+    )
+    assert reaped.returncode == 2
+    (line,) = reaped.stderr.splitlines()
+    assert "unix:///var/run/docker.sock (No such file or directory)" in line
+    script = line.partition("start one with `sh ")[2].partition("`")[0]
+    assert Path(script).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["replay"],
+        ["grade", "gold"],
+        ["self-check"],
+        ["images", "build"],
+        ["images", "list"],
+        ["images", "prune", "--budget", "1TB", "--dry-run"],
+        ["reap"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [("tcp://127.0.0.1:1", NOTHING), ("tcp://127.0.0.1:99999", NO_ADDRESS)],
+)
+def test_every_command_that_needs_an_engine_says_so_in_one_line(
+    command: list[str], address: str, what: str, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "srl_swe", *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "DOCKER_HOST": address},
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert_says(EngineUnavailable(line), what)

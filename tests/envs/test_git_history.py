@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from srl_swe.errors import SandboxError
 from srl_swe.types import Instance
-from srl_swe_envs.docker import open_docker_sandbox
+from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.scripts import script
 
 pytestmark = pytest.mark.docker
 
-BASE = "srl-swe/base:1"
 FOLDER = Path(__file__).parent / "git_layouts"
 LAYOUTS: dict[str, str] = {}
 """By name, what makes it; the name goes on with `` -> `` and a pattern if it is refused."""
@@ -40,13 +38,14 @@ WITHOUT_FUTURE = {
 
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Any]:
-    """What became of each layout, all of them in one sandbox: see probe.py."""
+    """The report on each layout, all of them in one sandbox: see probe.py."""
     given = {
         "helpers": (FOLDER / "helpers.sh").read_text("utf-8"),
         "script": script("git_history.sh"),
         "layouts": list(LAYOUTS.values()),
     }
-    with open_docker_sandbox(instance(BASE, "HEAD"), Limits(cpus=2)) as sandbox:
+    instance = Instance("a__b-1", "a/b", "HEAD", "", "srl-swe/base:1")
+    with open_docker_sandbox(instance, Limits(cpus=2)) as sandbox:
         sandbox.write_file("/tmp/given.json", json.dumps(given).encode())
         sandbox.write_file("/tmp/probe.py", (FOLDER / "probe.py").read_bytes())
         result = sandbox.exec("python3 /tmp/probe.py /tmp/given.json /tmp/reports.json", 600.0)
@@ -85,32 +84,17 @@ def test_what_can_not_be_taken_back_is_refused_with_the_reason(
 
 
 @pytest.fixture
-def image(client: docker.DockerClient) -> Iterator[Callable[[str], str]]:
-    """Makes an image whose repository /testbed is made as a layout is, its base commit in /base."""
-    made: list[str] = []
+def make_layout(make_instance: Callable[..., Instance]) -> Callable[..., Instance]:
+    """Makes an instance whose repository is made as a layout is, its base commit in /base."""
 
-    def make(layout: str) -> str:
+    def make(layout: str, base_commit: str = "HEAD", bug_patch: str = "") -> Instance:
         helpers = (FOLDER / "helpers.sh").read_text("utf-8")
         seeded = f"{helpers}\nmkdir /l; cd /l; (seed r); here=/l base=$(git -C r rev-parse HEAD)"
         begin = f"cd /; {seeded.replace('../past', '/l/past')}; cd r; echo $base >/base"
         end = "rm -rf /testbed; mv /l/r /testbed"
-        command = ["-c", f"{begin}\n{layout}\n{end}"]
-        container = client.containers.create(BASE, command, entrypoint="bash")
-        try:
-            container.start()
-            assert container.wait()["StatusCode"] == 0, container.logs()
-            made.append(str(container.commit().id))
-        finally:
-            container.remove(force=True)
-        return made[-1]
+        return make_instance(f"{begin}\n{layout}\n{end}", base_commit, bug_patch)
 
-    yield make
-    for name in made:
-        client.images.remove(name, force=True)
-
-
-def instance(image: str, base_commit: str, bug_patch: str = "") -> Instance:
-    return Instance("a__b-1", "a/b", base_commit, "", image, bug_patch=bug_patch)
+    return make
 
 
 BRANCHES_AND_TAGS = """
@@ -122,57 +106,57 @@ EVERYTHING = "git cat-file --batch-all-objects --batch | grep -ac SECRET; git ta
 
 
 def test_a_plain_clone_opens_and_has_the_versions_of_the_past(
-    image: Callable[[str], str],
+    make_layout: Callable[..., Instance],
 ) -> None:
     clone = LAYOUTS["plain clone at the base commit"]
-    with open_docker_sandbox(instance(image(clone), "HEAD")) as sandbox:
+    with open_docker_sandbox(make_layout(clone)) as sandbox:
         assert sandbox.exec(EVERYTHING).output == "0\nv1\nv1-again\nv1.1\n  old\n* trunk\n"
         assert sandbox.exec("git describe --tags").output.startswith("v1.1-1-g")
         assert sandbox.exec("git remote; git stash list; git status --short").output == ""
 
 
-def test_every_container_of_an_image_is_cleaned(image: Callable[[str], str]) -> None:
+def test_every_container_of_an_image_is_cleaned(make_layout: Callable[..., Instance]) -> None:
     for layout in ("echo $secret >.git/COMMIT_EDITMSG", BRANCHES_AND_TAGS):
-        name = image(layout)
+        instance = make_layout(layout)
         for _ in range(2):
-            with open_docker_sandbox(instance(name, "HEAD")) as sandbox:
+            with open_docker_sandbox(instance) as sandbox:
                 assert sandbox.exec(EVERYTHING).output.startswith("0\nv1\n")
                 assert sandbox.exec("cat .git/COMMIT_EDITMSG").exit_code == 1
 
 
-def test_the_walk_is_left_out_only_if_the_image_is_known() -> None:
-    with open_docker_sandbox(instance(BASE, "HEAD")) as sandbox:
-        sandbox.exec("git init -q; git commit -q --allow-empty -m x; git gc -q")
-        blob = sandbox.exec("echo later | git hash-object -w --stdin").output.strip()
-        for known, printed, left in (
-            ("whole", "whole\n", 0),
-            ("''", "\n", 128),
-            ("", "whole\n", 128),
-        ):
-            command = f"set -- $PWD HEAD {known}\n{script('git_history.sh')}"
-            assert sandbox.exec(command, keep_state=False).output == printed
-            assert sandbox.exec(f"git cat-file -t {blob}").exit_code == left
+@pytest.mark.parametrize(
+    ("known", "printed", "left"),
+    [("whole", "whole\n", 0), ("''", "\n", 128), ("", "whole\n", 128)],
+)
+def test_the_walk_is_left_out_only_if_the_image_is_known(
+    sandbox: DockerSandbox, known: str, printed: str, left: int
+) -> None:
+    sandbox.exec("git init -q; git commit -q --allow-empty -m x; git gc -q")
+    blob = sandbox.exec("echo later | git hash-object -w --stdin").output.strip()
+    command = f"set -- $PWD HEAD {known}\n{script('git_history.sh')}"
+    assert sandbox.exec(command, keep_state=False).output == printed
+    assert sandbox.exec(f"git cat-file -t {blob}").exit_code == left
 
 
 def test_a_repository_that_can_not_be_taken_back_is_no_sandbox(
-    image: Callable[[str], str],
+    make_layout: Callable[..., Instance],
 ) -> None:
     damaged = next(LAYOUTS[name] for name in REFUSED if name.startswith("missing tree"))
     with (
         pytest.raises(SandboxError, match=r"bad tree object[^$]*objects of the past are missing"),
-        open_docker_sandbox(instance(image(damaged), "HEAD")),
+        open_docker_sandbox(make_layout(damaged)),
     ):
         pass
 
 
 def test_a_bug_is_a_commit_by_itself_whatever_the_image_holds(
-    image: Callable[[str], str],
+    make_layout: Callable[..., Instance],
 ) -> None:
     staged = "git checkout -q file; echo $secret >new; git add new; chown -R 1000 ."
     hook = "printf '#!/bin/sh\\nexit 1\\n' >.git/hooks/reference-transaction; chmod +x .git/hooks/*"
-    name = image(f"{BRANCHES_AND_TAGS}\n{staged}\n{hook}")
     bug = "--- a/dir/other1\n+++ b/dir/other1\n@@ -1 +1 @@\n-of day 1\n+of day one\n"
-    with open_docker_sandbox(instance(name, "a__b.func__1", bug)) as sandbox:
+    instance = make_layout(f"{BRANCHES_AND_TAGS}\n{staged}\n{hook}", "a__b.func__1", bug)
+    with open_docker_sandbox(instance) as sandbox:
         sandbox.exec("git config --global --add safe.directory '*'")
         assert sandbox.exec(EVERYTHING).output == "0\na__b.func__1\n* main\n"
         commits = "git log --all --format=%s; git cat-file --batch-all-objects --batch-check"

@@ -1,16 +1,20 @@
+"""Images built of task repositories, and the starter suite, which is one."""
+
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
-import yaml
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import ImageMissing, UserError
+from srl_swe.evaluation import check_gold
+from srl_swe.instances import load_instances
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
-from srl_swe_envs.engine import connect
 from srl_swe_envs.images import Recipe, build_task_repo_images, ensure_images, recipes_of
 
 TAG = "srl-swe/test-of-images:1"
@@ -27,12 +31,10 @@ def task_repo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def image_removed() -> Iterator[None]:
+def image_removed(client: docker.DockerClient) -> Iterator[None]:
     yield
-    client = connect()
     for image in client.images.list(TAG):
         client.images.remove(str(image.id), force=True)
-    client.close()
 
 
 def test_parents_come_before_children_and_each_once() -> None:
@@ -98,18 +100,6 @@ def test_a_build_that_fails_says_what_its_log_ends_with(task_repo: Path) -> None
 
 
 @pytest.mark.docker
-def test_an_image_of_the_starter_suite_holds_its_base_commit() -> None:
-    task = bundled("starter") / "tasks" / "starter__inikit-1"
-    row = yaml.safe_load((task / "task.yaml").read_text())
-    instance = Instance(task.name, row["repo"], row["base_commit"], "", row["image"])
-    ensure_images([instance], lambda _: None)
-    with open_docker_sandbox(instance) as sandbox:
-        assert sandbox.exec("git rev-parse HEAD; git status --short").output.split() == [
-            row["base_commit"]
-        ]
-
-
-@pytest.mark.docker
 def test_a_missing_image_is_pulled_or_named(tmp_path: Path) -> None:
     said: list[str] = []
     image = "localhost:1/no/such:1"
@@ -117,3 +107,56 @@ def test_a_missing_image_is_pulled_or_named(tmp_path: Path) -> None:
         ensure_images([Instance("a__b-1", "a/b", "HEAD", "", image)], said.append)
     assert said[0] == "images: 0 here, 1 to be pulled"
     assert said[-1] == f"images: {image} failed"
+
+
+INSTANCES = load_instances("starter")
+
+
+def added_lines(patch: str) -> list[str]:
+    return [line[1:] for line in patch.splitlines() if re.match(r"\+(?!\+\+)\s*\S", line)]
+
+
+def test_the_task_repo_is_well_formed_but_for_the_namespace_of_its_images() -> None:
+    from swebench.task.checks import check_task_repo
+
+    problems = check_task_repo(bundled("starter"))
+    assert [p.message for p in problems if "image" not in p.message] == []
+    assert all(i.image.startswith("srl-swe/sweb.eval.x86_64.") for i in INSTANCES)
+
+
+def test_two_of_the_ten_gold_patches_edit_two_files() -> None:
+    files = [len(re.findall(r"^diff --git", i.gold_patch, re.MULTILINE)) for i in INSTANCES]
+    assert sorted(files) == [1] * 8 + [2] * 2
+
+
+def test_no_issue_points_at_the_code_that_is_wrong() -> None:
+    for instance in INSTANCES:
+        named = re.findall(r"^\+\+\+ b/(\S+)", instance.gold_patch, re.MULTILINE)
+        assert all(Path(name).name not in instance.problem_statement for name in named)
+
+
+@pytest.mark.docker
+def test_every_gold_patch_resolves_and_no_unpatched_instance_does(tmp_path: Path) -> None:
+    ensure_images(INSTANCES, print)
+    result = check_gold(INSTANCES, tmp_path, max_workers=2)
+    assert result.faults == {}
+    assert result.undecided == []
+    assert len(result.gold) == len(result.harmless) == 10
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("instance", INSTANCES, ids=lambda instance: instance.instance_id)
+def test_an_image_is_clean_at_its_base_commit_and_holds_no_hidden_test(instance: Instance) -> None:
+    ensure_images([instance], print)
+    with open_docker_sandbox(instance) as sandbox:
+        assert sandbox.exec("git rev-parse HEAD").output.strip() == instance.base_commit
+        assert sandbox.exec("git status --porcelain --ignored").output == ""
+        tests = "cat tests/*.py; git log --all -p"
+        held = sandbox.exec(tests, timeout_s=60).output
+        hidden = [line for line in added_lines(instance.test_patch) if "def test_" in line]
+        assert hidden
+        assert all(line.strip() not in held for line in hidden)
+        visible = sandbox.exec("python -m pytest -q", timeout_s=120)
+        assert visible.exit_code == 0, visible.output
+        check = sandbox.exec(f"git apply --check - <<'EOF'\n{instance.gold_patch}\nEOF")
+        assert check.exit_code == 0, check.output

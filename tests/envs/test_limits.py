@@ -10,8 +10,6 @@ from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.limits import CALM_ENVIRONMENT, FILE_CAPABILITIES, Limits
 
-INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", "srl-swe/base:1")
-
 
 def test_what_is_not_named_stays_as_it_is() -> None:
     assert Limits.from_settings({}) == Limits()
@@ -82,15 +80,15 @@ def test_a_mistake_is_said_with_the_way_out(name: str, value: str, said: str) ->
 
 
 @pytest.mark.docker
-def test_what_is_enforced_is_what_the_engine_says() -> None:
+def test_what_is_enforced_is_what_the_engine_says(instance: Instance) -> None:
     limits = Limits(memory="64m", cpus=0.5, pids=50, file_size="1m", shm="2m", disk="1g")
-    with open_docker_sandbox(INSTANCE, limits) as sandbox:
+    with open_docker_sandbox(instance, limits) as sandbox:
         enforced = json.loads(json.dumps(sandbox.enforced))
     assert enforced.pop("image_digest").partition("sha256:")[2]
     assert enforced.pop("disk_bytes") in {2**30, None}
     assert enforced == {
         "sandbox": "docker",
-        "image": INSTANCE.image,
+        "image": instance.image,
         "network": "none",
         "memory_bytes": 64 * 2**20,
         "cpus": 0.5,
@@ -103,17 +101,17 @@ def test_what_is_enforced_is_what_the_engine_says() -> None:
 
 
 @pytest.mark.docker
-def test_what_is_lifted_is_not_enforced() -> None:
+def test_what_is_lifted_is_not_enforced(instance: Instance) -> None:
     lifted = dict.fromkeys(("memory", "cpus", "pids", "disk", "file_size"), "unlimited")
-    with open_docker_sandbox(INSTANCE, Limits.from_settings(lifted)) as sandbox:
+    with open_docker_sandbox(instance, Limits.from_settings(lifted)) as sandbox:
         names = ("memory_bytes", "cpus", "pids", "disk_bytes", "file_bytes")
         assert [sandbox.enforced[name] for name in names] == [None] * 5
 
 
 @pytest.mark.docker
-def test_what_is_enforced_holds() -> None:
+def test_what_is_enforced_holds(instance: Instance) -> None:
     limits = Limits(memory="64m", pids=50, file_size="1m", shm="2m")
-    with open_docker_sandbox(INSTANCE, limits) as sandbox:
+    with open_docker_sandbox(instance, limits) as sandbox:
         bomb = sandbox.exec("for i in {1..60}; do sleep 20 & done", timeout_s=1)
         assert "Resource temporarily unavailable" in bomb.output
         greedy = sandbox.exec("python3 -c 'x = bytearray(2**30)'", timeout_s=30)
@@ -126,8 +124,8 @@ def test_what_is_enforced_holds() -> None:
 
 
 @pytest.mark.docker
-def test_a_quota_is_held_where_it_is_said_to_be() -> None:
-    with open_docker_sandbox(INSTANCE, Limits(disk="500m")) as sandbox:  # more than the image has
+def test_a_quota_is_held_where_it_is_said_to_be(instance: Instance) -> None:
+    with open_docker_sandbox(instance, Limits(disk="500m")) as sandbox:  # more than the image has
         if sandbox.enforced["disk_bytes"] is None:
             pytest.skip("the storage driver of this engine has no quota")
         fill = "for i in {1..10}; do head -c 60M /dev/zero >$i || break; done; du -sm ."

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import os
+import random
+import secrets
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import docker
 import pytest
 from docker.errors import NotFound
 
-from srl_swe_envs.engine import connect
 from srl_swe_envs.owners import (
     EXPIRES,
     MACHINE,
@@ -156,31 +159,22 @@ class Engine:
         made = {identity for _, identity in self.made}
         return [thing for thing in find(self.client) if thing.id in made]
 
-    def clean(self) -> None:
-        for kind in Kind:
-            for _, identity in [one for one in self.made if one[0] is kind]:
-                with suppress(NotFound):
-                    self._remove(kind, identity)
-
-    def _remove(self, kind: Kind, identity: str) -> None:
-        match kind:
-            case Kind.CONTAINER:
-                self.client.api.remove_container(identity, force=True, v=True)
-            case Kind.IMAGE:
-                self.client.api.remove_image(identity, force=True)
-            case Kind.VOLUME:
-                self.client.api.remove_volume(identity)
+    def close(self) -> None:
+        api = self.client.api
+        removers: dict[Kind, Callable[[str], object]] = {
+            Kind.CONTAINER: partial(api.remove_container, force=True, v=True),
+            Kind.IMAGE: partial(api.remove_image, force=True),
+            Kind.VOLUME: api.remove_volume,
+        }
+        for kind, identity in sorted(self.made, key=lambda thing: list(Kind).index(thing[0])):
+            with suppress(NotFound):
+                removers[kind](identity)
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    client = connect()
-    engine = Engine(client)
-    try:
+def engine(client: docker.DockerClient) -> Iterator[Engine]:
+    with closing(Engine(client)) as engine:
         yield engine
-    finally:
-        engine.clean()
-        client.close()
 
 
 @pytest.mark.docker
@@ -265,3 +259,109 @@ def test_a_snapshot_that_somebodys_container_uses_stays_until_that_is_gone(engin
     assert engine.holds(Kind.IMAGE, image)
     engine.client.api.remove_container(container)
     assert [thing.id for thing in remove_owned(engine.client, engine.owned())] == [image]
+
+
+RUN_OF_200 = """
+import sys
+from contextlib import ExitStack, closing
+from srl_swe.types import Instance
+from srl_swe_envs.docker import open_docker_sandbox
+
+instance = Instance("a__b-1", "a/b", "HEAD", "It is broken.", sys.argv[1])
+print("opening", flush=True)
+with ExitStack() as stack:
+    sandbox = stack.enter_context(open_docker_sandbox(instance))
+    stack.enter_context(open_docker_sandbox(instance))
+    for number in range(200):
+        sandbox.exec(f"echo {number} >>/testbed/file; sleep 0.005 &")
+        print(number, flush=True)
+        if number % 25 == 24:
+            snapshot = sandbox.checkpoint()
+        if number % 75 == 74:
+            fork = stack.enter_context(closing(sandbox.fork(snapshot)))
+            fork.exec("echo fork >>/testbed/file")
+            fork.checkpoint()
+print("closed", flush=True)
+"""
+MARK = "srl-swe-test.chaos"
+"""A label of the image of these runs: all containers and images made of it inherit it."""
+PATIENCE_S = 120.0
+
+
+@pytest.fixture
+def image(engine: Engine) -> str:
+    """An image by whose label everything made of it is found, whatever else that carries."""
+    return engine.image({MARK: secrets.token_hex(8)})
+
+
+def start_run(image: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUN_OF_200, image]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def left_of(client: docker.DockerClient, image: str, pid: int) -> dict[Kind, list[str]]:
+    mark = {"label": f"{MARK}={client.images.get(image).labels[MARK]}"}
+    containers = client.api.containers(all=True, filters=mark)
+    images = client.api.images(all=True, filters=mark)
+    volumes = client.api.volumes(filters={"label": f"{PID}={pid}"})["Volumes"] or []
+    return {
+        Kind.CONTAINER: [row["Id"] for row in containers],
+        Kind.IMAGE: [row["Id"] for row in images if row["Id"] != image],
+        Kind.VOLUME: [row["Name"] for row in volumes],
+    }
+
+
+@pytest.mark.docker
+def test_the_cleanup_after_a_kill_at_any_moment_leaves_nothing_of_ours_and_all_of_others(
+    engine: Engine, image: str
+) -> None:
+    client, others = engine.client, len(engine.made)
+    for labels in (
+        {},
+        {"srl-swe": "mine"},
+        {name: value for name, value in ENDED.items() if name != RUN},
+        {f"{name}.of-mine": value for name, value in ENDED.items()},
+        FOREIGN,
+        owner_labels(),
+        {name: value for name, value in owner_labels().items() if name != EXPIRES},
+    ):
+        engine.container(labels, command="sleep 1000")
+        engine.image(labels)
+        engine.volume(labels)
+    bystanders = engine.made[:-others]
+    running = client.containers.get(bystanders[-1][1])
+    running.start()
+
+    dice, found = random.Random(2510), set[Kind]()
+    for _ in range(6):
+        line, pause_s = dice.randrange(201), dice.uniform(0, 0.1)
+        with start_run(image) as child:
+            assert child.stdout
+            for _ in range(line + 1):
+                assert child.stdout.readline()
+            time.sleep(pause_s)
+            child.send_signal(signal.SIGKILL)
+        left = left_of(client, image, child.pid)
+        found |= {kind for kind in left if left[kind]}
+        deadline, quiet = time.monotonic() + PATIENCE_S, 0
+        while quiet < 2:  # the engine still carries out what it was asked before the kill
+            clean_up(client)
+            left = left_of(client, image, child.pid)
+            quiet = 0 if any(left.values()) else quiet + 1
+            assert time.monotonic() < deadline, left
+            time.sleep(0.3)
+    assert {Kind.CONTAINER, Kind.IMAGE} <= found
+
+    assert [thing for thing in bystanders if not engine.holds(*thing)] == []
+    running.reload()
+    assert running.status == "running"
+
+
+@pytest.mark.docker
+def test_a_run_that_ends_by_itself_leaves_nothing_to_clean_up(
+    client: docker.DockerClient, image: str
+) -> None:
+    with start_run(image) as child:
+        printed, _ = child.communicate(timeout=PATIENCE_S)
+    assert printed.endswith("199\nclosed\n")
+    assert not any(left_of(client, image, child.pid).values())

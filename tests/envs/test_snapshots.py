@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from typing import Any
 
 import docker
 import pytest
@@ -18,15 +19,13 @@ from srl_swe_envs.snapshots import Snapshots
 
 pytestmark = pytest.mark.docker
 
-BASE = "srl-swe/base:1"
-INSTANCE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", BASE)
-
 
 @pytest.fixture
-def sandbox(client: docker.DockerClient) -> Iterator[DockerSandbox]:
+def sandbox(client: docker.DockerClient, sandbox: DockerSandbox) -> Iterator[DockerSandbox]:
+    """It leaves no snapshot."""
     before = images_of_this_run(client)
-    with open_docker_sandbox(INSTANCE) as opened:
-        yield opened
+    yield sandbox
+    sandbox.close()
     assert images_of_this_run(client) == before
 
 
@@ -69,10 +68,10 @@ def test_what_a_snapshot_does_not_carry_is_not_there(sandbox: DockerSandbox) -> 
         assert fork.exec("echo ${unexported-unset}; ls /dev/shm; pgrep sleep").output == "unset\n"
 
 
-def test_a_fork_is_held_to_the_same_limits(client: docker.DockerClient) -> None:
+def test_a_fork_is_held_to_the_same_limits(client: docker.DockerClient, instance: Instance) -> None:
     limits = Limits(memory="256m", pids=99, file_size="1m", environment={"CALM": "yes"})
     with (
-        open_docker_sandbox(INSTANCE, limits) as sandbox,
+        open_docker_sandbox(instance, limits) as sandbox,
         closing(sandbox.fork(sandbox.checkpoint())) as fork,
     ):
         different = {k for k in sandbox.enforced if sandbox.enforced[k] != fork.enforced[k]}
@@ -83,14 +82,14 @@ def test_a_fork_is_held_to_the_same_limits(client: docker.DockerClient) -> None:
 
 
 def test_a_snapshot_is_one_layer_whatever_was_run_before(
-    sandbox: DockerSandbox, client: docker.DockerClient
+    sandbox: DockerSandbox, client: docker.DockerClient, instance: Instance
 ) -> None:
     counted = []
     for step in range(4):
         for number in range(5):
             sandbox.exec(f"echo {step} >file{number}")
         counted.append(len(layers(client, sandbox.checkpoint())))
-    assert counted == [len(layers(client, BASE)) + 1] * 4
+    assert counted == [len(layers(client, instance.image)) + 1] * 4
 
 
 def test_a_fork_keeps_what_git_has_learnt_since_the_start(sandbox: DockerSandbox) -> None:
@@ -114,11 +113,11 @@ def test_a_process_in_the_background_leaves_no_half_of_its_work_in_a_snapshot(
 
 @pytest.mark.parametrize("order", ["origin first", "youngest first"])
 def test_snapshots_go_when_the_last_who_needs_them_has_closed(
-    client: docker.DockerClient, order: str
+    client: docker.DockerClient, instance: Instance, order: str
 ) -> None:
     before = images_of_this_run(client)
     with ExitStack() as stack:
-        family: list[DockerSandbox] = [stack.enter_context(open_docker_sandbox(INSTANCE))]
+        family: list[DockerSandbox] = [stack.enter_context(open_docker_sandbox(instance))]
         for generation in range(3):
             family[-1].exec(f"echo {generation} >>file")
             family.append(family[-1].fork(family[-1].checkpoint()))
@@ -129,8 +128,8 @@ def test_snapshots_go_when_the_last_who_needs_them_has_closed(
     assert images_of_this_run(client) == before
 
 
-def test_a_fork_outlives_its_origin_and_can_be_forked_again(client: docker.DockerClient) -> None:
-    with open_docker_sandbox(INSTANCE) as sandbox:
+def test_a_fork_outlives_its_origin_and_can_be_forked_again(instance: Instance) -> None:
+    with open_docker_sandbox(instance) as sandbox:
         sandbox.exec("echo one >file")
         fork = sandbox.fork(sandbox.checkpoint())
     with closing(fork), closing(fork.fork(fork.checkpoint())) as grandchild:
@@ -177,10 +176,20 @@ def test_many_forks_at_once_of_one_snapshot(sandbox: DockerSandbox) -> None:
 
 
 def test_a_chain_of_forks_is_flattened_before_it_is_too_deep_for_the_engine(
-    client: docker.DockerClient, tiny_image: str
+    client: docker.DockerClient, sandbox: DockerSandbox
 ) -> None:
+    # An image of as little as a sandbox needs, since all of it is exported and imported.
+    programs = "/usr/bin/{bash,cat,chown,stat}"
+    libraries = f"$(ldd {programs} | grep -o '/lib[^ ]*' | sort -u)"
+    sandbox.exec(f"mkdir /deep; touch /deep/file; tar -chf tiny.tar /deep {programs} {libraries}")
+    api: Any = client.api
+    packed, environment = sandbox.read_file("/testbed/tiny.tar"), "PATH=/usr/bin FROM_IMAGE=yes"
+    answer = api.import_image_from_data(packed, changes=[f"ENV {environment}"])
+    tiny_image = str(json.loads(answer.splitlines()[-1])["status"])
+
     limits, before, counted = Limits(), images_of_this_run(client), []
     with ExitStack() as stack:
+        stack.callback(client.images.remove, tiny_image)
         processes = create(client, tiny_image, limits, working_dir="/deep")
         fork = start_sandbox(processes, limits, Snapshots(client, deepest=3), restore=b"")
         stack.callback(fork.close)
@@ -195,17 +204,3 @@ def test_a_chain_of_forks_is_flattened_before_it_is_too_deep_for_the_engine(
         printed = fork.exec("cat file; stat -c %u file; echo $NAME $FROM_IMAGE $PWD").output
         assert printed == "0\n1\n2\n3\n4\n5\n1000\nkept yes /deep\n"
     assert images_of_this_run(client) == before
-
-
-@pytest.fixture
-def tiny_image(client: docker.DockerClient, sandbox: DockerSandbox) -> Iterator[str]:
-    """As little as a sandbox needs, since all of it is exported and imported; one layer."""
-    programs = "/usr/bin/{bash,cat,chown,stat}"
-    libraries = f"$(ldd {programs} | grep -o '/lib[^ ]*' | sort -u)"
-    sandbox.exec(f"mkdir /deep; touch /deep/file; tar -chf tiny.tar /deep {programs} {libraries}")
-    packed = sandbox.read_file("/testbed/tiny.tar")
-    environment = ["ENV PATH=/usr/bin FROM_IMAGE=yes"]
-    answer = client.api.import_image_from_data(packed, changes=environment)  # type: ignore[no-untyped-call]
-    image = str(json.loads(answer.splitlines()[-1])["status"])
-    yield image
-    client.images.remove(image)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from typing import Protocol
 
 import pytest
-from docker import DockerClient
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError
@@ -97,99 +96,15 @@ def applied(judge: Sandbox, patch: str) -> set[str]:
     return set(judge.exec("git diff --cached --name-status HEAD").output.splitlines())
 
 
-RUINED = {
-    "nothing": "true",
-    "an empty git init": "git init -q scratch",
-    "a git init with files": "git init -q scratch; echo 1 >scratch/file",
-    "a git init with a commit": (
-        "git init -q s; cd s; echo 1 >f; git add f; git -c user.name=n -c user.email=e commit -qm m"
-    ),
-    "a git init among the sources": "git init -q inikit",
-    "locks": "touch .git/index.lock .git/HEAD.lock .git/config.lock .git/shallow.lock",
-    "a damaged index": "echo garbage >.git/index",
-    "no index": "rm .git/index",
-    "an index that is a folder": "rm .git/index; mkdir .git/index",
-    "no HEAD": "rm .git/HEAD",
-    "a HEAD that leads nowhere": "echo ref: refs/heads/none >.git/HEAD",
-    "a damaged configuration": "echo '[core' >.git/config",
-    "a configuration of another format": "git config core.repositoryFormatVersion 99",
-    "a bare repository": "git config core.bare true",
-    "another work tree": "git config core.worktree /tmp",
-    "no .git": "rm -rf .git",
-    "another repository": (
-        "rm -rf .git; git init -q; git add -A; git -c user.name=n -c user.email=e commit -qm mine"
-    ),
-    "a .git that is a file": "rm -rf .git; echo garbage >.git",
-    "a .git that leads elsewhere": "mv .git /tmp/moved.$$; echo gitdir: /tmp/moved.$$ >.git",
-    "no objects": "rm -rf .git/objects; mkdir .git/objects",
-    "one object lost": (
-        "git repack -q -a -d; git unpack-objects -q <$(ls .git/objects/pack/*.pack) 2>/dev/null;"
-        f"o=$(git rev-parse HEAD:{FIXED}); mkdir .git/new; mv .git/objects/pack/* .git/new;"
-        "for p in .git/new/*.pack; do git unpack-objects -q <$p; done;"
-        "rm -f .git/objects/${o:0:2}/${o:2}"
-    ),
-    "everything committed": (
-        "git add -A; git -c user.name=n -c user.email=e commit -qm mine; git tag later"
-    ),
-    "everything staged": "git add -A",
-    "everything stashed and restored": (
-        "git -c user.name=n -c user.email=e stash -qu; git stash pop -q"
-    ),
-    "unchanged by decree": f"git update-index --assume-unchanged {FIXED}",
-    "skipped by decree": f"git update-index --skip-worktree {FIXED}",
-    "a sparse checkout": "git config core.sparseCheckout true; echo /x >.git/info/sparse-checkout",
-    "a shallow file": "echo garbage >.git/shallow",
-    "a graft and a replacement": (
-        "mkdir -p .git/info; git rev-parse HEAD >.git/info/grafts;"
-        f"git replace -f $(git rev-parse HEAD:{FIXED}) $(git hash-object -w --stdin </dev/null)"
-    ),
-    "a filter": (
-        "git config filter.x.clean 'echo filtered'; git config filter.x.required true;"
-        "mkdir -p .git/info; echo '* filter=x' >.git/info/attributes"
-    ),
-    "text conversion and an external diff": (
-        "git config diff.x.textconv 'echo no'; git config diff.external /bin/false;"
-        "mkdir -p .git/info; echo '* diff=x' >.git/info/attributes"
-    ),
-    "a file system monitor": "git config core.fsmonitor 'touch /tmp/monitored.$$; false'",
-    "colours and prefixes": (
-        "git config color.ui always; git config diff.noprefix true; git config core.quotePath no"
-    ),
-    "a shell of other words": (
-        "git() { echo no; }; command() { echo no; }; env() { echo no; }; set -euf; alias rm=ls;"
-        "export GIT_DIR=/nowhere GIT_INDEX_FILE=/nowhere PATH=/usr/bin:/bin LD_LIBRARY_PATH=/x;"
-        "IFS=0; umask 777; cd /"
-    ),
-    "no PATH": "export PATH=/nonexistent",
-    "a pipe": "mkfifo pipe",
-    "a pipe that ignores": "rm -f .gitignore; mkfifo .gitignore",
-    "a socket": "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'",
-    "links in a circle": "ln -s loop loop; mkdir d; ln -s ../d d/d; ln -s . here",
-    "files that can't be read": "echo x >secret; chmod 0 secret",
-    "names like options": "echo x >--help; echo x >-z; mkdir -- --cached; echo x >--cached/-rf",
-    "names with newlines": "echo x >$'new\\nline\\n'; mkdir $'a\\nb'; echo x >$'a\\nb/\\tc\"'",
-    "names that are not UTF-8": "echo x >$'caf\\xe9'; echo x >$'\\xff\\xfe'",
-    "contents that are not UTF-8": "printf 'caf\\xe9\\n' >latin; printf 'a\\0b\\xff' >binary.dat",
-    "a large leftover": "head -c 50M /dev/urandom >leftover.bin",
-    "a large text": "yes | head -c 50M >leftover.txt",
-    "many files": "mkdir junk; cd junk; seq 3000 | split -l 1 -a 4 - n",
-    "many folders": "for i in $(seq 400); do mkdir -p junk/$i; echo x >junk/$i/f; done",
-    "an environment": "mkdir -p e/lib; touch e/pyvenv.cfg; echo x >e/lib/a.py",
-    "a file that grows": "(while sleep 0.01; do echo more >>growing.txt; done) >/dev/null 2>&1 &",
-}
+def each_of(table: Mapping[str, str]) -> pytest.MarkDecorator:
+    """Runs the test with each command, by the name of its effect."""
+    return pytest.mark.parametrize("ruin", table.values(), ids=table.keys())
 
 
-MOVED = {
-    *("no .git", "another repository", "a .git that is a file", "no objects", "one object lost"),
-    *("a pipe that ignores",),
-}
-"""Those for which the files have to be moved to a fresh sandbox."""
-
-
-@pytest.mark.parametrize("name", RUINED)
-def test_the_fix_survives(sandbox: Sandbox, judge: Sandbox, name: str) -> None:
+def detail_of_surviving(sandbox: Sandbox, judge: Sandbox, ruin: str) -> str:
+    """The patch's detail, once its text is found to hold the fix in spite of the ruin."""
     sandbox.exec(FIX)
-    sandbox.exec(RUINED[name], timeout_s=120)
+    sandbox.exec(ruin, timeout_s=120)
     patch = take(sandbox)
     text = text_of(patch)
     sandbox.exec("kill %% 2>/dev/null")
@@ -198,7 +113,110 @@ def test_the_fix_survives(sandbox: Sandbox, judge: Sandbox, name: str) -> None:
     assert len(text) < 2**20
     assert ".git/" not in text
     assert {f"M\t{FIXED}", "A\tadded.py"} <= applied(judge, text)
-    assert ("moved to a fresh sandbox" in patch.detail) == (name in MOVED), patch.detail
+    return patch.detail
+
+
+@each_of(
+    {
+        "nothing": "true",
+        "an empty git init": "git init -q scratch",
+        "a git init with files": "git init -q scratch; echo 1 >scratch/file",
+        "a git init with a commit": (
+            "git init -q s; cd s; echo 1 >f; git add f;"
+            "git -c user.name=n -c user.email=e commit -qm m"
+        ),
+        "a git init among the sources": "git init -q inikit",
+        "locks": "touch .git/index.lock .git/HEAD.lock .git/config.lock .git/shallow.lock",
+        "a damaged index": "echo garbage >.git/index",
+        "no index": "rm .git/index",
+        "an index that is a folder": "rm .git/index; mkdir .git/index",
+        "no HEAD": "rm .git/HEAD",
+        "a HEAD that leads nowhere": "echo ref: refs/heads/none >.git/HEAD",
+        "a damaged configuration": "echo '[core' >.git/config",
+        "a configuration of another format": "git config core.repositoryFormatVersion 99",
+        "a bare repository": "git config core.bare true",
+        "another work tree": "git config core.worktree /tmp",
+        "a .git that leads elsewhere": ("mv .git /tmp/moved.$$; echo gitdir: /tmp/moved.$$ >.git"),
+        "everything committed": (
+            "git add -A; git -c user.name=n -c user.email=e commit -qm mine; git tag later"
+        ),
+        "everything staged": "git add -A",
+        "everything stashed and restored": (
+            "git -c user.name=n -c user.email=e stash -qu; git stash pop -q"
+        ),
+        "unchanged by decree": f"git update-index --assume-unchanged {FIXED}",
+        "skipped by decree": f"git update-index --skip-worktree {FIXED}",
+        "a sparse checkout": (
+            "git config core.sparseCheckout true; echo /x >.git/info/sparse-checkout"
+        ),
+        "a shallow file": "echo garbage >.git/shallow",
+        "a graft and a replacement": (
+            "mkdir -p .git/info; git rev-parse HEAD >.git/info/grafts;"
+            f"git replace -f $(git rev-parse HEAD:{FIXED}) $(git hash-object -w --stdin </dev/null)"
+        ),
+        "a filter": (
+            "git config filter.x.clean 'echo filtered'; git config filter.x.required true;"
+            "mkdir -p .git/info; echo '* filter=x' >.git/info/attributes"
+        ),
+        "text conversion and an external diff": (
+            "git config diff.x.textconv 'echo no'; git config diff.external /bin/false;"
+            "mkdir -p .git/info; echo '* diff=x' >.git/info/attributes"
+        ),
+        "a file system monitor": "git config core.fsmonitor 'touch /tmp/monitored.$$; false'",
+        "colours and prefixes": (
+            "git config color.ui always; git config diff.noprefix true;git config core.quotePath no"
+        ),
+        "a shell of other words": (
+            "git() { echo no; }; command() { echo no; }; env() { echo no; }; set -euf; alias rm=ls;"
+            "export GIT_DIR=/nowhere GIT_INDEX_FILE=/nowhere PATH=/usr/bin:/bin LD_LIBRARY_PATH=/x;"
+            "IFS=0; umask 777; cd /"
+        ),
+        "no PATH": "export PATH=/nonexistent",
+        "a pipe": "mkfifo pipe",
+        "a socket": "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'",
+        "links in a circle": "ln -s loop loop; mkdir d; ln -s ../d d/d; ln -s . here",
+        "files that can't be read": "echo x >secret; chmod 0 secret",
+        "names like options": "echo x >--help; echo x >-z; mkdir -- --cached; echo x >--cached/-rf",
+        "names with newlines": "echo x >$'new\\nline\\n'; mkdir $'a\\nb'; echo x >$'a\\nb/\\tc\"'",
+        "names that are not UTF-8": "echo x >$'caf\\xe9'; echo x >$'\\xff\\xfe'",
+        "contents that are not UTF-8": (
+            "printf 'caf\\xe9\\n' >latin; printf 'a\\0b\\xff' >binary.dat"
+        ),
+        "a large leftover": "head -c 50M /dev/urandom >leftover.bin",
+        "a large text": "yes | head -c 50M >leftover.txt",
+        "many files": "mkdir junk; cd junk; seq 3000 | split -l 1 -a 4 - n",
+        "many folders": "for i in $(seq 400); do mkdir -p junk/$i; echo x >junk/$i/f; done",
+        "an environment": "mkdir -p e/lib; touch e/pyvenv.cfg; echo x >e/lib/a.py",
+        "a file that grows": (
+            "(while sleep 0.01; do echo more >>growing.txt; done) >/dev/null 2>&1 &"
+        ),
+    }
+)
+def test_the_fix_survives(sandbox: Sandbox, judge: Sandbox, ruin: str) -> None:
+    assert detail_of_surviving(sandbox, judge, ruin) == ""
+
+
+@each_of(
+    {
+        "no .git": "rm -rf .git",
+        "another repository": (
+            "rm -rf .git; git init -q; git add -A;"
+            "git -c user.name=n -c user.email=e commit -qm mine"
+        ),
+        "a .git that is a file": "rm -rf .git; echo garbage >.git",
+        "no objects": "rm -rf .git/objects; mkdir .git/objects",
+        "one object lost": (
+            "git repack -q -a -d; "
+            "git unpack-objects -q <$(ls .git/objects/pack/*.pack) 2>/dev/null;"
+            f"o=$(git rev-parse HEAD:{FIXED}); mkdir .git/new; mv .git/objects/pack/* .git/new;"
+            "for p in .git/new/*.pack; do git unpack-objects -q <$p; done;"
+            "rm -f .git/objects/${o:0:2}/${o:2}"
+        ),
+        "a pipe that ignores": "rm -f .gitignore; mkfifo .gitignore",
+    }
+)
+def test_the_fix_survives_in_a_fresh_sandbox(sandbox: Sandbox, judge: Sandbox, ruin: str) -> None:
+    assert "moved to a fresh sandbox" in detail_of_surviving(sandbox, judge, ruin)
 
 
 EVIL = """\
@@ -232,28 +250,29 @@ esac
 EOF
 chmod +x /usr/bin/git
 """
-REPLACED = {
-    "git prints a diff": FAKE_GIT + SAYS_EVIL,
-    "git lists paths outside": FAKE_GIT + LISTS_EVIL,
-    "git fails": "printf '#!/bin/sh\nexit 1\n' >/usr/bin/git",
-    "git succeeds": "printf '#!/bin/sh\nexit 0\n' >/usr/bin/git",
-    "no git": "rm /usr/bin/git",
-    "no tools": "rm /usr/bin/{git,tar,find,stat,xargs,env,head,cp,mv,mkdir,rm}",
-    "tar and find": (
-        "for tool in tar find stat xargs; do printf '#!/bin/sh\ncat /tmp/evil\n' >/usr/bin/$tool;"
-        "done"
-    ),
-    "no temporary folder": "rm -rf /tmp; ln -s /nowhere /tmp",
-    "no null device": "rm /dev/null",
-}
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("replaced", REPLACED.values(), ids=REPLACED.keys())
-def test_the_fix_survives_the_replacement_of_programs(judge: Sandbox, replaced: str) -> None:
+@each_of(
+    {
+        "git prints a diff": FAKE_GIT + SAYS_EVIL,
+        "git lists paths outside": FAKE_GIT + LISTS_EVIL,
+        "git fails": "printf '#!/bin/sh\nexit 1\n' >/usr/bin/git",
+        "git succeeds": "printf '#!/bin/sh\nexit 0\n' >/usr/bin/git",
+        "no git": "rm /usr/bin/git",
+        "no tools": "rm /usr/bin/{git,tar,find,stat,xargs,env,head,cp,mv,mkdir,rm}",
+        "tar and find": (
+            "for tool in tar find stat xargs; do"
+            " printf '#!/bin/sh\ncat /tmp/evil\n' >/usr/bin/$tool; done"
+        ),
+        "no temporary folder": "rm -rf /tmp; ln -s /nowhere /tmp",
+        "no null device": "rm /dev/null",
+    }
+)
+def test_the_fix_survives_the_replacement_of_programs(judge: Sandbox, ruin: str) -> None:
     with open_docker_sandbox(INSTANCE) as sandbox:
         sandbox.exec(FIX)
-        sandbox.exec(replaced)
+        sandbox.exec(ruin)
         text = text_of(take_patch(sandbox, INSTANCE.base_commit, INSTANCE.workdir))
     assert "\n+# the fix\n" in text
     assert {f"M\t{FIXED}", "A\tadded.py"} == applied(judge, text)
@@ -281,28 +300,17 @@ def commit(sandbox: Sandbox, files: Mapping[str, bytes]) -> str:
 
 
 @pytest.mark.docker
-def test_a_large_tracked_file_is_not_deleted_by_moving_the_others(client: DockerClient) -> None:
-    made = client.containers.create(
-        "srl-swe/base:1",
-        [
-            "cd /testbed; git init -q .; head -c 17M /dev/zero >large; echo 1 >small; git add -A;"
-            "git commit -qm base; git rev-parse HEAD"
-        ],
-        entrypoint=["bash", "-c"],
+def test_a_large_tracked_file_is_not_deleted_by_moving_the_others(
+    make_instance: Callable[..., Instance],
+) -> None:
+    instance = make_instance(
+        "cd /testbed; git init -q .; head -c 17M /dev/zero >large; echo 1 >small; git add -A;"
+        "git commit -qm base"
     )
-    try:
-        made.start()
-        made.wait()
-        base = made.logs().decode().strip()
-        image = str(made.commit().id)
-    finally:
-        made.remove(force=True)
-    try:
-        with open_docker_sandbox(Instance("a__b-1", "a/b", base, "", image)) as sandbox:
-            sandbox.exec("echo 2 >small; rm -rf .git/objects/*")
-            patch = take_patch(sandbox, base, "/testbed")
-    finally:
-        client.images.remove(image, force=True)
+    with open_docker_sandbox(instance) as sandbox:
+        base = sandbox.exec("git rev-parse HEAD").output.strip()
+        sandbox.exec("echo 2 >small; rm -rf .git/objects/*")
+        patch = take_patch(sandbox, base, "/testbed")
     assert text_of(patch).count("diff --git") == 1
     assert "moved" in patch.detail
 
