@@ -28,9 +28,8 @@ T = TypeVar("T")
 PATIENCE_S = 30.0
 """About three times the restart time of an engine."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
-_TOO_MANY_REQUESTS = 429
-_BUSY = frozenset({_TOO_MANY_REQUESTS, 500, 502, 503, 504})
-"""Errors of the server; 404 and 409 are answers, and 501 is permanent."""
+_BUSY = frozenset({429, 500, 502, 503, 504})
+"""Too many requests, and errors of the server; 404 and 409 are answers, and 501 is permanent."""
 _DISK_FULL = "no space left on device"
 _FOR_GOOD = re.compile(
     rf"{_DISK_FULL}|read-only file system"
@@ -82,12 +81,7 @@ def _words(error: BaseException) -> str:
 
 _LOCAL_SOCKET = "unix:///var/run/docker.sock"
 
-ENGINE_ERRORS = (
-    DockerException,
-    StreamParseError,
-    urllib3.exceptions.HTTPError,
-    OSError,
-)
+ENGINE_ERRORS = (DockerException, StreamParseError, urllib3.exceptions.HTTPError, OSError)
 """All exceptions that the docker package raises; those of requests are OSErrors."""
 
 _PULL_PATIENCE_S = 120.0

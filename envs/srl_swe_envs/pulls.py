@@ -29,7 +29,7 @@ from srl_swe_envs.image_names import canonical, digest_in, family_of_image
 from srl_swe_envs.owners import RUN
 
 # Engines don't record the last use of an image. The time of an empty file per image in the user's
-# cache folder does: one system call, safe between threads and processes.
+# cache folder does, safe between threads and processes.
 
 
 def record_use(image: str) -> None:
@@ -39,11 +39,8 @@ def record_use(image: str) -> None:
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
         file = _use_file(image)
-        try:
-            os.utime(file)
-        except FileNotFoundError:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
 
 def last_use(image: str) -> datetime | None:

@@ -5,14 +5,10 @@ Its answer is therefore taken as paths and contents only, and illegal paths are 
 (:func:`is_legal`). A lie has the same effect as files with these contents.
 
 :func:`choose` is pure: it sees names, sizes and kinds. Tracked files always belong in the patch, up
-to the limits of transport. A new file belongs unless it is
-
-- junk by name: a cache, an environment, a build output, a backup, a log (:data:`JUNK_FOLDERS`,
-  :data:`JUNK_FILES`), or in a folder with a ``pyvenv.cfg``;
-- larger than :data:`MAX_NEW_FILE_BYTES`, or :data:`MAX_NEW_BINARY_BYTES` if it is not UTF-8 text;
-- part of a crowd: beyond :data:`MAX_NEW_FILES`, groups of files with the same new folder and the
-  same ending are left out whole, the largest group first;
-- a symbolic link out of the repository, or a repository of its own.
+to the limits of transport. A new file belongs unless it is junk by name (:data:`JUNK_FOLDERS`,
+:data:`JUNK_FILES`, a folder with a ``pyvenv.cfg``), too large, part of a crowd, a link out of the
+repository, or a repository of its own. Of a crowd, beyond :data:`MAX_NEW_FILES`, groups of files
+with the same new folder and ending are left out whole, the largest group first.
 
 Files that git ignores never get here. Each omission is recorded as :class:`Omitted`.
 """
@@ -200,21 +196,14 @@ def too_large(path: bytes, size_bytes: int, limit_bytes: int) -> Omitted | None:
 
 
 def _junk(path: bytes) -> Omitted | None:
-    *folders, name = path.decode("utf-8", "surrogateescape").split("/")
-    for depth, folder in enumerate(folders):
-        if reason := _match(folder, JUNK_FOLDERS, at_top=depth == 0):
-            shown = b"/".join(path.split(b"/")[: depth + 1]) + b"/"
-            return Omitted(printable(shown), reason)
-    reason = _match(name, JUNK_FILES, at_top=not folders)
-    return Omitted(printable(path), reason) if reason else None
-
-
-def _match(name: str, table: Mapping[str, tuple[str, ...]], *, at_top: bool) -> str | None:
-    for reason, patterns in table.items():
-        for pattern in patterns:
-            bound = pattern.startswith("/")
-            if fnmatchcase(name, pattern.lstrip("/")) and (at_top or not bound):
-                return reason
+    parts = path.decode("utf-8", "surrogateescape").split("/")
+    for depth, part in enumerate(parts, start=1):
+        is_folder = depth < len(parts)
+        names = (part, f"/{part}") if depth == 1 else (part,)
+        for reason, patterns in (JUNK_FOLDERS if is_folder else JUNK_FILES).items():
+            if any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+                shown = b"/".join(path.split(b"/")[:depth])
+                return Omitted(printable(shown) + "/" * is_folder, reason)
     return None
 
 
@@ -222,8 +211,10 @@ def _crowded(paths: Sequence[bytes], new_folders: Collection[bytes]) -> dict[byt
     """The omissions that leave at most MAX_NEW_FILES."""
     groups: defaultdict[tuple[bytes, bytes], list[bytes]] = defaultdict(list)
     for path in paths:
-        ending = posixpath.splitext(path)[1]
-        groups[_folder(path, new_folders), ending].append(path)
+        folders = [path[: slash.end()] for slash in re.finditer(b"/", path)]
+        parent = folders[-1] if folders else b""
+        folder = next((each for each in folders if each in new_folders), parent)
+        groups[folder, posixpath.splitext(path)[1]].append(path)
     left = MAX_NEW_FILES
     omitted: dict[bytes, Omitted] = {}
     for (folder, ending), group in sorted(groups.items(), key=lambda item: len(item[1])):
@@ -233,15 +224,6 @@ def _crowded(paths: Sequence[bytes], new_folders: Collection[bytes]) -> dict[byt
             reason = f"a crowd of new files; at most {MAX_NEW_FILES} are taken"
             omitted |= dict.fromkeys(group, Omitted(shown, reason))
     return omitted
-
-
-def _folder(path: bytes, new_folders: Collection[bytes]) -> bytes:
-    parts = path.split(b"/")
-    for depth in range(1, len(parts)):
-        folder = b"/".join(parts[:depth]) + b"/"
-        if folder in new_folders:
-            return folder
-    return b"/".join((*parts[:-1], b""))
 
 
 _CLEAN = (
