@@ -6,9 +6,8 @@ account (:mod:`.recorder`) are compared. A test counts for a reward only if they
 marks a disagreement. :data:`SUMMARIES` has a reader per log parser; for other parsers only exit
 status and markers are compared.
 
-``python -m srl_swe.evaluation.evidence`` is the child process of :mod:`.log_reading`. A request is
-its length in bytes on a line of its own, then JSON; so is the answer. The process ends with its
-standard input, and therefore with its parent.
+``python -m srl_swe.evaluation.evidence`` is the child process of :mod:`.log_reading`. Requests and
+answers are lines of JSON. The process ends with its standard input, and therefore with its parent.
 """
 
 from __future__ import annotations
@@ -244,8 +243,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    while size := requests.readline():
-        request = json.loads(requests.read(int(size)))
+    for line in requests:
+        request = json.loads(line)
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + MOST_CPU_S + 1
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
@@ -256,8 +255,7 @@ def main() -> None:
         except _PARSER_ERRORS as error:  # Django's parser, of a bare "ERROR:"
             why = f"swebench's {instance.log_parser} can't read what the tests printed: {error}"
             reading = Reading({}, failure=why)
-        answer = json.dumps(asdict(reading)).encode()
-        answers.write(b"%d\n" % len(answer) + answer)
+        answers.write(json.dumps(asdict(reading)).encode() + b"\n")
         answers.flush()
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -146,21 +146,9 @@ def grading_key(
     instance: Instance, patch: str, *, image_id: str, harness_version: str, timeout_s: int
 ) -> str:
     """16 hex digits of all inputs of a verdict: equal keys, equal verdicts."""
-    inputs = [
-        instance.instance_id,
-        patch,
-        image_id,
-        instance.eval_script,
-        instance.log_parser,
-        instance.eval_type,
-        instance.image_assets,
-        instance.repo,
-        instance.version,
-        list(instance.fail_to_pass),
-        list(instance.pass_to_pass),
-        harness_version,
-        timeout_s,
-    ]
+    fields = "eval_script log_parser eval_type image_assets repo version fail_to_pass pass_to_pass"
+    of_row = [getattr(instance, name) for name in fields.split()]
+    inputs = [instance.instance_id, patch, image_id, *of_row, harness_version, timeout_s]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
@@ -174,50 +162,44 @@ class Case:
     image_id: str
 
 
+@dataclass(slots=True)
 class _Grading:
-    """The state of one call of :func:`grade`: verdicts so far and pending cases."""
+    """The state of one call of :func:`grade`: verdicts so far and pending cases by their keys."""
 
-    def __init__(
-        self,
-        folder: GradingFolder,
-        harness: Harness,
-        timeout_s: int,
-        report: Callable[[str], None],
-    ) -> None:
-        self._folder = folder
-        self._harness = harness
-        self._timeout_s = timeout_s
-        self._report = report
-        self._verdicts: dict[str, Verdict] = {}
-        self._pending: dict[str, Case] = {}
-        self._to_run = 0
-        self._started = time.monotonic()
+    folder: GradingFolder
+    harness: Harness
+    timeout_s: int
+    report: Callable[[str], None]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    pending: dict[str, Case] = field(default_factory=dict)
+    to_run: int = 0
+    started: float = 0.0
 
     def grade(
         self, instances: Sequence[Instance], patches: Mapping[str, str], max_workers: int
     ) -> dict[str, Verdict]:
         """A verdict per instance; all of them have a patch to test."""
-        images = _image_ids(instances, self._harness, max_workers)
-        known = load_verdicts(self._folder.verdict_log)
+        images = _image_ids(instances, self.harness, max_workers)
+        known = load_verdicts(self.folder.verdict_log)
         broken: dict[str, Verdict] = {}
         for instance in instances:
             image_id = images[instance.image]
             if isinstance(image_id, ImageMissing):
                 broken[instance.instance_id] = _broken(instance, str(image_id))
-                self._report(f"{instance.instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
+                self.report(f"{instance.instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
             else:
                 self._look_up(instance, patches[instance.instance_id], image_id, known)
-        if self._verdicts:
-            self._report(f"{len(self._verdicts)} of {len(instances)} need no run of the harness")
-        if self._pending:
-            self._to_run, self._started = len(self._pending), time.monotonic()
-            job = self._folder.job(list(self._pending.values()), max_workers, self._timeout_s)
-            self._harness.run(job, self._collect)
+        if self.verdicts:
+            self.report(f"{len(self.verdicts)} of {len(instances)} need no run of the harness")
+        if self.pending:
+            self.to_run, self.started = len(self.pending), time.monotonic()
+            job = self.folder.job(list(self.pending.values()), max_workers, self.timeout_s)
+            self.harness.run(job, self._collect)
             self._collect()
-        for case in list(self._pending.values()):
+        for case in list(self.pending.values()):
             why = "the harness ended without a result for it; see harness/harness.log"
             self._record(case, _broken(case.instance, why))
-        return self._verdicts | broken
+        return self.verdicts | broken
 
     def _look_up(
         self, instance: Instance, patch: str, image_id: str, known: Mapping[str, Verdict]
@@ -227,44 +209,44 @@ class _Grading:
             instance,
             patch,
             image_id=image_id,
-            harness_version=self._harness.version,
-            timeout_s=self._timeout_s,
+            harness_version=self.harness.version,
+            timeout_s=self.timeout_s,
         )
         if key in known:
-            self._verdicts[instance.instance_id] = known[key]
+            self.verdicts[instance.instance_id] = known[key]
             return
-        case = self._pending[key] = Case(key, instance, patch, image_id)
-        verdict = self._folder.verdict(case)
+        case = self.pending[key] = Case(key, instance, patch, image_id)
+        verdict = self.folder.verdict(case)
         if verdict and verdict.outcome is not Outcome.BROKEN_SANDBOX:
             self._record(case, verdict)
         else:
-            self._folder.clear(case)
+            self.folder.clear(case)
 
     def _collect(self) -> bool:
         """Records the verdicts that have arrived; True if that was the last one."""
-        for case in list(self._pending.values()):
-            if verdict := self._folder.verdict(case):
+        for case in list(self.pending.values()):
+            if verdict := self.folder.verdict(case):
                 self._record(case, verdict)
-                done = self._to_run - len(self._pending)
-                left_s = (time.monotonic() - self._started) / done * len(self._pending)
+                done = self.to_run - len(self.pending)
+                left_s = (time.monotonic() - self.started) / done * len(self.pending)
                 left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
-                eta = f", about {left} left" if self._pending else ""
+                eta = f", about {left} left" if self.pending else ""
                 detail = f" ({verdict.detail})" if verdict.detail else ""
                 result = f"{verdict.instance_id}: {verdict.outcome}{detail}"
-                self._report(f"[{done}/{self._to_run}{eta}] {result}")
-        return not self._pending
+                self.report(f"[{done}/{self.to_run}{eta}] {result}")
+        return not self.pending
 
     def _record(self, case: Case, verdict: Verdict) -> None:
         append_verdict(
-            self._folder.verdict_log,
+            self.folder.verdict_log,
             case.key,
             verdict,
             image_id=case.image_id,
-            harness=self._harness.version,
-            timeout_s=self._timeout_s,
+            harness=self.harness.version,
+            timeout_s=self.timeout_s,
         )
-        self._verdicts[verdict.instance_id] = verdict
-        del self._pending[case.key]
+        self.verdicts[verdict.instance_id] = verdict
+        del self.pending[case.key]
 
 
 def _image_ids(

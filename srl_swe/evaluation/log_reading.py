@@ -90,14 +90,13 @@ class _Worker:
         answer_came = select.poll()
         answer_came.register(self._process.stdout, select.POLLIN)
         try:
-            self._process.stdin.write(b"%d\n" % len(request) + request)
+            self._process.stdin.write(request + b"\n")
             self._process.stdin.flush()
             if answer_came.poll(MOST_WALL_S * 1000):
-                size = int(self._process.stdout.readline())
-                answer = self._process.stdout.read(size)
-                if len(answer) == size:
+                answer = self._process.stdout.readline()
+                if answer.endswith(b"\n"):
                     return answer
-        except (OSError, ValueError):
+        except OSError:
             pass
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DYING_S)  # for its own exit code
@@ -126,16 +125,16 @@ def _worker() -> Iterator[_Worker]:
             _idle.pop().kill()
         worker = _idle.pop() if _idle else None
     worker = worker or _Worker()
+    done = False
     try:
         yield worker
-    except BaseException:
-        worker.kill()
-        raise
-    if worker.exit_code is None:
-        with _lock:
-            _idle.append(worker)
-    else:
-        worker.kill()
+        done = True
+    finally:
+        if done and worker.exit_code is None:
+            with _lock:
+                _idle.append(worker)
+        else:
+            worker.kill()
 
 
 @atexit.register

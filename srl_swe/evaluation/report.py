@@ -273,18 +273,13 @@ def render_table(report: Report) -> Table:
     table.add_column("outcome")
     table.add_column("instances", justify="right")
     table.add_column("which")
-    for outcome in Outcome:
-        if ids := report.ids(outcome):
-            table.add_row(outcome.value, str(len(ids)), escape(_some(ids)))
-    if report.marks:
-        ids = sorted(report.marks)
-        table.add_row("marked", str(len(ids)), escape(_some(ids)), style="yellow")
+    listed = [(outcome.value, report.ids(outcome), None) for outcome in Outcome]
+    for name, ids, style in [*listed, ("marked", sorted(report.marks), "yellow")]:
+        if ids:
+            rest = len(ids) - _IDS_SHOWN
+            shown = ", ".join(ids[:_IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+            table.add_row(name, str(len(ids)), escape(shown), style=style)
     return table
-
-
-def _some(ids: Sequence[str]) -> str:
-    rest = len(ids) - _IDS_SHOWN
-    return ", ".join(ids[:_IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _percent(share: float) -> str:

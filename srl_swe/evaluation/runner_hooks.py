@@ -134,9 +134,6 @@ class Protected:
         return inside or path in self.files or is_runner_file(path)
 
 
-_RUNNER_FILES_ONLY = Protected()
-
-
 def protected_files(instance: Instance) -> Protected:
     """The paths of the instance's tests and of its eval script."""
     tests = list(touched_paths(instance.test_patch))
@@ -160,9 +157,7 @@ def protected_files(instance: Instance) -> Protected:
     )
 
 
-def save_runner_hooks(
-    sandbox: Sandbox, workdir: str, protected: Protected = _RUNNER_FILES_ONLY
-) -> None:
+def save_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected) -> None:
     """Saves the protected files before the patch is applied. Raises SandboxError."""
     names = [*RUNNER_HOOKS, *SETTINGS_FILES]
     tests = [f"-name {shlex.quote(name)}" for name in names]
@@ -180,9 +175,7 @@ def save_runner_hooks(
     )
 
 
-def restore_runner_hooks(
-    sandbox: Sandbox, workdir: str, protected: Protected = _RUNNER_FILES_ONLY
-) -> str | None:
+def restore_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected) -> str | None:
     """Restores the protected files, except those of the gold patch, after the patch is applied.
 
     Returns the reason if the patch changed git's own files and can't earn a reward, else None.

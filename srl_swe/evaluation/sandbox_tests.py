@@ -36,8 +36,6 @@ DEFAULT_TESTS_TIMEOUT_S = 1800.0
 _GIT_TIMEOUT_S = 300.0
 _PATCH_FILE = "/tmp/.srl_swe_tests.diff"
 _PROBE_TIMEOUT_S = 10.0
-REMEMBERED_VERDICTS = 1024
-"""Each has the names of all tests. The paper's batch has the same number of replies."""
 _NOT_CACHED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.TIMED_OUT})
 
 
@@ -215,7 +213,7 @@ class CachedTestRunner:
         self,
         open_sandbox: OpenSandbox,
         timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
-        remembered: int = REMEMBERED_VERDICTS,
+        remembered: int = 1024,  # as many as the paper's batch has replies
     ) -> None:
         self._open_sandbox = open_sandbox
         self._timeout_s = timeout_s

@@ -28,7 +28,7 @@ def sandbox() -> Iterator[Sandbox]:
     """A repository with a hook of its own, before a patch is applied."""
     with open_local_sandbox() as sandbox:
         sandbox.exec("mkdir tests 'a b'; echo own >tests/conftest.py; echo code >code.py")
-        save_runner_hooks(sandbox, WORKDIR)
+        save_runner_hooks(sandbox, WORKDIR, Protected())
         yield sandbox
 
 
@@ -40,7 +40,7 @@ def files(sandbox: Sandbox) -> str:
 def test_a_hook_that_a_patch_adds_is_gone_wherever_it_lies(sandbox: Sandbox, name: str) -> None:
     before = files(sandbox)
     sandbox.exec(f"touch {name} 'a b/{name}'; mkdir -p x/y; ln -s ../../code.py x/y/{name}")
-    restore_runner_hooks(sandbox, WORKDIR)
+    restore_runner_hooks(sandbox, WORKDIR, Protected())
     assert files(sandbox) == before
 
 
@@ -56,7 +56,7 @@ def test_a_hook_that_a_patch_adds_is_gone_wherever_it_lies(sandbox: Sandbox, nam
 )
 def test_a_hook_that_was_there_is_as_it_was(sandbox: Sandbox, change: str) -> None:
     sandbox.exec(f"{change}; echo fixed >code.py")
-    restore_runner_hooks(sandbox, WORKDIR)
+    restore_runner_hooks(sandbox, WORKDIR, Protected())
     assert sandbox.exec("cat tests/conftest.py code.py").output == "own\nfixed\n"
 
 
@@ -70,7 +70,7 @@ def test_the_gold_patchs_own_hooks_may_be_changed(sandbox: Sandbox) -> None:
 def test_what_can_not_be_put_back_is_the_sandboxs_fault(sandbox: Sandbox) -> None:
     sandbox.exec("rm /tmp/.srl_swe_hooks.tar")
     with pytest.raises(SandboxError, match="can't be restored"):
-        restore_runner_hooks(sandbox, WORKDIR)
+        restore_runner_hooks(sandbox, WORKDIR, Protected())
 
 
 INSTANCE = Instance(

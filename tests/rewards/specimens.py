@@ -1,4 +1,4 @@
-"""Pairs of actions that tell rewards apart, and tables of what each reward pays for them.
+"""Pairs of actions on which rewards differ, and tables of each reward's values.
 
 ``python tests/rewards/specimens.py`` prints the tables of docs/rewards.md; a test compares them.
 The first six pairs show the weaknesses of the paper's reward.
@@ -16,7 +16,7 @@ from srl_swe.types import Action
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """A candidate beside the expert's action, and what about it matters."""
+    """A candidate beside the expert's action; ``name`` describes the candidate."""
 
     name: str
     expert: str
@@ -118,7 +118,7 @@ SOLUTIONS: Sequence[Specimen] = tuple(
 
 
 def rewards_tables() -> str:
-    """Two tables in Markdown: a line a specimen, a column a reward."""
+    """Two tables in Markdown: one line per specimen, one column per reward."""
     single = [name for name in STEP_REWARDS if name not in WHOLE_SOLUTION]
     whole = [name for name in STEP_REWARDS if name in WHOLE_SOLUTION]
     return (

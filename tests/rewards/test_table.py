@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, WHOLE_SOLUTION, asks_for_solution, weight_shares
 from srl_swe.types import Action
 
-from .specimens import bash, editor, replace
+from .specimens import bash, editor, replace, rewards_tables
 
 HOSTILE = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
     ["'", "$(", "a\\", "cd x &&", "\x00", "[1, 2]", "9" * 50, "</parameter>", "<function=bash>\n"]
@@ -134,3 +135,11 @@ def test_a_mixture_that_is_none_is_refused(rewards: dict[str, float], complaint:
 def test_a_mixture_asks_for_whole_solutions_or_for_single_actions() -> None:
     assert asks_for_solution({"holistic": 0.5, "final_answer": 0.5})
     assert not asks_for_solution(dict.fromkeys(STEP_REWARDS.keys() - WHOLE_SOLUTION, 1))
+
+
+def test_the_page_has_every_reward_and_the_tables_of_their_values() -> None:
+    """``python tests/rewards/specimens.py`` prints them anew."""
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text("utf-8")
+    for table in rewards_tables().split("\n\n"):
+        assert table.strip() in page
+    assert all(f"`{name}`" in page for name in STEP_REWARDS)
