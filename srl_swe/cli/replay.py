@@ -14,7 +14,7 @@ from srl_swe.bundled import bundled
 from srl_swe.cli import options
 from srl_swe.engines import SandboxSettings, load_bench, owned_harness, sandboxes_for
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.files import check_output_file, check_output_folder, held_alone, write_atomic
+from srl_swe.files import check_output_file, check_output_folder, held_alone
 from srl_swe.progress import say
 from srl_swe.run_folder import claim
 
@@ -295,13 +295,7 @@ def _report(
 ) -> bool:
     """Print the results and write them into ``out``; return whether all replays are faithful."""
     from srl_swe.replay import certify_all, summarise
-    from srl_swe.replay.certificate import (
-        CERTIFICATES_FILE,
-        render_html,
-        save_certificates,
-        save_summary,
-        summary_fields,
-    )
+    from srl_swe.replay.certificate import save_results, summary_fields
 
     certificates = certify_all(attempts, instances, graded.verdicts, graded.not_graded)
     summary = summarise(certificates)
@@ -312,9 +306,7 @@ def _report(
 
         print_result(summary, certificates, options.console())
     if out:
-        save_certificates(certificates, out / CERTIFICATES_FILE)
-        save_summary(summary, out / "summary.json")
-        write_atomic(out / "report.html", render_html(summary, certificates))
+        save_results(summary, certificates, out)
         if not as_json:
             typer.echo(f"{out}/report.html")
     return summary.all_faithful

@@ -124,13 +124,13 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
 
 def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None) -> Agent:
     """A greedy agent with the window of the settings; warns if training had another."""
-    from srl_swe.rollout.local_policy import open_local_policy
+    from srl_swe.rollout.local_policy import LocalPolicy
 
     dialect, known = get_dialect(on.dialect), trained or Prompting(on.dialect, "lenient")
     used = replace(known, dialect=on.dialect, window=on.window)
     if differing := differences(known, used):
         say(f"warning: {policy} is not prompted as it was trained: {differing}")
-    opened = open_local_policy(
+    opened = LocalPolicy(
         str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0, template=known.template
     )
     check_thought(str(policy), opened.opening, known.strictness)

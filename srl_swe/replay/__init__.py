@@ -12,8 +12,8 @@ from srl_swe.replay.certificate import (
     summarise,
 )
 from srl_swe.replay.compare import compare_observations
-from srl_swe.replay.normalise import Cause, Comparison, Match, normalise_text
-from srl_swe.replay.patches import PatchComparison, compare_patches, normalise_patch
+from srl_swe.replay.normalise import Cause, Comparison, Match
+from srl_swe.replay.patches import PatchComparison, compare_patches
 from srl_swe.replay.run import (
     Replay,
     ReplayedStep,
@@ -44,8 +44,6 @@ __all__ = [
     "compare_patches",
     "fork_at",
     "load_certificates",
-    "normalise_patch",
-    "normalise_text",
     "replay_all",
     "replay_steps",
     "replay_trajectory",

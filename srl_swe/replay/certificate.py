@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +20,6 @@ from srl_swe.reports.page import render_page
 from srl_swe.types import Instance, Step, Verdict
 
 Item = TypeVar("Item")
-CERTIFICATES_FILE = "certificates.jsonl"
 SCHEMA = 2
 """The schema of certificates and summaries."""
 
@@ -132,20 +130,8 @@ def certify_all(
     return certificates
 
 
-def save_certificates(certificates: Iterable[Certificate], path: Path) -> None:
-    """One JSON object per line; the file is replaced whole or not at all.
-
-    Records without steps are left out.
-    """
-    adapter = TypeAdapter(Certificate)
-    held = (
-        certificate for certificate in certificates if certificate.ending is not Ending.NO_STEPS
-    )
-    write_atomic(path, b"".join(adapter.dump_json(certificate) + b"\n" for certificate in held))
-
-
 def load_certificates(path: Path) -> list[Certificate]:
-    """Read the file of :func:`save_certificates`."""
+    """Read a ``certificates.jsonl`` of :func:`save_results`."""
     adapter = TypeAdapter(Certificate)
     return [adapter.validate_json(line) for line in path.read_bytes().splitlines()]
 
@@ -185,35 +171,34 @@ class Summary:
 
 def summarise(certificates: Sequence[Certificate]) -> Summary:
     """Summarise certificates: families by name, causes and endings in the order of their enums."""
-    families = defaultdict(list)
-    for certificate in certificates:
-        families[certificate.family].append(certificate)
+    families = sorted({certificate.family for certificate in certificates})
     steps = [step for certificate in certificates for step in certificate.steps]
-    by_cause = defaultdict(list)
-    for step in steps:
-        if step.cause:
-            by_cause[step.cause].append(step.match)
+    by_cause = {
+        cause: _count((step.match for step in steps if step.cause is cause), Match)
+        for cause in Cause
+    }
     return Summary(
-        tuple(_summarise_family(name, families[name]) for name in sorted(families)),
-        {cause: _count(by_cause[cause], Match) for cause in Cause if by_cause[cause]},
+        tuple(_summarise_family(family, certificates) for family in families),
+        {cause: matches for cause, matches in by_cause.items() if matches},
         _count((certificate.ending for certificate in certificates), Ending),
         _rank(step.tool for step in steps if step.is_skipped_tool),
         _rank(step.tool for step in steps if step.translated),
     )
 
 
-def _summarise_family(name: str, certificates: Sequence[Certificate]) -> FamilySummary:
-    faithful = Counter(certificate.faithful for certificate in certificates)
-    steps = chain.from_iterable(certificate.steps for certificate in certificates)
-    verdicts = (certificate.verdict for certificate in certificates)
-    graded = Counter(str(verdict.outcome) for verdict in verdicts if verdict)
+def _summarise_family(family: str, certificates: Sequence[Certificate]) -> FamilySummary:
+    held = [certificate for certificate in certificates if certificate.family == family]
+    faithful = Counter(certificate.faithful for certificate in held)
+    graded = Counter(
+        str(certificate.verdict.outcome) for certificate in held if certificate.verdict
+    )
     return FamilySummary(
-        name,
-        len(certificates),
+        family,
+        len(held),
         faithful=faithful[True],
         unfaithful=faithful[False],
         not_replayed=faithful[None],
-        matches=_count((step.match for step in steps), Match),
+        matches=_count((step.match for certificate in held for step in certificate.steps), Match),
         graded=dict(sorted(graded.items())),
     )
 
@@ -233,30 +218,19 @@ def summary_fields(summary: Summary) -> dict[str, object]:
     return {"schema": SCHEMA, "all_faithful": summary.all_faithful, **asdict(summary)}
 
 
-def save_summary(summary: Summary, path: Path) -> None:
-    """Write :func:`summary_fields` as JSON, whole or not at all."""
-    write_atomic(path, json.dumps(summary_fields(summary), indent=2) + "\n")
+def save_results(summary: Summary, certificates: Sequence[Certificate], folder: Path) -> None:
+    """Write ``certificates.jsonl``, ``summary.json`` and ``report.html``, each whole or not at all.
 
-
-def _family(name: str, certificates: Iterable[Certificate]) -> FamilySummary:
-    held = list(certificates)
-    seen = Counter(one.faithful for one in held)
-    matches = Counter(step.match for one in held for step in one.steps)
-    outcomes = Counter(str(one.verdict.outcome) for one in held if one.verdict)
-    return FamilySummary(
-        name,
-        len(held),
-        faithful=seen[True],
-        unfaithful=seen[False],
-        not_replayed=seen[None],
-        matches={match: matches[match] for match in Match if matches[match]},
-        graded=dict(sorted(outcomes.items())),
-    )
-
-
-def render_html(summary: Summary, certificates: Sequence[Certificate]) -> str:
-    """One page of all replays: a strip of coloured cells per trajectory, one cell per step."""
-    return render_page(
+    Records without steps have no line. The page has a strip of coloured cells per trajectory, one
+    per step.
+    """
+    adapter = TypeAdapter(Certificate)
+    lines = [
+        adapter.dump_json(certificate) + b"\n"
+        for certificate in certificates
+        if certificate.ending is not Ending.NO_STEPS
+    ]
+    page = render_page(
         "replay.html",
         title="Replay",
         summary=summary,
@@ -264,3 +238,6 @@ def render_html(summary: Summary, certificates: Sequence[Certificate]) -> str:
         matches=list(Match),
         shown=[match for match in Match if any(match in f.matches for f in summary.families)],
     )
+    write_atomic(folder / "certificates.jsonl", b"".join(lines))
+    write_atomic(folder / "summary.json", json.dumps(summary_fields(summary), indent=2) + "\n")
+    write_atomic(folder / "report.html", page)

@@ -240,11 +240,6 @@ def apply_rules(text: str) -> Normal:
     return Normal(text, taken)
 
 
-def normalise_text(text: str) -> str:
-    """The text without harmless differences between runs."""
-    return apply_rules(text).text
-
-
 def harmless_cause(recorded: Normal, fresh: Normal) -> Cause:
     """The most telling cause among the rules that removed different pieces from the two texts."""
     order = list(Cause)

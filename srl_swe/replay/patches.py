@@ -111,12 +111,6 @@ def compare_patches(recorded: str, fresh: str) -> PatchComparison:
     )
 
 
-def normalise_patch(patch: str) -> str:
-    """The compared part of the diff, its files in order of name."""
-    files = parse_patch(patch)
-    return "\n".join(files[path].body for path in sorted(files))
-
-
 def edited_files(patch: str | None) -> tuple[str, ...]:
     """The paths that a patch changes, in order; empty without a patch."""
     return tuple(sorted(parse_patch(patch or "")))

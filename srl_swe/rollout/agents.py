@@ -13,7 +13,7 @@ from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
 from srl_swe.rollout.replies import check_thought
 from srl_swe.rollout.weights import find_weights
-from srl_swe.steps.prompt import PAPER_WINDOW, Window
+from srl_swe.steps.prompt import PAPER_WINDOW
 from srl_swe.tools import find_tool
 
 if TYPE_CHECKING:
@@ -76,24 +76,21 @@ def agent_settings(
         )
     known = trained or Prompting("xml", "lenient")
     chosen = dialect or known.dialect
-    asked: dict[str, Any] = {
-        "pairs": None if pairs is None or pairs < 0 else pairs,
-        "observation_chars": observation_chars,
-        "thoughts": thoughts == "keep",
-    }
-    given = {"pairs": pairs, "observation_chars": observation_chars, "thoughts": thoughts}
+    window = known.window or PAPER_WINDOW
+    if pairs is not None:
+        window = replace(window, pairs=None if pairs < 0 else pairs)
+    if observation_chars is not None:
+        window = replace(window, observation_chars=observation_chars)
+    if thoughts is not None:
+        window = replace(window, thoughts=thoughts == "keep")
     used = Prompting(
         chosen,
         strictness or known.strictness,
-        replace(
-            known.window or PAPER_WINDOW,
-            **{name: value for name, value in asked.items() if given[name] is not None},
-        ),
+        window,
         version_of_text(get_dialect(chosen).SYSTEM_PROMPT),
         known.template,
     )
-    differing = "" if trained is None else differences(trained, used)
-    if differing:
+    if trained is not None and (differing := differences(trained, used)):
         say(f"warning: {source} is not prompted as it was trained: {differing}")
     return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools, seed)
 
@@ -112,32 +109,22 @@ def make_agent(policy: str | Endpoint, settings: AgentSettings) -> Agent:
         "template": prompting.template,
         "seed": settings.seed,
     }
+    opened: ServedPolicy | LocalPolicy
     if isinstance(policy, Endpoint):
         from srl_swe.rollout.served_policy import ServedPolicy
 
-        opened: ServedPolicy | LocalPolicy = ServedPolicy(policy, **sampling)
+        opened = ServedPolicy(policy, **sampling)
     else:
-        from srl_swe.rollout.local_policy import open_local_policy
+        from srl_swe.rollout.local_policy import LocalPolicy
 
-        opened = open_local_policy(policy, **sampling)
+        opened = LocalPolicy(policy, **sampling)
     check_thought(opened.name, opened.opening, prompting.strictness)
     replies = ReplyFormat(
         get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
     )
-    window = _fitting_window(prompting.window or PAPER_WINDOW, opened, settings.max_new_tokens)
+    window, context = prompting.window or PAPER_WINDOW, opened.context_length
+    if context is not None and opened.counts_tokens:
+        room = context - min(settings.max_new_tokens, context // 2)  # a longer reply is cut
+        window = replace(window, token_budget=min(window.token_budget or room, room))
     limits = EpisodeLimits(steps=settings.max_steps)
     return Agent(opened, Rules(replies, window, limits, dict(map(find_tool, settings.tools))))
-
-
-def _fitting_window(
-    window: Window, policy: LocalPolicy | ServedPolicy, max_new_tokens: int
-) -> Window:
-    """The window, its budget lowered to the tokens that a reply leaves of the context.
-
-    A reply longer than half of the context is cut where the context ends.
-    """
-    context = policy.context_length
-    if context is None or not policy.counts_tokens:
-        return window
-    room = context - min(max_new_tokens, context // 2)
-    return replace(window, token_budget=min(window.token_budget or room, room))

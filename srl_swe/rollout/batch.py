@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from srl_swe.errors import ImageMissing, SandboxError, UserError
@@ -38,10 +39,6 @@ def rollout_all(
     done = load_rollouts(path, agent.policy.name)
     missing = [i for i in instances if i.instance_id not in done]
 
-    def run(instance: Instance) -> tuple[Trajectory, list[Completion]]:
-        replies: list[Completion] = []
-        return _rollout_one(agent, instance, open_sandbox, replies.append), replies
-
     with progress("rollout", len(missing)) as advance:
 
         def keep(instance: Instance, ended: tuple[Trajectory, list[Completion]]) -> None:
@@ -51,7 +48,7 @@ def rollout_all(
             done[instance.instance_id] = result
             advance(f"{instance.instance_id}: {result.stop_reason}, {len(result.steps)} steps")
 
-        run_parallel(run, missing, keep, workers=workers)
+        run_parallel(partial(_rollout, agent, open_sandbox), missing, keep, workers=workers)
     return [done[instance.instance_id] for instance in instances]
 
 
@@ -63,16 +60,15 @@ def load_rollouts(path: Path, model: str | None = None) -> dict[str, Trajectory]
     UserError for a damaged line.
     """
     drop_torn_line(path)
-    rollouts = (_read(where, line) for where, line in read_lines(path, _REMEDY))
-    found = {t.instance_id: t for t in rollouts if model is None or t.model == model}
+    found: dict[str, Trajectory] = {}
+    for where, line in read_lines(path, _REMEDY):
+        try:
+            trajectory = parse_line(line, where)
+        except BrokenRecord as error:
+            raise UserError(f"{str(error).removesuffix('.')}; {_REMEDY}.") from None
+        if model is None or trajectory.model == model:
+            found[trajectory.instance_id] = trajectory
     return {k: t for k, t in found.items() if not _failed(t)}
-
-
-def _read(where: str, line: str) -> Trajectory:
-    try:
-        return parse_line(line, where)
-    except BrokenRecord as error:
-        raise UserError(f"{str(error).removesuffix('.')}; {_REMEDY}.") from None
 
 
 def predictions(rollouts: Sequence[Trajectory], model_name: str) -> list[Prediction]:
@@ -88,29 +84,25 @@ def _failed(rollout: Trajectory) -> bool:
     return rollout.stop_reason is not None and rollout.stop_reason.is_failure
 
 
-def _rollout_one(
-    agent: Agent,
-    instance: Instance,
-    open_sandbox: OpenSandbox,
-    on_reply: Callable[[Completion], None],
-) -> Trajectory:
+def _rollout(
+    agent: Agent, open_sandbox: OpenSandbox, instance: Instance
+) -> tuple[Trajectory, list[Completion]]:
+    """A rollout in a sandbox of its own, and its replies; without a sandbox, it is a failed one."""
     result: Trajectory | None = None
+    replies: list[Completion] = []
     try:
         with open_sandbox(instance) as sandbox:
-            result = rollout(agent, instance, sandbox, on_reply=on_reply)
+            result = rollout(agent, instance, sandbox, on_reply=replies.append)
     except (SandboxError, ImageMissing) as error:
         if result is None:
-            return _not_begun(agent, instance, SandboxError(str(error)))
-        say(f"{instance.instance_id}: its sandbox could not be closed: {error}")
+            result = Trajectory(
+                instance.instance_id,
+                steps=(failure_step(SandboxError(str(error))),),
+                problem_statement=instance.problem_statement,
+                stop_reason=StopReason.SANDBOX_ERROR,
+                model=agent.policy.name,
+            )
+        else:
+            say(f"{instance.instance_id}: its sandbox could not be closed: {error}")
     assert result is not None, "a sandbox must not swallow its user's exception"
-    return result
-
-
-def _not_begun(agent: Agent, instance: Instance, error: SandboxError) -> Trajectory:
-    return Trajectory(
-        instance.instance_id,
-        steps=(failure_step(error),),
-        problem_statement=instance.problem_statement,
-        stop_reason=StopReason.SANDBOX_ERROR,
-        model=agent.policy.name,
-    )
+    return result, replies

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Protocol
 
 from srl_swe.dialects import ReplyFormat
@@ -177,7 +178,8 @@ class Episode:
         limits = self._rules.limits
         if last.action is not None and last.action.tool == SUBMIT:
             return StopReason.SUBMITTED
-        if _format_errors(self.steps) >= limits.format_errors:
+        unusable = takewhile(lambda step: step.action is None, reversed(self.steps))
+        if len(list(unusable)) >= limits.format_errors:
             return StopReason.FORMAT_ERRORS
         if len(self.steps) >= limits.steps:
             return StopReason.STEP_LIMIT
@@ -190,12 +192,6 @@ def failure_step(error: SandboxError | PolicyError) -> Step:
     """The last step in the record of an episode whose infrastructure failed."""
     part = "policy" if isinstance(error, PolicyError) else "sandbox"
     return Step("", None, Observation(f"{part} error: {error}"), executed=False)
-
-
-def _format_errors(steps: list[Step]) -> int:
-    """The number of steps without an action at the end of the list."""
-    usable = (index for index in range(len(steps), 0, -1) if steps[index - 1].action is not None)
-    return len(steps) - next(usable, 0)
 
 
 def rollout(

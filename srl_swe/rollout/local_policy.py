@@ -122,12 +122,15 @@ class LocalModel:
 
     def generate(self, encoded: Mapping[str, Any], sampling: Sampling) -> list[list[int]]:
         """New token ids, the samples of each prompt one after another; padded to one length."""
+        padding = self.tokenizer.pad_token_id
+        if padding is None:  # an end token, as ids after a reply's end are not read
+            padding = next(iter(self.end_ids), None)
         with torch.no_grad(), plain_generation(self._model):
             output = self._model.generate(
                 input_ids=encoded["input_ids"],
                 attention_mask=encoded["attention_mask"],
                 eos_token_id=self.end_ids,
-                pad_token_id=self._padding(),
+                pad_token_id=padding,
                 **sampling.options,
             )
         ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
@@ -142,12 +145,6 @@ class LocalModel:
         ids = self.generate(self.encode(prompts), sampling)
         return [self.decode(reply)[0] for reply in ids]
 
-    def _padding(self) -> Any:
-        """The tokenizer's pad token, or an end token: ids after a reply's end are not read."""
-        if self.tokenizer.pad_token_id is not None:
-            return self.tokenizer.pad_token_id
-        return next(iter(self.end_ids), None)
-
 
 @contextmanager
 def plain_generation(model: Any) -> Iterator[None]:
@@ -157,7 +154,11 @@ def plain_generation(model: Any) -> Iterator[None]:
     ``no_repeat_ngram_size``, ``min_p`` and ``suppress_tokens``. The config is restored afterwards,
     as it is saved with the model.
     """
-    holders = [part for part in model.modules() if isinstance(_config_of(part), GenerationConfig)]
+    holders = [  # by `vars`: a wrapper such as PEFT's also has its base model's attributes
+        part
+        for part in model.modules()
+        if isinstance(vars(part).get("generation_config"), GenerationConfig)
+    ]
     held = [part.generation_config for part in holders]
     for part in holders:
         part.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
@@ -168,70 +169,42 @@ def plain_generation(model: Any) -> Iterator[None]:
             part.generation_config = config
 
 
-def _config_of(part: Any) -> Any:
-    """The module's own config, not its base model's by way of a wrapper such as PEFT's."""
-    return vars(part).get("generation_config")
-
-
-def open_local_policy(
-    folder: str,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    template: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> LocalPolicy:
-    """Load a policy. Raises UserError if it is neither a model folder nor on the hub."""
-    find_weights(folder)
-    try:
-        return LocalPolicy(
-            folder,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            template=template,
-            seed=seed,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
-
-
 class LocalPolicy:
     """A policy that samples in this process, one reply at a time; threads wait for each other.
 
     Greedy at temperature 0. A sampled reply depends only on prompt and seed, so parallel
-    rollouts are reproducible. ``name`` defaults to the label of
-    :func:`srl_swe.rollout.weights.find_weights`, which differs between weights.
+    rollouts are reproducible. ``name`` is the label of the weights, which differs between them.
     """
+
+    counts_tokens = True
+    """Prompts can be counted before they are sampled from."""
 
     def __init__(
         self,
         folder: Path | str,
         *,
-        name: str | None = None,
         max_new_tokens: int = 1024,
         temperature: float = 0.0,
         seed: int = 0,
-        device: str | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
-        """``template``: variables of the chat template, such as ``enable_thinking``."""
+        """``template``: variables of the chat template, such as ``enable_thinking``.
+
+        Raises UserError if ``folder`` is neither a model folder nor on the hub.
+        """
         self._sampling = Sampling(max_new_tokens, temperature)
-        self.name = name or find_weights(str(folder)).label
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
-        if not tokenizer.chat_template:
-            raise UserError(f"{folder} has no chat template; name an instruction-tuned model.")
-        self._model = LocalModel.load(folder, tokenizer, template, device)
+        self.name = find_weights(str(folder)).label
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+            if not tokenizer.chat_template:
+                raise UserError(f"{folder} has no chat template; name an instruction-tuned model.")
+            self._model = LocalModel.load(folder, tokenizer, template)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
+        self.context_length = self._model.context_length
         self._count = TokenCounter(tokenizer, self._model.template)
         self._seed = seed
         self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
-
-    counts_tokens = True
-    """Prompts can be counted before they are sampled from."""
-
-    @property
-    def context_length(self) -> int | None:
-        """The model's context in tokens; None if its config has none."""
-        return self._model.context_length
 
     @property
     def opening(self) -> Opening:
@@ -258,7 +231,7 @@ class LocalPolicy:
 
     def _fitting(self, prompt_tokens: int) -> Sampling:
         """The sampling, with replies bounded by the rest of the context."""
-        most, context = self._sampling.max_new_tokens, self._model.context_length
+        most, context = self._sampling.max_new_tokens, self.context_length
         room = most if context is None else context - prompt_tokens
         if room < 1:
             raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")

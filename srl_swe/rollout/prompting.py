@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -61,7 +61,7 @@ def version_of_text(system_prompt: str) -> str:
 
 def dump_prompting(prompting: Prompting) -> str:
     """The text that :func:`load_prompting` reads."""
-    return _adapter().dump_json(prompting, indent=2).decode() + "\n"
+    return TypeAdapter(Prompting).dump_json(prompting, indent=2).decode() + "\n"
 
 
 def load_prompting(policy: str) -> Prompting | None:
@@ -73,7 +73,7 @@ def load_prompting(policy: str) -> Prompting | None:
     if path is None or not path.is_file():
         return None
     try:
-        return _adapter().validate_json(path.read_bytes())
+        return TypeAdapter(Prompting).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path} does not say how the policy is prompted ({why}).") from None
@@ -84,14 +84,12 @@ def differences(trained: Prompting, used: Prompting) -> str:
 
     A field unknown to either can't differ.
     """
-    return "; ".join(_differences(trained, used))
-
-
-def _differences(trained: Prompting, used: Prompting) -> Iterator[str]:
     before, now = _fields(trained), _fields(used)
-    for name in before:
-        if name in now and before[name] != now[name]:
-            yield f"{name} {_shown(before[name])} in training, {_shown(now[name])} here"
+    return "; ".join(
+        f"{name} {_shown(before[name])} in training, {_shown(now[name])} here"
+        for name in before
+        if name in now and before[name] != now[name]
+    )
 
 
 def _fields(prompting: Prompting) -> dict[str, Any]:
@@ -128,10 +126,5 @@ def _digest(text: str) -> str:
 def _shipped() -> Mapping[str, str]:
     """The names of the bundled prompts by digest."""
     folder = resources.files("srl_swe").joinpath("prompts")
-    files = [one for one in folder.iterdir() if one.name.endswith(".md")]
-    return {_digest(one.read_text("utf-8")): one.name.removesuffix(".md") for one in files}
-
-
-@cache
-def _adapter() -> TypeAdapter[Prompting]:
-    return TypeAdapter(Prompting)
+    files = [file for file in folder.iterdir() if file.name.endswith(".md")]
+    return {_digest(file.read_text("utf-8")): file.name.removesuffix(".md") for file in files}

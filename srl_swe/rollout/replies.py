@@ -37,7 +37,7 @@ def decode_reply(
     text = tokenizer.decode(
         list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
-    return str(text), any(one in end_ids or not end_ids for one in ids[end:])
+    return str(text), any(token in end_ids or not end_ids for token in ids[end:])
 
 
 def find_end_ids(
@@ -47,13 +47,18 @@ def find_end_ids(
 ) -> list[int]:
     """All tokens that end a reply, without duplicates.
 
-    The tokenizer's eos token, the generation config's (a number or list), and the special token
-    by which the chat template ends an assistant's turn.
+    The tokenizer's eos token, the generation config's (a number or list), and the first special
+    token that the chat template writes after a reply, if any.
     """
     declared = getattr(generation_config, "eos_token_id", None)
     listed = declared if isinstance(declared, list) else [declared]
-    found = [tokenizer.eos_token_id, *listed, _end_of_template(tokenizer, template)]
-    return list(dict.fromkeys(int(one) for one in found if one is not None))
+    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
+    tail = _render(tokenizer, turn, template, asks=False).rpartition(_MARK)[2]
+    written: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    ends_turn = next((token for token in written if token in special), None)
+    found = [tokenizer.eos_token_id, *listed, ends_turn]
+    return list(dict.fromkeys(int(token) for token in found if token is not None))
 
 
 def thought_opening(
@@ -89,17 +94,6 @@ def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
             "false` out of chat_template_kwargs, or take replies without a thought by `strictness: "
             "lenient`."
         )
-
-
-def _end_of_template(
-    tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None
-) -> int | None:
-    """The template's first special token after a reply; None if it writes none."""
-    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": _MARK}]
-    tail = _render(tokenizer, turn, template, asks=False).rpartition(_MARK)[2]
-    ids: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
-    added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    return next((one for one in ids if one in added), None)
 
 
 def _render(

@@ -84,13 +84,18 @@ def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:
     """Counts of texts. Encodes a segment after its added token: some differ at a text's start.
 
     Searches for all added tokens that match before normalisation, as the longest wins, but cuts a
-    text only at tokens that take nothing from their neighbours.
+    text only at tokens that take no adjacent space and end any adjacent word.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     added = [token for token in tokenizer.added_tokens_decoder.values() if not token.normalized]
-    cuts_at = {token.content for token in added if _stands_alone(token)}
+    cuts_at = {
+        token.content
+        for token in added
+        if not (token.lstrip or token.rstrip or token.single_word)
+        and re.fullmatch(r"[^\w\s](.*[^\w\s])?", token.content, re.DOTALL)
+    }
     longest_first = sorted((token.content for token in added), key=len, reverse=True)
     found = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -108,9 +113,3 @@ def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:
         return total + count_segment(before, text[start:])
 
     return count
-
-
-def _stands_alone(token: Any) -> bool:
-    """Whether the token takes no adjacent space and ends any adjacent word."""
-    takes_space = token.lstrip or token.rstrip or token.single_word
-    return not takes_space and bool(re.fullmatch(r"[^\w\s](.*[^\w\s])?", token.content, re.DOTALL))

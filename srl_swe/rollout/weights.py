@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,9 +75,18 @@ def check_folder(policy: str) -> bool:
     """
     folder = Path(policy)
     if folder.is_dir():
-        _check_files(folder)
+        if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
+            nested = next((name for name in ("final", "best") if (folder / name).is_dir()), None)
+            hint = f" Its policy is {folder / nested}." if nested else ""
+            raise UserError(f"{folder} is not a model folder: {CONFIG} is missing.{hint}")
+        if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+            raise UserError(
+                f"{folder} is not a model folder: it has no weights (model.safetensors)."
+            )
         return True
-    hint = _neighbour(folder)
+    beside, hint = folder.parent, ""
+    if beside.is_dir() and beside != folder:
+        hint = did_you_mean(folder.name, [path.name for path in beside.iterdir() if path.is_dir()])
     is_path = policy.startswith((".", "/", "~")) or policy.count("/") != 1 or folder.exists()
     if is_path or hint:
         raise UserError(f"no model folder at {policy}.{hint}")
@@ -85,47 +94,29 @@ def check_folder(policy: str) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents of the folder's files that affect replies."""
-    files = sorted(set(_deciding(folder)))
+    """SHA-256 over names and contents of the folder's files that affect replies.
+
+    An adapter's also covers its base model.
+    """
+    files = sorted(
+        {
+            file
+            for pattern in (*_WEIGHTS, *_OTHERS)
+            for file in folder.glob(pattern)
+            if file.is_file() and file.name not in _DECIDES_NOTHING
+        }
+    )
     cache = _Cache()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         digests = list(pool.map(cache.digest, files))
     cache.save()
-    whole = hashlib.sha256(_base_of_adapter(folder).encode())
+    whole = hashlib.sha256()
+    if not (folder / CONFIG).is_file():
+        base = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+        whole.update(find_weights(str(base)).fingerprint.encode())
     for file, digest in zip(files, digests, strict=True):
         whole.update(f"{file.name}\0{digest}\n".encode())
     return whole.hexdigest()
-
-
-def _base_of_adapter(folder: Path) -> str:
-    """The fingerprint of an adapter's base model; empty for a whole model."""
-    if (folder / CONFIG).is_file():
-        return ""
-    named = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
-    return find_weights(str(named)).fingerprint
-
-
-def _deciding(folder: Path) -> Iterator[Path]:
-    for pattern in (*_WEIGHTS, *_OTHERS):
-        for file in folder.glob(pattern):
-            if file.is_file() and file.name not in _DECIDES_NOTHING:
-                yield file
-
-
-def _check_files(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
-        nested = next((name for name in ("final", "best") if (folder / name).is_dir()), None)
-        hint = f" Its policy is {folder / nested}." if nested else ""
-        raise UserError(f"{folder} is not a model folder: {CONFIG} is missing.{hint}")
-    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-        raise UserError(f"{folder} is not a model folder: it has no weights (model.safetensors).")
-
-
-def _neighbour(folder: Path) -> str:
-    beside = folder.parent
-    if not beside.is_dir() or beside == folder:
-        return ""
-    return did_you_mean(folder.name, [one.name for one in beside.iterdir() if one.is_dir()])
 
 
 @cache
@@ -173,12 +164,9 @@ class _Cache:
 
     def save(self) -> None:
         """Save new digests, if any."""
-        if not self._new:
-            return
-        try:
-            write_atomic(self._path, json.dumps({**self._load(), **self._new}, indent=1))
-        except OSError:
-            return
+        if self._new:
+            with suppress(UserError):
+                write_atomic(self._path, json.dumps({**self._load(), **self._new}, indent=1))
 
     def _load(self) -> dict[str, list[Any]]:
         try:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
-from srl_swe.files import damage_named
+from srl_swe.files import damage_named, write_atomic
 from srl_swe.run_folder import flatten
 from srl_swe.steps import rows as columns
 
@@ -160,9 +160,10 @@ def load_card(folder: Path) -> Card:
         return TypeAdapter(Card).validate_json(content)
 
 
-def dump_card(card: Card) -> str:
-    """The text that :func:`load_card` reads."""
-    return TypeAdapter(Card).dump_json(card, indent=2).decode() + "\n"
+def save_card(card: Card, folder: Path) -> None:
+    """Write both files of the card."""
+    write_atomic(folder / README, render_readme(card))
+    write_atomic(folder / CARD, TypeAdapter(Card).dump_json(card, indent=2).decode() + "\n")
 
 
 def render_readme(card: Card) -> str:

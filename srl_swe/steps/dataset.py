@@ -36,16 +36,7 @@ from srl_swe.errors import UserError
 from srl_swe.files import cannot_write, damage_named, held_alone, write_atomic, written_whole
 from srl_swe.progress import progress_line, say
 from srl_swe.run_folder import claim
-from srl_swe.steps.card import (
-    CARD,
-    README,
-    Card,
-    CardShard,
-    Split,
-    dump_card,
-    read_facts,
-    render_readme,
-)
+from srl_swe.steps.card import Card, CardShard, Split, read_facts, save_card
 from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window
 from srl_swe.steps.rows import (
@@ -409,8 +400,7 @@ def _assemble(split: Split, shards: Sequence[Shard], job: StepJob, report: ReadR
         translated=_add(part.translated for part in parts),
     )
     write_metadata(folder, [table.file for table in tables], card.sha256)
-    write_atomic(folder / README, render_readme(card))
-    write_atomic(folder / CARD, dump_card(card))
+    save_card(card, folder)
     return claim(folder, job.config)
 
 

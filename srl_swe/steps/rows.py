@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,34 +113,32 @@ def save_step_contexts(
 
     ``config``: the settings of their prompts (:class:`StepSettings` as a dict); None: no config.
     """
-
-    def write(partial: Path) -> None:
-        shard = partial / shard_name(0)
+    with _replacing(folder, card, config) as made:
+        shard = made / shard_name(0)
         with pa.ipc.new_stream(str(shard), SCHEMA) as writer:
             writer.write_batch(make_batch(list(contexts)))
-        write_metadata(partial, [shard.name], digest_of([digest_file(shard)]))
-
-    _save(write, folder, card, config)
+        write_metadata(made, [shard.name], digest_of([digest_file(shard)]))
 
 
 def save_dataset(
     data: Dataset, folder: Path, card: str, config: Mapping[str, Any] | None = None
 ) -> None:
     """Save a data set with any columns in the same way."""
-    _save(lambda partial: data.save_to_disk(str(partial)), folder, card, config)
+    with _replacing(folder, card, config) as made:
+        data.save_to_disk(str(made))
 
 
-def _save(
-    write: Callable[[Path], None], folder: Path, card: str, config: Mapping[str, Any] | None
-) -> None:
-    partial = folder.with_name(f".{folder.name}.saving")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    write_atomic(partial / "README.md", card)
+@contextmanager
+def _replacing(folder: Path, card: str, config: Mapping[str, Any] | None) -> Iterator[Path]:
+    """A new folder, which gets the card and the config, and then replaces ``folder``."""
+    made = folder.with_name(f".{folder.name}.saving")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    yield made
+    write_atomic(made / "README.md", card)
     if config is not None:
-        claim(partial, config)
-    move_into_place(partial, folder)
+        claim(made, config)
+    move_into_place(made, folder)
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:

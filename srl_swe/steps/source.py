@@ -74,10 +74,9 @@ class StepSource:
         """All settings that decide the trajectories, for the card and for resuming."""
         ids = "\n".join(sorted(self.selection.not_in))
         not_in = {"benches": list(self.benches), "sha256": hashlib.sha256(ids.encode()).hexdigest()}
-        reading = {**asdict(self.reading), "filters": [str(one) for one in self.reading.filters]}
+        reading = {**asdict(self.reading), "filters": list(map(str, self.reading.filters))}
         selection = {**asdict(self.selection), "not_in": not_in if ids else None}
-        later_ones = ((reading, "instance"), (reading, "reader"), (selection, "unnamed"))
-        for settings, later in later_ones:
+        for settings, later in (reading, "instance"), (reading, "reader"), (selection, "unnamed"):
             if settings[later] in {None, "refuse"}:
                 del settings[later]  # not known to folders of older versions
         return {"source": asdict(self.identity), "reading": reading, "selection": selection}

@@ -6,12 +6,15 @@ its limits on; SWE-ReX's image is the same with its server added, as it needs on
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
 
 import docker
 from bench_table import Row, compare_seconds, publish, row, seconds
-from many_sandboxes import episodes_row, memory_rows
 from peer_process import PeerProcess, gone, prepared, running
 
 from srl_swe.instances import load_instances
@@ -21,6 +24,9 @@ from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox
 FORK_AT = (1, 10, 40)
 """Steps before a checkpoint: the length of an episode is about 40."""
 TIMEOUT_S = 1.0
+_PEER_SANDBOXES = 8
+_PAGE_BYTES = 4096
+_MB = 1e6
 _MARK = 86_399
 """Seconds that the processes of the tree would sleep, by which they are found."""
 TREE = (
@@ -61,23 +67,19 @@ def rows(quick: bool) -> list[Row]:
 
 def action_rows(instance: Instance, peers: Sequence[PeerProcess], n: int) -> list[Row]:
     """A command that does nothing."""
+    rows = []
     with open_docker_sandbox(instance) as sandbox:
-        return [_action_row(sandbox, peer, n) for peer in peers]
-
-
-def _action_row(sandbox: DockerSandbox, peer: PeerProcess, n: int) -> Row:
-    peer.open()
-    try:
-        return compare_seconds(
-            "action_overhead_ms_p50",
-            lambda: sandbox.exec("true"),
-            lambda: peer.exec("true"),
-            peer.name,
-            n,
-            in_a_row=min(n, 100),  # the engine tidies up after a peer's exec for some milliseconds
-        )
-    finally:
-        peer.close()
+        for peer in peers:
+            peer.open()
+            ours, theirs = partial(sandbox.exec, "true"), partial(peer.exec, "true")
+            in_a_row = min(n, 100)  # the engine tidies up after a peer's exec for milliseconds
+            try:
+                rows.append(
+                    compare_seconds("action_overhead_ms_p50", ours, theirs, peer.name, n, in_a_row)
+                )
+            finally:
+                peer.close()
+    return rows
 
 
 def life_rows(
@@ -203,6 +205,81 @@ def _fork_s(sandbox: DockerSandbox, snapshot: str, step: int) -> float:
             assert fork.exec(f"ls step_{step}.txt").exit_code == 0
 
         return seconds(fork_and_look)
+
+
+def memory_rows(instance: Instance, peers: Sequence[PeerProcess], n: int) -> list[Row]:
+    """Resident memory of this process and its children, a sandbox, with ``n`` of them open."""
+    ours, rows = _our_mb_per_sandbox(instance, n), []
+    for peer in peers:
+        theirs = _peer_mb_per_sandbox(peer)
+        ratio = theirs / ours if ours > 0 and theirs > 0 else None
+        rows.append(Row("host_mb_per_sandbox", "MB", ours, theirs, peer.name, ratio, n))
+    return rows
+
+
+def _our_mb_per_sandbox(instance: Instance, n: int) -> float:
+    with ExitStack() as stack:
+        for _ in range(2):  # what is imported and pooled once is no sandbox's
+            with open_docker_sandbox(instance) as sandbox:
+                sandbox.exec("seq 10000")
+        before = resident_bytes("self")
+        for _ in range(n):
+            sandbox = stack.enter_context(open_docker_sandbox(instance))
+            sandbox.exec("seq 10000")
+            sandbox.write_file("/tmp/note", b"x" * 10_000)
+        return (resident_bytes("self") - before) / n / _MB
+
+
+def _peer_mb_per_sandbox(peer: PeerProcess) -> float:
+    peer.open()
+    peer.close()
+    opened = 0
+    before = resident_bytes(str(peer.pid))
+    try:
+        for _ in range(_PEER_SANDBOXES):
+            peer.open()
+            opened += 1
+            peer.exec("seq 10000")
+        return (resident_bytes(str(peer.pid)) - before) / _PEER_SANDBOXES / _MB
+    finally:
+        for _ in range(opened):
+            peer.close()
+
+
+def resident_bytes(pid: str) -> int:
+    """Of a process and all that descends from it, pages that they share counted each time."""
+    folder = Path(f"/proc/{pid}")
+    own = int((folder / "statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+    children = [
+        child
+        for task in folder.glob("task/*/children")
+        for child in task.read_text("ascii").split()
+    ]
+    return own + sum(resident_bytes(child) for child in children)
+
+
+def episodes_row(instance: Instance, episodes: int, wide: int) -> Row:
+    """Short episodes, ``wide`` at a time; lost is one that raised or answered wrongly."""
+    with ThreadPoolExecutor(wide) as pool:
+        lost = [why for why in pool.map(lambda k: _episode(instance, k), range(episodes)) if why]
+    for why in lost[:10]:
+        print(f"lost: {why}", file=sys.stderr)
+    return Row(
+        "episodes_lost", "of them", len(lost), None, f"not tried; {wide} wide", None, episodes
+    )
+
+
+def _episode(instance: Instance, k: int) -> str:
+    """Why it is lost; empty if it is not."""
+    try:
+        with open_docker_sandbox(instance) as sandbox:
+            sandbox.exec(f"export EPISODE={k}; cd /tmp")
+            sandbox.write_file("/tmp/note", b"%d\n" % k)
+            said = sandbox.exec('cat note; echo "$EPISODE"; git -C /testbed status --short').output
+            wrong = said != f"{k}\n{k}\n" or sandbox.read_file("/tmp/note") != b"%d\n" % k
+            return f"episode {k} printed {said!r}" if wrong else ""
+    except Exception as error:  # whatever it is, the episode is lost of it and the others go on
+        return f"episode {k}: {type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

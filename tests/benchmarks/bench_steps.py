@@ -1,7 +1,9 @@
 """134,000 step contexts out of trajectories, by the command that users run; and replay's pace.
 
 134,000 is the paper's number of training instances. Tokens are counted by a tokenizer of Qwen's
-kind. The memory is the sum over all processes of the command at its peak.
+kind. The memory is the sum over all processes of the command at its peak. The trajectories are
+clones of real ones. Each clone's number stands in its issue and on the first and last line of every
+observation, as equal texts would be counted once for all clones.
 """
 
 from __future__ import annotations
@@ -10,21 +12,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 
 import psutil
 from bench_table import Row, publish
 from chatml_tokenizer import save_tokenizer
-from step_clones import load_originals, write_clones
 
+from srl_swe.bundled import bundled
 from srl_swe.steps import StepMaker, StepSettings, load_card
-from srl_swe.types import Trajectory
+from srl_swe.trajectories import load_trajectories
+from srl_swe.trajectories.jsonl import render_line
+from srl_swe.types import Observation, Step, Trajectory
 
 CONTEXTS = 134_000
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "swesmith_trajectories_hf"
+"""Ten trajectories of SWE-smith; without them, the bundled ones are cloned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +52,20 @@ def rows(quick: bool) -> list[Row]:
 
 def build_rows(contexts: int) -> list[Row]:
     """At least so many contexts: the paper's window within a budget, two processes."""
-    name, originals = load_originals()
+    name, source = "bundled", bundled("trajectories") / "starter.jsonl"
+    if SAMPLES.is_dir():
+        name, source = "SWE-smith", SAMPLES
+    originals = load_trajectories(source)
     making = StepMaker(StepSettings())
-    per_round = sum(len(making.rows(one)) for one in originals)
+    per_round = sum(len(making.rows(original)) for original in originals)
     count = ceil(contexts / per_round) * len(originals)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_clones(originals, count, folder / "clones.jsonl")
-        tokenizer = save_tokenizer(_texts(originals), folder / "tokenizer")
+        with (folder / "clones.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(render_line(clone) for clone in islice(_clones(originals), count))
+        seen = (step.observation for original in originals for step in original.steps)
+        texts = [observation.text for observation in seen if observation]
+        tokenizer = save_tokenizer(texts, folder / "tokenizer")
         measured = _build(folder / "clones.jsonl", folder / "steps", tokenizer)
         card = load_card(folder / "steps")
     label = f"none ({len(originals)} of {name}, x{count // len(originals)})"
@@ -67,12 +80,25 @@ def build_rows(contexts: int) -> list[Row]:
     return [Row(metric, unit, value, None, label, None, 1) for metric, unit, value in figures]
 
 
-def _texts(originals: Sequence[Trajectory]) -> list[str]:
-    return [step.observation.text for one in originals for step in one.steps if step.observation]
+def _clones(originals: list[Trajectory]) -> Iterator[Trajectory]:
+    for number, original in enumerate(cycle(originals)):
+        yield replace(
+            original,
+            instance_id=f"{original.instance_id}.{number}",
+            problem_statement=f"{original.problem_statement}\n\nSee also {number}.",
+            steps=tuple(_renamed(step, number) for step in original.steps),
+        )
+
+
+def _renamed(step: Step, number: int) -> Step:
+    if step.observation is None:
+        return step
+    text = f"{number}: {step.observation.text}\n{number}"
+    return replace(step, observation=Observation(text, step.observation.exit_code))
 
 
 def _build(source: Path, out: Path, tokenizer: Path) -> Measured:
-    command = [sys.executable, "-m", "srl_swe", "steps", str(out), "--source", str(source)]
+    command = [sys.executable, "-m", "srl_swe", "steps", str(source), "--out", str(out)]
     command += ["--tokenizer", str(tokenizer), "--workers", "2", "--token-budget", "32768"]
     shards = out.with_name(f".{out.name}.partial")
     began, seen, rss = time.monotonic(), {0: 0.0}, 0
@@ -92,9 +118,9 @@ def _build(source: Path, out: Path, tokenizer: Path) -> Measured:
 def _rss(process: psutil.Process) -> int:
     """Bytes that it and its children hold; pages that they share are counted for each."""
     total = 0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            total += one.memory_info().rss
+            total += member.memory_info().rss
     return total
 
 

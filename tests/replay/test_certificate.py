@@ -17,7 +17,7 @@ from srl_swe.replay import (
     load_certificates,
     summarise,
 )
-from srl_swe.replay.certificate import render_html, save_certificates, save_summary
+from srl_swe.replay.certificate import save_results
 from srl_swe.types import Action, Instance, Observation, Outcome, Step, Trajectory, Verdict
 
 from ..html_page import HtmlPage
@@ -82,7 +82,7 @@ def test_a_certificate_says_what_ran_where_and_what_drifted() -> None:
 
 def test_certificates_hold_no_text_and_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "certificates.jsonl"
-    save_certificates(certificates(), path)
+    save_results(summary(), certificates(), tmp_path)
     assert load_certificates(path) == certificates()
     assert b"fresh" not in path.read_bytes()
     first = json.loads(path.read_text().splitlines()[0])
@@ -99,7 +99,7 @@ def test_the_summary_counts_by_family_and_by_cause(tmp_path: Path) -> None:
         Cause.DURATION: {Match.NORMALISED: 1},
     }
     assert not summary().all_faithful
-    save_summary(summary(), tmp_path / "summary.json")
+    save_results(summary(), certificates(), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["causes"]["versions"] == {
         "similar": 1
     }
@@ -110,8 +110,9 @@ def test_all_are_faithful_only_if_all_were_replayed() -> None:
     assert not summarise(certificates()[::2]).all_faithful
 
 
-def test_the_page_shows_a_cell_a_step_and_escapes_what_others_wrote() -> None:
-    html = render_html(summary(), certificates())
+def test_the_page_shows_a_cell_a_step_and_escapes_what_others_wrote(tmp_path: Path) -> None:
+    save_results(summary(), certificates(), tmp_path)
+    html = (tmp_path / "report.html").read_text()
     assert "1 of 3 replays are faithful" in html
     assert html.count('title="step ') == 3
     assert "similar, versions, ratio 0.90" in html

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
 from srl_swe.replay import Cause, Comparison, Match, compare_observations
-from srl_swe.replay.compare import SIMILAR_FROM, text_ratio
+from srl_swe.replay.compare import SIMILAR_FROM, edit_succeeded, is_edit, text_ratio
 from srl_swe.types import Action, Observation
+
+GOLDEN = Path(__file__).parents[3] / "shared" / "samples" / "editor_golden"
 
 
 def bash(command: str) -> Action:
@@ -166,6 +170,7 @@ def test_our_own_cut_of_a_long_output_is_seen_through_as_well() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "\n" * 100_000 + " " * 100_000,
         "x" * 200_000,
         "\x1b]" * 100_000,
         "<response clipped><NOTE>" * 10_000,
@@ -186,16 +191,53 @@ def test_hostile_texts_cost_no_more_than_others(text: str) -> None:
     assert time.process_time() - started < 10  # quadratic ones would take minutes
 
 
-def test_a_command_of_blank_lines_costs_no_more_than_others() -> None:
-    started = time.process_time()
-    compare_observations(
-        Observation("a b"), Observation("b c"), bash("\n" * 100_000 + " " * 100_000)
-    )
-    assert time.process_time() - started < 10
-
-
 def test_long_texts_are_compared_by_their_lines() -> None:
     lines = [f"line {n}\n" for n in range(20_000)]
     assert text_ratio("".join(lines), "".join(lines[:-200])) > 0.98
     assert text_ratio("".join(lines), "") == 0
     assert text_ratio("", "") == 1
+
+
+def test_what_edits_is_told_from_what_looks() -> None:
+    def editor(command: str) -> Action:
+        return Action("str_replace_editor", {"command": command, "path": "/testbed/x.py"})
+
+    assert all(is_edit(editor(c)) for c in ("create", "str_replace", "insert", "undo_edit"))
+    assert is_edit(Action("edit", {"search": "a", "replace": "b"}))
+    assert is_edit(Action("file_editor", {"command": "create"}))
+    assert not is_edit(editor("view"))
+    assert not is_edit(Action("bash", {"command": "sed -i s/a/b/ x.py"}))
+    assert not is_edit(Action("open", {"path": "x.py"}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "succeeded"),
+    [
+        ("The file /testbed/x.py has been edited. Here's the result of running `cat -n`", True),
+        ("File created successfully at: /testbed/x.py", True),
+        ("Last edit to /testbed/x.py undone successfully.", True),
+        ("Text replaced. Please review the changes", True),
+        ("[File: /a/x.py (4 lines total)]\n1:x\n[File updated. Please review]", True),
+        ('{"success": true, "diff": "--- a/x"}', True),
+        ("No replacement was performed, old_str `x` did not appear verbatim in x.py.", False),
+        ("ERROR:\nInvalid `path` parameter: /testbed/y.py. The path does not exist.", False),
+        ("<tool_use_error>String to replace not found in file.", False),
+        ("something nobody has heard of", None),
+    ],
+)
+def test_the_answer_of_a_tool_says_whether_it_edited(answer: str, succeeded: bool | None) -> None:
+    assert edit_succeeded(Observation(answer)) is succeeded
+
+
+def test_an_exit_code_decides_where_the_words_do_not() -> None:
+    assert edit_succeeded(Observation("Done.", 0)) is True
+    assert edit_succeeded(Observation("Hm.", 1)) is False
+    assert edit_succeeded(None) is None
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="needs the folder of samples")
+def test_every_recorded_answer_of_an_editor_is_understood() -> None:
+    calls = [call for path in GOLDEN.glob("*.json") for call in json.loads(path.read_text())]
+    answers = [call["observation"] for call in calls if call["args"].get("command") != "view"]
+    assert len(answers) > 50
+    assert [text for text in answers if edit_succeeded(Observation(text)) is None] == []

@@ -23,10 +23,6 @@ INSTANCE = Instance("a__b-1", "a/b", "HEAD", "the row's stub", "image")
 BROKEN = "def division(a: float, b: float) -> float\n    return a/b\n"
 SOUND = BROKEN.replace("float\n", "float:\n")
 LINES = "".join(f"line {n}\n" for n in range(1, 301))
-EVERY_9 = Step(
-    "t", Action("edit", {"search": "9", "replace": "x", "replace-all": "yes"}), Observation("")
-)
-COLON = "tests/colon.txt"
 SUBMIT = Step("Done.", Action("submit"))
 
 
@@ -49,6 +45,9 @@ def call(tool: str, **arguments: str) -> Step:
     return Step("Look.", Action(tool, named), Observation("as it was then"))
 
 
+OPEN = call("open", path="tests/colon.txt")
+
+
 def replayed(
     family: str, sandbox: Sandbox, *steps: Step, at_version_0: bool = False
 ) -> tuple[Trajectory, Replay]:
@@ -67,103 +66,120 @@ def own(step: Step) -> dict[str, str]:
     return dict(step.translation.action.arguments)
 
 
-FIXED = {"old_str": "-> float\n", "new_str": "-> float:\n"}
-EDITS: dict[str, tuple[str, bool, tuple[Step, ...]]] = {
-    "lines, SWE-agent 0.x": (
-        "swe-agent",
-        True,
-        (
-            call("open", path="tests/colon.txt"),
-            call(
-                "edit",
-                start_line="1",
-                end_line="1",
-                replacement_text=SOUND.splitlines()[0],
+@pytest.mark.parametrize(
+    ("family", "at_version_0", "steps"),
+    [
+        pytest.param(
+            "swe-agent",
+            True,
+            (
+                OPEN,
+                call(
+                    "edit",
+                    start_line="1",
+                    end_line="1",
+                    replacement_text=SOUND.splitlines()[0],
+                ),
             ),
+            id="lines, SWE-agent 0.x",
         ),
-    ),
-    "between cursors, SWE-agent 0.x": (
-        "swe-agent",
-        False,
-        (
-            call("open", path="tests/colon.txt"),
-            call("set_cursors", start_line="1", end_line="1"),
-            call("edit", replacement_text=SOUND.splitlines()[0]),
-        ),
-    ),
-    "lines, SWE-agent 1.x": (
-        "swe-agent",
-        False,
-        (
-            call("open", path="tests/colon.txt"),
-            call("edit", start_line="1", end_line="2", replacement_text=SOUND.rstrip("\n")),
-        ),
-    ),
-    "search, SWE-agent 1.x": (
-        "swe-agent",
-        False,
-        (
-            call("open", path="tests/colon.txt"),
-            call("edit", search="-> float\n", replace="-> float:\n"),
-        ),
-    ),
-    "everywhere, SWE-agent 1.x": (
-        "swe-agent",
-        False,
-        (
-            call("open", path="tests/colon.txt"),
-            call("edit", search="-> float\n", replace="-> float:\n", replace__all="True"),
-        ),
-    ),
-    "the window, SWE-agent 1.x": (
-        "swe-agent",
-        False,
-        (call("open", path="tests/colon.txt"), call("edit", text=SOUND.rstrip("\n"))),
-    ),
-    "nebius": (
-        "nebius-swe-agent",
-        False,
-        (
-            call("open", path="tests/colon.txt"),
-            call("edit", start_line="1", end_line="1", replacement_text=SOUND.splitlines()[0]),
-        ),
-    ),
-    "Edit": (
-        "atif",
-        False,
-        (call("Edit", file_path="tests/colon.txt", old_string="float\n", new_string="float:\n"),),
-    ),
-    "MultiEdit": (
-        "atif",
-        False,
-        (
-            call(
-                "MultiEdit",
-                file_path="/testbed/tests/colon.txt",
-                edits='[{"old_string": "float\\n", "new_string": "float: #\\n"},'
-                ' {"old_string": " #", "new_string": ""}]',
+        pytest.param(
+            "swe-agent",
+            False,
+            (
+                OPEN,
+                call("set_cursors", start_line="1", end_line="1"),
+                call("edit", replacement_text=SOUND.splitlines()[0]),
             ),
+            id="between cursors, SWE-agent 0.x",
         ),
-    ),
-    "Write": ("atif", False, (call("Write", file_path="tests/colon.txt", content=SOUND),)),
-    "replace": (
-        "chat",
-        False,
-        (
-            call(
-                "replace", file_path="tests/colon.txt", old_string="float\n", new_string="float:\n"
+        pytest.param(
+            "swe-agent",
+            False,
+            (
+                OPEN,
+                call("edit", start_line="1", end_line="2", replacement_text=SOUND.rstrip("\n")),
             ),
+            id="lines, SWE-agent 1.x",
         ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", EDITS)
+        pytest.param(
+            "swe-agent",
+            False,
+            (
+                OPEN,
+                call("edit", search="-> float\n", replace="-> float:\n"),
+            ),
+            id="search, SWE-agent 1.x",
+        ),
+        pytest.param(
+            "swe-agent",
+            False,
+            (
+                OPEN,
+                call("edit", search="-> float\n", replace="-> float:\n", replace__all="True"),
+            ),
+            id="everywhere, SWE-agent 1.x",
+        ),
+        pytest.param(
+            "swe-agent",
+            False,
+            (OPEN, call("edit", text=SOUND.rstrip("\n"))),
+            id="the window, SWE-agent 1.x",
+        ),
+        pytest.param(
+            "nebius-swe-agent",
+            False,
+            (
+                OPEN,
+                call("edit", start_line="1", end_line="1", replacement_text=SOUND.splitlines()[0]),
+            ),
+            id="nebius",
+        ),
+        pytest.param(
+            "atif",
+            False,
+            (
+                call(
+                    "Edit", file_path="tests/colon.txt", old_string="float\n", new_string="float:\n"
+                ),
+            ),
+            id="Edit",
+        ),
+        pytest.param(
+            "atif",
+            False,
+            (
+                call(
+                    "MultiEdit",
+                    file_path="/testbed/tests/colon.txt",
+                    edits='[{"old_string": "float\\n", "new_string": "float: #\\n"},'
+                    ' {"old_string": " #", "new_string": ""}]',
+                ),
+            ),
+            id="MultiEdit",
+        ),
+        pytest.param(
+            "atif", False, (call("Write", file_path="tests/colon.txt", content=SOUND),), id="Write"
+        ),
+        pytest.param(
+            "chat",
+            False,
+            (
+                call(
+                    "replace",
+                    file_path="tests/colon.txt",
+                    old_string="float\n",
+                    new_string="float:\n",
+                ),
+            ),
+            id="replace",
+        ),
+    ],
+)
 def test_every_kind_of_edit_becomes_a_str_replace_with_the_same_effect(
-    name: str, sandbox: Sandbox
+    family: str, at_version_0: bool, steps: tuple[Step, ...], sandbox: Sandbox
 ) -> None:
-    family, old, steps = EDITS[name]
-    recorded, _ = replayed(family, sandbox, *steps, SUBMIT, at_version_0=old)
+    recorded, _ = replayed(family, sandbox, *steps, SUBMIT, at_version_0=at_version_0)
     assert sandbox.read_file("/testbed/tests/colon.txt") == SOUND.encode()
     edit = recorded.steps[len(steps) - 1]
     given = own(edit)
@@ -174,9 +190,8 @@ def test_every_kind_of_edit_becomes_a_str_replace_with_the_same_effect(
     written, answer = carry_out(edit.translation.action, given["path"], BROKEN.encode())
     assert written == SOUND.encode()
     assert edit.translation.observation == answer
-    targets = [
-        c for c in make_step_contexts(recorded, get_dialect("xml")) if isinstance(c, StepContext)
-    ]
+    items = make_step_contexts(recorded, get_dialect("xml"))
+    targets = [item for item in items if isinstance(item, StepContext)]
     assert "str_replace" in targets[-1].expert_action
     assert targets[-1].translated == steps[-1].action.tool if steps[-1].action else False
 
@@ -185,7 +200,7 @@ def test_windows_become_views_whose_answers_our_own_tool_gives(sandbox: Sandbox)
     recorded, _ = replayed(
         "swe-agent",
         sandbox,
-        call("open", path="tests/colon.txt"),
+        OPEN,
         call("open", path="long.txt"),
         call("goto", line_number="150"),
         call("scroll_down"),
@@ -250,10 +265,8 @@ def test_what_is_not_translated_is_no_target_and_counted_by_reason(
     last = recorded.steps[len(steps) - 1]
     assert last.translation == Translation(reason=reason)
     tool = last.action.tool if last.action else ""
-    dropped = [
-        c for c in make_step_contexts(recorded, get_dialect("xml")) if isinstance(c, Dropped)
-    ]
-    assert f"{tool}: {reason}" in [one.detail for one in dropped]
+    items = make_step_contexts(recorded, get_dialect("xml"))
+    assert f"{tool}: {reason}" in [item.detail for item in items if isinstance(item, Dropped)]
 
 
 def test_undo_and_ranges_beyond_the_end_become_what_our_editor_takes(sandbox: Sandbox) -> None:
@@ -311,8 +324,8 @@ def test_a_folder_that_the_row_does_not_know_is_taken_for_the_repository(sandbox
 def test_translations_are_kept_in_our_format_and_change_no_replay(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    steps = EDITS["search, SWE-agent 1.x"][2]
-    recorded, result = replayed("swe-agent", sandbox, *steps, SUBMIT)
+    steps = (OPEN, call("edit", search="-> float\n", replace="-> float:\n"), SUBMIT)
+    recorded, result = replayed("swe-agent", sandbox, *steps)
     save_jsonl(tmp_path / "x.jsonl", [recorded])
     assert load_jsonl(tmp_path / "x.jsonl") == [recorded]
     sandbox.exec("cd /testbed && git reset -q --hard")

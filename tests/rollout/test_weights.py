@@ -92,20 +92,13 @@ def test_large_files_are_read_once_and_again_when_they_change(
     held[str(weights)][-1] = "another digest"
     cache.write_text(json.dumps(held))
     assert fingerprint(folder) != at_once, "the digest is taken from the cache"
+    (tmp_path / "full").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "full"))
+    assert fingerprint(folder) == at_once, "without a cache that can be written"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with weights.open("r+b") as file:
         file.write(b"x")
     assert fingerprint(folder) not in {at_once, ""}
-
-
-MISTAKES = [
-    ("runs/srl/finl", "no model folder at runs/srl/finl. Did you mean 'final'?"),
-    ("runs/srl", "runs/srl is not a model folder: config.json is missing. Its policy is "
-     "runs/srl/final."),
-    ("runs/empty", "runs/empty is not a model folder: config.json is missing."),
-    ("runs/half", "runs/half is not a model folder: it has no weights (model.safetensors)."),
-    ("./nowhere", "no model folder at ./nowhere."),
-    ("nowhere", "no model folder at nowhere."),
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -119,7 +112,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("runs")
-@pytest.mark.parametrize(("policy", "said"), MISTAKES)
+@pytest.mark.parametrize(("policy", "said"), [
+    ("runs/srl/finl", "no model folder at runs/srl/finl. Did you mean 'final'?"),
+    ("runs/srl", "runs/srl is not a model folder: config.json is missing. Its policy is "
+     "runs/srl/final."),
+    ("runs/empty", "runs/empty is not a model folder: config.json is missing."),
+    ("runs/half", "runs/half is not a model folder: it has no weights (model.safetensors)."),
+    ("./nowhere", "no model folder at ./nowhere."),
+    ("nowhere", "no model folder at nowhere."),
+])  # fmt: skip
 def test_a_mistyped_policy_is_one_sentence_with_the_way_out(policy: str, said: str) -> None:
     for find in (find_weights, check_folder):
         with pytest.raises(UserError) as caught:
@@ -151,6 +152,9 @@ def test_a_mistyped_policy_claims_no_folder_loads_no_torch_and_asks_no_engine(
         check=True,
         timeout=120,
     )
-    assert ended.stdout.splitlines() == [MISTAKES[0][1], "False"]
+    assert ended.stdout.splitlines() == [
+        "no model folder at runs/srl/finl. Did you mean 'final'?",
+        "False",
+    ]
     assert ended.stderr == ""
     assert not (runs / "out").exists()

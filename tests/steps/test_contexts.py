@@ -173,12 +173,8 @@ def test_contexts_of_the_bundled_trajectories_are_as_the_paper_says(
 def test_one_bundled_context_to_the_letter() -> None:
     (trajectory,) = [t for t in BUNDLED if t.instance_id == "starter__inikit-1"]
     context = contexts(trajectory)[1]
-    assert [message["content"] for message in context.prompt[2:]] == GOLDEN_PAIR
-    assert context.expert_reply == GOLDEN_REPLY
-
-
-GOLDEN_PAIR = [
-    """\
+    assert [message["content"] for message in context.prompt[2:]] == [
+        """\
 <function=str_replace_editor>
 <parameter=command>create</parameter>
 <parameter=path>/testbed/reproduce.py</parameter>
@@ -191,9 +187,11 @@ for text in (b"[server]\\nport = 80\\n", b"port = 80\\n"):
     print(inikit.load("bom.ini").as_dict())
 </parameter>
 </function>""",
-    "OBSERVATION:\nFile created successfully at: /testbed/reproduce.py",
-]
-GOLDEN_REPLY = """\
+        "OBSERVATION:\nFile created successfully at: /testbed/reproduce.py",
+    ]
+    assert (
+        context.expert_reply
+        == """\
 <think>
 Run it; I expect the error of the issue.
 </think>
@@ -201,6 +199,7 @@ Run it; I expect the error of the issue.
 <function=bash>
 <parameter=command>python reproduce.py 2>&1 | tail -n 1</parameter>
 </function>"""
+    )
 
 
 def test_a_call_with_arguments_that_our_tool_refuses_is_not_writable_nor_shown() -> None:

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from datasets import load_from_disk
 
@@ -20,11 +28,13 @@ from srl_swe.steps import (
     save_step_contexts,
 )
 from srl_swe.steps import rows as columns_module
+from srl_swe.steps.card import Split
 from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.steps.prompt import Window
-from srl_swe.steps.rows import SCHEMA
+from srl_swe.steps.rows import SCHEMA, is_finished
 from srl_swe.steps.source import identify_source
 from srl_swe.trajectories import ReadReport
+from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
 
 pytestmark = pytest.mark.slow
@@ -34,22 +44,19 @@ BUDGET = len(get_dialect("xml").SYSTEM_PROMPT) + 400
 """Room for some of the pairs, in characters."""
 
 
-def make_step(number: int, index: int) -> Step:
-    action = Action("bash", {"command": f"c{index}"})
-    return Step(f"t{index}", action, Observation(f"{number} {index}" * 20))
+PLAIN, SPLIT = StepSettings(), StepSettings(validation=0.1)
 
 
-def make_trajectories(count: int, steps: int = 4) -> list[Trajectory]:
+def make_trajectories(count: int, steps: int = 4, issue: str = "Issue") -> list[Trajectory]:
+    def make_step(number: int, index: int) -> Step:
+        action = Action("bash", {"command": f"c{index}"})
+        return Step(f"t{index}", action, Observation(f"{number} {index}" * 20))
+
     return [
         Trajectory(
             f"a__b-{number}",
-            tuple(
-                Step(
-                    f"t{n}", Action("bash", {"command": f"c{n}"}), Observation(f"{number} {n}" * 20)
-                )
-                for n in range(steps)
-            ),
-            f"Issue {number}.",
+            tuple(make_step(number, index) for index in range(steps)),
+            f"{issue} {number}.",
             source="swe-smith",
             model="claude",
         )
@@ -66,14 +73,20 @@ def open_characters(name: str) -> Any:
     return characters
 
 
-def build(out: Path, trajectories: list[Trajectory], **options: Any) -> bool:
-    settings = options.pop("settings", StepSettings())
-    job = StepJob(out, StepMaker(settings, open_characters), {"source": "test"}, **options)
+def make_job(out: Path, settings: StepSettings = PLAIN, **options: Any) -> StepJob:
+    return StepJob(out, StepMaker(settings, open_characters), {"source": "test"}, **options)
+
+
+def build(
+    out: Path, trajectories: list[Trajectory], settings: StepSettings = PLAIN, **options: Any
+) -> bool:
+    job = make_job(out, settings, **options)
     return build_step_dataset(iter(trajectories), job, ReadReport(records=len(trajectories)))
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
 
 
 def test_the_data_set_holds_what_the_trajectories_give_in_their_order(tmp_path: Path) -> None:
@@ -231,3 +244,133 @@ def test_a_local_data_set_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("2\n")
     assert identify_source(f"hf:{tmp_path}") != before
     assert before.name == f"hf:{tmp_path.name}:"
+
+
+def begin(out: Path, trajectories: list[Trajectory], count: int) -> None:
+    """A build that ends after ``count`` trajectories, as on a broken disk."""
+
+    def some() -> Iterator[Trajectory]:
+        yield from trajectories[:count]
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        build_step_dataset(some(), make_job(out, SPLIT), ReadReport())
+
+
+@pytest.mark.parametrize("stopped_at", [1, 300, 520, 799, 800])
+def test_a_build_that_was_stopped_goes_on_to_the_same_bytes(
+    tmp_path: Path, stopped_at: int
+) -> None:
+    trajectories = make_trajectories(800)
+    build(tmp_path / "whole" / "steps", trajectories, SPLIT)
+    begin(tmp_path / "stopped" / "steps", trajectories, stopped_at)
+    build(tmp_path / "stopped" / "steps", trajectories, SPLIT)
+    assert files(tmp_path / "whole") == files(tmp_path / "stopped")
+
+
+def test_only_whole_shards_outlive_a_failure(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 100)
+    assert list(tmp_path.iterdir()) == []
+    begin(tmp_path / "steps", make_trajectories(800), 300)
+    assert {path.name for path in (tmp_path / ".steps.partial").rglob("*") if path.is_file()} == {
+        "config.json",
+        "00000.json",
+        "00000-train.arrow",
+        "00000-validation.arrow",
+    }
+
+
+def test_another_command_on_a_partial_build_is_refused_with_what_differs(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 300)
+    with pytest.raises(UserError, match=r"window\.pairs: 2 -> 3"):
+        build(tmp_path / "steps", make_trajectories(800), replace(SPLIT, window=Window(3)))
+
+
+def test_another_source_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 300)
+    with pytest.raises(UserError, match="other trajectories"):
+        build(tmp_path / "steps", make_trajectories(800, issue="changed"), SPLIT)
+
+
+@pytest.mark.parametrize("moved", [("train",), ("train", "validation")])
+def test_a_kill_between_the_moves_leaves_the_same_bytes_in_the_end(
+    tmp_path: Path, moved: tuple[Split, ...]
+) -> None:
+    trajectories = make_trajectories(600)
+    build(tmp_path / "whole" / "steps", trajectories, SPLIT)
+    begin(tmp_path / "steps", trajectories, 600)
+    for split in moved:
+        folder = make_job(tmp_path / "steps", SPLIT).folders[split]
+        shutil.copytree(tmp_path / "whole" / folder.name, folder)
+    assert build(tmp_path / "steps", trajectories, SPLIT) == (len(moved) == 1)
+    assert not (tmp_path / ".steps.partial").exists()
+    for name in ("steps", "steps-validation"):
+        assert files(tmp_path / name) == files(tmp_path / "whole" / name)
+
+
+def test_a_shard_that_is_finished_is_not_made_again(tmp_path: Path) -> None:
+    trajectories = make_trajectories(800)
+    begin(tmp_path / "steps", trajectories, 520)
+    made: list[int] = []
+    job = make_job(tmp_path / "steps", SPLIT)
+    build_step_dataset(trajectories, job, ReadReport(), lambda shard: made.append(shard.number))
+    assert made == [2, 3]
+
+
+def test_fewer_trajectories_than_the_finished_shards_hold_are_refused(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 600)
+    with pytest.raises(UserError, match="other trajectories"):
+        build(tmp_path / "steps", make_trajectories(256), SPLIT)
+
+
+@pytest.mark.parametrize("left", ["ledger.jsonl", "sealed"])
+def test_a_build_that_version_0_1_left_unfinished_is_one_clear_line(
+    tmp_path: Path, left: str
+) -> None:
+    (tmp_path / ".steps.partial").mkdir()
+    (tmp_path / ".steps.partial" / left).touch()
+    with pytest.raises(UserError, match=r"steps\.partial holds .* version 0\.1 .* delete it"):
+        build(tmp_path / "steps", make_trajectories(3), SPLIT)
+
+
+def test_a_damaged_record_of_a_shard_is_one_clear_line(tmp_path: Path) -> None:
+    begin(tmp_path / "steps", make_trajectories(800), 300)
+    (tmp_path / ".steps.partial" / "00000.json").write_text("{")
+    with pytest.raises(UserError, match=r"00000\.json: damaged .* made again"):
+        build(tmp_path / "steps", make_trajectories(800), SPLIT)
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_killed_at_once_goes_on_to_the_same_bytes_and_leaves_no_process(
+    tmp_path: Path, workers: int
+) -> None:
+    lines = [render_line(trajectory).encode() for trajectory in make_trajectories(800)]
+    command = [sys.executable, "-m", "srl_swe", "steps", "--source", "-"]
+    command += ["--validation", "0.1", "--workers", str(workers)]
+    subprocess.run([*command, str(tmp_path / "whole" / "steps")], input=b"".join(lines), check=True)
+    killed = tmp_path / "killed" / "steps"
+    process = subprocess.Popen([*command, str(killed)], stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.writelines(lines[:600])
+    process.stdin.flush()
+    wait_for((killed.parent / ".steps.partial" / "00000.json").exists)
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    wait_for(lambda: not any(helper.is_running() for helper in helpers))
+    subprocess.run([*command, str(killed)], input=b"".join(lines), check=True)
+    assert files(tmp_path / "whole") == files(tmp_path / "killed")
+
+
+def test_a_finished_build_is_known_by_its_config(tmp_path: Path) -> None:
+    build(tmp_path / "steps", make_trajectories(30), SPLIT)
+    assert is_finished(tmp_path / "steps", make_job(tmp_path / "steps", SPLIT).config)
+    assert load_card(tmp_path / "steps").config == make_job(tmp_path / "steps", SPLIT).config

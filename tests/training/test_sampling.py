@@ -51,7 +51,7 @@ def asking(policy: Path, tmp_path_factory: pytest.TempPathFactory, request: Any)
 
 
 def replies(folder: Path, temperature: float) -> list[str]:
-    opened = LocalPolicy(folder, max_new_tokens=24, temperature=temperature, name="one name")
+    opened = LocalPolicy(folder, max_new_tokens=24, temperature=temperature)
     prompts: list[list[Message]] = [PROMPT, [{"role": "user", "content": "parse"}]]
     return [opened.reply(prompt).text for prompt in prompts]
 
@@ -99,7 +99,7 @@ def test_any_of_the_ends_that_a_checkpoint_declares_ends_a_reply(
     end = written[len(written) // 2]
     folder = with_generation_config(policy, tmp_path / "ends", eos_token_id=[0, 2, end])
     endless, ending = (
-        LocalPolicy(one, max_new_tokens=24, name="one").reply(PROMPT) for one in (policy, folder)
+        LocalPolicy(one, max_new_tokens=24).reply(PROMPT) for one in (policy, folder)
     )
     assert endless.truncated
     assert not ending.truncated

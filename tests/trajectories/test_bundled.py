@@ -6,7 +6,7 @@ import pytest
 
 from srl_swe.bundled import bundled
 from srl_swe.instances import load_instances
-from srl_swe.replay import Match, normalise_patch, replay_all
+from srl_swe.replay import Match, PatchComparison, compare_patches, replay_all
 from srl_swe.tools import SUBMIT
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import StopReason
@@ -44,7 +44,7 @@ def test_every_step_has_an_observation_and_the_last_one_submits() -> None:
 def test_every_experts_patch_is_the_gold_patch() -> None:
     for trajectory in RECORDED:
         gold = INSTANCES[trajectory.instance_id].gold_patch
-        assert normalise_patch(trajectory.patch or "") == normalise_patch(gold)
+        assert compare_patches(gold, trajectory.patch or "") == PatchComparison()
 
 
 def test_the_data_card_counts_right() -> None:
