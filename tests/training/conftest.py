@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,19 @@ import pytest
 pytest.importorskip("trl", reason="needs the extra `train`")
 
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import get_dialect
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts
+from srl_swe.training.data import COLUMNS
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.tiny_policy import make_tiny_policy
-from srl_swe.types import Action, Observation, Step, Trajectory
+from srl_swe.types import Action, Message, Observation, Step, Trajectory
 
 NAMES = ("sort", "parse", "help", "cache")
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
@@ -104,6 +108,53 @@ def sft_run(policy: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) 
 def warm_policy(sft_run: Path) -> Path:
     """Warm-started as the paper's successor of SFT would be: it knows the format, mostly."""
     return sft_run / f"checkpoint-{FOLLOWS_THE_FORMAT_AFTER}"
+
+
+@pytest.fixture(scope="session")
+def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SftRecipe]:
+    """Makes a recipe by which a tiny policy learns prompts with their replies, all in a batch."""
+
+    def make(examples: Sequence[tuple[Sequence[Message], str]], max_steps: int) -> SftRecipe:
+        folder = tmp_path_factory.mktemp("warm")
+        blank = dict.fromkeys(COLUMNS, "") | {"step_index": 0, "n_steps": 1}
+        rows: list[dict[str, Any]] = [
+            {**blank, "prompt": prompt, "completion": [{"role": "assistant", "content": reply}]}
+            for prompt, reply in examples
+        ]
+        Dataset.from_list(rows).save_to_disk(folder / "steps")
+        texts = [m["content"] for row in rows for m in row["prompt"] + row["completion"]]
+        policy = make_tiny_policy(texts, folder / "raw", vocab_size=1500, hidden=64, layers=2)
+        trainer = {
+            **ON_CPU,
+            "max_steps": max_steps,
+            "per_device_train_batch_size": len(rows),
+            "learning_rate": 6e-3,
+            "lr_scheduler_type": "constant",
+            "save_strategy": "no",
+        }
+        return SftRecipe(str(policy), str(folder / "steps"), str(folder / "run"), trainer=trainer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks() -> Callable[..., str]:
+    """Runs a script, or a module after ``-m``, by torchrun; returns its standard output."""
+
+    def run(*arguments: object) -> str:
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        ended = subprocess.run(
+            [sys.executable, *launcher, *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return ended.stdout
+
+    return run
 
 
 SRL_TRAINER = {

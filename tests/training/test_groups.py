@@ -1,11 +1,24 @@
+"""Groups, the replies kept of them, and the order of prompts; without a trainer."""
+
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
+from trl.trainer.utils import RepeatSampler
 
 from srl_swe.errors import UserError
-from srl_swe.training.grpo_trainer import Samples, Slot, fill_slots, group_stds, take_groups
+from srl_swe.training.grpo_trainer import (
+    PromptOrder,
+    SampledReplies,
+    Samples,
+    Slot,
+    fill_slots,
+    group_stds,
+    take_groups,
+)
 
 PAD = 9
 
@@ -103,3 +116,85 @@ def test_a_tensor_that_it_knows_nothing_of_is_refused() -> None:
     samples = make_samples([[1], [1]], [[3], [3]]) | {"pixel_values": torch.zeros(2, 1)}
     with pytest.raises(UserError, match="pixel_values"):
         take_groups([samples], [Slot(0, 0, True)], 2, PAD)
+
+
+INPUTS = [
+    {"instance_id": f"toy-{n // 2}", "step_index": n // 2, "prompt": "long"} for n in range(4)
+]
+
+
+def add(sampled: SampledReplies, step: int, first_id: int = 0) -> None:
+    ids = [[first_id + n] for n in range(4)]
+    rewards = [[n / 4, math.nan] for n in range(4)]
+    sampled.add_round(step, INPUTS, ids, rewards, {"action": list("abcd"), "odd": ["one"]})
+
+
+def test_a_reply_carries_its_row_its_rewards_and_what_was_told_of_it() -> None:
+    sampled = SampledReplies(group_size=2)
+    add(sampled, step=0)
+    sampled.end_batch([[0.1, 0.2, 0.3, 0.4]], fill_slots([[True, False]]))
+    third = sampled.replies[2]
+    assert third.row == {"instance_id": "toy-1", "step_index": 1}
+    assert (third.ids, third.rewards[0], third.advantage) == ([2], 0.5, 0.3)
+    assert third.extras == {"action": "c"}, "a column of another length belongs to no reply"
+    assert [reply.trained for reply in sampled.replies] == [True, True, False, False]
+
+
+def test_a_refill_that_takes_a_dead_groups_place_is_trained_on_and_a_surplus_one_is_not() -> None:
+    sampled = SampledReplies(group_size=2)
+    add(sampled, step=0)
+    add(sampled, step=0, first_id=10)
+    sampled.end_batch([[0.0] * 4, [1.0] * 4], fill_slots([[True, False], [True, True]]))
+    trained = {(r.round, r.group): r.trained for r in sampled.replies}
+    assert trained == {(0, 0): True, (0, 1): False, (1, 0): True, (1, 1): False}
+
+
+def test_groups_are_counted_over_all_ranks() -> None:
+    sampled = SampledReplies(group_size=2, rank=1)
+    add(sampled, step=0)
+    sampled.end_batch([[0.0] * 4], fill_slots([[True, False]]))
+    assert [(r.group, r.trained) for r in sampled.replies] == [
+        (2, True), (2, True), (3, False), (3, False),
+    ]  # fmt: skip
+
+
+def test_without_a_filter_all_is_trained_on_and_a_group_may_begin_on_the_rank_before() -> None:
+    sampled = SampledReplies(group_size=3, rank=1)
+    add(sampled, step=0)
+    sampled.end_batch([[0.0] * 4], None)
+    assert [(r.group, r.trained) for r in sampled.replies] == [
+        (1, True), (1, True), (2, True), (2, True),
+    ]  # fmt: skip
+
+
+def test_a_new_step_forgets_the_one_before_and_a_second_batch_of_a_step_does_not() -> None:
+    sampled = SampledReplies(group_size=2)
+    for step in (0, 1, 1):
+        add(sampled, step)
+        sampled.end_batch([[0.0] * 4], fill_slots([[True, True]]))
+    assert len(sampled.replies) == 8
+
+
+def make_sampler(shuffle: bool = True) -> RepeatSampler:
+    return RepeatSampler(range(10), mini_repeat_count=2, batch_size=4, shuffle=shuffle, seed=3)
+
+
+def test_an_uninterrupted_run_sees_the_order_of_plain_trl() -> None:
+    plain, epochs = make_sampler(), iter(range(3))
+    ours = PromptOrder(make_sampler(), lambda: next(epochs))
+    for _ in range(3):
+        assert list(ours) == list(plain)
+    assert len(ours) == len(plain) == 16
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_a_run_that_starts_in_a_later_epoch_sees_the_order_of_that_epoch(epoch: int) -> None:
+    plain = make_sampler()
+    for _ in range(epoch):
+        list(plain)
+    assert list(PromptOrder(make_sampler(), lambda: epoch)) == list(plain)
+
+
+def test_without_shuffling_every_epoch_is_in_the_order_of_the_data() -> None:
+    order = PromptOrder(make_sampler(shuffle=False), lambda: 4)
+    assert list(order) == [row for row in range(8) for _ in range(2)]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -28,12 +24,10 @@ from srl_swe.reports.record import read_metrics
 from srl_swe.rollout import EpisodeLimits
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps.prompt import Window, make_messages
-from srl_swe.training.data import COLUMNS
 from srl_swe.training.recipe import DynamicSampling, RlvrRecipe, SftRecipe
 from srl_swe.training.rlvr_patch import oracle_files, repair_messages
 from srl_swe.training.rlvr_trainer import MOST_BROKEN_STEPS, train_rlvr
 from srl_swe.training.sft_trainer import train_sft
-from srl_swe.training.tiny_policy import make_tiny_policy
 from srl_swe.types import Action, Instance, Message, Observation
 from srl_swe_envs.local import open_local_sandbox
 
@@ -41,9 +35,8 @@ pytestmark = pytest.mark.train
 
 XML = get_dialect("xml")
 (INSTANCE,) = load_instances("starter", ids=["starter__inikit-1"])
-ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
 TRAINER = {
-    **ON_CPU,
+    **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7},
     "loss_type": "grpo",
     "beta": 0.0,
     "num_generations": 16,
@@ -71,52 +64,28 @@ def action(codec: str) -> Action:
     return Action("bash", {"command": command})
 
 
-def example(prompt: list[Message], reply: str) -> dict[str, Any]:
-    row = dict.fromkeys(COLUMNS, "") | {"step_index": 0, "n_steps": 1}
-    return {**row, "prompt": prompt, "completion": [{"role": "assistant", "content": reply}]}
-
-
-def warm_start(examples: list[dict[str, Any]], folder: Path, steps: int) -> Path:
-    """A tiny policy that gives each of the replies about as often as it was shown."""
-    texts = [m["content"] for row in examples for m in row["prompt"] + row["completion"]]
-    policy = make_tiny_policy(texts, folder / "raw", vocab_size=1500, hidden=64, layers=2)
-    Dataset.from_list(examples).save_to_disk(folder / "steps")
-    trainer = {
-        **ON_CPU,
-        "max_steps": steps,
-        "per_device_train_batch_size": len(examples),
-        "learning_rate": 6e-3,
-        "lr_scheduler_type": "constant",
-        "save_strategy": "no",
-    }
-    return train_sft(
-        SftRecipe(str(policy), str(folder / "steps"), str(folder / "sft"), trainer=trainer)
-    )
-
-
 @pytest.fixture(scope="module")
-def repairer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repairer(warm_start: Callable[..., SftRecipe]) -> Path:
+    """Gives each of the repairs about as often as the others."""
     with open_local_sandbox(INSTANCE) as sandbox:
         prompt = repair_messages(INSTANCE.problem_statement, oracle_files(INSTANCE, sandbox))
-    examples = [example(prompt, repair(codec)) for codec in CODECS]
-    return warm_start(examples, tmp_path_factory.mktemp("repairer"), steps=90)
+    return train_sft(warm_start([(prompt, repair(codec)) for codec in CODECS], max_steps=90))
 
 
 @pytest.fixture(scope="module")
-def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    issue = INSTANCE.problem_statement
-    first = make_messages(issue, [], XML)
+def actor(warm_start: Callable[..., SftRecipe]) -> Path:
+    """Does each of the actions about as often as the others, and then submits."""
+    first = make_messages(INSTANCE.problem_statement, [], XML)
     examples = []
     for codec in CODECS:
         reply = XML.render_reply(f"try {codec}", action(codec))
-        seen = XML.render_observation(Observation(""))
         then: list[Message] = [
             *first,
             {"role": "assistant", "content": reply},
-            {"role": "user", "content": seen},
+            {"role": "user", "content": XML.render_observation(Observation(""))},
         ]
-        examples += [example(first, reply), example(then, SUBMIT)]
-    return warm_start(examples, tmp_path_factory.mktemp("actor"), steps=90)
+        examples += [(first, reply), (then, SUBMIT)]
+    return train_sft(warm_start(examples, max_steps=90))
 
 
 def recipe(model: Path, output: Path, setting: Any = "patch", **fields: Any) -> RlvrRecipe:
@@ -267,19 +236,11 @@ def test_a_run_that_was_cut_short_goes_on_as_if_it_had_not_been(
 
 
 def test_ranks_whose_episodes_end_after_unlike_many_turns_do_not_wait_for_ever(
-    actor: Path, tmp_path: Path
+    actor: Path, tmp_path: Path, on_two_ranks: Callable[..., str]
 ) -> None:
     trainer = {**TRAINER, "num_generations": 2, "per_device_train_batch_size": 2, "max_steps": 2}
     script = Path(__file__).with_name("rlvr_two_ranks.py")
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(script), str(actor), str(tmp_path / "run"), json.dumps(trainer),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    on_two_ranks(script, actor, tmp_path / "run", json.dumps(trainer))
     assert {path.name for path in (tmp_path / "run").glob("rank-*")} == {"rank-0", "rank-1"}
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert all(row["ended/step_limit"] > 0 for row in rows)

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import load_from_disk
 from transformers import AutoTokenizer
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
@@ -19,6 +22,27 @@ from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.srl_trainer import ReplyScorer, StepReward
 from srl_swe.training.train import leave_process_group
+
+POLICY, DATA, OUTPUT = sys.argv[2:]
+
+
+def make_trainer(trainer_type: Callable[..., Any], reward: Any, **fields: Any) -> Any:
+    args = GRPOConfig(
+        OUTPUT, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
+        loss_type="grpo", learning_rate=1e-3, max_steps=2, save_strategy="no", logging_steps=1,
+        **fields,
+    )  # fmt: skip
+    return trainer_type(
+        model=POLICY,
+        args=args,
+        reward_funcs=reward,
+        train_dataset=load_from_disk(DATA),
+        processing_class=AutoTokenizer.from_pretrained(POLICY, padding_side="left"),
+    )
+
+
+def weights(trainer: Any) -> list[torch.Tensor]:
+    return list(trainer.accelerator.unwrap_model(trainer.model).parameters())
 
 
 class Seen(StepReward):
@@ -30,47 +54,55 @@ class Seen(StepReward):
         return super().__call__(**columns)
 
 
-def main(policy: str, data: str, output: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
+def refill() -> dict[str, Any]:
+    """Both ranks refill dead groups."""
+    tokenizer = AutoTokenizer.from_pretrained(POLICY, padding_side="left")
     reward = Seen(ReplyScorer(tokenizer, ReplyFormat(get_dialect("xml"))))
-
-    def make_trainer(rows: int) -> DynamicSamplingGRPOTrainer:
-        args = GRPOConfig(
-            str(output), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
-            num_generations=4, per_device_train_batch_size=rows, max_completion_length=24,
-            loss_type="grpo", learning_rate=1e-3, max_steps=2, save_strategy="no", logging_steps=1,
-        )  # fmt: skip
-        return DynamicSamplingGRPOTrainer(
-            model=policy,
-            args=args,
-            reward_funcs=reward,
-            train_dataset=load_from_disk(data),
-            processing_class=tokenizer,
-            dynamic_sampling=DynamicSampling(epsilon=0.1, max_rounds=1),
-        )
-
-    refused = ""
+    sampling = DynamicSampling(epsilon=0.1, max_rounds=1)
+    ours = partial(DynamicSamplingGRPOTrainer, dynamic_sampling=sampling)
+    fields, refused = {"num_generations": 4, "max_completion_length": 24}, ""
     try:
-        make_trainer(rows=2)
+        make_trainer(ours, reward, per_device_train_batch_size=2, **fields)
     except UserError as error:
         refused = str(error)
-    trainer = make_trainer(rows=8)
+    trainer = make_trainer(ours, reward, per_device_train_batch_size=8, **fields)
     trainer.train()
     digest = hashlib.sha256()
-    for parameter in trainer.accelerator.unwrap_model(trainer.model).parameters():
+    for parameter in weights(trainer):
         digest.update(parameter.detach().numpy().tobytes())
-    seen = {
+    return {
         "refused": refused,
         "ranks": trainer.accelerator.num_processes,
         "weights": digest.hexdigest(),
         "rounds": reward.rounds,
         "log": [row for row in trainer.state.log_history if "loss" in row],
     }
-    path = output / f"rank-{trainer.accelerator.process_index}.json"
-    path.write_text(json.dumps(seen))
-    leave_process_group()
+
+
+def straddle() -> dict[str, Any]:
+    """One group over both ranks, under TRL's own trainer and under ours."""
+
+    def unlike(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [sum(ids) % 101 / 101 for ids in completion_ids]
+
+    fields = {"num_generations": 8, "per_device_train_batch_size": 4, "max_completion_length": 8}
+    plain = make_trainer(GRPOTrainer, unlike, seed=7, **fields)
+    plain.train()
+    ours = make_trainer(DynamicSamplingGRPOTrainer, unlike, seed=7, **fields)  # sets the seed again
+    ours.train()
+    pairs = zip(weights(plain), weights(ours), strict=True)
+    return {
+        "equal": all(torch.equal(first, second) for first, second in pairs),
+        "group_std": [row["group_std"] for row in ours.state.log_history if "loss" in row],
+        "replies": [
+            (reply.row["instance_id"], reply.row["step_index"], reply.group, reply.trained)
+            for reply in ours.sampled.replies
+        ],
+    }
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    seen = refill() if sys.argv[1] == "refill" else straddle()
+    Path(OUTPUT, f"rank-{os.environ['RANK']}.json").write_text(json.dumps(seen))
+    leave_process_group()
     os._exit(0)  # gloo's threads may abort an interpreter that shuts down under load
