@@ -21,7 +21,7 @@ from srl_swe.progress import Advance, progress
 from srl_swe.replay.run import Replay, ReplayedStep, replay_trajectory, with_fresh_observations
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.tools import SUBMIT
-from srl_swe.trajectories import expert_script, jsonl
+from srl_swe.trajectories import jsonl
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, StopReason, Trajectory
 
@@ -177,7 +177,7 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
         stop_reason=StopReason.SUBMITTED if submitted else fresh.stop_reason,
         # the file is written by us, but the tools are still those of the original source
         source=jsonl.JSONL.name
-        if trajectory.source == expert_script.EXPERT_SCRIPT.name
+        if trajectory.source == jsonl.EXPERT_SCRIPT.name
         else trajectory.source,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from srl_swe.trajectories.convert import save_traj
-from srl_swe.trajectories.expert_script import load_expert_script
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import json_schema, load_jsonl, save_jsonl
 from srl_swe.trajectories.load import Reading, load_trajectories, stream_trajectories
@@ -14,7 +13,6 @@ __all__ = [
     "ReadReport",
     "Reading",
     "json_schema",
-    "load_expert_script",
     "load_jsonl",
     "load_trajectories",
     "parse_filter",

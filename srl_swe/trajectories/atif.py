@@ -57,14 +57,22 @@ def read_atif(record: Any, where: str) -> Trajectory:
         instance_id = row.mapping("extra").optional_text("instance_id")
         named = find_instance(Fields({**row.values, "instance_id": instance_id}, row.where))
     task = next((item for item in items if item.get("source") == "user"), None)
+    replies = [item for item in items if item.get("source") == "agent"]
+    notes = (*named.notes, *notes, *(row.optional_text("notes") or "").splitlines())
+    if copied := sum(reply.get("is_copied_context") is True for reply in replies):
+        notes += (f"{copied} messages are copied from an earlier run and not executed here",)
+    if row.get("continued_trajectory_ref"):
+        notes += (f"continues in {row.text('continued_trajectory_ref')}",)
+    if row.get("subagent_trajectories"):
+        notes += (f"{len(row.items('subagent_trajectories'))} runs of subagents are left out",)
     trajectory = Trajectory(
         named.id,
-        _with_own_facts(steps, items),
+        _with_own_facts(steps, replies),
         find_task(task.content("message")) if task else None,
         find_stop_reason(steps),
         model=row.mapping("agent").optional_text("model_name"),
         source=ATIF.name,
-        notes=(*named.notes, *notes, *_notes(row, items)),
+        notes=notes,
     )
     return _restore(trajectory, own) if own.values else trajectory
 
@@ -78,7 +86,15 @@ def _read_items(items: Sequence[Fields], *, is_own: bool) -> Iterator[Turn | Ans
         if item.text("source") == "agent":
             turn = _read_turn(item, is_own=is_own)
             yield turn
-            yield from _read_results(item)
+            results = item.mapping("observation").items("results")
+            loose = [result for result in results if not result.get("source_call_id")]
+            for result in results:
+                if result.get("source_call_id"):
+                    yield Answer(_read_result(result), result.text("source_call_id"))
+            if len(loose) == 1:
+                yield Answer(_read_result(loose[0]))
+            elif loose:  # one answer for all calls
+                yield Answer(read_plain_answer("\n".join(part.content() for part in loose)))
         elif turn and not turn.calls and item.get("source") == "user":
             yield Answer(read_plain_answer(item.content("message")))
 
@@ -103,19 +119,6 @@ def _read_turn(item: Fields, *, is_own: bool) -> Turn:
     return replace(turn, thought=thought)
 
 
-def _read_results(item: Fields) -> Iterator[Answer]:
-    """The results as answers; all results without a call's id are one answer."""
-    results = item.mapping("observation").items("results")
-    loose = [result for result in results if not result.get("source_call_id")]
-    for result in results:
-        if result.get("source_call_id"):
-            yield Answer(_read_result(result), result.text("source_call_id"))
-    if len(loose) == 1:
-        yield Answer(_read_result(loose[0]))
-    elif loose:
-        yield Answer(read_plain_answer("\n".join(result.content() for result in loose)))
-
-
 def _read_result(result: Fields) -> Observation:
     own = result.mapping("extra").mapping(OWN)
     if not own.values:
@@ -128,13 +131,12 @@ def _read_result(result: Fields) -> Observation:
     )
 
 
-def _with_own_facts(steps: Sequence[Step], items: Sequence[Fields]) -> tuple[Step, ...]:
+def _with_own_facts(steps: Sequence[Step], replies: Sequence[Fields]) -> tuple[Step, ...]:
     """The steps with our own facts about each: whether it ran, and its translation."""
     owns: list[Fields] = []
-    for item in items:
-        if item.get("source") == "agent":
-            calls = item.items("tool_calls")
-            owns += [c.mapping("extra").mapping(OWN) for c in calls] or [Fields({}, item.where)]
+    for reply in replies:
+        calls = reply.items("tool_calls")
+        owns += [c.mapping("extra").mapping(OWN) for c in calls] or [Fields({}, reply.where)]
     if len(owns) != len(steps):
         return tuple(steps)
     found = []
@@ -165,16 +167,3 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         exit_status=own.optional_text("exit_status"),
         enforced=own.mapping("enforced").values if own.get("enforced") is not None else None,
     )
-
-
-def _notes(row: Fields, items: Sequence[Fields]) -> tuple[str, ...]:
-    notes = (row.optional_text("notes") or "").splitlines()
-    replies = [item for item in items if item.get("source") == "agent"]
-    copied = sum(reply.get("is_copied_context") is True for reply in replies)
-    if copied:
-        notes.append(f"{copied} messages are copied from an earlier run and not executed here")
-    if row.get("continued_trajectory_ref"):
-        notes.append(f"continues in {row.text('continued_trajectory_ref')}")
-    if row.get("subagent_trajectories"):
-        notes.append(f"{len(row.items('subagent_trajectories'))} runs of subagents are left out")
-    return tuple(notes)

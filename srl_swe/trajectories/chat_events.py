@@ -395,9 +395,7 @@ OPENING = 40
 """Formats are recognized within so many messages."""
 
 
-def read_messages(
-    messages: Iterable[Fields], form: TextForm = PLAIN_FORM
-) -> Iterator[Turn | Answer]:
+def read_messages(messages: Iterable[Fields], form: TextForm) -> Iterator[Turn | Answer]:
     """Turns and answers, from the policy's first message on.
 
     A user's message is an answer only if it holds results of tools, or if no call of the turn

@@ -1,7 +1,8 @@
-"""This project's own format, versioned: one JSON object per line, or one row per trajectory.
+"""This project's own formats: JSON lines, rows for tables, and expert scripts.
 
-Lines are checked against the types. Rows are for tables of the Hugging Face hub, which need one
-type per column: ``steps`` is a list of flat records with the arguments of a call as JSON text.
+Lines are versioned and checked against the types. Rows are for tables of the Hugging Face hub,
+which need one type per column: ``steps`` is a list of flat records with a call's arguments as JSON
+text.
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from srl_swe.dialects import xml
 from srl_swe.errors import UserError
 from srl_swe.files import write_atomic
-from srl_swe.trajectories.fields import BrokenRecord, Fields, Reader, first_line
+from srl_swe.trajectories.fields import (
+    BrokenRecord,
+    Fields,
+    Reader,
+    describe_type,
+    first_line,
+    name_record,
+)
 from srl_swe.types import Step, Trajectory
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -237,3 +246,33 @@ def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
             table.write_table(pa.Table.from_pylist(group, schema))
             count += len(group)
     return count
+
+
+# Expert scripts: thoughts and actions in the XML dialect, written by hand, without observations.
+# ``srl-swe replay --record`` executes a script and records the observations.
+
+_REPLY = re.compile(r"<think>.*?\n</function>", re.DOTALL)
+
+
+def is_expert_script(record: Any) -> bool:
+    """Whether it is plain text with a call in it: no other format is plain text."""
+    return isinstance(record, str) and "<function=" in record
+
+
+def read_expert_script(record: Any, where: str) -> Trajectory:
+    """The text of a script; the instance is the file's name."""
+    if not isinstance(record, str):
+        raise BrokenRecord(where, "", f"expected a text, found {describe_type(record)}")
+    leftover = _REPLY.sub("", record).strip()
+    if leftover:
+        raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
+    steps = []
+    for number, text in enumerate(_REPLY.findall(record), 1):
+        reply = xml.parse_reply(text)
+        if reply.action is None:
+            raise BrokenRecord(where, f"reply {number}", f"{reply.reason}: {text[:60]!r}")
+        steps.append(Step(reply.thought, reply.action))
+    return Trajectory(name_record(where), tuple(steps), model="expert", source=EXPERT_SCRIPT.name)
+
+
+EXPERT_SCRIPT = Reader("expert-script", is_expert_script, read_expert_script)

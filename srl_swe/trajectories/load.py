@@ -81,6 +81,7 @@ _MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
 _BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
 """Fields of predictions and benchmark rows, which also lie beside trajectories as JSONL."""
 _EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
+_STATE = "base_state.json"
 _PARQUET = b"PAR1"
 _LINES_TRIED = 20
 
@@ -97,12 +98,12 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
     elif source.startswith("hf:"):
         yield from read_hub(source)
     else:
-        units = _gather_conversations(find_files(source))
+        units = list(_gather_conversations(find_files(source)).items())
         if shuffle_seed is not None:
             random.Random(shuffle_seed).shuffle(units)
         in_folder = Path(source).is_dir()
-        for unit in units:
-            records = read_file(unit) if isinstance(unit, Path) else unit.read()
+        for path, events in units:
+            records = _read_conversation(path, events) if events else read_file(path)
             yield from map(_mark_stray, records) if in_folder else records
 
 
@@ -114,32 +115,9 @@ def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
     return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
 
 
-@dataclass(frozen=True, slots=True)
-class _Conversation:
-    """Files of OpenHands events in one folder, and the state beside them."""
-
-    home: Path
-    events: tuple[Path, ...]
-    state: Path | None
-
-    def read(self) -> Records:
-        """All events as one record; each file on its own if one of them is not an event."""
-        values = []
-        for path in self.events:
-            found = list(read_file(path))
-            if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
-                files = sorted([*self.events, *([self.state] if self.state else [])])
-                yield from chain.from_iterable(map(read_file, files))
-                return
-            values.append(found[0].value)
-        state = next(read_file(self.state), None) if self.state else None
-        about = state.value if isinstance(state, Record) else None
-        yield Record(str(self.home), {"history": values, "base_state": about})
-
-
-def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
-    """The files by name; those in one folder of events are one conversation."""
-    found: dict[Path, Path | _Conversation] = {path: path for path in files}
+def _gather_conversations(files: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The files by name. Files of OpenHands events are one unit: their conversation's folder."""
+    found: dict[Path, list[Path]] = {path: [] for path in files}
     folders: dict[Path, list[tuple[int, Path]]] = {}
     for path in found:
         name = _EVENT_FILE.fullmatch(path.name)
@@ -147,12 +125,27 @@ def _gather_conversations(files: Iterable[Path]) -> list[Path | _Conversation]:
             folders.setdefault(path.parent, []).append((int(name[2]), path))
     for folder, numbered in folders.items():
         home = folder.parent if folder.name == "events" else folder
-        state = home / "base_state.json"
-        events = tuple(path for _, path in sorted(numbered))
-        for path in (*events, state):
+        events = [path for _, path in sorted(numbered)]
+        for path in (*events, home / _STATE):
             found.pop(path, None)
-        found[home] = _Conversation(home, events, state if state.is_file() else None)
-    return [found[path] for path in sorted(found)]
+        found[home] = events
+    return dict(sorted(found.items()))
+
+
+def _read_conversation(home: Path, events: list[Path]) -> Records:
+    """All events as one record; each file on its own if one of them is not an event."""
+    state = home / _STATE
+    values = []
+    for path in events:
+        found = list(read_file(path))
+        if len(found) != 1 or not isinstance(found[0], Record) or not is_event(found[0].value):
+            files = sorted([*events, *([state] if state.is_file() else [])])
+            yield from chain.from_iterable(map(read_file, files))
+            return
+        values.append(found[0].value)
+    about = next(read_file(state), None) if state.is_file() else None
+    base_state = about.value if isinstance(about, Record) else None
+    yield Record(str(home), {"history": values, "base_state": base_state})
 
 
 def is_event(value: Any) -> bool:
@@ -220,10 +213,9 @@ def read_stream(stream: BinaryIO, name: str) -> Records:
         text = _decode(data)
         if _is_json(data):
             yield from _split(parse_json(text), name)
-        elif any(map(_is_json, data.splitlines()[:_LINES_TRIED])) or text.lstrip()[:1] in {
-            "{",
-            "[",
-        }:
+        elif text.lstrip().startswith(("{", "[")) or any(
+            map(_is_json, data.splitlines()[:_LINES_TRIED])
+        ):
             yield from _parse_lines(io.BytesIO(data), name)
         elif find_reader(text) is not None:
             yield Record(name, text)

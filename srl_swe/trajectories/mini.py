@@ -140,13 +140,16 @@ def _read_reply(reply: Fields) -> Turn:
     text, blocks = reply.content(), list(_BLOCK.finditer(reply.content()))
     recorded, native = reply.mapping("extra").items("actions"), reply.items("tool_calls")
     if recorded and (native or not blocks):
-        calls = [Call(_bash(a.text("command")), a.optional_text("tool_call_id")) for a in recorded]
+        calls = [
+            Call(Action("bash", {"command": a.text("command")}), a.optional_text("tool_call_id"))
+            for a in recorded
+        ]
         return Turn(text.strip(), tuple(calls))
     if native:
         calls = [_tool_call(call.mapping("function"), call) for call in native]
         return Turn(text.strip(), tuple(calls))
-    commands = [(block[1] or block[2] or "").strip() for block in blocks]
-    calls = [Call(_bash(command), runnable=len(blocks) == 1) for command in commands]
+    commands = ({"command": (block[1] or block[2] or "").strip()} for block in blocks)
+    calls = [Call(Action("bash", command), runnable=len(blocks) == 1) for command in commands]
     thought = text[: blocks[0].start()] if blocks else text
     return Turn(thought.strip(), tuple(calls))
 
@@ -156,7 +159,3 @@ def _tool_call(function: Fields, call: Fields) -> Call:
     arguments = render_arguments(function.mapping("arguments").values)
     call_id = call.optional_text("call_id") or call.optional_text("id")
     return Call(Action(function.text("name"), arguments), call_id)
-
-
-def _bash(command: str) -> Action:
-    return Action("bash", {"command": command})

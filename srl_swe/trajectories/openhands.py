@@ -229,7 +229,14 @@ class _Stream:
         calls = event.mapping("tool_call_metadata").optional_int("total_calls_in_response") or 1
         said = self.by_response.get(response_id)
         if said is None or len(said.calls) >= calls:
-            said = _OpenTurn(_v0_thought(event))
+            # the model's text beside its calls; ``message`` is only a caption of the event
+            message, arguments = _message(event), _arguments(event)
+            thought = arguments.get("thought")
+            if message.values:
+                thought = message.content()
+            elif not isinstance(thought, str) or not thought:
+                thought = arguments.content() if event.get("action") == "message" else ""
+            said = _OpenTurn(clean_thought(thought))
             self.events.append(said)
             if calls > 1 and response_id:
                 self.by_response[response_id] = said
@@ -304,19 +311,6 @@ def _shown_edit(event: Fields, action: Action) -> Translation | None:
         return translate_edit(path, old, encode(after))
     except UnicodeEncodeError:
         return None
-
-
-def _v0_thought(event: Fields) -> str:
-    """The model's text beside its calls; ``message`` is only a caption of the event."""
-    message, arguments = _message(event), _arguments(event)
-    thought = arguments.get("thought")
-    if message.values:
-        said = message.content()
-    elif isinstance(thought, str) and thought:
-        said = thought
-    else:
-        said = arguments.content() if event.get("action") == "message" else ""
-    return clean_thought(said)
 
 
 def _arguments(event: Fields) -> Fields:

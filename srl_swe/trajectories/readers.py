@@ -7,7 +7,6 @@ from typing import Any
 from srl_swe.plugins import find_named
 from srl_swe.trajectories import chat, jsonl, openhands, sweagent
 from srl_swe.trajectories.atif import ATIF
-from srl_swe.trajectories.expert_script import EXPERT_SCRIPT
 from srl_swe.trajectories.fields import BrokenRecord, Reader
 from srl_swe.trajectories.mini import MINI
 from srl_swe.types import Trajectory
@@ -15,7 +14,7 @@ from srl_swe.types import Trajectory
 READERS: tuple[Reader, ...] = (
     jsonl.JSONL,
     jsonl.HUB_ROWS,
-    EXPERT_SCRIPT,
+    jsonl.EXPERT_SCRIPT,
     ATIF,
     MINI,
     openhands.OPENHANDS,

@@ -19,11 +19,17 @@ from srl_swe.trajectories import (
     BrokenRecord,
     Reading,
     json_schema,
-    load_expert_script,
     load_trajectories,
     save_jsonl,
 )
-from srl_swe.trajectories.jsonl import load_jsonl, parse_line, render_line, render_row, save_rows
+from srl_swe.trajectories.jsonl import (
+    EXPERT_SCRIPT,
+    load_jsonl,
+    parse_line,
+    render_line,
+    render_row,
+    save_rows,
+)
 from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
 
@@ -120,7 +126,7 @@ def test_an_expert_script_is_read_as_steps_without_observations(tmp_path: Path) 
         "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n"
         "</function>\n\n<think>\ndone\n</think>\n\n<function=submit>\n</function>\n"
     )
-    script = load_expert_script(path)
+    (script,) = load_trajectories(path)
     assert script.instance_id == "a__b-1"
     assert script.steps == (
         Step("look", Action("bash", {"command": "ls"})),
@@ -131,11 +137,9 @@ def test_an_expert_script_is_read_as_steps_without_observations(tmp_path: Path) 
 @pytest.mark.parametrize(
     "broken", ["and then?\n", "<think>\nx\n</think>\n<function=vi>\n</function>"]
 )
-def test_a_script_with_anything_else_is_a_mistake(tmp_path: Path, broken: str) -> None:
-    path = tmp_path / "a__b-1.txt"
-    path.write_text(broken)
+def test_a_script_with_anything_else_is_a_mistake(broken: str) -> None:
     with pytest.raises(UserError, match=r"a__b-1\.txt"):
-        load_expert_script(path)
+        EXPERT_SCRIPT.read(broken, "a__b-1.txt")
 
 
 def test_the_schema_in_the_repository_is_current() -> None:

@@ -32,7 +32,7 @@ MARK = "MINI_SWE_AGENT_FINAL_OUTPUT"
 
 @dataclass(frozen=True)
 class Right:
-    """What is in a case; ``ran`` has a letter per step: x executed, - not."""
+    """The right reading of a case; ``ran`` has a letter per step: x executed, - not."""
 
     case: str
     instance: str
