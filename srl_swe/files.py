@@ -157,6 +157,12 @@ def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, An
         yield where, record
 
 
+def last_line(path: Path) -> str:
+    """The last line of a log that is not blank."""
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
+
+
 @contextmanager
 def damage_named(where: str, remedy: str) -> Iterator[None]:
     """Turn parse errors of the block into a UserError about a damaged file.

@@ -121,7 +121,7 @@ def _roll_out(
 ) -> tuple[list[Instance], list[Trajectory]]:
     """The instances and their rollouts, after the cheap checks. Raises UserError."""
     sandbox = sandboxes.settings()
-    prices, asked = endpoint.prices(), endpoint.policy(policy)
+    vllm, prices, asked = endpoint.vllm(), endpoint.prices(), endpoint.policy(policy)
     check_output_folder(folder)
     settings = prompting.settings(asked)
     instances = bench.instances()
@@ -137,6 +137,7 @@ def _roll_out(
         sandboxes=sandbox,
         workers=workers,
         bench=bench.bench,
+        vllm=vllm,
         prices=prices,
     )
     return instances, rollouts

@@ -18,7 +18,7 @@ import typer
 
 from srl_swe.engines import BUILT_IN, SandboxSettings, load_bench, sandbox_settings
 from srl_swe.errors import UserError
-from srl_swe.extras import POLICIES, need_packages
+from srl_swe.extras import POLICIES, TOKENIZERS, need_packages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
+    from srl_swe.rollout.vllm_server import VllmSettings
     from srl_swe.trajectories import Reading, ReadReport
     from srl_swe.types import Instance
 
@@ -308,7 +309,44 @@ class PolicyOptions:
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """How a served policy is asked."""
+    """How a policy is served and asked."""
+
+    serve: Annotated[
+        Literal["local", "vllm"],
+        typer.Option(
+            "--serve",
+            help="local samples in this process; vllm starts servers for the run, and ends them.",
+        ),
+    ] = "local"
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="0,1",
+            help="GPUs of --serve vllm: a server per --tensor-parallel of them. One server if left "
+            "out.",
+        ),
+    ] = None
+    tensor_parallel: Annotated[
+        int, typer.Option("--tensor-parallel", min=1, help="GPUs of each vLLM server.")
+    ] = 1
+    vllm_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vllm-option",
+            metavar="OPTION",
+            help="An option of vLLM's server, as --vllm-option=--max-model-len=8192; repeat it for "
+            "more.",
+        ),
+    ] = None
+    vllm_python: Annotated[
+        Path | None,
+        typer.Option(
+            "--vllm-python",
+            envvar="SRL_SWE_VLLM_PYTHON",
+            help="Python with vLLM, if it has an environment of its own.",
+        ),
+    ] = None
 
     model: Annotated[
         str | None,
@@ -365,8 +403,25 @@ class EndpointOptions:
             )
         if self.model:
             raise UserError(f"--model is for a URL, and {policy} is not one.")
-        need_packages("a local policy", POLICIES)
+        need_packages("a local policy", POLICIES if self.serve == "local" else TOKENIZERS)
         return policy
+
+    def vllm(self) -> VllmSettings | None:
+        """None unless vLLM serves the policy. Raises UserError if it is not installed."""
+        from srl_swe.rollout.vllm_server import VllmSettings
+
+        if self.serve == "local":
+            return None
+        if self.vllm_python is None:
+            need_packages("--serve vllm", ("vllm",))
+        settings = VllmSettings(
+            gpus=tuple((self.gpus or "").replace(",", " ").split()),
+            tensor_parallel=self.tensor_parallel,
+            python=str(self.vllm_python or sys.executable),
+            options=tuple(self.vllm_option or ()),
+        )
+        settings.replicas()
+        return settings
 
     def prices(self) -> Prices | None:
         """Raises UserError unless the prices are two numbers."""

@@ -16,6 +16,7 @@ from srl_swe.cli import options
 from srl_swe.cli.options import SandboxOptions
 from srl_swe.engines import check_benches, check_start
 from srl_swe.errors import UserError
+from srl_swe.files import last_line
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ def phase_runner(
         threads, log = max(1, (os.cpu_count() or 1) // at_once), recipe.with_name(LOG)
         code = run_phase(method, recipe, words, threads=threads, log=log)
         if code:
-            printed = log.read_text("utf-8", errors="replace").split("\n")
-            lines = [line for line in printed if line.strip()] or ["nothing was printed"]
-            say(f"{log}: {lines[-1]}")
+            say(f"{log}: {last_line(log)}")
         return code
 
     return run

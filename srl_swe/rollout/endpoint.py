@@ -38,6 +38,8 @@ class Endpoint:
     timeout_s: float = 600.0
     attempts: int = 8
     requests_per_minute: float | None = None
+    replicas: tuple[str, ...] = ()
+    """More URLs that serve the same model."""
     is_vllm: bool = False
     """Set by :func:`find_endpoint`."""
 
@@ -52,12 +54,12 @@ def is_served(policy: str | Path | Endpoint) -> TypeGuard[str | Endpoint]:
     return isinstance(policy, Endpoint) or str(policy).startswith(("http://", "https://"))
 
 
-def connect(endpoint: Endpoint, timeout_s: float) -> OpenAI:
+def connect(url: str, timeout_s: float) -> OpenAI:
     """A client that tries nothing again; its key is ``OPENAI_API_KEY``, or none."""
     from openai import OpenAI
 
     key = os.environ.get(KEY_VARIABLE) or "none"
-    return OpenAI(base_url=endpoint.url, api_key=key, timeout=timeout_s, max_retries=0)
+    return OpenAI(base_url=url, api_key=key, timeout=timeout_s, max_retries=0)
 
 
 def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
@@ -85,7 +87,7 @@ def _models(endpoint: Endpoint) -> list[Any]:
     import openai
 
     try:
-        return list(connect(endpoint, _PROBE_TIMEOUT_S).models.list())
+        return list(connect(endpoint.url, _PROBE_TIMEOUT_S).models.list())
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         raise UserError(f"{endpoint.url} refuses the key: set {KEY_VARIABLE}.") from None
     except openai.APIConnectionError as error:

@@ -11,9 +11,7 @@ processes waiting for them hold no process group.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +26,7 @@ import yaml
 
 from srl_swe.errors import SrlSweError, UserError
 from srl_swe.files import write_atomic
+from srl_swe.guard import die_with
 from srl_swe.progress import say
 from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.training.data import load_step_contexts
@@ -35,8 +34,6 @@ from srl_swe.training.recipe import CurriculumRecipe, Recipe, RlvrRecipe, method
 from srl_swe.training.run_folder import open_run
 
 _PATIENCE = timedelta(minutes=30)
-_PR_SET_PDEATHSIG = 1
-"""Option of prctl(2): the signal sent to a process when its parent dies."""
 
 
 def run_phase(
@@ -63,7 +60,7 @@ def run_phase(
             env=environment,
             stdout=output,
             stderr=output,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  it takes no lock of another thread's
+            preexec_fn=die_with(os.getpid()),  # noqa: PLW1509  it takes no lock of another thread's
         )
     while True:
         try:
@@ -113,18 +110,6 @@ def _agreed_port(key: str) -> str:
             found.bind(("", 0))
             store.set(key, str(found.getsockname()[1]))
     return str(store.get(key), "ascii")
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """A ``preexec_fn`` that ends the child with its parent; Linux only."""
-    libc = ctypes.CDLL(None)
-
-    def ask_the_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 RunPhase = Callable[[str, Path], int]
