@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +23,6 @@ from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from srl_swe.evaluation import Report
     from srl_swe.types import Instance, Trajectory
 
@@ -154,6 +154,30 @@ def _print_report(report: Report, folder: Path, *, as_json: bool) -> None:
         typer.echo(f"{folder}/report.html")
     if report.resolved_rate is None:
         raise typer.Exit(1)
+
+
+Evaluated = Annotated[
+    Path, typer.Argument(help="Folder of eval or grade, or a report.json, swebench's too.")
+]
+
+
+def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> None:
+    """Compare two evaluations of the same instances: an exact McNemar test, and the differences.
+
+    Instances whose sandbox broke in either are left out.
+    """
+    from srl_swe.evaluation.compare import (
+        compare_evaluations,
+        comparison_fields,
+        comparison_table,
+        load_evaluation,
+    )
+
+    compared = compare_evaluations(load_evaluation(first), load_evaluation(second))
+    if as_json:
+        typer.echo(json.dumps(comparison_fields(compared), indent=2))
+    else:
+        options.console().print(comparison_table(compared))
 
 
 @options.takes_groups

@@ -1,0 +1,141 @@
+"""Compares two evaluations of the same instances, pair by pair.
+
+The exact test of McNemar (1947) asks whether the instances that only one of them resolved are more
+uneven than a fair coin's throws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srl_swe.errors import UserError
+from srl_swe.files import damage_named
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REPORT_FILE = "report.json"
+_ATTEMPTED = ("submitted_ids", "completed_ids", "incomplete_ids", "empty_patch_ids", "error_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation, from this project's ``report.json``, swebench's or sb-cli's.
+
+    ``counted``: all instances but those whose sandbox broke.
+    """
+
+    name: str
+    resolved: frozenset[str]
+    counted: frozenset[str]
+    networks: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations over the instances that both count.
+
+    ``left_out``: instances that only one has, or whose sandbox broke in either. ``p_value``: of
+    the exact two-sided McNemar test; 1 if no instance differs.
+    """
+
+    first: Evaluation
+    second: Evaluation
+    both: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    neither: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def p_value(self) -> float:
+        """The probability of a split at least as uneven, if both resolve equally well.
+
+        >>> def split(first, second):
+        ...     none = Evaluation("", frozenset(), frozenset(), {})
+        ...     return Comparison(none, none, (), ("a",) * first, ("b",) * second, (), ())
+        >>> split(8, 1).p_value, split(0, 0).p_value
+        (0.0390625, 1.0)
+        """
+        fewer, more = sorted((len(self.only_first), len(self.only_second)))
+        differing = fewer + more
+        tail = sum(comb(differing, k) for k in range(fewer + 1))
+        return float(min(1.0, 2 * tail / 2**differing))
+
+
+def load_evaluation(path: Path) -> Evaluation:
+    """Read a report, or the ``report.json`` of a folder. Raises UserError if it can't be read."""
+    file = path / REPORT_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"no report at {file}; grade the patches first: srl-swe grade.")
+    with damage_named(str(file), "grade the patches again"):
+        fields: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        resolved = frozenset(map(str, fields["resolved_ids"]))
+        listed = {str(name) for key in _ATTEMPTED for name in fields.get(key, ())}
+        broken = set(map(str, fields.get("infra_failure_ids", ())))
+        networks = dict(fields.get("grading_networks", {}))
+    return Evaluation(str(path), resolved, frozenset((resolved | listed) - broken), networks)
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
+    """Pair the instances. Raises UserError if no instance is counted in both."""
+    shared = first.counted & second.counted
+    if not shared:
+        raise UserError(f"{first.name} and {second.name} have no instance in common.")
+
+    def listed(in_first: bool, in_second: bool) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name in sorted(shared)
+            if (name in first.resolved, name in second.resolved) == (in_first, in_second)
+        )
+
+    return Comparison(
+        first,
+        second,
+        both=listed(True, True),
+        only_first=listed(True, False),
+        only_second=listed(False, True),
+        neither=listed(False, False),
+        left_out=tuple(sorted((first.counted | second.counted) - shared)),
+    )
+
+
+def comparison_fields(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON."""
+    return {
+        "first": comparison.first.name,
+        "second": comparison.second.name,
+        "both": list(comparison.both),
+        "only_first": list(comparison.only_first),
+        "only_second": list(comparison.only_second),
+        "neither": list(comparison.neither),
+        "left_out": list(comparison.left_out),
+        "mcnemar_p": comparison.p_value,
+    }
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Counts, p-value and the differing instances."""
+    from rich.table import Table
+
+    shared = [comparison.both, comparison.only_first, comparison.only_second, comparison.neither]
+    total = sum(map(len, shared))
+    table = Table("", "resolved", "of", "only here", title="the same instances in both")
+    for name, only in (
+        (comparison.first.name, comparison.only_first),
+        (comparison.second.name, comparison.only_second),
+    ):
+        resolved = len(comparison.both) + len(only)
+        table.add_row(name, str(resolved), str(total), "\n".join([str(len(only)), *only]))
+    table.caption = f"exact McNemar test: p = {comparison.p_value:.3g}"
+    if comparison.left_out:
+        table.caption += f"; {len(comparison.left_out)} instances are not counted in both"
+    if set(comparison.first.networks) != set(comparison.second.networks):
+        table.caption += "; the tests ran in different network modes"
+    return table

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from srl_swe.cli.main import app
+from srl_swe.errors import UserError
+from srl_swe.evaluation import Report, save_report
+from srl_swe.evaluation.compare import compare_evaluations, load_evaluation
+from srl_swe.types import Outcome, Verdict
+
+OUTCOMES = {"r": Outcome.RESOLVED, "u": Outcome.UNRESOLVED, "b": Outcome.BROKEN_SANDBOX}
+
+
+def write(folder: Path, outcomes: str) -> Path:
+    """A report with one instance per letter: resolved, unresolved, broken; a dot is none."""
+    folder.mkdir()
+    verdicts = [
+        Verdict(f"a__b-{number}", OUTCOMES[letter])
+        for number, letter in enumerate(outcomes)
+        if letter != "."
+    ]
+    save_report(Report(tuple(verdicts)), folder / "report.json")
+    return folder
+
+
+def test_instances_are_compared_in_pairs_and_broken_ones_are_left_out(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", "rrrrrruub."), write(tmp_path / "b", "ruuuuuurrr")
+    compared = compare_evaluations(load_evaluation(first), load_evaluation(second))
+    assert compared.both == ("a__b-0",)
+    assert compared.only_first == tuple(f"a__b-{n}" for n in range(1, 6))
+    assert compared.only_second == ("a__b-7",)
+    assert compared.neither == ("a__b-6",)
+    assert compared.left_out == ("a__b-8", "a__b-9")
+    assert compared.p_value == 2 * (1 + 6) / 2**6
+
+
+def test_swebenchs_own_report_is_read(tmp_path: Path) -> None:
+    own = {"resolved_ids": ["a"], "unresolved_ids": ["b"], "submitted_ids": ["a", "b"]}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    found = load_evaluation(tmp_path / "own.json")
+    assert (found.resolved, found.counted) == ({"a"}, {"a", "b"})
+    assert compare_evaluations(found, found).p_value == 1
+
+
+def test_the_command_prints_a_table_or_one_json_document(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / "a", "rru")), str(write(tmp_path / "b", "rur"))]
+    table = CliRunner().invoke(app, ["compare", *paths], catch_exceptions=False).stdout
+    assert "p = 1" in table
+    assert "a__b-1" in table
+    printed = CliRunner().invoke(app, ["compare", *paths, "--json"], catch_exceptions=False).stdout
+    assert json.loads(printed)["only_second"] == ["a__b-2"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_what_is_no_report_is_one_line(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UserError, match=r"report\.json"):
+        load_evaluation(tmp_path)
+
+
+def test_nothing_in_common_is_one_line(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", "r."), write(tmp_path / "b", ".r")
+    with pytest.raises(UserError, match="no instance in common"):
+        compare_evaluations(load_evaluation(first), load_evaluation(second))
