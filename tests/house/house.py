@@ -64,7 +64,7 @@ def figures() -> list[Figure]:
     lines = sorted(line_count(path) for path in sources)
     functions = sorted(body_lines(node) for path in sources for node in functions_of(path))
     return [
-        Figure("source files", len(sources), at_most=183),
+        Figure("source files", len(sources), at_most=186),
         Figure("source lines", sum(lines), at_most=38_700),
         Figure("lines per file, median", median(lines)),
         Figure("lines per file, 90th percentile", percentile(lines, 0.9), at_most=420),
