@@ -43,10 +43,16 @@ def invoke(*arguments: object, text: str | None = None) -> Result:
     return result
 
 
-def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_mistake(result: subprocess.CompletedProcess[str], *words: str) -> None:
     """A user's mistake: exit code 2 and one last line with the words, without a traceback."""
     assert result.returncode == 2, result.stderr
     last = result.stderr.splitlines()[-1]
     assert last.startswith("srl-swe: ")
     assert all(word in last for word in words), last
     assert "Traceback" not in result.stderr
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """A mistake that is found before anything else is printed."""
+    assert_mistake(result, *words)
+    assert len([line for line in result.stderr.splitlines() if line.strip()]) == 1, result.stderr

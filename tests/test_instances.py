@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.instances import (
     Row,
@@ -15,6 +16,7 @@ from srl_swe.instances import (
     load_instances,
     row_from_instance,
 )
+from srl_swe.steps.prompt import make_messages
 from srl_swe.types import Instance
 
 REAL_ROWS = Path(__file__).parents[2] / "shared" / "data" / "swebench_v5"
@@ -42,15 +44,17 @@ def without(field: str) -> dict[str, object]:
     return {name: value for name, value in ROW.items() if name != field}
 
 
-def test_tests_come_as_a_list_or_as_its_json_text() -> None:
-    instance = instance_from_row(ROW)
-    assert instance.fail_to_pass == ("test_a.py::test_one",)
-    assert instance.pass_to_pass == ("test_a.py::test_two",)
-
-
-def test_tests_may_come_as_the_text_of_a_python_list() -> None:
-    row = {**ROW, "FAIL_TO_PASS": "['test_a.py::test_one', \"test_a.py::test_it's\"]"}
-    assert instance_from_row(row).fail_to_pass == ("test_a.py::test_one", "test_a.py::test_it's")
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["a::one", "a::two"], ("a::one", "a::two")),
+        ('["a::one"]', ("a::one",)),
+        ("['a::one', \"a::it's\"]", ("a::one", "a::it's")),
+        (None, ()),
+    ],
+)
+def test_tests_are_a_list_or_its_text_in_json_or_python(given: object, names: object) -> None:
+    assert instance_from_row({**ROW, "FAIL_TO_PASS": given}).fail_to_pass == names
 
 
 def test_a_missing_image_is_no_guess_but_an_error() -> None:
@@ -223,12 +227,19 @@ def test_a_task_repo_honours_the_split_but_ids_from_any() -> None:
         ("SWE-bench_Multimodal", "dev", 102),
     ],
 )
-def test_the_real_rows_of_swe_bench_load(folder: str, split: str, count: int) -> None:
+def test_the_published_rows_of_swe_bench_load_and_render_as_prompts(
+    folder: str, split: str, count: int
+) -> None:
     if not (REAL_ROWS / folder).is_dir():
         pytest.skip(f"the rows of {folder} are not beside this checkout")
     instances = load_instances(str(REAL_ROWS / folder), split=split)
     assert len(instances) == count
-    assert all(one.eval_script and one.log_parser and one.eval_type for one in instances)
+    for instance in instances:
+        assert instance.eval_script and instance.log_parser and instance.eval_type
+        assert instance.image.startswith("swebench/sweb.eval.")
+        system, issue = make_messages(instance.problem_statement, [], get_dialect("xml"))
+        assert system["content"]
+        assert issue["content"] == instance.problem_statement.strip()
 
 
 def test_the_harness_understands_our_rows() -> None:

@@ -10,34 +10,17 @@ import pytest
 
 from srl_swe.bundled import bundled
 
+from ..commands import assert_one_line, srl_swe
+
 pytestmark = pytest.mark.slow
 
 
-def srl_swe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "srl_swe", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-        timeout=120,
-        check=False,
-    )
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("srl-swe: ")
-    assert all(word in lines[0] for word in words), lines[0]
-
-
-COMMANDS = ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "demo",
-            "cleanup", "doctor", "difficulty", "study", "runs list", "runs compare", "train sft",
-            "train srl", "images build", "images pull", "images list", "images prune"]  # fmt: skip
-
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "demo",
+     "cleanup", "doctor", "difficulty", "study", "runs list", "runs compare", "train sft",
+     "train srl", "images build", "images pull", "images list", "images prune"],
+)  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:
     result = srl_swe(*command.split(), "--help")
     assert result.returncode == 0
@@ -96,10 +79,6 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
     assert said.splitlines()[-1].startswith("srl-swe: interrupted; run the same command again")
 
 
-def test_a_missing_file_of_trajectories_is_a_mistake() -> None:
-    assert_one_line(srl_swe("replay", "nowhere.jsonl"), "nowhere.jsonl")
-
-
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text("{}\n{\n")
@@ -107,17 +86,20 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_bench_is_a_mistake_with_a_proposal() -> None:
-    assert_one_line(srl_swe("grade", "gold", "--bench", "verfied"), "verfied", "verified")
-
-
-def test_an_unknown_instance_is_a_mistake(tmp_path: Path) -> None:
-    result = srl_swe("self-check", "--id", "starter__nothing-1", "--out", str(tmp_path))
-    assert_one_line(result, "starter__nothing-1")
-
-
-def test_a_missing_file_of_predictions_is_a_mistake() -> None:
-    assert_one_line(srl_swe("grade", "nowhere.jsonl"), "nowhere.jsonl")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("replay nowhere.jsonl", ["nowhere.jsonl"]),
+        ("grade nowhere.jsonl", ["nowhere.jsonl"]),
+        ("grade gold --bench verfied", ["verfied", "verified"]),
+        ("self-check --id starter__nothing-1 --out out", ["starter__nothing-1"]),
+        ("steps out --token-budget 100", ["--tokenizer"]),
+    ],
+)
+def test_a_name_or_place_that_is_not_there_is_one_line(
+    command: str, words: list[str], tmp_path: Path
+) -> None:
+    assert_one_line(srl_swe(*command.split(), cwd=tmp_path), *words)
 
 
 def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
@@ -168,11 +150,6 @@ def test_a_trusted_stranger_runs_without_a_boundary(tmp_path: Path) -> None:
         *("replay", str(theirs), "--until", "1", "--sandbox", "local", "--trust-commands")
     )
     assert result.returncode == 0, result.stderr
-
-
-def test_a_budget_without_a_tokenizer_is_a_mistake(tmp_path: Path) -> None:
-    result = srl_swe("steps", str(tmp_path / "out"), "--token-budget", "100")
-    assert_one_line(result, "--tokenizer")
 
 
 PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "nowhere"]

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from srl_swe.bundled import bundled
-from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.trajectories.convert import WRITERS, convert
 from srl_swe.trajectories.jsonl import push_rows
 from srl_swe.types import Action, Observation, Step, Trajectory
+
+from ..commands import assert_mistake, invoke, srl_swe
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +28,7 @@ def by_name(trajectories: list[Trajectory]) -> list[Trajectory]:
 
 
 def run(*arguments: str | Path, text: str | None = None) -> str:
-    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], input=text)
-    if result.exception is not None and result.exit_code != 2:
-        raise result.exception
+    result = invoke("convert", *arguments, text=text)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -97,36 +91,22 @@ def test_what_was_dropped_is_counted(tmp_path: Path) -> None:
     assert "1 trajectories written" in said
 
 
-def broken_at_the_end(folder: Path) -> Path:
-    source = folder / "in.jsonl"
-    source.write_text(STARTER.read_text(encoding="utf-8") + "{,\n", encoding="utf-8")
-    return source
-
-
-def nothing_left(folder: Path) -> Path:
-    return STARTER
-
-
 @pytest.mark.parametrize("to", WRITERS)
 @pytest.mark.parametrize(
-    ("make_source", "options", "words"),
+    ("more", "options", "words"),
     [
-        (broken_at_the_end, (), rf"in\.jsonl:{len(OURS) + 1}: not JSON"),
-        (nothing_left, ("--filter", "instance=nobody"), "there are no trajectories"),
+        ("{,\n", (), rf"in\.jsonl:{len(OURS) + 1}: not JSON"),
+        ("", ("--filter", "instance=nobody"), "there are no trajectories"),
     ],
 )
 def test_a_conversion_that_fails_leaves_nothing(
-    to: str,
-    make_source: Callable[[Path], Path],
-    options: tuple[str, ...],
-    words: str,
-    tmp_path: Path,
+    to: str, more: str, options: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
-    source = make_source(tmp_path)
-    before = set(tmp_path.iterdir())
+    source = tmp_path / "in.jsonl"
+    source.write_text(STARTER.read_text(encoding="utf-8") + more, encoding="utf-8")
     with pytest.raises(UserError, match=words):
         run(source, out_of(to, tmp_path), "--to", to, *options)
-    assert set(tmp_path.iterdir()) == before
+    assert list(tmp_path.iterdir()) == [source]
 
 
 @pytest.mark.parametrize(
@@ -145,20 +125,8 @@ def test_a_conversion_that_fails_leaves_nothing(
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: tuple[str | Path, ...], words: str, tmp_path: Path
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", "convert", *map(str, arguments)],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 2, result.stderr
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("srl-swe: ")
-    assert words in last
-    assert "Traceback" not in result.stderr
+    result = srl_swe("convert", *arguments, cwd=tmp_path, HF_HOME=str(tmp_path / "hf"))
+    assert_mistake(result, words)
 
 
 def test_what_could_not_be_pushed_is_still_here(tmp_path: Path) -> None:

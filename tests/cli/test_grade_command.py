@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,8 @@ from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Instance, Observation, Prediction, Step, Trajectory
 
+from ..commands import srl_swe
+
 pytestmark = pytest.mark.slow
 
 
@@ -24,17 +23,6 @@ STARTER = load_instances("starter")[:3]
 NO_ENGINE = {"DOCKER_HOST": "unix:///no/such.sock"}
 LOST = "srl-swe/no-such-image:1"
 UNTESTED = replace(STARTER[1], instance_id="untested-1", fail_to_pass=())
-
-
-def srl_swe(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "srl_swe", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-        timeout=300,
-        check=False,
-    )
 
 
 def save_bench(folder: Path, *instances: Instance) -> Path:
@@ -47,51 +35,41 @@ def report(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "report.json").read_text()))
 
 
-def save_trajectory(folder: Path, instance: Instance) -> Path:
-    step = Step("look", Action("bash", {"command": "true"}), Observation("", 0))
-    save_jsonl(folder / "trajectories.jsonl", [Trajectory(instance.instance_id, (step,))])
-    return folder / "trajectories.jsonl"
-
-
-def save_policy(folder: Path) -> Path:
-    """What looks like a model from outside, and can't be loaded."""
-    policy = folder / "policy"
-    policy.mkdir()
-    (policy / "config.json").write_text("{}")
-    (policy / "model.safetensors").write_bytes(b"")
-    return policy
-
-
-GRADING = {
-    "grade": "grade gold --bench {bench} --out {out}",
-    "self-check": "self-check --bench {bench} --out {out}",
-    "eval": "eval {policy} --bench {bench} --out {out}",
-    "replay": "replay {trajectory} --bench {bench} --out {out} --grade",
-}
-TRAINING = {
-    "rlvr": "train rlvr --config rlvr-paper --model {policy} --bench {bench} --output {out}",
-    "validation": "train sft --config sft-demo --model {policy} --data no-such-data "
-    "--validation.every_steps 1 --validation.instances.bench {bench} --output {out}",
-    "curriculum": "train curriculum --config study-srl-rlvr --model {policy} "
-    "--data no-such-data --bench {bench} --output {out}",
-    "study": "study --suite {bench} --out {out}",
-}
-
-
 @pytest.mark.parametrize(
-    "command", [*GRADING, *(pytest.param(name, marks=pytest.mark.train) for name in TRAINING)]
+    "command",
+    [
+        "grade gold --bench {bench} --out {out}",
+        "self-check --bench {bench} --out {out}",
+        "eval {policy} --bench {bench} --out {out}",
+        "replay {trajectory} --bench {bench} --out {out} --grade",
+        *(
+            pytest.param(command, marks=pytest.mark.train)
+            for command in (
+                "train rlvr rlvr-paper --model {policy} --bench {bench} --out {out}",
+                "train sft sft-demo --model {policy} --data no-such-data --out {out} "
+                "--validation.every_steps 1 --validation.instances.bench {bench}",
+                "train curriculum study-srl-rlvr --model {policy} --data no-such-data "
+                "--bench {bench} --out {out}",
+                "study --suite {bench} --out {out}",
+            )
+        ),
+    ],
+    ids=lambda command: " ".join(command.split()[:2]),
 )
 def test_a_row_that_cannot_be_graded_is_refused_before_policies_and_images_are_touched(
     command: str, tmp_path: Path
 ) -> None:
-    if command == "eval":
+    if command.startswith("eval"):
         pytest.importorskip("transformers", reason="a local policy needs the extra `train`")
-    words = (GRADING | TRAINING)[command].format(
-        bench=save_bench(tmp_path, UNTESTED),
-        out=tmp_path / "out",
-        trajectory=save_trajectory(tmp_path, UNTESTED),
-        policy=save_policy(tmp_path),
-    )
+    policy = tmp_path / "policy"  # looks like a model from outside, and can't be loaded
+    policy.mkdir()
+    (policy / "config.json").write_text("{}")
+    (policy / "model.safetensors").write_bytes(b"")
+    step = Step("look", Action("bash", {"command": "true"}), Observation("", 0))
+    trajectory = tmp_path / "trajectories.jsonl"
+    save_jsonl(trajectory, [Trajectory(UNTESTED.instance_id, (step,))])
+    bench, out = save_bench(tmp_path, UNTESTED), tmp_path / "out"
+    words = command.format(bench=bench, out=out, trajectory=trajectory, policy=policy)
     result = srl_swe(*words.split(), **NO_ENGINE)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 2

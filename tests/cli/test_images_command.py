@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
 
-from srl_swe.cli.main import app
 from srl_swe.errors import UserError
+
+from ..commands import invoke
 
 NOWHERE = "localhost:1/no/such"
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["images", *arguments])
+    return invoke("images", *arguments)
 
 
 def write_rows(folder: Path, *rows: dict[str, Any]) -> str:
@@ -36,9 +38,8 @@ def write_rows(folder: Path, *rows: dict[str, Any]) -> str:
     ],
 )
 def test_a_mistake_is_said_before_the_engine_is_asked(arguments: list[str], said: str) -> None:
-    error = run(*arguments).exception
-    assert isinstance(error, UserError)
-    assert said in str(error)
+    with pytest.raises(UserError, match=re.escape(said)):
+        run(*arguments)
 
 
 @pytest.mark.docker

@@ -19,35 +19,14 @@ from srl_swe.files import (
     written_whole,
 )
 
+from ..commands import assert_mistake, srl_swe
+
 pytestmark = pytest.mark.slow
 
 
 ROOT = Path(__file__).parents[2]
 STARTER = str(ROOT / "trajectories/starter.jsonl")
 LOCAL = ["--sandbox", "local", "--limit", "1", "--until", "1"]
-
-
-def srl_swe(
-    cwd: Path, *arguments: str, prefix: tuple[str, ...] = (), stdout: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "srl_swe", *arguments],
-        stdout=subprocess.PIPE if stdout is None else stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        timeout=120,
-        check=False,
-    )
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert result.returncode == 2, result.stderr
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("srl-swe: ")
-    assert all(word in last for word in words), last
-    assert "Traceback" not in result.stderr
 
 
 COMMANDS = [
@@ -73,8 +52,8 @@ def test_a_file_where_a_folder_has_to_be_is_named_at_once(
     command: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    result = srl_swe(tmp_path, *command, "file/out")
-    assert_one_line(result, "file/out")
+    result = srl_swe(*command, "file/out", cwd=tmp_path)
+    assert_mistake(result, "file/out")
     assert len(result.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -86,12 +65,12 @@ def test_so_it_is_of_the_commands_that_run_policies(
     command: list[str], place: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    assert_one_line(srl_swe(tmp_path, *command, place), place)
+    assert_mistake(srl_swe(*command, place, cwd=tmp_path), place)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS[:4], ["replay", *LOCAL, "--out"]], ids=" ".join)
 def test_a_device_is_no_folder(command: list[str], tmp_path: Path) -> None:
-    assert_one_line(srl_swe(tmp_path, *command, "/dev/full"), "/dev/full is a file")
+    assert_mistake(srl_swe(*command, "/dev/full", cwd=tmp_path), "/dev/full is a file")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -133,8 +112,8 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 def test_what_is_printed_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        result = srl_swe(tmp_path, "train", "--list", stdout=full.fileno())
-    assert_one_line(result, "what is printed", "No space left on device")
+        result = srl_swe("train", "--list", stdout=full.fileno(), cwd=tmp_path)
+    assert_mistake(result, "what is printed", "No space left on device")
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -178,7 +157,7 @@ def test_an_append_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) 
 def test_a_disk_that_fills_up_is_one_line_and_half_a_result_is_none(
     command: list[str], tmp_path: Path
 ) -> None:
-    assert_one_line(srl_swe(tmp_path, *command, prefix=with_at_most(1)), "File too large")
+    assert_mistake(srl_swe(*command, prefix=with_at_most(1), cwd=tmp_path), "File too large")
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -193,14 +172,7 @@ def test_a_real_full_disk_is_gone_on_from_once_there_is_room(tmp_path: Path) -> 
     if not shutil.which("unshare"):
         pytest.skip("no right to mount here")
     command = ["replay", STARTER, *LOCAL, "--trust-commands", "--out", "disk/out"]
-    result = subprocess.run(
-        [*hide, sys.executable, "-m", "srl_swe", *command],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-        check=False,
-    )
+    result = srl_swe(*command, cwd=tmp_path, prefix=tuple(hide))
     if result.returncode == 99 or "unshare" in result.stderr:
         pytest.skip("no right to mount here")
     assert result.stdout.count("rc 2") == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -13,6 +10,8 @@ import pytest
 from docker.errors import NotFound
 
 from srl_swe_envs.owners import EXPIRES, MACHINE, PID, owner_labels
+
+from ..commands import srl_swe
 
 pytestmark = pytest.mark.docker
 
@@ -40,13 +39,8 @@ def exists(client: docker.DockerClient, name: str) -> bool:
 
 
 def reap(*options: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", "reap", *options],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    result = srl_swe("reap", *options)
+    assert result.returncode == 0, result.stderr
     return result.stdout
 
 
@@ -81,12 +75,6 @@ def test_the_summary_counts_each_kind(make: Make) -> None:
 
 
 def test_without_an_engine_it_says_so() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", "reap"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "DOCKER_HOST": "unix:///no/such.sock"},
-    )
+    result = srl_swe("reap", DOCKER_HOST="unix:///no/such.sock")
     assert result.returncode == 2
     assert "setup-engine.sh" in result.stderr

@@ -2,21 +2,17 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from srl_swe.bundled import bundled
-from srl_swe.cli.main import app
 from srl_swe.cli.replay_table import LiveTable, print_result
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import held_alone
@@ -34,6 +30,8 @@ from srl_swe.steps.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.types import Action, Observation, Step, Trajectory
 
+from ..commands import invoke, srl_swe
+
 pytestmark = pytest.mark.slow
 
 
@@ -41,11 +39,7 @@ STARTER = load_trajectories(bundled("trajectories") / "starter.jsonl")
 
 
 def replay(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, ["replay", *arguments])
-    if isinstance(result.exception, UserError):
-        raise result.exception
-    assert isinstance(result.exception, SystemExit | None), result.output
-    return result
+    return invoke("replay", *arguments)
 
 
 def saved(folder: Path, *trajectories: Trajectory) -> str:
@@ -176,14 +170,8 @@ def test_the_result_names_all_that_was_not_replayed() -> None:
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines() -> None:
-    command = ["replay", "--sandbox", "local", "--limit", "1", "--until", "1"]
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", *command],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "100"},
-    )
+    options = ("--sandbox", "local", "--limit", "1", "--until", "1")
+    result = srl_swe("replay", *options, COLUMNS="100")
     assert "replay 1/1: starter__inikit-1: 1 steps, faithful" in result.stderr
     assert "\x1b" not in result.stderr + result.stdout
 
@@ -301,7 +289,7 @@ def test_all_demonstrations_of_swe_agents_test_repository_give_edits_as_targets(
     record = tmp_path / "record.jsonl"
     replay(saved(tmp_path, *moved), "--record", str(record))
     out = tmp_path / "steps"
-    made = CliRunner().invoke(app, ["steps", str(out), "--source", str(record), "--workers", "1"])
+    made = invoke("steps", record, "--out", out, "--workers", "1")
     assert made.exit_code == 0, made.output
     edits = [
         row["expert_action"]
@@ -321,7 +309,6 @@ def test_all_demonstrations_of_swe_agents_test_repository_give_edits_as_targets(
 @pytest.mark.docker
 def test_a_replay_leaves_no_open_answer_of_the_engine_behind() -> None:
     # The development mode of Python prints on 3.11 what 3.13 prints always.
-    command = [sys.executable, "-X", "dev", "-m", "srl_swe", "replay", "--limit", "1"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = srl_swe("replay", "--limit", "1", PYTHONDEVMODE="1")
     assert result.returncode == 0, result.stderr
     assert "Exception ignored" not in result.stderr

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ..commands import srl_swe
+
 
 def make_run(folder: Path, seed: int, reward: float) -> Path:
     folder.mkdir(parents=True)
@@ -15,11 +17,6 @@ def make_run(folder: Path, seed: int, reward: float) -> Path:
     recipe = {"method": "SrlRecipe", "model": "m", "trainer": {"seed": seed}}
     (folder / "config.json").write_text(json.dumps(recipe))
     return folder
-
-
-def srl_swe(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "srl_swe", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
+
+from ..commands import srl_swe
 
 pytestmark = pytest.mark.slow
 
@@ -143,23 +143,9 @@ def hub() -> Iterator[Hub]:
 
 
 def push(out: Path, address: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": address,
-        "HF_TOKEN": "hf_of_nobody",
-        "HF_HOME": str(out.parent / "hub"),
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-m", "srl_swe", "steps", str(out), "--validation", "0.3"]
-    return subprocess.run(
-        [*command, "--push", REPOSITORY],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    command = ("steps", out, "--validation", "0.3", "--push", REPOSITORY)
+    hub = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_of_nobody", "HF_HOME": f"{out.parent}/hub"}
+    return srl_swe(*command, **hub, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1")
 
 
 def test_both_data_sets_and_the_card_arrive_as_the_hub_shows_them(hub: Hub, tmp_path: Path) -> None:

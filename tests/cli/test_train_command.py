@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
-from srl_swe.cli.main import app
 from srl_swe.cli.train import parse_overrides
 from srl_swe.errors import UserError
+
+from ..commands import assert_one_line, invoke, srl_swe
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +15,7 @@ PLACES = ["--model", "org/model", "--data", "nowhere", "--output", "nowhere"]
 
 
 def train(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["train", *arguments])
+    return invoke("train", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +96,11 @@ def test_the_file_of_a_preset_is_printed() -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(arguments: list[str], said: str) -> None:
-    mistake = train(*arguments).exception
-    assert isinstance(mistake, UserError)
-    assert said in str(mistake)
-    assert "\n" not in str(mistake)
+    with pytest.raises(UserError) as mistake:
+        train(*arguments)
+    assert said in str(mistake.value)
+    assert "\n" not in str(mistake.value)
 
 
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_two() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", "train", "curriculum", "--config", "srl-demo"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
+    assert_one_line(srl_swe("train", "curriculum", "--config", "srl-demo"))

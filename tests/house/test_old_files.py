@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from srl_swe.evaluation import grade
+from srl_swe.evaluation import gold_predictions, grade
 from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.instances import instance_from_row
-from srl_swe.types import Instance, Outcome, Prediction, Verdict
+from srl_swe.types import Outcome
+
+from ..commands import srl_swe as run_command
 
 pytestmark = pytest.mark.slow
 
@@ -35,15 +34,8 @@ def old(tmp_path: Path) -> Path:
 
 
 def srl_swe(folder: Path, *arguments: str, code: int = 0) -> str:
-    """What the command prints; it runs in ``folder``, whose old configs hold relative paths."""
-    done = subprocess.run(
-        [sys.executable, "-m", "srl_swe", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The command's output; it runs in ``folder``, whose old configs hold relative paths."""
+    done = run_command(*arguments, cwd=folder, OMP_NUM_THREADS="1", COLUMNS="120")
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -81,29 +73,6 @@ def test_a_replay_of_an_older_schema_is_executed_again(old: Path) -> None:
     assert certificate["faithful"] is True
 
 
-class IdleHarness:
-    """The grader of the stored verdicts; refuses to run."""
-
-    version = "swebench 5.0.2"
-
-    def __init__(self, image_id: str) -> None:
-        self._image_id = image_id
-
-    def image_id(self, image: str) -> str:
-        return self._image_id
-
-    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
-        raise AssertionError("an old verdict is graded again")
-
-
-def graded_again(run_folder: Path, image_id: str) -> Verdict:
-    rows = lines(run_folder / "harness" / "instances.jsonl")
-    instances: list[Instance] = [instance_from_row(row) for row in rows]
-    predictions = [Prediction(one.instance_id, "gold", one.gold_patch) for one in instances]
-    (verdict,) = grade(instances, predictions, run_folder, harness=IdleHarness(image_id))
-    return verdict
-
-
 @pytest.mark.parametrize("kept", ["verdicts.jsonl", "the harness's logs"])
 def test_a_verdict_is_reused(old: Path, kept: str) -> None:
     folder = old / "grade"
@@ -112,7 +81,21 @@ def test_a_verdict_is_reused(old: Path, kept: str) -> None:
         shutil.rmtree(folder / "harness" / "logs")
     else:
         (folder / "verdicts.jsonl").unlink()
-    verdict = graded_again(folder, recorded["image_id"])
+
+    class IdleHarness:
+        """The grader of the stored verdicts; refuses to run."""
+
+        version = "swebench 5.0.2"
+
+        def image_id(self, image: str) -> str:
+            return str(recorded["image_id"])
+
+        def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+            raise AssertionError("an old verdict is graded again")
+
+    instances = [instance_from_row(row) for row in lines(folder / "harness" / "instances.jsonl")]
+    gold = gold_predictions(instances)
+    (verdict,) = grade(instances, gold, folder, harness=IdleHarness())
     assert verdict.outcome is Outcome.RESOLVED
     assert list(verdict.passed) == recorded["passed"]
     assert (verdict.network, verdict.log_path) == (recorded["network"], recorded["log_path"])
