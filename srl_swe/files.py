@@ -50,7 +50,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     pipe, such as ``/dev/null``, is never replaced: its own path is given.
     Raises UserError if ``path`` can't be made; an OSError of the block stays one.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    with _writing(path):
+        is_device = path.exists() and not path.is_file() and not path.is_dir()
+    if is_device:
         yield path
         return
     with _writing(path):

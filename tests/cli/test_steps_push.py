@@ -51,85 +51,84 @@ class _Requests(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        hub, path = self.server, unquote(urlsplit(self.path).path)
         name = path.partition("/resolve/")[2].partition("/")[2]
-        if name in self.server.files:
-            self._answer(200, self.server.files[name], {"ETag": f'"{self._oid(name)}"'})
-        elif path.endswith("/tree/main") or f"/tree/{self.server.commit}" in path:
-            folder = path.partition(f"/tree/{self.server.commit}")[2].strip("/")
-            found = [self._entry(n) for n in self.server.files if n.startswith(folder)]
-            if not folder and any(name.startswith("data/") for name in self.server.files):
-                found.append({"type": "directory", "path": "data", "oid": "0"})
-            self._json(found) if found else self._missing("EntryNotFound")
-        elif path.startswith(f"/api/datasets/{REPOSITORY}") and self.server.created:
-            self._json({"id": REPOSITORY, "sha": self.server.commit, "siblings": []})
+        _, of_tree, folder = path.partition(f"/tree/{hub.commit}")
+        found = [
+            {"type": "file", "path": held, "size": len(data), "oid": "0"}
+            for held, data in hub.files.items()
+            if held.startswith(folder.strip("/"))
+        ]
+        if name in hub.files:
+            self._answer(hub.files[name])
+        elif of_tree and found:
+            self._answer([*found, {"type": "directory", "path": "data", "oid": "0"}])
+        elif path.startswith(f"/api/datasets/{REPOSITORY}") and hub.created and not of_tree:
+            self._answer({"id": REPOSITORY, "sha": hub.commit, "siblings": []})
         else:
-            self._missing("EntryNotFound" if "/resolve/" in path else "RepoNotFound")
+            self._answer({}, 404)
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
+        repository = f"{hub.address}/datasets/{REPOSITORY}"
         if self.path == "/api/repos/create":
             asked = json.loads(body)
             assert (asked["name"], asked["visibility"]) == ("contexts", "private")
-            self.server.created = True
-            self._json({"url": f"{self.server.address}/datasets/{REPOSITORY}", "id": REPOSITORY})
+            hub.created = True
+            self._answer({"url": repository, "id": REPOSITORY})
         elif "/preupload/" in self.path:
-            self._json({"files": [_mode(file["path"]) for file in json.loads(body)["files"]]})
+            names = [file["path"] for file in json.loads(body)["files"]]
+            self._answer(
+                {
+                    "files": [
+                        {
+                            "path": name,
+                            "shouldIgnore": False,
+                            "oid": None,
+                            "uploadMode": "lfs" if "parquet" in name else "regular",
+                        }
+                        for name in names
+                    ]
+                }
+            )
         elif self.path.endswith("/info/lfs/objects/batch"):
-            self._json({"objects": [self._upload(one) for one in json.loads(body)["objects"]]})
+            uploads = [
+                {**one, "actions": {"upload": {"href": f"{hub.address}/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            self._answer({"objects": uploads})
         elif "/commit/" in self.path:
-            for line in map(json.loads, body.splitlines()):
-                self._commit(line["key"], line["value"])
-            url = f"{self.server.address}/datasets/{REPOSITORY}/commit/{self.server.commit}"
-            self._json({"commitUrl": url, "commitOid": self.server.commit})
-        elif self.path.endswith("/paths-info/" + self.server.commit):
-            paths = json.loads(body)["paths"] if body[:1] == b"{" else []
-            self._json([self._entry(n) for n in self.server.files if n in paths])
+            for value in (line["value"] for line in map(json.loads, body.splitlines())):
+                if "content" in value:
+                    hub.files[value["path"]] = base64.b64decode(value["content"])
+                elif "oid" in value:
+                    hub.files[value["path"]] = hub.blobs[value["oid"]]
+            self._answer(
+                {"commitUrl": f"{repository}/commit/{hub.commit}", "commitOid": hub.commit}
+            )
         else:
-            self._json({"warnings": [], "errors": []})
+            self._answer({"warnings": [], "errors": []})
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.blobs[hashlib.sha256(data).hexdigest()] = data
-        self._json({})
+        self._answer({})
 
-    def _upload(self, one: dict[str, Any]) -> dict[str, Any]:
-        return {**one, "actions": {"upload": {"href": f"{self.server.address}/{one['oid']}"}}}
-
-    def _commit(self, key: str, value: dict[str, Any]) -> None:
-        if key == "file":
-            self.server.files[value["path"]] = base64.b64decode(value["content"])
-        elif key == "lfsFile":
-            self.server.files[value["path"]] = self.server.blobs[value["oid"]]
-
-    def _missing(self, code: str) -> None:
-        self._answer(404, b"{}", {"X-Error-Code": code})
-
-    def _entry(self, name: str) -> dict[str, Any]:
-        size = len(self.server.files[name])
-        return {"type": "file", "path": name, "size": size, "oid": self._oid(name)}
-
-    def _oid(self, name: str) -> str:
-        return hashlib.sha1(self.server.files[name]).hexdigest()
-
-    def _json(self, value: Any) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _answer(self, value: Any, status: int = 200) -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        for name, value in {**headers, "X-Repo-Commit": self.server.commit}.items():
-            self.send_header(name, value)
+        if status == 404:
+            self.send_header(
+                "X-Error-Code", "EntryNotFound" if self.server.created else "RepoNotFound"
+            )
+        for name, text in {"X-Repo-Commit": self.server.commit, "ETag": '"0"'}.items():
+            self.send_header(name, text)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-def _mode(path: str) -> dict[str, Any]:
-    mode = "lfs" if path.endswith(".parquet") else "regular"
-    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
 
 @pytest.fixture
