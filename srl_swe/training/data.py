@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,218 +24,22 @@ from srl_swe.errors import UserError
 from srl_swe.rewards.holistic import solution_text
 from srl_swe.rollout.replies import find_end_ids
 from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.rollout.weights import CONFIG, check_folder
 from srl_swe.steps.rows import load_rows, recorded_settings
 from srl_swe.training.recipe import Overlong, SrlRecipe
 from srl_swe.types import Message
 
+logger = logging.getLogger(__name__)
 
-def rendered(
-    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Any], **template_kwargs: Any
-) -> str:
-    """Render the conversation; UserError if the template refuses it (e.g. no system role)."""
-    try:
-        text = tokenizer.apply_chat_template(list(conversation), tokenize=False, **template_kwargs)
-    except TemplateError as error:
-        model, said = tokenizer.name_or_path, " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"the chat template of {model} refuses these messages: {said}.") from None
-    return str(text)
-
-
-def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> None:
-    """Raise UserError if sampling would not stop at the end of a reply.
-
-    Replies closed by the template without an eos token would teach the policy never to stop.
-    """
-    if tokenizer.eos_token is None:
-        raise UserError(f"the tokenizer of {model} has no eos token.")
-    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": "REPLY"}]
-    tail = rendered(tokenizer, turn).rpartition("REPLY")[2]
-    ends = [tokenizer.eos_token, *_ends_of_model(model, tokenizer, revision)]
-    if not any(token in tail for token in ends):
-        raise UserError(
-            f"the chat template of {model} does not end a reply with an eos token, and so no reply "
-            f"would stop: it ends in {tail.strip()!r}, the eos tokens are "
-            f"{', '.join(map(repr, dict.fromkeys(ends)))}; name the right one in its "
-            "tokenizer_config.json or generation_config.json, or fine-tune it with `trainer: "
-            "{eos_token: ...}`."
-        )
-
-
-def reply_ends(
-    model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
-) -> list[int]:
-    """Return all tokens that end a sampled reply, without loading the model."""
-    return find_end_ids(tokenizer, _generation_config(model, revision))
-
-
-def _ends_of_model(
-    model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None
-) -> list[str]:
-    """The tokens that end a sampled reply besides the tokenizer's own eos token."""
-    ids = _generation_config(model, revision).eos_token_id
-    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    return [str(token) for token in tokenizer.convert_ids_to_tokens(ids) if token is not None]
-
-
-def _generation_config(model: str, revision: str | None) -> GenerationConfig:
-    """The checkpoint's generation config; without one, transformers' from the model config."""
-    try:
-        return GenerationConfig.from_pretrained(model, revision=revision or "main")
-    except OSError:
-        config = AutoConfig.from_pretrained(model, revision=revision)
-        return GenerationConfig.from_model_config(config)
-
-
-def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> None:
-    """Raise UserError if SFT would miss part of the reply, or take part of it for the prompt.
-
-    Templates of reasoning models such as R1 drop the thought from a reply.
-    """
-    whole = rendered(tokenizer, [*row["prompt"], *row["completion"]])
-    prompt = rendered(tokenizer, row["prompt"], add_generation_prompt=True)
-    reply = row["completion"][0]["content"]
-    if not whole.startswith(prompt) or "".join(reply.split()) not in "".join(whole.split()):
-        raise UserError(
-            f"the chat template of {model} does not keep a reply with its thought as it is, so "
-            "SFT would learn another one; name a template by `trainer: {chat_template_path: ...}`."
-        )
-
-
-_IMAGES = ("images", "image")
-"""Columns that make TRL treat a row as vision data."""
-
-
-def check_rows(data: Dataset, folder: str) -> None:
-    """Raise UserError naming the first row with a missing or wrong prompt, reply or place."""
-    for name in _IMAGES:
-        if name in data.column_names:
-            raise UserError(
-                f"{folder} has a column {name!r}: step contexts are text alone; remove the column."
-            )
-    table = _table(data)
-    for name in ("prompt", "completion"):
-        _refuse(_without_messages(table.column(name), name, folder), f"no {name}", folder)
-    for name in ("instance_id", "tool"):
-        _refuse(pc.is_null(table.column(name)), f"no {name}", folder)
-    steps, index = _numbers(table, "n_steps", folder), _numbers(table, "step_index", folder)
-    _refuse(_either(pc.is_null(steps), pc.less(steps, 1)), "n_steps below 1", folder)
-    outside = pc.or_(pc.less(index, 0), pc.greater_equal(index, steps))
-    _refuse(_either(pc.is_null(index), outside), "a step_index outside of n_steps", folder)
-
-
-def check_expert_actions(data: Dataset, folder: str) -> None:
-    """Raise UserError for rows without an expert action to compare with; SFT takes them."""
-    column = _table(data).column("expert_action").cast(pa.string())
-    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-    _refuse(_either(pc.is_null(column), blank), "no expert_action", folder)
-
-
-def _numbers(table: Any, name: str, folder: str) -> Any:
-    column = table.column(name)
-    if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-        raise UserError(f"{folder}: {name} must be a whole number, not {column.type}.")
-    return column
-
-
-def _table(data: Dataset) -> Any:
-    return data.data if data._indices is None else data.flatten_indices().data
-
-
-def _without_messages(column: Any, name: str, folder: str) -> Any:
-    """Whether each row has no messages, or a message without text."""
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        raise UserError(f"{folder}: {name} must be a list of messages, not {column.type}.")
-    empty = _either(pc.is_null(column), pc.equal(pc.list_value_length(column), 0))
-    kind = column.type.value_type
-    if not pa.types.is_struct(kind) or kind.get_field_index("content") < 0:
-        raise UserError(f"{folder}: {name} must be messages of role and content, not {kind}.")
-    contents = pc.struct_field(pc.list_flatten(column), "content")
-    if not contents.null_count:
-        return empty
-    silent = pc.filter(pc.list_parent_indices(column), pc.is_null(contents))
-    rows = pa.array(range(len(column)), silent.type)
-    return pc.or_(empty, pc.is_in(rows, value_set=pa.array(silent.to_pylist(), silent.type)))
-
-
-def _either(is_null: Any, is_wrong: Any) -> Any:
-    return pc.or_(is_null, pc.fill_null(is_wrong, True))
-
-
-def _refuse(wrong: Any, what: str, folder: str) -> None:
-    count = pc.sum(wrong).as_py() or 0
-    if count:
-        first = pc.index(wrong, True).as_py()
-        raise UserError(
-            f"{folder}: {count} of {len(wrong)} rows have {what} (the first is row {first}); leave "
-            "them out, or make the step contexts anew with `srl-swe steps`."
-        )
-
-
+COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index", "n_steps", "tool")
 PROFILE_COLUMN = "profile_mean"
 """Column of a profiled data set, which holds only some steps of a trajectory."""
 
 
-def expert_column(replies: ReplyFormat) -> str:
-    """Return the column of the step contexts to compare replies with."""
-    return "expert_solution" if replies.whole_solution else "expert_action"
-
-
-_OF_TRAJECTORY = ("trajectory_id", "instance_id", "n_steps")
-_USED = (*_OF_TRAJECTORY, "step_index", "expert_action")
-
-
-def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:
-    """Add a column ``expert_solution``, and prompts that ask for all remaining actions.
-
-    The solution of a row is its action and those of the later rows of its trajectory. Actions
-    without a row, such as the last ``submit``, are not part of it. Raises UserError if a profile
-    has left out rows of the trajectories.
-    """
-    if "expert_solution" in data.column_names:
-        return data
-    if PROFILE_COLUMN in data.column_names:
-        raise UserError(
-            "whole solutions need every step of a trajectory, and a profile has left some out; "
-            "train on the data that it was made from, or profile with this reward."
-        )
-    columns = [name for name in _USED if name in data.column_names]
-    solutions = _solutions(data.select_columns(columns).to_list())
-
-    def ask(row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        prompt = solution_prompt(row["prompt"], dialect)
-        return {"prompt": prompt, "expert_solution": solutions[index]}
-
-    return data.map(ask, with_indices=True, load_from_cache_file=False)
-
-
-def solution_prompt(prompt: Sequence[Message], dialect: Dialect) -> list[Message]:
-    """Replace the system prompt of a step with the one that asks for all remaining actions."""
-    asked: Message = {"role": "system", "content": dialect.SOLUTION_PROMPT}
-    has_system = bool(prompt) and prompt[0]["role"] == "system"
-    return [asked, *prompt[1 if has_system else 0 :]]
-
-
-def _solutions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each row, the actions from there to the end of its trajectory as one text."""
-    solutions: list[str] = []
-    following: list[str] = []
-    for index in reversed(range(len(rows))):
-        if index + 1 == len(rows) or not _continues(rows[index], rows[index + 1]):
-            following = []
-        following.insert(0, rows[index]["expert_action"])
-        solutions.append(solution_text(following))
-    return solutions[::-1]
-
-
-def _continues(row: Mapping[str, Any], following: Mapping[str, Any]) -> bool:
-    """Whether two neighbours are of one trajectory, whose rows are adjacent and in order."""
-    same = all(row[name] == following[name] for name in _OF_TRAJECTORY if name in row)
-    return bool(same and row["step_index"] < following["step_index"])
-
-
-logger = logging.getLogger(__name__)
-
-COLUMNS = ("prompt", "completion", "expert_action", "instance_id", "step_index", "n_steps", "tool")
+def warn(finding: str) -> None:
+    """Log a warning on the first rank only."""
+    if PartialState().is_main_process:
+        logger.warning("%s", finding)
 
 
 def load_step_contexts(folder: str) -> Dataset:
@@ -258,6 +63,35 @@ def load_step_contexts(folder: str) -> Dataset:
     return data
 
 
+def check_rows(data: Dataset, folder: str) -> None:
+    """Raise UserError naming the first row with a missing or wrong prompt, reply or place."""
+    for name in ("images", "image"):  # TRL would take a row for vision data
+        if name in data.column_names:
+            raise UserError(
+                f"{folder} has a column {name!r}: step contexts are text alone; remove the column."
+            )
+    table = _table(data)
+    for name in ("prompt", "completion"):
+        _refuse_unless(_has_messages(table.column(name), name, folder), f"no {name}", folder)
+    for name in ("instance_id", "tool"):
+        _refuse_unless(pc.is_valid(table.column(name)), f"no {name}", folder)
+    for name in ("n_steps", "step_index"):
+        kind = table.column(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            raise UserError(f"{folder}: {name} must be a whole number, not {kind}.")
+    steps, index = table.column("n_steps"), table.column("step_index")
+    _refuse_unless(pc.greater_equal(steps, 1), "n_steps below 1", folder)
+    inside = pc.and_(pc.greater_equal(index, 0), pc.less(index, steps))
+    _refuse_unless(inside, "a step_index outside of n_steps", folder)
+
+
+def check_expert_actions(data: Dataset, folder: str) -> None:
+    """Raise UserError for rows without an expert action to compare with; SFT takes them."""
+    column = _table(data).column("expert_action").cast(pa.string())
+    has_action = pc.not_equal(pc.utf8_trim_whitespace(column), "")
+    _refuse_unless(has_action, "no expert_action", folder)
+
+
 def check_dialect(data: Dataset, name: str, dialect: str) -> None:
     """Raise UserError if the expert's replies are written in another dialect."""
     reply = data[0]["completion"][0]["content"]
@@ -272,13 +106,98 @@ def with_thoughts(data: Dataset, name: str) -> Dataset:
     """
     if "has_thought" not in data.column_names:
         return data
-    kept = [index for index, has_one in enumerate(data["has_thought"]) if has_one]
+    kept = [index for index, has_thought in enumerate(data["has_thought"]) if has_thought]
     if not kept:
         raise UserError(f"{name} has no thought in any reply, so SFT can't learn the format of it.")
     if len(kept) == len(data):
         return data
     warn(f"{len(data) - len(kept)} of {len(data)} rows in {name} have no thought: left out.")
     return data.select(kept)
+
+
+def _table(data: Dataset) -> Any:
+    return data.data if data._indices is None else data.flatten_indices().data
+
+
+def _has_messages(column: Any, name: str, folder: str) -> Any:
+    """Whether each row has messages, all of them with a text; null for a null."""
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise UserError(f"{folder}: {name} must be a list of messages, not {column.type}.")
+    kind = column.type.value_type
+    if not pa.types.is_struct(kind) or kind.get_field_index("content") < 0:
+        raise UserError(f"{folder}: {name} must be messages of role and content, not {kind}.")
+    if pc.struct_field(pc.list_flatten(column), "content").null_count == 0:
+        return pc.greater(pc.list_value_length(column), 0)
+    rows = column.to_pylist()
+    return pa.array([bool(row) and all(m["content"] is not None for m in row) for row in rows])
+
+
+def _refuse_unless(right: Any, what: str, folder: str) -> None:
+    """Raise UserError if a row is not right; a null is not."""
+    wrong = pc.invert(pc.fill_null(right, False))
+    if count := pc.sum(wrong).as_py():
+        first = pc.index(wrong, True).as_py()
+        raise UserError(
+            f"{folder}: {count} of {len(wrong)} rows have {what} (the first is row {first}); leave "
+            "them out, or make the step contexts anew with `srl-swe steps`."
+        )
+
+
+# Whole solutions: all remaining actions of a trajectory as one reply.
+
+
+_OF_TRAJECTORY = ("trajectory_id", "instance_id", "n_steps")
+
+
+def expert_column(replies: ReplyFormat) -> str:
+    """Return the column of the step contexts to compare replies with."""
+    return "expert_solution" if replies.whole_solution else "expert_action"
+
+
+def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:
+    """Add a column ``expert_solution``, and prompts that ask for all remaining actions.
+
+    The solution of a row is its action and those of the later rows of its trajectory. Actions
+    without a row, such as the last ``submit``, are not part of it. Raises UserError if a profile
+    has left out rows of the trajectories.
+    """
+    if "expert_solution" in data.column_names:
+        return data
+    if PROFILE_COLUMN in data.column_names:
+        raise UserError(
+            "whole solutions need every step of a trajectory, and a profile has left some out; "
+            "train on the data that it was made from, or profile with this reward."
+        )
+    used = {*_OF_TRAJECTORY, "step_index", "expert_action"} & {*data.column_names}
+    solutions = _solutions(data.select_columns(sorted(used)).to_list())
+    opening: Message = {"role": "system", "content": dialect.SOLUTION_PROMPT}
+
+    def ask(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        later = dropwhile(lambda message: message["role"] == "system", row["prompt"])
+        return {"prompt": [opening, *later], "expert_solution": solutions[index]}
+
+    return data.map(ask, with_indices=True, load_from_cache_file=False)
+
+
+def _solutions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each row, the actions from there to the end of its trajectory, as one text.
+
+    Rows of one trajectory are adjacent and in order.
+    """
+    solutions: list[str] = []
+    actions: list[str] = []
+    following: Mapping[str, Any] = {}
+    for row in reversed(rows):
+        same = all(row[name] == following.get(name) for name in _OF_TRAJECTORY if name in row)
+        if not (same and row["step_index"] < following["step_index"]):
+            actions = []
+        actions.insert(0, row["expert_action"])
+        solutions.append(solution_text(actions))
+        following = row
+    return solutions[::-1]
+
+
+# Tokenizers and chat templates.
 
 
 def load_tokenizer(
@@ -288,13 +207,12 @@ def load_tokenizer(
 
     ``eos_token``: ends a reply in place of the tokenizer's own.
     """
-    if _is_local(model) and not Path(model).is_dir():
-        raise UserError(f"no model folder at {model}.")
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise UserError(f"{model} is not a model folder: config.json is missing.")
+    if check_folder(model) and not (Path(model) / CONFIG).is_file():
+        raise UserError(f"{model} is not a model folder: {CONFIG} is missing.")
+    revision = init_kwargs.get("revision")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model, revision=init_kwargs.get("revision"), padding_side="left"
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model, revision=revision, padding_side="left"
         )
     except (OSError, ValueError) as error:
         raise UserError(f"no model at {model!r}: {_first_line(error)}") from None
@@ -302,19 +220,73 @@ def load_tokenizer(
         raise UserError(f"{model} has no chat template; SRL trains instruction-tuned models.")
     if eos_token is not None:
         tokenizer.eos_token = eos_token
-    check_end(model, tokenizer, init_kwargs.get("revision"))
-    loaded: PreTrainedTokenizerBase = tokenizer
-    return loaded
+    check_end(model, tokenizer, revision)
+    return tokenizer
 
 
-def warn(finding: str) -> None:
-    """Log a warning on the first rank only."""
-    if PartialState().is_main_process:
-        logger.warning("%s", finding)
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Any], **template_kwargs: Any
+) -> str:
+    """Render the conversation; UserError if the template refuses it (e.g. no system role)."""
+    try:
+        text = tokenizer.apply_chat_template(list(conversation), tokenize=False, **template_kwargs)
+    except TemplateError as error:
+        model, said = tokenizer.name_or_path, " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"the chat template of {model} refuses these messages: {said}.") from None
+    return str(text)
 
 
-def _is_local(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or model.count("/") != 1
+def check_end(model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> None:
+    """Raise UserError if sampling would not stop at the end of a reply.
+
+    Replies closed by the template without an eos token would teach the policy never to stop.
+    """
+    if tokenizer.eos_token is None:
+        raise UserError(f"the tokenizer of {model} has no eos token.")
+    turn = [{"role": "user", "content": "."}, {"role": "assistant", "content": "REPLY"}]
+    tail = rendered(tokenizer, turn).rpartition("REPLY")[2]
+    declared = _generation_config(model, revision).eos_token_id
+    ids = declared if isinstance(declared, list) else [declared]
+    of_model = tokenizer.convert_ids_to_tokens([token for token in ids if token is not None])
+    ends = dict.fromkeys([tokenizer.eos_token, *filter(None, of_model)])
+    if not any(token in tail for token in ends):
+        raise UserError(
+            f"the chat template of {model} does not end a reply with an eos token, and so no reply "
+            f"would stop: it ends in {tail.strip()!r}, the eos tokens are "
+            f"{', '.join(map(repr, ends))}; name the right one in its tokenizer_config.json or "
+            "generation_config.json, or fine-tune it with `trainer: {eos_token: ...}`."
+        )
+
+
+def reply_ends(
+    model: str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+) -> list[int]:
+    """Return all tokens that end a sampled reply, without loading the model."""
+    return find_end_ids(tokenizer, _generation_config(model, revision))
+
+
+def check_replies(model: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> None:
+    """Raise UserError if SFT would miss part of the reply, or take part of it for the prompt.
+
+    Templates of reasoning models such as R1 drop the thought from a reply.
+    """
+    whole = rendered(tokenizer, [*row["prompt"], *row["completion"]])
+    prompt = rendered(tokenizer, row["prompt"], add_generation_prompt=True)
+    reply = row["completion"][0]["content"]
+    if not whole.startswith(prompt) or "".join(reply.split()) not in "".join(whole.split()):
+        raise UserError(
+            f"the chat template of {model} does not keep a reply with its thought as it is, so "
+            "SFT would learn another one; name a template by `trainer: {chat_template_path: ...}`."
+        )
+
+
+def _generation_config(model: str, revision: str | None) -> GenerationConfig:
+    """The checkpoint's generation config; without one, transformers' from the model config."""
+    try:
+        return GenerationConfig.from_pretrained(model, revision=revision or "main")
+    except OSError:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        return GenerationConfig.from_model_config(config)
 
 
 def _first_line(error: Exception) -> str:
@@ -328,10 +300,8 @@ def _first_line(error: Exception) -> str:
 Part = Literal["prompt", "row"]
 """Counted tokens: of the prompt up to the start of the reply, or of prompt and completion."""
 
-_COLUMNS: Mapping[Part, tuple[str, ...]] = {
-    "prompt": ("prompt_tokens",),
-    "row": ("prompt_tokens", "completion_tokens"),
-}
+_MESSAGES: Mapping[Part, Sequence[str]] = {"prompt": ["prompt"], "row": ["prompt", "completion"]}
+"""The columns of messages of each part."""
 _COUNTED_AGAIN = 8
 
 
@@ -340,7 +310,7 @@ def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
     try:
         config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{model!r} is not a model: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{model!r} is not a model: {_first_line(error)}") from None
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(positions) if positions else None
 
@@ -440,53 +410,35 @@ def overlong_rows(
     recorded = _recorded(data, counter, part, recorded_in) if recorded_in and not template else None
     if recorded is not None:
         return {index: tokens for index, tokens in enumerate(recorded) if tokens > limit}
-    return _count_overlong(data, tokenizer, counter, limit, part, template or {})
+    asks = {"add_generation_prompt": part == "prompt", **(template or {})}
+    overlong: dict[int, int] = {}
+    for index, row in enumerate(data.select_columns(_MESSAGES[part])):
+        text = rendered(tokenizer, _messages(row, part), **asks)
+        if len(text.encode("utf-8", "surrogatepass")) <= limit:  # a token is at least one byte
+            continue
+        if (tokens := counter.count_text(text)) > limit:
+            overlong[index] = tokens
+    return overlong
 
 
 def _recorded(data: Dataset, counter: TokenCounter, part: Part, folder: str) -> list[int] | None:
     """The data set's own counts; None if it has none by this tokenizer, or wrong ones."""
-    columns = _COLUMNS[part]
+    columns = [f"{name}_tokens" for name in _MESSAGES[part]]
     known_by = recorded_settings(Path(folder)).tokenizer_sha256
     if known_by != counter.digest or not {*columns} <= {*data.column_names}:
         return None
     counts = [data[name][:] for name in columns]
-    if any(count is None for column in counts for count in column):
+    if any(None in column for column in counts):
         return None
     totals: list[int] = [sum(row) for row in zip(*counts, strict=True)]
-    for index in _sample(totals):
+    longest = max(range(len(totals)), key=totals.__getitem__)
+    spread = (n * len(totals) // _COUNTED_AGAIN for n in range(_COUNTED_AGAIN))
+    for index in {longest, *spread}:
         if counter(_messages(data[index], part)) != totals[index]:
             warn(f"{folder}: its token counts are not those of its rows; they are counted again.")
             return None
     return totals
 
 
-def _sample(totals: Sequence[int]) -> set[int]:
-    """The longest row and a few evenly spread rows."""
-    spread = {n * len(totals) // _COUNTED_AGAIN for n in range(_COUNTED_AGAIN)}
-    return {max(range(len(totals)), key=totals.__getitem__), *spread}
-
-
-def _count_overlong(
-    data: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    counter: TokenCounter,
-    limit: int,
-    part: Part,
-    template: Mapping[str, Any],
-) -> dict[int, int]:
-    """Tokenizes only rows of enough bytes, as a token is at least one byte."""
-    overlong: dict[int, int] = {}
-    columns = ["prompt"] if part == "prompt" else ["prompt", "completion"]
-    asks = {"add_generation_prompt": part == "prompt", **template}
-    for index, row in enumerate(data.select_columns(columns)):
-        text = rendered(tokenizer, _messages(row, part), **asks)
-        if len(text.encode("utf-8", "surrogatepass")) <= limit:
-            continue
-        tokens = counter.count_text(text)
-        if tokens > limit:
-            overlong[index] = tokens
-    return overlong
-
-
 def _messages(row: Mapping[str, Any], part: Part) -> list[Any]:
-    return list(row["prompt"] if part == "prompt" else row["prompt"] + row["completion"])
+    return [message for name in _MESSAGES[part] for message in row[name]]
