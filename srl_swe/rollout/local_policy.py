@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.episode import Completion, PromptTooLong
 from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
-from srl_swe.rollout.weights import find_weights
+from srl_swe.rollout.weights import find_weights, hide_weight_bars
 from srl_swe.types import Message
 
 PLAIN: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
@@ -60,14 +58,6 @@ class Sampling:
         if self.temperature == 0:
             return {**same, "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         return {**same, "do_sample": True, "temperature": self.temperature, **PLAIN}
-
-
-def hide_weight_bars() -> None:
-    """Hide transformers' bars of loading and writing weights; those of downloads stay."""
-    downloads_shown = not are_progress_bars_disabled()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    if downloads_shown:
-        enable_progress_bars()
 
 
 class LocalModel:

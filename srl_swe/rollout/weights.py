@@ -93,6 +93,17 @@ def check_folder(policy: str) -> bool:
     return False
 
 
+def hide_weight_bars() -> None:
+    """Hide transformers' bars of loading and writing weights; those of downloads stay."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    downloads_shown = not are_progress_bars_disabled()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    if downloads_shown:
+        enable_progress_bars()
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 over names and contents of the folder's files that affect replies.
 

@@ -344,7 +344,7 @@ def add_callbacks(
         trainer.add_callback(CompletionsLog(trainer, run.completions, recipe.completions_every))
     if recipe.validation:
         trainer.add_callback(make_validation(trainer, recipe, run, bench))
-    trainer.add_callback(ReportLog(run.path, run.report))
+    trainer.add_callback(ReportLog(run.path))
     if not isinstance(recipe, SftRecipe):
         trainer.reward_call_s = recipe.alarms.reward_call_s
         trainer.add_callback(TrainingAlarms(recipe.alarms))

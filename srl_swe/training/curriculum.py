@@ -90,12 +90,6 @@ def rank_environment(recipe: Path) -> Mapping[str, str]:
     environment = dict(os.environ)
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return environment
-    port = _agreed_port(f"srl_swe/{recipe}/port")
-    return environment | {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": port}
-
-
-def _agreed_port(key: str) -> str:
-    """A free port of the first rank's machine, agreed on by all ranks."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(
@@ -105,11 +99,13 @@ def _agreed_port(key: str) -> str:
         timeout=_PATIENCE,
         wait_for_workers=False,
     )
+    key = f"srl_swe/{recipe}/port"
     if os.environ["RANK"] == "0":
-        with socket.socket() as found:
-            found.bind(("", 0))
-            store.set(key, str(found.getsockname()[1]))
-    return str(store.get(key), "ascii")
+        with socket.socket() as free:
+            free.bind(("", 0))
+            store.set(key, str(free.getsockname()[1]))
+    port = str(store.get(key), "ascii")
+    return environment | {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": port}
 
 
 RunPhase = Callable[[str, Path], int]
@@ -132,13 +128,12 @@ def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
     begun may change. Raises PhaseStopped if a phase fails.
     """
     _refuse_orphans(curriculum)
-    for phase in curriculum.phases:
-        _check_data(phase.recipe)
     finished = [_is_finished(phase.recipe) for phase in curriculum.phases]
     for number, phase in enumerate(curriculum.phases):
         if finished[number]:
             continue
-        _say(f"phase {number + 1} of {len(curriculum.phases)}: {phase.name}")
+        if os.environ.get("RANK", "0") == "0":
+            say(f"phase {number + 1} of {len(curriculum.phases)}: {phase.name}")
         code = run_phase(method_of(phase.recipe), save_recipe(phase.recipe))
         if code:
             raise PhaseStopped(phase.name, code)
@@ -164,20 +159,14 @@ def _refuse_orphans(curriculum: CurriculumRecipe) -> None:
             )
 
 
-def _check_data(recipe: Recipe) -> None:
-    if not isinstance(recipe, RlvrRecipe):
-        load_step_contexts(recipe.data)
+def _is_finished(recipe: Recipe) -> bool:
+    """Check the data of a phase, and whether it is finished.
+
+    False for RLVR: its own process compares the instances too, and exits if finished.
+    """
     if recipe.validation and recipe.validation.data:
         load_step_contexts(recipe.validation.data)
-
-
-def _is_finished(recipe: Recipe) -> bool:
-    """False for RLVR: its own process compares the instances too, and exits if finished."""
     if isinstance(recipe, RlvrRecipe):
         return False
+    load_step_contexts(recipe.data)
     return open_run(recipe).final.is_dir()
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        say(line)

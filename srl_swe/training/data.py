@@ -21,12 +21,13 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from srl_swe.dialects import Dialect, ReplyFormat, get_dialect
 from srl_swe.errors import UserError
+from srl_swe.rewards import asks_for_solution
 from srl_swe.rewards.holistic import solution_text
-from srl_swe.rollout.replies import find_end_ids
+from srl_swe.rollout.replies import check_thought, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.rollout.weights import CONFIG, check_folder
 from srl_swe.steps.rows import load_rows, recorded_settings
-from srl_swe.training.recipe import Overlong, SrlRecipe
+from srl_swe.training.recipe import Overlong, Recipe, SrlRecipe
 from srl_swe.types import Message
 
 logger = logging.getLogger(__name__)
@@ -152,6 +153,21 @@ _OF_TRAJECTORY = ("trajectory_id", "instance_id", "n_steps")
 def expert_column(replies: ReplyFormat) -> str:
     """Return the column of the step contexts to compare replies with."""
     return "expert_solution" if replies.whole_solution else "expert_action"
+
+
+def reply_format(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Any) -> ReplyFormat:
+    """The format of a run's replies, in training and validation; ``args``: its trainer's.
+
+    Raises UserError if the chat template leaves no room for the thought that it requires.
+    """
+    opening = thought_opening(tokenizer, getattr(args, "chat_template_kwargs", None))
+    check_thought(recipe.model, opening, recipe.strictness)
+    return ReplyFormat(
+        get_dialect(recipe.dialect),
+        recipe.strictness,
+        think_opened=opening == "opened",
+        whole_solution=asks_for_solution(getattr(recipe, "rewards", ())),
+    )
 
 
 def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:

@@ -1,4 +1,4 @@
-"""How a run reads replies, and greedy replies on step contexts, scored as in training."""
+"""Greedy replies of a policy on step contexts, scored as in training."""
 
 from __future__ import annotations
 
@@ -8,38 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.rewards import StepScore, asks_for_solution, step_reward
+from srl_swe.rewards import StepScore, step_reward
 from srl_swe.rollout.local_policy import LocalModel, Sampling
-from srl_swe.rollout.replies import check_thought, opens_thought, thought_opening
+from srl_swe.rollout.replies import opens_thought
 from srl_swe.training.data import (
     check_expert_actions,
     expert_column,
     load_step_contexts,
     load_tokenizer,
 )
-from srl_swe.training.recipe import Recipe
-from srl_swe.training.trl_config import template_kwargs
 from srl_swe.types import Message
-
-
-def reply_format(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Any) -> ReplyFormat:
-    """The format of a run's replies, in training and validation; ``args``: its trainer's.
-
-    Raises UserError if the chat template leaves no room for the thought that it requires.
-    """
-    opening = thought_opening(tokenizer, template_kwargs(args))
-    check_thought(recipe.model, opening, recipe.strictness)
-    return ReplyFormat(
-        get_dialect(recipe.dialect),
-        recipe.strictness,
-        think_opened=opening == "opened",
-        whole_solution=asks_for_solution(getattr(recipe, "rewards", ())),
-    )
-
 
 Reply = Callable[[Sequence[Sequence[Message]]], list[str]]
 """The live policy's greedy replies to prompts. A collective: every rank calls it equally often and

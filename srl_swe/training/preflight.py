@@ -25,8 +25,10 @@ from srl_swe.errors import UserError
 from srl_swe.reports.record import read_manifest
 from srl_swe.training.data import warn
 from srl_swe.training.recipe import Recipe, SftRecipe
-from srl_swe.training.run_folder import RunFolder
+from srl_swe.training.run_folder import last_checkpoint
 from srl_swe.training.trl_config import ModelArguments, check_dynamic_sampling
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +61,11 @@ def empty_model(model: str, init_kwargs: Mapping[str, Any]) -> Any:
 
 def model_size(empty: Any, init_kwargs: Mapping[str, Any]) -> ModelSize:
     """Count the parameters of an :func:`empty_model`; ``dtype`` is fp32 unless given."""
-    parameters = sum(weight.numel() for weight in empty.parameters())
-    return ModelSize(parameters, _dtype(empty.config, init_kwargs).itemsize)
-
-
-def _dtype(config: Any, init_kwargs: Mapping[str, Any]) -> torch.dtype:
-    asked = init_kwargs.get("dtype") or torch.float32
-    if asked == "auto":
-        asked = config.dtype or torch.float32
-    dtype: torch.dtype = getattr(torch, asked) if isinstance(asked, str) else asked
-    return dtype
+    asked = init_kwargs.get("dtype")
+    dtype = (empty.config.dtype if asked == "auto" else asked) or torch.float32
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    return ModelSize(sum(weight.numel() for weight in empty.parameters()), dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +93,21 @@ def disk_needs(
     """Estimate the disk space of a run of ``steps`` steps.
 
     A checkpoint is the weights and, unless ``save_only_model``, Adam's two moments of the same
-    type. An adapter's checkpoint is small beside the merged model and counts as 0.
+    type. An adapter's checkpoint is small beside the merged model and counts as 0. The oldest
+    checkpoint is deleted after the newest is written.
     """
     states = 1 if args.save_only_model else 3
     checkpoint = 0 if adapter_only else states * size.weights
-    return DiskNeeds(checkpoint, _kept(args, steps), (2 if keeps_best else 1) * size.weights)
+    match args.save_strategy:
+        case "no":
+            saves = 0
+        case "epoch":
+            saves = math.ceil(args.num_train_epochs)
+        case _:
+            every = args.save_steps if args.save_steps >= 1 else max(1, args.save_steps * steps)
+            saves = math.ceil(steps / every)
+    kept = min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
+    return DiskNeeds(checkpoint, kept, (2 if keeps_best else 1) * size.weights)
 
 
 def free_bytes(folder: Path) -> int:
@@ -110,20 +117,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free + held
 
 
-def _kept(args: Any, steps: int) -> int:
-    """Peak number of checkpoints; the oldest is deleted after the newest is written."""
-    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
-    match strategy:
-        case "no":
-            saves = 0
-        case "epoch":
-            saves = math.ceil(args.num_train_epochs)
-        case _:
-            every = args.save_steps if args.save_steps >= 1 else max(1, args.save_steps * steps)
-            saves = math.ceil(steps / every)
-    return min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
-
-
 def check_ranks(output: Path, args: Any) -> None:
     """Raise UserError if the latest checkpoint was written by another number of ranks.
 
@@ -131,10 +124,10 @@ def check_ranks(output: Path, args: Any) -> None:
     would be counted anew, and prompts repeated or left out. Keeping the batch needs another
     recipe, with other random numbers.
     """
-    run, now = RunFolder(output, {}), args.world_size
-    if run.checkpoint() is None:
+    now = args.world_size
+    if last_checkpoint(output) is None:
         return
-    starts = read_manifest(run.manifest).get("starts") or [{}]
+    starts = read_manifest(output / "manifest.json").get("starts") or [{}]
     before = starts[-1].get("ranks") or now
     if before == now:
         return
@@ -148,15 +141,14 @@ def check_ranks(output: Path, args: Any) -> None:
 
 def warn_of_resuming(args: Any) -> None:
     """Warn if a resumed run would differ from an uninterrupted one."""
-    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
-    if strategy != "no" and args.save_only_model:
+    if args.save_strategy != "no" and args.save_only_model:
         warn(
             "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
             "rate's schedule: a run that is stopped goes on with both anew."
         )
     micro_steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
     whole = micro_steps // math.gcd(micro_steps, args.gradient_accumulation_steps)
-    if strategy == "steps" and args.save_steps >= 1 and args.save_steps % whole:
+    if args.save_strategy == "steps" and args.save_steps >= 1 and args.save_steps % whole:
         warn(
             f"only every {whole} updates a batch of replies has served its time, and checkpoints "
             f"are {args.save_steps:g} apart: a run that is stopped within a batch samples it anew; "
@@ -167,8 +159,6 @@ def warn_of_resuming(args: Any) -> None:
 def _ranks(count: int) -> str:
     return f"{count} rank{'s' if count > 1 else ''}"
 
-
-T = TypeVar("T")
 
 LARGE = 1_000_000_000
 """Parameters above which loading in fp32 is likely a forgotten ``dtype``."""

@@ -31,8 +31,13 @@ from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps.prompt import make_messages
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.training.callbacks import add_callbacks
-from srl_swe.training.data import load_tokenizer, most_tokens, reply_ends, room_for_prompt
-from srl_swe.training.generate import reply_format
+from srl_swe.training.data import (
+    load_tokenizer,
+    most_tokens,
+    reply_ends,
+    reply_format,
+    room_for_prompt,
+)
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.preflight import check_run, on_every_rank
 from srl_swe.training.recipe import EPISODE_WINDOW, RlvrRecipe

@@ -21,8 +21,9 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ from peft import PeftConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -51,15 +50,127 @@ from srl_swe.rollout.prompting import (
     version_of_text,
 )
 from srl_swe.run_folder import claim, refuse_other
+from srl_swe.steps.prompt import Window
 from srl_swe.steps.rows import recorded_settings
-from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe
+from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe, SrlRecipe
 from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """An output folder that fits the recipe: empty, begun or finished."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """Settings that affect the result, in JSON types."""
+    recipe: Recipe
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Files added to each saved policy, by name: how it is prompted."""
+        return {FILE: dump_prompting(trained_prompting(self.recipe))}
+
+    @property
+    def final(self) -> Path:
+        """Folder of the trained policy, once it exists."""
+        return self.path / "final"
+
+    @property
+    def metrics(self) -> Path:
+        """One line per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """Software and hardware of each start."""
+        return self.path / "manifest.json"
+
+    @property
+    def completions(self) -> Path:
+        """One parquet file per logged step."""
+        return self.path / "completions"
+
+    @property
+    def validation(self) -> Path:
+        """One file of trajectories per validation on instances."""
+        return self.path / "validation"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the policy best in validation, if there is validation."""
+        return self.path / "best"
+
+    def checkpoint(self) -> Path | None:
+        """Find the last whole checkpoint."""
+        return last_checkpoint(self.path)
+
+    def claim(self) -> None:
+        """Record the owner of the folder; only one process of a run calls this."""
+        claim(self.path, self.config)
+        for folder in (self.best, self.final):  # a kill may have left a policy between two moves
+            partial, old = _beside(folder)
+            shutil.rmtree(partial, ignore_errors=True)
+            if old.is_dir() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
+    """Open ``recipe.output``. Raises UserError if it holds a run of another recipe.
+
+    ``data_sha256``: a digest of the training data; None computes it from the file or folder.
+
+    ``output`` itself is not compared, so a folder can be moved. The model is compared by its
+    name, not by its weights.
+    """
+    path = Path(recipe.output)
+    data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
+    config = {**decisive_fields(recipe), "data_sha256": data_sha256 or _digest(Path(data))}
+    run = RunFolder(path, json.loads(json.dumps(without_secrets(config), default=str)), recipe)
+    if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
+        raise UserError(
+            f"{path} holds checkpoints of an unknown run; choose another output folder."
+        )
+    return run
+
+
+def _digest(data: Path) -> str | None:
+    """SHA-256 of the data, to detect other rows under the same name.
+
+    Of a data set's folder only its tables count: ``cache-*.arrow`` holds earlier tokenizing by
+    ``datasets``. None for a bare name, such as a hub id.
+    """
+    tables = [data] if data.is_file() else sorted(data.glob("data-*.arrow"))
+    if not tables:
+        return None
+    digest = hashlib.sha256()
+    for table in tables:
+        with table.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
+    states = filter(_is_json, folder.glob("checkpoint-*/trainer_state.json"))
+    numbered = {int(state.parent.name.partition("-")[2]): state.parent for state in states}
+    return numbered[max(numbered)] if numbered else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+# The settings that a resumed run must share.
 
 # Fields not listed below may not change on resume. Among them are ``logging_steps`` and
 # ``save_steps``: the Trainer takes them from the checkpoint and would ignore a change.
 # ``save_only_model`` affects the state to resume from, ``dataloader_persistent_workers`` the number
 # of random draws, ``vllm_mode`` and ``vllm_tensor_parallel_size`` vLLM's sampling seeds.
-
 
 OURS = {"output", "completions_every", "alarms"}
 """Recipe fields that only set where and how often records are written, or when to stop: a run
@@ -97,6 +208,98 @@ def decisive_fields(recipe: Recipe) -> dict[str, Any]:
     fields = {name: value for name, value in asdict(recipe).items() if name not in OURS}
     trainer = {name: value for name, value in recipe.trainer.items() if name not in NOT_DECISIVE}
     return {"method": type(recipe).__name__, **fields, "trainer": trainer}
+
+
+# Training and saving.
+
+
+def train_to_end(trainer: Any, run: RunFolder) -> Path:
+    """Claim the folder, train from its last checkpoint, and save; called by every rank.
+
+    Raises UserError if the disk fills up; the last whole checkpoint stays.
+    """
+    with full_disk_named(run.path):
+        if trainer.accelerator.is_main_process:
+            run.claim()
+        if trainer.args.device.type == "cpu":
+            keep_freed_memory()
+        train_what_is_left(trainer, run.checkpoint())
+        save_policy(trainer, run.final, run.notes)
+        if trainer.accelerator.is_main_process:
+            save_report(run.path)
+    return run.final
+
+
+def train_what_is_left(trainer: Any, checkpoint: Path | None) -> None:
+    """Train from the checkpoint, or from the start, to the last step; called by every rank.
+
+    A run killed between its last checkpoint and its final policy has no step left; the Trainer,
+    which counts after a step, would take one more. The policy is loaded all the same, sharded if
+    trained so: FSDP and DeepSpeed load a checkpoint only on the way to the first step.
+    """
+    trainer.add_callback(_StopAtEnd())
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except _NoStepLeft:
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+class _NoStepLeft(Exception):
+    """Leaves the Trainer's loop, which first checks ``control`` after a step."""
+
+
+class _StopAtEnd(TrainerCallback):
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Leave if no step is left; every rank is at the same step, and all leave alike."""
+        if state.global_step >= state.max_steps:
+            raise _NoStepLeft
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of mallopt(3)."""
+
+
+def keep_freed_memory() -> None:
+    """Keep glibc from returning freed memory to the kernel, for the life of this process.
+
+    By default it returns each block of many megabytes, such as a batch's logits; the next step
+    then gets the pages one by one and cleared, which took a third of the CPU time of SFT's steps
+    with a tiny policy. Does nothing if the C library has no ``mallopt``.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Save the live policy as ``folder``, with ``notes`` as files, whole or not at all.
+
+    Called by every rank. A kill between the two moves leaves the previous policy as
+    ``.<name>.old``, which :meth:`RunFolder.claim` restores.
+    """
+    partial, old = _beside(folder)
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    save_whole_model(trainer, partial)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        (partial / "training_args.bin").unlink(missing_ok=True)
+        for name, text in (notes or {}).items():
+            write_atomic(partial / name, text)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Temporary folders: of the policy while written, and of the one it replaces."""
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    return partial, old
 
 
 ADAPTER = "adapter"
@@ -144,48 +347,53 @@ def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
             plugin.set_deepspeed_weakref()
 
 
-def train_what_is_left(trainer: Any, checkpoint: Path | None) -> None:
-    """Train from the checkpoint, or from the start, to the last step; called by every rank.
+# What is written beside the weights.
 
-    A run killed between its last checkpoint and its final policy has no step left; the Trainer,
-    which counts after a step, would take one more. The policy is loaded all the same, sharded if
-    trained so: FSDP and DeepSpeed load a checkpoint only on the way to the first step.
-    """
-    trainer.add_callback(_StopAtEnd())
+
+def trained_prompting(recipe: Recipe) -> Prompting:
+    """Return the prompting of the policy: for SFT and SRL their data's, for RLVR the recipe's."""
+    dialect = get_dialect(recipe.dialect)
+    window: Window | None
+    prompt: str | None
+    match recipe:
+        case RlvrRecipe(setting="patch"):
+            window, prompt = None, version_of_text(REPAIR_PROMPT)
+        case RlvrRecipe():
+            window = replace(recipe.window, pairs=EPISODE_WINDOW.pairs, thoughts=True)
+            prompt = version_of_text(dialect.SYSTEM_PROMPT)
+        case SftRecipe() | SrlRecipe():
+            window = recorded_settings(Path(recipe.data)).window
+            whole = isinstance(recipe, SrlRecipe) and asks_for_solution(recipe.rewards)
+            prompt = (
+                version_of_text(dialect.SOLUTION_PROMPT)
+                if whole
+                else _prompt_of_data(Path(recipe.data))
+            )
+    template = dict(recipe.trainer.get("chat_template_kwargs") or {})
+    return Prompting(recipe.dialect, recipe.strictness, window, prompt, template)
+
+
+def _prompt_of_data(data: Path) -> str | None:
+    """None if ``data`` is not a data set, which a later check refuses in more detail."""
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except _NoStepLeft:
-        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+        prompt = load_from_disk(str(data))[0]["prompt"]
+    except (FileNotFoundError, ValueError, KeyError, IndexError):
+        return None
+    return prompt_version(prompt) if isinstance(prompt, list) else None
 
 
-class _NoStepLeft(Exception):
-    """Leaves the Trainer's loop, which first checks ``control`` after a step."""
+class CarriedByCheckpoints(TrainerCallback):
+    """Writes ``notes``, text by file name, into each whole checkpoint."""
 
+    def __init__(self, notes: Mapping[str, str]) -> None:
+        self._notes = notes
 
-class _StopAtEnd(TrainerCallback):
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave if no step is left; every rank is at the same step, and all leave alike."""
-        if state.global_step >= state.max_steps:
-            raise _NoStepLeft
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Parameters of mallopt(3)."""
-
-
-def keep_freed_memory() -> None:
-    """Keep glibc from returning freed memory to the kernel, for the life of this process.
-
-    By default it returns each block of many megabytes, such as a batch's logits; the next step
-    then gets the pages one by one and cleared, which took a third of the CPU time of SFT's steps
-    with a tiny policy. Does nothing if the C library has no ``mallopt``.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Write the notes, after the Trainer has written its own files."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            for name, text in self._notes.items():
+                write_atomic(folder / name, text)
 
 
 HIDDEN = "<hidden>"
@@ -215,16 +423,17 @@ def command_without_secrets(arguments: Sequence[str]) -> list[str]:
     ['train', '--hub_token', '<hidden>', '--api-key=<hidden>', '--seed', '1']
     """
     shown: list[str] = []
-    hide_next = False
-    for argument in arguments:
+    for before, argument in pairwise(["", *arguments]):
         name, is_set, _ = argument.partition("=")
-        secret = name.startswith("--") and bool(_SECRET.search(name.replace("-", "_")))
-        if hide_next:
+        if "=" not in before and _is_secret(before):
             shown.append(HIDDEN)
         else:
-            shown.append(f"{name}={HIDDEN}" if secret and is_set else argument)
-        hide_next = secret and not is_set and not hide_next
+            shown.append(f"{name}={HIDDEN}" if is_set and _is_secret(name) else argument)
     return shown
+
+
+def _is_secret(option: str) -> bool:
+    return option.startswith("--") and bool(_SECRET.search(option.replace("-", "_")))
 
 
 _PAUSE_S = 30.0
@@ -236,261 +445,25 @@ _SHARE = 0.02
 class ReportLog(TrainerCallback):
     """Writes ``report.html`` after the first step, at intervals, and at the end."""
 
-    def __init__(self, folder: Path, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = path
         self._next = 0.0
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write the page if due; called after the log was written to ``metrics.jsonl``."""
-        if state.is_world_process_zero and time.monotonic() >= self._next:
-            self._write()
+        started = time.monotonic()
+        if state.is_world_process_zero and started >= self._next:
+            save_report(self._folder)
+            ended = time.monotonic()
+            self._next = ended + max(_PAUSE_S, (ended - started) / _SHARE)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write the page with the last step."""
         if state.is_world_process_zero:
-            self._write()
-
-    def _write(self) -> None:
-        started = time.monotonic()
-        save_report(self._folder, self._path)
-        ended = time.monotonic()
-        self._next = ended + max(_PAUSE_S, (ended - started) / _SHARE)
+            save_report(self._folder)
 
 
-def save_report(folder: Path, path: Path) -> None:
+def save_report(folder: Path) -> None:
     """Write the page of the run in ``folder``, whole or not at all."""
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    write_atomic(path, render_report(load_run(folder), written))
-
-
-def trained_prompting(recipe: Recipe) -> Prompting:
-    """Return the prompting of the policy: for SFT and SRL their data's, for RLVR the recipe's."""
-    template = dict(recipe.trainer.get("chat_template_kwargs") or {})
-    if isinstance(recipe, RlvrRecipe):
-        return _of_rlvr(recipe, template)
-    window = recorded_settings(Path(recipe.data)).window
-    if not isinstance(recipe, SftRecipe) and asks_for_solution(recipe.rewards):
-        prompt: str | None = version_of_text(get_dialect(recipe.dialect).SOLUTION_PROMPT)
-    else:
-        prompt = _prompt_of_data(Path(recipe.data))
-    return Prompting(recipe.dialect, recipe.strictness, window, prompt, template)
-
-
-class CarriedByCheckpoints(TrainerCallback):
-    """Writes ``notes``, text by file name, into each whole checkpoint."""
-
-    def __init__(self, notes: Mapping[str, str]) -> None:
-        self._notes = notes
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write the notes, after the Trainer has written its own files."""
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            for name, text in self._notes.items():
-                write_atomic(folder / name, text)
-
-
-def _of_rlvr(recipe: RlvrRecipe, template: dict[str, Any]) -> Prompting:
-    if recipe.setting == "patch":
-        prompt = version_of_text(REPAIR_PROMPT)
-        return Prompting(recipe.dialect, recipe.strictness, None, prompt, template)
-    prompt = version_of_text(get_dialect(recipe.dialect).SYSTEM_PROMPT)
-    asked = recipe.window
-    window = replace(
-        EPISODE_WINDOW, observation_chars=asked.observation_chars, token_budget=asked.token_budget
-    )
-    return Prompting(recipe.dialect, recipe.strictness, window, prompt, template)
-
-
-def _prompt_of_data(data: Path) -> str | None:
-    """None if ``data`` is not a data set, which a later check refuses in more detail."""
-    try:
-        prompt = load_from_disk(str(data))[0]["prompt"]
-    except (FileNotFoundError, ValueError, KeyError, IndexError):
-        return None
-    return prompt_version(prompt) if isinstance(prompt, list) else None
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """An output folder that fits the recipe: empty, begun or finished."""
-
-    path: Path
-    config: Mapping[str, Any]
-    """Settings that affect the result, in JSON types."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """Files added to each saved policy, by name: how it is prompted."""
-
-    @property
-    def final(self) -> Path:
-        """Folder of the trained policy, once it exists."""
-        return self.path / "final"
-
-    @property
-    def metrics(self) -> Path:
-        """One line per step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """Page with the curves of ``metrics``."""
-        return self.path / "report.html"
-
-    @property
-    def manifest(self) -> Path:
-        """Software and hardware of each start."""
-        return self.path / "manifest.json"
-
-    @property
-    def completions(self) -> Path:
-        """One parquet file per logged step."""
-        return self.path / "completions"
-
-    @property
-    def validation(self) -> Path:
-        """One file of trajectories per validation on instances."""
-        return self.path / "validation"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the policy best in validation, if there is validation."""
-        return self.path / "best"
-
-    def checkpoint(self) -> Path | None:
-        """Find the last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-        whole = [
-            state.parent
-            for state in self.path.glob("checkpoint-*/trainer_state.json")
-            if _is_json(state)
-        ]
-        return max(whole, key=lambda folder: int(folder.name.partition("-")[2]), default=None)
-
-    def claim(self) -> None:
-        """Record the owner of the folder; only one process of a run calls this."""
-        claim(self.path, self.config)
-        for folder in (self.best, self.final):
-            _tidy_up(folder)
-
-
-def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
-    """Open ``recipe.output``. Raises UserError if it holds a run of another recipe.
-
-    ``data_sha256``: a digest of the training data; None computes it from the file or folder.
-
-    ``output`` itself is not compared, so a folder can be moved. The model is compared by its
-    name, not by its weights.
-    """
-    path = Path(recipe.output)
-    notes = {FILE: dump_prompting(trained_prompting(recipe))}
-    run = RunFolder(path, _config(recipe, data_sha256), notes)
-    if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
-        raise UserError(
-            f"{path} holds checkpoints of an unknown run; choose another output folder."
-        )
-    return run
-
-
-def train_to_end(trainer: Any, run: RunFolder) -> Path:
-    """Claim the folder, train from its last checkpoint, and save; called by every rank.
-
-    Raises UserError if the disk fills up; the last whole checkpoint stays.
-    """
-    with full_disk_named(run.path):
-        return _train_to_end(trainer, run)
-
-
-def _train_to_end(trainer: Any, run: RunFolder) -> Path:
-    if trainer.accelerator.is_main_process:
-        run.claim()
-    if trainer.args.device.type == "cpu":
-        keep_freed_memory()
-    train_what_is_left(trainer, run.checkpoint())
-    save_policy(trainer, run.final, run.notes)
-    if trainer.accelerator.is_main_process:
-        save_report(run.path, run.report)
-    return run.final
-
-
-def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = None) -> None:
-    """Save the live policy as ``folder``, with ``notes`` as files, whole or not at all.
-
-    Called by every rank. A kill between the two moves leaves the previous policy as
-    ``.<name>.old``, which :meth:`RunFolder.claim` restores.
-    """
-    partial, old = _beside(folder)
-    if trainer.accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    save_whole_model(trainer, partial)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        (partial / "training_args.bin").unlink(missing_ok=True)
-        for name, text in (notes or {}).items():
-            write_atomic(partial / name, text)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-
-
-def _tidy_up(folder: Path) -> None:
-    """Clean up after a killed :func:`save_policy`; the old policy stays until replaced."""
-    partial, old = _beside(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    if old.is_dir() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _beside(folder: Path) -> tuple[Path, Path]:
-    """Temporary folders: of the policy while written, and of the one it replaces."""
-    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    return partial, old
-
-
-def _config(recipe: Recipe, data_sha256: str | None) -> dict[str, Any]:
-    """Settings that affect the result, secrets hidden."""
-    data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
-    digest = data_sha256 or _digest(Path(data))
-    config: dict[str, Any] = json.loads(
-        json.dumps(without_secrets({**decisive_fields(recipe), "data_sha256": digest}), default=str)
-    )
-    return config
-
-
-def _digest(data: Path) -> str | None:
-    """SHA-256 of the data, to detect other rows under the same name.
-
-    Of a data set's folder only its tables count: ``cache-*.arrow`` holds earlier tokenizing by
-    ``datasets``. None for a bare name, such as a hub id.
-    """
-    tables = [data] if data.is_file() else sorted(data.glob("data-*.arrow"))
-    if not tables:
-        return None
-    digest = hashlib.sha256()
-    for table in tables:
-        with table.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+    write_atomic(folder / "report.html", render_report(load_run(folder), written))

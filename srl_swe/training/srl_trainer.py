@@ -34,9 +34,9 @@ from srl_swe.training.data import (
     load_step_contexts,
     load_tokenizer,
     reply_ends,
+    reply_format,
     with_solutions,
 )
-from srl_swe.training.generate import reply_format
 from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.preflight import check_run, on_every_rank
 from srl_swe.training.recipe import SrlRecipe

@@ -12,16 +12,16 @@ step       the sum: from the end of one step to the end of the next
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from srl_swe.rollout.local_policy import plain_generation
@@ -36,33 +36,25 @@ def weight_sync(generation: Any) -> Callable[[], None]:
     'weight_loader'); the weights are reloaded like a checkpoint, from memory.
     """
     sync: Callable[[], None] = generation.sync_weights
-    if generation.mode != "colocate" or not _runs_on_cpu():
+    if generation.mode != "colocate":
         return sync
-    return lambda: _reload(generation)
-
-
-def _runs_on_cpu() -> bool:
     from vllm.platforms import current_platform
 
-    return bool(current_platform.is_cpu())
+    return partial(_reload_on_cpu, generation) if current_platform.is_cpu() else sync
 
 
-def _reload(generation: Any) -> None:
-    """Reload clones: vLLM reads a padded matrix after TRL has unmerged the adapter."""
-    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
-    weights = ((name, weight.clone()) for name, weight in generation._iter_named_params())
-    runner.reload_weights(weights_iterator=weights)
-    _pack_again(runner.model)
-    generation.llm.reset_prefix_cache()
-
-
-def _pack_again(model: Any) -> None:
-    """Pack output layers tied to the embedding: vLLM skips them, absent from the checkpoint."""
+def _reload_on_cpu(generation: Any) -> None:
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
-    for layer in model.modules():
+    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
+    # clones, as vLLM reads a padded matrix after TRL has unmerged the adapter
+    weights = ((name, weight.clone()) for name, weight in generation._iter_named_params())
+    runner.reload_weights(weights_iterator=weights)
+    for layer in runner.model.modules():
+        # an output layer tied to the embedding: vLLM skips it, as no checkpoint holds it
         if hasattr(layer, "cpu_linear") and layer.weight.numel() > 0:
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+    generation.llm.reset_prefix_cache()
 
 
 logger = logging.getLogger(__name__)
@@ -83,12 +75,7 @@ class WeightSyncAlarm(TrainerCallback):
         self._warned = False
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
     ) -> None:
         """Check the difference; without vLLM the log has no such figure."""
         difference = (logs or {}).get(DIFFERENCE, 0.0)
@@ -133,7 +120,7 @@ class Stopwatch:
     def timed(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
         """Wrap the function to time each call as a phase."""
 
-        @functools.wraps(function)
+        @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             with self.phase(name):
                 return function(*args, **kwargs)
@@ -237,33 +224,23 @@ class StepTimes(TrainerCallback):
         self._optimizer_s = 0.0
         self._tokens = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock; loading and compiling before the first step belong to no step."""
         self._ended, self._tokens = _now(), float(state.num_input_tokens_seen)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the phase ``other``."""
         self._begun = _now()
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the time of the update, after all micro-steps."""
         self._updating = _now()
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the time of the update."""
         self._optimizer_s = _now() - self._updating
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand the seconds to the trainer, which logs the mean since its last log."""
         now, counted = _now(), self._metrics.get("num_tokens", [self._tokens])[-1]
         step_s, tokens = now - self._ended, counted - self._tokens

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from srl_swe.rollout.local_policy import hide_weight_bars
+from srl_swe.rollout.weights import hide_weight_bars
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 

@@ -52,13 +52,8 @@ def leave_process_group() -> None:
     """Leave torch's process group at the end of a run: a process exiting inside it may abort."""
     import torch.distributed
 
-    if _holds_vllm() or not torch.distributed.is_available():
-        return
-    if torch.distributed.is_initialized():
+    vllm = sys.modules.get("vllm.distributed.parallel_state")
+    if vllm is not None and vllm.model_parallel_is_initialized():
+        return  # vLLM leaves all groups itself, and fails if it can't
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _holds_vllm() -> bool:
-    """Whether vLLM runs in this process: it leaves all groups itself, and fails if it can't."""
-    state = sys.modules.get("vllm.distributed.parallel_state")
-    return state is not None and bool(state.model_parallel_is_initialized())

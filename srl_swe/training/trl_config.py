@@ -24,7 +24,8 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.local_policy import PLAIN, hide_weight_bars
+from srl_swe.rollout.local_policy import PLAIN
+from srl_swe.rollout.weights import hide_weight_bars
 from srl_swe.training.recipe import Recipe, field_names, field_of, unknown_field
 
 
@@ -185,11 +186,14 @@ def model_arguments(recipe: Recipe) -> ModelArguments:
     dtype = {name: value for name, value in init_kwargs.items() if name == "dtype"}
     try:
         config = ModelConfig(**{**section, **dtype})
-        peft_config = get_peft_config(config)
+        peft_config: Any = get_peft_config(config)
         quantization_config = get_quantization_config(config)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"model_config: {_one_line(error)}") from None
-    _name_single_module(peft_config)
+    target = getattr(peft_config, "target_modules", None)
+    if isinstance(target, str) and re.fullmatch(r"\w+", target):
+        # TRL unpacks the list of a single module: to PEFT a string is a pattern of whole paths
+        peft_config.target_modules = {target}
     return ModelArguments(init_kwargs, peft_config, quantization_config)
 
 
@@ -260,13 +264,6 @@ def _refuse_ignored(section: Mapping[str, Any]) -> None:
         raise UserError(
             f"model_config: {', '.join(idle)} need LoRA; set `use_peft: true` or leave them out."
         )
-
-
-def _name_single_module(peft_config: Any) -> None:
-    """Restore a single module's list: TRL makes it a string, to PEFT a pattern of whole paths."""
-    target = getattr(peft_config, "target_modules", None)
-    if isinstance(target, str) and re.fullmatch(r"\w+", target):
-        peft_config.target_modules = {target}
 
 
 _OF_LORA = {"use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"}

@@ -33,9 +33,10 @@ from srl_swe.training.data import (
     check_expert_actions,
     load_step_contexts,
     overlong_rows,
+    reply_format,
     with_solutions,
 )
-from srl_swe.training.generate import METRICS, Reply, greedy_replies, reply_format, score_replies
+from srl_swe.training.generate import METRICS, Reply, greedy_replies, score_replies
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation
 from srl_swe.training.run_folder import RunFolder, save_policy
 from srl_swe.training.trl_config import template_kwargs

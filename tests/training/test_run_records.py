@@ -273,7 +273,7 @@ def log_step(folder: Path, report: ReportLog, step: int, rank: int = 0) -> None:
 def test_the_report_is_there_after_the_first_step_and_not_rewritten_at_each(
     tmp_path: Path,
 ) -> None:
-    report, path = ReportLog(tmp_path, tmp_path / "report.html"), tmp_path / "report.html"
+    report, path = ReportLog(tmp_path), tmp_path / "report.html"
     log_step(tmp_path, report, 1)
     assert "step 1" in path.read_text()
     log_step(tmp_path, report, 2)
@@ -283,7 +283,7 @@ def test_the_report_is_there_after_the_first_step_and_not_rewritten_at_each(
 
 
 def test_only_the_first_rank_writes_the_report(tmp_path: Path) -> None:
-    log_step(tmp_path, ReportLog(tmp_path, tmp_path / "report.html"), 1, rank=1)
+    log_step(tmp_path, ReportLog(tmp_path), 1, rank=1)
     assert not (tmp_path / "report.html").exists()
 
 
