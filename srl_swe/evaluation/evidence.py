@@ -45,7 +45,6 @@ class Summary:
 
 Summarise = Callable[[str], Summary | None]
 """Reads the last summary in a log; None without a summary."""
-
 _COUNT = re.compile(r"(\d+)(?: tests?)? ([a-z]+)|([A-Za-z ]+)[=:] ?(\d+)")
 _BAD_COUNTS = "failed failures error errors exceptions"
 _RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)

@@ -43,12 +43,12 @@ def load_predictions(
 
 def gold_predictions(instances: Sequence[Instance]) -> list[Prediction]:
     """The reference patch of each instance, under the model name ``gold``."""
-    return [Prediction(one.instance_id, "gold", one.gold_patch) for one in instances]
+    return [Prediction(i.instance_id, "gold", i.gold_patch) for i in instances]
 
 
 def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes a .jsonl file in swebench's format, whole or not at all."""
-    write_atomic(path, "".join(f"{json.dumps(asdict(one))}\n" for one in predictions))
+    write_atomic(path, "".join(f"{json.dumps(asdict(p))}\n" for p in predictions))
 
 
 def append_prediction(path: Path, prediction: Prediction) -> None:

@@ -6,11 +6,10 @@ nothing. In pytest's it registers a plugin that writes records to the standard o
 the start: one when it is loaded, one when the session has ended in order. They are framed by a
 token that is made for one run, and are taken out of the log again (:mod:`.test_run`).
 
-Code under test shares the process, so this is no boundary: it catches what was not written against
-it. A session that does not end in order (``os._exit``, a forged summary) leaves no second record;
-results that were changed on their way, functions of pytest, unittest or builtins that were
-replaced, and plugins that were added while tests were collected or run are reported with the file
-that they came from.
+Code under test shares the process, so this is not a security boundary: it catches code that was not
+written against it. A session that does not end in order (``os._exit``, a forged summary) leaves no
+second record; results changed on their way, replaced functions of pytest, unittest or builtins, and
+plugins added while tests were collected or run are reported with the file they came from.
 """
 
 import os
@@ -203,7 +202,7 @@ class _Recorder:
 
 
 def _functions() -> Any:
-    """Functions and methods of what runs the tests, by a name for a person."""
+    """Functions and methods of the guarded modules, by readable names."""
     found = {}  # type: dict[str, Any]
     for module_name, module in list(sys.modules.items()):
         if module_name.split(".")[0] not in _GUARDED or module is None:

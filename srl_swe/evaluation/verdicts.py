@@ -130,14 +130,11 @@ def verdict_from_report(
     ``infra_failure`` is ignored, as swebench derives it from the output of the tests.
     """
     tests = report.get("tests_status", {})
-    passed, failed = (
-        tuple(
-            name
-            for kind in ("FAIL_TO_PASS", "PASS_TO_PASS")
-            for name in tests.get(kind, {}).get(status, ())
-        )
-        for status in ("success", "failure")
-    )
+
+    def listed(status: str) -> tuple[str, ...]:
+        groups = (tests.get(kind, {}).get(status, ()) for kind in ("FAIL_TO_PASS", "PASS_TO_PASS"))
+        return tuple(name for group in groups for name in group)
+
     outcome, detail = Outcome.UNRESOLVED, ""
     if report["resolved"]:
         outcome = Outcome.RESOLVED
@@ -145,7 +142,7 @@ def verdict_from_report(
         reason = str(report.get("infra_failure_reason", ""))
         detail = f"the tests left no results that can be read ({reason or 'see the log'})"
     return Verdict(
-        instance_id, outcome, passed=passed, failed=failed, log_path=log_path, detail=detail
+        instance_id, outcome, listed("success"), listed("failure"), log_path, detail=detail
     )
 
 

@@ -21,11 +21,11 @@ TestReward = Callable[[Instance, Verdict], float | None]
 def outcome_reward(instance: Instance, verdict: Verdict) -> float | None:
     """1 for a resolved instance, None if the tests gave no result, else 0.
 
-    >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image")
+    >>> row = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image")
     >>> both = [Verdict("a__b-1", of) for of in (Outcome.RESOLVED, Outcome.EMPTY_PATCH)]
-    >>> [outcome_reward(one, verdict) for verdict in both]
+    >>> [outcome_reward(row, verdict) for verdict in both]
     [1.0, 0.0]
-    >>> outcome_reward(one, Verdict("a__b-1", Outcome.BROKEN_SANDBOX)) is None
+    >>> outcome_reward(row, Verdict("a__b-1", Outcome.BROKEN_SANDBOX)) is None
     True
     """
     if verdict.outcome in {Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED}:
@@ -36,11 +36,11 @@ def outcome_reward(instance: Instance, verdict: Verdict) -> float | None:
 def partial_reward(instance: Instance, verdict: Verdict) -> float | None:
     """The share of FAIL_TO_PASS that passes; 0 if a PASS_TO_PASS test fails.
 
-    >>> one = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image",
+    >>> row = Instance("a__b-1", "a/b", "0" * 40, "It is broken.", "image",
     ...     fail_to_pass=("t1", "t2"), pass_to_pass=("t3",))
     >>> half = Verdict("a__b-1", Outcome.UNRESOLVED, passed=("t1", "t3"), failed=("t2",))
     >>> careless = Verdict("a__b-1", Outcome.UNRESOLVED, passed=("t1", "t2"), failed=("t3",))
-    >>> partial_reward(one, half), partial_reward(one, careless)
+    >>> partial_reward(row, half), partial_reward(row, careless)
     (0.5, 0.0)
     """
     whole = outcome_reward(instance, verdict)

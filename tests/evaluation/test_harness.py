@@ -299,7 +299,7 @@ def test_the_self_check_runs_the_tests_on_both_sides(
     faulty = replace(starter[1], gold_patch=NO_OP)
     result = check_gold([starter[0], faulty], tmp_path, max_workers=2)
     assert list(result.faults) == [faulty.instance_id]
-    assert [one.outcome for one in result.harmless] == [Outcome.UNRESOLVED] * 2
+    assert [verdict.outcome for verdict in result.harmless] == [Outcome.UNRESOLVED] * 2
     assert set(result.harmless[0].failed) == set(starter[0].fail_to_pass)
 
 

@@ -40,7 +40,9 @@ def test_the_harness_reads_what_is_written(tmp_path: Path) -> None:
 
     save_predictions(tmp_path / "p.jsonl", EXPECTED)
     read = get_predictions_from_file(str(tmp_path / "p.jsonl"), "", "")
-    assert [row["model_patch"] for row in read] == [one.model_patch for one in EXPECTED]
+    assert [row["model_patch"] for row in read] == [
+        prediction.model_patch for prediction in EXPECTED
+    ]
 
 
 def test_the_last_of_several_wins_and_that_is_said(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_the_network_of_the_containers_is_kept_with_each_verdict(tmp_path: Path)
     predictions = [Prediction("a-1", "m", "resolved"), Prediction("b-1", "m", "")]
     for _ in range(2):
         verdicts = grade((A, B), predictions, tmp_path, harness=InBridge())
-        assert [one.network for one in verdicts] == ["bridge", ""]
+        assert [verdict.network for verdict in verdicts] == ["bridge", ""]
 
 
 def test_an_instance_without_tests_is_refused_before_anything_runs(
