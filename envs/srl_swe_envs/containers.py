@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any, Self
+from typing import Any
 
 import docker
 import requests
@@ -51,18 +51,6 @@ class EngineChannel:
         self._poll.register(self._socket, select.POLLIN)
         self._buffer = bytearray()
         self._stream, self._frame_bytes_left = 0, 0
-
-    @classmethod
-    def of_new_process(cls, api: docker.APIClient, container_id: str, command: list[str]) -> Self:
-        """Start ``command`` as root in the container."""
-        created = api.exec_create(container_id, command, stdin=True, user="0")
-        return cls(api.exec_start(created["Id"], socket=True))
-
-    @classmethod
-    def of_first_process(cls, api: docker.APIClient, container_id: str) -> Self:
-        """Attach to PID 1; only its output from now on is received."""
-        streams = {"stdin": 1, "stdout": 1, "stream": 1}
-        return cls(api.attach_socket(container_id, params=streams))
 
     def send(self, data: bytes) -> None:
         """Write all of it to stdin."""
@@ -190,13 +178,19 @@ class ContainerProcesses:
             attempt("starting the container", self.container.start)
 
     def spawn(self, script: str, *arguments: str) -> EngineChannel:
-        """Start ``bash -c script`` with pipes. Raises SandboxError."""
+        """Start ``bash -c script`` as root, with pipes. Raises SandboxError."""
+        api = self.client.api
         command = ["bash", "-c", script, "bash", *arguments]
+
+        def start() -> EngineChannel:
+            created = api.exec_create(self.container_id, command, stdin=True, user="0")
+            return EngineChannel(api.exec_start(created["Id"], socket=True))
+
         with blame_sandbox("starting a process in the container"):
             try:
-                return EngineChannel.of_new_process(self.client.api, self.container_id, command)
+                return start()
             except requests.ConnectionError:  # its pool was just closed by another thread
-                return EngineChannel.of_new_process(self.client.api, self.container_id, command)
+                return start()
 
     def sweep(self, sweep: Sweep) -> bool:
         """See :meth:`srl_swe_envs.shell.ShellHost.sweep`. Raises SandboxError."""
@@ -248,9 +242,10 @@ class ContainerProcesses:
         nonce = secrets.token_hex(8)
         answer = b""
         deadline = time.monotonic() + timeout_s
+        streams = {"stdin": 1, "stdout": 1, "stream": 1}  # only its output from now on
         with blame_sandbox("ending what a command has started"):
-            pipes = EngineChannel.of_first_process(self.client.api, self.container_id)
-            with closing(pipes):
+            attached = self.client.api.attach_socket(self.container_id, params=streams)
+            with closing(EngineChannel(attached)) as pipes:
                 pipes.send(f"{nonce} {order}\n".encode())
                 while not (found := re.search(rb"%b (\w+)\n" % nonce.encode(), answer)):
                     left_s = deadline - time.monotonic()

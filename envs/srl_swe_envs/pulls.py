@@ -12,10 +12,10 @@ import platform
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from docker.auth import load_config, resolve_repository_name
 from docker.errors import DockerException, ImageNotFound
 
 from srl_swe.errors import EngineDiskFull, ImageMissing
+from srl_swe.parallel import run_parallel
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, pull, reason
 from srl_swe_envs.image_names import canonical, digest_in, family_of_image
 from srl_swe_envs.owners import RUN
@@ -298,21 +299,18 @@ def pull_images(
     """
     wanted, failed = (*plan.missing, *plan.present), dict[str, str]()
     stopped = threading.Event()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        jobs = {pool.submit(_pull_one, client, image, stopped): image for image in plan.missing}
-        for job in as_completed(jobs):
-            image, problem = jobs[job], job.result()
-            if problem:
-                failed[image] = problem
-            if budget_bytes is not None and not stopped.is_set():
-                images = stored_images(client)
-                gone, _ = remove_images(client, to_evict(images, budget_bytes, keep=wanted))
-                if disk_bytes(image for image in images if image not in gone) > budget_bytes:
-                    stopped.set()
-            on_done(f"{image} {'failed' if problem else 'pulled'}")
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def keep(image: str, problem: str) -> None:
+        if problem:
+            failed[image] = problem
+        if budget_bytes is not None and not stopped.is_set():
+            images = stored_images(client)
+            gone, _ = remove_images(client, to_evict(images, budget_bytes, keep=wanted))
+            if disk_bytes(each for each in images if each not in gone) > budget_bytes:
+                stopped.set()
+        on_done(f"{image} {'failed' if problem else 'pulled'}")
+
+    run_parallel(partial(_pull_one, client, stopped), plan.missing, keep, workers=workers)
     return failed
 
 
@@ -331,7 +329,7 @@ def is_from_hub(image: str) -> bool:
     return resolve_repository_name(image)[0] in {_HUB, "index.docker.io"}
 
 
-def _pull_one(client: docker.DockerClient, image: str, stopped: threading.Event) -> str:
+def _pull_one(client: docker.DockerClient, stopped: threading.Event, image: str) -> str:
     """Pull it; returns the reason for a failure, or an empty text."""
     if stopped.is_set():
         return "not tried, as pulling was stopped"

@@ -24,7 +24,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -194,8 +194,7 @@ def plain_diff(changes: Sequence[Change], as_binary: bool = False) -> bytes:
     """
     if not changes:
         return b""
-    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
-        _import(folder, changes, as_binary)
+    with _repository_of(changes, as_binary) as folder:
         return _git(folder, *_PLAIN, *_BOTH)
 
 
@@ -203,8 +202,7 @@ def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tup
     """Each file's part of the diff, without renames, in git's order. Raises as above."""
     if not changes:
         return []
-    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
-        _import(folder, changes, as_binary)
+    with _repository_of(changes, as_binary) as folder:
         text = _git(folder, *_PLAIN, "--no-renames", *_BOTH)
         names = _git(folder, "diff", "--no-renames", "--name-only", "-z", *_BOTH)
     # No other line of git's output begins with ``diff --git``.
@@ -218,17 +216,20 @@ def diff_by_file(changes: Sequence[Change], as_binary: bool = False) -> list[tup
     return [(by_path[path], part) for path, part in zip(paths, by_file, strict=True)]
 
 
-def _import(folder: str, changes: Sequence[Change], as_binary: bool) -> None:
-    for name in ("objects", "refs", "info"):
-        Path(folder, name).mkdir()
-    Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
-    if as_binary:
-        Path(folder, "info", "attributes").write_text("* -diff\n")
-    old = ((change.path, change.old) for change in changes)
-    new = ((change.path, change.new) for change in changes)
-    stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
-    fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
-    _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
+@contextmanager
+def _repository_of(changes: Sequence[Change], as_binary: bool) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="srl-swe-diff-") as folder:
+        for name in ("objects", "refs", "info"):
+            Path(folder, name).mkdir()
+        Path(folder, "HEAD").write_text(f"ref: {_BOTH[0]}\n")
+        if as_binary:
+            Path(folder, "info", "attributes").write_text("* -diff\n")
+        old = ((change.path, change.old) for change in changes)
+        new = ((change.path, change.new) for change in changes)
+        stream = [*_commit(_BOTH[0], old), *_commit(_BOTH[1], new), b"done\n"]
+        fast = ("-c", "pack.compression=0", "fast-import", "--depth=0")
+        _git(folder, *fast, "--quiet", "--done", stdin=b"".join(stream))
+        yield folder
 
 
 def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[bytes]:
