@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from srl_swe.trajectories.convert import save_traj
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import json_schema, load_jsonl, save_jsonl
 from srl_swe.trajectories.load import Reading, load_trajectories, stream_trajectories
@@ -17,6 +16,5 @@ __all__ = [
     "load_trajectories",
     "parse_filter",
     "save_jsonl",
-    "save_traj",
     "stream_trajectories",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.files import write_atomic, written_whole
+from srl_swe.files import written_whole
 from srl_swe.trajectories.atif import OWN
 from srl_swe.trajectories.jsonl import render_line, save_rows
 from srl_swe.trajectories.sweagent import parse_exit_status
@@ -33,11 +33,6 @@ _EXIT_STATUS = {
 }
 _TYPED = frozenset({"view_range", "insert_line", "line_number", "start_line", "end_line"})
 """Arguments that SWE-agent's tools declare as numbers or lists of numbers."""
-
-
-def save_traj(path: Path, trajectory: Trajectory) -> None:
-    """Replace the file, whole or not at all."""
-    write_atomic(path, json.dumps(render_traj(trajectory), indent=2, ensure_ascii=False) + "\n")
 
 
 def render_traj(trajectory: Trajectory) -> dict[str, Any]:
@@ -133,13 +128,6 @@ def _typed(name: str, value: str) -> Any:
 # ATIF 1.7, for Harbor's tools. The format has no fields for an instance, a patch, an exit code or a
 # step that never ran: these go under ``srl_swe`` into the ``extra`` that it allows everywhere.
 
-ATIF_VERSION = "ATIF-v1.7"
-
-
-def save_atif(path: Path, trajectory: Trajectory) -> None:
-    """Replace the file, whole or not at all; ATIF has one run per file."""
-    write_atomic(path, json.dumps(render_atif(trajectory), ensure_ascii=False, indent=2) + "\n")
-
 
 def render_atif(trajectory: Trajectory) -> dict[str, Any]:
     """The JSON object, the inverse of :func:`srl_swe.trajectories.atif.read_atif`."""
@@ -157,7 +145,7 @@ def render_atif(trajectory: Trajectory) -> dict[str, Any]:
         "enforced": trajectory.enforced,
     }
     return {
-        "schema_version": ATIF_VERSION,
+        "schema_version": "ATIF-v1.7",
         "session_id": trajectory.instance_id,
         "agent": _given(agent),
         "steps": [task, *(_write_turn(n, list(steps)) for n, (_, steps) in enumerate(turns, 2))],
@@ -244,12 +232,15 @@ def _save_lines(path: Path, trajectories: Iterable[Trajectory]) -> int:
     return count
 
 
-def _one_file_each(save: Callable[[Path, Trajectory], None], ending: str) -> Writer:
+def _one_file_each(render: Callable[[Trajectory], dict[str, Any]], ending: str) -> Writer:
     def write(folder: Path, trajectories: Iterable[Trajectory]) -> int:
         folder.mkdir()
         taken: set[str] = set()
         for trajectory in trajectories:
-            save(folder / f"{_free_name(trajectory.instance_id, taken)}{ending}", trajectory)
+            text = json.dumps(render(trajectory), indent=2, ensure_ascii=False) + "\n"
+            raw = text.encode("utf-8", errors="surrogateescape")  # bytes of a patch outside UTF-8
+            name = _free_name(trajectory.instance_id, taken)
+            (folder / f"{name}{ending}").write_bytes(raw)
         return len(taken)
 
     return write
@@ -274,8 +265,8 @@ def _free_name(instance_id: str, taken: set[str]) -> str:
 WRITERS: Mapping[str, Writer] = MappingProxyType(
     {
         "jsonl": _save_lines,
-        "traj": _one_file_each(save_traj, ".traj"),
-        "atif": _one_file_each(save_atif, ".json"),
+        "traj": _one_file_each(render_traj, ".traj"),
+        "atif": _one_file_each(render_atif, ".json"),
         "parquet": save_rows,
     }
 )

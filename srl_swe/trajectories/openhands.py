@@ -31,7 +31,6 @@ from srl_swe.trajectories.turns import (
 )
 from srl_swe.types import Action, Observation, StopReason, Trajectory, Translation
 
-_STREAMS = ("history", "trajectory")
 _LIMITS = ("maximum iteration", "MaxIterationsReached", "max iterations")
 
 
@@ -42,7 +41,7 @@ def is_openhands(record: Any) -> bool:
     if not isinstance(record, Mapping):
         return False
     nothing_ran = not record.get("history") and {"history", "test_result"} <= record.keys()
-    return nothing_ran or any(_are_events(record.get(key)) for key in _STREAMS)
+    return nothing_ran or any(_are_events(record.get(name)) for name in ("history", "trajectory"))
 
 
 def read_openhands(record: Any, where: str) -> Trajectory:

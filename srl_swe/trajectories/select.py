@@ -117,14 +117,6 @@ class Selection:
     unnamed: Literal["refuse", "keep", "drop"] = "refuse"
 
 
-PAPER_SELECTION = Selection(
-    resolved_only=True,
-    model="claude-3-7-sonnet-20250219",
-    per_instance=3,
-    drop_duplicates=True,
-)
-
-
 class Unselected(StrEnum):
     """Reasons to drop a trajectory; the first that holds is counted."""
 

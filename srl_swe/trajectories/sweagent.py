@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from srl_swe.dialects.xml import NO_OUTPUT
 from srl_swe.trajectories.chat_events import clean_thought, read_xml_calls
 from srl_swe.trajectories.fields import Fields, Reader, first_has, render_arguments
 from srl_swe.trajectories.row_facts import (
@@ -279,8 +280,6 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
 
 
 # Conversations: the ``history`` of a ``.traj`` or a demonstration, and SWE-smith's ``messages``.
-
-NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
 _PREFIX = re.compile(r"OBSERVATION:\n|Observation: ")
 _PROMPT = re.compile(r"(?:\A|\n)\(Open file: [^\n]*\)\n\(Current directory: [^\n]*\)\nbash-\$\s*\Z")

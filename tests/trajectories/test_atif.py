@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl_swe.trajectories import atif
-from srl_swe.trajectories.convert import render_atif, save_atif
+from srl_swe.trajectories.convert import convert, render_atif
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory, Translation
@@ -132,8 +132,8 @@ FULL = Trajectory(
 
 @pytest.mark.parametrize("trajectory", [FULL, Trajectory("a__b-1", ())])
 def test_a_trajectory_comes_back_as_it_was_written(trajectory: Trajectory, tmp_path: Path) -> None:
-    save_atif(tmp_path / "a.json", trajectory)
-    record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    convert([trajectory], tmp_path / "runs", "atif")
+    record = json.loads((tmp_path / "runs" / "a__b-1.json").read_text(encoding="utf-8"))
     assert atif.read_atif(record, "a.json") == trajectory
 
 
@@ -197,3 +197,9 @@ def test_translations_come_back_from_our_own_files() -> None:
     )
     trajectory = Trajectory("a__b-1", steps, "issue", source="swe-agent")
     assert atif.read_atif(render_atif(trajectory), "x.json").steps == steps
+
+
+def test_a_patch_outside_of_utf8_is_written_as_its_bytes(tmp_path: Path) -> None:
+    patch = b"+caf\xe9\n".decode("utf-8", errors="surrogateescape")
+    convert([Trajectory("a__b-1", (), patch=patch)], tmp_path / "runs", "atif")
+    assert b"+caf\xe9" in (tmp_path / "runs" / "a__b-1.json").read_bytes()

@@ -8,7 +8,6 @@ from srl_swe.errors import UserError
 from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.row_facts import NO_INSTANCE
 from srl_swe.trajectories.select import (
-    PAPER_SELECTION,
     Selection,
     Unselected,
     is_held_out,
@@ -40,7 +39,13 @@ def test_the_papers_selection_counts_what_it_drops() -> None:
         made(0, instance="a__b-2"),
         made(9, instance="Django__django-11119"),
     ]
-    selection = replace(PAPER_SELECTION, not_in=frozenset({"django__django-11119"}))
+    selection = Selection(
+        resolved_only=True,
+        model=TEACHER,
+        per_instance=3,
+        drop_duplicates=True,
+        not_in=frozenset({"django__django-11119"}),
+    )
     found = list(select(all_of_them, selection, report))
     assert found == [all_of_them[i] for i in (0, 5, 6, 8)]
     assert report.dropped == {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.trajectories import BrokenRecord, load_trajectories, save_traj
-from srl_swe.trajectories.convert import render_command, render_traj
+from srl_swe.trajectories import BrokenRecord, load_trajectories
+from srl_swe.trajectories.convert import convert, render_command, render_traj
 from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.trajectories.sweagent import clean_submission, parse_command, parse_exit_status
 from srl_swe.types import Action, Observation, Step, StopReason, Trajectory
@@ -302,8 +302,8 @@ RUN = Trajectory(
 
 
 def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
-    save_traj(tmp_path / "x.traj", RUN)
-    assert load_trajectories(tmp_path / "x.traj") == [RUN]
+    assert convert([RUN], tmp_path / "runs", "traj") == 1
+    assert load_trajectories(tmp_path / "runs") == [RUN]
 
 
 @pytest.mark.parametrize("reason", [r for r in StopReason if r is not StopReason.STEP_LIMIT])
@@ -335,8 +335,8 @@ def test_a_call_is_written_as_it_was_read(text: str) -> None:
 @pytest.mark.parametrize("folder", ["sweagent_v0_thought_action", "sweagent_v1_0_1_*", "swesmith*"])
 def test_real_runs_come_back_as_they_were(folder: str, samples: Path, tmp_path: Path) -> None:
     for number, run in enumerate(load_trajectories(f"{samples}/{folder}/*")):
-        save_traj(tmp_path / f"{number}.traj", run)
-        (again,) = load_trajectories(tmp_path / f"{number}.traj")
+        convert([run], tmp_path / str(number), "traj")
+        (again,) = load_trajectories(tmp_path / str(number))
         assert [s.action for s in again.steps] == [s.action for s in run.steps]
         assert [s.executed for s in again.steps] == [s.executed for s in run.steps]
         assert [s.thought for s in again.steps] == [s.thought for s in run.steps]
