@@ -23,7 +23,7 @@ from pathlib import Path
 from srl_swe.errors import UserError
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.demo_report import CurvePoint, DemoSummary, render_html
-from srl_swe.experiments.experiment import Experiment, Stage, Suite, load_suite, run_stages
+from srl_swe.experiments.experiment import Experiment, Plan, Stage, Suite, load_suite, run_stages
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
 from srl_swe.files import damage_named, write_atomic
@@ -32,15 +32,13 @@ from srl_swe.replay import as_recorded, replay_all
 from srl_swe.reports.record import number, read_metrics
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import load_jsonl, save_jsonl
 
 
-@dataclass(frozen=True, slots=True)
-class DemoPlan:
-    """Everything that decides a demo's results; a resume under another plan is refused.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPlan(Plan):
+    """``sft`` and ``srl`` override fields of the recipes ``sft-demo`` and ``srl-demo``.
 
-    ``sft`` and ``srl`` override fields of the recipes ``sft-demo`` and ``srl-demo``.
     ``training_instances`` and ``held_out_instances``: how many of each to roll out.
     """
 
@@ -49,13 +47,6 @@ class DemoPlan:
     sft: dict[str, str] = field(default_factory=dict)
     srl: dict[str, str] = field(default_factory=dict)
     observation_chars: int = 600
-    max_steps: int = 12
-    max_new_tokens: int = 96
-
-    @property
-    def window(self) -> Window:
-        """The paper's last two pairs, with short observations."""
-        return Window(observation_chars=self.observation_chars)
 
 
 FULL = DemoPlan(training_instances=8, held_out_instances=2)
@@ -66,7 +57,6 @@ QUICK = DemoPlan(
     srl={"max_steps": "2"},
     max_new_tokens=48,
 )
-
 """Every stage, too short to learn anything; for tests."""
 
 _LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
@@ -90,7 +80,13 @@ def run_demo(
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     claim(folder, asdict(plan))
-    demo = Demo(plan, _demo_suite(plan), folder, open_sandbox, harness)
+    suite = load_suite("starter", load_instances("starter"))
+    training_ids = suite.training_ids[: plan.training_instances]
+    held_out_ids = sorted(suite.held_out_ids)[: plan.held_out_instances]
+    by_id = {instance.instance_id: instance for instance in suite.instances}
+    rolled_out = [by_id[name] for name in (*training_ids, *held_out_ids)]
+    suite = Suite(rolled_out, suite.trajectories, training_ids)
+    demo = Demo(plan, suite, folder, open_sandbox, harness)
     times = folder / "stages.json"
     spent_s: dict[str, float] = {}
     if times.exists():
@@ -101,15 +97,6 @@ def run_demo(
     summary = demo.summarise(spent_s)
     write_atomic(folder / "report.html", render_html(summary))
     return summary
-
-
-def _demo_suite(plan: DemoPlan) -> Suite:
-    """All bundled trajectories, and the instances to roll out."""
-    suite = load_suite("starter", load_instances("starter"))
-    training = suite.training_ids[: plan.training_instances]
-    held_out = sorted(suite.held_out_ids)[: plan.held_out_instances]
-    by_id = {instance.instance_id: instance for instance in suite.instances}
-    return Suite([by_id[name] for name in (*training, *held_out)], suite.trajectories, training)
 
 
 @dataclass(frozen=True)
@@ -182,21 +169,30 @@ class Demo(Experiment[DemoPlan]):
         from srl_swe.training.recipe import RlvrRecipe
         from srl_swe.training.train import train
 
-        places = {
-            "model": str(self.policy(start)),
-            "data": str(data),
-            "output": str(self.folder / method),
-        }
+        output = self.folder / method
+        places = {"model": str(self.policy(start)), "data": str(data), "output": str(output)}
         recipe = load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places})
         assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
         train(recipe)
 
     def summarise(self, stage_seconds: Mapping[str, float]) -> DemoSummary:
         """The results of all stages as one record."""
-        counts = self.folder / "replay.json"
+        counts, metrics = self.folder / "replay.json", self.folder / "srl" / "metrics.jsonl"
         with damage_named(str(counts), _AFRESH):
             held = json.loads(counts.read_text(encoding="utf-8"))
-            replayed = {name: int(held[name]) for name in ("trajectories", "steps", "as_recorded")}
+            trajectories, steps = int(held["trajectories"]), int(held["steps"])
+            as_recorded = int(held["as_recorded"])
+        with damage_named(str(metrics), _AFRESH):
+            curve = [
+                CurvePoint(
+                    step=row["step"],
+                    reward=float(row["reward/mean"]),
+                    similarity=number(row.get("similarity/mean")),
+                    format_rate=float(row["format/ok"]),
+                    kept_fraction=float(row["dynamic_sampling/kept_frac"]),
+                )
+                for row in read_metrics(metrics)
+            ]
         results = [
             replace(load_result(self.result_folder(name)), label=label)
             for name, label in _LABELS.items()
@@ -204,29 +200,15 @@ class Demo(Experiment[DemoPlan]):
         return DemoSummary(
             training_ids=self.suite.training_ids,
             held_out_ids=self.suite.held_out_ids,
-            trajectories=replayed["trajectories"],
-            steps_replayed=replayed["steps"],
-            steps_as_recorded=replayed["as_recorded"],
+            trajectories=trajectories,
+            steps_replayed=steps,
+            steps_as_recorded=as_recorded,
             examples=results[0].steps,
             parameters=_count_parameters(self.policy("untrained")),
             policies=tuple(results),
-            curve=tuple(_curve(self.folder / "srl" / "metrics.jsonl")),
+            curve=tuple(curve),
             stage_seconds=dict(stage_seconds),
         )
-
-
-def _curve(metrics: Path) -> list[CurvePoint]:
-    with damage_named(str(metrics), _AFRESH):
-        return [
-            CurvePoint(
-                step=row["step"],
-                reward=float(row["reward/mean"]),
-                similarity=number(row.get("similarity/mean")),
-                format_rate=float(row["format/ok"]),
-                kept_fraction=float(row["dynamic_sampling/kept_frac"]),
-            )
-            for row in read_metrics(metrics)
-        ]
 
 
 def _count_parameters(policy: Path) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError
@@ -58,9 +58,8 @@ def load_suite(name: str, instances: Sequence[Instance], trajectories: str = "")
             f"{source} holds no trajectory that resolves an instance of {name}; name a source "
             "that does with --trajectories."
         )
-    return Suite(
-        instances, resolving, tuple(sorted({trajectory.instance_id for trajectory in resolving}))
-    )
+    training_ids = sorted({trajectory.instance_id for trajectory in resolving})
+    return Suite(instances, resolving, tuple(training_ids))
 
 
 def bundled_trajectories() -> str:
@@ -68,20 +67,22 @@ def bundled_trajectories() -> str:
     return str(bundled("trajectories") / "starter.jsonl")
 
 
-class Plan(Protocol):
-    """The fields of a plan for prompting and evaluating every policy."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that decides an experiment's results; a resume under another plan is refused.
+
+    ``observation_chars``: limit of an observation in prompts; ``max_steps``: of a rollout;
+    ``max_new_tokens``: of a reply.
+    """
+
+    observation_chars: int
+    max_steps: int = 12
+    max_new_tokens: int = 96
 
     @property
     def window(self) -> Window:
-        """The window of every prompt, in training and in rollouts."""
-
-    @property
-    def max_steps(self) -> int:
-        """Limit of a rollout."""
-
-    @property
-    def max_new_tokens(self) -> int:
-        """Limit of a reply."""
+        """The window of every prompt, in training and in rollouts: the paper's last two pairs."""
+        return Window(observation_chars=self.observation_chars)
 
 
 PlanT = TypeVar("PlanT", bound=Plan)

@@ -169,9 +169,14 @@ class Study(Experiment[StudyPlan]):
                         self.suite.trajectories, self.step_settings, data, seed
                     )
                     make_tiny_policy(self.steps, tiny, seed)
-            places = {"model": str(tiny), "data": str(data), "output": str(output)}
-            changes = {"trainer.max_steps": str(self.plan.base_steps), "trainer.seed": str(seed)}
-            recipe = load_recipe(recipe_path(_BASE_RECIPE), {**changes, **places})
+            changes = {
+                "model": str(tiny),
+                "data": str(data),
+                "output": str(output),
+                "trainer.max_steps": str(self.plan.base_steps),
+                "trainer.seed": str(seed),
+            }
+            recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
             finished = (output / "final").is_dir()
             if not finished and (code := self.run_phase("sft", save_recipe(recipe))):
                 raise PhaseStopped(_BASE_RECIPE, code)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
+from srl_swe.experiments.experiment import Plan
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.steps.prompt import Window
 
@@ -54,20 +55,17 @@ ARMS = (
 def get_arms(names: Sequence[str]) -> list[Arm]:
     """The named arms in the order of :data:`ARMS`. Raises UserError for an unknown name."""
     known = [arm.name for arm in ARMS]
-    for name in names:
-        if name not in known:
-            raise UserError(f"no arm {name!r}. Known: {', '.join(known)}.")
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"no arm {unknown[0]!r}. Known: {', '.join(known)}.")
     return [arm for arm in ARMS if arm.name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class StudyPlan:
-    """Everything that decides a study's results; a resume under another plan is refused.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan(Plan):
+    """``updates``: the budget of each arm (:data:`ACTIONS_PER_UPDATE`).
 
     ``trajectories``: the experts'; empty means the bundled ones. ``model``: the base of all
     arms; empty means a tiny one per seed, warm-started on noisy demonstrations.
-    ``updates``: the budget of each arm (:data:`ACTIONS_PER_UPDATE`). Every prompt holds the whole
-    history with its thoughts, since RLVR trains on an episode as one sequence.
     """
 
     suite: str = "starter"
@@ -78,12 +76,10 @@ class StudyPlan:
     updates: int = 32
     base_steps: int = 380
     observation_chars: int = 120
-    max_steps: int = 12
-    max_new_tokens: int = 96
 
     @property
     def window(self) -> Window:
-        """The window of every prompt, in training and in rollouts."""
+        """The whole history with its thoughts, since RLVR trains on an episode as one sequence."""
         return Window(pairs=None, observation_chars=self.observation_chars, thoughts=True)
 
 
@@ -92,7 +88,6 @@ QUICK = StudyPlan(
     arms=("base", "sft", "srl"), seeds=1, updates=1, base_steps=8, max_steps=3, max_new_tokens=32
 )
 """All parts of the study but the slow arms, too short to learn anything; for tests."""
-
 
 RESULTS_FILE = "results.jsonl"
 _REMEDY = "delete that line, and its arm is evaluated again"

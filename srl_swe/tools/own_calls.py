@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from srl_swe.tools.bash import SWITCHES, as_plain_call, asks_for_more
 from srl_swe.tools.recorded_paths import RecordedPaths, guess_root
+from srl_swe.tools.search import EDITORS, READERS, WRITERS
 from srl_swe.tools.toolbox import WORKDIR
 from srl_swe.tools.toolsets import BUNDLED, MINI, TOOLSETS, Toolset
-from srl_swe.tools.translation import Untranslated, translate_from_record
+from srl_swe.tools.translation import Untranslated, edit_call, translate_from_record
 from srl_swe.types import Action, Observation, Step, Trajectory, Translation
 
 FOREIGN_SHELL = "foreign_shell"
@@ -30,16 +31,16 @@ _WITHOUT_EFFECT = SWITCHES | {
     *("with_escalated_permissions", "sandbox_permissions", "dangerouslyDisableSandbox"),
 }
 """Arguments without effect in the container; the ones in :data:`SWITCHES` only if false."""
-_CONTROL_KEYS = re.compile(r"(?:C-|ctrl\+|\^)[a-z]", re.IGNORECASE)
+_TYPED = re.compile(r"|(?:C-|ctrl\+|\^)[a-z]", re.IGNORECASE)
+"""Nothing, or control keys."""
 _EDITOR_ARGUMENTS = frozenset(
     {"command", "path", "file_text", "old_str", "new_str", "insert_line", "view_range"}
 )
-_REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "view": ("path",),
-    "create": ("path", "file_text"),
-    "str_replace": ("path", "old_str"),
-    "insert": ("path", "insert_line", "new_str"),
-    "undo_edit": ("path",),
+_REQUIRED: Mapping[str, set[str]] = {  # undo_edit is refused, as there is no history
+    "view": {"path"},
+    "create": {"path", "file_text"},
+    "str_replace": {"path", "old_str"},
+    "insert": {"path", "insert_line", "new_str"},
 }
 _RANGE = re.compile(r"\[\s*\d{1,9}\s*,\s*-?\d{1,9}\s*\]")
 _ENDS = frozenset({"submit", "finish", "mark_task_complete"})
@@ -65,17 +66,23 @@ def is_own_call(action: Action) -> bool:
 
     >>> is_own_call(Action("submit")), is_own_call(Action("bash", {"restart": "true"}))
     (True, False)
-
-    Our own ``undo_edit`` never has a history, and refuses each call.
     """
+    given = action.arguments
     match action.tool:
         case "bash":
-            return action.arguments.keys() == {"command"} and _is_command(action.arguments)
+            command = given.get("command", "").strip()
+            return given.keys() == {"command"} and not _TYPED.fullmatch(command)
         case "str_replace_editor":
-            undoes = action.arguments.get("command") == "undo_edit"
-            return _is_edit(action.arguments) and not undoes
+            needed = _REQUIRED.get(given.get("command", ""), {""})
+            if not needed <= given.keys() <= _EDITOR_ARGUMENTS:
+                return False
+            bounds, line = given.get("view_range", "[1, 2]"), given.get("insert_line", "0").strip()
+            in_bounds = _RANGE.fullmatch(bounds.strip()) is not None
+            return (
+                in_bounds and line.isascii() and line.isdecimal() and given["path"].startswith("/")
+            )
         case "submit":
-            return not action.arguments
+            return not given
     return False
 
 
@@ -95,65 +102,37 @@ def as_own_call(action: Action, source: str, answer: Observation | None = None) 
         return action
     plain = as_plain_call(action)
     given = {n: v for n, v in plain.arguments.items() if n not in _WITHOUT_EFFECT}
-    found = None
     if plain.tool in _ENDS and plain.tool in toolset.ends:
-        found = None if "flag" in given else Action("submit")
-    elif asks_for_more(plain.arguments):
+        return action if "flag" in given else Action("submit")
+    found = None
+    if asks_for_more(plain.arguments):
         return action
-    elif plain.tool in toolset.shell_names:
-        found = _as_bash(given, toolset)
+    if plain.tool in toolset.shell_names:
+        if len(given) == 1 and not given.keys().isdisjoint({"command", "cmd"}):
+            (command,) = given.values()
+            found = _as_bash(command, toolset)
     elif plain.tool in toolset.editors:
-        found = _as_edit(given, toolset)
+        path = given.get("path", "")
+        if toolset.searches and path and not path.startswith("/"):  # R2E's run in the repository
+            given["path"] = f"/testbed/{path.removeprefix('./')}".removesuffix("/.")
+        found = Action("str_replace_editor", given)
     elif toolset.edits_exactly:
         found = _as_exact_edit(plain.tool, given, answer)
-    return found or action
+    return found if found and (is_own_call(found) or found.tool == FOREIGN_SHELL) else action
 
 
-def _is_command(given: Mapping[str, str]) -> bool:
-    command = given["command"].strip()
-    return bool(command) and not _CONTROL_KEYS.fullmatch(command)
-
-
-def _is_edit(given: Mapping[str, str]) -> bool:
-    needed = _REQUIRED.get(given.get("command", ""), ("",))
-    if not given.keys() <= _EDITOR_ARGUMENTS or not given.keys() >= set(needed):
-        return False
-    bounds, line = given.get("view_range"), given.get("insert_line", "0").strip()
-    in_bounds = bounds is None or _RANGE.fullmatch(bounds.strip()) is not None
-    return in_bounds and line.isascii() and line.isdecimal() and given["path"].startswith("/")
-
-
-def _as_bash(given: Mapping[str, str], toolset: Toolset) -> Action | None:
-    if len(given) != 1 or given.keys().isdisjoint({"command", "cmd"}):
-        return None
-    (command,) = given.values()
+def _as_bash(command: str, toolset: Toolset) -> Action:
+    """Our ``bash`` or ``submit``, or one of ``FOREIGN_SHELL``."""
     if toolset is not BUNDLED and _SUBMITS.fullmatch(command):
         return Action("submit")
-    ends_and_more = toolset is MINI and _ENDS_WITHIN.search(command)
-    if ends_and_more or (toolset.windows and _runs_window_tools(command)):
-        return Action(FOREIGN_SHELL, {"command": command})
-    own = Action("bash", {"command": command})
-    return own if is_own_call(own) else None
-
-
-def _runs_window_tools(command: str) -> bool:
-    """Whether a command above any here-document starts a program of SWE-agent."""
-    text = command.partition("<<")[0]
+    # programs of SWE-agent are looked for outside of quotes, and above any here-document
+    text = command.partition("<<")[0] if toolset.windows else ""
     bare = re.sub(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", "''", text, flags=re.DOTALL)
-    return any(word in _WINDOW_TOOLS for word in _COMMAND_START.findall(bare))
+    is_foreign = any(word in _WINDOW_TOOLS for word in _COMMAND_START.findall(bare))
+    is_foreign = is_foreign or (toolset is MINI and _ENDS_WITHIN.search(command) is not None)
+    return Action(FOREIGN_SHELL if is_foreign else "bash", {"command": command})
 
 
-def _as_edit(given: Mapping[str, str], toolset: Toolset) -> Action | None:
-    path = given.get("path", "")
-    if toolset.searches and path and not path.startswith("/"):  # R2E's run in the repository
-        given = {**given, "path": f"/testbed/{path.removeprefix('./')}".removesuffix("/.")}
-    own = Action("str_replace_editor", dict(given))
-    return own if is_own_call(own) else None
-
-
-_OWN_EDITORS = frozenset({"Edit", "MultiEdit", "edit", "patch", "replace"})
-_WRITERS = frozenset({"Write", "write", "write_file", "create_file"})
-_READERS = frozenset({"Read", "read", "read_file"})
 _PATHS = ("file_path", "filePath", "absolute_path", "path")
 _OLD = ("old_string", "oldString", "oldText", "old_str")
 _NEW = ("new_string", "newString", "newText", "new_str")
@@ -166,34 +145,29 @@ _OVERWROTE = re.compile(r"\b(?:overw\w+|updated|replaced)\b", re.IGNORECASE)
 def _as_exact_edit(
     tool: str, given: Mapping[str, str], answer: Observation | None
 ) -> Action | None:
-    """A call of the file tools of Claude Code, Gemini CLI, opencode, pi or hermes."""
+    """A call of the file tools of Claude Code, Gemini CLI, opencode, pi or hermes.
+
+    A replacement must be at one place; an empty old text creates a file.
+    """
     path = next((given[name] for name in _PATHS if given.get(name)), "")
     rest = {name: value for name, value in given.items() if name not in _PATHS}
-    own: dict[str, str] | None = None
-    if tool in _READERS and not rest:
-        own = {"command": "view", "path": path}
-    elif tool in _WRITERS and rest.keys() == {"content"} and _made_a_file(answer):
-        own = {"command": "create", "path": path, "file_text": rest["content"]}
-    elif tool in _OWN_EDITORS:
-        own = _as_replacement(path, rest, answer)
-    found = Action("str_replace_editor", own) if own else None
-    return found if found and is_own_call(found) else None
-
-
-def _as_replacement(
-    path: str, given: Mapping[str, str], answer: Observation | None
-) -> dict[str, str] | None:
-    """A replacement at one place; an empty old text creates a file."""
-    edit = _single_edit(given)
-    old, new = (_first(edit, names) for names in (_OLD, _NEW))
+    if tool in READERS and not rest:
+        return edit_call("view", path)
+    if tool in WRITERS and rest.keys() == {"content"} and _made_a_file(answer):
+        return edit_call("create", path, file_text=rest["content"])
+    if tool not in EDITORS:
+        return None
+    edit = _single_edit(rest)
+    texts = {name: value for name, value in edit.items() if isinstance(value, str)}
+    old = next((texts[name] for name in _OLD if name in texts), None)
+    new = next((texts[name] for name in _NEW if name in texts), None)
     others = {n: v for n, v in edit.items() if n not in {*_OLD, *_NEW} and v is not None}
     once = all(str(value).lower() == _ONCE.get(name) for name, value in others.items())
     if old is None or new is None or not once:
         return None
     if old:
-        return {"command": "str_replace", "path": path, "old_str": old, "new_str": new}
-    made = {"command": "create", "path": path, "file_text": new}
-    return made if _made_a_file(answer) else None
+        return edit_call("str_replace", path, old_str=old, new_str=new)
+    return edit_call("create", path, file_text=new) if _made_a_file(answer) else None
 
 
 def _single_edit(given: Mapping[str, str]) -> Mapping[str, object]:
@@ -202,16 +176,10 @@ def _single_edit(given: Mapping[str, str]) -> Mapping[str, object]:
     if "edits" not in given:
         return given
     try:
-        edits = json.loads(given["edits"])
-    except (ValueError, RecursionError):
+        (edit,) = json.loads(given.pop("edits"))
+    except (TypeError, ValueError, RecursionError):
         return {}
-    rest = {n: v for n, v in given.items() if n != "edits"}
-    alone = isinstance(edits, list) and len(edits) == 1 and isinstance(edits[0], Mapping)
-    return {**rest, **edits[0]} if alone else {}
-
-
-def _first(edit: Mapping[str, object], names: tuple[str, ...]) -> str | None:
-    return next((value for name in names if isinstance(value := edit.get(name), str)), None)
+    return {**given, **edit} if isinstance(edit, Mapping) else {}
 
 
 def _made_a_file(answer: Observation | None) -> bool:
@@ -247,17 +215,13 @@ def make_own_steps(trajectory: Trajectory) -> tuple[Trajectory, tuple[OwnStep, .
         for step, from_record in zip(trajectory.steps, shown, strict=True)
     ]
     root = guess_root(chain(trajectory.steps, (own.step for own in made)), WORKDIR)
-    if root is not None:
-        made = [replace(own, step=_move(own.step, root)) for own in made]
     issue = trajectory.problem_statement
-    if issue and root:
-        issue = RecordedPaths({root: WORKDIR}).to_sandbox(issue)
-    own = replace(
-        trajectory,
-        steps=tuple(own_step.step for own_step in made),
-        problem_statement=issue,
-    )
-    return own, tuple(made)
+    if root is not None:
+        move = RecordedPaths({root: WORKDIR}).to_sandbox
+        made = [replace(own, step=_move(own.step, move)) for own in made]
+        issue = issue and move(issue)
+    steps = tuple(own.step for own in made)
+    return replace(trajectory, steps=steps, problem_statement=issue), tuple(made)
 
 
 def _own_step(step: Step, translation: Translation | None, source: str) -> OwnStep:
@@ -268,17 +232,14 @@ def _own_step(step: Step, translation: Translation | None, source: str) -> OwnSt
         own = replace(step, action=translation.action, observation=seen)
         return OwnStep(own, translated=step.action.tool)
     action = as_own_call(step.action, source, step.observation)
-    own = replace(step, action=action)
-    if translation is not None and translation.reason:
-        return OwnStep(own, problem=translation.reason)
-    if is_own_call(action) or TOOLSETS.get(source) is None:
-        return OwnStep(own)
-    return OwnStep(own, problem=Untranslated.NO_EQUAL_TOOL.value)
+    problem = translation.reason if translation is not None else ""
+    if not problem and not is_own_call(action) and source in TOOLSETS:
+        problem = Untranslated.NO_EQUAL_TOOL.value
+    return OwnStep(replace(step, action=action), problem=problem)
 
 
-def _move(step: Step, root: str) -> Step:
-    """The step with the repository in :data:`WORKDIR` instead of the recorded folder."""
-    move, action, seen = RecordedPaths({root: WORKDIR}).to_sandbox, step.action, step.observation
+def _move(step: Step, move: Callable[[str], str]) -> Step:
+    action, seen = step.action, step.observation
     if action is not None:
         moved = {name: move(value) for name, value in action.arguments.items()}
         action = Action(action.tool, moved)

@@ -121,8 +121,10 @@ def _calls(path: str, before: bytes | None, after: bytes, *, inserts: bool) -> I
         insertion = edit_call("insert", path, insert_line=str(hunk.first), new_str=text)
     if insertion and (inserts or not old):
         yield insertion
-    if not _repeats_too_much(hunk):
-        yield from _replacements(path, old, hunk)
+    unique = None if hunk.repeats_too_much else _unique(hunk, old)
+    if unique:
+        removed, added = "\n".join(unique.removed), "\n".join(unique.added)
+        yield edit_call("str_replace", path, old_str=removed, new_str=added)
     if insertion and not inserts:
         yield insertion
 
@@ -139,6 +141,14 @@ class _Hunk:
     @property
     def removed(self) -> Sequence[str]:
         return self.lines[self.first : self.last]
+
+    @property
+    def repeats_too_much(self) -> bool:
+        """Whether a call would repeat more unchanged lines than experts write."""
+        if min(len(self.removed), len(self.added)) <= _MOST_UNCHANGED_LINES:
+            return False
+        removed, added = (Counter(filter(str.strip, lines)) for lines in (self.removed, self.added))
+        return (removed & added).total() > _MOST_UNCHANGED_LINES
 
     def widened(self, above: int, below: int) -> _Hunk:
         """The hunk with more unchanged lines above and below."""
@@ -157,15 +167,8 @@ def _changed(old: str, new: str) -> _Hunk:
     return _Hunk(before, first, len(before) - end, after[first : len(after) - end])
 
 
-def _repeats_too_much(hunk: _Hunk) -> bool:
-    if min(len(hunk.removed), len(hunk.added)) <= _MOST_UNCHANGED_LINES:
-        return False
-    removed, added = (Counter(filter(str.strip, lines)) for lines in (hunk.removed, hunk.added))
-    return (removed & added).total() > _MOST_UNCHANGED_LINES
-
-
-def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
-    """``str_replace`` of the changed lines, with lines around them until they are unique."""
+def _unique(hunk: _Hunk, text: str) -> _Hunk | None:
+    """The changed lines, with lines around them until they are unique; None if they never are."""
     n_lines = len(hunk.lines)
     end = n_lines - (hunk.lines[-1] == "")  # the empty text after the last newline does not count
     if not hunk.removed or not hunk.added:  # a newline goes or comes with the lines
@@ -173,13 +176,11 @@ def _replacements(path: str, text: str, hunk: _Hunk) -> Iterator[Action]:
     most = len(hunk.removed) + _MOST_LINES_AROUND
     while len(hunk.removed) <= most:
         old = "\n".join(hunk.removed)
-        is_all = hunk.first == 0 and hunk.last == n_lines
-        if is_all or (old and text.find(old) == text.rfind(old)):
-            new = "\n".join(hunk.added)
-            yield edit_call("str_replace", path, old_str=old, new_str=new)
-            return
+        if len(hunk.removed) == n_lines or (old and text.find(old) == text.rfind(old)):
+            return hunk
         above, below = hunk.first > 0, hunk.last < end
         hunk = hunk.widened(above, below or not above)
+    return None
 
 
 def _why_not(before: bytes | None, after: bytes) -> Untranslated:
@@ -193,16 +194,16 @@ def _why_not(before: bytes | None, after: bytes) -> Untranslated:
         return Untranslated.NOT_EQUAL
     if b"\t" in before or b"\t" in after:
         return Untranslated.TABS
-    spread = _repeats_too_much(_changed(decode(before), new))
+    spread = _changed(decode(before), new).repeats_too_much
     return Untranslated.SEVERAL_PLACES if spread else Untranslated.NOT_EQUAL
 
 
+@dataclass(slots=True)
 class _OneFile:
     """A sandbox of one file, or of the folder of a new file; it runs nothing."""
 
-    def __init__(self, path: str, content: bytes | None) -> None:
-        self._path = path
-        self.content = content
+    path: str
+    content: bytes | None
 
     def exec(
         self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S, keep_state: bool = True
@@ -210,12 +211,12 @@ class _OneFile:
         return ExecResult("", 0)
 
     def read_file(self, path: str) -> bytes:
-        if path != self._path or self.content is None:
+        if path != self.path or self.content is None:
             raise FileNotFoundError(path)
         return self.content
 
     def write_file(self, path: str, data: bytes) -> None:
-        if path == self._path:
+        if path == self.path:
             self.content = bytes(data)
 
     def close(self) -> None:
@@ -233,6 +234,7 @@ _FOUND = re.compile(r"Found \d+ matches for \"?.*\"? in (/.*):\Z")
 _NOT_FOUND = re.compile(r"No matches found for \"?.*\"? in (/.*)\Z")
 _LONGEST_HEAD = 1000
 _CURSORS = frozenset({"<<<<< START CURSOR >>>>>", "<<<<< END CURSOR >>>>>"})
+_REFUSALS = ("Error", "File ", "Usage", "No file open", "Your edit was")
 _NO_NEWLINE = "\\ No newline at end of file"
 _VIEWS = frozenset({"open", "goto", "scroll_up", "scroll_down"})
 _HARMLESS = frozenset({"find_file", "search_dir", "search_file", "set_cursors", "think", *_VIEWS})
@@ -310,7 +312,10 @@ class _Files:
         window = read_window(seen.text)
         path = self._absolute(window.path) if window else None
         if window is None or path is None:
-            return untranslated(_why_no_window(action, seen))
+            if action.tool in {"search_dir", "set_cursors", "think"}:
+                return untranslated(Untranslated.NO_EQUAL_TOOL)
+            refused = seen.text.startswith(_REFUSALS)
+            return untranslated(Untranslated.CALL_FAILED if refused else Untranslated.FILE_UNKNOWN)
         if action.tool in _VIEWS:
             return self._view(path, window)
         if action.tool == "create":
@@ -399,13 +404,6 @@ def _edited(lines: list[str], action: Action) -> list[str] | None:
         return None
     after = text.replace(search, given.get("replace", ""))
     return after.removesuffix("\n").split("\n")
-
-
-def _why_no_window(action: Action, seen: Observation) -> Untranslated:
-    if action.tool in {"search_dir", "set_cursors", "think"}:
-        return Untranslated.NO_EQUAL_TOOL
-    is_refusal = seen.text.startswith(("Error", "File ", "Usage", "No file open", "Your edit was"))
-    return Untranslated.CALL_FAILED if is_refusal else Untranslated.FILE_UNKNOWN
 
 
 def _search(action: Action, printed: str) -> Translation:

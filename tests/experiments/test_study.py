@@ -102,8 +102,8 @@ def test_a_phase_that_stops_beside_another_says_why_and_where_more_is(
     recipe.write_text("{method: sft, model: nowhere, data: nowhere, output: nowhere}")
     run = phase_runner(SandboxOptions(), workers=1, at_once=2)
     assert run("sft", recipe) == 2
-    why = "nowhere holds no step contexts; make them with `srl-swe steps`."
-    assert capsys.readouterr().err == f"{tmp_path}/output.log: srl-swe: {why}\n"
+    why = "srl-swe: no model folder at nowhere."
+    assert capsys.readouterr().err == f"{tmp_path}/output.log: {why}\n"
 
 
 @pytest.mark.train

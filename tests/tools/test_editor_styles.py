@@ -1,8 +1,10 @@
-"""In what the editors of the experts differ."""
+"""The experts' editors: the differences, and recorded calls letter by letter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,6 @@ from srl_swe.tools.editor_styles import (
     SWE_MASTER,
     EditorStyle,
 )
-from srl_swe_envs.local import open_local_sandbox
 
 PATH = "/testbed/a.py"
 
@@ -39,12 +40,6 @@ class Editor:
 def editor_with(style: EditorStyle, text: str) -> tuple[Editor, FakeSandbox]:
     sandbox = FakeSandbox(files={PATH: text.encode()})
     return Editor(style, sandbox), sandbox
-
-
-@pytest.fixture
-def local() -> Iterator[Sandbox]:
-    with open_local_sandbox() as sandbox:
-        yield sandbox
 
 
 @pytest.mark.parametrize(
@@ -268,3 +263,91 @@ def test_lines_are_counted_as_each_editor_counted_them(mark: str) -> None:
     assert "<= 5" in r2e("view", view_range="[1, 6]")
     ours, _ = editor_with(SWE_AGENT, text)
     assert "     3\tb = 2" in ours("view", view_range="[3, 3]")
+
+
+SAMPLES = Path(__file__).parents[3] / "shared/samples/editor_golden"
+FRAMES = (
+    "OBSERVATION:\n",
+    "EXECUTION RESULT of [str_replace_editor]:\n",
+    "Execution output of [str_replace_editor]:\n",
+)
+
+
+def without_frame(recorded: str) -> str:
+    text = recorded.replace("\r\n", "\n").partition("\n\nThis is step ")[0]
+    for frame in FRAMES:
+        text = text.removeprefix(frame)
+    return text
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="recorded calls of the experts are not here")
+@pytest.mark.parametrize(
+    ("file", "style", "count"),
+    [
+        ("sweagent_str_replace_editor.json", SWE_AGENT, 70),
+        ("openhands_aci_0.1.2.json", ACI_0_1, 28),
+        ("openhands_aci_0.1.2.json", ANTHROPIC, 28),
+        ("openhands_aci_0.3.2.json", ACI_0_3, 12),
+        ("r2e_swemaster_str_replace_editor.json", SWE_MASTER, 47),
+    ],
+)
+def test_recorded_calls_give_the_recorded_texts(file: str, style: EditorStyle, count: int) -> None:
+    rows = json.loads((SAMPLES / file).read_text(encoding="utf-8"))
+    editors: defaultdict[str, Editor] = defaultdict(lambda: Editor(style, FakeSandbox()))
+    for row in rows:
+        arguments = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in row["args"].items()
+        }
+        fresh = editors[row["src"]](**{"command": "", "path": "", **arguments})
+        assert fresh.rstrip("\n") == without_frame(row["observation"])
+    assert len(rows) == count
+
+
+OLD = "".join(f"line {n}\n" for n in range(1, 13)) + "\tlast"
+EDITED = "The file /testbed/a.py has been edited. Here's the result of running `cat -n` on a "
+REVIEW = (
+    "Review the changes and make sure they are as expected{}. Edit the file again if necessary."
+)
+AROUND = "line 4|line 5|line 6|line 7|NEW|TWO|line 9|line 10|line 11|line 12"
+
+
+def numbered(first: int, lines: str) -> str:
+    return "\n".join(f"{i:6}\t{line}" for i, line in enumerate(lines.split("|"), first))
+
+
+@pytest.mark.parametrize(
+    ("style", "first", "lines"),
+    [
+        (ANTHROPIC, 4, AROUND),
+        (SWE_AGENT, 3, f"line 3|{AROUND.removesuffix('|line 12')}"),
+        (ACI_0_1, 4, AROUND),
+        (ACI_0_3, 5, f"{AROUND.removeprefix('line 4|')}|"),
+        (R2E, 4, AROUND),
+        (SWE_MASTER, 4, AROUND),
+    ],
+)
+def test_the_snippet_after_a_replacement_is_the_dialects(
+    style: EditorStyle, first: int, lines: str
+) -> None:
+    editor, _ = editor_with(style, OLD)
+    shown = editor("str_replace", old_str="line 8", new_str="NEW\nTWO")
+    snippet = f"snippet of /testbed/a.py:\n{numbered(first, lines)}\n"
+    assert shown == f"{EDITED}{snippet}{REVIEW.format('')}"
+
+
+@pytest.mark.parametrize(
+    ("style", "lines"),
+    [
+        (ANTHROPIC, "line 10|line 11|line 12|        last|NEW"),
+        (SWE_AGENT, "line 10|line 11|line 12|        last|NEW"),
+        (ACI_0_1, "line 10|line 11|line 12|        last|NEW"),
+        (ACI_0_3, "line 10|line 11|line 12|\tlastNEW|"),
+        (R2E, "line 10|line 11|line 12|        last|NEW"),
+    ],
+)
+def test_the_snippet_after_an_insertion_is_the_dialects(style: EditorStyle, lines: str) -> None:
+    editor, _ = editor_with(style, OLD)
+    shown = editor("insert", insert_line="13", new_str="NEW")
+    review = REVIEW.format(" (correct indentation, no duplicate lines, etc)")
+    assert shown == f"{EDITED}snippet of the edited file:\n{numbered(10, lines)}\n{review}"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +14,8 @@ from srl_swe.testing import FakeSandbox
 from srl_swe.tools import open_recorded_toolbox, open_toolbox
 from srl_swe.tools.toolsets import TOOLSETS
 from srl_swe.types import Action, Instance, Observation, Step, Trajectory
-from srl_swe_envs.local import open_local_sandbox
 
 INSTANCE = Instance("a__b-1", "a/b", "HEAD", "issue", "image")
-
-
-@pytest.fixture
-def local() -> Iterator[Sandbox]:
-    with open_local_sandbox() as sandbox:
-        yield sandbox
 
 
 def act(name: str, sandbox: Sandbox, tool: str, **arguments: str) -> Observation:

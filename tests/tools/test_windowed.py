@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,18 +9,16 @@ import pytest
 from srl_swe.sandbox import Sandbox
 from srl_swe.tools import Toolbox, open_toolbox
 from srl_swe.types import Action, Observation
-from srl_swe_envs.local import open_local_sandbox
 
 LINES = "".join(f"line {n}\n" for n in range(1, 301))
 LIKE_A_MODULE = "def f():\n    return 1\n"
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with open_local_sandbox() as sandbox:
-        sandbox.write_file("/testbed/long.txt", LINES.encode())
-        sandbox.write_file("/testbed/src/m.py", LIKE_A_MODULE.encode())
-        yield sandbox
+def sandbox(local: Sandbox) -> Sandbox:
+    local.write_file("/testbed/long.txt", LINES.encode())
+    local.write_file("/testbed/src/m.py", LIKE_A_MODULE.encode())
+    return local
 
 
 class Agent:
