@@ -87,18 +87,14 @@ def guess_root(steps: Iterable[Step], workdir: str) -> str | None:
     >>> guess_root([Step("", Action("bash", {"command": "cd /workspace/a__b__1.0 && ls"}))], "/x")
     '/workspace/a__b__1.0'
     """
-    places, counts = list[str](), Counter[str]()
-    for place in _places(steps):
-        top = _top_of(place)
-        if top == workdir:
-            return None
-        places.append(place)
-        counts.update([top] if top else [])
-    if not counts:
+    places = list(_places(steps))
+    tops = [top for place in places if (top := _top_of(place))]
+    if not tops or workdir in tops:
         return None
+    counts = Counter(tops)
     named = [top for top in counts if "__" in top]  # owner__name, as in SWE-bench
-    root, count = (named[0], counts.total()) if len(named) == 1 else counts.most_common(1)[0]
-    if count >= _SHARE * counts.total():
+    root, count = (named[0], len(tops)) if len(named) == 1 else counts.most_common(1)[0]
+    if count >= _SHARE * len(tops):
         return root if any(place.startswith(f"{root}/") for place in places) else None
     return _WORKSPACE if all(top.startswith(_WORKSPACE) for top in counts) else None
 
@@ -136,13 +132,16 @@ def _top_of(place: str) -> str | None:
     return f"/{first}"
 
 
+_START = r"(?<![\w./~}}-])(?:{})(?![\w-]|\.\w)"
+"""The start of a path, as a template for the alternatives."""
+
+
 def _replaced(text: str, names: Mapping[str, str]) -> str:
     if not names:
         return text
     longest_first = sorted(names, key=len, reverse=True)
     either = "|".join(re.escape(name) for name in longest_first)
-    pattern = rf"(?<![\w./~}}-])(?:{either})(?![\w-]|\.\w)"
-    return re.sub(pattern, lambda found: names[found[0]], text)
+    return re.sub(_START.format(either), lambda found: names[found[0]], text)
 
 
 def find_recorded_root(texts: Iterable[str], repo: str, workdir: str) -> str | None:
@@ -160,10 +159,7 @@ def find_recorded_root(texts: Iterable[str], repo: str, workdir: str) -> str | N
     both = re.escape(f"{owner}__{name}")
     folder = rf"/workspace/(?:{both}(?:__[\w.]*\w)?|{re.escape(name)})|/{both}|/{re.escape(name)}"
     either = rf"{folder}|{re.escape(workdir)}"
-    pattern = re.compile(rf"(?<![\w./~}}-])(?:{either})(?![\w-]|\.\w)", re.IGNORECASE)
-    counts: dict[str, int] = {}
-    for text in texts:
-        for found in pattern.finditer(text):
-            counts[found[0]] = counts.get(found[0], 0) + 1
+    pattern = re.compile(_START.format(either), re.IGNORECASE)
+    counts = Counter(found[0] for text in texts for found in pattern.finditer(text))
     root = max(counts, key=lambda found: counts[found], default=workdir)
     return None if root == workdir else root
