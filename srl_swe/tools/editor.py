@@ -24,7 +24,6 @@ from srl_swe.tools.text_files import (
     number_lines,
     read_text,
     run_python,
-    tidy,
     write_text,
 )
 
@@ -326,7 +325,7 @@ def str_replace_editor(
 
     ``command`` replaces the argument, for tools with one command, such as OpenHands' ``read``.
     """
-    path = tidy(arguments["path"]) if arguments.get("path") else ""
+    path = str(PurePosixPath(arguments["path"])) if arguments.get("path") else ""
     call = _Call(arguments, sandbox, style, history, path, posixpath.join(workdir, path))
     try:
         return call.carry_out(command or arguments.get("command", ""))

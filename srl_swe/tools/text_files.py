@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import PurePosixPath
 from typing import Literal, ParamSpec
 
 from srl_swe.sandbox import Sandbox
@@ -52,11 +51,6 @@ def answering(call: Callable[P, str]) -> Callable[P, Observation]:
 
 
 Kind = Literal["file", "folder"]
-
-
-def tidy(path: str) -> str:
-    """The path in pathlib's form: without double slashes or a slash at the end."""
-    return str(PurePosixPath(path))
 
 
 def read_text(path: str, sandbox: Sandbox) -> str:

@@ -295,7 +295,7 @@ def _make_tools(
     if windows:
         for name, tool in _WINDOWED.items():
             tools[name] = partial(tool, windows=windows)
-            if windows.style.ends_with_newline:
+            if windows.style.is_version_0:
                 tools[name] = partial(_print_line, tools[name])
     if toolset.edits_exactly:
         tools |= {name: partial(tool, workdir=workdir) for name, tool in _EXACT.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from srl_swe.sandbox import MAX_FILE_BYTES, Sandbox
 from srl_swe.tools.text_files import (
@@ -15,7 +16,6 @@ from srl_swe.tools.text_files import (
     find_new_fault,
     number_lines,
     read_text,
-    tidy,
     write_text,
 )
 from srl_swe.types import Action
@@ -37,29 +37,25 @@ class WindowStyle:
     """The content of a created file."""
     not_found: str
     exists: str
-    opens_existing: bool
-    """``create`` opens a file that exists."""
     no_file_to_edit: str
     updated: str
-    window_first: bool
-    """The window is shown before the message of success."""
     rule: str
     """Above and below the windows of a rejected edit."""
     rejected: str
     """The last words about a rejected edit."""
-    shows_surroundings: bool
-    """A rejected edit is shown with its surroundings, not in the current window."""
-    ends_with_newline: bool
-    """Recorded outputs of tools end with a newline (0.4 to 0.6)."""
-    counts_all_breaks: bool
-    """Lines are counted by Python's ``splitlines``, which also splits at a form feed; but they
-    are shown by line ends."""
+    is_version_0: bool
+    """In version 0, ``create`` opens a file that exists, the window comes before the message of
+    success, a rejected edit is shown with its surroundings, not in the current window, and recorded
+    outputs end with a newline (0.4 to 0.6)."""
 
     def count(self, text: str) -> int:
-        """The number of lines in the tools' count, including a last one without a newline."""
-        if self.counts_all_breaks:
-            return len(text.splitlines())
-        return text.count("\n") + (not text.endswith("\n") and text != "")
+        """The number of lines, including a last one without a newline.
+
+        Version 1 counts by ``splitlines``, which also splits at a form feed, but shows lines.
+        """
+        if self.is_version_0:
+            return text.count("\n") + (not text.endswith("\n") and text != "")
+        return len(text.splitlines())
 
 
 _REVIEW_EDIT = "(correct indentation, no duplicate lines, etc). Edit the file again if necessary."
@@ -75,18 +71,14 @@ VERSION_0 = WindowStyle(
     new_file="\n",
     not_found="File {path} not found",
     exists="Error: File '{path}' already exists.",
-    opens_existing=True,
     no_file_to_edit="No file open. Use the `open` command first.",
     updated=f"{_UPDATED} {_REVIEW_EDIT}",
-    window_first=True,
     rule="-" * 49,
     rejected=(
         f"{_REJECTED}You either need to 1) Specify the correct start/end line arguments or 2) "
         f"Correct your edit code.\n{_ADVICE}"
     ),
-    shows_surroundings=True,
-    ends_with_newline=True,
-    counts_all_breaks=False,
+    is_version_0=True,
 )
 """SWE-agent 0.7 ``config/commands/{defaults,edit_linting}.sh``."""
 
@@ -96,15 +88,11 @@ VERSION_1 = WindowStyle(
     new_file="",
     not_found="Error: File {path} not found",
     exists="Warning: File '{path}' already exists.",
-    opens_existing=False,
     no_file_to_edit="No file opened. Use the `open` command first.",
     updated=f"{_UPDATED}\n{_REVIEW_EDIT}",
-    window_first=False,
     rule="-" * 48,
     rejected=f"\n{_REJECTED}{_ADVICE}",
-    shows_surroundings=False,
-    ends_with_newline=False,
-    counts_all_breaks=True,
+    is_version_0=False,
 )
 """SWE-agent 1.1 ``tools/windowed*``."""
 
@@ -139,7 +127,7 @@ class Windows:
     def resolve(self, path: str, sandbox: Sandbox) -> str:
         """The absolute path; a relative one starts at the shell's folder."""
         if path.startswith("/"):
-            return tidy(path)
+            return str(PurePosixPath(path))
         here = sandbox.exec("pwd", keep_state=False).output.strip()
         folder = here if here.startswith("/") else self.workdir
         return posixpath.normpath(posixpath.join(folder, path))
@@ -261,14 +249,14 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
     start, end = (windows.cursors or (1, 1)) if bare else _bounds(arguments, _USAGE)
     first, last = max(start - 1, 0), max(end - 1, start - 2, -1)
     new = arguments.get("replacement_text", "")
-    change = _replace_lines(text, first, last, new, adds_newline=bare or style.window_first)
+    change = _replace_lines(text, first, last, new, adds_newline=bare or style.is_version_0)
     _apply(change, sandbox, windows)
     if bare:
         windows.move_to(windows.first, change.after)
         windows.cursors = (start, max(start, start + change.n_lines - 1))
         return f"{windows.show(change.after)}\n{style.updated}"
     window = windows.show_edit(first, change.after)
-    return f"{window}\n{style.updated}" if style.window_first else f"{style.updated}\n{window}"
+    return f"{window}\n{style.updated}" if style.is_version_0 else f"{style.updated}\n{window}"
 
 
 def _replace_lines(
@@ -378,7 +366,7 @@ def _rejection(change: _Change, problem: str, path: str, windows: Windows) -> st
     style = windows.style
 
     def excerpt(text: str, middle: int, n_lines: int) -> str:
-        if not style.shows_surroundings:
+        if not style.is_version_0:
             return render_window(path, text, windows.first, style)
         size = n_lines + 10
         start = change.first + middle - (size + 1) // 2
@@ -430,7 +418,7 @@ def _open(path: str, asked: str | None, sandbox: Sandbox, windows: Windows) -> s
     windows.path = full
     text = windows.read(sandbox)
     if line is None:
-        windows.move_to(0 if style.opens_existing else windows.first, text)
+        windows.move_to(0 if style.is_version_0 else windows.first, text)
         windows.move_to(windows.first and windows.first - style.lines_above, text)
     else:
         total = style.count(text)
@@ -445,7 +433,7 @@ def _open(path: str, asked: str | None, sandbox: Sandbox, windows: Windows) -> s
                 f"Warning: Setting <line_number> to {nearest}\n"
             )
         windows.move_to(nearest - style.lines_above, text)
-    if style.opens_existing:
+    if style.is_version_0:
         return warning + windows.show(text)
     return warning + render_window(path, text, windows.first, style)
 
@@ -481,7 +469,7 @@ def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> 
     full = windows.resolve(path, sandbox)
     if find_kind(full, sandbox) is not None:
         exists = style.exists.format(path=path)
-        if not style.opens_existing:
+        if not style.is_version_0:
             raise Refused(exists)
         return f"{exists}\n{_open(path, None, sandbox, windows)}"
     try:
@@ -489,7 +477,7 @@ def create(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) -> 
     except OSError as error:
         raise Refused(f"The file {path} can't be created: {error}.") from None
     windows.path, windows.first = full, 0
-    if style.opens_existing:
+    if style.is_version_0:
         return windows.show(style.new_file)
     return render_window(path, style.new_file, 0, style)
 
