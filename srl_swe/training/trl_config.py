@@ -233,11 +233,6 @@ def trl_refusals() -> Iterator[None]:
         raise UserError(f"trainer: {_one_line(error)}") from error
 
 
-def model_init_kwargs(args: Any) -> dict[str, Any]:
-    """Return the keyword arguments of ``from_pretrained``, such as ``dtype`` and ``revision``."""
-    return dict(args.model_init_kwargs or {})
-
-
 def template_kwargs(args: Any) -> dict[str, Any]:
     """Return the variables of the chat template, such as ``enable_thinking``; SFT has none."""
     return dict(getattr(args, "chat_template_kwargs", None) or {})
