@@ -3,7 +3,7 @@
 :mod:`~srl_swe.replay.run` defines when a replay is faithful.
 """
 
-from srl_swe.replay.batch import Attempt, Ending, Watch, as_recorded, attempt_all, replay_all
+from srl_swe.replay.batch import Attempt, Ending, as_recorded, attempt_all, replay_all
 from srl_swe.replay.certificate import (
     Certificate,
     Summary,
@@ -35,7 +35,6 @@ __all__ = [
     "Replay",
     "ReplayedStep",
     "Summary",
-    "Watch",
     "as_recorded",
     "attempt_all",
     "certify_all",

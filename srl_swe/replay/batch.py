@@ -121,10 +121,16 @@ def attempt_all(
     limits of the sandboxes. Raises UserError if no attempt can succeed: the engine is gone, or
     its disk is full.
     """
-    keys = [
-        _key(trajectory, instances.get(trajectory.instance_id), until, conditions)
-        for trajectory in trajectories
-    ]
+
+    def key_of(trajectory: Trajectory) -> str:
+        instance = instances.get(trajectory.instance_id)
+        image = instance.image if instance else ""
+        decisive = f"{_SCHEMA}\0{render_line(trajectory)}\0{image}\0{until}"
+        if conditions:
+            decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
+        return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+    keys = list(map(key_of, trajectories))
     asked = dict(zip(keys, trajectories, strict=True))
     done = _load(folder / REPLAYS_FILE, asked) if folder else {}
     missing = [key for key in asked if key not in done]
@@ -180,19 +186,6 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
         if trajectory.source == jsonl.EXPERT_SCRIPT.name
         else trajectory.source,
     )
-
-
-def _key(
-    trajectory: Trajectory,
-    instance: Instance | None,
-    until: int | None,
-    conditions: Mapping[str, object] | None,
-) -> str:
-    image = instance.image if instance else ""
-    decisive = f"{_SCHEMA}\0{render_line(trajectory)}\0{image}\0{until}"
-    if conditions:
-        decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
-    return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
 
 def _attempt(

@@ -1,14 +1,13 @@
 """Replay: a trajectory's actions, executed again in a container and compared with the record.
 
 A replay is *faithful* if it leaves the recorded patch: the same edits of the same files, as
-:mod:`srl_swe.replay.patches` compares them. Drifting texts are reported, but do not make a
-replay unfaithful.
+:mod:`srl_swe.replay.patches` compares them. Drifting texts do not make it unfaithful.
 
 If no patch can be compared, because none was recorded or only the first steps were replayed,
-the steps are compared instead: each edit must succeed or fail as in the record, no exit code may
-differ, no command may run into a new timeout, and every tool must be known here. If the recorded
-patch was cut, both must hold for its remaining files and for the steps. This proves little
-if the record holds neither edits nor exit codes.
+the steps are compared: each edit must succeed or fail as in the record, no exit code may differ,
+no command may run into a new timeout, and every tool must be known here. This proves little if the
+record holds neither edits nor exit codes. If the recorded patch was cut, its remaining files and
+the steps must both agree.
 
 A step that timed out in the record is not executed, as its effects until then are unknown. Nor
 is a call without an equal among our tools. Calls of foreign tools are translated
@@ -153,17 +152,17 @@ def with_fresh_observations(trajectory: Trajectory, replayed: Replay) -> Traject
         )
         for old, new in zip(trajectory.steps, replayed.steps, strict=False)
     )
-    is_whole = len(steps) == len(trajectory.steps)
-    return replace(
+    fresh = replace(
         trajectory,
         steps=steps,
         patch=replayed.patch,
         enforced=replayed.enforced,
         notes=(*trajectory.notes, *replayed.notes),
-        stop_reason=trajectory.stop_reason if is_whole else None,
-        exit_status=trajectory.exit_status if is_whole else None,
-        resolved=trajectory.resolved if is_whole and replayed.faithful else None,
+        resolved=trajectory.resolved if replayed.faithful else None,
     )
+    if len(steps) < len(trajectory.steps):
+        return replace(fresh, stop_reason=None, exit_status=None, resolved=None)
+    return fresh
 
 
 def _replay_step(

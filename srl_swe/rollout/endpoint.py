@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -76,7 +75,12 @@ def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
         return asked
     found = [model for model in served if asked.model in {"", model.id}]
     if len(found) != 1:
-        raise UserError(_not_found(asked, [str(model.id) for model in served]))
+        names = [str(model.id) for model in served]
+        listed = f" It serves {', '.join(names[:8])}." if names else ""
+        if not asked.model:
+            raise UserError(f"name the model at {asked.url} by --model.{listed}")
+        hint = did_you_mean(asked.model, names) or listed
+        raise UserError(f"{asked.url} does not serve {asked.model!r}.{hint}")
     (model,) = found
     context = asked.context or getattr(model, "max_model_len", None)
     return replace(asked, model=model.id, context=context, is_vllm=model.owned_by == "vllm")
@@ -95,11 +99,3 @@ def _models(endpoint: Endpoint) -> list[Any]:
         raise UserError(f"no endpoint answers at {endpoint.url} ({why}).") from None
     except (openai.OpenAIError, AttributeError, TypeError, ValueError):
         return []
-
-
-def _not_found(endpoint: Endpoint, names: Sequence[str]) -> str:
-    listed = f" It serves {', '.join(names[:8])}." if names else ""
-    if not endpoint.model:
-        return f"name the model at {endpoint.url} by --model.{listed}"
-    hint = did_you_mean(endpoint.model, names) or listed
-    return f"{endpoint.url} does not serve {endpoint.model!r}.{hint}"

@@ -55,6 +55,14 @@ class PromptTooLong(ValueError):
     """The prompt does not fit the policy's context; the rollout ends with TOKEN_LIMIT."""
 
 
+def room_for_reply(prompt_tokens: int, context: int | None, most: int) -> int:
+    """Tokens of a reply: ``most``, or what the context leaves. Raises PromptTooLong for none."""
+    room = most if context is None else min(most, context - prompt_tokens)
+    if room < 1:
+        raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")
+    return room
+
+
 @dataclass(frozen=True, slots=True)
 class EpisodeLimits:
     """Limits at which an episode ends, unless the policy ends it first."""

@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.episode import Completion, PromptTooLong
+from srl_swe.rollout.episode import Completion, room_for_reply
 from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.rollout.weights import find_weights, hide_weight_bars
@@ -206,7 +206,8 @@ class LocalPolicy:
         with self._tokenizer_lock:
             encoded = self._model.encode([messages])
         prompt: list[int] = encoded["input_ids"][0].tolist()
-        sampling = self._fitting(len(prompt))
+        room = room_for_reply(len(prompt), self.context_length, self._sampling.max_new_tokens)
+        sampling = replace(self._sampling, max_new_tokens=room)
         with self._model_lock, torch.random.fork_rng():
             torch.manual_seed(zlib.crc32(repr((self._seed, prompt)).encode()))
             (ids,) = self._model.generate(encoded, sampling)
@@ -218,11 +219,3 @@ class LocalPolicy:
         """Tokens of the prompt, the generation prompt included."""
         with self._tokenizer_lock:
             return self._count(messages)
-
-    def _fitting(self, prompt_tokens: int) -> Sampling:
-        """The sampling, with replies bounded by the rest of the context."""
-        most, context = self._sampling.max_new_tokens, self.context_length
-        room = most if context is None else context - prompt_tokens
-        if room < 1:
-            raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")
-        return Sampling(min(room, most), self._sampling.temperature)

@@ -22,7 +22,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from srl_swe.errors import PolicyError
 from srl_swe.rollout.endpoint import Endpoint, connect
-from srl_swe.rollout.episode import Completion, PromptTooLong
+from srl_swe.rollout.episode import Completion, PromptTooLong, room_for_reply
 from srl_swe.rollout.replies import Opening, thought_opening
 from srl_swe.rollout.tokens import TokenCounter, token_counter
 from srl_swe.types import Message
@@ -118,7 +118,9 @@ class ServedPolicy:
         Raises PromptTooLong if the prompt exceeds the context, and PolicyError if the endpoint
         fails for good.
         """
-        room = self._room(messages)
+        room = self._max_new_tokens
+        if self.context_length is not None and self.counts_tokens:
+            room = room_for_reply(self.count_tokens(messages), self.context_length, room)
         options = {
             **self._sampling,
             "model": self.name,
@@ -164,16 +166,6 @@ class ServedPolicy:
         if self._endpoint.api == "completions":
             return {**_VLLM_PLAIN, "add_special_tokens": False}
         return {**_VLLM_PLAIN, "chat_template_kwargs": self._template}
-
-    def _room(self, messages: Sequence[Message]) -> int:
-        """The most tokens of a reply that the context leaves."""
-        if self.context_length is None or not self.counts_tokens:
-            return self._max_new_tokens
-        prompt_tokens = self.count_tokens(messages)
-        room = self.context_length - prompt_tokens
-        if room < 1:
-            raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")
-        return min(room, self._max_new_tokens)
 
     def _ask(self, send: Callable[[], Result]) -> Result:
         def paced() -> Result:

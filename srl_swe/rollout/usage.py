@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
 
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_lines
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.rollout.episode import Completion
 
 REPLIES_FILE = "replies.jsonl"
 _PER_MILLION = 1e6
+_REMEDY = "delete that line; only the sums of tokens and seconds lose it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +65,24 @@ def load_usage(folder: Path, prices: Prices | None = None) -> Usage | None:
     """
     path = folder / REPLIES_FILE
     drop_torn_line(path)
-    replies = [_reply(where, line) for where, line in read_lines(path, _REMEDY)]
-    if not replies:
+    prompt = completion = truncated = 0
+    seconds: list[float] = []
+    for where, row in read_json_lines(path, _REMEDY):
+        with damage_named(where, _REMEDY):
+            prompt += int(row["prompt_tokens"])
+            completion += int(row["completion_tokens"])
+            truncated += bool(row["truncated"])
+            seconds.append(float(row["seconds"]))
+    if not seconds:
         return None
-    seconds = [reply.seconds for reply in replies]
     cuts = quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
-    prompt = sum(reply.prompt_tokens for reply in replies)
-    completion = sum(reply.completion_tokens for reply in replies)
     usd = prompt * prices.prompt + completion * prices.completion if prices else None
     return Usage(
-        len(replies),
+        len(seconds),
         prompt,
         completion,
-        sum(reply.truncated for reply in replies),
+        truncated,
         seconds_p50=cuts[9],
         seconds_p95=cuts[18],
         usd=usd / _PER_MILLION if usd is not None else None,
     )
-
-
-_REMEDY = "delete that line; only the sums of tokens and seconds lose it"
-
-
-def _reply(where: str, line: str) -> Completion:
-    with damage_named(where, _REMEDY):
-        row = json.loads(line)
-        return Completion(
-            "",
-            int(row["prompt_tokens"]),
-            int(row["completion_tokens"]),
-            bool(row["truncated"]),
-            float(row["seconds"]),
-        )
