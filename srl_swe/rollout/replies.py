@@ -90,7 +90,7 @@ def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
     if strictness == "strict" and opening == "closed":
         raise UserError(
             f"the chat template of {model} closes the thought before a reply begins (</think> in "
-            "the generation prompt), so that no reply could hold one: leave `enable_thinking: "
+            "the generation prompt), and no reply could hold one: leave `enable_thinking: "
             "false` out of chat_template_kwargs, or take replies without a thought by `strictness: "
             "lenient`."
         )

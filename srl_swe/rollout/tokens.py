@@ -33,15 +33,12 @@ class TokenCounter:
         self.tokenizer = tokenizer
         self._template = dict(template or {})
         by_segment = tokenizer.is_fast and not tokenizer.split_special_tokens
-        self._count = _count_by_segment(tokenizer) if by_segment else self._count_whole
+        self.count_text = _count_by_segment(tokenizer) if by_segment else self._count_whole
+        """The tokens of a text from :meth:`render`."""
 
     def __call__(self, messages: Sequence[Message]) -> int:
         """The tokens of the chat, as in :data:`~srl_swe.steps.prompt.CountTokens`."""
-        return self._count(self.render(messages))
-
-    def count_text(self, text: str) -> int:
-        """The tokens of a text from :meth:`render`."""
-        return self._count(text)
+        return self.count_text(self.render(messages))
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text to tokenize; with the generation prompt, unless a reply ends it."""

@@ -75,17 +75,18 @@ def read_facts(shards: Iterable[Path]) -> Facts:
                     characters[name] += of_rows.astype(int).tolist()
                     tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
                 elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
-    ranked = {
-        name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
-        for name, counter in counts.items()
-    }
+    instances = counts.pop("instance_id")
+    by_tool, by_source, by_model, by_observations = (
+        dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+        for counter in counts.values()
+    )
     return Facts(
-        rows=counts["instance_id"].total(),
-        instances=len(counts["instance_id"]),
-        by_tool=ranked["tool"],
-        by_source=ranked["source"],
-        by_model=ranked["model"],
-        by_observations=ranked["observations"],
+        rows=instances.total(),
+        instances=len(instances),
+        by_tool=by_tool,
+        by_source=by_source,
+        by_model=by_model,
+        by_observations=by_observations,
         elided=elided,
         prompt=_measure(tokens["prompt"], characters["prompt"]),
         completion=_measure(tokens["completion"], characters["completion"]),

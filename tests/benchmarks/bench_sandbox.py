@@ -146,7 +146,7 @@ def _hostile_row(metric: str, instance: Instance, client: docker.DockerClient, n
 
 
 def _survivors(peer: PeerProcess, client: docker.DockerClient) -> str:
-    """What a peer's timeout leaves running, as the name of a row that it has no figure in."""
+    """The number of processes that a peer's timeout leaves running, as the name of its row."""
     container = peer.open().container
     try:
         peer.exec(TREE, TIMEOUT_S)
@@ -163,7 +163,7 @@ def _alive(client: docker.DockerClient, container: str) -> int:
 
 
 def fork_rows(instance: Instance, n: int) -> list[Row]:
-    """From a checkpoint's id to the first answer of a sandbox that goes on from there."""
+    """From a checkpoint's id to the first answer of a sandbox that continues there."""
     by_step = dict(_fork_ms(instance, n))
     none = "neither peer can"
     every = [value for values in by_step.values() for value in values]
@@ -219,7 +219,7 @@ def memory_rows(instance: Instance, peers: Sequence[PeerProcess], n: int) -> lis
 
 def _our_mb_per_sandbox(instance: Instance, n: int) -> float:
     with ExitStack() as stack:
-        for _ in range(2):  # what is imported and pooled once is no sandbox's
+        for _ in range(2):  # imports and pools of the first are not a sandbox's
             with open_docker_sandbox(instance) as sandbox:
                 sandbox.exec("seq 10000")
         before = resident_bytes("self")

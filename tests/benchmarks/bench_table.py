@@ -1,4 +1,4 @@
-"""What every benchmark prints and writes: ours against a peer, measured in the same run."""
+"""The table of every benchmark: ours against a peer, measured in the same run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from srl_swe.files import write_atomic
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric; ``ratio`` says how many times better ours is. Less is better, but for rates.
+    """One metric; ours is ``ratio`` times better. Less is better, except for rates.
 
-    ``peer`` and ``ratio`` are None where the peer can't do it, and ``peer_name`` then says why;
-    ``ratio`` also where one of the two is zero.
+    ``peer`` and ``ratio`` are None if the peer can't do it, for the reason in ``peer_name``;
+    ``ratio`` also if one of the two is zero.
     """
 
     metric: str
@@ -36,7 +36,7 @@ class Row:
 def row(
     metric: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str
 ) -> Row:
-    """The medians of what was measured of both; an empty ``peer`` means that it can't do it."""
+    """The medians of both; ``peer`` is empty if it can't do it."""
     mine = statistics.median(ours)
     theirs = statistics.median(peer) if peer else None
     ratio = theirs / mine if theirs and mine else None
@@ -51,10 +51,9 @@ def compare_seconds(
     n: int,
     in_a_row: int = 1,
 ) -> Row:
-    """Medians of ``n`` runs of each, taken in turns so that noise falls on both alike.
+    """Medians of ``n`` runs of each, taken in turns, as noise then falls on both alike.
 
-    A turn is ``in_a_row`` runs: more than one where a call leaves work to others behind that
-    would slow down the next.
+    A turn is ``in_a_row`` runs: more than one if a call leaves work behind that slows the next.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(n // in_a_row):

@@ -2,7 +2,7 @@
 
 20 steps at a prompt of 4k tokens, a reply of 512, 8 rollouts a prompt, bfloat16. Random weights do
 for speed: replies go to their limit. Without a GPU, or with ``--quick``, a model of a few million
-parameters takes short steps, which says only that the benchmark runs.
+parameters takes short steps, which only shows that the benchmark runs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Only the bash actions count, for both, and both run them in fresh containers of the same images.
 Ours compares every observation with the record as well. Most of these commands start a Python,
-so that their own time bounds what can be won: the last row leaves it out.
+so their own time bounds the gain: the last row leaves it out.
 """
 
 from __future__ import annotations
