@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -54,27 +54,23 @@ class Facts:
     completion: Lengths
 
 
-_COUNTED = ("instance_id", "tool", "source", "model", "observations")
-
-
 def read_facts(shards: Iterable[Path]) -> Facts:
     """Reads the shards one batch at a time."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    counted = ("instance_id", "tool", "source", "model", "observations")
+    counts: dict[str, Counter[str]] = {name: Counter() for name in counted}
     tokens: dict[str, list[int]] = {"prompt": [], "completion": []}
     characters: dict[str, list[int]] = {"prompt": [], "completion": []}
     elided = 0
-    for path in shards:
-        with pa.memory_map(str(path)) as file:
-            for batch in pa.ipc.open_stream(file):
-                for name, counter in counts.items():
-                    counter.update(value or "unknown" for value in batch[name].to_pylist())
-                for name in tokens:
-                    lengths = pc.utf8_length(batch[name].flatten().field("content"))
-                    rows = pc.list_parent_indices(batch[name])
-                    of_rows = np.bincount(rows, lengths, minlength=batch.num_rows)
-                    characters[name] += of_rows.astype(int).tolist()
-                    tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
-                elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
+    for batch in _batches(shards):
+        for name, counter in counts.items():
+            counter.update(value or "unknown" for value in batch[name].to_pylist())
+        for name in tokens:
+            lengths = pc.utf8_length(batch[name].flatten().field("content"))
+            rows = pc.list_parent_indices(batch[name])
+            of_rows = np.bincount(rows, lengths, minlength=batch.num_rows)
+            characters[name] += of_rows.astype(int).tolist()
+            tokens[name] += batch[f"{name}_tokens"].drop_null().to_pylist()
+        elided += pc.sum(pc.greater(batch["elided"], 0)).as_py() or 0
     instances = counts.pop("instance_id")
     by_tool, by_source, by_model, by_observations = (
         dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
@@ -91,6 +87,12 @@ def read_facts(shards: Iterable[Path]) -> Facts:
         prompt=_measure(tokens["prompt"], characters["prompt"]),
         completion=_measure(tokens["completion"], characters["completion"]),
     )
+
+
+def _batches(shards: Iterable[Path]) -> Iterator[Any]:
+    for path in shards:
+        with pa.memory_map(str(path)) as file:
+            yield from pa.ipc.open_stream(file)
 
 
 def _measure(tokens: Sequence[int], characters: Sequence[int]) -> Lengths:
