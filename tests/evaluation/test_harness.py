@@ -261,7 +261,7 @@ def test_the_real_harness_tells_the_outcomes_apart_and_leaves_nothing(
         Prediction(instance.instance_id, "m", patch)
         for instance, patch in zip(starter, [*patches, wrong, HANGS], strict=False)
     ]
-    verdicts = grade(starter[:7], predictions, tmp_path, max_workers=2, timeout_s=6)
+    verdicts = grade(starter[:7], predictions, tmp_path, max_workers=2, timeout_s=20)
     assert [verdict.outcome for verdict in verdicts] == [
         Outcome.RESOLVED,
         Outcome.UNRESOLVED,
