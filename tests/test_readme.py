@@ -49,6 +49,7 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
     [
         command
         for name in DOCUMENTS
+        if not name.startswith("docs/training")  # whose commands set fields of recipes
         for command in re.findall(r"^    srl-swe (.+)$", text[name], re.MULTILINE)
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,7 +174,7 @@ def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> Non
 
     compared = compare_evaluations(load_evaluation(first), load_evaluation(second))
     if as_json:
-        typer.echo(json.dumps(comparison_fields(compared), indent=2))
+        options.print_json(comparison_fields(compared))
     else:
         options.console().print(comparison_table(compared))
 
