@@ -16,7 +16,7 @@ import hashlib
 import json
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from srl_swe.errors import UserError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.progress import progress
 from srl_swe.rewards import (
-    STEP_REWARDS,
     asks_for_solution,
+    find_step_reward,
     group_rewards,
     read_reply,
     weight_shares,
@@ -114,19 +114,16 @@ def difficulty_card(
 
 def _histogram(values: Sequence[float], kept: Sequence[float], low: float) -> str:
     """One line of # per bin from ``low`` to 1; the last bin includes its upper end."""
-    counts, of_kept = _counts(values, low), _counts(kept, low)
-    scale = _BAR / max(counts)
-    lines = [
-        f"    {low + (1 - low) * index / _BINS:+.1f} {'#' * round(count * scale):{_BAR}} "
-        f"{count} ({of_kept[index]})\n"
-        for index, count in enumerate(counts)
-    ]
-    return "".join(lines)
-
-
-def _counts(values: Sequence[float], low: float) -> list[int]:
-    bins = Counter(min(_BINS - 1, int((value - low) / (1 - low) * _BINS)) for value in values)
-    return [bins[index] for index in range(_BINS)]
+    counts, of_kept = (
+        Counter(min(_BINS - 1, int((value - low) / (1 - low) * _BINS)) for value in some)
+        for some in (values, kept)
+    )
+    scale = _BAR / max(counts.values())
+    return "".join(
+        f"    {low + (1 - low) * index / _BINS:+.1f} {'#' * round(counts[index] * scale):{_BAR}} "
+        f"{counts[index]} ({of_kept[index]})\n"
+        for index in range(_BINS)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +212,8 @@ def _measure_batches(
     done: Collection[int],
 ) -> None:
     """Random numbers depend only on the seed and the batch: resuming does not change a row."""
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.samples)
+    count, reward = settings.samples, find_step_reward(settings.reward)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, count)
     form = ReplyFormat(
         get_dialect(settings.dialect),
         settings.strictness,
@@ -227,28 +225,17 @@ def _measure_batches(
             rows = data.select(batch).to_list()
             torch.manual_seed(settings.seed * len(data) + batch[0])
             texts = model.reply([row["prompt"] for row in rows], sampling)
-            difficulties = list(_difficulties(settings, form, batch, rows, texts))
-            for profile, row in zip(difficulties, rows, strict=True):
-                if profile.row not in done:
-                    append_line(path, difficulty_line(profile, row))
-            advance(f"mean reward {statistics.fmean(profile.mean for profile in difficulties):.2f}")
-
-
-def _difficulties(
-    settings: DifficultySettings,
-    form: ReplyFormat,
-    batch: Sequence[int],
-    rows: Sequence[Mapping[str, Any]],
-    texts: Sequence[str],
-) -> Iterator[StepDifficulty]:
-    """The difficulty of each row, from its ``samples`` neighbouring texts."""
-    count, reward = settings.samples, STEP_REWARDS[settings.reward]
-    for index, (number, row) in enumerate(zip(batch, rows, strict=True)):
-        replies = [read_reply(text, form) for text in texts[index * count : (index + 1) * count]]
-        group = group_rewards(replies, row[expert_column(form)], reward)
-        yield StepDifficulty(
-            number, statistics.fmean(group), statistics.pstdev(group), tuple(group)
-        )
+            replies = [read_reply(text, form) for text in texts]
+            means: list[float] = []
+            for index, (number, row) in enumerate(zip(batch, rows, strict=True)):
+                group = replies[index * count : (index + 1) * count]
+                rewards = group_rewards(group, row[expert_column(form)], reward)
+                mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
+                means.append(mean)
+                if number not in done:
+                    measured = StepDifficulty(number, mean, std, tuple(rewards))
+                    append_line(path, difficulty_line(measured, row))
+            advance(f"mean reward {statistics.fmean(means):.2f}")
 
 
 def _digest(data: Dataset) -> str:

@@ -218,13 +218,14 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
 
     Raises UserError if the disk fills up; the last whole checkpoint stays.
     """
+    notes = run.notes  # before the data can change under a long run
     with full_disk_named(run.path):
         if trainer.accelerator.is_main_process:
             run.claim()
         if trainer.args.device.type == "cpu":
             keep_freed_memory()
         train_what_is_left(trainer, run.checkpoint())
-        save_policy(trainer, run.final, run.notes)
+        save_policy(trainer, run.final, notes)
         if trainer.accelerator.is_main_process:
             save_report(run.path)
     return run.final

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,31 @@ def test_opening_writes_nothing(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     open_run(recipe)
     assert not Path(recipe.output).exists()
+
+
+PROGRAM = """
+import resource, sys
+from srl_swe.training.run_folder import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(2**26)
+before = faults()
+for _ in range(10):
+    bytearray(2**26)
+print(faults() - before)
+"""
+
+
+def faults_of_ten_blocks(argument: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, argument], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+def test_a_large_block_is_not_got_from_the_kernel_again() -> None:
+    """Such a block has 16,384 pages, each a fault unless huge ones are at hand."""
+    assert faults_of_ten_blocks("kept") < 100 < faults_of_ten_blocks("given back")
