@@ -106,9 +106,9 @@ def difficulty_card(
         f"alike, {easy} more are learned already. `profile_mean` and `profile_std` are of the "
         f"policy named here, before training.\n\n| | |\n|---|---|\n{settings}\n"
         f"Mean reward, rows (kept):\n\n"
-        f"{_histogram([one.mean for one in difficulties], [one.mean for one in kept], -1.0)}\n"
+        f"{_histogram([step.mean for step in difficulties], [step.mean for step in kept], -1.0)}\n"
         f"Standard deviation, rows (kept):\n\n"
-        f"{_histogram([one.std for one in difficulties], [one.std for one in kept], 0.0)}"
+        f"{_histogram([step.std for step in difficulties], [step.std for step in kept], 0.0)}"
     )
 
 
@@ -187,7 +187,7 @@ def keep_pivots(
 
     Returns its card. Raises UserError if no row qualifies.
     """
-    kept = [one for one in difficulties if one.std > min_std and one.mean < max_mean]
+    kept = [step for step in difficulties if step.std > min_std and step.mean < max_mean]
     if not kept:
         raise UserError(
             f"no step of {settings.data} has a reward std above {min_std} and a mean below "

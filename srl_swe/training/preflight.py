@@ -134,7 +134,7 @@ def check_ranks(output: Path, args: Any) -> None:
     steps = [n for n in ("gradient_accumulation_steps", "steps_per_generation") if hasattr(args, n)]
     raise UserError(
         f"{output} was trained by {_ranks(before)}, and this start has {_ranks(now)}, which would "
-        f"go on with other batches; start {before} again, or name another output folder, where "
+        f"continue with other batches; start {before} again, or name another output folder, where "
         f"{' and '.join(steps)} times {Fraction(before, now)} make the same batches."
     )
 
@@ -144,7 +144,7 @@ def warn_of_resuming(args: Any) -> None:
     if args.save_strategy != "no" and args.save_only_model:
         warn(
             "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
-            "rate's schedule: a run that is stopped goes on with both anew."
+            "rate's schedule: a stopped run continues with both anew."
         )
     micro_steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
     whole = micro_steps // math.gcd(micro_steps, args.gradient_accumulation_steps)
@@ -181,7 +181,7 @@ def on_every_rank(check: Callable[[], T]) -> T:
         result = check()
     except UserError as error:
         said = str(error)
-    first = next((one for one in gather_object([said]) if one), None)
+    first = next(filter(None, gather_object([said])), None)
     if first:
         raise UserError(first)
     return result  # type: ignore[return-value]

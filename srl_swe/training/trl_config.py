@@ -65,7 +65,7 @@ class TrlFields:
                 words = [_whole(word)]
         elif takes_list:
             items = [self._parse(option, [word], where) for word in words]
-            return [one for item in items for one in (item if isinstance(item, list) else [item])]
+            return [part for item in items for part in (item if isinstance(item, list) else [item])]
         return self._parse(option, words, where)
 
     def section(self, section: Mapping[str, Any], where: str) -> dict[str, Any]:
