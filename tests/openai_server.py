@@ -14,12 +14,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``body``: a mapping for JSON, or raw text; ``after_s``: seconds to wait."""
+    """One answer. ``body``: a mapping for JSON, or raw text; ``after_s``: seconds to wait.
+
+    ``is_cut``: the connection ends in the middle of the body.
+    """
 
     body: Mapping[str, Any] | str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    is_cut: bool = False
 
 
 def reply(text: str | None, finish: str = "stop", **message: Any) -> Answer:
@@ -48,7 +52,7 @@ class OpenAiServer:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.keys: list[str] = []
         self.tokens_of: Any = None
-        """Called with the messages of a request to ``/tokenize``."""
+        """Called with the messages of a request to ``/tokenize``; None: it has no such path."""
         self._script = iter(script)
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -63,9 +67,11 @@ class OpenAiServer:
         if path == "/v1/models":
             return Answer({"object": "list", "data": self.models})
         with self._lock:
+            if path == "/tokenize" and self.tokens_of is None:
+                return refusal(404, "not found")
             self.requests.append((path, body))
             if path == "/tokenize":
-                return Answer({"count": self.tokens_of(body["messages"])})
+                return Answer({"count": self.tokens_of(body.get("messages", []))})
             return next(self._script, refusal(400, "the script is over"))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -92,7 +98,8 @@ class OpenAiServer:
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(raw)
+                self.wfile.write(raw[: len(raw) // 2] if answer.is_cut else raw)
+                self.close_connection = self.close_connection or answer.is_cut
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -25,8 +25,8 @@ class Endpoint:
     there; empty: the only one served. ``api``: ``chat`` renders prompts on the server;
     ``completions`` renders them here, with the ``tokenizer``, as in training. ``tokenizer``: a
     folder or hub name, which also gives the prompting of a trained policy; empty: tokens are
-    counted by the server if it is vLLM, else not before a reply. ``context``: tokens; None: as
-    the server reports. ``attempts``: at one request.
+    counted by the server if it is vLLM with ``/tokenize``, else not before a reply. ``context``:
+    tokens; None: as the server reports. ``attempts``: at one request.
     """
 
     url: str
@@ -40,7 +40,8 @@ class Endpoint:
     replicas: tuple[str, ...] = ()
     """More URLs that serve the same model."""
     is_vllm: bool = False
-    """Set by :func:`find_endpoint`."""
+    tokenizes: bool = False
+    """It and the line above are set by :func:`find_endpoint`. A gateway may hide ``/tokenize``."""
 
     @property
     def decisive(self) -> dict[str, object]:
@@ -62,7 +63,7 @@ def connect(url: str, timeout_s: float) -> OpenAI:
 
 
 def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
-    """Ask the endpoint for its models; fills in the name, the context and ``is_vllm``.
+    """Ask the endpoint for its models; fills in its name, context and abilities.
 
     Raises UserError if it does not answer, refuses the key or does not serve the model, and if
     prompts are to be rendered here without a tokenizer.
@@ -83,7 +84,27 @@ def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
         raise UserError(f"{asked.url} does not serve {asked.model!r}.{hint}")
     (model,) = found
     context = asked.context or getattr(model, "max_model_len", None)
-    return replace(asked, model=model.id, context=context, is_vllm=model.owned_by == "vllm")
+    is_vllm = getattr(model, "owned_by", None) == "vllm"
+    tokenizes = is_vllm and not asked.tokenizer and _tokenizes(asked.url, model.id)
+    return replace(asked, model=model.id, context=context, is_vllm=is_vllm, tokenizes=tokenizes)
+
+
+def tokenize_url(url: str) -> str:
+    """The address of vLLM's ``/tokenize``, which is not below ``/v1``."""
+    return f"{url.rstrip('/').removesuffix('/v1')}/tokenize"
+
+
+def _tokenizes(url: str, model: str) -> bool:
+    import openai
+
+    body = {"model": model, "prompt": "."}
+    try:
+        answer: Any = connect(url, _PROBE_TIMEOUT_S).post(
+            tokenize_url(url), cast_to=object, body=body
+        )
+    except (openai.OpenAIError, ValueError):
+        return False
+    return isinstance(answer, dict) and "count" in answer
 
 
 def _models(endpoint: Endpoint) -> list[Any]:

@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from tenacity.wait import wait_exponential_jitter
 
 from srl_swe.errors import PolicyError
-from srl_swe.rollout.endpoint import Endpoint, connect
+from srl_swe.rollout.endpoint import Endpoint, connect, tokenize_url
 from srl_swe.rollout.episode import Completion, PromptTooLong, room_for_reply
 from srl_swe.rollout.replies import Opening, thought_opening
 from srl_swe.rollout.tokens import TokenCounter, token_counter
@@ -95,7 +95,7 @@ class ServedPolicy:
     @property
     def counts_tokens(self) -> bool:
         """Whether prompts can be counted before they are sent."""
-        return self._counter is not None or self._endpoint.is_vllm
+        return self._counter is not None or self._endpoint.tokenizes
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt, by the tokenizer or the server. Raises PolicyError."""
@@ -108,9 +108,12 @@ class ServedPolicy:
             "add_generation_prompt": True,
             "chat_template_kwargs": self._template,
         }
-        url = f"{self._endpoint.url.rstrip('/').removesuffix('/v1')}/tokenize"
+        url = tokenize_url(self._endpoint.url)
         answer: Any = self._ask(lambda: self._clients[0].post(url, cast_to=object, body=body))
-        return int(answer["count"])
+        try:
+            return int(answer["count"])
+        except (LookupError, TypeError, ValueError):
+            raise PolicyError(f"{url} answered without a count") from None
 
     def reply(self, messages: Sequence[Message]) -> Completion:
         """Sample one reply. A thought that the server returns apart is put before it.
@@ -136,8 +139,8 @@ class ServedPolicy:
         used = answer.usage
         return Completion(
             text,
-            used.prompt_tokens if used else 0,
-            used.completion_tokens if used else 0,
+            (used.prompt_tokens or 0) if used else 0,
+            (used.completion_tokens or 0) if used else 0,
             truncated=choice.finish_reason == "length",
         )
 

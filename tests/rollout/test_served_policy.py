@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ def test_a_thought_is_put_before_the_reply(
         refusal(503, "starting", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
         refusal(408, "late", retry_after="0.01"),
         refusal(500, "broken", retry_after="0"),
+        replace(reply("ls"), is_cut=True),
     ],
-    ids=lambda fault: str(fault.status),
+    ids=lambda fault: "cut" if fault.is_cut else str(fault.status),
 )
 def test_a_fault_that_may_pass_is_tried_again(serve: Serve, fault: Answer) -> None:
     server = serve(fault, fault, reply("ls"))
@@ -158,6 +160,16 @@ def test_vllm_counts_the_prompt_and_the_reply_gets_the_rest_of_the_context(serve
     assert (body["max_tokens"], body["top_k"], body["repetition_penalty"]) == (60, 0, 1.0)
     with pytest.raises(PromptTooLong):
         asked.reply(PROMPT * 3)
+
+
+def test_a_gateway_that_hides_the_tokenizer_of_vllm_leaves_prompts_uncounted(serve: Serve) -> None:
+    vllm = [{"id": "m", "object": "model", "owned_by": "vllm", "max_model_len": 100}]
+    server = serve(reply("ls"), models=vllm)
+    asked = policy(server, max_new_tokens=70)
+    assert not asked.counts_tokens
+    assert asked.reply(PROMPT).text == "ls"
+    (body,) = server.bodies()
+    assert (body["max_tokens"], body["top_k"]) == (70, 0)
 
 
 def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it(serve: Serve) -> None:
