@@ -15,6 +15,7 @@ from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.evaluation import SwebenchHarness
+    from srl_swe.instances import InstanceSelection
     from srl_swe.sandbox import OpenSandbox
     from srl_swe.training.recipe import CurriculumRecipe, Recipe, ValidationInstances
     from srl_swe.training.validate_episodes import ValidationBench
@@ -128,11 +129,14 @@ def owned_harness() -> SwebenchHarness:
 
 
 def load_bench(
-    bench: str, ids: Sequence[str] | None = None, limit: int | None = None
+    bench: str,
+    ids: Sequence[str] | None = None,
+    limit: int | None = None,
+    selection: InstanceSelection | None = None,
 ) -> list[Instance]:
     """Load the instances of a bench, their rows brought into swebench's schema.
 
-    Raises UserError if it is empty.
+    Raises UserError if it is empty, or if nothing of it is selected.
     """
     from srl_swe.instances import load_instances
     from srl_swe_envs.image_names import adapt_row
@@ -140,7 +144,10 @@ def load_bench(
     instances = load_instances(bench, ids=ids or None, adapt=adapt_row)[:limit]
     if not instances:
         raise UserError(f"{bench}: holds no instance.")
-    return instances
+    selected = selection.select(instances) if selection else instances
+    if not selected:
+        raise UserError(f"{bench}: none of its {len(instances)} instances is selected.")
+    return selected
 
 
 def validation_bench(

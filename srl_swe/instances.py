@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,76 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON: {error}.") from error
+
+
+_FILTERED: Mapping[str, Callable[[Instance], str]] = {
+    "instance": lambda instance: instance.instance_id,
+    "repo": lambda instance: instance.repo,
+    "version": lambda instance: instance.version,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSelection:
+    """Conditions on the instances of a bench, applied in the order of the fields.
+
+    ``filters``: a name (instance, repo, version) and a glob each; all must hold. ``last``: None is
+    the end. The defaults keep all.
+    """
+
+    filters: tuple[tuple[str, str], ...] = ()
+    exclude: frozenset[str] = frozenset()
+    shuffle_seed: int | None = None
+    first: int = 0
+    last: int | None = None
+    limit: int | None = None
+
+    def select(self, instances: Sequence[Instance]) -> list[Instance]:
+        """The selected instances, in their order unless shuffled."""
+        kept = [
+            instance
+            for instance in instances
+            if instance.instance_id not in self.exclude
+            and all(fnmatchcase(_FILTERED[name](instance), glob) for name, glob in self.filters)
+        ]
+        if self.shuffle_seed is not None:
+            random.Random(self.shuffle_seed).shuffle(kept)
+        return kept[self.first : self.last][: self.limit]
+
+
+def parse_instance_filter(text: str) -> tuple[str, str]:
+    """Parse one filter of :class:`InstanceSelection`. Raises UserError.
+
+    >>> parse_instance_filter("repo=django/*")
+    ('repo', 'django/*')
+    """
+    name, equals, glob = text.partition("=")
+    if not equals or name not in _FILTERED:
+        known = ", ".join(f"{name}=..." for name in _FILTERED)
+        raise UserError(f"Invalid --filter {text!r}. Known: {known}, with * for any text.")
+    return name, glob
+
+
+def read_ids(path: Path) -> list[str]:
+    """Instance ids from a file: one per line, a JSON list, or rows with ``instance_id``.
+
+    Blank lines and text after ``#`` are skipped. Raises UserError if it can't be read.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no list of instances ({error}).") from None
+    if text.lstrip().startswith("["):
+        items = _parsed(text, str(path))
+    elif text.lstrip().startswith("{"):
+        items = [_parsed(line, str(path)) for line in text.splitlines() if line.strip()]
+    else:
+        items = [line for row in text.splitlines() if (line := row.partition("#")[0].strip())]
+    named = [item.get("instance_id") if isinstance(item, dict) else item for item in items]
+    ids = [name for name in named if isinstance(name, str)]
+    if len(ids) < len(named):
+        raise UserError(f"{path}: name instances by one id per line, or by instance_id.")
+    return ids
 
 
 def evenly_spread(count: int, wanted: int | None) -> list[int]:

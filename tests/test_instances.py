@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.instances import (
+    InstanceSelection,
     Row,
     instance_from_row,
     load_instances,
+    parse_instance_filter,
+    read_ids,
     row_from_instance,
 )
 from srl_swe.steps.prompt import make_messages
@@ -250,3 +253,63 @@ def test_the_harness_understands_our_rows() -> None:
     assert (spec.instance_id, spec.image) == (instance.instance_id, instance.image)
     assert tuple(spec.FAIL_TO_PASS) == instance.fail_to_pass
     assert spec.image_assets == {}
+
+
+SHELF = [
+    Instance(f"{name}-{number}", name.replace("__", "/"), "HEAD", "", "image", version=version)
+    for name, version in (("a__b", "1"), ("a__b", "2"), ("c__d", "1"))
+    for number in (version, version + "0")
+]
+
+
+@pytest.mark.parametrize(
+    ("selection", "kept"),
+    [
+        (InstanceSelection(), [0, 1, 2, 3, 4, 5]),
+        (InstanceSelection((("repo", "a/*"),)), [0, 1, 2, 3]),
+        (InstanceSelection((("repo", "a/*"), ("version", "2"))), [2, 3]),
+        (InstanceSelection((("instance", "*-10"),)), [1, 5]),
+        (InstanceSelection(exclude=frozenset({"a__b-1", "nowhere-1"})), [1, 2, 3, 4, 5]),
+        (InstanceSelection(first=1, last=4, limit=2), [1, 2]),
+        (InstanceSelection((("repo", "e/f"),)), []),
+    ],
+)
+def test_instances_are_selected_in_their_order(
+    selection: InstanceSelection, kept: list[int]
+) -> None:
+    assert selection.select(SHELF) == [SHELF[index] for index in kept]
+
+
+def test_a_seed_shuffles_alike_before_the_slice() -> None:
+    shuffled = InstanceSelection(shuffle_seed=7).select(SHELF)
+    assert sorted(shuffled, key=SHELF.index) == SHELF
+    assert shuffled != SHELF
+    assert InstanceSelection(shuffle_seed=7, first=2, limit=3).select(SHELF) == shuffled[2:5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a__b-1\n\n# flaky:\na__b-2  # here\n",
+        '["a__b-1", "a__b-2"]',
+        '{"instance_id": "a__b-1", "x": 1}\n{"instance_id": "a__b-2"}\n',
+    ],
+    ids=["lines", "list", "rows"],
+)
+def test_ids_are_read_from_a_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ids").write_text(text)
+    assert read_ids(tmp_path / "ids") == ["a__b-1", "a__b-2"]
+
+
+@pytest.mark.parametrize("text", ["[1]", "[", '{"id": "a"}', None])
+def test_a_file_without_ids_is_one_line(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "ids").write_text(text)
+    with pytest.raises(UserError, match="ids"):
+        read_ids(tmp_path / "ids")
+
+
+@pytest.mark.parametrize("text", ["repo", "rpo=a", "=a"])
+def test_a_filter_of_no_field_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="Known: instance="):
+        parse_instance_filter(text)

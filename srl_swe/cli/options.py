@@ -39,24 +39,28 @@ def takes_groups(command: Callable[..., Result]) -> Callable[..., Result]:
     groups: dict[str, type[Any]] = {
         name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)
     }
-    parameters: list[inspect.Parameter] = []
+    parameters: dict[str, inspect.Parameter] = {}  # groups may share an option
     for name, parameter in inspect.signature(command).parameters.items():
         group = groups.get(name)
         types = get_type_hints(group, include_extras=True) if group else hints
         taken = inspect.signature(group).parameters.values() if group else [parameter]
-        parameters += [
-            option.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[option.name])
-            for option in taken
-        ]
+        for option in taken:
+            parameters.setdefault(
+                option.name,
+                option.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[option.name]),
+            )
 
     def run(**values: Any) -> Result:
-        for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        return command(**values)
+        asked = {
+            name: kind(**{field.name: values[field.name] for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        alone = {name: value for name, value in values.items() if name in hints}
+        return command(**{**alone, **asked})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
     return run
 
 
@@ -67,6 +71,18 @@ def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[st
         return [name for name in names() if name.startswith(incomplete)]
 
     return complete
+
+
+Shuffle = Annotated[bool, typer.Option("--shuffle", help="Shuffle by --seed, before --slice.")]
+Seed = Annotated[int, typer.Option(help="Random seed, of sampled replies too.")]
+
+
+def _parse_slice(text: str | None) -> tuple[int, int | None]:
+    """The bounds of ``A:B``; None is all. Raises UserError."""
+    match = re.fullmatch(r"(\d*):(\d*)", ":" if text is None else text)
+    if match is None or (match[2] and int(match[2]) < int(match[1] or 0)):
+        raise UserError(f"--slice {text!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
+    return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
 # Trajectories: source and selection.
@@ -105,9 +121,7 @@ class ReadingOptions:
             "--slice", metavar="A:B", help="Use trajectories A to B-1, as in a Python slice."
         ),
     ] = None
-    shuffle: Annotated[
-        bool, typer.Option("--shuffle", help="Shuffle by --seed, before --slice.")
-    ] = False
+    shuffle: Shuffle = False
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count records that can't be read.")
@@ -131,15 +145,13 @@ class ReadingOptions:
 
         if self.reader is not None:
             named_reader(self.reader)
-        part = re.fullmatch(r"(\d*):(\d*)", ":" if self.part is None else self.part)
-        if part is None or (part[2] and int(part[2]) < int(part[1] or 0)):
-            raise UserError(f"--slice {self.part!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
+        first, last = _parse_slice(self.part)
         return Reading(
             on_broken="skip" if self.skip_broken else "fail",
             filters=tuple(parse_filter(text) for text in self.only or ()),
             shuffle_seed=self.seed if self.shuffle else None,
-            first=int(part[1] or 0),
-            last=int(part[2]) if part[2] else None,
+            first=first,
+            last=last,
             limit=self.limit,
             instance=self.instance,
             reader=self.reader,
@@ -192,11 +204,49 @@ class BenchOptions:
 
     bench: Bench = "starter"
     ids: Ids = None
+    ids_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            help="Only the instances of a file: an id per line, a JSON list, or rows.",
+        ),
+    ] = None
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Not the instances of a file; repeat it for more."),
+    ] = None
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME=GLOB",
+            help="Only those of an instance=, repo= or version=; repeat it for more.",
+        ),
+    ] = None
+    shuffle: Shuffle = False
+    seed: Seed = 0
+    part: Annotated[
+        str | None,
+        typer.Option("--slice", metavar="A:B", help="Use instances A to B-1, as in Python."),
+    ] = None
     limit: Limit = None
 
     def instances(self) -> list[Instance]:
         """Raises UserError if there are none."""
-        return load_bench(self.bench, self.ids, self.limit)
+        from srl_swe.instances import InstanceSelection, parse_instance_filter, read_ids
+
+        ids = list(self.ids or ()) + (read_ids(self.ids_file) if self.ids_file else [])
+        first, last = _parse_slice(self.part)
+        selection = InstanceSelection(
+            tuple(map(parse_instance_filter, self.only or ())),
+            frozenset(name for path in self.exclude or () for name in read_ids(path)),
+            self.seed if self.shuffle else None,
+            first,
+            last,
+            self.limit,
+        )
+        return load_bench(self.bench, ids or None, selection=selection)
 
 
 Workers = Annotated[int, typer.Option(min=1, envvar="SRL_SWE_WORKERS", help="Containers at once.")]
@@ -283,7 +333,7 @@ class PolicyOptions:
     ] = None
     max_new_tokens: NewTokens = 1024
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
-    seed: Annotated[int, typer.Option(help="Random seed of sampled replies.")] = 0
+    seed: Seed = 0
     dialect: Annotated[
         str | None,
         typer.Option(

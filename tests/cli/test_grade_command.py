@@ -87,6 +87,19 @@ def test_empty_patches_need_neither_images_nor_an_engine(tmp_path: Path) -> None
     assert "no tests run" in (out / "report.html").read_text()
 
 
+def test_a_part_of_a_bench_is_chosen_by_filters_files_and_slices(tmp_path: Path) -> None:
+    (tmp_path / "flaky").write_text("starter__inikit-1  # sometimes\n")
+    (tmp_path / "all").write_text("\n".join(i.instance_id for i in load_instances("starter")))
+    chosen = ("--ids", tmp_path / "all", "--exclude", tmp_path / "flaky", "--slice", "0:3")
+    graded = srl_swe("grade", "empty", *chosen, "--json", "--out", tmp_path / "out", **NO_ENGINE)
+    assert json.loads(graded.stdout)["empty_patch_ids"] == (
+        ["starter__inikit-2", "starter__intervals-1", "starter__intervals-2"]
+    )
+    none = srl_swe("grade", "empty", "--filter", "repo=no/where", "--out", tmp_path / "none")
+    assert none.returncode == 2
+    assert none.stderr == "srl-swe: starter: none of its 10 instances is selected.\n"
+
+
 def test_a_file_without_predictions_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n")
     result = srl_swe("grade", tmp_path / "p.jsonl", "--out", tmp_path / "out", **NO_ENGINE)
