@@ -18,7 +18,7 @@ from srl_swe.cli.options import (
     TestTimeout,
 )
 from srl_swe.engines import ensure_images, owned_harness
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -185,12 +185,16 @@ def gold_check(
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Rounds; an instance at fault in some of them is flaky.")
+    ] = 1,
 ) -> None:
     """Check that a benchmark is sound: every gold patch resolves, no unpatched instance does.
 
-    Exit code 1 if an instance is at fault or undecided.
+    Writes faulty.txt, which --exclude reads. Exit code 1 if an instance is at fault or undecided.
     """
     from srl_swe.evaluation import check_gold
+    from srl_swe.evaluation.grading import faults_of_rounds
     from srl_swe.evaluation.verdicts import check_gradeable
 
     folder = options.results_folder(out, "gold-check")
@@ -198,18 +202,25 @@ def gold_check(
     instances = bench.instances()
     check_gradeable(instances)
     ensure_images(instances)
-    result = check_gold(
-        instances,
-        folder,
-        max_workers=workers,
-        timeout_s=test_timeout,
-        report=say,
-        harness=owned_harness(),
-    )
-    for instance_id, fault in result.faults.items():
+    rounds = [
+        check_gold(
+            instances,
+            folder / f"round-{number}" if number > 1 else folder,
+            max_workers=workers,
+            timeout_s=test_timeout,
+            report=say,
+            harness=owned_harness(),
+        )
+        for number in range(1, repeat + 1)
+    ]
+    faults = faults_of_rounds(rounds)
+    undecided = {name for check in rounds for name in check.undecided} - faults.keys()
+    listed = "".join(f"{instance_id}  # {fault}\n" for instance_id, fault in faults.items())
+    write_atomic(folder / "faulty.txt", listed)
+    for instance_id, fault in faults.items():
         typer.echo(f"fault: {instance_id}: {fault}")
-    for instance_id in result.undecided:
+    for instance_id in sorted(undecided):
         typer.echo(f"undecided: {instance_id}: its sandbox broke; run the command again")
-    sound = len(instances) - len(result.faults) - len(result.undecided)
+    sound = len(instances) - len(faults) - len(undecided)
     typer.echo(f"{sound} of {len(instances)} instances are sound")
     raise typer.Exit(0 if sound == len(instances) else 1)

@@ -142,6 +142,20 @@ def check_gold(
     return GoldCheck(tuple(gold), tuple(run(predictions=harmless)))
 
 
+def faults_of_rounds(rounds: Sequence[GoldCheck]) -> dict[str, str]:
+    """The faults by instance id; an instance that is sound in other rounds is flaky.
+
+    A round in which a sandbox broke decides nothing about its instance.
+    """
+    faults: dict[str, str] = {}
+    for name in sorted({name for check in rounds for name in check.faults}):
+        decided = [check for check in rounds if name not in check.undecided]
+        reasons = [check.faults[name] for check in decided if name in check.faults]
+        flaky = f"flaky, in {len(reasons)} of {len(decided)} rounds "
+        faults[name] = f"{flaky if len(reasons) < len(decided) else ''}{reasons[0]}"
+    return faults
+
+
 def grading_key(
     instance: Instance, patch: str, *, image_id: str, harness_version: str, timeout_s: int
 ) -> str:

@@ -149,6 +149,22 @@ def test_an_image_that_cannot_be_had_breaks_its_instance_and_no_rate_is_exit_cod
 
 
 @pytest.mark.docker
+def test_faulty_instances_are_listed_in_a_file_that_exclude_reads(tmp_path: Path) -> None:
+    faulty = replace(STARTER[1], gold_patch=STARTER[0].gold_patch)
+    bench, out = save_bench(tmp_path, STARTER[0], faulty), tmp_path / "out"
+    checked = srl_swe("gold-check", "--bench", bench, "--repeat", "2", "--out", out)
+    assert checked.returncode == 1, checked.stderr
+    assert checked.stdout.splitlines()[-1] == "1 of 2 instances are sound"
+    listed = (out / "faulty.txt").read_text()
+    assert listed.startswith(f"{faulty.instance_id}  # the gold patch came to ")
+    assert f"fault: {listed.strip().replace('  #', ':')}" in checked.stdout
+    assert (out / "round-2" / "verdicts.jsonl").is_file()
+    rest = ("--exclude", out / "faulty.txt", "--json", "--out", tmp_path / "rest")
+    graded = srl_swe("grade", "empty", "--bench", bench, *rest)
+    assert json.loads(graded.stdout)["empty_patch_ids"] == [STARTER[0].instance_id]
+
+
+@pytest.mark.docker
 def test_only_the_images_of_the_predictions_are_needed_and_the_network_is_reported(
     tmp_path: Path,
 ) -> None:

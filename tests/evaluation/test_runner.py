@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation import GoldCheck, check_gold, grade
-from srl_swe.evaluation.grading import HARMLESS_PATCH
+from srl_swe.evaluation.grading import HARMLESS_PATCH, faults_of_rounds
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -228,6 +228,22 @@ def test_an_instance_is_sound_if_gold_resolves_and_nothing_does_not(
     first = Verdict("i", Outcome(gold), failed=("t::a",))
     checked = GoldCheck((first,), (Verdict("i", Outcome(harmless)),))
     assert (checked.faults, checked.undecided) == (faults, undecided)
+
+
+@pytest.mark.parametrize(
+    ("gold", "fault"),
+    [
+        (["resolved", "resolved"], None),
+        (["unresolved", "unresolved"], "the gold patch came to unresolved"),
+        (["resolved", "unresolved"], "flaky, in 1 of 2 rounds the gold patch came to unresolved"),
+        (["broken_sandbox", "unresolved"], "the gold patch came to unresolved"),
+        (["broken_sandbox", "resolved"], None),
+    ],
+)
+def test_an_instance_at_fault_in_some_rounds_is_flaky(gold: list[str], fault: str | None) -> None:
+    harmless = (Verdict("i", Outcome.UNRESOLVED),)
+    rounds = [GoldCheck((Verdict("i", Outcome(outcome)),), harmless) for outcome in gold]
+    assert faults_of_rounds(rounds) == ({"i": fault} if fault else {})
 
 
 def test_both_patches_of_each_instance_are_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
