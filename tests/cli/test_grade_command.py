@@ -46,9 +46,9 @@ def report(folder: Path) -> dict[str, object]:
             pytest.param(command, marks=pytest.mark.train)
             for command in (
                 "train rlvr rlvr-paper --model {policy} --bench {bench} --out {out}",
-                "train sft sft-demo --model {policy} --data no-such-data --out {out} "
+                "train sft sft-demo --model {policy} --data {data} --out {out} "
                 "--validation.every_steps 1 --validation.instances.bench {bench}",
-                "train curriculum study-srl-rlvr --model {policy} --data no-such-data "
+                "train curriculum study-srl-rlvr --model {policy} --data {data} "
                 "--bench {bench} --out {out}",
                 "study --suite {bench} --out {out}",
             )
@@ -61,15 +61,17 @@ def test_a_row_that_cannot_be_graded_is_refused_before_policies_and_images_are_t
 ) -> None:
     if command.startswith("eval"):
         pytest.importorskip("transformers", reason="a local policy needs the extra `train`")
-    policy = tmp_path / "policy"  # looks like a model from outside, and can't be loaded
-    policy.mkdir()
-    (policy / "config.json").write_text("{}")
+    policy, data = tmp_path / "policy", tmp_path / "data"  # look whole, but can't be loaded
+    for folder in (policy, data):
+        folder.mkdir()
+    for path in (policy / "config.json", data / "dataset_info.json", data / "state.json"):
+        path.write_text("{}")
     (policy / "model.safetensors").write_bytes(b"")
     step = Step("look", Action("bash", {"command": "true"}), Observation("", 0))
     trajectory = tmp_path / "trajectories.jsonl"
     save_jsonl(trajectory, [Trajectory(UNTESTED.instance_id, (step,))])
     bench, out = save_bench(tmp_path, UNTESTED), tmp_path / "out"
-    words = command.format(bench=bench, out=out, trajectory=trajectory, policy=policy)
+    words = command.format(bench=bench, out=out, trajectory=trajectory, policy=policy, data=data)
     result = srl_swe(*words.split(), **NO_ENGINE)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 2
