@@ -60,6 +60,7 @@ run_parallel(work, ["one", "two"], lambda item, result: print(item, flush=True),
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_begun_and_begins_nothing_more() -> None:
     command = [sys.executable, "-c", INTERRUPTED]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:

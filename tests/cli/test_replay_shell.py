@@ -89,6 +89,7 @@ SANDBOXES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_a_person_is_dropped_into_the_sandbox_as_it_is_at_that_step(sandbox: str) -> None:
     options = ("--sandbox", sandbox, "--limit", "1", "--until", "3", "--shell")
@@ -118,6 +119,7 @@ def test_a_person_is_dropped_into_the_sandbox_as_it_is_at_that_step(sandbox: str
         assert user.modes() == before
 
 
+@pytest.mark.slow
 def test_a_terminal_is_put_back_when_the_process_is_interrupted_from_elsewhere() -> None:
     with person("--sandbox", "local", "--limit", "1", "--until", "1", "--shell") as user:
         before = user.modes()

@@ -170,6 +170,7 @@ def test_what_will_not_pass_is_not_tried_again(error: Exception) -> None:
     assert not may_pass(error)
 
 
+@pytest.mark.slow
 def test_patience_ends_with_the_last_error() -> None:
     def call() -> None:
         raise ConnectionResetError
@@ -180,6 +181,7 @@ def test_patience_ends_with_the_last_error() -> None:
     assert 0.3 <= time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 def test_pauses_grow_and_differ_between_callers() -> None:
     moments: list[float] = []
 

@@ -29,6 +29,7 @@ def make_env(**limits: int):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{}, {"format_errors": 1}])
 def test_gymnasiums_own_checker_finds_no_fault_in_it(limits: dict[str, int]) -> None:
     from gymnasium.utils.env_checker import check_env

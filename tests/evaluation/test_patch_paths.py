@@ -129,6 +129,7 @@ def test_every_reading_that_is_dangerous_is_found(pieces: list[str]) -> None:
         assert refusal(f"--- p/{name}\n") is not None
 
 
+@pytest.mark.slow
 def test_a_long_header_takes_no_long_time() -> None:
     started = time.process_time()
     for line in ("a/x " * 20_000, "a/x " * 5_000, "a/git " * 5_000, "/" * 30_000, "git/" * 5_000):

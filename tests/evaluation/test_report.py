@@ -179,6 +179,7 @@ def test_the_gold_patch_and_an_ordinary_file_are_not_marked() -> None:
     assert [m.kind for m in patch_marks(INSTANCE, version)] in ([], [MarkKind.RUNNER])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "exit_code", "doubt"),
     [

@@ -35,6 +35,7 @@ def script(*commands: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("commands", "printed", "exit_code"),
     [
@@ -60,6 +61,7 @@ def test_the_output_and_the_test_commands_own_status(
     assert not run.timed_out
 
 
+@pytest.mark.slow
 def test_a_script_that_does_not_end_is_timed_out(sandbox: Sandbox) -> None:
     assert run_eval_script(script("echo begun; sleep 60"), sandbox, timeout_s=1).timed_out
 
@@ -92,6 +94,7 @@ def test_a_sandbox_that_prints_too_little_says_what_to_raise() -> None:
         run_eval_script(script("true"), FakeSandbox(cut), 10)
 
 
+@pytest.mark.slow
 def test_the_recorders_account_is_taken_out_of_the_log(sandbox: Sandbox) -> None:
     from srl_swe.evaluation.verdicts import test_spec as spec_of
 

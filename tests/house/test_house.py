@@ -17,6 +17,7 @@ def measured() -> list[Figure]:
     return figures()
 
 
+@pytest.mark.slow
 def test_layout_and_english_keep_their_limits(measured: list[Figure]) -> None:
     assert not [figure.line() for figure in measured if not figure.holds]
 

@@ -167,6 +167,7 @@ def test_our_own_cut_of_a_long_output_is_seen_through_as_well() -> None:
     assert compare_observations(cut, fresh).match is Match.NORMALISED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

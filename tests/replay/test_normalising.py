@@ -169,6 +169,7 @@ SCRAPS = ("\x1b", "[", "0x", "a1", " ", "\n", "\r", "=", "==", "1.5", "s", "/tmp
 MATCHES = st.one_of(*(st.from_regex(rule.pattern) for rule in RULES))
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(MATCHES, st.sampled_from(SCRAPS), st.text(max_size=5)), max_size=8))
 def test_normalising_is_idempotent(pieces: list[str]) -> None:
     once = apply_rules("".join(pieces)).text

@@ -91,15 +91,21 @@ def test_a_thought_is_put_before_the_reply(
         refusal(503, "starting", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
         refusal(408, "late", retry_after="0.01"),
         refusal(500, "broken", retry_after="0"),
-        replace(reply("ls"), is_cut=True),
     ],
-    ids=lambda fault: "cut" if fault.is_cut else str(fault.status),
+    ids=lambda fault: str(fault.status),
 )
 def test_a_fault_that_may_pass_is_tried_again(serve: Serve, fault: Answer) -> None:
     server = serve(fault, fault, reply("ls"))
     assert policy(server, attempts=3).reply(PROMPT).text == "ls"
     with pytest.raises(PolicyError):
         policy(serve(*[fault] * 3), attempts=3).reply(PROMPT)
+
+
+@pytest.mark.slow
+def test_a_reply_that_is_cut_in_its_middle_is_asked_for_again(serve: Serve) -> None:
+    server = serve(replace(reply("ls"), is_cut=True), reply("ls"))
+    assert policy(server).reply(PROMPT).text == "ls"
+    assert len(server.bodies()) == 2
 
 
 def test_retry_after_is_waited_for(serve: Serve) -> None:

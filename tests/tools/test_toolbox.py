@@ -259,6 +259,7 @@ CALLS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from(sorted(TOOLSETS)), st.lists(CALLS, max_size=6))
 def test_no_call_however_wrong_raises_anything(

@@ -53,6 +53,7 @@ def files_entered(recipe: Path) -> set[str]:
     raise AssertionError("it never made a trainer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "srl"])
 def test_a_recipe_enters_few_files_on_its_way_to_a_trainer(
     policy: Path, data: Path, tmp_path: Path, method: str
@@ -122,6 +123,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_mistake_that_needs_no_torch_is_one_line_before_it_is_imported(
     policy: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ calls = st.tuples(actions, st.none() | observations, st.booleans())
 messages = st.tuples(texts, st.lists(calls, max_size=3), st.none() | observations)
 
 
+@pytest.mark.slow
 @given(st.lists(messages, max_size=4))
 def test_any_steps_come_back_as_they_were_written(turns: list[Any]) -> None:
     steps: list[Step] = []

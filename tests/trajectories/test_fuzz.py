@@ -294,6 +294,7 @@ def read(reader: Reader, record: Any) -> None:
     assert parse_line(render_line(trajectory), "x") == trajectory
 
 
+@pytest.mark.slow
 def test_no_reader_raises_anything_but_a_broken_record() -> None:
     known = shapes()
     for number in range(INPUTS):
@@ -331,6 +332,7 @@ PIECES = [
 texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=30)
 
 
+@pytest.mark.slow
 @given(texts, texts)
 def test_whatever_a_message_says_is_read(said: str, shown: str) -> None:
     for case in CASES:

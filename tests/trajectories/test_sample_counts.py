@@ -100,6 +100,7 @@ def _all_records() -> Iterator[Record]:
             yield record
 
 
+@pytest.mark.slow
 def test_every_real_record_is_read_and_survives_both_of_our_formats() -> None:
     for record in _all_records():
         found = read_record(record.value, record.where)
