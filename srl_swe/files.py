@@ -159,10 +159,9 @@ def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, An
         yield where, record
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log that is not blank."""
-    lines = path.read_text("utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
+def last_line(text: str, otherwise: str = "no reason given") -> str:
+    """The last line that is not blank, stripped."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), otherwise)
 
 
 @contextmanager

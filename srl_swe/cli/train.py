@@ -57,7 +57,8 @@ def phase_runner(
         threads, log = max(1, (os.cpu_count() or 1) // at_once), recipe.with_name(LOG)
         code = run_phase(method, recipe, words, threads=threads, log=log)
         if code:
-            say(f"{log}: {last_line(log)}")
+            printed = log.read_text("utf-8", errors="replace")
+            say(f"{log}: {last_line(printed, 'nothing was printed')}")
         return code
 
     return run

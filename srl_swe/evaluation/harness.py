@@ -18,7 +18,7 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from srl_swe.errors import EngineUnavailable, ImageMissing
-from srl_swe.evaluation.verdicts import last_line
+from srl_swe.files import last_line
 
 MakeLabels = Callable[[float], Mapping[str, str]]
 """Makes labels that name this process as a container's owner, valid for a number of seconds."""

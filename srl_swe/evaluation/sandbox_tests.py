@@ -23,11 +23,11 @@ from srl_swe.evaluation.test_run import TestRun, run_eval_script
 from srl_swe.evaluation.verdicts import (
     KILLED_FROM_OUTSIDE,
     check_gradeable,
-    last_line,
     test_spec,
     verdict_from_report,
     verdict_without_tests,
 )
+from srl_swe.files import last_line
 from srl_swe.sandbox import OpenSandbox, Sandbox, enforced, engine_record
 from srl_swe.types import Instance, Outcome, Verdict
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from srl_swe.errors import UserError, did_you_mean
+from srl_swe.files import last_line
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -225,9 +226,3 @@ def _ended_from_inside(engine: str) -> bool:
         return False
     before = events[: events.index("die")] if "die" in events else []
     return bool(before) and not _STOPPING & set(before)
-
-
-def last_line(text: str, otherwise: str = "no reason given") -> str:
-    """The last line that is not blank, without white space around it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else otherwise

@@ -133,11 +133,15 @@ class _Server:
             now = time.monotonic()
             if self._restarts > 1 or now - started > seconds:
                 why = "died" if self._restarts > 1 else f"did not answer within {seconds:g} s"
-                raise UserError(f"vLLM {why}: {last_line(self._log)} (log: {self._log}).")
+                raise UserError(f"vLLM {why}: {self._last_line()}.")
             if now - said > _SAY_EVERY_S:
                 said = now
                 say(f"waiting for vLLM, {now - started:.0f} s so far (log: {self._log})")
             time.sleep(_POLL_S)
+
+    def _last_line(self) -> str:
+        text = self._log.read_text("utf-8", errors="replace")
+        return f"{last_line(text, 'nothing was printed')} (log: {self._log})"
 
     def _is_healthy(self) -> bool:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -164,7 +168,7 @@ class _Server:
                 continue
             self._restarts += 1
             if self._restarts > 1:
-                say(f"warning: vLLM died again: {last_line(self._log)} (log: {self._log})")
+                say(f"warning: vLLM died again: {self._last_line()}")
             else:
                 say(f"warning: vLLM died and is started again (log: {self._log})")
                 self._start()
