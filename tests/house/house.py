@@ -64,8 +64,8 @@ def figures() -> list[Figure]:
     lines = sorted(line_count(path) for path in sources)
     functions = sorted(body_lines(node) for path in sources for node in functions_of(path))
     return [
-        Figure("source files", len(sources), at_most=186),
-        Figure("source lines", sum(lines), at_most=36_800),
+        Figure("source files", len(sources), at_most=206),
+        Figure("source lines", sum(lines), at_most=41_000),
         Figure("lines per file, median", median(lines)),
         Figure("lines per file, 90th percentile", percentile(lines, 0.9), at_most=380),
         Figure("lines per file, longest", lines[-1], at_most=550),
