@@ -5,6 +5,7 @@ from __future__ import annotations
 from srl_swe.rollout.batch import predictions, rollout_all
 from srl_swe.rollout.episode import (
     Agent,
+    Attempt,
     Completion,
     Episode,
     EpisodeLimits,
@@ -16,6 +17,7 @@ from srl_swe.rollout.episode import (
 
 __all__ = [
     "Agent",
+    "Attempt",
     "Completion",
     "Episode",
     "EpisodeLimits",

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from srl_swe.errors import ImageMissing, SandboxError, UserError
+from srl_swe.errors import ImageMissing, PolicyError, SandboxError, UserError
 from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
-from srl_swe.rollout.episode import Agent, Completion, failure_step, rollout
+from srl_swe.rollout.episode import Attempt, Completion, failed_attempt
 from srl_swe.rollout.usage import append_replies
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import parse_line, render_line
-from srl_swe.types import Instance, Prediction, StopReason, Trajectory
+from srl_swe.types import Instance, Prediction, Trajectory
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 _REMEDY = "delete that line, and its instance is rolled out again"
 
 
 def rollout_all(
-    agent: Agent,
+    attempt: Attempt,
     instances: Sequence[Instance],
     open_sandbox: OpenSandbox,
     folder: Path,
@@ -31,12 +31,12 @@ def rollout_all(
 ) -> list[Trajectory]:
     """One rollout per instance, in the order of ``instances``.
 
-    Keeps the rollouts of this policy, by its name, in ``folder``; those with a broken sandbox
+    Keeps the rollouts of this attempt, by its name, in ``folder``; those with a broken sandbox
     or a failed policy are tried again. An unavailable image breaks only its own rollout. Tokens and
     seconds of each reply are appended to ``replies.jsonl``.
     """
     path = folder / ROLLOUTS_FILE
-    done = load_rollouts(path, agent.policy.name)
+    done = load_rollouts(path, attempt.name)
     missing = [i for i in instances if i.instance_id not in done]
 
     with progress("rollout", len(missing)) as advance:
@@ -48,7 +48,7 @@ def rollout_all(
             done[instance.instance_id] = result
             advance(f"{instance.instance_id}: {result.stop_reason}, {len(result.steps)} steps")
 
-        run_parallel(partial(_rollout, agent, open_sandbox), missing, keep, workers=workers)
+        run_parallel(partial(_rollout, attempt, open_sandbox), missing, keep, workers=workers)
     return [done[instance.instance_id] for instance in instances]
 
 
@@ -85,23 +85,19 @@ def _failed(rollout: Trajectory) -> bool:
 
 
 def _rollout(
-    agent: Agent, open_sandbox: OpenSandbox, instance: Instance
+    attempt: Attempt, open_sandbox: OpenSandbox, instance: Instance
 ) -> tuple[Trajectory, list[Completion]]:
     """A rollout in a sandbox of its own, and its replies; without a sandbox, it is a failed one."""
     result: Trajectory | None = None
     replies: list[Completion] = []
     try:
         with open_sandbox(instance) as sandbox:
-            result = rollout(agent, instance, sandbox, on_reply=replies.append)
+            result = attempt(instance, sandbox, replies.append)
+    except PolicyError as error:
+        result = failed_attempt(instance, error, attempt.name)
     except (SandboxError, ImageMissing) as error:
         if result is None:
-            result = Trajectory(
-                instance.instance_id,
-                steps=(failure_step(SandboxError(str(error))),),
-                problem_statement=instance.problem_statement,
-                stop_reason=StopReason.SANDBOX_ERROR,
-                model=agent.policy.name,
-            )
+            result = failed_attempt(instance, SandboxError(str(error)), attempt.name)
         else:
             say(f"{instance.instance_id}: its sandbox could not be closed: {error}")
     assert result is not None, "a sandbox must not swallow its user's exception"

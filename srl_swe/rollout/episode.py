@@ -86,12 +86,46 @@ class Rules:
     """Tools by name, besides those of the dialect's tool set."""
 
 
+OnReply = Callable[[Completion], None]
+"""Takes each reply of an attempt, with its seconds."""
+
+
+class Attempt(Protocol):
+    """One way to attempt an instance: the agent's loop, or another setting of an evaluation."""
+
+    @property
+    def name(self) -> str:
+        """``model`` of its trajectories and ``model_name_or_path`` of its predictions."""
+        ...
+
+    def __call__(
+        self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
+    ) -> Trajectory:
+        """Attempt the instance in a fresh sandbox.
+
+        A failure of the infrastructure may be recorded as SANDBOX_ERROR or POLICY_ERROR, or raised
+        as SandboxError or PolicyError.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A policy and its rules."""
+    """A policy and its rules: the attempt in which the policy acts step by step."""
 
     policy: Policy
     rules: Rules
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    def __call__(
+        self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
+    ) -> Trajectory:
+        """:func:`rollout`."""
+        return rollout(self, instance, sandbox, on_reply=on_reply)
 
 
 class Episode:
@@ -160,8 +194,7 @@ class Episode:
     def fail(self, error: SandboxError | PolicyError) -> None:
         """End the episode after an infrastructure failure, without a patch."""
         self.steps.append(failure_step(error))
-        is_policy = isinstance(error, PolicyError)
-        self.stop_reason = StopReason.POLICY_ERROR if is_policy else StopReason.SANDBOX_ERROR
+        self.stop_reason = failure_reason(error)
         self.patch = None
 
     def trajectory(self, model: str | None = None) -> Trajectory:
@@ -202,12 +235,42 @@ def failure_step(error: SandboxError | PolicyError) -> Step:
     return Step("", None, Observation(f"{part} error: {error}"), executed=False)
 
 
+def failure_reason(error: SandboxError | PolicyError) -> StopReason:
+    """Why an attempt ended whose infrastructure failed."""
+    is_policy = isinstance(error, PolicyError)
+    return StopReason.POLICY_ERROR if is_policy else StopReason.SANDBOX_ERROR
+
+
+def failed_attempt(
+    instance: Instance,
+    error: SandboxError | PolicyError,
+    model: str,
+    steps: Sequence[Step] = (),
+) -> Trajectory:
+    """The record of an attempt whose infrastructure failed after ``steps``; it has no patch."""
+    return Trajectory(
+        instance.instance_id,
+        steps=(*steps, failure_step(error)),
+        problem_statement=instance.problem_statement,
+        stop_reason=failure_reason(error),
+        model=model,
+    )
+
+
+def ask(policy: Policy, prompt: Sequence[Message], on_reply: OnReply) -> Completion:
+    """Sample a reply and give it to ``on_reply`` with its seconds. Raises as ``policy.reply``."""
+    started = time.monotonic()
+    completion = policy.reply(prompt)
+    on_reply(replace(completion, seconds=time.monotonic() - started))
+    return completion
+
+
 def rollout(
     agent: Agent,
     instance: Instance,
     sandbox: Sandbox,
     on_step: Callable[[Step], None] = lambda step: None,
-    on_reply: Callable[[Completion], None] = lambda completion: None,
+    on_reply: OnReply = lambda completion: None,
 ) -> Trajectory:
     """Let the agent attempt one instance; its changes to the working tree are its patch.
 
@@ -220,12 +283,10 @@ def rollout(
         while episode.stop_reason is None:
             try:
                 prompt = episode.messages(agent.policy.count_tokens)
-                started = time.monotonic()
-                completion = agent.policy.reply(prompt)
+                completion = ask(agent.policy, prompt, on_reply)
             except (PromptTooLong, OverBudget):
                 episode.stop(StopReason.TOKEN_LIMIT)
             else:
-                on_reply(replace(completion, seconds=time.monotonic() - started))
                 on_step(episode.reply(completion.text))
         episode.submit()
     except (SandboxError, PolicyError) as error:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from srl_swe.dialects import ReplyFormat, get_dialect
-from srl_swe.errors import ImageMissing, SandboxDied, SandboxError
+from srl_swe.errors import ImageMissing, PolicyError, SandboxDied, SandboxError
 from srl_swe.rollout import (
     Agent,
     Completion,
@@ -20,10 +20,11 @@ from srl_swe.rollout import (
     rollout_all,
 )
 from srl_swe.rollout.batch import load_rollouts, predictions
+from srl_swe.rollout.episode import OnReply
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
-from srl_swe.types import Instance, Message, StopReason
+from srl_swe.types import Instance, Message, StopReason, Trajectory
 
 LOOK = "<think>\nlook\n</think>\n\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
 SUBMIT = "<think>\ndone\n</think>\n\n<function=submit>\n</function>"
@@ -66,6 +67,54 @@ def test_the_step_limit_ends_it_and_the_patch_is_kept() -> None:
     assert result.stop_reason.truncated
     assert len(result.steps) == 4
     assert result.patch == "the patch"
+
+
+class Overflowing(ScriptedPolicy):
+    """Replies by the script; the prompt after it is too long."""
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        try:
+            return super().reply(messages)
+        except AssertionError:
+            raise PromptTooLong("full") from None
+
+
+@pytest.mark.parametrize(
+    ("replies", "limits", "reason"),
+    [
+        ([LOOK] * 3, {"steps": 2}, StopReason.STEP_LIMIT),
+        ([LOOK], {"seconds": 0}, StopReason.TIME_LIMIT),
+        ([LOOK, "hm", "hm"], {"format_errors": 2}, StopReason.FORMAT_ERRORS),
+        ([LOOK], {}, StopReason.TOKEN_LIMIT),
+    ],
+)
+def test_at_any_limit_the_patch_so_far_is_submitted(
+    replies: list[str], limits: dict[str, int], reason: StopReason
+) -> None:
+    agent = Agent(Overflowing(replies), Rules(XML, limits=EpisodeLimits(**limits)))
+    result = rollout(agent, INSTANCE, make_sandbox("half a fix"))
+    assert (result.stop_reason, result.patch) == (reason, "half a fix")
+    assert [p.model_patch for p in predictions([result], "p")] == ["half a fix"]
+
+
+def test_an_attempt_of_any_kind_is_rolled_out_under_its_name(tmp_path: Path) -> None:
+    class Fixed:
+        name = "fixed"
+
+        def __call__(
+            self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = print
+        ) -> Trajectory:
+            on_reply(Completion("here", 1, 2))
+            if instance.instance_id == "a__b-1":
+                raise PolicyError("no answer")
+            return Trajectory(instance.instance_id, (), patch="fixed", model=self.name)
+
+    fixed, failed = rollout_all(Fixed(), instances(2), opened, tmp_path)
+    assert (fixed.patch, failed.stop_reason) == ("fixed", StopReason.POLICY_ERROR)
+    assert failed.model == "fixed"
+    assert set(load_rollouts(tmp_path / "rollouts.jsonl", "fixed")) == {"a__b-0"}
+    kept = (tmp_path / "replies.jsonl").read_text().splitlines()
+    assert len(kept) == 2, "tokens of a failed attempt were spent too"
 
 
 def test_a_reply_without_an_action_is_answered_with_the_reason_and_three_in_a_row_end_it() -> None:
