@@ -1,7 +1,9 @@
 """Models run in this process by transformers: their sampling, and LocalPolicy.
 
 Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`; training samples
-through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Only the end
+through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Prompts of several threads are
+answered in one batch (:class:`~srl_swe.rollout.batched_calls.BatchedCalls`); serve large models by
+vLLM, which also lets a request join a running batch. Only the end
 tokens of a checkpoint's ``generation_config.json`` are used: Qwen2.5's also asks for a
 ``repetition_penalty`` of 1.05 to 1.1, a temperature, ``top_p`` and ``top_k``, which training does
 not use.
@@ -13,19 +15,24 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessor,
     PreTrainedTokenizerBase,
+    StoppingCriteria,
 )
 
-from srl_swe.errors import UserError
+from srl_swe.errors import PolicyError, UserError
+from srl_swe.progress import say
+from srl_swe.rollout.batched_calls import BatchedCalls
 from srl_swe.rollout.episode import Completion, room_for_reply
 from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
@@ -34,6 +41,7 @@ from srl_swe.types import Message
 
 PLAIN: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 """The model's own distribution, as options of both transformers and TRL's GRPOConfig."""
+_GREEDY: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,21 @@ class Sampling:
         """The keywords of transformers' ``generate``."""
         same = {"max_new_tokens": self.max_new_tokens, "num_return_sequences": self.samples}
         if self.temperature == 0:
-            return {**same, "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+            return {**same, **_GREEDY}
         return {**same, "do_sample": True, "temperature": self.temperature, **PLAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A reply to sample in a batch of others. ``prompt``: its token ids.
+
+    ``temperature`` 0 is greedy; else ``seed`` decides the reply, whatever the rest of the batch.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    temperature: float
+    seed: int
 
 
 class LocalModel:
@@ -74,6 +95,9 @@ class LocalModel:
         self.template = dict(template or {})
         self.end_ids = find_end_ids(tokenizer, model.generation_config, self.template)
         self._model = model
+        padding = tokenizer.pad_token_id
+        # Without a padding token (Llama 3) an end token pads: ids after a reply's end are not read.
+        self._padding = next(iter(self.end_ids), 0) if padding is None else padding
 
     @classmethod
     def load(
@@ -96,35 +120,61 @@ class LocalModel:
         positions = getattr(config, "max_position_embeddings", None)
         return int(positions) if positions else None
 
+    def tokenize(self, prompt: Sequence[Any]) -> list[int]:
+        """The token ids of a prompt under the chat template."""
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=True, return_dict=False, **self.template
+        )
+        return ids
+
     def encode(self, prompts: Sequence[Any]) -> Mapping[str, Any]:
         """The prompts under the chat template, padded on the left to one length."""
-        batch: Any = self.tokenizer.apply_chat_template(
-            list(prompts),
-            add_generation_prompt=True,
-            padding=True,
-            tokenizer_kwargs={"padding_side": "left"},
-            return_dict=True,
-            return_tensors="pt",
-            **self.template,
-        )
-        encoded: Mapping[str, Any] = batch.to(self._model.device)
-        return encoded
+        return self._pad([self.tokenize(prompt) for prompt in prompts])
 
     def generate(self, encoded: Mapping[str, Any], sampling: Sampling) -> list[list[int]]:
         """New token ids, the samples of each prompt one after another; padded to one length."""
-        padding = self.tokenizer.pad_token_id
-        if padding is None:  # an end token, as ids after a reply's end are not read
-            padding = next(iter(self.end_ids), None)
+        return self._generate(encoded, sampling.options)
+
+    def sample(self, draws: Sequence[Draw]) -> list[list[int]]:
+        """The ids of a reply per draw, up to the first token that ends it, in one batch.
+
+        Neighbours change a reply only by rounding: sums of another shape differ in their last bits.
+        """
+        encoded = self._pad([draw.prompt for draw in draws])
+        limits = [draw.max_new_tokens for draw in draws]
+        options = {"max_new_tokens": max(limits), "logits_processor": [_Race(draws)], **_GREEDY}
+        if min(limits) < max(limits):
+            width = encoded["input_ids"].size(1)
+            options["stopping_criteria"] = [_RowLimits(torch.tensor(limits) + width)]
+        ids = self._generate(encoded, options)
+        return [self._cut(row[:limit]) for row, limit in zip(ids, limits, strict=True)]
+
+    def _pad(self, prompts: Sequence[Sequence[int]]) -> Mapping[str, Any]:
+        width = max(map(len, prompts))
+        gaps = [width - len(ids) for ids in prompts]
+        padded = [[self._padding] * gap + [*ids] for gap, ids in zip(gaps, prompts, strict=True)]
+        mask = [[0] * gap + [1] * (width - gap) for gap in gaps]
+        device = self._model.device
+        return {
+            "input_ids": torch.tensor(padded, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+        }
+
+    def _generate(self, encoded: Mapping[str, Any], options: Mapping[str, Any]) -> list[list[int]]:
         with torch.no_grad(), plain_generation(self._model):
             output = self._model.generate(
                 input_ids=encoded["input_ids"],
                 attention_mask=encoded["attention_mask"],
                 eos_token_id=self.end_ids,
-                pad_token_id=padding,
-                **sampling.options,
+                pad_token_id=self._padding,
+                **options,
             )
         ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
         return ids
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        ends = (at for at, token in enumerate(ids) if token in self.end_ids)
+        return ids[: next(ends, len(ids)) + 1]
 
     def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text of a reply, and whether the policy ended it."""
@@ -159,11 +209,48 @@ def plain_generation(model: Any) -> Iterator[None]:
             part.generation_config = config
 
 
+class _Race(LogitsProcessor):
+    """Draws a token per row by the row's own random numbers, and gives it the highest score.
+
+    Chances are divided by exponentially distributed numbers: the highest quotient is a draw from
+    the chances, and the one that ``torch.multinomial`` makes from the same numbers.
+    """
+
+    def __init__(self, draws: Sequence[Draw]) -> None:
+        self._draws = draws
+        self._generators: list[torch.Generator] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self._generators:
+            self._generators = [
+                torch.Generator(scores.device).manual_seed(draw.seed) for draw in self._draws
+            ]
+        for row, draw, generator in zip(scores, self._draws, self._generators, strict=True):
+            if draw.temperature > 0:
+                chances = (row / draw.temperature).softmax(-1)
+                row.copy_(chances / torch.empty_like(row).exponential_(generator=generator))
+        return scores
+
+
+class _RowLimits(StoppingCriteria):
+    """Ends each row of a batch at a length of its own."""
+
+    def __init__(self, lengths: torch.Tensor) -> None:
+        self._lengths = lengths
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.BoolTensor:
+        self._lengths = self._lengths.to(input_ids.device)
+        ended: Any = input_ids.size(1) >= self._lengths
+        return ended  # type: ignore[no-any-return]
+
+
 class LocalPolicy:
-    """A policy that samples in this process, one reply at a time; threads wait for each other.
+    """A policy that samples in this process; threads that wait together share a batch.
 
     Greedy at temperature 0. A sampled reply depends only on prompt and seed, so parallel
-    rollouts are reproducible. ``name`` is the label of the weights, which differs between them.
+    rollouts are reproducible, to the bit with batches of 1; in larger ones rounding may turn a
+    token whose rival is as likely. ``name`` is the label of the weights, which differs between
+    them.
     """
 
     counts_tokens = True
@@ -177,10 +264,12 @@ class LocalPolicy:
         temperature: float = 0.0,
         seed: int = 0,
         template: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
     ) -> None:
         """``template``: variables of the chat template, such as ``enable_thinking``.
 
-        Raises UserError if ``folder`` is neither a model folder nor on the hub.
+        ``batch_size``: most replies sampled together. Raises UserError if ``folder`` is neither a
+        model folder nor on the hub.
         """
         self._sampling = Sampling(max_new_tokens, temperature)
         self.name = find_weights(str(folder)).label
@@ -194,7 +283,9 @@ class LocalPolicy:
         self.context_length = self._model.context_length
         self._count = TokenCounter(tokenizer, self._model.template)
         self._seed = seed
-        self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
+        self._batch_size = batch_size
+        self._sample_one = BatchedCalls(self._sample, batch_size)
+        self._tokenizer_lock = threading.Lock()
 
     @property
     def opening(self) -> Opening:
@@ -202,15 +293,15 @@ class LocalPolicy:
         return thought_opening(self._model.tokenizer, self._model.template)
 
     def reply(self, messages: Sequence[Message]) -> Completion:
-        """Sample one reply; its text omits the special tokens at its end."""
+        """Sample one reply; its text omits the special tokens at its end.
+
+        Raises PolicyError if memory is too small for this reply alone.
+        """
         with self._tokenizer_lock:
-            encoded = self._model.encode([messages])
-        prompt: list[int] = encoded["input_ids"][0].tolist()
+            prompt = self._model.tokenize(messages)
         room = room_for_reply(len(prompt), self.context_length, self._sampling.max_new_tokens)
-        sampling = replace(self._sampling, max_new_tokens=room)
-        with self._model_lock, torch.random.fork_rng():
-            torch.manual_seed(zlib.crc32(repr((self._seed, prompt)).encode()))
-            (ids,) = self._model.generate(encoded, sampling)
+        seed = zlib.crc32(repr((self._seed, prompt)).encode())
+        ids = self._sample_one(Draw(prompt, room, self._sampling.temperature, seed))
         with self._tokenizer_lock:
             text, ended = self._model.decode(ids)
         return Completion(text, len(prompt), len(ids), truncated=not ended)
@@ -219,3 +310,34 @@ class LocalPolicy:
         """Tokens of the prompt, the generation prompt included."""
         with self._tokenizer_lock:
             return self._count(messages)
+
+    def _sample(self, draws: Sequence[Draw]) -> list[list[int] | Exception]:
+        """The replies' ids, in batches as large as memory allows."""
+        sampled: list[list[int] | Exception] = []
+        while len(sampled) < len(draws):
+            sampled += self._sample_halving(draws[len(sampled) :][: self._batch_size])
+        return sampled
+
+    def _sample_halving(self, draws: Sequence[Draw]) -> list[list[int] | Exception]:
+        """Sample in one batch; if memory does not suffice, in two of half the size.
+
+        Later batches have the half too, unless a single reply is too large: it fails alone.
+        """
+        try:
+            return list(self._model.sample(draws))
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            why = str(error).splitlines()[0]
+        clear_device_cache(garbage_collection=True)  # here, where no traceback holds tensors
+        if len(draws) == 1:
+            tokens = len(draws[0].prompt)
+            return [PolicyError(f"no memory for a reply to {tokens} prompt tokens: {why}")]
+        half = (len(draws) + 1) // 2
+        sampled = [
+            reply for part in (draws[:half], draws[half:]) for reply in self._sample_halving(part)
+        ]
+        if half < self._batch_size and not any(isinstance(reply, Exception) for reply in sampled):
+            self._batch_size = half
+            say(f"warning: no memory for {len(draws)} replies at once; batches of {half} from here")
+        return sampled
