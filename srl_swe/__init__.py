@@ -8,6 +8,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # true to type checkers; the import of `typing` would take 10 ms
 if TYPE_CHECKING:
     from srl_swe.api import (
+        evaluate,
         grade,
         load_instances,
         load_trajectories,
@@ -17,15 +18,18 @@ if TYPE_CHECKING:
     )
     from srl_swe.errors import UserError
     from srl_swe.evaluation.report import Report
+    from srl_swe.evaluation_run import EvalSettings
     from srl_swe.types import Instance, Trajectory
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "EvalSettings",
     "Instance",
     "Report",
     "Trajectory",
     "UserError",
+    "evaluate",
     "grade",
     "load_instances",
     "load_trajectories",
@@ -35,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EvalSettings": "srl_swe.evaluation_run",
     "Instance": "srl_swe.types",
     "Report": "srl_swe.evaluation.report",
     "Trajectory": "srl_swe.types",

@@ -12,29 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.engines import (
     SandboxSettings,
     check_start,
-    ensure_images,
     load_bench,
-    owned_harness,
     sandboxes_for,
     testable_bench,
     validation_bench,
 )
-from srl_swe.errors import UserError
-from srl_swe.files import check_output_folder
-from srl_swe.progress import say
-from srl_swe.types import Instance, Outcome, Prediction, Trajectory
+from srl_swe.types import Instance, Trajectory
 
 if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
+    from srl_swe.evaluation_run import EvalSettings
     from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
@@ -177,55 +171,11 @@ def run_rollouts(
     config. ``vllm``: serve the policy by vLLM meanwhile; None samples in this process. ``prices``
     adds the cost to the printed sums.
     """
-    from srl_swe.evaluation import save_predictions
-    from srl_swe.rollout import predictions, rollout_all
-    from srl_swe.rollout.agents import agent_settings, make_agent
-    from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
-    from srl_swe.rollout.usage import load_usage
-    from srl_swe.run_folder import claim, refuse_other
+    from srl_swe.evaluation_run import EvalSettings, roll_out
 
-    folder, kept = Path(out), sandboxes or SandboxSettings()
-    policy = find_endpoint(policy) if is_served(policy) else str(policy)
-    settings = settings or agent_settings(policy)
-    decisive = asdict(settings)
-    for name in ("tools", "seed"):
-        if not decisive[name]:
-            del decisive[name]  # not known to folders of older versions
-    if isinstance(policy, Endpoint):
-        decisive |= {"policy": policy.model, "endpoint": policy.decisive}
-    else:
-        decisive |= {"policy": policy}
-    if vllm is not None:
-        decisive["serve"] = "vllm"
-    config = {"bench": bench, **decisive, **kept.decisive}
-    refuse_other(folder, config)
-    with _served(policy, vllm, folder) as opened:
-        agent = make_agent(opened, settings)
-        claim(folder, config)
-        open_sandbox = sandboxes_for(instances, kept, all_images=False)
-        rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=workers)
-    save_predictions(folder / "predictions.jsonl", predictions(rollouts, agent.policy.name))
-    if usage := load_usage(folder, prices):
-        say(str(usage))
-    return rollouts
-
-
-@contextmanager
-def _served(
-    policy: str | Endpoint, vllm: VllmSettings | None, folder: Path
-) -> Iterator[str | Endpoint]:
-    """The policy itself, or the endpoint of a vLLM that serves it inside the block."""
-    from srl_swe.rollout.endpoint import Endpoint
-    from srl_swe.rollout.vllm_server import serve_by_vllm
-    from srl_swe.rollout.weights import find_weights
-
-    if vllm is None:
-        yield policy
-    elif isinstance(policy, Endpoint):
-        raise UserError("vLLM serves a folder or a hub model, not a URL.")
-    else:
-        with serve_by_vllm(policy, find_weights(policy).label, vllm, folder / "logs") as endpoint:
-            yield endpoint
+    kept = sandboxes or SandboxSettings()
+    asked = EvalSettings(settings, kept, bench, workers, vllm, prices)
+    return roll_out(policy, instances, Path(out), asked)
 
 
 def grade(
@@ -241,72 +191,24 @@ def grade(
     Writes ``verdicts.jsonl``, ``report.json`` and ``report.html``. Patches graded before
     under the same image and tests are not run again.
     """
-    from srl_swe.rollout import predictions
+    from srl_swe.evaluation_run import grade_rollouts
 
-    broken: dict[str, str] = {}
-    for rollout in rollouts:
-        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
-            last = rollout.steps[-1].observation if rollout.steps else None
-            why = last.text if last else "nothing was recorded"
-            broken[rollout.instance_id] = f"its rollout broke: {why}"
-    models = sorted({rollout.model or "policy" for rollout in rollouts}) or ["policy"]
-    if len(models) > 1:
-        raise UserError(f"grade the rollouts of one policy at a time, not {', '.join(models)}.")
-    return grade_predictions(
-        instances,
-        predictions(rollouts, models[0]),
-        Path(out),
-        workers=workers,
-        test_timeout_s=test_timeout_s,
-        enforced={one.instance_id: one.enforced for one in rollouts if one.enforced},
-        broken=broken,
+    return grade_rollouts(
+        instances, rollouts, Path(out), workers=workers, test_timeout_s=test_timeout_s
     )
 
 
-def grade_predictions(
+def evaluate(
+    policy: str | Path | Endpoint,
     instances: Sequence[Instance],
-    predictions: Sequence[Prediction],
-    out: Path,
-    *,
-    workers: int = 2,
-    test_timeout_s: int = 1800,
-    enforced: Mapping[str, Mapping[str, Any]] | None = None,
-    broken: Mapping[str, str] | None = None,
+    out: str | Path = "runs/eval",
+    settings: EvalSettings | None = None,
 ) -> Report:
-    """Grade patches and write the reports into ``out``.
+    """Let a policy act on instances and grade its patches; ``print`` shows the report as a table.
 
-    By instance id: ``enforced`` holds the limits of the rollout's sandbox, ``broken`` the reason
-    why a rollout's sandbox broke before it submitted a patch. Raises UserError for an instance
-    that can't be graded, before any image is built or pulled.
+    ``policy``: as for :func:`run_rollouts`. ``out`` holds the files of :func:`run_rollouts` and of
+    :func:`grade`, and a second call continues there.
     """
-    from srl_swe.evaluation import Report, save_html, save_report
-    from srl_swe.evaluation import grade as run_grading
-    from srl_swe.evaluation.report import marks
-    from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
+    from srl_swe.evaluation_run import EvalSettings, evaluate
 
-    check_output_folder(out)
-    to_test, harness = needing_tests(instances, predictions), owned_harness()
-    check_gradeable(to_test)
-    ensure_images(to_test)
-    verdicts = run_grading(
-        instances,
-        predictions,
-        out,
-        max_workers=workers,
-        timeout_s=test_timeout_s,
-        report=say,
-        harness=harness,
-    )
-    blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
-        replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
-        if verdict.outcome is Outcome.NOT_ATTEMPTED
-        and (why := (broken or {}).get(verdict.instance_id)) is not None
-        else verdict
-        for verdict in verdicts
-    )
-    patches = {p.instance_id: p.model_patch for p in predictions}
-    marked = marks(instances, patches, verdicts, out)
-    report = Report(blamed, harness.version, enforced or {}, marked)
-    save_report(report, out / "report.json")
-    save_html(report, patches, out / "report.html")
-    return report
+    return evaluate(policy, instances, Path(out), settings or EvalSettings())

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 import srl_swe
+from srl_swe.engines import SandboxSettings
 from srl_swe.errors import UserError
+
+from .openai_server import OpenAiServer, reply
 
 TEN_LINES = re.search(
     r"^```python\n(import srl_swe as srl\n.*?)^```",
@@ -82,6 +85,20 @@ def test_a_mistake_is_one_sentence(call: Callable[[], object], why: str) -> None
         call()
     assert why in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+def test_an_evaluation_is_one_call_and_a_second_call_asks_the_policy_nothing(
+    tmp_path: Path,
+) -> None:
+    submit = reply("<think>\nDone.\n</think>\n\n<function=submit>\n</function>")
+    settings = srl_swe.EvalSettings(sandboxes=SandboxSettings("local"))
+    instances = srl_swe.load_instances("starter", limit=2)
+    with OpenAiServer(submit, submit).running() as server:
+        for _ in range(2):
+            report = srl_swe.evaluate(server.url, instances, tmp_path / "eval", settings)
+            assert "resolved 0 of 2" in str(report)
+    assert len(server.bodies()) == 2
+    assert (tmp_path / "eval/report.html").is_file()
 
 
 @pytest.mark.train

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srl_swe import api
 from srl_swe.cli import options
 from srl_swe.cli.options import (
     AsJson,
@@ -23,7 +23,9 @@ from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.evaluation import Report
-    from srl_swe.types import Instance, Trajectory
+    from srl_swe.evaluation_run import EvalSettings
+    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.types import Instance
 
 Policy = Annotated[
     str,
@@ -48,8 +50,13 @@ def rollout(
 
     The next run retries infrastructure failures and keeps all other rollouts.
     """
+    from srl_swe.evaluation_run import roll_out
+
     folder = options.results_folder(out, "rollout")
-    _roll_out(policy, bench, prompting, endpoint, sandboxes, folder, workers)
+    asked, instances, settings = _checked(
+        policy, bench, prompting, endpoint, sandboxes, folder, workers
+    )
+    roll_out(asked, instances, folder, settings)
     typer.echo(f"{folder}/predictions.jsonl")
 
 
@@ -71,12 +78,13 @@ def grade(
     Exit code 1 if too many sandboxes broke to give a rate.
     """
     from srl_swe.evaluation.predictions import load_predictions
+    from srl_swe.evaluation_run import grade_predictions
 
     folder = options.results_folder(out, "grade")
     check_output_folder(folder)
     instances = bench.instances()
     held = load_predictions(predictions, instances, report=say)
-    report = api.grade_predictions(
+    report = grade_predictions(
         instances, held, folder, workers=workers, test_timeout_s=test_timeout
     )
     _print_report(report, folder, as_json=as_json)
@@ -99,15 +107,17 @@ def evaluate(
     Sandbox options apply to the rollouts; the harness grades in containers of its own. Exit code 1
     if too many sandboxes broke to give a rate.
     """
+    from srl_swe.evaluation_run import evaluate
+
     folder = options.results_folder(out, "eval")
-    instances, rollouts = _roll_out(
-        policy, bench, prompting, endpoint, sandboxes, folder, workers, to_grade=True
+    asked, instances, settings = _checked(
+        policy, bench, prompting, endpoint, sandboxes, folder, workers
     )
-    report = api.grade(instances, rollouts, folder, workers=workers, test_timeout_s=test_timeout)
+    report = evaluate(asked, instances, folder, replace(settings, test_timeout_s=test_timeout))
     _print_report(report, folder, as_json=as_json)
 
 
-def _roll_out(
+def _checked(
     policy: str,
     bench: BenchOptions,
     prompting: PolicyOptions,
@@ -115,31 +125,16 @@ def _roll_out(
     sandboxes: SandboxOptions,
     folder: Path,
     workers: int,
-    *,
-    to_grade: bool = False,
-) -> tuple[list[Instance], list[Trajectory]]:
-    """The instances and their rollouts, after the cheap checks. Raises UserError."""
+) -> tuple[str | Endpoint, list[Instance], EvalSettings]:
+    """The policy, the instances and the settings, after the cheap checks. Raises UserError."""
+    from srl_swe.evaluation_run import EvalSettings
+
     sandbox = sandboxes.settings()
     vllm, prices, asked = endpoint.vllm(), endpoint.prices(), endpoint.policy(policy)
     check_output_folder(folder)
-    settings = prompting.settings(asked)
-    instances = bench.instances()
-    if to_grade:
-        from srl_swe.evaluation.verdicts import check_gradeable
-
-        check_gradeable(instances)
-    rollouts = api.run_rollouts(
-        asked,
-        instances,
-        folder,
-        settings=settings,
-        sandboxes=sandbox,
-        workers=workers,
-        bench=bench.bench,
-        vllm=vllm,
-        prices=prices,
-    )
-    return instances, rollouts
+    agent = prompting.settings(asked)
+    settings = EvalSettings(agent, sandbox, bench.bench, workers, vllm, prices)
+    return asked, bench.instances(), settings
 
 
 def _print_report(report: Report, folder: Path, *, as_json: bool) -> None:

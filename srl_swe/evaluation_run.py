@@ -1,0 +1,203 @@
+"""One evaluation as a whole: a policy is opened once and acts, its patches are graded, reported.
+
+``evaluate`` is ``srl-swe eval``; ``roll_out`` and ``grade_predictions`` are its halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from srl_swe.engines import SandboxSettings, ensure_images, owned_harness, sandboxes_for
+from srl_swe.errors import UserError
+from srl_swe.evaluation import Report, save_html, save_predictions, save_report
+from srl_swe.evaluation import grade as run_grading
+from srl_swe.evaluation.report import marks
+from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
+from srl_swe.files import check_output_folder
+from srl_swe.progress import say
+from srl_swe.rollout import Agent, predictions, rollout_all
+from srl_swe.rollout.agents import AgentSettings, agent_settings, make_agent
+from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+from srl_swe.rollout.usage import Prices, load_usage
+from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+from srl_swe.rollout.weights import find_weights
+from srl_swe.run_folder import claim, refuse_other
+from srl_swe.types import Instance, Outcome, Prediction, Trajectory
+
+PREDICTIONS_FILE = "predictions.jsonl"
+REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSettings:
+    """How a policy is rolled out and its patches are graded.
+
+    ``agent``: prompting, sampling and limits; None: as the policy was trained. ``bench`` names the
+    instances in the run's config. ``vllm``: serve the policy by vLLM meanwhile; None samples in
+    this process. ``prices`` add the cost to the sums. ``test_timeout_s``: for the tests of one
+    instance.
+    """
+
+    agent: AgentSettings | None = None
+    sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
+    bench: str = ""
+    workers: int = 2
+    vllm: VllmSettings | None = None
+    prices: Prices | None = None
+    test_timeout_s: int = 1800
+
+
+def evaluate(
+    policy: str | Path | Endpoint,
+    instances: Sequence[Instance],
+    folder: Path,
+    settings: EvalSettings,
+) -> Report:
+    """Roll out, grade and report in ``folder``; a killed evaluation continues there.
+
+    Raises UserError for an instance that can't be graded, before the policy is loaded.
+    """
+    check_output_folder(folder)
+    check_gradeable(instances)
+    rollouts = roll_out(policy, instances, folder, settings)
+    return grade_rollouts(
+        instances,
+        rollouts,
+        folder,
+        workers=settings.workers,
+        test_timeout_s=settings.test_timeout_s,
+    )
+
+
+def roll_out(
+    policy: str | Path | Endpoint,
+    instances: Sequence[Instance],
+    folder: Path,
+    settings: EvalSettings,
+) -> list[Trajectory]:
+    """One rollout per instance; those that ``folder`` holds are kept, unless infrastructure failed.
+
+    Raises UserError if the folder holds a run of another config.
+    """
+    policy = find_endpoint(policy) if is_served(policy) else str(policy)
+    asked = settings.agent or agent_settings(policy)
+    config = _run_config(policy, asked, settings)
+    refuse_other(folder, config)
+    with _opened(policy, asked, settings.vllm, folder) as agent:
+        claim(folder, config)
+        open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)
+        rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=settings.workers)
+        name = agent.policy.name
+    save_predictions(folder / PREDICTIONS_FILE, predictions(rollouts, name))
+    if usage := load_usage(folder, settings.prices):
+        say(str(usage))
+    return rollouts
+
+
+def _run_config(
+    policy: str | Endpoint, asked: AgentSettings, settings: EvalSettings
+) -> dict[str, object]:
+    """Everything that decides the rollouts, for ``config.json``."""
+    decisive = asdict(asked)
+    for name in ("tools", "seed"):
+        if not decisive[name]:
+            del decisive[name]  # not known to folders of older versions
+    if isinstance(policy, Endpoint):
+        decisive |= {"policy": policy.model, "endpoint": policy.decisive}
+    else:
+        decisive |= {"policy": policy}
+    if settings.vllm is not None:
+        decisive["serve"] = "vllm"
+    return {"bench": settings.bench, **decisive, **settings.sandboxes.decisive}
+
+
+@contextmanager
+def _opened(
+    policy: str | Endpoint, asked: AgentSettings, vllm: VllmSettings | None, folder: Path
+) -> Iterator[Agent]:
+    """The agent of a policy, which a vLLM of this run serves inside the block if asked for."""
+    if vllm is None:
+        yield make_agent(policy, asked)
+    elif isinstance(policy, Endpoint):
+        raise UserError("vLLM serves a folder or a hub model, not a URL.")
+    else:
+        with serve_by_vllm(policy, find_weights(policy).label, vllm, folder / "logs") as endpoint:
+            yield make_agent(endpoint, asked)
+
+
+def grade_rollouts(
+    instances: Sequence[Instance],
+    rollouts: Sequence[Trajectory],
+    folder: Path,
+    *,
+    workers: int = 2,
+    test_timeout_s: int = 1800,
+) -> Report:
+    """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
+    broken: dict[str, str] = {}
+    for rollout in rollouts:
+        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
+            last = rollout.steps[-1].observation if rollout.steps else None
+            why = last.text if last else "nothing was recorded"
+            broken[rollout.instance_id] = f"its rollout broke: {why}"
+    models = sorted({rollout.model or "policy" for rollout in rollouts}) or ["policy"]
+    if len(models) > 1:
+        raise UserError(f"grade the rollouts of one policy at a time, not {', '.join(models)}.")
+    return grade_predictions(
+        instances,
+        predictions(rollouts, models[0]),
+        folder,
+        workers=workers,
+        test_timeout_s=test_timeout_s,
+        enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
+        broken=broken,
+    )
+
+
+def grade_predictions(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    folder: Path,
+    *,
+    workers: int = 2,
+    test_timeout_s: int = 1800,
+    enforced: Mapping[str, Mapping[str, Any]] | None = None,
+    broken: Mapping[str, str] | None = None,
+) -> Report:
+    """Grade patches and write the reports into ``folder``.
+
+    By instance id: ``enforced`` holds the limits of the rollout's sandbox, ``broken`` the reason
+    why a rollout's sandbox broke before it submitted a patch. Raises UserError for an instance
+    that can't be graded, before any image is built or pulled.
+    """
+    check_output_folder(folder)
+    to_test, harness = needing_tests(instances, predictions), owned_harness()
+    check_gradeable(to_test)
+    ensure_images(to_test)
+    verdicts = run_grading(
+        instances,
+        predictions,
+        folder,
+        max_workers=workers,
+        timeout_s=test_timeout_s,
+        report=say,
+        harness=harness,
+    )
+    blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
+        replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
+        if verdict.outcome is Outcome.NOT_ATTEMPTED
+        and (why := (broken or {}).get(verdict.instance_id)) is not None
+        else verdict
+        for verdict in verdicts
+    )
+    patches = {p.instance_id: p.model_patch for p in predictions}
+    marked = marks(instances, patches, verdicts, folder)
+    report = Report(blamed, harness.version, enforced or {}, marked)
+    save_report(report, folder / REPORT_FILE)
+    save_html(report, patches, folder / PAGE_FILE)
+    return report
