@@ -171,6 +171,9 @@ class Trajectory:
     """How it ended, in the word of the source."""
     notes: tuple[str, ...] = ()
     """Known gaps and changes: truncated at the source, fabricated, restored."""
+    normal_form: str | None = None
+    """Hex digits, equal for patches that differ only in comments, docstrings and layout
+    (srl_swe.sandbox.normal_form). None for other sources, and if nothing else was changed."""
 
 
 @dataclass(frozen=True, slots=True)

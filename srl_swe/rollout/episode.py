@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import PolicyError, SandboxError
-from srl_swe.sandbox import Patch, Sandbox, enforced, take_patch
+from srl_swe.sandbox import Patch, Sandbox, enforced, normal_form, take_patch
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
 from srl_swe.tools import SUBMIT, Tool, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
@@ -141,6 +141,7 @@ class Episode:
         self.patch: str | None = None
         """The patch taken by :meth:`submit`; None before that, or if taking it failed."""
         self._notes: tuple[str, ...] = ()
+        self._normal_form: str | None = None
         self._instance = instance
         self._sandbox = sandbox
         self._rules = rules
@@ -189,13 +190,14 @@ class Episode:
         """Take the patch from the working tree, with notes on omitted files."""
         taken = take_patch(self._sandbox, self._instance.base_commit, self._instance.workdir)
         self.patch, self._notes = taken.text, taken.notes
+        self._normal_form = normal_form(taken.changes)
         return taken
 
     def fail(self, error: SandboxError | PolicyError) -> None:
         """End the episode after an infrastructure failure, without a patch."""
         self.steps.append(failure_step(error))
         self.stop_reason = failure_reason(error)
-        self.patch = None
+        self.patch = self._normal_form = None
 
     def trajectory(self, model: str | None = None) -> Trajectory:
         """The record of the episode so far."""
@@ -208,6 +210,7 @@ class Episode:
             model=model,
             enforced=self._held_to or None,
             notes=self._notes,
+            normal_form=self._normal_form,
         )
 
     def _add(self, step: Step) -> Step:

@@ -13,6 +13,7 @@ from srl_swe.sandbox.contract import (
     enforced,
     engine_record,
 )
+from srl_swe.sandbox.normal_form import majority, normal_form
 from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
 from srl_swe.sandbox.working_tree import Omitted
 
@@ -31,5 +32,7 @@ __all__ = [
     "diff",
     "enforced",
     "engine_record",
+    "majority",
+    "normal_form",
     "take_patch",
 ]

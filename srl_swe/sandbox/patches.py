@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -70,12 +70,15 @@ class Patch:
 
     ``text`` is empty if nothing has changed, and None if neither the sandbox nor a fresh one
     could read the files; ``detail`` then has the reason. Otherwise ``detail`` is empty, or one
-    line on why the files had to be moved to a fresh sandbox.
+    line on why the files had to be moved to a fresh sandbox. ``changes`` holds the contents of its
+    files, for a normal form; it is empty if the sandbox itself made the text, or if files were
+    left out of it for the size of their diff.
     """
 
     text: str | None
     omitted: tuple[Omitted, ...] = ()
     detail: str = ""
+    changes: tuple[Change, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -133,9 +136,11 @@ def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[b
         with suppress(SandboxError):  # the failure is raised already, or by the next call
             tree.remove()
     unfit = {change.path: _unfit(change, wanted) for change in changes}
-    text, by_size = _render([change for change in changes if unfit[change.path] is None])
+    fit = tuple(change for change in changes if unfit[change.path] is None)
+    text, by_size = _render(fit)
     unread = [Omitted(printable(path), "too large to be read") for path in cut_off]
-    return Patch(text, merge([*choice.omitted, *filter(None, unfit.values()), *by_size, *unread]))
+    omitted = merge([*choice.omitted, *filter(None, unfit.values()), *by_size, *unread])
+    return Patch(text, omitted, changes=() if by_size else fit)
 
 
 def _unfit(change: Change, wanted: Collection[bytes]) -> Omitted | None:
