@@ -15,11 +15,12 @@ BIN := $(VENV)/bin
 VLLM := $(abspath .venv-vllm)
 PURE := not docker and not train and not demo
 
-.PHONY: help setup engine images demo demo-quick test test-vllm test-fast test-pure test-python train-python check docs self-check record schema clean
+.PHONY: help setup engine images demo demo-quick test chaos test-vllm test-fast test-pure test-python train-python check docs self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
+	@echo "make chaos       200 instances evaluated under random kill -9: half an hour"
 	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
 	@echo "make test-fast   without engine, training and slow tests: under 90 s"
 	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
@@ -47,6 +48,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# SRL_SWE_CHAOS_INSTANCES and SRL_SWE_CHAOS_SEED take another size, and other moments of the kills.
+chaos: setup
+	SRL_SWE_CHAOS=1 $(BIN)/python -m pytest tests/evaluation/test_chaos.py
 
 # A real vLLM engine on the CPU, in an environment of its own; it needs no container engine.
 test-vllm: $(VENV)/.installed $(VLLM)/.installed

@@ -89,7 +89,7 @@ def held_alone(path: Path) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line, whole or not at all; parent folders are made.
+    """Append a line, or several in one text, whole or not at all; parent folders are made.
 
     Raises UserError if it can't be written, for example on a full disk; the previous content
     stays.

@@ -44,6 +44,13 @@ def refusal(status: int, message: str, code: str = "", **headers: str) -> Answer
     return Answer({"error": {"message": message, "code": code}}, status, names)
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed or has timed out is not worth a traceback."""
+
+
 class OpenAiServer:
     """Serves ``models`` and the script; ``requests`` holds paths and bodies in order."""
 
@@ -55,7 +62,7 @@ class OpenAiServer:
         """Called with the messages of a request to ``/tokenize``; None: it has no such path."""
         self._script = iter(script)
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def bodies(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
 from srl_swe.rollout.episode import Attempt, Completion, failed_attempt
-from srl_swe.rollout.usage import append_replies
+from srl_swe.rollout.usage import REPLIES_FILE, append_replies
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import parse_line, render_line
@@ -37,6 +37,7 @@ def rollout_all(
     """
     path = folder / ROLLOUTS_FILE
     done = load_rollouts(path, attempt.name)
+    drop_torn_line(folder / REPLIES_FILE)
     missing = [i for i in instances if i.instance_id not in done]
 
     with progress("rollout", len(missing)) as advance:

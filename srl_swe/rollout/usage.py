@@ -51,11 +51,16 @@ class Usage:
 
 
 def append_replies(folder: Path, instance_id: str, replies: Sequence[Completion]) -> None:
-    """Append a line per reply of a rollout, without the texts, which its trajectory holds."""
+    """Append a line per reply of a rollout, without the texts, which its trajectory holds.
+
+    All of them in one write: after a kill, an attempt is counted whole or not at all.
+    """
+    rows = []
     for number, reply in enumerate(replies):
         fields = {key: value for key, value in asdict(reply).items() if key != "text"}
-        row = {"instance_id": instance_id, "reply": number, **fields}
-        append_line(folder / REPLIES_FILE, json.dumps(row))
+        rows.append(json.dumps({"instance_id": instance_id, "reply": number, **fields}))
+    if rows:
+        append_line(folder / REPLIES_FILE, "\n".join(rows))
 
 
 def load_usage(folder: Path, prices: Prices | None = None) -> Usage | None:

@@ -249,6 +249,8 @@ def test_an_endpoint_that_fails_ends_its_instance_which_a_resume_tries_again(
     assert first[0].steps[-1].observation is not None
     assert "policy error: BadRequestError" in first[0].steps[-1].observation.text
 
+    with (tmp_path / "replies.jsonl").open("a") as replies:
+        replies.write('{"instance_id": "a__b-1", "rep')  # cut by a kill
     second = rollout_all(agent, instances, sandbox, tmp_path, workers=1)
     assert [one.stop_reason for one in second] == [StopReason.SUBMITTED] * 2
     assert len(server.bodies()) == 3
