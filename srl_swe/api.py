@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.engines import (
+    GraderSettings,
     SandboxSettings,
     check_start,
     load_bench,
@@ -185,16 +186,23 @@ def grade(
     *,
     workers: int = 2,
     test_timeout_s: int = 1800,
+    grader: GraderSettings | None = None,
 ) -> Report:
     """Run the instances' tests on the patches of rollouts; ``print`` shows the report as a table.
 
     Writes ``verdicts.jsonl``, ``report.json`` and ``report.html``. Patches graded before
-    under the same image and tests are not run again.
+    under the same image and tests are not run again. ``grader`` runs the tests, by default
+    swebench's harness.
     """
     from srl_swe.evaluation_run import grade_rollouts
 
     return grade_rollouts(
-        instances, rollouts, Path(out), workers=workers, test_timeout_s=test_timeout_s
+        instances,
+        rollouts,
+        Path(out),
+        workers=workers,
+        test_timeout_s=test_timeout_s,
+        grader=grader,
     )
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from srl_swe.errors import UserError
+from srl_swe.errors import ImageMissing, UserError
 from srl_swe.plugins import find_named
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.evaluation import SwebenchHarness
+    from srl_swe.evaluation.harness import Harness
     from srl_swe.instances import InstanceSelection
     from srl_swe.sandbox import OpenSandbox
     from srl_swe.training.recipe import CurriculumRecipe, Recipe, ValidationInstances
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from srl_swe.types import Instance
 
 BUILT_IN = ("docker", "local")
+PIP_WITHOUT_INDEX = ("PIP_NO_INDEX", "PIP_NO_BUILD_ISOLATION", "PIP_DISABLE_PIP_VERSION_CHECK")
+"""Variables of every sandbox, by which pip works without a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,38 @@ def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> Sand
     return SandboxSettings(kind, asked)
 
 
+@dataclass(frozen=True, slots=True)
+class GraderSettings:
+    """What runs the tests of a grading.
+
+    ``runner``: ``swebench``'s harness, or ``sandbox``, our own. ``network`` and ``limits`` (changes
+    to the default ones) are for the containers of the second.
+    """
+
+    runner: Literal["swebench", "sandbox"] = "swebench"
+    network: Literal["none", "bridge"] = "none"
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sandboxes(self) -> SandboxSettings:
+        """The settings of the second runner's sandboxes.
+
+        With a network, pip may ask its index, as in swebench's containers.
+        """
+        limits: dict[str, str] = {"network": self.network}
+        if self.network != "none":
+            limits |= {f"environment.{name}": "" for name in PIP_WITHOUT_INDEX}
+        return SandboxSettings("docker", {**limits, **self.limits})
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        """Raises UserError for an instance that this runner can't grade."""
+        from srl_swe.evaluation.verdicts import check_gradeable
+
+        check_gradeable(instances)
+        if self.runner == "sandbox":
+            _testable(instances)
+
+
 def sandboxes_for(
     instances: Sequence[Instance],
     settings: SandboxSettings | None = None,
@@ -77,7 +112,8 @@ def sandboxes_for(
     """Sandboxes of these instances; missing docker images are built or pulled first.
 
     Raises EngineUnavailable, and ImageMissing if an image can't be had. Without ``all_images``
-    it raises ImageMissing only if none can be had, else when the sandbox is opened.
+    it raises ImageMissing only if none can be had, else when the sandbox is opened. Without
+    instances no engine is asked.
     """
     from srl_swe_envs.limits import Limits
 
@@ -90,9 +126,10 @@ def sandboxes_for(
             from srl_swe_envs.images import ensure_images, ensure_some_images
             from srl_swe_envs.owners import clean_up_once
 
-            clean_up_once(shared_client())
-            ensure = ensure_images if all_images else ensure_some_images
-            ensure(instances, say)
+            if instances:
+                clean_up_once(shared_client())
+                ensure = ensure_images if all_images else ensure_some_images
+                ensure(instances, say)
             return partial(open_docker_sandbox, limits=limits)
         case "local":
             from srl_swe_envs.local import open_local_sandbox
@@ -116,8 +153,7 @@ def ensure_images(instances: Sequence[Instance]) -> None:
     Raises EngineUnavailable, or ImageMissing if none can be had. Without instances no engine is
     asked.
     """
-    if instances:
-        sandboxes_for(instances, all_images=False)
+    sandboxes_for(instances, all_images=False)
 
 
 def owned_harness() -> SwebenchHarness:
@@ -126,6 +162,42 @@ def owned_harness() -> SwebenchHarness:
     from srl_swe_envs.owners import owner_labels
 
     return SwebenchHarness(owner_labels)
+
+
+def harness_for(instances: Sequence[Instance], settings: GraderSettings | None = None) -> Harness:
+    """The runner that grades patches of these instances; missing images are built or pulled first.
+
+    Raises UserError for an instance that can't be graded by it, EngineUnavailable, and
+    ImageMissing if no image can be had. Without instances no engine is asked.
+    """
+    from srl_swe.evaluation.sandbox_harness import SandboxHarness
+
+    settings = settings or GraderSettings()
+    settings.check(instances)
+    match settings.runner:
+        case "swebench":
+            ensure_images(instances)
+            return owned_harness()
+        case "sandbox":
+            return SandboxHarness(
+                sandboxes_for(instances, settings.sandboxes, all_images=False),
+                _image_id,
+                network=settings.network,
+                limits=", ".join(f"{name}={v}" for name, v in sorted(settings.limits.items())),
+            )
+
+
+def _image_id(image: str) -> str:
+    """The engine's id of the image, pulled if it is missing. Raises ImageMissing."""
+    from srl_swe_envs.engine import attempt, pull, shared_client
+    from srl_swe_envs.images import image_id
+
+    client = shared_client()
+    for _ in range(2):
+        if found := attempt(f"looking up {image}", lambda: image_id(client, image)):
+            return found
+        pull(client, image)
+    raise ImageMissing(f"the image {image} was pulled, but the engine does not have it.")
 
 
 def load_bench(
@@ -216,9 +288,9 @@ def _validation_instances(asked: ValidationInstances) -> list[Instance]:
     return _testable([instances[index] for index in evenly_spread(len(instances), asked.rows)])
 
 
-def _testable(instances: list[Instance]) -> list[Instance]:
+def _testable(instances: Sequence[Instance]) -> list[Instance]:
     from srl_swe.evaluation.sandbox_tests import check_testable
 
     for instance in instances:
         check_testable(instance)
-    return instances
+    return list(instances)

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from srl_swe.engines import SandboxSettings, ensure_images, owned_harness, sandboxes_for
+from srl_swe.engines import GraderSettings, SandboxSettings, harness_for, sandboxes_for
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
 from srl_swe.evaluation.report import marks
-from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
+from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, predictions, rollout_all
@@ -40,7 +40,7 @@ class EvalSettings:
     ``agent``: prompting, sampling and limits; None: as the policy was trained. ``bench`` names the
     instances in the run's config. ``vllm``: serve the policy by vLLM meanwhile; None samples in
     this process. ``prices`` add the cost to the sums. ``test_timeout_s``: for the tests of one
-    instance.
+    instance. ``grader``: what runs the tests.
     """
 
     agent: AgentSettings | None = None
@@ -50,6 +50,7 @@ class EvalSettings:
     vllm: VllmSettings | None = None
     prices: Prices | None = None
     test_timeout_s: int = 1800
+    grader: GraderSettings = field(default_factory=GraderSettings)
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
     Raises UserError for an instance that can't be graded, before the policy is loaded.
     """
     check_output_folder(folder)
-    check_gradeable(instances)
+    settings.grader.check(instances)
     rollouts = roll_out(policy, instances, folder, settings)
     return grade_rollouts(
         instances,
@@ -71,6 +72,7 @@ def evaluate(
         folder,
         workers=settings.workers,
         test_timeout_s=settings.test_timeout_s,
+        grader=settings.grader,
     )
 
 
@@ -137,6 +139,7 @@ def grade_rollouts(
     *,
     workers: int = 2,
     test_timeout_s: int = 1800,
+    grader: GraderSettings | None = None,
 ) -> Report:
     """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
     broken: dict[str, str] = {}
@@ -154,6 +157,7 @@ def grade_rollouts(
         folder,
         workers=workers,
         test_timeout_s=test_timeout_s,
+        grader=grader,
         enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
         broken=broken,
     )
@@ -166,6 +170,7 @@ def grade_predictions(
     *,
     workers: int = 2,
     test_timeout_s: int = 1800,
+    grader: GraderSettings | None = None,
     enforced: Mapping[str, Mapping[str, Any]] | None = None,
     broken: Mapping[str, str] | None = None,
 ) -> Report:
@@ -176,9 +181,7 @@ def grade_predictions(
     that can't be graded, before any image is built or pulled.
     """
     check_output_folder(folder)
-    to_test, harness = needing_tests(instances, predictions), owned_harness()
-    check_gradeable(to_test)
-    ensure_images(to_test)
+    harness = harness_for(needing_tests(instances, predictions), grader)
     verdicts = run_grading(
         instances,
         predictions,

@@ -17,7 +17,8 @@ from srl_swe.cli.options import (
     SandboxOptions,
     TestTimeout,
 )
-from srl_swe.engines import ensure_images, owned_harness
+from srl_swe.cli.options_grading import GraderOptions
+from srl_swe.engines import harness_for
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
 
@@ -66,12 +67,13 @@ def grade(
         str, typer.Argument(help="predictions.jsonl or .json as swebench takes them, or 'gold'.")
     ],
     bench: BenchOptions,
+    tests: GraderOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
     as_json: AsJson = False,
 ) -> None:
-    """Grade patches with the swebench harness; writes verdicts.jsonl, report.json, report.html.
+    """Grade patches by their tests; writes verdicts.jsonl, report.json and report.html.
 
     A patch already graded under the same image and tests is not run again. Only images of
     patches that need tests are built or pulled; a missing image breaks only its own instance.
@@ -80,12 +82,12 @@ def grade(
     from srl_swe.evaluation.predictions import load_predictions
     from srl_swe.evaluation_run import grade_predictions
 
-    folder = options.results_folder(out, "grade")
+    folder, grader = options.results_folder(out, "grade"), tests.grader()
     check_output_folder(folder)
     instances = bench.instances()
     held = load_predictions(predictions, instances, report=say)
     report = grade_predictions(
-        instances, held, folder, workers=workers, test_timeout_s=test_timeout
+        instances, held, folder, workers=workers, test_timeout_s=test_timeout, grader=grader
     )
     _print_report(report, folder, as_json=as_json)
 
@@ -97,6 +99,7 @@ def evaluate(
     prompting: PolicyOptions,
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
+    tests: GraderOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
@@ -104,16 +107,17 @@ def evaluate(
 ) -> None:
     """Roll a policy out on a benchmark, grade its patches, and report the resolved instances.
 
-    Sandbox options apply to the rollouts; the harness grades in containers of its own. Exit code 1
+    Sandbox options apply to the rollouts; the tests run in containers of their own. Exit code 1
     if too many sandboxes broke to give a rate.
     """
     from srl_swe.evaluation_run import evaluate
 
-    folder = options.results_folder(out, "eval")
+    folder, grader = options.results_folder(out, "eval"), tests.grader()
     asked, instances, settings = _checked(
         policy, bench, prompting, endpoint, sandboxes, folder, workers
     )
-    report = evaluate(asked, instances, folder, replace(settings, test_timeout_s=test_timeout))
+    settings = replace(settings, test_timeout_s=test_timeout, grader=grader)
+    report = evaluate(asked, instances, folder, settings)
     _print_report(report, folder, as_json=as_json)
 
 
@@ -177,6 +181,7 @@ def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> Non
 @options.takes_groups
 def gold_check(
     bench: BenchOptions,
+    tests: GraderOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
@@ -190,13 +195,11 @@ def gold_check(
     """
     from srl_swe.evaluation import check_gold
     from srl_swe.evaluation.grading import faults_of_rounds
-    from srl_swe.evaluation.verdicts import check_gradeable
 
-    folder = options.results_folder(out, "gold-check")
+    folder, grader = options.results_folder(out, "gold-check"), tests.grader()
     check_output_folder(folder)
     instances = bench.instances()
-    check_gradeable(instances)
-    ensure_images(instances)
+    harness = harness_for(instances, grader)
     rounds = [
         check_gold(
             instances,
@@ -204,7 +207,7 @@ def gold_check(
             max_workers=workers,
             timeout_s=test_timeout,
             report=say,
-            harness=owned_harness(),
+            harness=harness,
         )
         for number in range(1, repeat + 1)
     ]

@@ -21,12 +21,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.evaluation.harness import NETWORK_FILE, Harness, HarnessJob, SwebenchHarness
+from srl_swe.evaluation.harness import (
+    NETWORK_FILE,
+    Harness,
+    HarnessJob,
+    SwebenchHarness,
+    logs_of_run,
+)
 from srl_swe.evaluation.harness_process import ENGINE_RECORD
 from srl_swe.evaluation.predictions import gold_predictions, save_predictions
+from srl_swe.evaluation.sandbox_harness import VERDICT, saved_verdict
 from srl_swe.evaluation.verdicts import (
     HarnessFiles,
     check_gradeable,
@@ -46,7 +51,6 @@ new file mode 100644
 +Nothing reads this file: it only makes the harness run the tests on unpatched code.
 """
 """Stands for an empty patch, on which the harness never runs the tests."""
-_VERDICT = TypeAdapter(Verdict)
 
 
 def grade(
@@ -319,6 +323,8 @@ class GradingFolder:
     def verdict(self, case: Case) -> Verdict | None:
         """The verdict in the harness's files; None if the case has not ended yet."""
         logs = self._logs(case)
+        if verdict := saved_verdict(logs, self.run_folder):
+            return verdict
         files = HarnessFiles(
             _text(logs / "report.json"),
             _text(logs / "run_instance.log"),
@@ -349,8 +355,7 @@ class GradingFolder:
         return job
 
     def _logs(self, case: Case) -> Path:
-        logs = self.harness / "logs" / "run_evaluation" / self.run_id()
-        return logs / case.key / case.instance.instance_id
+        return logs_of_run(self.harness, self.run_id()) / case.key / case.instance.instance_id
 
 
 def _text(path: Path) -> str | None:
@@ -374,7 +379,7 @@ def load_verdicts(path: Path) -> dict[str, Verdict]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
-            verdict = _VERDICT.validate_python(row)
+            verdict = VERDICT.validate_python(row)
             if isinstance(row["key"], str):
                 verdicts[row["key"]] = verdict
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -58,13 +58,22 @@ class HarnessJob:
         """The predictions, in swebench's format."""
         return self.folder / "predictions.jsonl"
 
+    def logs(self, model: str, instance_id: str) -> Path:
+        """The folder of one prediction's logs, as swebench names it."""
+        return logs_of_run(self.folder, self.run_id) / model / instance_id
+
+
+def logs_of_run(folder: Path, run_id: str) -> Path:
+    """The folder below swebench's working directory that holds the logs of a run."""
+    return folder / "logs" / "run_evaluation" / run_id
+
 
 JOB = TypeAdapter(HarnessJob)
 """Takes a job to the child process as JSON."""
 
 
 class Harness(Protocol):
-    """The part of grading that needs an engine: swebench's harness, or a stand-in for tests."""
+    """The part of grading that needs an engine: swebench's harness, or our sandboxes."""
 
     @property
     def version(self) -> str:
@@ -76,7 +85,10 @@ class Harness(Protocol):
         ...
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
-        """Runs the job until ``done`` returns True, asked every second; removes all containers."""
+        """Runs the job until ``done`` returns True, and removes all containers.
+
+        ``done`` is asked every second, or whenever a verdict arrives.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Runs an instance's tests on a patch in a sandbox: a verdict in seconds, for training.
+"""Runs an instance's tests on a patch in a sandbox: a verdict in seconds, for training and grading.
 
 Patches are applied, tests run and logs graded as by swebench: with its apply commands in its order,
 the row's ``eval_script``, its log parser and its grading. Only the sandbox is ours: it starts fast,
@@ -12,6 +12,7 @@ import shlex
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -46,6 +47,7 @@ def verdict_in_sandbox(
     timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
     *,
     patched_hooks: bool = True,
+    on_log: Callable[[str], None] | None = None,
 ) -> Verdict:
     """The verdict on ``patch`` by the tests, which run in ``sandbox``: a fresh one, used once.
 
@@ -56,6 +58,9 @@ def verdict_in_sandbox(
       (:mod:`.patch_paths`);
     - files that run the tests rather than being tested are restored (:mod:`.runner_hooks`);
     - a log that contradicts itself passes no test (:mod:`.evidence`).
+
+    ``on_log`` gets the output of the tests; if their time was up, up to 48 KiB of it are missing at
+    the end.
 
     Raises SandboxError if the infrastructure fails, and UserError for an instance that can't be
     tested here. A sandbox ruined by the code under test is UNRESOLVED if the engine reports no
@@ -80,6 +85,8 @@ def verdict_in_sandbox(
             raise
         why = f"the code under test ruined its sandbox: {error}"
         return Verdict(instance.instance_id, Outcome.UNRESOLVED, detail=why)
+    if on_log is not None and run.log:
+        on_log(run.log)
     if run.timed_out:
         why = f"the tests ran longer than {timeout_s:g} seconds"
         return Verdict(instance.instance_id, Outcome.TIMED_OUT, detail=why)
@@ -93,6 +100,7 @@ def verdict_in_fresh_sandbox(
     timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
     *,
     patched_hooks: bool = True,
+    on_log: Callable[[str], None] | None = None,
 ) -> Verdict:
     """:func:`verdict_in_sandbox` in a sandbox of its own, opened only if tests need to run.
 
@@ -104,7 +112,12 @@ def verdict_in_fresh_sandbox(
     try:
         with open_sandbox(instance) as sandbox:
             verdict = verdict_in_sandbox(
-                instance, patch, sandbox, timeout_s, patched_hooks=patched_hooks
+                instance,
+                patch,
+                sandbox,
+                timeout_s,
+                patched_hooks=patched_hooks,
+                on_log=on_log,
             )
             verdict = replace(verdict, network=str(enforced(sandbox).get("network", "")))
     except SandboxError as error:
@@ -120,7 +133,7 @@ def check_testable(instance: Instance) -> None:
     if instance.image_assets:
         raise UserError(
             f"{instance.instance_id} comes with image assets, which only swebench's harness puts "
-            "in place; grade it with `srl-swe grade`."
+            "in place; grade it with --runner swebench."
         )
 
 

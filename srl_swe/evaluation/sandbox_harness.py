@@ -1,0 +1,142 @@
+"""Grades predictions in our own sandboxes, behind the seam of swebench's harness.
+
+Patches are applied, tests run and logs graded as by swebench (:mod:`.sandbox_tests`); a container
+starts and ends in a fraction of a second. The folder of a case holds what swebench's would:
+``patch.diff``, ``eval.sh`` and ``test_output.txt``, and last of all ``verdict.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from srl_swe.errors import ImageMissing
+from srl_swe.evaluation.harness import HarnessJob
+from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
+from srl_swe.files import write_atomic
+from srl_swe.instances import instance_from_row
+from srl_swe.parallel import run_parallel
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.types import Instance, Outcome, Verdict
+
+LOG_FILE = "test_output.txt"
+"""swebench's name of the output of the tests."""
+VERDICT_FILE = "verdict.json"
+"""Written when a case has ended: a case without it runs again."""
+RUNNER_VERSION = 1
+"""Raised if the runner may give another verdict on equal inputs."""
+RUNNER_CODE = (
+    "sandbox_tests.py",
+    "test_run.py",
+    "log_reading.py",
+    "evidence.py",
+    "verdicts.py",
+)
+"""Files of this package that decide a verdict; their digest is part of a grader's name."""
+NEEDS_NETWORK = frozenset({"psf/requests"})
+"""Repositories whose tests ask a host on the network: 8 instances of SWE-bench Verified."""
+VERDICT = TypeAdapter(Verdict)
+
+
+def runner_version(folder: Path = Path(__file__).parent) -> str:
+    """:data:`RUNNER_VERSION` and a digest of :data:`RUNNER_CODE`, such as ``1+90ad2ab4cb35``."""
+    digest = hashlib.sha256()
+    for name in RUNNER_CODE:
+        digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    return f"{RUNNER_VERSION}+{digest.hexdigest()[:12]}"
+
+
+class SandboxHarness:
+    """A :class:`~.harness.Harness` whose containers are sandboxes.
+
+    ``image_id`` returns the engine's id of an image and raises ImageMissing. ``network`` is the
+    mode of all sandboxes that ``open_sandbox`` opens, ``limits`` are changes to their default
+    limits: both are part of :attr:`version`, as they decide verdicts.
+    """
+
+    def __init__(
+        self,
+        open_sandbox: OpenSandbox,
+        image_id: Callable[[str], str],
+        *,
+        network: str = "none",
+        limits: str = "",
+    ) -> None:
+        self._open_sandbox = open_sandbox
+        self._network = network
+        self.image_id = image_id
+        conditions = [f"swebench {version('swebench')}", f"test network {network}", limits]
+        self.version = f"sandbox runner {runner_version()} ({', '.join(filter(None, conditions))})"
+
+    def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
+        """Test all predictions of the job; ``done`` is called after each.
+
+        After Ctrl-C the tests under way are awaited, as rollouts are. Raises EngineUnavailable and
+        EngineDiskFull, which every other test would meet too.
+        """
+        instances = {i.instance_id: i for i in map(instance_from_row, _rows(job.rows))}
+
+        def keep(prediction: dict[str, str], ended: tuple[Verdict, str | None]) -> None:
+            instance = instances[prediction["instance_id"]]
+            folder = job.logs(prediction["model_name_or_path"], instance.instance_id)
+            _write(folder, instance, prediction["model_patch"], *ended)
+            done()
+
+        def work(prediction: dict[str, str]) -> tuple[Verdict, str | None]:
+            instance = instances[prediction["instance_id"]]
+            if self._network == "none" and instance.repo in NEEDS_NETWORK:
+                return _broken(
+                    instance, "its tests need a network: grade it with --test-network bridge"
+                ), None
+            return test(instance, prediction["model_patch"])
+
+        test = partial(_test, self._open_sandbox, job.timeout_s)
+        run_parallel(work, _rows(job.predictions), keep, workers=job.max_workers)
+
+
+def saved_verdict(folder: Path, run_folder: Path) -> Verdict | None:
+    """The verdict of a case that ended in a sandbox, with the path of its log; else None."""
+    try:
+        verdict = VERDICT.validate_json((folder / VERDICT_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    log = folder / LOG_FILE
+    return replace(verdict, log_path=str(log.relative_to(run_folder)) if log.is_file() else None)
+
+
+def _test(
+    open_sandbox: OpenSandbox, timeout_s: float, instance: Instance, patch: str
+) -> tuple[Verdict, str | None]:
+    """The verdict, and the output of the tests; None if they did not start."""
+    logs: list[str] = []
+    try:
+        verdict = verdict_in_fresh_sandbox(
+            instance, patch, open_sandbox, timeout_s, on_log=logs.append
+        )
+    except ImageMissing as missing:
+        verdict = _broken(instance, str(missing))
+    return verdict, logs[0] if logs else None
+
+
+def _broken(instance: Instance, why: str) -> Verdict:
+    return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=why)
+
+
+def _write(folder: Path, instance: Instance, patch: str, verdict: Verdict, log: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "patch.diff", patch)
+    write_atomic(folder / "eval.sh", instance.eval_script)
+    if log is not None:
+        write_atomic(folder / LOG_FILE, log)
+    write_atomic(folder / VERDICT_FILE, VERDICT.dump_json(verdict).decode())
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
