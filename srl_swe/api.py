@@ -162,6 +162,7 @@ def run_rollouts(
     bench: str = "",
     vllm: VllmSettings | None = None,
     prices: Prices | None = None,
+    batch_size: int | None = None,
 ) -> list[Trajectory]:
     """Let a policy act in a container of each instance; one trajectory per instance.
 
@@ -170,12 +171,13 @@ def run_rollouts(
     ``replies.jsonl`` and ``predictions.jsonl``; rollouts that ``out`` already holds are kept,
     except those ended by a broken sandbox or endpoint. ``bench`` names the instances in the run's
     config. ``vllm``: serve the policy by vLLM meanwhile; None samples in this process. ``prices``
-    adds the cost to the printed sums.
+    adds the cost to the printed sums. ``batch_size``: most replies sampled together in this
+    process; None: as many as ``workers``.
     """
     from srl_swe.evaluation_run import EvalSettings, roll_out
 
     kept = sandboxes or SandboxSettings()
-    asked = EvalSettings(settings, kept, bench, workers, vllm, prices)
+    asked = EvalSettings(settings, kept, bench, workers, vllm, prices, batch_size=batch_size)
     return roll_out(policy, instances, Path(out), asked)
 
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, predictions, rollout_all
-from srl_swe.rollout.agents import AgentSettings, agent_settings, make_agent
+from srl_swe.rollout.agents import AgentSettings, agent_settings, make_agent, policy_name
+from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
 from srl_swe.rollout.usage import Prices, load_usage
 from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
-from srl_swe.rollout.weights import find_weights
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.types import Instance, Outcome, Prediction, Trajectory
 
@@ -40,7 +41,8 @@ class EvalSettings:
     ``agent``: prompting, sampling and limits; None: as the policy was trained. ``bench`` names the
     instances in the run's config. ``vllm``: serve the policy by vLLM meanwhile; None samples in
     this process. ``prices`` add the cost to the sums. ``test_timeout_s``: for the tests of one
-    instance. ``grader``: what runs the tests.
+    instance. ``grader``: what runs the tests. ``batch_size``: most replies that this process
+    samples together; None: as many as workers.
     """
 
     agent: AgentSettings | None = None
@@ -51,6 +53,7 @@ class EvalSettings:
     prices: Prices | None = None
     test_timeout_s: int = 1800
     grader: GraderSettings = field(default_factory=GraderSettings)
+    batch_size: int | None = None
 
 
 def evaluate(
@@ -84,17 +87,23 @@ def roll_out(
 ) -> list[Trajectory]:
     """One rollout per instance; those that ``folder`` holds are kept, unless infrastructure failed.
 
-    Raises UserError if the folder holds a run of another config.
+    The policy is opened only if a rollout is missing. Raises UserError if the folder holds a run of
+    another config.
     """
     policy = find_endpoint(policy) if is_served(policy) else str(policy)
     asked = settings.agent or agent_settings(policy)
     config = _run_config(policy, asked, settings)
     refuse_other(folder, config)
-    with _opened(policy, asked, settings.vllm, folder) as agent:
-        claim(folder, config)
-        open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)
-        rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=settings.workers)
-        name = agent.policy.name
+    name = policy_name(policy)
+    with _opening(policy, asked, settings, folder) as open_agent:
+        held = load_rollouts(folder / ROLLOUTS_FILE, name)
+        if held.keys() >= {instance.instance_id for instance in instances}:
+            rollouts = [held[instance.instance_id] for instance in instances]
+        else:
+            agent = open_agent()
+            claim(folder, config)
+            open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)
+            rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=settings.workers)
     save_predictions(folder / PREDICTIONS_FILE, predictions(rollouts, name))
     if usage := load_usage(folder, settings.prices):
         say(str(usage))
@@ -119,17 +128,24 @@ def _run_config(
 
 
 @contextmanager
-def _opened(
-    policy: str | Endpoint, asked: AgentSettings, vllm: VllmSettings | None, folder: Path
-) -> Iterator[Agent]:
-    """The agent of a policy, which a vLLM of this run serves inside the block if asked for."""
-    if vllm is None:
-        yield make_agent(policy, asked)
-    elif isinstance(policy, Endpoint):
+def _opening(
+    policy: str | Endpoint, asked: AgentSettings, settings: EvalSettings, folder: Path
+) -> Iterator[Callable[[], Agent]]:
+    """Yields a function that opens the policy at its first call; it stays open inside the block."""
+    if settings.vllm is not None and isinstance(policy, Endpoint):
         raise UserError("vLLM serves a folder or a hub model, not a URL.")
-    else:
-        with serve_by_vllm(policy, find_weights(policy).label, vllm, folder / "logs") as endpoint:
-            yield make_agent(endpoint, asked)
+    with ExitStack() as stack:
+
+        @cache
+        def open_agent() -> Agent:
+            opened = policy
+            if settings.vllm is not None and not isinstance(policy, Endpoint):
+                logs = folder / "logs"
+                served = serve_by_vllm(policy, policy_name(policy), settings.vllm, logs)
+                opened = stack.enter_context(served)
+            return make_agent(opened, asked, settings.batch_size or settings.workers)
+
+        yield open_agent
 
 
 def grade_rollouts(

@@ -137,7 +137,9 @@ def _checked(
     vllm, prices, asked = endpoint.vllm(), endpoint.prices(), endpoint.policy(policy)
     check_output_folder(folder)
     agent = prompting.settings(asked)
-    settings = EvalSettings(agent, sandbox, bench.bench, workers, vllm, prices)
+    settings = EvalSettings(
+        agent, sandbox, bench.bench, workers, vllm, prices, batch_size=endpoint.batch_size
+    )
     return asked, bench.instances(), settings
 
 

@@ -368,6 +368,15 @@ class EndpointOptions:
             help="local samples in this process; vllm starts servers for the run, and ends them.",
         ),
     ] = "local"
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Most replies sampled together by --serve local; as many as --workers if left "
+            "out.",
+        ),
+    ] = None
     gpus: Annotated[
         str | None,
         typer.Option(

@@ -95,8 +95,15 @@ def agent_settings(
     return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools, seed)
 
 
-def make_agent(policy: str | Endpoint, settings: AgentSettings) -> Agent:
+def policy_name(policy: str | Endpoint) -> str:
+    """The name of the opened policy, without opening it. Raises UserError if it is missing."""
+    return policy.model if isinstance(policy, Endpoint) else find_weights(policy).label
+
+
+def make_agent(policy: str | Endpoint, settings: AgentSettings, batch_size: int = 1) -> Agent:
     """Load a local policy or connect to a served one, and prompt it by the settings.
+
+    ``batch_size``: most replies that a local policy samples together.
 
     The window's tokens are those that the policy's context leaves beside a reply, unless training
     had fewer. Raises UserError if ``policy`` can't be loaded or reached, or if replies must hold a
@@ -117,7 +124,7 @@ def make_agent(policy: str | Endpoint, settings: AgentSettings) -> Agent:
     else:
         from srl_swe.rollout.local_policy import LocalPolicy
 
-        opened = LocalPolicy(policy, **sampling)
+        opened = LocalPolicy(policy, batch_size=batch_size, **sampling)
     check_thought(opened.name, opened.opening, prompting.strictness)
     replies = ReplyFormat(
         get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"

@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.rollout.prompting import FILE, Prompting, dump_prompting
+from srl_swe.rollout.weights import find_weights
 from srl_swe.steps.prompt import Window
+from srl_swe.trajectories.jsonl import render_line
+from srl_swe.types import StopReason, Trajectory
 
 from ..openai_server import OpenAiServer, refusal, reply
 
@@ -65,6 +68,31 @@ def test_the_folder_of_its_tokenizer_gives_the_prompting_of_its_training(tmp_pat
         counter.render(body["messages"]) for body in chats
     ]
     assert [len(body["messages"]) for body in chats] == [2, 4, 4], "the window of its training"
+
+
+@pytest.mark.parametrize("serve", [["local"], ["vllm", "--vllm-python", "/bin/false"]])
+def test_a_run_without_missing_rollouts_opens_no_policy(tmp_path: Path, serve: list[str]) -> None:
+    pytest.importorskip("torch", reason="needs the extra `train`")
+    policy, out = tmp_path / "policy", tmp_path / "out"
+    policy.mkdir()
+    (policy / "config.json").write_text("{}")
+    (policy / "model.safetensors").write_bytes(b"these can't be loaded")
+    command = ["rollout", str(policy), *ONE, "--out", str(out), "--serve", *serve]
+    with pytest.raises(UserError):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    kept = Trajectory(
+        "starter__inikit-1",
+        (),
+        "It is broken.",
+        stop_reason=StopReason.SUBMITTED,
+        patch="the patch",
+        model=find_weights(str(policy)).label,
+    )
+    out.mkdir(exist_ok=True)
+    (out / "rollouts.jsonl").write_text(render_line(kept))
+    ended = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    assert "the patch" in (out / "predictions.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
