@@ -5,7 +5,7 @@ besides the command line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -205,13 +205,16 @@ def load_bench(
     ids: Sequence[str] | None = None,
     limit: int | None = None,
     selection: InstanceSelection | None = None,
+    mirror: str | None = None,
 ) -> list[Instance]:
     """Load the instances of a bench, their rows brought into swebench's schema.
 
-    Raises UserError if it is empty, or if nothing of it is selected.
+    ``mirror``: the registry of their images in place of their own, or a template of names
+    (:func:`srl_swe_envs.image_names.mirrored`). Raises UserError if the bench is empty, if nothing
+    of it is selected, or if the mirror can't be the name of one.
     """
     from srl_swe.instances import load_instances
-    from srl_swe_envs.image_names import adapt_row
+    from srl_swe_envs.image_names import adapt_row, mirrored
 
     instances = load_instances(bench, ids=ids or None, adapt=adapt_row)[:limit]
     if not instances:
@@ -219,6 +222,8 @@ def load_bench(
     selected = selection.select(instances) if selection else instances
     if not selected:
         raise UserError(f"{bench}: none of its {len(instances)} instances is selected.")
+    if mirror:
+        return [replace(i, image=mirrored(i.image, i.instance_id, mirror)) for i in selected]
     return selected
 
 

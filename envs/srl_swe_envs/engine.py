@@ -183,20 +183,26 @@ def _setup_script() -> Path:
     return script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
 
 
-def pull(client: docker.DockerClient, image: str) -> None:
+def pull(client: docker.DockerClient, image: str, stopped: threading.Event | None = None) -> bool:
     """Have the engine pull the image from its registry; a busy registry is asked again.
 
-    Raises ImageMissing or EngineDiskFull.
+    Returns False if ``stopped`` is set meanwhile, which ends the pull. Raises ImageMissing or
+    EngineDiskFull.
     """
     repository, tag = parse_repository_tag(image)
 
-    def pull_once() -> None:
-        for event in client.api.pull(repository, tag or "latest", stream=True, decode=True):
+    def pull_once() -> bool:
+        events = client.api.pull(repository, tag or "latest", stream=True, decode=True)
+        for event in events:
             if "error" in event:  # once the headers are sent the status stays 200
                 raise APIError(f"pulling {image}", explanation=event["error"])
+            if stopped is not None and stopped.is_set():
+                events.close()  # the engine ends a pull whose client has left
+                return False
+        return True
 
     try:
-        patiently(pull_once, _PULL_PATIENCE_S)
+        return patiently(pull_once, _PULL_PATIENCE_S)
     except ENGINE_ERRORS as error:
         _check_disk(f"pulling {image}", error)
         raise ImageMissing(

@@ -17,7 +17,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from docker.auth import resolve_repository_name
 from docker.utils import parse_repository_tag
+
+from srl_swe.errors import UserError
 
 Row = Mapping[str, Any]
 
@@ -25,6 +28,11 @@ OURS = "srl-swe/*"
 """The names of our own images."""
 
 _REGISTRY_OF_NO_NAME = re.compile(r"^(docker\.io/(library/)?|library/|localhost/)")
+_IMAGE_NAME = re.compile(
+    r"[a-z0-9]+([.-][a-z0-9]+)*(:\d+)?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})?"
+)
+"""After the grammar of names in github.com/distribution/reference."""
 _NAMED_BY = ("image", "docker_image", "image_name")
 """The fields with the image's name in rows, the best first."""
 
@@ -121,6 +129,36 @@ def canonical(image: str) -> str:
         return ""
     name = _REGISTRY_OF_NO_NAME.sub("", image)
     return name if parse_repository_tag(name)[1] else f"{name}:latest"
+
+
+def mirrored(image: str, instance_id: str, mirror: str) -> str:
+    """The image's name at a mirror: a registry's address, or a template of names.
+
+    A template has ``{iid}``, the instance id in lower case, or ``{repository}`` and ``{tag}`` of
+    the image's own name. At an address, images named as ours keep their names: they are built
+    here. Raises UserError.
+
+    >>> mirrored("swebench/a.b:latest", "a__b-1", "mirror.example.org")
+    'mirror.example.org/swebench/a.b:latest'
+    >>> mirrored("swebench/a.b", "A__b-1", "ghcr.io/epoch-research/swe-bench.eval.x86_64.{iid}")
+    'ghcr.io/epoch-research/swe-bench.eval.x86_64.a__b-1:latest'
+    """
+    if fnmatchcase(canonical(image), OURS) and "{" not in mirror:
+        return image
+    name, tag = parse_repository_tag(image)
+    repository = resolve_repository_name(name)[1]
+    template = mirror if "{" in mirror else f"{mirror.rstrip('/')}/{{repository}}:{{tag}}"
+    given = {"iid": instance_id.lower(), "repository": repository, "tag": tag or "latest"}
+    try:
+        named = template.format_map(given)
+    except (KeyError, ValueError, IndexError, AttributeError):
+        named = ""
+    if not _IMAGE_NAME.fullmatch(named):
+        raise UserError(
+            f"--mirror {mirror}: write a registry, as mirror.example.org, or a name with "
+            "{iid}, {repository} or {tag}, as ghcr.io/epoch-research/swe-bench.eval.x86_64.{iid}."
+        )
+    return named if parse_repository_tag(named)[1] else f"{named}:latest"
 
 
 def digest_in(described: Mapping[str, Any], image: str) -> str:

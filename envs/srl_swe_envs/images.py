@@ -22,6 +22,7 @@ from srl_swe.errors import ImageMissing, SandboxError, UserError
 from srl_swe.files import write_atomic
 from srl_swe.types import Instance
 from srl_swe_envs.engine import ENGINE_ERRORS, blame_sandbox, connect, reason
+from srl_swe_envs.image_names import family_of_image
 from srl_swe_envs.pulls import Report, cache_folder, pull_missing, record_use
 
 DEBIAN = "srl-swe/debian:bookworm"
@@ -134,14 +135,21 @@ def ensure_images(instances: Iterable[Instance], report: Report) -> None:
 
     Raises EngineUnavailable, EngineDiskFull or ImageMissing.
     """
+    instances = list(instances)
     images = {instance.instance_id: instance.image for instance in instances}
-    ours = {id for id in images if (bundled("starter") / "tasks" / id).is_dir()}
+    ours = {instance.instance_id for instance in instances if is_bundled(instance)}
     if ours:
         build_task_repo_images(bundled("starter"), report, ours)
     others = {image for id, image in images.items() if id not in ours}
     if others:
         with closing(connect()) as client:
             pull_missing(client, sorted(others), report)
+
+
+def is_bundled(instance: Instance) -> bool:
+    """Whether its image is built here, from the bundled suite."""
+    is_ours = family_of_image(instance.image) == "srl-swe"
+    return is_ours and (bundled("starter") / "tasks" / instance.instance_id).is_dir()
 
 
 def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.settings import describe_settings
+
+if TYPE_CHECKING:
+    from srl_swe_envs.doctor import Finding
 
 
 def cleanup(
@@ -60,9 +64,6 @@ def doctor(
 
     Exit code 1 if a check fails; warnings don't count.
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     from srl_swe_envs.doctor import Health, examine, ok
 
     findings = [*examine(), ok("settings", describe_settings(Path.cwd()))]
@@ -70,6 +71,15 @@ def doctor(
     if as_json:
         options.print_json({"healthy": healthy, "findings": findings})
         raise typer.Exit(0 if healthy else 1)
+    print_findings(findings)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print them as a table, each with its way out."""
+    from rich.markup import escape
+    from rich.table import Table
+
     colours = {"ok": "green", "warning": "yellow", "failure": "red"}
     table = Table(box=None, pad_edge=False)  # copied into a bug report it stays readable
     for heading in ("", "checked", "found"):
@@ -80,4 +90,3 @@ def doctor(
         health = f"[{colour}]{finding.health}[/]"
         table.add_row(health, escape(finding.subject), escape(finding.found) + way_out)
     options.console().print(table)
-    raise typer.Exit(0 if healthy else 1)

@@ -97,7 +97,7 @@ def pull(
     from srl_swe_envs.owners import clean_up_once
     from srl_swe_envs.pulls import describe, plan_pulls, pull_images
 
-    budget_bytes = _parse_size(budget)
+    budget_bytes = parse_size(budget)
     images = [instance.image for instance in load_bench(bench, ids, limit)]
     images = [image for image in images if not canonical(image).startswith(OURS.removesuffix("*"))]
     if not images:
@@ -125,7 +125,7 @@ def list_(as_json: options.AsJson = False) -> None:
     from rich.table import Table
 
     from srl_swe_envs.engine import connect
-    from srl_swe_envs.pulls import disk_bytes, stored_images
+    from srl_swe_envs.pulls import disk_bytes, shown_bytes, stored_images
 
     with closing(connect()) as client:
         images = stored_images(client)
@@ -141,10 +141,10 @@ def list_(as_json: options.AsJson = False) -> None:
         last_used = f"{image.last_used:%Y-%m-%d %H:%M}" if image.last_used else "-"
         digest = image.digest.rpartition(":")[2][:12]
         created = f"{image.created:%Y-%m-%d}"
-        table.add_row(image.name, _shown(image.size_bytes), digest, last_used, created)
+        table.add_row(image.name, shown_bytes(image.size_bytes), digest, last_used, created)
     options.console().print(table)
     return typer.echo(
-        f"{len(images)} images, {_shown(disk_bytes(images))} with each layer counted once"
+        f"{len(images)} images, {shown_bytes(disk_bytes(images))} with each layer counted once"
     )
 
 
@@ -157,9 +157,15 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     """
     from srl_swe_envs.engine import connect
     from srl_swe_envs.owners import clean_up_once
-    from srl_swe_envs.pulls import disk_bytes, remove_images, stored_images, to_evict
+    from srl_swe_envs.pulls import (
+        disk_bytes,
+        remove_images,
+        shown_bytes,
+        stored_images,
+        to_evict,
+    )
 
-    budget_bytes = _parse_size(budget)
+    budget_bytes = parse_size(budget)
     if budget_bytes is None:
         raise UserError("`images prune` needs to know what may stay: --budget 50GB, 0 for nothing.")
     with closing(connect()) as client:
@@ -174,7 +180,8 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     for line in refused:
         typer.echo(f"kept {line}")
     typer.echo(
-        f"{_shown(disk_bytes(images))} before, {_shown(left)} {'then' if dry_run else 'now'}"
+        f"{shown_bytes(disk_bytes(images))} before, {shown_bytes(left)} "
+        f"{'then' if dry_run else 'now'}"
     )
     raise typer.Exit(1 if left > budget_bytes else 0)
 
@@ -218,16 +225,11 @@ def _build_specs(
     say(f"images: instances written to {rows}")
 
 
-def _parse_size(text: str | None) -> int | None:
+def parse_size(text: str | None) -> int | None:
+    """Bytes of a size such as 50GB. Raises UserError."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
         return None if text is None else int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise UserError(f"invalid size {text!r}: write it like 50GB or 1.5TB.") from error
-
-
-def _shown(size_bytes: int) -> str:
-    from pydantic import ByteSize
-
-    return ByteSize(size_bytes).human_readable(decimal=True)

@@ -12,7 +12,18 @@ import typer
 from typer.core import TyperGroup
 
 from srl_swe import __version__
-from srl_swe.cli import convert, doctor, evaluate, experiments, images, replay, runs, steps, train
+from srl_swe.cli import (
+    convert,
+    doctor,
+    evaluate,
+    experiments,
+    images,
+    plan,
+    replay,
+    runs,
+    steps,
+    train,
+)
 from srl_swe.cli.settings import apply_settings
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.extras import explain_missing
@@ -63,6 +74,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(evaluate.gold_check)
 app.add_typer(images.app, name="images")
+app.command()(plan.plan)
 app.command()(doctor.cleanup)
 app.command()(doctor.doctor)
 # The names of version 0.1, until 0.3.

@@ -231,6 +231,19 @@ class BenchOptions:
         typer.Option("--slice", metavar="A:B", help="Use instances A to B-1, as in Python."),
     ] = None
     limit: Limit = None
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take the images from this registry, as mirror.example.org, or by a name with "
+            "{iid}, {repository} or {tag}, as ghcr.io/epoch-research/swe-bench.eval.x86_64.{iid}.",
+        ),
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The bench, and the mirror of its images: both decide results."""
+        return f"{self.bench}, images of {self.mirror}" if self.mirror else self.bench
 
     def instances(self) -> list[Instance]:
         """Raises UserError if there are none."""
@@ -246,7 +259,7 @@ class BenchOptions:
             last,
             self.limit,
         )
-        return load_bench(self.bench, ids or None, selection=selection)
+        return load_bench(self.bench, ids or None, selection=selection, mirror=self.mirror)
 
 
 Workers = Annotated[int, typer.Option(min=1, envvar="SRL_SWE_WORKERS", help="Containers at once.")]
