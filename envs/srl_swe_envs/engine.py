@@ -37,7 +37,7 @@ _FOR_GOOD = re.compile(
     r"|executable file not found|no such file or directory|exec format error"
     # from a registry that is missing or refuses access
     r"|no such host|connection refused|network is unreachable|no route to host"
-    r"|unauthorized|denied: |manifest unknown|not found",
+    r"|unauthorized|denied: |manifest unknown|not found|pull rate limit",
     re.I,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import docker
@@ -9,6 +10,8 @@ import pytest
 
 from srl_swe.types import Instance
 from srl_swe_envs.docker import DockerSandbox, open_docker_sandbox
+
+from ..registry import Registry, running_registry
 
 BASE = "srl-swe/base:1"
 
@@ -43,3 +46,16 @@ def make_instance(client: docker.DockerClient) -> Iterator[Callable[..., Instanc
     yield make
     for image in images:
         client.images.remove(image, force=True)
+
+
+@pytest.fixture
+def registry(client: docker.DockerClient) -> Iterator[Registry]:
+    """A registry for the engine; images pulled from it are removed."""
+    if not os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
+        pytest.skip("the engine is on another machine and can't reach a registry on this one")
+    with running_registry() as registry:
+        yield registry
+    for image in client.api.images():
+        for tag in image.get("RepoTags") or ():
+            if tag.startswith(registry.address):
+                client.api.remove_image(tag)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
-import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +34,8 @@ from srl_swe_envs.pulls import (
     stored_images,
     to_evict,
 )
+
+from ..registry import Registry, tar_of
 
 
 @pytest.fixture
@@ -168,15 +164,6 @@ def make_image(client: docker.DockerClient) -> Iterator[Callable[..., None]]:
             client.images.remove(tag, force=True)
 
 
-def tar_of(name: str, content: bytes) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return file.getvalue()
-
-
 def found(client: docker.DockerClient) -> dict[str, StoredImage]:
     return {i.name: i for i in stored_images(client) if i.name.startswith(TEST_IMAGES)}
 
@@ -226,7 +213,6 @@ def test_an_image_that_somebody_has_named_too_is_not_ours_to_remove(
     assert not found(client)[f"{TEST_IMAGES}:shared"].removable
 
 
-MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 PLAN = PullPlan(
     missing=("swebench/a:latest", "ghcr.io/a/b:1"),
     present=("swebench/b:latest",),
@@ -272,84 +258,6 @@ def test_only_pulls_from_docker_hub_count_against_its_limits(image: str, hub: bo
 
 def test_the_disk_of_an_engine_elsewhere_is_not_known() -> None:
     assert free_bytes("/no/such/folder") is None
-
-
-class Registry(ThreadingHTTPServer):
-    """As much of a registry as pulling takes; every name has one image with one small file."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.blobs: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        layer = self._keep(tar_of("hello", b"hello"))
-        config = {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-        }
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": self._keep(json.dumps(config).encode())
-            | {"mediaType": "application/vnd.docker.container.image.v1+json"},
-            "layers": [layer | {"mediaType": "application/vnd.docker.image.rootfs.diff.tar"}],
-        }
-        self.manifest = json.dumps(manifest).encode()
-        self.digest = self._keep(self.manifest)["digest"]
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.server_address[1]}"
-
-    def _keep(self, blob: bytes) -> dict[str, object]:
-        digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
-        self.blobs[digest] = blob
-        return {"digest": digest, "size": len(blob)}
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Registry
-
-    def do_GET(self) -> None:
-        parts = self.path.split("/")
-        if self.path == "/v2/":
-            return self._send(200, b"{}")
-        if "missing" in parts:
-            errors = [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]
-            return self._send(404, json.dumps({"errors": errors}).encode())
-        if parts[-2] == "manifests":
-            self.server.asked.append(self.path)
-            return self._send(200, self.server.manifest, MANIFEST)
-        return self._send(200, self.server.blobs[parts[-1]], "application/octet-stream")
-
-    do_HEAD = do_GET
-
-    def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if kind == MANIFEST:
-            self.send_header("Docker-Content-Digest", str(self.server.digest))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def registry(client: docker.DockerClient) -> Iterator[Registry]:
-    if not os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
-        pytest.skip("the engine is on another machine and can't reach a registry on this one")
-    with Registry() as registry:
-        threading.Thread(target=registry.serve_forever, daemon=True).start()
-        yield registry
-        registry.shutdown()
-    for image in client.api.images():
-        for tag in image.get("RepoTags") or ():
-            if tag.startswith(registry.address):
-                client.api.remove_image(tag)
 
 
 @pytest.mark.docker
