@@ -156,6 +156,34 @@ def ensure_images(instances: Sequence[Instance]) -> None:
     sandboxes_for(instances, all_images=False)
 
 
+def check_plan(
+    instances: Sequence[Instance],
+    *,
+    samples: int = 1,
+    workers: int = 2,
+    budget_bytes: int | None = None,
+) -> None:
+    """Print the problems of a run on these instances, and its cost if images are to be pulled.
+
+    ``budget_bytes``: the most disk for pulled images; None for no bound. Raises UserError if the
+    run can't work.
+    """
+    from srl_swe_envs.bench_plan import PlannedRun, judge, plan_bench
+    from srl_swe_envs.doctor import Health
+
+    plan = plan_bench(PlannedRun(tuple(instances), samples, workers, budget_bytes))
+    for finding in judge(plan):
+        match finding.health:
+            case Health.FAILURE:
+                raise UserError(f"{finding.subject}: {finding.found}: {finding.way_out}.")
+            case Health.WARNING:
+                say(f"warning: {finding.subject}: {finding.found}: {finding.way_out}")
+            case Health.OK if plan.missing:
+                say(f"plan: {finding.subject}: {finding.found}")
+            case Health.OK:
+                pass
+
+
 def owned_harness() -> SwebenchHarness:
     """The harness of swebench, with labels by which `srl-swe cleanup` knows its containers."""
     from srl_swe.evaluation import SwebenchHarness

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from srl_swe.engines import GraderSettings, SandboxSettings, harness_for, sandboxes_for
+from srl_swe.engines import GraderSettings, SandboxSettings, check_plan, harness_for, sandboxes_for
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
@@ -100,6 +100,9 @@ def roll_out(
         if held.keys() >= {instance.instance_id for instance in instances}:
             rollouts = [held[instance.instance_id] for instance in instances]
         else:
+            if settings.sandboxes.kind == "docker":
+                left = [i for i in instances if i.instance_id not in held]
+                check_plan(left, workers=settings.workers)
             agent = open_agent()
             claim(folder, config)
             open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)

@@ -138,7 +138,7 @@ def _checked(
     check_output_folder(folder)
     agent = prompting.settings(asked)
     settings = EvalSettings(
-        agent, sandbox, bench.bench, workers, vllm, prices, batch_size=endpoint.batch_size
+        agent, sandbox, bench.name, workers, vllm, prices, batch_size=endpoint.batch_size
     )
     return asked, bench.instances(), settings
 

@@ -1,8 +1,8 @@
-"""``srl-swe plan``, and the same check before a run."""
+"""``srl-swe plan``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +10,6 @@ from srl_swe.cli import options
 from srl_swe.cli.doctor import print_findings
 from srl_swe.cli.images import parse_size
 from srl_swe.cli.options import BenchOptions
-from srl_swe.errors import UserError
-from srl_swe.progress import say
-
-if TYPE_CHECKING:
-    from srl_swe_envs.bench_plan import PlannedRun
 
 DiskBudget = Annotated[
     str | None,
@@ -69,25 +64,3 @@ def plan(
     else:
         print_findings(findings)
     raise typer.Exit(0 if works else 1)
-
-
-def refuse_impossible(run: PlannedRun) -> None:
-    """Print the problems of the run, and its cost if images are to be pulled.
-
-    Raises UserError if it can't work.
-    """
-    from srl_swe_envs.bench_plan import judge, plan_bench
-    from srl_swe_envs.doctor import Health
-
-    facts = plan_bench(run)
-    findings = judge(facts)
-    for finding in findings:
-        match finding.health:
-            case Health.FAILURE:
-                raise UserError(f"{finding.subject}: {finding.found}: {finding.way_out}.")
-            case Health.WARNING:
-                say(f"warning: {finding.subject}: {finding.found}: {finding.way_out}")
-            case Health.OK if facts.missing:
-                say(f"plan: {finding.subject}: {finding.found}")
-            case Health.OK:
-                pass
