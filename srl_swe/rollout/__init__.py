@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from srl_swe.rollout.batch import predictions, rollout_all
+from srl_swe.rollout.batch import Sample, predictions, rollout_all, rollout_samples
 from srl_swe.rollout.episode import (
     Agent,
     Attempt,
@@ -24,7 +24,9 @@ __all__ = [
     "Policy",
     "PromptTooLong",
     "Rules",
+    "Sample",
     "predictions",
     "rollout",
     "rollout_all",
+    "rollout_samples",
 ]

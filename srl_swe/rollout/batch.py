@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,14 @@ ROLLOUTS_FILE = "rollouts.jsonl"
 _REMEDY = "delete that line, and its instance is rolled out again"
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One rollout per instance by ``attempt``, kept in ``folder``."""
+
+    folder: Path
+    attempt: Attempt
+
+
 def rollout_all(
     attempt: Attempt,
     instances: Sequence[Instance],
@@ -29,28 +38,50 @@ def rollout_all(
     *,
     workers: int = 2,
 ) -> list[Trajectory]:
-    """One rollout per instance, in the order of ``instances``.
+    """One rollout per instance; :func:`rollout_samples` with a single sample."""
+    (rollouts,) = rollout_samples(
+        [Sample(folder, attempt)], instances, open_sandbox, workers=workers
+    )
+    return rollouts
 
-    Keeps the rollouts of this attempt, by its name, in ``folder``; those with a broken sandbox
-    or a failed policy are tried again. An unavailable image breaks only its own rollout. Tokens and
-    seconds of each reply are appended to ``replies.jsonl``.
+
+def rollout_samples(
+    samples: Sequence[Sample],
+    instances: Sequence[Instance],
+    open_sandbox: OpenSandbox,
+    *,
+    workers: int = 2,
+) -> list[list[Trajectory]]:
+    """The rollouts of each sample, in the order of ``instances``; all samples share the workers.
+
+    Keeps the rollouts of a sample's attempt, by its name, in the sample's folder; those with a
+    broken sandbox or a failed policy are tried again. An unavailable image breaks only its own
+    rollout. Tokens and seconds of each reply are appended to ``replies.jsonl``.
     """
-    path = folder / ROLLOUTS_FILE
-    done = load_rollouts(path, attempt.name)
-    drop_torn_line(folder / REPLIES_FILE)
-    missing = [i for i in instances if i.instance_id not in done]
+    done = [load_rollouts(sample.folder / ROLLOUTS_FILE, sample.attempt.name) for sample in samples]
+    missing = [
+        (number, instance)
+        for number, kept in enumerate(done)
+        for instance in instances
+        if instance.instance_id not in kept
+    ]
+    for sample in samples:
+        drop_torn_line(sample.folder / REPLIES_FILE)
 
     with progress("rollout", len(missing)) as advance:
 
-        def keep(instance: Instance, ended: tuple[Trajectory, list[Completion]]) -> None:
-            result, replies = ended
-            append_replies(folder, instance.instance_id, replies)
-            append_line(path, render_line(result))
-            done[instance.instance_id] = result
-            advance(f"{instance.instance_id}: {result.stop_reason}, {len(result.steps)} steps")
+        def keep(job: tuple[int, Instance], ended: tuple[Trajectory, list[Completion]]) -> None:
+            (number, instance), (result, replies) = job, ended
+            folder, name = samples[number].folder, instance.instance_id
+            append_replies(folder, name, replies)
+            append_line(folder / ROLLOUTS_FILE, render_line(result))
+            done[number][name] = result
+            which = name if len(samples) == 1 else f"{name}, sample {number + 1}"
+            advance(f"{which}: {result.stop_reason}, {len(result.steps)} steps")
 
-        run_parallel(partial(_rollout, attempt, open_sandbox), missing, keep, workers=workers)
-    return [done[instance.instance_id] for instance in instances]
+        attempts = [sample.attempt for sample in samples]
+        run_parallel(partial(_rollout, attempts, open_sandbox), missing, keep, workers=workers)
+    return [[kept[instance.instance_id] for instance in instances] for kept in done]
 
 
 def load_rollouts(path: Path, model: str | None = None) -> dict[str, Trajectory]:
@@ -86,9 +117,14 @@ def _failed(rollout: Trajectory) -> bool:
 
 
 def _rollout(
-    attempt: Attempt, open_sandbox: OpenSandbox, instance: Instance
+    attempts: Sequence[Attempt], open_sandbox: OpenSandbox, job: tuple[int, Instance]
 ) -> tuple[Trajectory, list[Completion]]:
-    """A rollout in a sandbox of its own, and its replies; without a sandbox, it is a failed one."""
+    """A rollout in a sandbox of its own, and its replies; without a sandbox, it is a failed one.
+
+    ``job``: the number of the attempt, and the instance.
+    """
+    number, instance = job
+    attempt = attempts[number]
     result: Trajectory | None = None
     replies: list[Completion] = []
     try:

@@ -50,6 +50,10 @@ class Policy(Protocol):
         """Tokens of the prompt under the policy's chat template."""
         ...
 
+    def with_seed(self, seed: int) -> Policy:
+        """The same policy, not loaded again, whose replies are sampled by another seed."""
+        ...
+
 
 class PromptTooLong(ValueError):
     """The prompt does not fit the policy's context; the rollout ends with TOKEN_LIMIT."""
@@ -108,6 +112,10 @@ class Attempt(Protocol):
         """
         ...
 
+    def with_seed(self, seed: int) -> Attempt:
+        """The same attempt by another seed: another sample. A baseline returns itself."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -126,6 +134,10 @@ class Agent:
     ) -> Trajectory:
         """:func:`rollout`."""
         return rollout(self, instance, sandbox, on_reply=on_reply)
+
+    def with_seed(self, seed: int) -> Agent:
+        """The agent of the policy with another seed."""
+        return replace(self, policy=self.policy.with_seed(seed))
 
 
 class Episode:

@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,12 @@ class LocalPolicy:
         """Tokens of the prompt, the generation prompt included."""
         with self._tokenizer_lock:
             return self._count(messages)
+
+    def with_seed(self, seed: int) -> LocalPolicy:
+        """The same loaded model, sharing its batches, with another seed."""
+        other = copy(self)
+        other._seed = seed
+        return other
 
     def _sample(self, draws: Sequence[Draw]) -> list[list[int] | Exception]:
         """The replies' ids, in batches as large as memory allows."""

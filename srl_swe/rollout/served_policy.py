@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -143,6 +144,12 @@ class ServedPolicy:
             (used.completion_tokens or 0) if used else 0,
             truncated=choice.finish_reason == "length",
         )
+
+    def with_seed(self, seed: int) -> ServedPolicy:
+        """The same clients and rate limit with another seed."""
+        other = copy(self)
+        other._seed = seed
+        return other
 
     def _send(self, messages: Sequence[Message], room: int, options: Mapping[str, Any]) -> Any:
         episode = zlib.crc32(repr(messages[:2]).encode())

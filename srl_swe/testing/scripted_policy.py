@@ -28,3 +28,7 @@ class ScriptedPolicy:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """One token per character."""
         return sum(len(message["content"]) for message in messages)
+
+    def with_seed(self, seed: int) -> ScriptedPolicy:
+        """Itself: the script does not depend on a seed."""
+        return self
