@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from srl_swe.errors import UserError
     from srl_swe.evaluation.report import Report
+    from srl_swe.evaluation.samples import SamplesReport
     from srl_swe.evaluation_run import EvalSettings
     from srl_swe.types import Instance, Trajectory
 
@@ -27,6 +28,7 @@ __all__ = [
     "EvalSettings",
     "Instance",
     "Report",
+    "SamplesReport",
     "Trajectory",
     "UserError",
     "evaluate",
@@ -42,6 +44,7 @@ _HOMES = {
     "EvalSettings": "srl_swe.evaluation_run",
     "Instance": "srl_swe.types",
     "Report": "srl_swe.evaluation.report",
+    "SamplesReport": "srl_swe.evaluation.samples",
     "Trajectory": "srl_swe.types",
     "UserError": "srl_swe.errors",
 }

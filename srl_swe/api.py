@@ -29,6 +29,7 @@ from srl_swe.types import Instance, Trajectory
 
 if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
+    from srl_swe.evaluation.samples import SamplesReport
     from srl_swe.evaluation_run import EvalSettings
     from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
@@ -178,7 +179,7 @@ def run_rollouts(
 
     kept = sandboxes or SandboxSettings()
     asked = EvalSettings(settings, kept, bench, workers, vllm, prices, batch_size=batch_size)
-    return roll_out(policy, instances, Path(out), asked)
+    return roll_out(policy, instances, Path(out), asked)[Path(out)]
 
 
 def grade(
@@ -213,11 +214,12 @@ def evaluate(
     instances: Sequence[Instance],
     out: str | Path = "runs/eval",
     settings: EvalSettings | None = None,
-) -> Report:
+) -> Report | SamplesReport:
     """Let a policy act on instances and grade its patches; ``print`` shows the report as a table.
 
     ``policy``: as for :func:`run_rollouts`. ``out`` holds the files of :func:`run_rollouts` and of
-    :func:`grade`, and a second call continues there.
+    :func:`grade`, and a second call continues there. With several samples each has a sub-folder
+    ``sample-i`` of its own, and the report is over all of them.
     """
     from srl_swe.evaluation_run import EvalSettings, evaluate
 

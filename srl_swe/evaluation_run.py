@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,10 +18,18 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
 from srl_swe.evaluation.report import marks
+from srl_swe.evaluation.samples import (
+    BestOf,
+    SamplesReport,
+    best_report,
+    pick_best,
+    render_samples_page,
+    samples_fields,
+)
 from srl_swe.evaluation.verdicts import needing_tests
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
-from srl_swe.rollout import Agent, predictions, rollout_all
+from srl_swe.rollout import Agent, Sample, predictions, rollout_samples
 from srl_swe.rollout.agents import AgentSettings, agent_settings, make_agent, policy_name
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
@@ -32,6 +41,8 @@ from srl_swe.types import Instance, Outcome, Prediction, Trajectory
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
+BEST_FILE = "best.jsonl"
+SAMPLE_FOLDER = "sample-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,9 @@ class EvalSettings:
     instances in the run's config. ``vllm``: serve the policy by vLLM meanwhile; None samples in
     this process. ``prices`` add the cost to the sums. ``test_timeout_s``: for the tests of one
     instance. ``grader``: what runs the tests. ``batch_size``: most replies that this process
-    samples together; None: as many as workers.
+    samples together; None: as many as workers. ``samples`` > 1: sample i has the seed of ``agent``
+    plus i - 1, and the sub-folder ``sample-i``. ``best_of``: how one patch per instance is picked
+    from the samples; None picks none.
     """
 
     agent: AgentSettings | None = None
@@ -54,6 +67,8 @@ class EvalSettings:
     test_timeout_s: int = 1800
     grader: GraderSettings = field(default_factory=GraderSettings)
     batch_size: int | None = None
+    samples: int = 1
+    best_of: BestOf | None = None
 
 
 def evaluate(
@@ -61,7 +76,7 @@ def evaluate(
     instances: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
-) -> Report:
+) -> Report | SamplesReport:
     """Roll out, grade and report in ``folder``; a killed evaluation continues there.
 
     Raises UserError for an instance that can't be graded, before the policy is loaded.
@@ -69,14 +84,43 @@ def evaluate(
     check_output_folder(folder)
     settings.grader.check(instances)
     rollouts = roll_out(policy, instances, folder, settings)
-    return grade_rollouts(
-        instances,
-        rollouts,
-        folder,
-        workers=settings.workers,
-        test_timeout_s=settings.test_timeout_s,
-        grader=settings.grader,
+    reports = [
+        grade_rollouts(
+            instances,
+            sample,
+            where,
+            workers=settings.workers,
+            test_timeout_s=settings.test_timeout_s,
+            grader=settings.grader,
+        )
+        for where, sample in rollouts.items()
+    ]
+    if settings.samples == 1:
+        return reports[0]
+    return _report_samples(folder, rollouts, reports, settings.best_of)
+
+
+def _report_samples(
+    folder: Path,
+    rollouts: Mapping[Path, Sequence[Trajectory]],
+    reports: Sequence[Report],
+    best_of: BestOf | None,
+) -> SamplesReport:
+    """Report over all samples in ``folder``; with ``best_of``, also on the patches it picks."""
+    best = None
+    if best_of is not None:
+        samples = list(rollouts.values())
+        picked = pick_best(best_of, samples, reports)
+        best = best_report(picked, reports)
+        chosen = [samples[number][place] for place, number in enumerate(picked.values())]
+        named = predictions(chosen, chosen[0].model or "policy")
+        save_predictions(folder / BEST_FILE, named)
+    report = SamplesReport(
+        {where.name: each for where, each in zip(rollouts, reports, strict=True)}, best, best_of
     )
+    write_atomic(folder / REPORT_FILE, json.dumps(samples_fields(report), indent=2) + "\n")
+    write_atomic(folder / PAGE_FILE, render_samples_page(report))
+    return report
 
 
 def roll_out(
@@ -84,33 +128,59 @@ def roll_out(
     instances: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
-) -> list[Trajectory]:
-    """One rollout per instance; those that ``folder`` holds are kept, unless infrastructure failed.
+) -> dict[Path, list[Trajectory]]:
+    """One rollout per instance, for the folder of each sample.
 
-    The policy is opened only if a rollout is missing. Raises UserError if the folder holds a run of
-    another config.
+    Those that a folder holds are kept, unless infrastructure failed. The policy is opened only if
+    a rollout is missing. Raises UserError if a folder holds a run of another config, or if several
+    samples would be equal.
     """
     policy = find_endpoint(policy) if is_served(policy) else str(policy)
     asked = settings.agent or agent_settings(policy)
-    config = _run_config(policy, asked, settings)
-    refuse_other(folder, config)
+    if settings.samples > 1 and not asked.temperature:
+        raise UserError(
+            f"{settings.samples} samples at temperature 0 are equal: raise --temperature, for "
+            "instance to 0.8, or take one sample."
+        )
+    seeds = {
+        where: asked.seed + number
+        for number, where in enumerate(sample_folders(folder, settings.samples))
+    }
+    configs = {
+        where: _run_config(policy, replace(asked, seed=seed), settings)
+        for where, seed in seeds.items()
+    }
+    if folder not in configs:
+        configs[folder] = {**_run_config(policy, asked, settings), "samples": f"{SAMPLE_FOLDER}N"}
+    for where, config in configs.items():
+        refuse_other(where, config)
     name = policy_name(policy)
     with _opening(policy, asked, settings, folder) as open_agent:
-        held = load_rollouts(folder / ROLLOUTS_FILE, name)
-        if held.keys() >= {instance.instance_id for instance in instances}:
-            rollouts = [held[instance.instance_id] for instance in instances]
-        else:
+        held = [load_rollouts(where / ROLLOUTS_FILE, name) for where in seeds]
+        left = [i for i in instances if any(i.instance_id not in kept for kept in held)]
+        if left:
             if settings.sandboxes.kind == "docker":
-                left = [i for i in instances if i.instance_id not in held]
                 check_plan(left, workers=settings.workers)
             agent = open_agent()
-            claim(folder, config)
+            for where, config in configs.items():
+                claim(where, config)
             open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)
-            rollouts = rollout_all(agent, instances, open_sandbox, folder, workers=settings.workers)
-    save_predictions(folder / PREDICTIONS_FILE, predictions(rollouts, name))
-    if usage := load_usage(folder, settings.prices):
+            samples = [Sample(where, agent.with_seed(seed)) for where, seed in seeds.items()]
+            rollouts = rollout_samples(samples, instances, open_sandbox, workers=settings.workers)
+        else:
+            rollouts = [[kept[i.instance_id] for i in instances] for kept in held]
+    for where, sample in zip(seeds, rollouts, strict=True):
+        save_predictions(where / PREDICTIONS_FILE, predictions(sample, name))
+    if usage := load_usage(list(seeds), settings.prices):
         say(str(usage))
-    return rollouts
+    return dict(zip(seeds, rollouts, strict=True))
+
+
+def sample_folders(folder: Path, samples: int) -> list[Path]:
+    """The folder of each sample: sub-folders, but for a single sample ``folder`` itself."""
+    if samples == 1:
+        return [folder]
+    return [folder / f"{SAMPLE_FOLDER}{number}" for number in range(1, samples + 1)]
 
 
 def _run_config(

@@ -18,12 +18,13 @@ from srl_swe.cli.options import (
     TestTimeout,
 )
 from srl_swe.cli.options_grading import GraderOptions
+from srl_swe.cli.options_samples import SampleOptions, Samples
 from srl_swe.engines import harness_for
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.evaluation import Report
+    from srl_swe.evaluation import Report, SamplesReport
     from srl_swe.evaluation_run import EvalSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.types import Instance
@@ -44,12 +45,14 @@ def rollout(
     prompting: PolicyOptions,
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
+    samples: Samples = 1,
     out: options.Out = None,
     workers: options.Workers = 2,
 ) -> None:
     """Run a policy in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
 
-    The next run retries infrastructure failures and keeps all other rollouts.
+    The next run retries infrastructure failures and keeps all other rollouts. With --samples each
+    sample has a subfolder.
     """
     from srl_swe.evaluation_run import roll_out
 
@@ -57,8 +60,8 @@ def rollout(
     asked, instances, settings = _checked(
         policy, bench, prompting, endpoint, sandboxes, folder, workers
     )
-    roll_out(asked, instances, folder, settings)
-    typer.echo(f"{folder}/predictions.jsonl")
+    for sample in roll_out(asked, instances, folder, replace(settings, samples=samples)):
+        typer.echo(f"{sample}/predictions.jsonl")
 
 
 @options.takes_groups
@@ -100,6 +103,7 @@ def evaluate(
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
     tests: GraderOptions,
+    sampling: SampleOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
@@ -113,10 +117,17 @@ def evaluate(
     from srl_swe.evaluation_run import evaluate
 
     folder, grader = options.results_folder(out, "eval"), tests.grader()
+    sampling.check()
     asked, instances, settings = _checked(
         policy, bench, prompting, endpoint, sandboxes, folder, workers
     )
-    settings = replace(settings, test_timeout_s=test_timeout, grader=grader)
+    settings = replace(
+        settings,
+        test_timeout_s=test_timeout,
+        grader=grader,
+        samples=sampling.samples,
+        best_of=sampling.best_of,
+    )
     report = evaluate(asked, instances, folder, settings)
     _print_report(report, folder, as_json=as_json)
 
@@ -143,14 +154,24 @@ def _checked(
     return asked, bench.instances(), settings
 
 
-def _print_report(report: Report, folder: Path, *, as_json: bool) -> None:
+def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool) -> None:
     """Exit code 1 if there is no rate."""
-    from srl_swe.evaluation import render_table, report_fields
+    from srl_swe.evaluation import (
+        Report,
+        render_table,
+        report_fields,
+        samples_fields,
+        samples_table,
+    )
 
-    if as_json:
-        options.print_json(report_fields(report))
+    if isinstance(report, Report):
+        fields, table = report_fields(report), render_table(report)
     else:
-        options.console().print(render_table(report))
+        fields, table = samples_fields(report), samples_table(report)
+    if as_json:
+        options.print_json(fields)
+    else:
+        options.console().print(table)
         typer.echo(f"{folder}/report.html")
     if report.resolved_rate is None:
         raise typer.Exit(1)

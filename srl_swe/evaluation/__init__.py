@@ -17,10 +17,12 @@ from srl_swe.evaluation.report import (
     save_html,
     save_report,
 )
+from srl_swe.evaluation.samples import SamplesReport, samples_fields, samples_table
 
 __all__ = [
     "GoldCheck",
     "Report",
+    "SamplesReport",
     "SwebenchHarness",
     "append_prediction",
     "check_gold",
@@ -31,6 +33,8 @@ __all__ = [
     "render_html",
     "render_table",
     "report_fields",
+    "samples_fields",
+    "samples_table",
     "save_html",
     "save_predictions",
     "save_report",

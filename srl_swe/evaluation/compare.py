@@ -75,6 +75,8 @@ def load_evaluation(path: Path) -> Evaluation:
         raise UserError(f"no report at {file}; grade the patches first: srl-swe grade.")
     with damage_named(str(file), "grade the patches again"):
         fields: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        if "resolved_ids" not in fields and (folders := fields.get("sample_folders")):
+            raise UserError(f"{file} is of several samples; name one, as {path / folders[0]}.")
         resolved = frozenset(map(str, fields["resolved_ids"]))
         listed = {str(name) for key in _ATTEMPTED for name in fields.get(key, ())}
         broken = set(map(str, fields.get("infra_failure_ids", ())))

@@ -253,13 +253,13 @@ def save_report(report: Report, path: Path) -> None:
 def headline(report: Report) -> str:
     """The result in one line with its interval, and bounds if sandboxes broke."""
     resolved, total = len(report.ids(Outcome.RESOLVED)), len(report.verdicts)
-    low, high = (_percent(bound) for bound in report.bounds)
+    low, high = (percent(bound) for bound in report.bounds)
     broken = total - report.counted
     caveat = f"{broken} sandboxes broke: of all {total}, between {low} and {high} %"
     if report.resolved_rate is None or report.interval is None:
         return f"no rate: {caveat}" if total else "no rate: no instances"
-    rate = _percent(report.resolved_rate)
-    from_, to = (_percent(bound) for bound in report.interval)
+    rate = percent(report.resolved_rate)
+    from_, to = (percent(bound) for bound in report.interval)
     line = f"resolved {resolved} of {report.counted} = {rate} % (95 %: {from_} to {to} %)"
     return f"{line}; {caveat}" if broken else line
 
@@ -282,7 +282,8 @@ def render_table(report: Report) -> Table:
     return table
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent, with one decimal."""
     return f"{100 * share:.1f}"
 
 

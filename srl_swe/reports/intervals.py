@@ -1,18 +1,20 @@
-"""95 % confidence intervals: of a proportion, and of a mean over seeds."""
+"""95 % confidence intervals: of a proportion, of a mean share, and of a mean over seeds."""
 
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 _Z_95 = 1.959963984540054
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     """The score interval of a proportion (Wilson 1927); ``trials`` > 0.
 
     >>> [round(100 * bound, 1) for bound in wilson_interval(43, 500)]
@@ -52,3 +54,34 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
         first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
         quantile = z + first / freedom + second / freedom**2
     return MeanInterval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ShareInterval:
+    """A 95 % interval of a mean share, and the method it was made by."""
+
+    low: float
+    high: float
+    method: Literal["wilson", "bootstrap"]
+
+
+def share_interval(shares: Sequence[float]) -> ShareInterval:
+    """The interval of the mean of values from 0 to 1, independent of each other; at least one.
+
+    The percentile bootstrap (Efron 1979) with 2000 resamples, always the same ones. Wilson's
+    interval if each share is 0 or 1, and if all are equal, as no resample would then differ.
+
+    >>> share_interval([0.0, 0.0, 1.0]).method, share_interval([0.5, 0.0, 1.0]).method
+    ('wilson', 'bootstrap')
+    """
+    total, number = sum(shares), len(shares)
+    if len(set(shares)) == 1 or all(share in {0.0, 1.0} for share in shares):
+        low, high = wilson_interval(total, number)
+        return ShareInterval(low, high, "wilson")
+    draw = random.Random(0).choices
+    means = [sum(draw(shares, k=number)) / number for _ in range(_RESAMPLES)]
+    cuts = statistics.quantiles(means, n=40, method="inclusive")
+    return ShareInterval(cuts[0], cuts[-1], "bootstrap")

@@ -63,21 +63,23 @@ def append_replies(folder: Path, instance_id: str, replies: Sequence[Completion]
         append_line(folder / REPLIES_FILE, "\n".join(rows))
 
 
-def load_usage(folder: Path, prices: Prices | None = None) -> Usage | None:
-    """The sums over all replies of a run, of failed rollouts too; None before the first reply.
+def load_usage(folders: Path | Sequence[Path], prices: Prices | None = None) -> Usage | None:
+    """The sums over all replies of one run or several; None before the first reply.
 
+    Those of failed rollouts are included.
     Raises UserError for a damaged line.
     """
-    path = folder / REPLIES_FILE
-    drop_torn_line(path)
     prompt = completion = truncated = 0
     seconds: list[float] = []
-    for where, row in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            prompt += int(row["prompt_tokens"])
-            completion += int(row["completion_tokens"])
-            truncated += bool(row["truncated"])
-            seconds.append(float(row["seconds"]))
+    for folder in [folders] if isinstance(folders, Path) else folders:
+        path = folder / REPLIES_FILE
+        drop_torn_line(path)
+        for where, row in read_json_lines(path, _REMEDY):
+            with damage_named(where, _REMEDY):
+                prompt += int(row["prompt_tokens"])
+                completion += int(row["completion_tokens"])
+                truncated += bool(row["truncated"])
+                seconds.append(float(row["seconds"]))
     if not seconds:
         return None
     cuts = quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
