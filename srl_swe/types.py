@@ -214,3 +214,5 @@ class Verdict:
     """One line of explanation; may be empty."""
     network: str = ""
     """The engine's network for the tests; empty if none ran or it is not recorded."""
+    seconds: float | None = field(default=None, compare=False)
+    """Seconds of the tests; None if none ran or they are not recorded."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import time
@@ -51,6 +52,9 @@ new file mode 100644
 +Nothing reads this file: it only makes the harness run the tests on unpatched code.
 """
 """Stands for an empty patch, on which the harness never runs the tests."""
+_RUNTIME = re.compile(
+    r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Test runtime: (\d[\d_]*\.\d+) seconds$", re.MULTILINE
+)
 
 
 def grade(
@@ -334,7 +338,14 @@ class GradingFolder:
         evidence = output if output.is_file() else logs / "run_instance.log"
         log_path = evidence.relative_to(self.run_folder).as_posix()
         verdict = verdict_from_files(case.instance.instance_id, files, log_path)
-        return verdict and replace(verdict, network=_text(self.harness / NETWORK_FILE) or "")
+        if verdict is None:
+            return None
+        seconds = _RUNTIME.findall(files.instance_log or "")
+        return replace(
+            verdict,
+            network=_text(self.harness / NETWORK_FILE) or "",
+            seconds=float(seconds[-1]) if seconds else None,
+        )
 
     def clear(self, case: Case) -> None:
         """Removes the files of an earlier attempt, so they are not read for the next."""

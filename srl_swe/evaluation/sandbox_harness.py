@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -116,13 +117,15 @@ def _test(
 ) -> tuple[Verdict, str | None]:
     """The verdict, and the output of the tests; None if they did not start."""
     logs: list[str] = []
+    started = time.monotonic()
     try:
         verdict = verdict_in_fresh_sandbox(
             instance, patch, open_sandbox, timeout_s, on_log=logs.append
         )
     except ImageMissing as missing:
         verdict = _broken(instance, str(missing))
-    return verdict, logs[0] if logs else None
+    seconds = time.monotonic() - started
+    return replace(verdict, seconds=seconds), logs[0] if logs else None
 
 
 def _broken(instance: Instance, why: str) -> Verdict:

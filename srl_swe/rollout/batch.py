@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from srl_swe.files import append_line, drop_torn_line, read_lines
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress, say
 from srl_swe.rollout.episode import Attempt, Completion, failed_attempt
-from srl_swe.rollout.usage import REPLIES_FILE, append_replies
+from srl_swe.rollout.usage import REPLIES_FILE, TIMINGS_FILE, append_replies, append_timing
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import parse_line, render_line
@@ -20,6 +21,19 @@ from srl_swe.types import Instance, Prediction, Trajectory
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 _REMEDY = "delete that line, and its instance is rolled out again"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRollout:
+    """A rollout with its replies; seconds of opening its sandbox, and of acting in it.
+
+    Acting is everything but waiting for replies: commands, prompts, taking the patch.
+    """
+
+    trajectory: Trajectory
+    replies: tuple[Completion, ...] = ()
+    open_s: float = 0.0
+    act_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,8 @@ def rollout_samples(
 
     Keeps the rollouts of a sample's attempt, by its name, in the sample's folder; those with a
     broken sandbox or a failed policy are tried again. An unavailable image breaks only its own
-    rollout. Tokens and seconds of each reply are appended to ``replies.jsonl``.
+    rollout. Tokens and seconds of each reply are appended to ``replies.jsonl``, the other seconds
+    of each rollout to ``timings.jsonl``.
     """
     done = [load_rollouts(sample.folder / ROLLOUTS_FILE, sample.attempt.name) for sample in samples]
     missing = [
@@ -67,13 +82,15 @@ def rollout_samples(
     ]
     for sample in samples:
         drop_torn_line(sample.folder / REPLIES_FILE)
+        drop_torn_line(sample.folder / TIMINGS_FILE)
 
     with progress("rollout", len(missing)) as advance:
 
-        def keep(job: tuple[int, Instance], ended: tuple[Trajectory, list[Completion]]) -> None:
-            (number, instance), (result, replies) = job, ended
+        def keep(job: tuple[int, Instance], ended: EndedRollout) -> None:
+            (number, instance), result = job, ended.trajectory
             folder, name = samples[number].folder, instance.instance_id
-            append_replies(folder, name, replies)
+            append_replies(folder, name, ended.replies)
+            append_timing(folder, name, len(ended.replies), ended.open_s, ended.act_s)
             append_line(folder / ROLLOUTS_FILE, render_line(result))
             done[number][name] = result
             which = name if len(samples) == 1 else f"{name}, sample {number + 1}"
@@ -118,8 +135,8 @@ def _failed(rollout: Trajectory) -> bool:
 
 def _rollout(
     attempts: Sequence[Attempt], open_sandbox: OpenSandbox, job: tuple[int, Instance]
-) -> tuple[Trajectory, list[Completion]]:
-    """A rollout in a sandbox of its own, and its replies; without a sandbox, it is a failed one.
+) -> EndedRollout:
+    """A rollout in a sandbox of its own; without a sandbox, it is a failed one.
 
     ``job``: the number of the attempt, and the instance.
     """
@@ -127,9 +144,14 @@ def _rollout(
     attempt = attempts[number]
     result: Trajectory | None = None
     replies: list[Completion] = []
+    times = [time.monotonic()]
     try:
         with open_sandbox(instance) as sandbox:
-            result = attempt(instance, sandbox, replies.append)
+            times.append(time.monotonic())
+            try:
+                result = attempt(instance, sandbox, replies.append)
+            finally:
+                times.append(time.monotonic())
     except PolicyError as error:
         result = failed_attempt(instance, error, attempt.name)
     except (SandboxError, ImageMissing) as error:
@@ -138,4 +160,9 @@ def _rollout(
         else:
             say(f"{instance.instance_id}: its sandbox could not be closed: {error}")
     assert result is not None, "a sandbox must not swallow its user's exception"
-    return result, replies
+    if len(times) == 1:  # the sandbox could not be opened
+        return EndedRollout(result, open_s=time.monotonic() - times[0])
+    started, opened, acted = times
+    asked_s = sum(reply.seconds for reply in replies)
+    act_s = max(0.0, acted - opened - asked_s)
+    return EndedRollout(result, tuple(replies), opened - started, act_s)

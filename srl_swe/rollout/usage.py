@@ -1,4 +1,4 @@
-"""``replies.jsonl``: tokens, seconds and cuts of each reply of a run, and their sums."""
+"""``replies.jsonl`` and ``timings.jsonl``: tokens and seconds of replies and rollouts, and sums."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 from srl_swe.rollout.episode import Completion
 
 REPLIES_FILE = "replies.jsonl"
+TIMINGS_FILE = "timings.jsonl"
 _PER_MILLION = 1e6
 _REMEDY = "delete that line; only the sums of tokens and seconds lose it"
 
@@ -61,6 +63,70 @@ def append_replies(folder: Path, instance_id: str, replies: Sequence[Completion]
         rows.append(json.dumps({"instance_id": instance_id, "reply": number, **fields}))
     if rows:
         append_line(folder / REPLIES_FILE, "\n".join(rows))
+
+
+def append_timing(
+    folder: Path, instance_id: str, replies: int, open_s: float, act_s: float
+) -> None:
+    """Append the seconds of a rollout that asked for ``replies`` replies."""
+    row = {"instance_id": instance_id, "replies": replies, "open_s": open_s, "act_s": act_s}
+    append_line(folder / TIMINGS_FILE, json.dumps(row))
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutUsage:
+    """Tokens and seconds of one rollout; ``truncated``: replies cut at the limit of new tokens.
+
+    ``open_s`` and ``act_s``, of opening the sandbox and acting in it, are None if they were not
+    recorded, as by earlier versions.
+    """
+
+    replies: int
+    prompt_tokens: int
+    completion_tokens: int
+    truncated: int
+    policy_s: float
+    open_s: float | None = None
+    act_s: float | None = None
+
+
+def load_rollout_usage(folder: Path) -> dict[str, RolloutUsage]:
+    """The usage of the last rollout of each instance, by instance id.
+
+    Replies of rollouts that failed, or that a kill lost, are left out. Raises UserError for a
+    damaged line.
+    """
+    replies: dict[str, list[dict[str, Any]]] = {}
+    timings: dict[str, dict[str, Any]] = {}
+    for where, row in read_json_lines(folder / REPLIES_FILE, _REMEDY):
+        with damage_named(where, _REMEDY):
+            replies.setdefault(row["instance_id"], []).append(row)
+    for where, row in read_json_lines(folder / TIMINGS_FILE, _REMEDY):
+        with damage_named(where, _REMEDY):
+            timings[row["instance_id"]] = row
+    with damage_named(str(folder / REPLIES_FILE), _REMEDY):
+        return {
+            name: _rollout_usage(replies.get(name, []), timings.get(name))
+            for name in {**replies, **timings}
+        }
+
+
+def _rollout_usage(rows: Sequence[dict[str, Any]], timing: dict[str, Any] | None) -> RolloutUsage:
+    """The usage by an instance's lines, of which the last rollout wrote the last ones."""
+    if timing is not None:
+        first = len(rows) - int(timing["replies"])
+    else:
+        first = max((at for at, row in enumerate(rows) if row["reply"] == 0), default=0)
+    own = rows[max(first, 0) :]
+    return RolloutUsage(
+        len(own),
+        sum(int(row["prompt_tokens"]) for row in own),
+        sum(int(row["completion_tokens"]) for row in own),
+        sum(bool(row["truncated"]) for row in own),
+        sum(float(row["seconds"]) for row in own),
+        float(timing["open_s"]) if timing else None,
+        float(timing["act_s"]) if timing else None,
+    )
 
 
 def load_usage(folders: Path | Sequence[Path], prices: Prices | None = None) -> Usage | None:

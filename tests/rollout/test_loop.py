@@ -21,6 +21,7 @@ from srl_swe.rollout import (
 )
 from srl_swe.rollout.batch import load_rollouts, predictions
 from srl_swe.rollout.episode import OnReply
+from srl_swe.rollout.usage import load_rollout_usage
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
@@ -269,3 +270,21 @@ def test_rollouts_of_other_weights_under_the_same_path_are_not_reused(tmp_path: 
     assert set(load_rollouts(tmp_path / "rollouts.jsonl", "srl/final@1")) == {
         one.instance_id for one in instances(2)
     }
+
+
+def test_the_usage_of_a_rollout_is_that_of_its_last_attempt(tmp_path: Path) -> None:
+    def die(command: str) -> ExecResult:
+        raise SandboxDied("gone")
+
+    opened = [FakeSandbox(answer=die), make_sandbox()]
+    agent = make_agent(LOOK, LOOK, SUBMIT)
+    for sandbox in opened:
+        rollout_all(agent, instances(1), lambda _, held=sandbox: nullcontext(held), tmp_path)
+    usage = load_rollout_usage(tmp_path)["a__b-0"]
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 3
+    assert (usage.replies, usage.completion_tokens) == (2, len(LOOK + SUBMIT))
+    assert usage.open_s is not None
+    assert 0 <= usage.open_s < 60
+    (tmp_path / "timings.jsonl").unlink()
+    older = load_rollout_usage(tmp_path)["a__b-0"]
+    assert (older.replies, older.act_s) == (2, None)
