@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from srl_swe.errors import ImageMissing, UserError
@@ -76,12 +77,17 @@ class GraderSettings:
     """What runs the tests of a grading.
 
     ``runner``: ``swebench``'s harness, or ``sandbox``, our own. ``network`` and ``limits`` (changes
-    to the default ones) are for the containers of the second.
+    to the default ones) are for the containers of the second. ``verify_share``: the share of
+    verdicts, chosen by ``seed``, that swebench's harness gives again; None verifies nothing.
+    ``from_logs``: the folder of an earlier grading, whose logs are read in place of running tests.
     """
 
     runner: Literal["swebench", "sandbox"] = "swebench"
     network: Literal["none", "bridge"] = "none"
     limits: Mapping[str, str] = field(default_factory=dict)
+    verify_share: float | None = None
+    seed: int = 0
+    from_logs: Path | None = None
 
     @property
     def sandboxes(self) -> SandboxSettings:

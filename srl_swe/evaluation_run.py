@@ -9,14 +9,22 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from srl_swe.engines import GraderSettings, SandboxSettings, check_plan, harness_for, sandboxes_for
+from srl_swe.engines import (
+    GraderSettings,
+    SandboxSettings,
+    check_plan,
+    harness_for,
+    owned_harness,
+    sandboxes_for,
+)
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
+from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
 from srl_swe.evaluation.report import marks
 from srl_swe.evaluation.samples import (
     BestOf,
@@ -27,6 +35,7 @@ from srl_swe.evaluation.samples import (
     samples_fields,
 )
 from srl_swe.evaluation.verdicts import needing_tests
+from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, Sample, predictions, rollout_samples
@@ -36,7 +45,7 @@ from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
 from srl_swe.rollout.usage import Prices, load_usage
 from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
 from srl_swe.run_folder import claim, refuse_other
-from srl_swe.types import Instance, Outcome, Prediction, Trajectory
+from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
 
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.json"
@@ -270,26 +279,61 @@ def grade_predictions(
     that can't be graded, before any image is built or pulled.
     """
     check_output_folder(folder)
-    harness = harness_for(needing_tests(instances, predictions), grader)
-    verdicts = run_grading(
-        instances,
-        predictions,
-        folder,
-        max_workers=workers,
-        timeout_s=test_timeout_s,
-        report=say,
-        harness=harness,
+    graded = _graded(
+        instances, predictions, folder, workers, test_timeout_s, grader or GraderSettings()
     )
     blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
         replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
         if verdict.outcome is Outcome.NOT_ATTEMPTED
         and (why := (broken or {}).get(verdict.instance_id)) is not None
         else verdict
-        for verdict in verdicts
+        for verdict in graded.verdicts
     )
     patches = {p.instance_id: p.model_patch for p in predictions}
-    marked = marks(instances, patches, verdicts, folder)
-    report = Report(blamed, harness.version, enforced or {}, marked)
+    marked = marks(instances, patches, graded.verdicts, folder)
+    report = Report(blamed, graded.grader, enforced or {}, marked, graded.verification)
     save_report(report, folder / REPORT_FILE)
     save_html(report, patches, folder / PAGE_FILE)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """The verdicts of one ``grader``, and the verification of a share of them."""
+
+    verdicts: Sequence[Verdict]
+    grader: str
+    verification: Verification | None = None
+
+
+def _graded(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    folder: Path,
+    workers: int,
+    timeout_s: int,
+    grader: GraderSettings,
+) -> _Graded:
+    """Run the tests, or read their logs, as ``grader`` asks for."""
+    if grader.from_logs is not None:
+        logs = grader.from_logs
+        read = grade_from_logs(instances, predictions, logs, folder, workers=workers, report=say)
+        return _Graded(read, grader_of_logs())
+    harness = harness_for(needing_tests(instances, predictions), grader)
+    run = partial(run_grading, max_workers=workers, timeout_s=timeout_s, report=say)
+    verdicts = run(instances, predictions, folder, harness=harness)
+    if grader.verify_share is None:
+        return _Graded(verdicts, harness.version)
+    sample = sample_to_verify(verdicts, grader.verify_share, grader.seed)
+    verification = verify(
+        instances,
+        predictions,
+        verdicts,
+        sample,
+        folder,
+        harness=owned_harness(),
+        max_workers=workers,
+        timeout_s=timeout_s,
+        report=say,
+    )
+    return _Graded(verdicts, harness.version, verification)

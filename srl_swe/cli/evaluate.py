@@ -20,6 +20,7 @@ from srl_swe.cli.options import (
 from srl_swe.cli.options_grading import GraderOptions
 from srl_swe.cli.options_samples import SampleOptions, Samples
 from srl_swe.engines import harness_for
+from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
 
@@ -71,6 +72,13 @@ def grade(
     ],
     bench: BenchOptions,
     tests: GraderOptions,
+    from_logs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Run nothing: parse the logs of an earlier grading, ours or swebench's.",
+        ),
+    ] = None,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
@@ -80,17 +88,24 @@ def grade(
 
     A patch already graded under the same image and tests is not run again. Only images of
     patches that need tests are built or pulled; a missing image breaks only its own instance.
-    Exit code 1 if too many sandboxes broke to give a rate.
+    Exit code 1 if too many sandboxes broke to give a rate, or if --verify-with finds a difference.
     """
     from srl_swe.evaluation.predictions import load_predictions
     from srl_swe.evaluation_run import grade_predictions
 
     folder, grader = options.results_folder(out, "grade"), tests.grader()
+    if from_logs and grader.verify_share is not None:
+        raise UserError("--verify-with runs tests, and --from-logs does not: leave one out.")
     check_output_folder(folder)
     instances = bench.instances()
     held = load_predictions(predictions, instances, report=say)
     report = grade_predictions(
-        instances, held, folder, workers=workers, test_timeout_s=test_timeout, grader=grader
+        instances,
+        held,
+        folder,
+        workers=workers,
+        test_timeout_s=test_timeout,
+        grader=replace(grader, from_logs=from_logs),
     )
     _print_report(report, folder, as_json=as_json)
 
@@ -155,7 +170,7 @@ def _checked(
 
 
 def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool) -> None:
-    """Exit code 1 if there is no rate."""
+    """Exit code 1 if there is no rate, or if verdicts failed their verification."""
     from srl_swe.evaluation import (
         Report,
         render_table,
@@ -165,15 +180,19 @@ def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool
     )
 
     if isinstance(report, Report):
-        fields, table = report_fields(report), render_table(report)
+        reports, fields, table = [report], report_fields(report), render_table(report)
     else:
+        reports = list(report.reports.values())
         fields, table = samples_fields(report), samples_table(report)
     if as_json:
         options.print_json(fields)
     else:
         options.console().print(table)
         typer.echo(f"{folder}/report.html")
-    if report.resolved_rate is None:
+    failed = [v for each in reports if (v := each.verification) and not v.passed]
+    for verification in failed:
+        typer.echo(f"srl-swe: do not trust these verdicts: {verification}", err=True)
+    if report.resolved_rate is None or failed:
         raise typer.Exit(1)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import typer
 
+from srl_swe.cli.options import Seed
 from srl_swe.engines import GraderSettings, sandbox_settings
 from srl_swe.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class GraderOptions:
+class RunnerOptions:
     """What runs the tests."""
 
     runner: Annotated[
@@ -49,3 +50,29 @@ class GraderOptions:
                 "have a network and no limits."
             )
         return GraderSettings(self.runner, self.test_network, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class GraderOptions(RunnerOptions):
+    """What runs the tests, and what verifies it."""
+
+    verify_with: Annotated[
+        Literal["swebench"] | None,
+        typer.Option(
+            help="Grade a share of the patches again by this runner; exit code 1 if a verdict "
+            "differs."
+        ),
+    ] = None
+    share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share for --verify-with, chosen by --seed."),
+    ] = 0.05
+    seed: Seed = 0
+
+    def grader(self) -> GraderSettings:
+        """As the base's. Raises UserError too if a runner would verify itself."""
+        settings = RunnerOptions.grader(self)
+        if self.verify_with == self.runner:
+            raise UserError(f"--verify-with {self.runner} needs another --runner, as sandbox.")
+        share = self.share if self.verify_with else None
+        return replace(settings, verify_share=share, seed=self.seed)

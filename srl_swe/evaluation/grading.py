@@ -32,7 +32,7 @@ from srl_swe.evaluation.harness import (
 )
 from srl_swe.evaluation.harness_process import ENGINE_RECORD
 from srl_swe.evaluation.predictions import gold_predictions, save_predictions
-from srl_swe.evaluation.sandbox_harness import VERDICT, saved_verdict
+from srl_swe.evaluation.sandbox_harness import LOG_FILE, VERDICT, saved_verdict
 from srl_swe.evaluation.verdicts import (
     HarnessFiles,
     check_gradeable,
@@ -55,6 +55,8 @@ new file mode 100644
 _RUNTIME = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Test runtime: (\d[\d_]*\.\d+) seconds$", re.MULTILINE
 )
+HARNESS_FOLDER = "harness"
+"""Subfolder of a run that is the harness's working directory."""
 
 
 def grade(
@@ -301,7 +303,7 @@ class GradingFolder:
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
         self.verdict_log = run_folder / "verdicts.jsonl"
-        self.harness = run_folder / "harness"
+        self.harness = run_folder / HARNESS_FOLDER
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -326,26 +328,7 @@ class GradingFolder:
 
     def verdict(self, case: Case) -> Verdict | None:
         """The verdict in the harness's files; None if the case has not ended yet."""
-        logs = self._logs(case)
-        if verdict := saved_verdict(logs, self.run_folder):
-            return verdict
-        files = HarnessFiles(
-            _text(logs / "report.json"),
-            _text(logs / "run_instance.log"),
-            _text(logs / ENGINE_RECORD),
-        )
-        output = logs / "test_output.txt"
-        evidence = output if output.is_file() else logs / "run_instance.log"
-        log_path = evidence.relative_to(self.run_folder).as_posix()
-        verdict = verdict_from_files(case.instance.instance_id, files, log_path)
-        if verdict is None:
-            return None
-        seconds = _RUNTIME.findall(files.instance_log or "")
-        return replace(
-            verdict,
-            network=_text(self.harness / NETWORK_FILE) or "",
-            seconds=float(seconds[-1]) if seconds else None,
-        )
+        return ended_verdict(case.instance.instance_id, self._logs(case), self.run_folder)
 
     def clear(self, case: Case) -> None:
         """Removes the files of an earlier attempt, so they are not read for the next."""
@@ -367,6 +350,27 @@ class GradingFolder:
 
     def _logs(self, case: Case) -> Path:
         return logs_of_run(self.harness, self.run_id()) / case.key / case.instance.instance_id
+
+
+def ended_verdict(instance_id: str, logs: Path, run_folder: Path) -> Verdict | None:
+    """The verdict in the folder of an attempt's logs; None if it has not ended.
+
+    ``run_folder`` is above ``logs``, and the log's path relative to it.
+    """
+    if verdict := saved_verdict(logs, run_folder):
+        return verdict
+    files = HarnessFiles(
+        _text(logs / "report.json"), _text(logs / "run_instance.log"), _text(logs / ENGINE_RECORD)
+    )
+    output = logs / LOG_FILE
+    evidence = output if output.is_file() else logs / "run_instance.log"
+    verdict = verdict_from_files(instance_id, files, evidence.relative_to(run_folder).as_posix())
+    harness = logs.parents[4] if len(logs.parents) > 4 else logs
+    network = _text(harness / NETWORK_FILE) if harness.name == HARNESS_FOLDER else None
+    seconds = _RUNTIME.findall(files.instance_log or "")
+    return verdict and replace(
+        verdict, network=network or "", seconds=float(seconds[-1]) if seconds else None
+    )
 
 
 def _text(path: Path) -> str | None:

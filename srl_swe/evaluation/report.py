@@ -18,6 +18,7 @@ from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.patch_paths import PathKind, touched_paths
 from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, protected_files
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
+from srl_swe.evaluation.verify import Verification, verification_fields
 from srl_swe.files import write_atomic
 from srl_swe.reports.intervals import wilson_interval
 from srl_swe.reports.page import render_page
@@ -123,13 +124,15 @@ class Report:
     """The verdicts of one ``grader``; all figures derive from them.
 
     ``enforced`` are the conditions of the rollouts' sandboxes by instance id, empty for patches
-    from elsewhere. ``marks`` are by instance id.
+    from elsewhere. ``marks`` are by instance id. ``verification``: a share of the verdicts, given
+    again by another grader; None if that was not asked for.
     """
 
     verdicts: tuple[Verdict, ...]
     grader: str = ""
     enforced: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     marks: Mapping[str, Sequence[Mark]] = field(default_factory=dict)
+    verification: Verification | None = None
 
     def ids(self, *outcomes: Outcome) -> list[str]:
         """The instances with one of these outcomes, sorted."""
@@ -189,6 +192,8 @@ def provenance(report: Report) -> str:
         case names:
             network = f"networks mixed: {', '.join(names)}"
     graded = f"graded by {report.grader or 'a grader not named'}, {network}"
+    if report.verification:
+        graded += f"; {report.verification}"
     if not report.enforced:
         return graded
     shown = []
@@ -236,6 +241,7 @@ def report_fields(report: Report) -> dict[str, Any]:
         },
         "grader": report.grader,
         "grading_networks": report.networks,
+        "verification": verification_fields(report.verification),
         "sandbox": shared,
         "sandbox_by_instance": {
             instance_id: {k: v for k, v in held.items() if k not in shared}
@@ -273,8 +279,13 @@ def render_table(report: Report) -> Table:
     table.add_column("outcome")
     table.add_column("instances", justify="right")
     table.add_column("which")
-    listed = [(outcome.value, report.ids(outcome), None) for outcome in Outcome]
-    for name, ids, style in [*listed, ("marked", sorted(report.marks), "yellow")]:
+    listed: list[tuple[str, list[str], str | None]] = [
+        (outcome.value, report.ids(outcome), None) for outcome in Outcome
+    ]
+    listed.append(("marked", sorted(report.marks), "yellow"))
+    if report.verification:
+        listed.append(("verdict differs", sorted(report.verification.differing), "red"))
+    for name, ids, style in listed:
         if ids:
             rest = len(ids) - _IDS_SHOWN
             shown = ", ".join(ids[:_IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -21,14 +21,15 @@ from pydantic import TypeAdapter
 from srl_swe.errors import ImageMissing
 from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
+from srl_swe.evaluation.verdicts import test_spec
 from srl_swe.files import write_atomic
 from srl_swe.instances import instance_from_row
 from srl_swe.parallel import run_parallel
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
 
-LOG_FILE = "test_output.txt"
-"""swebench's name of the output of the tests."""
+PATCH_FILE, EVAL_FILE, LOG_FILE = "patch.diff", "eval.sh", "test_output.txt"
+"""swebench's names of the patch, the eval script and the output of the tests."""
 VERDICT_FILE = "verdict.json"
 """Written when a case has ended: a case without it runs again."""
 RUNNER_VERSION = 1
@@ -134,8 +135,8 @@ def _broken(instance: Instance, why: str) -> Verdict:
 
 def _write(folder: Path, instance: Instance, patch: str, verdict: Verdict, log: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "patch.diff", patch)
-    write_atomic(folder / "eval.sh", instance.eval_script)
+    write_atomic(folder / PATCH_FILE, patch)
+    write_atomic(folder / EVAL_FILE, test_spec(instance).eval_script)
     if log is not None:
         write_atomic(folder / LOG_FILE, log)
     write_atomic(folder / VERDICT_FILE, VERDICT.dump_json(verdict).decode())

@@ -17,7 +17,7 @@ import pytest
 
 from srl_swe.engines import GraderSettings, harness_for
 from srl_swe.errors import EngineDiskFull, ImageMissing, SandboxDied, UserError
-from srl_swe.evaluation import grade
+from srl_swe.evaluation import grade, verdicts
 from srl_swe.evaluation.sandbox_harness import (
     RUNNER_CODE,
     SandboxHarness,
@@ -77,19 +77,19 @@ def test_verdicts_keep_their_logs_and_are_reused_under_equal_conditions(tmp_path
         fourth.instance_id: "",
     }
     sandboxes = LocalSandboxes()
-    verdicts = graded(tmp_path, patches, sandboxes)
-    assert [verdict.outcome for verdict in verdicts] == [
+    found = graded(tmp_path, patches, sandboxes)
+    assert [verdict.outcome for verdict in found] == [
         Outcome.RESOLVED,
         Outcome.UNRESOLVED,
         Outcome.PATCH_FAILED,
         Outcome.EMPTY_PATCH,
     ]
-    log = tmp_path / str(verdicts[0].log_path)
+    log = tmp_path / str(found[0].log_path)
     assert "Start Test Output" in log.read_text()
     assert (log.parent / "patch.diff").read_text() == first.gold_patch
-    assert (log.parent / "eval.sh").read_text() == first.eval_script
-    assert verdicts[2].log_path is None
-    assert graded(tmp_path, patches, sandboxes) == verdicts
+    assert (log.parent / "eval.sh").read_text() == verdicts.test_spec(first).eval_script
+    assert found[2].log_path is None
+    assert graded(tmp_path, patches, sandboxes) == found
     assert sorted(sandboxes.opened) == sorted(list(patches)[:3])
     fast = {third.instance_id: DOES_NOT_APPLY}
     graded(tmp_path, fast, sandboxes, network="bridge")
@@ -105,9 +105,9 @@ def test_a_failing_sandbox_breaks_its_own_instance_and_is_tried_again(
 ) -> None:
     first, second = (i.instance_id for i in STARTER[:2])
     patches = dict.fromkeys((first, second), DOES_NOT_APPLY)
-    verdicts = graded(tmp_path, patches, LocalSandboxes(second, error))
-    assert [v.outcome for v in verdicts] == [Outcome.PATCH_FAILED, Outcome.BROKEN_SANDBOX]
-    assert verdicts[1].detail == str(error)
+    found = graded(tmp_path, patches, LocalSandboxes(second, error))
+    assert [v.outcome for v in found] == [Outcome.PATCH_FAILED, Outcome.BROKEN_SANDBOX]
+    assert found[1].detail == str(error)
     sandboxes = LocalSandboxes()
     again = graded(tmp_path, patches, sandboxes)
     assert [verdict.outcome for verdict in again] == [Outcome.PATCH_FAILED] * 2
@@ -219,12 +219,12 @@ def test_a_grading_that_was_killed_continues_and_leaves_no_container(
         predictions.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     save(HANGS)
-    verdicts = tmp_path / "verdicts.jsonl"
+    kept = tmp_path / "verdicts.jsonl"
     with subprocess.Popen([sys.executable, "-m", "srl_swe", *command]) as process:
         owned = str(process.pid)
         try:
             end = time.monotonic() + 120
-            while not (verdicts.exists() and _containers_of(client, owned)):
+            while not (kept.exists() and _containers_of(client, owned)):
                 assert time.monotonic() < end, "waited in vain"
                 time.sleep(0.1)
         finally:
