@@ -30,7 +30,12 @@ HUB_BENCHES = {
     "full": "SWE-bench/SWE-bench",
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
     "multimodal": "SWE-bench/SWE-bench_Multimodal",
+    "swe-gym": "SWE-Gym/SWE-Gym:train",
+    "swe-smith": "SWE-bench/SWE-smith:train",
+    "swe-rebench": "nebius/SWE-rebench:filtered",
 }
+"""Data sets on the hub, with their split if it is not ``test``. That of SWE-rebench is the part
+whose rows have images."""
 BENCHES = ("starter", *HUB_BENCHES)
 """The benchmark names of :func:`load_instances`; all else is ``hf:...`` or a path."""
 
@@ -170,10 +175,9 @@ def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[st
 
 def _hub_name(name: str) -> tuple[str, str]:
     """The data set on the hub and the split in the name itself; each may be empty."""
-    if name.startswith("hf:"):
-        dataset, _, split = name.removeprefix("hf:").partition(":")
-        return dataset, split
-    return HUB_BENCHES.get(name, ""), ""
+    named = HUB_BENCHES.get(name, name.removeprefix("hf:") if name.startswith("hf:") else "")
+    dataset, _, split = named.partition(":")
+    return dataset, split
 
 
 def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:

@@ -16,7 +16,7 @@ from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from srl_swe.errors import SandboxError
-from srl_swe.sandbox import DEFAULT_TIMEOUT_S, EngineRecord, ExecResult
+from srl_swe.sandbox import DEFAULT_TIMEOUT_S, EngineRecord, ExecResult, bug_command
 from srl_swe.types import Instance
 from srl_swe_envs.containers import ContainerProcesses, create, read_enforced
 from srl_swe_envs.engine import blame_sandbox, pull, shared_client
@@ -117,7 +117,7 @@ class DockerSandbox:
         self._set_up(f"{activate}; cd -- {folder}", keep_state=True)
         if instance.bug_patch:
             self.write_file(_BUG_FILE, instance.bug_patch.encode("utf-8", "surrogateescape"))
-            self._run_script("make_bug.sh", instance.workdir, _BUG_FILE, instance.base_commit)
+            self._set_up(bug_command(instance, _BUG_FILE))
             self._run_script(
                 "git_history.sh", instance.workdir, f"refs/tags/{instance.base_commit}"
             )

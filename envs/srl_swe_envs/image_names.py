@@ -1,7 +1,8 @@
-"""Names of the images of published data sets, read from ``specs/*.toml``; no engine is asked.
+"""Rows of published data sets in swebench's schema, by ``specs/*.toml``; no engine is asked.
 
 One file per family of data sets: how its rows are recognised, the names of its images, the folder
-of the repository in them, and the fields that swebench's schema names differently.
+of the repository in them, the fields that swebench's schema names differently, and how its rows
+are tested (:mod:`.graded_rows`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from docker.auth import resolve_repository_name
 from docker.utils import parse_repository_tag
 
 from srl_swe.errors import UserError
+from srl_swe_envs.graded_rows import Grading, completed, reverse_diff
 
 Row = Mapping[str, Any]
 
@@ -44,7 +46,8 @@ class Family:
     A row belongs to it by the name of its data set (globs), else by the name of its image
     (globs), else by having all ``fields`` and none of ``without``, else by its repository.
     Values in braces are the row's fields, after ``rules`` in the image's name; those of ``json``
-    may be JSON text. ``fill`` adds missing fields, ``replace`` overrides fields.
+    may be JSON text. ``fill`` adds missing fields, ``replace`` overrides fields. ``plants_bug``:
+    ``patch`` is not the fix, but adds the bug to the image's code.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Family:
     json: tuple[str, ...] = ()
     fill: Mapping[str, str] = field(default_factory=dict)
     replace: Mapping[str, str] = field(default_factory=dict)
+    plants_bug: bool = False
+    grading: Grading | None = None
 
 
 @cache
@@ -73,7 +78,8 @@ def parse_family(toml: str) -> Family:
     """The family that a spec describes. Raises TypeError for an unknown key."""
     spec: dict[str, Any] = tomllib.loads(toml)
     lists = {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
-    return Family(**(spec | lists))
+    grading = {"grading": Grading(**spec["grading"])} if "grading" in spec else {}
+    return Family(**(spec | lists | grading))
 
 
 def adapt_row(row: Row, dataset: str) -> Row:
@@ -88,12 +94,19 @@ def adapt_row(row: Row, dataset: str) -> Row:
         return {**row, "image": named} if named else row
     values = _values(row, family)
     filled = {**family.fill, "workdir": family.workdir}
-    return {
+    adapted = {
         **_rendered(filled, values),
         **{key: value for key, value in row.items() if value is not None},
+        **{key: values[key] for key in family.json if key in values},
         **_rendered(family.replace, values),
         **_image(row, family, values),
     }
+    if family.plants_bug and not row.get("bug_patch"):  # else the row was adapted before
+        bug = str(row.get("patch") or "")
+        adapted |= {"bug_patch": bug, "patch": "", "base_commit": row.get("instance_id")}
+        with suppress(ValueError):
+            adapted["patch"] = reverse_diff(bug)
+    return completed(adapted, family.grading) if family.grading else adapted
 
 
 def family_of(row: Row, dataset: str = "") -> Family | None:

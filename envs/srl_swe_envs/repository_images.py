@@ -43,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srl_swe.errors import UserError
 from srl_swe.types import Instance
+from srl_swe_envs import graded_rows
 from srl_swe_envs.engine import connect
 from srl_swe_envs.images import BASE, Recipe, build, ensure_base_image, is_built_from
 from srl_swe_envs.pulls import Report
@@ -51,8 +52,6 @@ from srl_swe_envs.scripts import script
 WORKDIR = "/testbed"
 
 _URL = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
-_CHANGED = re.compile(r"^--- a/([^\t\n]+)", re.MULTILINE)
-_END_OF_PATCH = "EOF_114329324912"  # swebench's own
 
 Lines = tuple[str, ...]
 DebianPackage = Annotated[
@@ -166,23 +165,13 @@ def instance_of(spec: RepositorySpec, rows: Mapping[str, Instance] | None = None
 
 def eval_script(spec: RepositorySpec) -> str:
     """The tests as a script for swebench's harness, between its two markers."""
-    before, after = [], []
-    if spec.test_patch:
-        paths = shlex.join(_CHANGED.findall(spec.test_patch))
-        after = [f"git checkout {spec.base_commit} -- {paths}"] if paths else []
-        before = [*after, f"git apply -v - <<'{_END_OF_PATCH}'\n{spec.test_patch}\n{_END_OF_PATCH}"]
-    lines = [
-        "#!/bin/bash",
-        "set -uxo pipefail",
-        f"cd {WORKDIR}",
-        "if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi",
-        *before,
-        ": '>>>>> Start Test Output'",
+    return graded_rows.eval_script(
         spec.test,
-        ": '>>>>> End Test Output'",
-        *after,
-    ]
-    return "\n".join(lines) + "\n"
+        workdir=WORKDIR,
+        base_commit=spec.base_commit,
+        test_patch=spec.test_patch,
+        set_up=["if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi"],
+    )
 
 
 _DOCKERFILE = f"""\

@@ -19,6 +19,7 @@ import typer
 from srl_swe.engines import BUILT_IN, SandboxSettings, load_bench, sandbox_settings
 from srl_swe.errors import UserError
 from srl_swe.extras import POLICIES, TOKENIZERS, need_packages
+from srl_swe.instances import BENCHES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,9 +187,11 @@ def reporting(report: ReadReport) -> Iterator[None]:
 
 _BENCH = typer.Option(
     "--bench",
-    help="starter, verified, lite, full, multilingual, multimodal, hf:OWNER/NAME, or a path: "
-    "jsonl, json, parquet or a task repo. Rows are in swebench's schema or that of SWE-Gym, "
-    "SWE-smith, R2E-Gym, SWE-rebench, SWE-bench-Live, SWE-bench Pro or Multi-SWE-bench.",
+    help="starter, verified, lite, full, multilingual, multimodal, swe-gym, swe-smith, "
+    "swe-rebench, hf:OWNER/NAME[:split], or a path: jsonl, json, parquet or a task repo. Rows are "
+    "in swebench's schema or that of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, "
+    "SWE-bench Pro or Multi-SWE-bench; those of the last four can be rolled out but not graded.",
+    autocompletion=starting_with(lambda: BENCHES),
 )
 Bench = Annotated[str, _BENCH]
 BenchOrNone = Annotated[str | None, _BENCH]

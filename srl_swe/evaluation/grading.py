@@ -172,6 +172,7 @@ def grading_key(
     """16 hex digits of all inputs of a verdict: equal keys, equal verdicts."""
     fields = "eval_script log_parser eval_type image_assets repo version fail_to_pass pass_to_pass"
     of_row = [getattr(instance, name) for name in fields.split()]
+    of_row += [instance.bug_patch] if instance.bug_patch else []
     inputs = [instance.instance_id, patch, image_id, *of_row, harness_version, timeout_s]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 

@@ -14,11 +14,13 @@ engine knows whether a container was stopped from outside or by the code in it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Mapping
@@ -30,13 +32,17 @@ from docker.models.containers import Container, ContainerCollection
 from docker.types import Mount
 
 from srl_swe.evaluation.harness import JOB, NETWORK_FILE
-from srl_swe.files import write_atomic
+from srl_swe.files import last_line, write_atomic
+from srl_swe.instances import instance_from_row
+from srl_swe.sandbox import bug_command
+from srl_swe.types import Instance
 
 ENGINE_RECORD = "engine.json"
 """File in the folder of an attempt's logs: ``State`` as the engine inspects it, and ``Events``, the
 names of the container's events, oldest first, as far as the engine remembers."""
 
 _TIMEOUT_S = 30.0
+_BUG_FILE = ".srl_swe.bug"
 
 
 def note_engine_records() -> None:
@@ -82,16 +88,34 @@ _network_noted = threading.Lock()
 
 
 class OwnedContainer(Container):
-    """Records its network, for the verdicts."""
+    """Records its network, for the verdicts, and adds the bug of an instance that has one."""
+
+    instance: Instance | None = None
 
     def start(self, **options: Any) -> None:
-        """See the docker package."""
+        """See the docker package. Raises RuntimeError if the bug can't be added."""
         super().start(**options)
+        if self.instance is not None and self.instance.bug_patch:
+            self._add_bug(self.instance)
         if _network_noted.acquire(blocking=False):  # all containers of a run share it
             self.reload()
             networks = self.attrs["NetworkSettings"].get("Networks")
             mode = self.attrs["HostConfig"]["NetworkMode"]
             write_atomic(Path(NETWORK_FILE), ",".join(sorted(networks or [mode])))
+
+    def _add_bug(self, instance: Instance) -> None:
+        data = instance.bug_patch.encode("utf-8", "surrogateescape")
+        with io.BytesIO() as archive:
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                info = tarfile.TarInfo(_BUG_FILE)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            self.put_archive("/tmp", archive.getvalue())
+        command = bug_command(instance, f"/tmp/{_BUG_FILE}")
+        done = self.exec_run(["bash", "-c", command], user="root")
+        if done.exit_code != 0:
+            said = last_line(bytes(done.output).decode("utf-8", "replace"), "no output")
+            raise RuntimeError(f"the bug_patch of the row can't be applied to its image: {said}")
 
 
 class OwnedContainers(ContainerCollection):
@@ -114,6 +138,8 @@ class OwnedContainers(ContainerCollection):
         container = super().create(
             image, command, labels=labels, mounts=mounts, stop_signal="SIGKILL", **options
         )
+        assert isinstance(container, OwnedContainer)
+        container.instance = self.client.instance_of(str(options.get("name", "")))
         _made.append(str(container.id))
         return container
 
@@ -122,6 +148,12 @@ class OwnedClient(docker.DockerClient):
     """The client for swebench."""
 
     labels: Mapping[str, str] = {}
+    instances: Mapping[str, Instance] = {}
+    """By the names of their containers."""
+
+    def instance_of(self, name: str) -> Instance | None:
+        """The instance of a container; swebench adds a time to a name that is taken."""
+        return self.instances.get(name) or self.instances.get(name.rpartition(".")[0])
 
     @property
     def containers(self) -> OwnedContainers:
@@ -145,6 +177,10 @@ def main() -> None:
     )
     assert isinstance(client, OwnedClient)
     client.labels = job.labels
+    client.instances = {
+        f"sweb.eval.{row['instance_id'].lower()}.{job.run_id}": instance_from_row(row)
+        for row in _rows(job.rows)
+    }
     predictions = {row["instance_id"]: row for row in _rows(job.predictions)}
     cases = [
         (make_test_spec(row), predictions[row["instance_id"]], client, job.run_id, job.timeout_s)

@@ -73,7 +73,8 @@ def _faults(instance: Instance) -> Iterator[str]:
 
     lacking = [name for name, field in _FIELD_OF_ROW.items() if not getattr(instance, field)]
     if lacking:
-        yield f"its row has no {', '.join(lacking)}"
+        unknown = f" (no test command of {instance.repo} is known)"
+        yield f"its row has no {', '.join(lacking)}{unknown if 'eval_script' in lacking else ''}"
         return
     if not all(name.strip() for name in (*instance.fail_to_pass, *instance.pass_to_pass)):
         yield "FAIL_TO_PASS or PASS_TO_PASS holds an empty name"

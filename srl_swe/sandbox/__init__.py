@@ -14,7 +14,14 @@ from srl_swe.sandbox.contract import (
     engine_record,
 )
 from srl_swe.sandbox.normal_form import majority, normal_form
-from srl_swe.sandbox.patches import DIFF_TIMEOUT_S, MAX_PATCH_BYTES, Patch, diff, take_patch
+from srl_swe.sandbox.patches import (
+    DIFF_TIMEOUT_S,
+    MAX_PATCH_BYTES,
+    Patch,
+    bug_command,
+    diff,
+    take_patch,
+)
 from srl_swe.sandbox.working_tree import Omitted
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "OpenSandbox",
     "Patch",
     "Sandbox",
+    "bug_command",
     "diff",
     "enforced",
     "engine_record",

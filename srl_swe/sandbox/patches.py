@@ -21,11 +21,13 @@ returns a context manager of that fresh sandbox, or None if it can't have this f
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from itertools import groupby
 from pathlib import Path
 
@@ -45,6 +47,7 @@ from srl_swe.sandbox.working_tree import (
     printable,
     too_large,
 )
+from srl_swe.types import Instance
 
 DIFF_TIMEOUT_S = 300.0
 """Enough for large repositories on busy machines."""
@@ -277,3 +280,14 @@ def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
         said = error.stderr.decode("utf-8", "replace").strip()[:300]
         raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
     return done.stdout
+
+
+def bug_command(instance: Instance, patch_file: str) -> str:
+    """Bash that adds the bug of ``instance.bug_patch``, which the sandbox has in ``patch_file``.
+
+    The result is a commit without a parent, at HEAD and with the tag ``instance.base_commit``. The
+    file is removed.
+    """
+    script = resources.files(__package__).joinpath("make_bug.sh").read_text("utf-8")
+    arguments = (instance.workdir, patch_file, instance.base_commit)
+    return f"set -- {shlex.join(arguments)}\n{script}"
