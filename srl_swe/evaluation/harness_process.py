@@ -114,7 +114,8 @@ class OwnedContainer(Container):
         command = bug_command(instance, f"/tmp/{_BUG_FILE}")
         done = self.exec_run(["bash", "-c", command], user="root")
         if done.exit_code != 0:
-            said = last_line(bytes(done.output).decode("utf-8", "replace"), "no output")
+            assert isinstance(done.output, bytes), "the output is not streamed"
+            said = last_line(done.output.decode("utf-8", "replace"), "no output")
             raise RuntimeError(f"the bug_patch of the row can't be applied to its image: {said}")
 
 

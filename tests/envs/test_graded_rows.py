@@ -14,7 +14,7 @@ import pytest
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.evaluation import check_gold
+from srl_swe.evaluation import check_gold, grade
 from srl_swe.evaluation.grading import HARMLESS_PATCH, grading_key
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.test_run import END_MARKER, START_MARKER
@@ -446,8 +446,9 @@ def test_a_bug_that_does_not_fit_the_image_is_a_broken_sandbox(
     over_the_suite: list[Instance], tmp_path: Path
 ) -> None:
     instance = replace(over_the_suite[-1], bug_patch=BUG.replace("maxsize < 1", "maxsize < 7"))
-    check = check_gold([instance], tmp_path, report=lambda _: None)
-    assert check.undecided == [instance.instance_id]
-    assert "the bug_patch of the row can't be applied to its image" in check.gold[0].detail
+    prediction = Prediction(instance.instance_id, "m", HARMLESS_PATCH)
+    (verdict,) = grade([instance], [prediction], tmp_path, report=lambda _: None)
+    assert verdict.outcome is Outcome.BROKEN_SANDBOX
+    assert "the bug_patch of the row can't be applied to its image" in verdict.detail
     ours = verdict_in_fresh_sandbox(instance, HARMLESS_PATCH, open_docker_sandbox)
     assert ours.outcome is Outcome.BROKEN_SANDBOX
