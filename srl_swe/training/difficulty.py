@@ -31,8 +31,8 @@ from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_l
 from srl_swe.progress import progress
 from srl_swe.rewards import (
     asks_for_solution,
+    batch_rewards,
     find_step_reward,
-    group_rewards,
     read_reply,
     weight_shares,
 )
@@ -226,10 +226,11 @@ def _measure_batches(
             torch.manual_seed(settings.seed * len(data) + batch[0])
             texts = model.reply([row["prompt"] for row in rows], sampling)
             replies = [read_reply(text, form) for text in texts]
+            experts = [row[expert_column(form)] for row in rows for _ in range(count)]
+            scored = batch_rewards(replies, experts, reward)
             means: list[float] = []
             for index, (number, row) in enumerate(zip(batch, rows, strict=True)):
-                group = replies[index * count : (index + 1) * count]
-                rewards = group_rewards(group, row[expert_column(form)], reward)
+                rewards = scored[index * count : (index + 1) * count]
                 mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
                 means.append(mean)
                 if number not in done:

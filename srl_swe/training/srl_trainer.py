@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from srl_swe.errors import UserError
 from srl_swe.rewards import (
     ReadReply,
     StepScore,
+    batch_rewards,
     find_step_reward,
-    group_rewards,
     read_reply,
     weight_shares,
 )
@@ -97,13 +96,8 @@ class ReplyScorer:
         """The reward of that name for each reply; neighbours with one expert are one group."""
         replies, key = self.replies(completion_ids), (name, *experts)
         if key not in self._rewards:
-            function = find_step_reward(name)
-            rows = zip(experts, (reply.read for reply in replies), strict=True)
-            self._rewards[key] = [
-                reward
-                for expert, group in itertools.groupby(rows, key=lambda row: row[0])
-                for reward in group_rewards([read for _, read in group], expert, function)
-            ]
+            reads = [reply.read for reply in replies]
+            self._rewards[key] = batch_rewards(reads, experts, find_step_reward(name))
         return self._rewards[key]
 
     def similarities(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +10,9 @@ from hypothesis import strategies as st
 from srl_swe.dialects import FormatReason, ReplyFormat, get_dialect
 from srl_swe.rewards import (
     BROKEN_FORMAT,
+    STEP_REWARDS,
     StepScore,
+    batch_rewards,
     group_rewards,
     read_reply,
     similarity_reward,
@@ -80,6 +85,41 @@ def test_an_action_hidden_in_the_thought_is_none() -> None:
 def test_a_group_is_scored_as_each_of_its_replies_would_be(replies: list[str]) -> None:
     alone = [step_reward(reply, PWD, XML).reward for reply in replies]
     assert group_rewards([read_reply(reply, XML) for reply in replies], PWD) == alone
+
+
+@pytest.mark.parametrize("name", STEP_REWARDS)
+@given(
+    st.lists(st.tuples(st.sampled_from([GOOD, GOOD.replace("ls", "pwd"), "", LS]),
+                       st.sampled_from([LS, PWD])))
+)  # fmt: skip
+def test_a_batch_is_scored_as_each_of_its_replies_would_be(
+    name: str, rows: list[tuple[str, str]]
+) -> None:
+    function = STEP_REWARDS[name]
+    replies, experts = [read_reply(text, XML) for text, _ in rows], [expert for _, expert in rows]
+    alone = [
+        group_rewards([reply], expert, function)[0]
+        for reply, (_, expert) in zip(replies, rows, strict=True)
+    ]
+    assert batch_rewards(replies, experts, function) == alone
+
+
+def test_a_batch_needs_an_expert_for_each_reply() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        batch_rewards([read_reply(GOOD, XML)] * 2, [LS], STEP_REWARDS["similarity"])
+
+
+def test_a_reward_of_the_users_sees_whole_groups_one_by_one_in_the_calling_thread() -> None:
+    calls: list[tuple[str, list[str], threading.Thread]] = []
+
+    def reward(candidates: Iterable[str], expert: str) -> list[float]:
+        calls.append((expert, list(candidates), threading.current_thread()))
+        return [0.5] * len(calls[-1][1])
+
+    replies = [read_reply(text, XML) for text in (GOOD, LS, GOOD)]
+    assert batch_rewards(replies, [LS, LS, PWD], reward) == [0.5, BROKEN_FORMAT, 0.5]
+    here = threading.current_thread()
+    assert calls == [(LS, [LS], here), (PWD, [LS], here)]
 
 
 @given(st.text(st.characters(codec=None)) | st.text("<think>/functio=bash \n"))

@@ -98,9 +98,19 @@ def test_texts_of_100_kb_take_no_time_that_grows_with_their_square(form: str, te
         assert time.process_time() - started < 5, name
 
 
+@EVERY
+@pytest.mark.parametrize("form", FORMS)
+def test_edits_of_6000_characters_of_like_lines_take_no_time(form: str, name: str) -> None:
+    """With an index of each character, half a minute."""
+    expert, candidate = FORMS[form]("x = 1\n" * 1_000), FORMS[form]("x = 2\n" * 1_000)
+    started = time.process_time()
+    STEP_REWARDS[name]([candidate], expert)
+    assert time.process_time() - started < 1
+
+
 @pytest.mark.parametrize("text", ["lines", "spaces"])
 def test_the_similarity_of_100_kb_to_an_action_of_usual_length_takes_seconds(text: str) -> None:
-    """Its cost is the product of the two lengths by definition; gated and holistic share it."""
+    """Its cost may grow with the product of the two lengths; gated and holistic share it."""
     started = time.process_time()
     STEP_REWARDS["similarity"]([bash(LONG[text])], bash(words(10)))
     assert time.process_time() - started < 10
