@@ -28,7 +28,7 @@ _CONTEXT = _WORK / "swerex-image"
 _INSTALLED = _WORK / "installed.txt"
 _IMAGE_PYTHON = "3.11"
 """Of the base image, Debian 12."""
-_QUIET = {"MSWEA_SILENT_STARTUP": "1", "MSWEA_GLOBAL_CONFIG_DIR": str(_WORK / "mini")}
+QUIET = {"MSWEA_SILENT_STARTUP": "1", "MSWEA_GLOBAL_CONFIG_DIR": str(_WORK / "mini")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def running(peer: Peer) -> Iterator[PeerProcess]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=os.environ | _QUIET,
+            env=os.environ | QUIET,
         )
         try:
             yield PeerProcess(peer, process)
@@ -105,9 +105,7 @@ def prepared(client: docker.DockerClient, image: str) -> Iterator[tuple[Peer, Pe
 
     SWE-ReX gets an image of its own, ``image`` with its server in it, which is removed again.
     """
-    groups = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
-    mini, rex = groups["bench"]
-    _install(mini, rex)
+    _, mini, rex = install_peers()
     shutil.copy(_HERE / "swerex.Dockerfile", _CONTEXT / "Dockerfile")
     built, _ = client.images.build(
         path=str(_CONTEXT),
@@ -118,8 +116,8 @@ def prepared(client: docker.DockerClient, image: str) -> Iterator[tuple[Peer, Pe
     )
     try:
         yield (
-            Peer(mini.replace("==", " "), "peer_mini.py", image),
-            Peer(rex.replace("==", " "), "peer_swerex.py", str(built.id)),
+            Peer(mini, "peer_mini.py", image),
+            Peer(rex, "peer_swerex.py", str(built.id)),
         )
     finally:
         client.images.remove(built.id, force=True)
@@ -131,10 +129,13 @@ def gone(client: docker.DockerClient, container: str) -> None:
         client.api.wait(container, timeout=120, condition="removed")
 
 
-def _install(mini: str, rex: str) -> None:
-    wanted = f"{mini}\n{rex}\n"
+def install_peers() -> tuple[Path, str, str]:
+    """Install both unless they are; their Python, and their names with versions."""
+    groups = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    mini, rex = groups["bench"]
+    wanted, names = f"{mini}\n{rex}\n", (mini.replace("==", " "), rex.replace("==", " "))
     if _INSTALLED.exists() and _INSTALLED.read_text("utf-8") == wanted:
-        return
+        return _PYTHON, *names
     shutil.rmtree(_WORK, ignore_errors=True)
     _CONTEXT.mkdir(parents=True)
     print(f"bench: installing {mini} and {rex} into {_VENV} (a minute or two, once)")
@@ -144,6 +145,7 @@ def _install(mini: str, rex: str) -> None:
     for_image = ["--only-binary=:all:", "--python-version", _IMAGE_PYTHON]
     subprocess.run([*pip, *for_image, "--target", str(_CONTEXT / "packages"), rex], check=True)
     _INSTALLED.write_text(wanted, "utf-8")
+    return _PYTHON, *names
 
 
 def _log(peer: Peer) -> Path:
