@@ -4,7 +4,8 @@ besides the command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from srl_swe.training.recipe import CurriculumRecipe, Recipe, ValidationInstances
     from srl_swe.training.validate_episodes import ValidationBench
     from srl_swe.types import Instance
+    from srl_swe_envs.streaming import ImageStream
 
 BUILT_IN = ("docker", "local")
 PIP_WITHOUT_INDEX = ("PIP_NO_INDEX", "PIP_NO_BUILD_ISOLATION", "PIP_DISABLE_PIP_VERSION_CHECK")
@@ -188,6 +190,48 @@ def check_plan(
                 say(f"plan: {finding.subject}: {finding.found}")
             case Health.OK:
                 pass
+
+
+@contextmanager
+def images_in_turns(
+    instances: Sequence[Instance], budget_bytes: int, folder: Path
+) -> Iterator[ImageStream]:
+    """The images of the instances in chunks under a budget; ``folder`` remembers the pulled ones.
+
+    Bundled images are built first, and stay. Raises EngineUnavailable or ImageMissing.
+    """
+    from srl_swe_envs.engine import shared_client
+    from srl_swe_envs.images import is_bundled
+    from srl_swe_envs.pulls import plan_pulls
+    from srl_swe_envs.registry import ask_registries
+    from srl_swe_envs.streaming import ImageLog, ImageStream
+
+    sandboxes_for([instance for instance in instances if is_bundled(instance)])
+    missing = plan_pulls(shared_client(), [instance.image for instance in instances]).missing
+    manifests = ask_registries(missing).manifests
+    stream = ImageStream(shared_client(), ImageLog(folder), budget_bytes, say, manifests)
+    try:
+        yield stream
+    finally:
+        stream.stop()
+
+
+def image_ids_of(instances: Sequence[Instance], folder: Path) -> dict[str, str]:
+    """The image ids that ``folder`` has recorded, for images that the engine lacks by now.
+
+    Others are as the engine has them. Empty if :func:`images_in_turns` was not used there.
+    """
+    from srl_swe_envs.streaming import IMAGES_FILE, ImageLog
+
+    if not (folder / IMAGES_FILE).exists():
+        return {}
+    from srl_swe_envs.engine import shared_client
+    from srl_swe_envs.images import image_id
+
+    recorded, client = ImageLog(folder).ids, shared_client()
+    images = {instance.image for instance in instances}
+    found = {image: image_id(client, image) or recorded.get(image) for image in images}
+    return {image: known for image, known in found.items() if known}
 
 
 def owned_harness() -> SwebenchHarness:

@@ -72,6 +72,10 @@ class RegistryAnswers:
     hub_limit: PullLimit | None = None
 
 
+_answered: dict[str, Manifest] = {}
+"""Manifests that this process has asked for, by image."""
+
+
 def registry_of(image: str) -> str:
     """The registry in an image's name.
 
@@ -100,7 +104,9 @@ def ask_registries(images: Iterable[str]) -> RegistryAnswers:
         if name in unreachable:
             return
         try:
-            manifests[image] = registries[name].manifest(image)
+            if image not in _answered:
+                _answered[image] = registries[name].manifest(image)
+            manifests[image] = _answered[image]
         except Refused as error:
             refused[image] = str(error)
         except Unreachable as error:

@@ -151,10 +151,14 @@ class ImageStream:
                 if not chunk and self._disk_full:
                     raise self._disk_full
         finally:
-            self._stopped.set()
+            self.stop()
             ahead.shutdown()
         if without := [member for image in self.failed for member in by_image[image]]:
             yield without
+
+    def stop(self) -> None:
+        """End pulls that are under way; what has been pulled stays for the next call."""
+        self._stopped.set()
 
     def opening(self, open_sandbox: OpenSandbox) -> OpenSandbox:
         """``open_sandbox``, which raises ImageMissing at once for an image that has failed."""

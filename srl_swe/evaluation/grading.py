@@ -97,6 +97,39 @@ def grade(
     return [verdict for i in instances if (verdict := verdicts[i.instance_id])]
 
 
+def known_verdicts(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    run_folder: Path,
+    *,
+    image_ids: Mapping[str, str],
+    harness_version: str,
+    timeout_s: int,
+) -> dict[str, Verdict]:
+    """The verdicts that :func:`grade` would give without a test run, by instance id.
+
+    ``image_ids`` are by image; an instance without one, or without a verdict, is left out.
+    """
+    patches = {prediction.instance_id: prediction.model_patch for prediction in predictions}
+    saved = load_verdicts(GradingFolder(run_folder).verdict_log)
+    known: dict[str, Verdict] = {}
+    for instance in instances:
+        name = instance.instance_id
+        verdict = verdict_without_tests(instance, patches)
+        if verdict is None and instance.image in image_ids:
+            key = grading_key(
+                instance,
+                patches[name],
+                image_id=image_ids[instance.image],
+                harness_version=harness_version,
+                timeout_s=timeout_s,
+            )
+            verdict = saved.get(key)
+        if verdict is not None:
+            known[name] = verdict
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class GoldCheck:
     """The verdicts on the gold and the harmless patches, in the order of the instances."""
