@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from srl_swe.errors import ImageMissing, UserError
+from srl_swe.errors import EngineUnavailable, ImageMissing, UserError
 from srl_swe.plugins import find_named
 from srl_swe.progress import say
 
@@ -216,6 +216,13 @@ def images_in_turns(
         stream.stop()
 
 
+def has_pulled_images(folder: Path) -> bool:
+    """Whether the folder records images that its run has pulled and not yet removed."""
+    from srl_swe_envs.streaming import ImageLog
+
+    return bool(ImageLog(folder).pulled)
+
+
 def image_ids_of(instances: Sequence[Instance], folder: Path) -> dict[str, str]:
     """The image ids that ``folder`` has recorded, for images that the engine lacks by now.
 
@@ -228,7 +235,11 @@ def image_ids_of(instances: Sequence[Instance], folder: Path) -> dict[str, str]:
     from srl_swe_envs.engine import shared_client
     from srl_swe_envs.images import image_id
 
-    recorded, client = ImageLog(folder).ids, shared_client()
+    recorded = ImageLog(folder).ids
+    try:
+        client = shared_client()
+    except EngineUnavailable:
+        return recorded
     images = {instance.image for instance in instances}
     found = {image: image_id(client, image) or recorded.get(image) for image in images}
     return {image: known for image, known in found.items() if known}

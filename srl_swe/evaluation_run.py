@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -18,6 +18,9 @@ from srl_swe.engines import (
     SandboxSettings,
     check_plan,
     harness_for,
+    has_pulled_images,
+    image_ids_of,
+    images_in_turns,
     owned_harness,
     sandboxes_for,
 )
@@ -25,6 +28,7 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
 from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
+from srl_swe.evaluation.grading import known_verdicts
 from srl_swe.evaluation.report import marks
 from srl_swe.evaluation.samples import (
     BestOf,
@@ -45,6 +49,7 @@ from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
 from srl_swe.rollout.usage import Prices, load_usage
 from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
 from srl_swe.run_folder import claim, refuse_other
+from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -52,6 +57,9 @@ REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
 BEST_FILE = "best.jsonl"
 SAMPLE_FOLDER = "sample-"
+
+Opening = Callable[[OpenSandbox], OpenSandbox]
+"""Makes the opener of sandboxes whose images come in turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,8 @@ class EvalSettings:
     instance. ``grader``: what runs the tests. ``batch_size``: most replies that this process
     samples together; None: as many as workers. ``samples`` > 1: sample i has the seed of ``agent``
     plus i - 1, and the sub-folder ``sample-i``. ``best_of``: how one patch per instance is picked
-    from the samples; None picks none.
+    from the samples; None picks none. ``disk_budget``: the most bytes of images pulled at a time;
+    None pulls all images first and keeps them.
     """
 
     agent: AgentSettings | None = None
@@ -78,6 +87,7 @@ class EvalSettings:
     batch_size: int | None = None
     samples: int = 1
     best_of: BestOf | None = None
+    disk_budget: int | None = None
 
 
 def evaluate(
@@ -92,7 +102,11 @@ def evaluate(
     """
     check_output_folder(folder)
     settings.grader.check(instances)
-    rollouts = roll_out(policy, instances, folder, settings)
+    grading = Grading(folder, settings.workers, settings.test_timeout_s, settings.grader)
+    rollouts = roll_out(policy, instances, folder, settings, grading)
+    if settings.disk_budget is None:  # images of an earlier run under a budget are not pulled again
+        for where, sample in rollouts.items():
+            grading.find_known(instances, predictions(sample, ""), where)
     reports = [
         grade_rollouts(
             instances,
@@ -101,6 +115,7 @@ def evaluate(
             workers=settings.workers,
             test_timeout_s=settings.test_timeout_s,
             grader=settings.grader,
+            known=grading.verdicts.get(where),
         )
         for where, sample in rollouts.items()
     ]
@@ -137,13 +152,22 @@ def roll_out(
     instances: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
+    grading: Grading | None = None,
 ) -> dict[Path, list[Trajectory]]:
     """One rollout per instance, for the folder of each sample.
 
     Those that a folder holds are kept, unless infrastructure failed. The policy is opened only if
-    a rollout is missing. Raises UserError if a folder holds a run of another config, or if several
-    samples would be equal.
+    a rollout is missing. Under a disk budget ``grading`` grades instances while their images are
+    here. Raises UserError if a folder holds a run of another config, if several samples would be
+    equal, or if the plan of the run can't work.
     """
+    if settings.disk_budget is not None and settings.sandboxes.kind != "docker":
+        raise UserError("--disk-budget bounds images: it needs --sandbox docker.")
+    if settings.disk_budget is not None and settings.grader.verify_share is not None:
+        raise UserError(
+            "--disk-budget removes the images that --verify-with needs; verify afterwards by "
+            "`srl-swe grade`."
+        )
     policy = find_endpoint(policy) if is_served(policy) else str(policy)
     asked = settings.agent or agent_settings(policy)
     if settings.samples > 1 and not asked.temperature:
@@ -163,26 +187,98 @@ def roll_out(
         configs[folder] = {**_run_config(policy, asked, settings), "samples": f"{SAMPLE_FOLDER}N"}
     for where, config in configs.items():
         refuse_other(where, config)
-    name = policy_name(policy)
     with _opening(policy, asked, settings, folder) as open_agent:
-        held = [load_rollouts(where / ROLLOUTS_FILE, name) for where in seeds]
-        left = [i for i in instances if any(i.instance_id not in kept for kept in held)]
-        if left:
-            if settings.sandboxes.kind == "docker":
-                check_plan(left, workers=settings.workers)
-            agent = open_agent()
-            for where, config in configs.items():
-                claim(where, config)
-            open_sandbox = sandboxes_for(instances, settings.sandboxes, all_images=False)
-            samples = [Sample(where, agent.with_seed(seed)) for where, seed in seeds.items()]
-            rollouts = rollout_samples(samples, instances, open_sandbox, workers=settings.workers)
+        actor = _Actor(policy_name(policy), seeds, configs, settings, open_agent)
+        if settings.disk_budget is None:
+            rollouts = actor.roll_out(instances)
         else:
-            rollouts = [[kept[i.instance_id] for i in instances] for kept in held]
+            rollouts = _in_turns(actor, instances, folder, settings.disk_budget, grading)
     for where, sample in zip(seeds, rollouts, strict=True):
-        save_predictions(where / PREDICTIONS_FILE, predictions(sample, name))
+        save_predictions(where / PREDICTIONS_FILE, predictions(sample, actor.name))
     if usage := load_usage(list(seeds), settings.prices):
         say(str(usage))
     return dict(zip(seeds, rollouts, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    """Rolls instances out for each sample; the policy is opened at the first missing rollout.
+
+    ``seeds`` and ``configs`` are by folder; ``seeds`` has those of the samples.
+    """
+
+    name: str
+    seeds: Mapping[Path, int]
+    configs: Mapping[Path, Mapping[str, object]]
+    settings: EvalSettings
+    open_agent: Callable[[], Agent]
+
+    def held(self) -> list[dict[str, Trajectory]]:
+        """The rollouts of each sample that its folder holds, by instance id."""
+        return [load_rollouts(where / ROLLOUTS_FILE, self.name) for where in self.seeds]
+
+    def roll_out(
+        self, instances: Sequence[Instance], having_image: Opening | None = None
+    ) -> list[list[Trajectory]]:
+        """The rollouts of each sample; without ``having_image`` this gets the images itself."""
+        held = self.held()
+        left = [i for i in instances if any(i.instance_id not in kept for kept in held)]
+        if not left:
+            return [[kept[instance.instance_id] for instance in instances] for kept in held]
+        if having_image is None:
+            _check_plan(left, self.settings)
+        agent = self.open_agent()
+        for where, config in self.configs.items():
+            claim(where, config)
+        needed = instances if having_image is None else []
+        open_sandbox = sandboxes_for(needed, self.settings.sandboxes, all_images=False)
+        return rollout_samples(
+            [Sample(where, agent.with_seed(seed)) for where, seed in self.seeds.items()],
+            instances,
+            open_sandbox if having_image is None else having_image(open_sandbox),
+            workers=self.settings.workers,
+        )
+
+
+def _in_turns(
+    actor: _Actor,
+    instances: Sequence[Instance],
+    folder: Path,
+    budget_bytes: int,
+    grading: Grading | None,
+) -> list[list[Trajectory]]:
+    """The rollouts of each sample, and their grading, a chunk of instances after the other.
+
+    Instances that are finished take no turn and need no image. ``folder`` records the images.
+    """
+    held, folders = actor.held(), list(actor.seeds)
+    done: list[Collection[str]] = [kept.keys() for kept in held]
+    if grading:
+        for where, kept in zip(folders, held, strict=True):
+            submitted = predictions(list(kept.values()), actor.name)
+            done.append(grading.find_known(instances, submitted, where).keys())
+    left = [i for i in instances if any(i.instance_id not in ids for ids in done)]
+    _check_plan(left, actor.settings)
+    if left or has_pulled_images(folder):
+        with images_in_turns(left, budget_bytes, folder) as stream:
+            for chunk in stream.chunks(left):
+                sampled = actor.roll_out(chunk, stream.opening)
+                for where, kept, rolled in zip(folders, held, sampled, strict=True):
+                    kept |= {trajectory.instance_id: trajectory for trajectory in rolled}
+                    if grading:
+                        submitted = predictions(rolled, actor.name)
+                        grading.grade(chunk, submitted, where, stream.failed)
+    return [[kept[instance.instance_id] for instance in instances] for kept in held]
+
+
+def _check_plan(instances: Sequence[Instance], settings: EvalSettings) -> None:
+    if instances and settings.sandboxes.kind == "docker":
+        check_plan(
+            instances,
+            samples=settings.samples,
+            workers=settings.workers,
+            budget_bytes=settings.disk_budget,
+        )
 
 
 def sample_folders(folder: Path, samples: int) -> list[Path]:
@@ -230,6 +326,68 @@ def _opening(
         yield open_agent
 
 
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """Grades instances while their images are here; ``verdicts`` by the folder of a sample and id.
+
+    ``run_folder`` records the ids of images.
+    """
+
+    run_folder: Path
+    workers: int
+    timeout_s: int
+    grader: GraderSettings
+    verdicts: dict[Path, dict[str, Verdict]] = field(default_factory=dict)
+
+    def find_known(
+        self, instances: Sequence[Instance], submitted: Sequence[Prediction], folder: Path
+    ) -> dict[str, Verdict]:
+        """Take the verdicts that ``folder`` holds of instances with a prediction."""
+        ids = {prediction.instance_id for prediction in submitted}
+        rolled_out = [instance for instance in instances if instance.instance_id in ids]
+        self.verdicts[folder] = known_verdicts(
+            rolled_out,
+            submitted,
+            folder,
+            image_ids=image_ids_of(rolled_out, self.run_folder),
+            harness_version=harness_for([], self.grader).version,
+            timeout_s=self.timeout_s,
+        )
+        return self.verdicts[folder]
+
+    def grade(
+        self,
+        chunk: Sequence[Instance],
+        submitted: Sequence[Prediction],
+        folder: Path,
+        missing: Mapping[str, str],
+    ) -> None:
+        """Grade the predictions of the chunk; ``missing`` are images that can't be had, and why.
+
+        An instance without a prediction gets no verdict.
+        """
+        verdicts = self.verdicts.setdefault(folder, {})
+        by_id = {instance.instance_id: instance for instance in chunk}
+        testable: list[Prediction] = []
+        for prediction in submitted:
+            name = prediction.instance_id
+            if why := missing.get(by_id[name].image):
+                verdicts[name] = Verdict(name, Outcome.BROKEN_SANDBOX, detail=why)
+            elif name not in verdicts:
+                testable.append(prediction)
+        instances = [by_id[prediction.instance_id] for prediction in testable]
+        newly = run_grading(
+            instances,
+            testable,
+            folder,
+            max_workers=self.workers,
+            timeout_s=self.timeout_s,
+            report=say,
+            harness=harness_for(needing_tests(instances, testable), self.grader),
+        )
+        verdicts |= {verdict.instance_id: verdict for verdict in newly}
+
+
 def grade_rollouts(
     instances: Sequence[Instance],
     rollouts: Sequence[Trajectory],
@@ -238,6 +396,7 @@ def grade_rollouts(
     workers: int = 2,
     test_timeout_s: int = 1800,
     grader: GraderSettings | None = None,
+    known: Mapping[str, Verdict] | None = None,
 ) -> Report:
     """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
     broken: dict[str, str] = {}
@@ -256,6 +415,7 @@ def grade_rollouts(
         workers=workers,
         test_timeout_s=test_timeout_s,
         grader=grader,
+        known=known,
         enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
         broken=broken,
     )
@@ -269,19 +429,19 @@ def grade_predictions(
     workers: int = 2,
     test_timeout_s: int = 1800,
     grader: GraderSettings | None = None,
+    known: Mapping[str, Verdict] | None = None,
     enforced: Mapping[str, Mapping[str, Any]] | None = None,
     broken: Mapping[str, str] | None = None,
 ) -> Report:
     """Grade patches and write the reports into ``folder``.
 
     By instance id: ``enforced`` holds the limits of the rollout's sandbox, ``broken`` the reason
-    why a rollout's sandbox broke before it submitted a patch. Raises UserError for an instance
-    that can't be graded, before any image is built or pulled.
+    why a rollout's sandbox broke before it submitted a patch, ``known`` verdicts to report as they
+    are. Raises UserError for an instance that can't be graded, before any image is built or pulled.
     """
     check_output_folder(folder)
-    graded = _graded(
-        instances, predictions, folder, workers, test_timeout_s, grader or GraderSettings()
-    )
+    settings = grader or GraderSettings()
+    graded = _graded(instances, predictions, folder, workers, test_timeout_s, settings, known or {})
     blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
         replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
         if verdict.outcome is Outcome.NOT_ATTEMPTED
@@ -313,15 +473,20 @@ def _graded(
     workers: int,
     timeout_s: int,
     grader: GraderSettings,
+    known: Mapping[str, Verdict],
 ) -> _Graded:
-    """Run the tests, or read their logs, as ``grader`` asks for."""
+    """Run the tests, or read their logs, as ``grader`` asks for; ``known`` need no test run."""
     if grader.from_logs is not None:
         logs = grader.from_logs
         read = grade_from_logs(instances, predictions, logs, folder, workers=workers, report=say)
         return _Graded(read, grader_of_logs())
-    harness = harness_for(needing_tests(instances, predictions), grader)
+    left = [instance for instance in instances if instance.instance_id not in known]
+    submitted = [p for p in predictions if p.instance_id not in known]
+    harness = harness_for(needing_tests(left, submitted), grader)
     run = partial(run_grading, max_workers=workers, timeout_s=timeout_s, report=say)
-    verdicts = run(instances, predictions, folder, harness=harness)
+    newly = run(left, submitted, folder, harness=harness)
+    by_id = {**known, **{verdict.instance_id: verdict for verdict in newly}}
+    verdicts = [by_id[instance.instance_id] for instance in instances]
     if grader.verify_share is None:
         return _Graded(verdicts, harness.version)
     sample = sample_to_verify(verdicts, grader.verify_share, grader.seed)

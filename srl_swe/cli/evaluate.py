@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.images import parse_size
 from srl_swe.cli.options import (
     AsJson,
     BenchOptions,
@@ -19,6 +20,7 @@ from srl_swe.cli.options import (
 )
 from srl_swe.cli.options_grading import GraderOptions
 from srl_swe.cli.options_samples import SampleOptions, Samples
+from srl_swe.cli.plan import DiskBudget
 from srl_swe.engines import harness_for
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder, write_atomic
@@ -49,6 +51,7 @@ def rollout(
     samples: Samples = 1,
     out: options.Out = None,
     workers: options.Workers = 2,
+    disk_budget: DiskBudget = None,
 ) -> None:
     """Run a policy in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
 
@@ -61,7 +64,8 @@ def rollout(
     asked, instances, settings = _checked(
         policy, bench, prompting, endpoint, sandboxes, folder, workers
     )
-    for sample in roll_out(asked, instances, folder, replace(settings, samples=samples)):
+    settings = replace(settings, samples=samples, disk_budget=parse_size(disk_budget))
+    for sample in roll_out(asked, instances, folder, settings):
         typer.echo(f"{sample}/predictions.jsonl")
 
 
@@ -122,6 +126,7 @@ def evaluate(
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
+    disk_budget: DiskBudget = None,
     as_json: AsJson = False,
 ) -> None:
     """Roll a policy out on a benchmark, grade its patches, and report the resolved instances.
@@ -142,6 +147,7 @@ def evaluate(
         grader=grader,
         samples=sampling.samples,
         best_of=sampling.best_of,
+        disk_budget=parse_size(disk_budget),
     )
     report = evaluate(asked, instances, folder, settings)
     _print_report(report, folder, as_json=as_json)

@@ -10,6 +10,7 @@ from srl_swe.cli import options
 from srl_swe.cli.doctor import print_findings
 from srl_swe.cli.images import parse_size
 from srl_swe.cli.options import BenchOptions
+from srl_swe.cli.options_samples import Samples
 
 DiskBudget = Annotated[
     str | None,
@@ -20,7 +21,6 @@ DiskBudget = Annotated[
         "and their images removed.",
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Rollouts of each instance.")]
 
 
 @options.takes_groups
