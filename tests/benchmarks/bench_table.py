@@ -69,15 +69,20 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def publish(title: str, measure: Callable[[bool], Sequence[Row]]) -> None:
+def publish(
+    title: str,
+    measure: Callable[[bool], Sequence[Row]],
+    arguments: Sequence[str] | None = None,
+) -> None:
     """Measure, with True where ``--quick`` asks for few runs; print the table.
 
-    The rows also go to the file that ``--out`` names.
+    The rows also go to the file that ``--out`` names. ``arguments``: of the command line, which
+    is read if they are None.
     """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="few runs: a look, not a figure")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = measure(options.quick)
     Console(width=120).print(_table(title, rows))
     if options.out:

@@ -6,6 +6,8 @@ import base64
 import difflib
 import hashlib
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from srl_swe.bundled import bundled
 from srl_swe.instances import load_instances
@@ -86,3 +88,56 @@ def added(text: str) -> str:
     """A hunk that makes a file of the text."""
     lines = text.splitlines()
     return f"@@ -0,0 +1,{len(lines)} @@\n" + "".join(f"+{line}\n" for line in lines)
+
+
+HARMLESS = new_file("notes.txt", "nothing")
+
+
+def first_hunk(instance: Instance) -> str:
+    """A part of the fix; all of it where it has one hunk."""
+    lines = instance.gold_patch.splitlines(keepends=True)
+    hunks = [number for number, line in enumerate(lines) if line.startswith("@@")]
+    files = [number for number, line in enumerate(lines) if line.startswith("diff --git")]
+    end = min([n for n in (*hunks[1:], *files[1:]) if n > hunks[0]], default=len(lines))
+    return "".join(lines[:end])
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of patch, for any bundled instance.
+
+    ``turn``: tests take every fifth instance from this one on; None takes all.
+    """
+
+    name: str
+    make: Callable[[Instance], str]
+    turn: int | None = None
+
+
+_LEFT_BEHIND = "import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)"
+_NO_TMP = "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')"
+HONEST = (
+    Kind("gold", lambda i: i.gold_patch),
+    Kind("harmless", lambda _: HARMLESS),
+    Kind("part of the fix", first_hunk, 2),
+    Kind(
+        "the fix, and tests of its own",
+        lambda i: i.gold_patch + new_file("tests/test_own.py", "x = 1"),
+        3,
+    ),
+    Kind(
+        "the fix, and noise",
+        lambda i: i.gold_patch + at_import("print('PASSED FAILED x\\r\\n', 1)", i),
+        4,
+    ),
+    Kind(
+        "the fix, and what is left behind", lambda i: i.gold_patch + at_import(_LEFT_BEHIND, i), 0
+    ),
+    Kind("the fix, and no temporary files", lambda i: i.gold_patch + at_import(_NO_TMP, i), 1),
+    Kind("breaks what worked", lambda i: at_import("raise SystemError", i)),
+    Kind("ends the tests", lambda i: at_import("import os; os._exit(3)", i), 3),
+    Kind("kills everything", lambda i: at_import("import os; os.kill(-1, 9)", i), 4),
+    Kind("does not apply", lambda _: DOES_NOT_APPLY, 0),
+    Kind("empty", lambda _: "", 1),
+)
+"""Patches on which both runners agree, with or without the protection of rewards."""

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import docker
@@ -27,11 +28,10 @@ from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.local import open_local_sandbox
 
-from .patches import DOES_NOT_APPLY, at_import, new_file
+from .patches import DOES_NOT_APPLY, HARMLESS, HONEST, Kind, at_import, new_file
 
 pytestmark = pytest.mark.slow
 
-HARMLESS = new_file("notes.txt", "nothing")
 BREAKS_THE_RUNNER = new_file("tests/conftest.py", "raise SystemExit(1)")
 HANGS = new_file("conftest.py", "import time\ntime.sleep(600)")
 
@@ -231,65 +231,16 @@ def test_a_container_that_is_killed_from_outside_is_broken(client: docker.Docker
     assert record == EngineRecord(running=False, oom_killed=False, exit_code=137)
 
 
-def first_hunk(instance: Instance) -> str:
-    """A part of the fix; all of it where it has one hunk."""
-    lines = instance.gold_patch.splitlines(keepends=True)
-    hunks = [number for number, line in enumerate(lines) if line.startswith("@@")]
-    files = [number for number, line in enumerate(lines) if line.startswith("diff --git")]
-    end = min([n for n in (*hunks[1:], *files[1:]) if n > hunks[0]], default=len(lines))
-    return "".join(lines[:end])
-
-
 @pytest.mark.docker
-@pytest.mark.parametrize(
-    ("turn", "make_patch"),
-    [
-        pytest.param(None, lambda i: i.gold_patch, id="gold"),
-        pytest.param(None, lambda _: HARMLESS, id="harmless"),
-        pytest.param(2, first_hunk, id="part of the fix"),
-        pytest.param(
-            3,
-            lambda i: i.gold_patch + new_file("tests/test_own.py", "x = 1"),
-            id="the fix, and tests of its own",
-        ),
-        pytest.param(
-            4,
-            lambda i: i.gold_patch + at_import("print('PASSED FAILED x\\r\\n', 1)", i),
-            id="the fix, and noise",
-        ),
-        pytest.param(
-            0,
-            lambda i: (
-                i.gold_patch
-                + at_import("import subprocess; subprocess.Popen(['sleep', '30'], stdout=2)", i)
-            ),
-            id="the fix, and what is left behind",
-        ),
-        pytest.param(
-            1,
-            lambda i: (
-                i.gold_patch
-                + at_import(
-                    "import os; os.system('rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* ~/* /home/*')", i
-                )
-            ),
-            id="the fix, and no temporary files",
-        ),
-        pytest.param(None, lambda i: at_import("raise SystemError", i), id="breaks what worked"),
-        pytest.param(3, lambda i: at_import("import os; os._exit(3)", i), id="ends the tests"),
-        pytest.param(4, lambda i: at_import("import os; os.kill(-1, 9)", i), id="kills everything"),
-        pytest.param(0, lambda _: DOES_NOT_APPLY, id="does not apply"),
-        pytest.param(1, lambda _: "", id="empty"),
-    ],
-)
+@pytest.mark.parametrize("kind", HONEST, ids=attrgetter("name"))
 def test_an_honest_patch_gets_swebenchs_verdict_for_a_reward_too(
-    tmp_path: Path, turn: int | None, make_patch: Callable[[Instance], str]
+    tmp_path: Path, kind: Kind
 ) -> None:
     """Three kinds on all instances, the others on two, other ones for each kind."""
-    instances = STARTER if turn is None else STARTER[turn::5]
+    instances = STARTER if kind.turn is None else STARTER[kind.turn :: 5]
     for instance in instances:
         SwebenchHarness().image_id(instance.image)
-    patches = {instance.instance_id: make_patch(instance) for instance in instances}
+    patches = {instance.instance_id: kind.make(instance) for instance in instances}
     predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
     theirs = grade(instances, predictions, tmp_path, max_workers=2, timeout_s=120)
 

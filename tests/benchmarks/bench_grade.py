@@ -1,0 +1,201 @@
+"""The sandbox runner against swebench's harness: seconds per instance, and equal verdicts.
+
+swebench runs as it ships, its own ``main`` in a process of its own, on images without an
+entrypoint, as SWE-bench's: the first process is swebench's ``tail -f /dev/null``, which ignores
+SIGTERM, and ``docker stop`` waits for 15 s. The bundled images start ``tini``, so the bench makes
+others from them. A second row has our ``--runner swebench`` as the peer, whose containers are
+stopped by SIGKILL.
+
+``--rows FILE`` takes rows of real instances too, whose images the engine has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import docker
+from bench_table import Row, publish, row, seconds
+
+from srl_swe.engines import GraderSettings, harness_for, load_bench
+from srl_swe.evaluation import gold_predictions, grade, save_predictions
+from srl_swe.evaluation.from_logs import grade_from_logs
+from srl_swe.evaluation.harness import Harness
+from srl_swe.evaluation.verify import difference
+from srl_swe.instances import row_from_instance
+from srl_swe.progress import say
+from srl_swe.types import Instance, Prediction, Verdict
+from tests.evaluation.patches import HARMLESS, HONEST
+from tests.evaluation.test_cheats import cheats
+
+_HERE = Path(__file__).parent
+_TURNS = 2
+_TIMEOUT_S = 60
+_PEER = f"swebench {version('swebench')}"
+_UNBOUNDED = "fills its memory"
+"""Attempts that would fill the machine's, as swebench's containers have no limit."""
+
+
+def rows(real: Path | None, quick: bool) -> list[Row]:
+    """Every metric; ``quick`` takes two instances and a turn, and no cheats."""
+    starter = load_bench("starter")[: 2 if quick else None]
+    with without_entrypoint(starter) as bare:
+        measured = time_rows("", bare, 1 if quick else _TURNS)
+    measured += [
+        verdicts_row("verdicts_different", honest_patches(starter)),
+    ]
+    if not quick:
+        measured.append(verdicts_row("verdicts_different_cheats", cheating_patches(starter[0])))
+    if real:
+        instances = load_bench(str(real))
+        both = {f"{i.instance_id}": (i, i.gold_patch) for i in instances}
+        harmless = {f"{i.instance_id}-harmless": (i, HARMLESS) for i in instances}
+        measured += time_rows("_real", instances, 1)
+        measured.append(verdicts_row("verdicts_different_real", {**both, **harmless}))
+    return measured
+
+
+@contextmanager
+def without_entrypoint(instances: Sequence[Instance]) -> Iterator[list[Instance]]:
+    """The instances on images whose first process is the one asked for; removed at the end."""
+    harness_for(instances)  # builds missing images
+    with closing(docker.from_env()) as client, ExitStack() as made:
+        changed = []
+        for instance in instances:
+            image = f"srl-swe/bench-{instance.instance_id}:1"
+            recipe = f"FROM {instance.image}\nENTRYPOINT []\n".encode()
+            client.images.build(fileobj=io.BytesIO(recipe), tag=image, rm=True)
+            made.callback(client.images.remove, image, force=True)
+            changed.append(replace(instance, image=image))
+        yield changed
+
+
+def time_rows(name: str, instances: Sequence[Instance], turns: int) -> list[Row]:
+    """Seconds per instance of gold patches with one worker, imports left out, in turns.
+
+    Raises AssertionError if a verdict differs, as the speeds could not be compared then.
+    """
+    ours, fixed = (harness_for(instances, GraderSettings(k)) for k in ("sandbox", "swebench"))
+    graded(instances[:1], ours)  # starts the process that reads logs
+    times: dict[str, list[float]] = {"ours": [], "fixed": [], "shipped": []}
+    for _ in range(turns):
+        for which, run in (
+            ("ours", partial(graded, instances, ours)),
+            ("fixed", partial(graded, instances, fixed)),
+            ("shipped", partial(graded_as_shipped, instances)),
+        ):
+            verdicts, took_s = run()
+            times[which].append(took_s / len(instances))
+            if which == "ours":
+                first = verdicts
+            assert not differences(first, verdicts), differences(first, verdicts)
+    metric = f"grade_instance_s{name}"
+    return [
+        row(metric, "s", times["ours"], times["shipped"], f"{_PEER} as it ships"),
+        row(metric, "s", times["ours"], times["fixed"], f"{_PEER}, --runner swebench"),
+    ]
+
+
+def verdicts_row(metric: str, patches: Mapping[str, tuple[Instance, str]]) -> Row:
+    """The number of patches on which the runners differ, in outcome or in a test.
+
+    ``patches``: by a name that takes the place of the instance's id, as it names the container.
+    """
+    instances = [replace(i, instance_id=name) for name, (i, _) in patches.items()]
+    predictions = [Prediction(name, "bench", patch) for name, (_, patch) in patches.items()]
+    ours, theirs = (
+        graded(instances, harness_for(instances, GraderSettings(kind)), predictions, workers=2)[0]
+        for kind in ("sandbox", "swebench")
+    )
+    differing = differences(ours, theirs)
+    for name, why in differing.items():
+        say(f"warning: {name}: {why}")
+    return Row(metric, "verdicts", len(differing), None, _PEER, None, len(patches))
+
+
+def honest_patches(instances: Sequence[Instance]) -> dict[str, tuple[Instance, str]]:
+    """Every kind of tests/evaluation/patches.py for every instance."""
+    return {
+        f"{instance.instance_id}-{number}": (instance, kind.make(instance))
+        for number, kind in enumerate(HONEST)
+        for instance in instances
+    }
+
+
+def cheating_patches(instance: Instance) -> dict[str, tuple[Instance, str]]:
+    """The attempts of tests/evaluation/test_cheats.py, without those that fill memory."""
+    return {
+        f"{instance.instance_id}-cheat-{number}": (instance, cheat.patch)
+        for number, cheat in enumerate(cheats())
+        if not cheat.attempt.startswith(_UNBOUNDED)
+    }
+
+
+def graded(
+    instances: Sequence[Instance],
+    harness: Harness,
+    predictions: Sequence[Prediction] | None = None,
+    workers: int = 1,
+) -> tuple[list[Verdict], float]:
+    """The verdicts of one of our runners, on gold patches if no others are given; seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        verdicts: list[Verdict] = []
+        took_s = seconds(
+            lambda: verdicts.extend(
+                grade(
+                    instances,
+                    predictions or gold_predictions(instances),
+                    Path(folder),
+                    max_workers=workers,
+                    timeout_s=_TIMEOUT_S,
+                    report=say,
+                    harness=harness,
+                )
+            )
+        )
+    return verdicts, took_s
+
+
+def graded_as_shipped(instances: Sequence[Instance]) -> tuple[list[Verdict], float]:
+    """The verdicts on gold patches by swebench's own ``main``; its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows_file, predictions = Path(folder, "rows.jsonl"), Path(folder, "predictions.jsonl")
+        lines = [json.dumps(row_from_instance(instance)) for instance in instances]
+        rows_file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        gold = gold_predictions(instances)
+        save_predictions(predictions, gold)
+        peer = subprocess.run(
+            [sys.executable, str(_HERE / "peer_swebench.py"), rows_file, predictions, "bench"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        verdicts = grade_from_logs(instances, gold, Path(folder), Path(folder), report=say)
+    return verdicts, float(peer.stdout.splitlines()[-1])
+
+
+def differences(first: Sequence[Verdict], second: Sequence[Verdict]) -> dict[str, str]:
+    """The differences by instance id."""
+    pairs = zip(first, second, strict=True)
+    return {a.instance_id: why for a, b in pairs if (why := difference(a, b))}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--rows", type=Path)
+    asked, rest = parser.parse_known_args()
+    publish("Grading: the sandbox runner, swebench's harness", partial(rows, asked.rows), rest)
