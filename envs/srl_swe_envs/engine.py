@@ -192,13 +192,15 @@ def pull(client: docker.DockerClient, image: str, stopped: threading.Event | Non
     repository, tag = parse_repository_tag(image)
 
     def pull_once() -> bool:
-        events = client.api.pull(repository, tag or "latest", stream=True, decode=True)
-        for event in events:
-            if "error" in event:  # once the headers are sent the status stays 200
-                raise APIError(f"pulling {image}", explanation=event["error"])
-            if stopped is not None and stopped.is_set():
-                events.close()  # the engine ends a pull whose client has left
-                return False
+        # Closed in any case: the engine ends a pull whose client has left.
+        with closing(
+            client.api.pull(repository, tag or "latest", stream=True, decode=True)
+        ) as events:
+            for event in events:
+                if "error" in event:  # once the headers are sent the status stays 200
+                    raise APIError(f"pulling {image}", explanation=event["error"])
+                if stopped is not None and stopped.is_set():
+                    return False
         return True
 
     try:
