@@ -116,6 +116,7 @@ def evaluate(
             test_timeout_s=settings.test_timeout_s,
             grader=settings.grader,
             known=grading.verdicts.get(where),
+            disk_budget=settings.disk_budget,
         )
         for where, sample in rollouts.items()
     ]
@@ -161,13 +162,8 @@ def roll_out(
     here. Raises UserError if a folder holds a run of another config, if several samples would be
     equal, or if the plan of the run can't work.
     """
-    if settings.disk_budget is not None and settings.sandboxes.kind != "docker":
-        raise UserError("--disk-budget bounds images: it needs --sandbox docker.")
-    if settings.disk_budget is not None and settings.grader.verify_share is not None:
-        raise UserError(
-            "--disk-budget removes the images that --verify-with needs; verify afterwards by "
-            "`srl-swe grade`."
-        )
+    if settings.disk_budget is not None:
+        _check_budget(settings.grader, settings.sandboxes.kind)
     policy = find_endpoint(policy) if is_served(policy) else str(policy)
     asked = settings.agent or agent_settings(policy)
     if settings.samples > 1 and not asked.temperature:
@@ -271,6 +267,17 @@ def _in_turns(
     return [[kept[instance.instance_id] for instance in instances] for kept in held]
 
 
+def _check_budget(grader: GraderSettings, sandbox: str = "docker") -> None:
+    """Raises UserError for settings that a disk budget excludes."""
+    if sandbox != "docker":
+        raise UserError("--disk-budget bounds images: it needs --sandbox docker.")
+    if grader.verify_share is not None or grader.from_logs is not None:
+        raise UserError(
+            "--disk-budget is for patches whose tests run once: leave out --verify-with and "
+            "--from-logs."
+        )
+
+
 def _check_plan(instances: Sequence[Instance], settings: EvalSettings) -> None:
     if instances and settings.sandboxes.kind == "docker":
         check_plan(
@@ -345,7 +352,7 @@ class Grading:
         """Take the verdicts that ``folder`` holds of instances with a prediction."""
         ids = {prediction.instance_id for prediction in submitted}
         rolled_out = [instance for instance in instances if instance.instance_id in ids]
-        self.verdicts[folder] = known_verdicts(
+        found = known_verdicts(
             rolled_out,
             submitted,
             folder,
@@ -353,7 +360,24 @@ class Grading:
             harness_version=harness_for([], self.grader).version,
             timeout_s=self.timeout_s,
         )
+        self.verdicts.setdefault(folder, {}).update(found)
         return self.verdicts[folder]
+
+    def grade_in_turns(
+        self, instances: Sequence[Instance], submitted: Sequence[Prediction], budget_bytes: int
+    ) -> dict[str, Verdict]:
+        """The verdicts of all predictions, in the run's own folder, a chunk after the other."""
+        verdicts = self.find_known(instances, submitted, self.run_folder)
+        left = [i for i in needing_tests(instances, submitted) if i.instance_id not in verdicts]
+        if left:
+            check_plan(left, workers=self.workers, budget_bytes=budget_bytes)
+        if left or has_pulled_images(self.run_folder):
+            with images_in_turns(left, budget_bytes, self.run_folder) as stream:
+                for chunk in stream.chunks(left):
+                    ids = {instance.instance_id for instance in chunk}
+                    of_chunk = [p for p in submitted if p.instance_id in ids]
+                    self.grade(chunk, of_chunk, self.run_folder, stream.failed)
+        return verdicts
 
     def grade(
         self,
@@ -397,6 +421,7 @@ def grade_rollouts(
     test_timeout_s: int = 1800,
     grader: GraderSettings | None = None,
     known: Mapping[str, Verdict] | None = None,
+    disk_budget: int | None = None,
 ) -> Report:
     """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
     broken: dict[str, str] = {}
@@ -416,6 +441,7 @@ def grade_rollouts(
         test_timeout_s=test_timeout_s,
         grader=grader,
         known=known,
+        disk_budget=disk_budget,
         enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
         broken=broken,
     )
@@ -432,15 +458,21 @@ def grade_predictions(
     known: Mapping[str, Verdict] | None = None,
     enforced: Mapping[str, Mapping[str, Any]] | None = None,
     broken: Mapping[str, str] | None = None,
+    disk_budget: int | None = None,
 ) -> Report:
     """Grade patches and write the reports into ``folder``.
 
     By instance id: ``enforced`` holds the limits of the rollout's sandbox, ``broken`` the reason
     why a rollout's sandbox broke before it submitted a patch, ``known`` verdicts to report as they
-    are. Raises UserError for an instance that can't be graded, before any image is built or pulled.
+    are. ``disk_budget``: the most bytes of images pulled at a time; None pulls all first. Raises
+    UserError for an instance that can't be graded, before any image is built or pulled.
     """
     check_output_folder(folder)
     settings = grader or GraderSettings()
+    if disk_budget is not None:
+        _check_budget(settings)
+        grading = Grading(folder, workers, test_timeout_s, settings, {folder: dict(known or {})})
+        known = grading.grade_in_turns(instances, predictions, disk_budget)
     graded = _graded(instances, predictions, folder, workers, test_timeout_s, settings, known or {})
     blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
         replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)

@@ -86,6 +86,7 @@ def grade(
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
+    disk_budget: DiskBudget = None,
     as_json: AsJson = False,
 ) -> None:
     """Grade patches by their tests; writes verdicts.jsonl, report.json and report.html.
@@ -110,6 +111,7 @@ def grade(
         workers=workers,
         test_timeout_s=test_timeout,
         grader=replace(grader, from_logs=from_logs),
+        disk_budget=parse_size(disk_budget),
     )
     _print_report(report, folder, as_json=as_json)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from srl_swe.cli.doctor import print_findings
 from srl_swe.cli.images import parse_size
 from srl_swe.cli.options import BenchOptions
 from srl_swe.cli.options_samples import Samples
+from srl_swe.errors import UserError
 
 DiskBudget = Annotated[
     str | None,
@@ -31,7 +34,13 @@ def plan(
     disk_budget: DiskBudget = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Seconds of one rollout and its tests, as measured before."),
+        typer.Option(min=0.1, help="Seconds of one rollout and its tests, for the hours."),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Take the seconds from an earlier eval, rollout or grade."
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -42,14 +51,11 @@ def plan(
     from srl_swe_envs.bench_plan import PlannedRun, judge, plan_bench
     from srl_swe_envs.doctor import Health
 
-    run = PlannedRun(
-        tuple(bench.instances()),
-        samples,
-        workers,
-        parse_size(disk_budget),
-        seconds,
-        "by --seconds" if seconds else "",
-    )
+    measured = "by --seconds"
+    if like is not None and seconds is None:
+        seconds, measured = _measured_seconds(like), f"as in {like}"
+    budget = parse_size(disk_budget)
+    run = PlannedRun(tuple(bench.instances()), samples, workers, budget, seconds, measured)
     facts = plan_bench(run)
     findings = judge(facts)
     works = all(finding.health is not Health.FAILURE for finding in findings)
@@ -64,3 +70,24 @@ def plan(
     else:
         print_findings(findings)
     raise typer.Exit(0 if works else 1)
+
+
+def _measured_seconds(folder: Path) -> float:
+    """Mean seconds of a rollout, its sandbox and its tests in an earlier run.
+
+    Raises UserError if the folder records none.
+    """
+    from srl_swe.evaluation.grading import load_verdicts
+    from srl_swe.rollout.usage import load_rollout_usage
+
+    rolled: list[float] = []
+    tested: list[float] = []
+    for sample in [folder, *sorted(folder.glob("sample-*"))]:
+        for usage in load_rollout_usage(sample).values():
+            if usage.open_s is not None and usage.act_s is not None:
+                rolled.append(usage.open_s + usage.act_s)
+        verdicts = load_verdicts(sample / "verdicts.jsonl").values()
+        tested += [verdict.seconds for verdict in verdicts if verdict.seconds is not None]
+    if not rolled and not tested:
+        raise UserError(f"--like {folder}: no seconds of rollouts or tests are recorded there.")
+    return sum(fmean(seconds) for seconds in (rolled, tested) if seconds)

@@ -124,7 +124,6 @@ def test_an_evaluation_killed_again_and_again_ends_as_if_it_had_not_been(
     out = tmp_path / "out"
     moments: list[Callable[[], bool]] = [
         lambda: bool(lines(out / "rollouts.jsonl")),
-        lambda: bool(lines(out / "verdicts.jsonl")),
         lambda: any('"removed"' in line for line in lines(out / "images.jsonl")),
     ]
     for has_come in moments:
@@ -165,3 +164,17 @@ def test_a_budget_is_for_images(tmp_path: Path) -> None:
     settings = EvalSettings(sandboxes=SandboxSettings("local"), disk_budget=10**9)
     with pytest.raises(UserError, match="--disk-budget bounds images"):
         roll_out("no-policy", [], tmp_path, settings)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_patches_are_graded_in_turns_and_timed(
+    client: docker.DockerClient, registry: Registry, command: list[str], tmp_path: Path
+) -> None:
+    bench, out = command[3], tmp_path / "graded"
+    options = ("--bench", bench, "--out", out, "--runner", "sandbox", "--disk-budget", BUDGET)
+    graded = invoke("grade", "gold", *options, "--json")
+    assert json.loads(graded.stdout)["resolved_instances"] == 3
+    assert here(client, registry) == set()
+    planned = json.loads(invoke("plan", "--bench", bench, "--like", out, "--json").stdout)
+    assert 0 < planned["plan"]["seconds_per_instance"] < 60
