@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,10 +154,12 @@ def run_recipe(
 
 
 def run_rollouts(
-    policy: str | Path | Endpoint,
+    policy: str | Path | Endpoint | None,
     instances: Sequence[Instance],
     out: str | Path = "runs/rollout",
     *,
+    setting: str = "agent",
+    trajectories: str = "starter",
     settings: AgentSettings | None = None,
     sandboxes: SandboxSettings | None = None,
     workers: int = 2,
@@ -165,7 +168,11 @@ def run_rollouts(
     prices: Prices | None = None,
     batch_size: int | None = None,
 ) -> list[Trajectory]:
-    """Let a policy act in a container of each instance; one trajectory per instance.
+    """Let a policy attempt each instance in a container; one trajectory per instance.
+
+    ``setting``: ``agent`` lets it act step by step; ``oracle`` and ``agentless`` are the paper's
+    (section 4). ``gold``, ``empty`` and ``replay`` (of the experts in the source ``trajectories``)
+    take None for the policy.
 
     ``policy``: a folder or hub name of a transformers model, prompted as it was trained unless
     ``settings`` differ, or the URL of an OpenAI-compatible endpoint. Writes ``rollouts.jsonl``,
@@ -176,9 +183,11 @@ def run_rollouts(
     process; None: as many as ``workers``.
     """
     from srl_swe.evaluation_run import EvalSettings, roll_out
+    from srl_swe.rollout.attempts import find_setting
 
     kept = sandboxes or SandboxSettings()
     asked = EvalSettings(settings, kept, bench, workers, vllm, prices, batch_size=batch_size)
+    asked = replace(asked, setting=find_setting(setting), trajectories=trajectories)
     return roll_out(policy, instances, Path(out), asked)[Path(out)]
 
 
@@ -210,7 +219,7 @@ def grade(
 
 
 def evaluate(
-    policy: str | Path | Endpoint,
+    policy: str | Path | Endpoint | None,
     instances: Sequence[Instance],
     out: str | Path = "runs/eval",
     settings: EvalSettings | None = None,

@@ -63,5 +63,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     >>> did_you_mean("podman", ["docker", "local"])
     ''
     """
-    near = get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(str(name), known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest_name(name: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
+    """The known name that is most similar, at least by that ratio of difflib; None if none is."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=similarity)), None)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
-from srl_swe.rollout import Agent, Sample, predictions, rollout_samples
-from srl_swe.rollout.agents import AgentSettings, agent_settings, make_agent, policy_name
+from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
+from srl_swe.rollout.agents import AgentSettings, agent_settings, opening, policy_name
+from srl_swe.rollout.attempts import Setting, make_baseline, no_sandbox
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
 from srl_swe.rollout.usage import Prices, load_usage
-from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+from srl_swe.rollout.vllm_server import VllmSettings
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
@@ -73,7 +74,8 @@ class EvalSettings:
     samples together; None: as many as workers. ``samples`` > 1: sample i has the seed of ``agent``
     plus i - 1, and the sub-folder ``sample-i``. ``best_of``: how one patch per instance is picked
     from the samples; None picks none. ``disk_budget``: the most bytes of images pulled at a time;
-    None pulls all images first and keeps them.
+    None pulls all images first and keeps them. ``setting``: how instances are attempted.
+    ``trajectories``: the source of the experts that ``replay`` executes.
     """
 
     agent: AgentSettings | None = None
@@ -88,17 +90,20 @@ class EvalSettings:
     samples: int = 1
     best_of: BestOf | None = None
     disk_budget: int | None = None
+    setting: Setting = Setting.AGENT
+    trajectories: str = "starter"
 
 
 def evaluate(
-    policy: str | Path | Endpoint,
+    policy: str | Path | Endpoint | None,
     instances: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
 ) -> Report | SamplesReport:
     """Roll out, grade and report in ``folder``; a killed evaluation continues there.
 
-    Raises UserError for an instance that can't be graded, before the policy is loaded.
+    ``policy`` is None exactly if the setting asks none. Raises UserError for an instance that can't
+    be graded, before the policy is loaded.
     """
     check_output_folder(folder)
     settings.grader.check(instances)
@@ -149,13 +154,13 @@ def _report_samples(
 
 
 def roll_out(
-    policy: str | Path | Endpoint,
+    policy: str | Path | Endpoint | None,
     instances: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
     grading: Grading | None = None,
 ) -> dict[Path, list[Trajectory]]:
-    """One rollout per instance, for the folder of each sample.
+    """One rollout per instance, for the folder of each sample; ``replay`` needs an expert's.
 
     Those that a folder holds are kept, unless infrastructure failed. The policy is opened only if
     a rollout is missing. Under a disk budget ``grading`` grades instances while their images are
@@ -164,8 +169,35 @@ def roll_out(
     """
     if settings.disk_budget is not None:
         _check_budget(settings.grader, settings.sandboxes.kind)
+    acting: AbstractContextManager[_Actor]
+    if settings.setting.asks_policy:
+        acting = _policy_acting(policy, folder, settings)
+    else:
+        baseline, instances = _baseline(policy, instances, folder, settings)
+        acting = nullcontext(baseline)
+    with acting as actor:
+        for where, config in actor.configs.items():
+            refuse_other(where, config)
+        if settings.disk_budget is None:
+            rollouts = actor.roll_out(instances)
+        else:
+            rollouts = _in_turns(actor, instances, folder, settings.disk_budget, grading)
+    for where, sample in zip(actor.seeds, rollouts, strict=True):
+        save_predictions(where / PREDICTIONS_FILE, predictions(sample, actor.name))
+    if usage := load_usage(list(actor.seeds), settings.prices):
+        say(str(usage))
+    return dict(zip(actor.seeds, rollouts, strict=True))
+
+
+@contextmanager
+def _policy_acting(
+    policy: str | Path | Endpoint | None, folder: Path, settings: EvalSettings
+) -> Iterator[_Actor]:
+    """The policy in its setting, open inside the block if it is needed. Raises UserError."""
+    if policy is None:
+        raise UserError(f"the setting {settings.setting} needs a policy.")
     policy = find_endpoint(policy) if is_served(policy) else str(policy)
-    asked = settings.agent or agent_settings(policy)
+    asked = settings.agent or agent_settings(policy, setting=settings.setting)
     if settings.samples > 1 and not asked.temperature:
         raise UserError(
             f"{settings.samples} samples at temperature 0 are equal: raise --temperature, for "
@@ -181,24 +213,30 @@ def roll_out(
     }
     if folder not in configs:
         configs[folder] = {**_run_config(policy, asked, settings), "samples": f"{SAMPLE_FOLDER}N"}
-    for where, config in configs.items():
-        refuse_other(where, config)
-    with _opening(policy, asked, settings, folder) as open_agent:
-        actor = _Actor(policy_name(policy), seeds, configs, settings, open_agent)
-        if settings.disk_budget is None:
-            rollouts = actor.roll_out(instances)
-        else:
-            rollouts = _in_turns(actor, instances, folder, settings.disk_budget, grading)
-    for where, sample in zip(seeds, rollouts, strict=True):
-        save_predictions(where / PREDICTIONS_FILE, predictions(sample, actor.name))
-    if usage := load_usage(list(seeds), settings.prices):
-        say(str(usage))
-    return dict(zip(seeds, rollouts, strict=True))
+    batch, logs = settings.batch_size or settings.workers, folder / "logs"
+    with opening(policy, asked, settings.setting, batch, settings.vllm, logs) as open_attempt:
+        yield _Actor(policy_name(policy), seeds, configs, settings, open_attempt)
+
+
+def _baseline(
+    policy: str | Path | Endpoint | None,
+    instances: Sequence[Instance],
+    folder: Path,
+    settings: EvalSettings,
+) -> tuple[_Actor, Sequence[Instance]]:
+    """The actor of a setting without a policy, and the instances that it can attempt."""
+    setting = settings.setting
+    if policy is not None or settings.samples > 1:
+        raise UserError(f"the setting {setting} takes no policy, and one sample.")
+    attempt, attempted = make_baseline(setting, settings.trajectories, instances)
+    decisive = setting.decisive(settings.trajectories)
+    config = {"bench": settings.bench, **decisive, **settings.sandboxes.decisive}
+    return _Actor(attempt.name, {folder: 0}, {folder: config}, settings, lambda: attempt), attempted
 
 
 @dataclass(frozen=True, slots=True)
 class _Actor:
-    """Rolls instances out for each sample; the policy is opened at the first missing rollout.
+    """Attempts instances for each sample; the policy is opened at the first missing rollout.
 
     ``seeds`` and ``configs`` are by folder; ``seeds`` has those of the samples.
     """
@@ -207,7 +245,7 @@ class _Actor:
     seeds: Mapping[Path, int]
     configs: Mapping[Path, Mapping[str, object]]
     settings: EvalSettings
-    open_agent: Callable[[], Agent]
+    open_attempt: Callable[[], Attempt]
 
     def held(self) -> list[dict[str, Trajectory]]:
         """The rollouts of each sample that its folder holds, by instance id."""
@@ -221,15 +259,18 @@ class _Actor:
         left = [i for i in instances if any(i.instance_id not in kept for kept in held)]
         if not left:
             return [[kept[instance.instance_id] for instance in instances] for kept in held]
-        if having_image is None:
+        uses_sandboxes = self.settings.setting.opens_sandboxes
+        if having_image is None and uses_sandboxes:
             _check_plan(left, self.settings)
-        agent = self.open_agent()
+        attempt = self.open_attempt()
         for where, config in self.configs.items():
             claim(where, config)
         needed = instances if having_image is None else []
-        open_sandbox = sandboxes_for(needed, self.settings.sandboxes, all_images=False)
+        open_sandbox: OpenSandbox = no_sandbox
+        if uses_sandboxes:
+            open_sandbox = sandboxes_for(needed, self.settings.sandboxes, all_images=False)
         return rollout_samples(
-            [Sample(where, agent.with_seed(seed)) for where, seed in self.seeds.items()],
+            [Sample(where, attempt.with_seed(seed)) for where, seed in self.seeds.items()],
             instances,
             open_sandbox if having_image is None else having_image(open_sandbox),
             workers=self.settings.workers,
@@ -299,38 +340,10 @@ def _run_config(
     policy: str | Endpoint, asked: AgentSettings, settings: EvalSettings
 ) -> dict[str, object]:
     """Everything that decides the rollouts, for ``config.json``."""
-    decisive = asdict(asked)
-    for name in ("tools", "seed"):
-        if not decisive[name]:
-            del decisive[name]  # not known to folders of older versions
-    if isinstance(policy, Endpoint):
-        decisive |= {"policy": policy.model, "endpoint": policy.decisive}
-    else:
-        decisive |= {"policy": policy}
+    decisive = {"bench": settings.bench, **asked.of(policy), **settings.sandboxes.decisive}
     if settings.vllm is not None:
         decisive["serve"] = "vllm"
-    return {"bench": settings.bench, **decisive, **settings.sandboxes.decisive}
-
-
-@contextmanager
-def _opening(
-    policy: str | Endpoint, asked: AgentSettings, settings: EvalSettings, folder: Path
-) -> Iterator[Callable[[], Agent]]:
-    """Yields a function that opens the policy at its first call; it stays open inside the block."""
-    if settings.vllm is not None and isinstance(policy, Endpoint):
-        raise UserError("vLLM serves a folder or a hub model, not a URL.")
-    with ExitStack() as stack:
-
-        @cache
-        def open_agent() -> Agent:
-            opened = policy
-            if settings.vllm is not None and not isinstance(policy, Endpoint):
-                logs = folder / "logs"
-                served = serve_by_vllm(policy, policy_name(policy), settings.vllm, logs)
-                opened = stack.enter_context(served)
-            return make_agent(opened, asked, settings.batch_size or settings.workers)
-
-        yield open_agent
+    return {**decisive, **settings.setting.decisive(settings.trajectories)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ class Trajectory:
     """Known gaps and changes: truncated at the source, fabricated, restored."""
     normal_form: str | None = None
     """Hex digits, equal for patches that differ only in comments, docstrings and layout
-    (srl_swe.sandbox.normal_form). None for other sources, and if nothing else was changed."""
+    (srl_swe.sandbox.normal_forms). None for other sources, and if nothing else was changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from srl_swe.cli.options import (
     AsJson,
     BenchOptions,
     EndpointOptions,
-    PolicyOptions,
     SandboxOptions,
     TestTimeout,
 )
 from srl_swe.cli.options_grading import GraderOptions
+from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
 from srl_swe.cli.options_samples import SampleOptions, Samples
 from srl_swe.cli.plan import DiskBudget
 from srl_swe.engines import harness_for
@@ -33,18 +33,21 @@ if TYPE_CHECKING:
     from srl_swe.types import Instance
 
 Policy = Annotated[
-    str,
+    str | None,
     typer.Argument(
         help="Folder or hub name of a transformers model, or the URL of an OpenAI-compatible "
-        "endpoint, such as http://localhost:8000/v1; its key is taken from OPENAI_API_KEY."
+        "endpoint, such as http://localhost:8000/v1; its key is taken from OPENAI_API_KEY.",
+        show_default=False,
     ),
 ]
 
 
 @options.takes_groups
 def rollout(
-    policy: Policy,
+    policy: Policy = None,
+    *,
     bench: BenchOptions,
+    setting: SettingOptions,
     prompting: PolicyOptions,
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
@@ -62,7 +65,7 @@ def rollout(
 
     folder = options.results_folder(out, "rollout")
     asked, instances, settings = _checked(
-        policy, bench, prompting, endpoint, sandboxes, folder, workers
+        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
     )
     settings = replace(settings, samples=samples, disk_budget=parse_size(disk_budget))
     for sample in roll_out(asked, instances, folder, settings):
@@ -118,8 +121,10 @@ def grade(
 
 @options.takes_groups
 def evaluate(
-    policy: Policy,
+    policy: Policy = None,
+    *,
     bench: BenchOptions,
+    setting: SettingOptions,
     prompting: PolicyOptions,
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
@@ -141,7 +146,7 @@ def evaluate(
     folder, grader = options.results_folder(out, "eval"), tests.grader()
     sampling.check()
     asked, instances, settings = _checked(
-        policy, bench, prompting, endpoint, sandboxes, folder, workers
+        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
     )
     settings = replace(
         settings,
@@ -156,24 +161,28 @@ def evaluate(
 
 
 def _checked(
-    policy: str,
+    policy: str | None,
     bench: BenchOptions,
+    setting: SettingOptions,
     prompting: PolicyOptions,
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
     folder: Path,
     workers: int,
-) -> tuple[str | Endpoint, list[Instance], EvalSettings]:
+) -> tuple[str | Endpoint | None, list[Instance], EvalSettings]:
     """The policy, the instances and the settings, after the cheap checks. Raises UserError."""
     from srl_swe.evaluation_run import EvalSettings
 
-    sandbox = sandboxes.settings()
-    vllm, prices, asked = endpoint.vllm(), endpoint.prices(), endpoint.policy(policy)
+    chosen = setting.chosen(policy)
+    sandbox = sandboxes.settings(trusted=not setting.runs_untrusted)
+    vllm, prices = endpoint.vllm(), endpoint.prices()
+    asked = None if policy is None else endpoint.policy(policy)
     check_output_folder(folder)
-    agent = prompting.settings(asked)
+    agent = None if asked is None else prompting.settings(asked, chosen)
     settings = EvalSettings(
         agent, sandbox, bench.name, workers, vllm, prices, batch_size=endpoint.batch_size
     )
+    settings = replace(settings, setting=chosen, trajectories=setting.trajectories or "starter")
     return asked, bench.instances(), settings
 
 

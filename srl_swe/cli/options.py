@@ -24,7 +24,6 @@ from srl_swe.instances import BENCHES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
     from srl_swe.rollout.vllm_server import VllmSettings
@@ -310,67 +309,6 @@ def print_json(value: object) -> None:
 
 
 # Policies and sandboxes.
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyOptions:
-    """How a policy is prompted and sampled."""
-
-    max_steps: Annotated[int, typer.Option(min=1, help="Most actions of an episode.")] = 40
-    pairs: Annotated[
-        int | None,
-        typer.Option(
-            min=-1,
-            help="Last action/observation pairs in a prompt; -1 is all. As the policy was "
-            "trained, or else 2.",
-        ),
-    ] = None
-    observation_chars: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most characters of an observation; the rest is cut. As the policy was trained, "
-            "or else 10000.",
-        ),
-    ] = None
-    thoughts: Annotated[
-        Literal["drop", "keep"] | None,
-        typer.Option(
-            help="Whether prompts keep the thoughts of past replies. As the policy was trained, "
-            "or else drop.",
-        ),
-    ] = None
-    strictness: Annotated[
-        Literal["strict", "lenient"] | None,
-        typer.Option(
-            help="strict: a thought, an action, nothing else. As the policy was trained, or else "
-            "lenient.",
-        ),
-    ] = None
-    max_new_tokens: NewTokens = 1024
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
-    seed: Seed = 0
-    dialect: Annotated[
-        str | None,
-        typer.Option(
-            help="Format of replies: xml, bash_block, or your own as MODULE:NAME. As the policy "
-            "was trained, or else xml.",
-        ),
-    ] = None
-    tools: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tool",
-            metavar="MODULE:NAME",
-            help="A tool of your own besides those of the dialect; repeat it for more.",
-        ),
-    ] = None
-
-    def settings(self, policy: str | Endpoint) -> AgentSettings:
-        """Raises UserError for an unknown dialect or tool, and a missing policy."""
-        from srl_swe.rollout.agents import agent_settings
-
-        return agent_settings(policy, **{**asdict(self), "tools": tuple(self.tools or ())})
 
 
 @dataclass(frozen=True, slots=True)

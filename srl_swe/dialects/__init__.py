@@ -11,6 +11,7 @@ from srl_swe.dialects.reply import (
     Solution,
     Strictness,
     UnwritableStep,
+    read_answer,
 )
 from srl_swe.plugins import find_named
 from srl_swe.types import Action
@@ -31,6 +32,7 @@ __all__ = [
     "UnwritableStep",
     "get_dialect",
     "read_actions",
+    "read_answer",
 ]
 
 

@@ -128,6 +128,22 @@ def split_thought(text: str, *, think_opened: bool = False) -> tuple[str | None,
     return (match[1].strip(), text[match.end() :]) if match else (None, text)
 
 
+def read_answer(
+    text: str, strictness: Strictness = "strict", *, think_opened: bool = False
+) -> tuple[str, FormatReason | None]:
+    """The reply without its thought, and the fault of the thought. Never raises.
+
+    A thought that is not closed is one fault, also of a lenient reader: nothing follows it.
+
+    >>> read_answer("<think>why</think>ls")
+    ('ls', None)
+    """
+    thought, rest = split_thought(text, think_opened=think_opened)
+    if thought is None and rest.lstrip().startswith("<think>"):
+        return rest, FormatReason.NO_THINK
+    return rest, thought_fault(thought, strictness)
+
+
 def write_reply(
     thought: str,
     action: Action,

@@ -1,17 +1,25 @@
-"""Makes an agent from a policy's name: weights, prompting and limits of a run of rollouts."""
+"""Makes an attempt from a policy's name: weights, prompting and limits of a run of rollouts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.dialects import DIALECTS, ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.progress import say
+from srl_swe.rollout.agentless import Agentless
+from srl_swe.rollout.attempts import Setting
 from srl_swe.rollout.endpoint import Endpoint
-from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
+from srl_swe.rollout.episode import Agent, Attempt, EpisodeLimits, Rules
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
+from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.rollout.replies import check_thought
+from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
 from srl_swe.rollout.weights import find_weights
 from srl_swe.steps.prompt import PAPER_WINDOW
 from srl_swe.tools import find_tool
@@ -36,12 +44,23 @@ class AgentSettings:
     tools: tuple[str, ...] = ()
     seed: int = 0
 
+    def of(self, policy: str | Endpoint) -> dict[str, object]:
+        """The settings with the policy, for a run's config."""
+        decisive: dict[str, object] = asdict(self)
+        for name in ("tools", "seed"):
+            if not decisive[name]:
+                del decisive[name]  # not known to folders of older versions
+        if isinstance(policy, Endpoint):
+            return {**decisive, "policy": policy.model, "endpoint": policy.decisive}
+        return {**decisive, "policy": policy}
+
 
 def agent_settings(
     policy: str | Endpoint,
     *,
+    setting: Setting = Setting.AGENT,
     max_steps: int = 40,
-    max_new_tokens: int = 1024,
+    max_new_tokens: int | None = None,
     temperature: float = 0.0,
     pairs: int | None = None,
     observation_chars: int | None = None,
@@ -52,6 +71,9 @@ def agent_settings(
     seed: int = 0,
 ) -> AgentSettings:
     """Settings of a run; a policy is prompted as it was trained if an argument is None.
+
+    ``max_new_tokens`` None is that of the setting: 4096 where one reply holds a whole patch, else
+    1024.
 
     The training of a served policy is known by its tokenizer's folder. Its weights are not: the
     name of the model stands for them.
@@ -83,16 +105,18 @@ def agent_settings(
         window = replace(window, observation_chars=observation_chars)
     if thoughts is not None:
         window = replace(window, thoughts=thoughts == "keep")
+    prompt = REPAIR_PROMPT if setting.edits_files else get_dialect(chosen).SYSTEM_PROMPT
     used = Prompting(
         chosen,
         strictness or known.strictness,
         window,
-        version_of_text(get_dialect(chosen).SYSTEM_PROMPT),
+        version_of_text(prompt),
         known.template,
     )
     if trained is not None and (differing := differences(trained, used)):
         say(f"warning: {source} is not prompted as it was trained: {differing}")
-    return AgentSettings(weights, used, max_steps, max_new_tokens, temperature, tools, seed)
+    new_tokens = max_new_tokens or setting.max_new_tokens
+    return AgentSettings(weights, used, max_steps, new_tokens, temperature, tools, seed)
 
 
 def policy_name(policy: str | Endpoint) -> str:
@@ -109,11 +133,74 @@ def make_agent(policy: str | Endpoint, settings: AgentSettings, batch_size: int 
     had fewer. Raises UserError if ``policy`` can't be loaded or reached, or if replies must hold a
     thought and its chat template leaves no room for one.
     """
-    prompting = settings.prompting
+    opened, prompting = _open_policy(policy, settings, batch_size), settings.prompting
+    replies = ReplyFormat(
+        get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
+    )
+    window, room = prompting.window or PAPER_WINDOW, _prompt_room(opened, settings)
+    if room is not None:
+        window = replace(window, token_budget=min(window.token_budget or room, room))
+    limits = EpisodeLimits(steps=settings.max_steps)
+    return Agent(opened, Rules(replies, window, limits, dict(map(find_tool, settings.tools))))
+
+
+def make_attempt(
+    policy: str | Endpoint,
+    settings: AgentSettings,
+    setting: Setting = Setting.AGENT,
+    batch_size: int = 1,
+) -> Attempt:
+    """The agent, or the same policy in a setting without actions: ``oracle`` or ``agentless``.
+
+    Their prompts have all the tokens that the policy's context leaves beside a reply. Raises as
+    :func:`make_agent`.
+    """
+    if setting is Setting.AGENT:
+        return make_agent(policy, settings, batch_size)
+    opened = _open_policy(policy, settings, batch_size)
+    return Agentless(
+        opened,
+        settings.prompting.strictness,
+        opened.opening == "opened",
+        _prompt_room(opened, settings),
+        oracle=setting is Setting.ORACLE,
+    )
+
+
+@contextmanager
+def opening(
+    policy: str | Endpoint,
+    settings: AgentSettings,
+    setting: Setting,
+    batch_size: int,
+    vllm: VllmSettings | None,
+    logs: Path,
+) -> Iterator[Callable[[], Attempt]]:
+    """Yields a function that opens the policy at its first call; it stays open inside the block.
+
+    ``vllm``: servers of the run serve it, with their logs in ``logs``. Raises UserError for a URL.
+    """
+    if vllm is not None and isinstance(policy, Endpoint):
+        raise UserError("vLLM serves a folder or a hub model, not a URL.")
+    with ExitStack() as stack:
+
+        @cache
+        def open_attempt() -> Attempt:
+            opened = policy
+            if vllm is not None and not isinstance(policy, Endpoint):
+                opened = stack.enter_context(serve_by_vllm(policy, policy_name(policy), vllm, logs))
+            return make_attempt(opened, settings, setting, batch_size)
+
+        yield open_attempt
+
+
+def _open_policy(
+    policy: str | Endpoint, settings: AgentSettings, batch_size: int
+) -> ServedPolicy | LocalPolicy:
     sampling: dict[str, Any] = {
         "max_new_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
-        "template": prompting.template,
+        "template": settings.prompting.template,
         "seed": settings.seed,
     }
     opened: ServedPolicy | LocalPolicy
@@ -125,13 +212,13 @@ def make_agent(policy: str | Endpoint, settings: AgentSettings, batch_size: int 
         from srl_swe.rollout.local_policy import LocalPolicy
 
         opened = LocalPolicy(policy, batch_size=batch_size, **sampling)
-    check_thought(opened.name, opened.opening, prompting.strictness)
-    replies = ReplyFormat(
-        get_dialect(prompting.dialect), prompting.strictness, opened.opening == "opened"
-    )
-    window, context = prompting.window or PAPER_WINDOW, opened.context_length
-    if context is not None and opened.counts_tokens:
-        room = context - min(settings.max_new_tokens, context // 2)  # a longer reply is cut
-        window = replace(window, token_budget=min(window.token_budget or room, room))
-    limits = EpisodeLimits(steps=settings.max_steps)
-    return Agent(opened, Rules(replies, window, limits, dict(map(find_tool, settings.tools))))
+    check_thought(opened.name, opened.opening, settings.prompting.strictness)
+    return opened
+
+
+def _prompt_room(opened: ServedPolicy | LocalPolicy, settings: AgentSettings) -> int | None:
+    """Tokens that the context leaves to a prompt; None if they are unknown or can't be counted."""
+    context = opened.context_length
+    if context is None or not opened.counts_tokens:
+        return None
+    return context - min(settings.max_new_tokens, context // 2)  # a longer reply is cut

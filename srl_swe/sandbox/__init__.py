@@ -13,7 +13,7 @@ from srl_swe.sandbox.contract import (
     enforced,
     engine_record,
 )
-from srl_swe.sandbox.normal_form import majority, normal_form
+from srl_swe.sandbox.normal_forms import majority, normal_form
 from srl_swe.sandbox.patches import (
     DIFF_TIMEOUT_S,
     MAX_PATCH_BYTES,

@@ -226,7 +226,7 @@ def _crowded(paths: Sequence[bytes], new_folders: Collection[bytes]) -> dict[byt
     return omitted
 
 
-_CLEAN = (
+CLEAN = (
     '/usr/bin/env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" '
     '${SRL_SWE_SANDBOX+SRL_SWE_SANDBOX="$SRL_SWE_SANDBOX"}'
 )
@@ -303,7 +303,7 @@ class WorkingTree:
         names = b"".join(path + b"\0" for path in chosen)
         self._sandbox.write_file(f"{self._folder}/chosen", names)
         self._run("pack")
-        blobs = _parse_blobs(self._read("contents"))
+        blobs = parse_blobs(self._read("contents"))
         wanted = frozenset(chosen)
         changes, cut_off = [], []
         entries = _names(self._read("changes"))  # of ``git diff --raw -z``
@@ -349,7 +349,7 @@ class WorkingTree:
         script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
         bash = ("bash", "--norc", "--noprofile", "-c", script, "collect", phase, *self._arguments)
         timeout_s = max(1.0, self._deadline - time.monotonic())
-        result = self._sandbox.exec(f"{_CLEAN} {shlex.join(bash)}", timeout_s, keep_state=False)
+        result = self._sandbox.exec(f"{CLEAN} {shlex.join(bash)}", timeout_s, keep_state=False)
         if result.timed_out:
             raise Unreadable("reading the working tree takes too long")
         if result.exit_code != 0:
@@ -368,8 +368,8 @@ def _names(part: bytes) -> Sequence[bytes]:
     return names
 
 
-def _parse_blobs(contents: bytes) -> dict[str, bytes]:
-    """Data by object id; of the output of ``git cat-file --batch``."""
+def parse_blobs(contents: bytes) -> dict[str, bytes]:
+    """Data by object id; of the output of ``git cat-file --batch``. Raises Unreadable."""
     blobs, at = {}, 0
     while found := _BLOB.match(contents, at):
         at = found.end() + int(found[2])

@@ -24,8 +24,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState
 
 from srl_swe.errors import UserError
+from srl_swe.rollout.repair import EditFault
 from srl_swe.training.recipe import Alarms
-from srl_swe.training.rlvr_patch import EditFault
 from srl_swe.types import StopReason
 
 logger = logging.getLogger(__name__)

@@ -213,7 +213,8 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose version can change a result; missing ones are left out."""
 REWARD_CODE = (
-    "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py",
+    "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py", "rollout/repair.py",
+    "sandbox/normal_forms.py",
     "training/srl_trainer.py", "training/rlvr_patch.py",
     "evaluation/verdicts.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",
     "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",

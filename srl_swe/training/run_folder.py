@@ -49,11 +49,11 @@ from srl_swe.rollout.prompting import (
     prompt_version,
     version_of_text,
 )
+from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.steps.prompt import Window
 from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe, SrlRecipe
-from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
 
 
 @dataclass(frozen=True, slots=True)

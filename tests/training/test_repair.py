@@ -12,19 +12,19 @@ pytest.importorskip("transformers", reason="needs the extra `train`")
 
 from srl_swe.errors import SandboxError
 from srl_swe.instances import load_instances
-from srl_swe.steps.prompt import OverBudget
-from srl_swe.testing import FakeSandbox
-from srl_swe.training.rlvr_patch import (
+from srl_swe.rollout.repair import (
     Edit,
     EditFault,
     make_patch,
-    oracle_files,
     oracle_paths,
     parse_edits,
     read_repair,
     render_diff,
     repair_messages,
 )
+from srl_swe.steps.prompt import OverBudget
+from srl_swe.testing import FakeSandbox
+from srl_swe.training.rlvr_patch import oracle_files
 from srl_swe.types import Message
 from srl_swe_envs.local import open_local_sandbox
 

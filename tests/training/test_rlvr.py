@@ -22,10 +22,11 @@ from srl_swe.errors import EngineUnavailable, UserError
 from srl_swe.instances import load_instances
 from srl_swe.reports.record import read_metrics
 from srl_swe.rollout import EpisodeLimits
+from srl_swe.rollout.repair import repair_messages
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps.prompt import Window, make_messages
 from srl_swe.training.recipe import DynamicSampling, RlvrRecipe, SftRecipe
-from srl_swe.training.rlvr_patch import oracle_files, repair_messages
+from srl_swe.training.rlvr_patch import oracle_files
 from srl_swe.training.rlvr_trainer import MOST_BROKEN_STEPS, train_rlvr
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.types import Action, Instance, Message, Observation

@@ -24,11 +24,11 @@ from srl_swe.rollout.prompting import (
     load_prompting,
     version_of_text,
 )
+from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.steps import StepSettings, save_dataset
 from srl_swe.steps.prompt import PAPER_WINDOW, Window
 from srl_swe.testing import FakeSandbox
 from srl_swe.training.recipe import RlvrRecipe, SrlRecipe, Validation, ValidationInstances
-from srl_swe.training.rlvr_patch import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.training.run_folder import trained_prompting
 from srl_swe.training.validate import held_out_steps
 from srl_swe.training.validate_episodes import ValidationBench, instance_episodes
