@@ -316,6 +316,14 @@ def _disk(plan: BenchPlan) -> Finding:
         )
     if free is not None and min(needs[0], budget) > free:
         return failure("disk", held, f"free some with `srl-swe images prune`, or {in_turns}")
+    at_once = max(1, budget // 2 // max(1, plan.largest_bytes[1]))
+    if at_once * plan.samples < min(plan.workers, plan.instances * plan.samples):
+        return warning(
+            "disk",
+            f"{held}: about {at_once * plan.samples} of {plan.workers} workers at work, as half of "
+            "it is for the next images",
+            "a larger --disk-budget, or fewer --workers",
+        )
     return ok("disk", held)
 
 

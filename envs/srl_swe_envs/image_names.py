@@ -125,11 +125,16 @@ def family_of(row: Row, dataset: str = "") -> Family | None:
 
 
 def family_of_image(image: str) -> str | None:
-    """The owner of the image by its name: a family, ``srl-swe``, or None for others."""
+    """The owner of the image by its name: a family, ``srl-swe``, or None for others.
+
+    A family's images may be at any registry, as a mirror has them under the same names.
+    """
     name = canonical(image)
     if fnmatchcase(name, OURS):
         return "srl-swe"
-    return next((family.name for family in families() if _matches(name, family.images)), None)
+    host, slash, rest = name.partition("/")
+    names = [name, rest] if slash and (set(host) & set(".:") or host == "localhost") else [name]
+    return next((f.name for f in families() for n in names if _matches(n, f.images)), None)
 
 
 def canonical(image: str) -> str:

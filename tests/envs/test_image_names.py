@@ -16,6 +16,7 @@ from srl_swe_envs.image_names import (
     families,
     family_of,
     family_of_image,
+    mirrored,
     parse_family,
 )
 
@@ -291,3 +292,45 @@ def test_the_rule_gives_what_all_published_rows_of_swe_bench_name() -> None:
             assert isinstance(adapted, Instance)
             rows += 1
     assert rows == 1450
+
+
+EPOCH = "ghcr.io/epoch-research/swe-bench.eval.x86_64.{iid}"
+DJANGO = "swebench/sweb.eval.x86_64.django_1776_django-1"
+
+
+@pytest.mark.parametrize(
+    ("image", "mirror", "expected"),
+    [
+        (DJANGO, "mirror.example.org", f"mirror.example.org/{DJANGO}:latest"),
+        (DJANGO, "localhost:5000/hub/", f"localhost:5000/hub/{DJANGO}:latest"),
+        (DJANGO, EPOCH, "ghcr.io/epoch-research/swe-bench.eval.x86_64.django__django-1:latest"),
+        ("docker.io/a/b:1", "m.org", "m.org/a/b:1"),
+        ("ghcr.io/a/b:1", "m.org", "m.org/a/b:1"),
+        ("a/b:1-2", "m.org/x/{repository}:{tag}-slim", "m.org/x/a/b:1-2-slim"),
+        ("srl-swe/starter:1", "m.org", "srl-swe/starter:1"),
+        ("srl-swe/starter:1", "m.org/{repository}:{tag}", "m.org/srl-swe/starter:1"),
+    ],
+)
+def test_a_mirror_names_the_image_of_an_instance(image: str, mirror: str, expected: str) -> None:
+    assert mirrored(image, "Django__django-1", mirror) == expected
+
+
+@pytest.mark.parametrize(
+    "mirror", ["{id}", "m.org/{iid", "m.org/{0}", "https://m.org", "M.org", " "]
+)
+def test_a_mirror_that_can_not_be_one_is_a_mistake(mirror: str) -> None:
+    with pytest.raises(UserError, match=r"--mirror .*: write a registry, as mirror\.example\.org"):
+        mirrored(DJANGO, "django__django-1", mirror)
+
+
+@pytest.mark.parametrize(
+    ("image", "family"),
+    [
+        (f"mirror.example.org/{DJANGO}", "SWE-bench"),
+        (mirrored(DJANGO, "django__django-1", EPOCH), "SWE-bench"),
+        ("localhost:5000/srl-swe/starter:1", None),
+        ("strangers/swebench/sweb.eval.x", None),
+    ],
+)
+def test_images_of_a_mirror_belong_to_their_data_set(image: str, family: str | None) -> None:
+    assert family_of_image(image) == family
