@@ -39,6 +39,9 @@ whose rows have images."""
 BENCHES = ("starter", *HUB_BENCHES)
 """The benchmark names of :func:`load_instances`; all else is ``hf:...`` or a path."""
 
+NETWORK_REPOS = frozenset({"psf/requests"})
+"""Repositories whose tests ask servers on the Internet: 8 instances of SWE-bench Verified."""
+
 _COLUMNS = {"gold_patch": "patch", "fail_to_pass": "FAIL_TO_PASS", "pass_to_pass": "PASS_TO_PASS"}
 _NEEDED = ("instance_id", "repo", "base_commit", "problem_statement")
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -55,7 +55,7 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
 )
 def test_every_command_that_a_document_shows_parses(command: str) -> None:
     words = command.split()
-    names = words[: 2 if words[0] in {"train", "images", "runs"} else 1]
+    names = words[: 2 if words[0] in {"train", "images", "runs", "bench"} else 1]
     help_text = srl_swe(*names, "--help").stdout
     recipe_fields = {"--model", "--data", "--bench", "--output"} if words[0] == "train" else set()
     options = {word for word in words if word.startswith("--")} - recipe_fields

@@ -14,6 +14,7 @@ from typing import Any
 import docker
 
 from srl_swe.errors import EngineUnavailable
+from srl_swe.instances import NETWORK_REPOS
 from srl_swe.types import Instance
 from srl_swe_envs.doctor import Finding, failure, ok, warning
 from srl_swe_envs.engine import ENGINE_ERRORS, connect
@@ -41,8 +42,6 @@ SECONDS_PER_INSTANCE = 260.0
 on 32 cores, as published by its users."""
 EMULATED = 6.0
 """Images for x86-64 take about this many times as long on arm64."""
-NETWORK_REPOS = frozenset({"psf/requests"})
-"""Repositories whose tests ask servers on the Internet: 8 instances of SWE-bench Verified."""
 _SHOWN = 3
 
 

@@ -1,4 +1,4 @@
-"""``srl-swe rollout``, ``grade``, ``eval`` and ``gold-check``."""
+"""``srl-swe rollout``, ``grade``, ``eval`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from srl_swe.cli.options_grading import GraderOptions
 from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
 from srl_swe.cli.options_samples import SampleOptions, Samples
 from srl_swe.cli.plan import DiskBudget
-from srl_swe.engines import harness_for
 from srl_swe.errors import UserError
-from srl_swe.files import check_output_folder, write_atomic
+from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -235,49 +234,3 @@ def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> Non
         options.print_json(comparison_fields(compared))
     else:
         options.console().print(comparison_table(compared))
-
-
-@options.takes_groups
-def gold_check(
-    bench: BenchOptions,
-    tests: GraderOptions,
-    out: options.Out = None,
-    workers: options.Workers = 2,
-    test_timeout: TestTimeout = 1800,
-    repeat: Annotated[
-        int, typer.Option(min=1, help="Rounds; an instance at fault in some of them is flaky.")
-    ] = 1,
-) -> None:
-    """Check that a benchmark is sound: every gold patch resolves, no unpatched instance does.
-
-    Writes faulty.txt, which --exclude reads. Exit code 1 if an instance is at fault or undecided.
-    """
-    from srl_swe.evaluation import check_gold
-    from srl_swe.evaluation.grading import faults_of_rounds
-
-    folder, grader = options.results_folder(out, "gold-check"), tests.grader()
-    check_output_folder(folder)
-    instances = bench.instances()
-    harness = harness_for(instances, grader)
-    rounds = [
-        check_gold(
-            instances,
-            folder / f"round-{number}" if number > 1 else folder,
-            max_workers=workers,
-            timeout_s=test_timeout,
-            report=say,
-            harness=harness,
-        )
-        for number in range(1, repeat + 1)
-    ]
-    faults = faults_of_rounds(rounds)
-    undecided = {name for check in rounds for name in check.undecided} - faults.keys()
-    listed = "".join(f"{instance_id}  # {fault}\n" for instance_id, fault in faults.items())
-    write_atomic(folder / "faulty.txt", listed)
-    for instance_id, fault in faults.items():
-        typer.echo(f"fault: {instance_id}: {fault}")
-    for instance_id in sorted(undecided):
-        typer.echo(f"undecided: {instance_id}: its sandbox broke; run the command again")
-    sound = len(instances) - len(faults) - len(undecided)
-    typer.echo(f"{sound} of {len(instances)} instances are sound")
-    raise typer.Exit(0 if sound == len(instances) else 1)

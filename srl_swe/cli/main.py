@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from srl_swe import __version__
 from srl_swe.cli import (
+    bench,
     convert,
     doctor,
     evaluate,
@@ -72,14 +73,15 @@ app.command()(evaluate.rollout)
 app.command()(evaluate.grade)
 app.command("eval")(evaluate.evaluate)
 app.command()(evaluate.compare)
-app.command()(evaluate.gold_check)
+app.add_typer(bench.app, name="bench")
+app.command("gold-check")(bench.check)
 app.add_typer(images.app, name="images")
 app.command()(plan.plan)
 app.command()(doctor.cleanup)
 app.command()(doctor.doctor)
 # The names of version 0.1, until 0.3.
 app.command("profile", hidden=True)(steps.difficulty)
-app.command("self-check", hidden=True)(evaluate.gold_check)
+app.command("self-check", hidden=True)(bench.check)
 app.command("reap", hidden=True)(doctor.cleanup)
 
 

@@ -1,6 +1,7 @@
 """Measures: predictions are graded by swebench's harness, and verdicts become a report."""
 
-from srl_swe.evaluation.grading import GoldCheck, check_gold, grade
+from srl_swe.evaluation.bench_check import GoldCheck, check_gold
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import SwebenchHarness
 from srl_swe.evaluation.predictions import (
     append_prediction,

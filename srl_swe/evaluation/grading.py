@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from srl_swe.errors import ImageMissing, UserError
@@ -31,7 +30,7 @@ from srl_swe.evaluation.harness import (
     logs_of_run,
 )
 from srl_swe.evaluation.harness_process import ENGINE_RECORD
-from srl_swe.evaluation.predictions import gold_predictions, save_predictions
+from srl_swe.evaluation.predictions import save_predictions
 from srl_swe.evaluation.sandbox_harness import LOG_FILE, VERDICT, saved_verdict
 from srl_swe.evaluation.verdicts import (
     HarnessFiles,
@@ -43,15 +42,6 @@ from srl_swe.files import append_line, drop_torn_line, write_atomic
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
-HARMLESS_PATCH = """\
-diff --git a/.srl_swe_selfcheck b/.srl_swe_selfcheck
-new file mode 100644
---- /dev/null
-+++ b/.srl_swe_selfcheck
-@@ -0,0 +1 @@
-+Nothing reads this file: it only makes the harness run the tests on unpatched code.
-"""
-"""Stands for an empty patch, on which the harness never runs the tests."""
 _RUNTIME = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Test runtime: (\d[\d_]*\.\d+) seconds$", re.MULTILINE
 )
@@ -128,75 +118,6 @@ def known_verdicts(
         if verdict is not None:
             known[name] = verdict
     return known
-
-
-@dataclass(frozen=True, slots=True)
-class GoldCheck:
-    """The verdicts on the gold and the harmless patches, in the order of the instances."""
-
-    gold: tuple[Verdict, ...]
-    harmless: tuple[Verdict, ...]
-
-    @property
-    def faults(self) -> dict[str, str]:
-        """The reason per faulty instance id, without the undecided instances."""
-        undecided, faults = set(self.undecided), {}
-        for gold, harmless in zip(self.gold, self.harmless, strict=True):
-            if gold.instance_id in undecided:
-                continue
-            if gold.outcome is not Outcome.RESOLVED:
-                why = f": {', '.join(gold.failed[:3])}" if gold.failed else f" {gold.detail}"
-                fault = f"the gold patch came to {gold.outcome.value}{why.rstrip()}"
-                faults[gold.instance_id] = fault
-            elif harmless.outcome is Outcome.RESOLVED:
-                faults[gold.instance_id] = "the tests pass on unpatched code"
-        return faults
-
-    @property
-    def undecided(self) -> list[str]:
-        """The instances with a broken sandbox."""
-        verdicts = (*self.gold, *self.harmless)
-        return sorted({v.instance_id for v in verdicts if v.outcome is Outcome.BROKEN_SANDBOX})
-
-
-def check_gold(
-    instances: Sequence[Instance],
-    run_folder: Path,
-    *,
-    max_workers: int = 4,
-    timeout_s: int = 1800,
-    report: Callable[[str], None] = print,
-    harness: Harness | None = None,
-) -> GoldCheck:
-    """Checks that gold patches resolve and unpatched code does not; options as of :func:`grade`."""
-    run = partial(
-        grade,
-        instances,
-        run_folder=run_folder,
-        max_workers=max_workers,
-        timeout_s=timeout_s,
-        report=report,
-        harness=harness,
-    )
-    report("gold patches: each should resolve its instance")
-    gold = run(predictions=gold_predictions(instances))
-    report("a harmless new file, as empty patches are never run: none should resolve")
-    harmless = [Prediction(i.instance_id, "selfcheck", HARMLESS_PATCH) for i in instances]
-    return GoldCheck(tuple(gold), tuple(run(predictions=harmless)))
-
-
-def faults_of_rounds(rounds: Sequence[GoldCheck]) -> dict[str, str]:
-    """The faults by instance id; an instance that is sound in other rounds is flaky.
-
-    A round in which a sandbox broke decides nothing about its instance.
-    """
-    faults: dict[str, str] = {}
-    for name in sorted({name for check in rounds for name in check.faults}):
-        decided = [check for check in rounds if name not in check.undecided]
-        reasons = [check.faults[name] for check in decided if name in check.faults]
-        flaky = f"flaky, in {len(reasons)} of {len(decided)} rounds "
-        faults[name] = f"{flaky if len(reasons) < len(decided) else ''}{reasons[0]}"
-    return faults
 
 
 def grading_key(

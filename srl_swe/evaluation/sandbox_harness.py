@@ -23,7 +23,7 @@ from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.verdicts import test_spec
 from srl_swe.files import write_atomic
-from srl_swe.instances import instance_from_row
+from srl_swe.instances import NETWORK_REPOS, instance_from_row
 from srl_swe.parallel import run_parallel
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
@@ -42,8 +42,6 @@ RUNNER_CODE = (
     "verdicts.py",
 )
 """Files of this package that decide a verdict; their digest is part of a grader's name."""
-NEEDS_NETWORK = frozenset({"psf/requests"})
-"""Repositories whose tests ask a host on the network: 8 instances of SWE-bench Verified."""
 VERDICT = TypeAdapter(Verdict)
 
 
@@ -93,7 +91,7 @@ class SandboxHarness:
 
         def work(prediction: dict[str, str]) -> tuple[Verdict, str | None]:
             instance = instances[prediction["instance_id"]]
-            if self._network == "none" and instance.repo in NEEDS_NETWORK:
+            if self._network == "none" and instance.repo in NETWORK_REPOS:
                 return _broken(
                     instance, "its tests need a network: grade it with --test-network bridge"
                 ), None

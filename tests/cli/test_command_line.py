@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "command",
-    ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "demo",
+    ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "bench check", "demo",
      "cleanup", "doctor", "difficulty", "study", "runs list", "runs compare", "train sft",
      "train srl", "images build", "images pull", "images list", "images prune"],
 )  # fmt: skip

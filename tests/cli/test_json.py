@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 LOCAL = ("--sandbox", "local", "--limit", "1", "--until", "1")
 WITHOUT = {  # these print lines, or are a group of commands
-    "runs", "images", "convert", "rollout", "gold-check", "self-check", "cleanup", "reap",
+    "runs", "images", "convert", "rollout", "bench", "cleanup", "reap",
     "images build", "images pull", "images prune",
     "train sft", "train srl", "train rlvr", "train curriculum",
 }  # fmt: skip

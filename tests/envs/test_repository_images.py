@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from srl_swe.cli.main import app
 from srl_swe.errors import ImageMissing, SandboxError, UserError
-from srl_swe.evaluation.grading import HARMLESS_PATCH as HARMLESS
+from srl_swe.evaluation.bench_check import HARMLESS_PATCH as HARMLESS
 from srl_swe.evaluation.sandbox_tests import derive_tests, verdict_in_fresh_sandbox
 from srl_swe.instances import instance_from_row, load_instances, row_from_instance
 from srl_swe.sandbox import diff

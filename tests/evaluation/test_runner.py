@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation import GoldCheck, check_gold, grade
-from srl_swe.evaluation.grading import HARMLESS_PATCH, faults_of_rounds
+from srl_swe.evaluation.bench_check import HARMLESS_PATCH, faults_of_rounds
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
