@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +173,7 @@ def test_an_instance_that_comes_twice_is_refused(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("verifed", r"unknown bench 'verifed'\. Did you mean 'verified'\?"),
+        ("swe-gim", r"unknown bench 'swe-gim'\. Did you mean 'swe-gym'\?"),
         ("nothing/here.jsonl", "nothing/here.jsonl does not exist"),
         ("here.jsonl", "here.jsonl does not exist"),
     ],
@@ -202,6 +206,30 @@ def test_a_broken_file_is_named_with_the_place(
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't be loaded from the Hugging Face hub .* parquet"):
         load_instances("hf:not a name/at all:dev")
+
+
+@pytest.mark.slow
+def test_a_bench_by_name_is_the_split_that_has_its_rows(tmp_path: Path) -> None:
+    script = """
+from srl_swe.errors import UserError
+from srl_swe.instances import load_instances
+for name in ("verified", "swe-gym", "swe-smith", "swe-rebench", "hf:nebius/SWE-rebench:test"):
+    try:
+        load_instances(name)
+    except UserError as error:
+        print(str(error).partition(" can't")[0])
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "the split 'test' of SWE-bench/SWE-bench_Verified",
+        "the split 'train' of SWE-Gym/SWE-Gym",
+        "the split 'train' of SWE-bench/SWE-smith",
+        "the split 'filtered' of nebius/SWE-rebench",
+        "the split 'test' of nebius/SWE-rebench",
+    ]
 
 
 def test_the_bundled_suite_loads_and_can_be_graded() -> None:

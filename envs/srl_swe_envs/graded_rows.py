@@ -60,9 +60,9 @@ def completed(row: Mapping[str, Any], grading: Grading) -> dict[str, Any]:
     own = _text(config.get("test_cmd"))
     command = f"{own} {{files}}" if own else _of_repository(grading.commands, repo)
     failing = _names(row.get("FAIL_TO_PASS"))
-    if not command or not failing or row.get("eval_script"):
-        return dict(row)
     patch = str(row.get("test_patch") or "")
+    if not command or not (patch or failing) or row.get("eval_script"):
+        return dict(row)
     changed = list(file_diffs(patch))
     files = [diff.new for diff in changed if diff.new and not diff.new.endswith(_NOT_TESTS)]
     cases = _CASE.findall(patch)
@@ -150,10 +150,11 @@ def _is_run(name: str, command: str, files: Sequence[str], cases: Sequence[str])
 
 
 def _names(value: Any) -> list[str]:
-    """Test names, from a list or its JSON text; empty for anything else, which others refuse."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = json.loads(value)
+    """Test names of a list or its text; empty for anything else, which the rows' reader refuses."""
+    for read in (json.loads, ast.literal_eval) if isinstance(value, str) else ():
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = read(value)
+            break
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 

@@ -99,6 +99,23 @@ def test_published_rows_can_be_graded(family: str, rows: int) -> None:
 
 
 @needs_samples
+@pytest.mark.parametrize("family", ["swe-gym", "swe-rebench", "swe-smith"])
+def test_rows_in_a_file_of_any_kind_are_the_same(family: str, tmp_path: Path) -> None:
+    rows = published(family)
+    lines, table = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
+    lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    kept = set.intersection(*(set(row) for row in rows)) - {"meta"}
+    as_text = [
+        {key: str(row[key]) if "_TO_" in key else row[key] for key in row.keys() & kept}
+        for row in rows
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(as_text), table)
+    loaded = load_instances(str(lines), adapt=adapt_row)
+    check_gradeable(loaded)
+    assert load_instances(str(table), adapt=adapt_row) == loaded
+
+
+@needs_samples
 def test_a_published_row_of_swe_smith_is_the_bug_and_its_reverse() -> None:
     (row,) = published("swe-smith")
     instance = adapted(row, "SWE-bench/SWE-smith")
@@ -321,6 +338,7 @@ def test_a_binary_change_has_no_reverse_and_text_is_no_diff(repository: Path) ->
     assert adapted({**SMITH, "patch": "GIT binary patch\n"}).gold_patch == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published rows of SWE-bench are not here")
 def test_reversing_all_published_patches_twice_changes_nothing() -> None:
     patches = [
