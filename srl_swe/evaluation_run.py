@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from srl_swe.engines import (
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_html, save_predictions, save_report
 from srl_swe.evaluation import grade as run_grading
+from srl_swe.evaluation.details import RunDetails, courses
 from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
 from srl_swe.evaluation.grading import known_verdicts
 from srl_swe.evaluation.report import marks
@@ -42,15 +43,17 @@ from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.progress import say
+from srl_swe.reports.page import counted
 from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
 from srl_swe.rollout.agents import AgentSettings, agent_settings, opening, policy_name
 from srl_swe.rollout.attempts import Setting, make_baseline, no_sandbox
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
-from srl_swe.rollout.usage import Prices, load_usage
+from srl_swe.rollout.usage import Prices, load_rollout_usage, load_usage
 from srl_swe.rollout.vllm_server import VllmSettings
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.sandbox import OpenSandbox
+from srl_swe.trajectories.jsonl import save_jsonl
 from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -75,7 +78,8 @@ class EvalSettings:
     plus i - 1, and the sub-folder ``sample-i``. ``best_of``: how one patch per instance is picked
     from the samples; None picks none. ``disk_budget``: the most bytes of images pulled at a time;
     None pulls all images first and keeps them. ``setting``: how instances are attempted.
-    ``trajectories``: the source of the experts that ``replay`` executes.
+    ``trajectories``: the source of the experts that ``replay`` executes. ``faulty``: instances that
+    a second rate leaves out. ``keep_resolved``: a file for the resolved rollouts, as trajectories.
     """
 
     agent: AgentSettings | None = None
@@ -92,6 +96,8 @@ class EvalSettings:
     disk_budget: int | None = None
     setting: Setting = Setting.AGENT
     trajectories: str = "starter"
+    faulty: frozenset[str] = frozenset()
+    keep_resolved: Path | None = None
 
 
 def evaluate(
@@ -122,9 +128,12 @@ def evaluate(
             grader=settings.grader,
             known=grading.verdicts.get(where),
             disk_budget=settings.disk_budget,
+            details=RunDetails(faulty=settings.faulty, prices=settings.prices),
         )
         for where, sample in rollouts.items()
     ]
+    if settings.keep_resolved is not None:
+        keep_resolved(settings.keep_resolved, rollouts.values(), reports)
     if settings.samples == 1:
         return reports[0]
     return _report_samples(folder, rollouts, reports, settings.best_of)
@@ -151,6 +160,22 @@ def _report_samples(
     write_atomic(folder / REPORT_FILE, json.dumps(samples_fields(report), indent=2) + "\n")
     write_atomic(folder / PAGE_FILE, render_samples_page(report))
     return report
+
+
+def keep_resolved(
+    path: Path, rollouts: Iterable[Sequence[Trajectory]], reports: Sequence[Report]
+) -> None:
+    """Write the resolved rollouts of each sample, marked ones with a note of their marks."""
+    kept = []
+    for sample, report in zip(rollouts, reports, strict=True):
+        resolved = frozenset(report.ids(Outcome.RESOLVED))
+        for rollout in sample:
+            if rollout.instance_id in resolved:
+                marked = report.marks.get(rollout.instance_id, ())
+                notes = (f"marked as suspicious: {mark.kind}: {mark.what}" for mark in marked)
+                kept.append(replace(rollout, resolved=True, notes=(*rollout.notes, *notes)))
+    save_jsonl(path, kept)
+    say(f"{path}: {counted(len(kept), 'resolved rollout')}")
 
 
 def roll_out(
@@ -435,6 +460,7 @@ def grade_rollouts(
     grader: GraderSettings | None = None,
     known: Mapping[str, Verdict] | None = None,
     disk_budget: int | None = None,
+    details: RunDetails | None = None,
 ) -> Report:
     """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
     broken: dict[str, str] = {}
@@ -457,6 +483,9 @@ def grade_rollouts(
         disk_budget=disk_budget,
         enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
         broken=broken,
+        details=replace(
+            details or RunDetails(), courses=courses(rollouts, load_rollout_usage(folder))
+        ),
     )
 
 
@@ -472,6 +501,7 @@ def grade_predictions(
     enforced: Mapping[str, Mapping[str, Any]] | None = None,
     broken: Mapping[str, str] | None = None,
     disk_budget: int | None = None,
+    details: RunDetails | None = None,
 ) -> Report:
     """Grade patches and write the reports into ``folder``.
 
@@ -496,7 +526,15 @@ def grade_predictions(
     )
     patches = {p.instance_id: p.model_patch for p in predictions}
     marked = marks(instances, patches, graded.verdicts, folder)
-    report = Report(blamed, graded.grader, enforced or {}, marked, graded.verification)
+    repos = {instance.instance_id: instance.repo for instance in instances}
+    report = Report(
+        blamed,
+        graded.grader,
+        enforced or {},
+        marked,
+        graded.verification,
+        replace(details or RunDetails(), repos=repos),
+    )
     save_report(report, folder / REPORT_FILE)
     save_html(report, patches, folder / PAGE_FILE)
     return report

@@ -19,7 +19,7 @@ from srl_swe.cli.options import (
 )
 from srl_swe.cli.options_grading import GraderOptions
 from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
-from srl_swe.cli.options_samples import SampleOptions, Samples
+from srl_swe.cli.options_samples import Faulty, SampleOptions, Samples, read_faulty
 from srl_swe.cli.plan import DiskBudget
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder
@@ -85,6 +85,7 @@ def grade(
             help="Run nothing: parse the logs of an earlier grading, ours or swebench's.",
         ),
     ] = None,
+    faulty: Faulty = None,
     out: options.Out = None,
     workers: options.Workers = 2,
     test_timeout: TestTimeout = 1800,
@@ -97,6 +98,7 @@ def grade(
     patches that need tests are built or pulled; a missing image breaks only its own instance.
     Exit code 1 if too many sandboxes broke to give a rate, or if --verify-with finds a difference.
     """
+    from srl_swe.evaluation.details import RunDetails
     from srl_swe.evaluation.predictions import load_predictions
     from srl_swe.evaluation_run import grade_predictions
 
@@ -114,6 +116,7 @@ def grade(
         test_timeout_s=test_timeout,
         grader=replace(grader, from_logs=from_logs),
         disk_budget=parse_size(disk_budget),
+        details=RunDetails(faulty=read_faulty(faulty)),
     )
     _print_report(report, folder, as_json=as_json)
 
@@ -143,16 +146,13 @@ def evaluate(
     from srl_swe.evaluation_run import evaluate
 
     folder, grader = options.results_folder(out, "eval"), tests.grader()
-    sampling.check()
     asked, instances, settings = _checked(
         policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
     )
     settings = replace(
-        settings,
+        sampling.settings(settings),
         test_timeout_s=test_timeout,
         grader=grader,
-        samples=sampling.samples,
-        best_of=sampling.best_of,
         disk_budget=parse_size(disk_budget),
     )
     report = evaluate(asked, instances, folder, settings)
@@ -194,6 +194,7 @@ def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool
         samples_fields,
         samples_table,
     )
+    from srl_swe.evaluation.details import details_tables
 
     if isinstance(report, Report):
         reports, fields, table = [report], report_fields(report), render_table(report)
@@ -203,7 +204,10 @@ def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool
     if as_json:
         options.print_json(fields)
     else:
-        options.console().print(table)
+        console = options.console()
+        console.print(table)
+        for title, part in details_tables(report.runs).items():
+            console.print(part.draw(title))
         typer.echo(f"{folder}/report.html")
     failed = [v for each in reports if (v := each.verification) and not v.passed]
     for verification in failed:

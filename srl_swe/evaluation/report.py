@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from srl_swe.evaluation.details import (
+    GradedRun,
+    RunDetails,
+    details_fields,
+    details_tables,
+    format_errors,
+)
 from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.patch_paths import PathKind, touched_paths
 from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, protected_files
@@ -21,7 +28,7 @@ from srl_swe.evaluation.test_run import END_MARKER, TestRun
 from srl_swe.evaluation.verify import Verification, verification_fields
 from srl_swe.files import write_atomic
 from srl_swe.reports.intervals import wilson_interval
-from srl_swe.reports.page import render_page
+from srl_swe.reports.page import counted, render_page
 from srl_swe.types import Instance, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -125,7 +132,8 @@ class Report:
 
     ``enforced`` are the conditions of the rollouts' sandboxes by instance id, empty for patches
     from elsewhere. ``marks`` are by instance id. ``verification``: a share of the verdicts, given
-    again by another grader; None if that was not asked for.
+    again by another grader; None if that was not asked for. ``details``: the rollouts beside the
+    verdicts.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -133,6 +141,7 @@ class Report:
     enforced: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     marks: Mapping[str, Sequence[Mark]] = field(default_factory=dict)
     verification: Verification | None = None
+    details: RunDetails = field(default_factory=RunDetails)
 
     def ids(self, *outcomes: Outcome) -> list[str]:
         """The instances with one of these outcomes, sorted."""
@@ -166,6 +175,19 @@ class Report:
         if self.resolved_rate is None:
             return None
         return wilson_interval(len(self.ids(Outcome.RESOLVED)), self.counted)
+
+    @property
+    def clean(self) -> Report | None:
+        """The report without the faulty instances; None if the run has none of them."""
+        sound = tuple(v for v in self.verdicts if v.instance_id not in self.details.faulty)
+        if len(sound) == len(self.verdicts):
+            return None
+        return replace(self, verdicts=sound, verification=None, details=RunDetails())
+
+    @property
+    def runs(self) -> list[GradedRun]:
+        """The verdicts and details, as several samples have them."""
+        return [(self.verdicts, self.details)]
 
     @property
     def networks(self) -> dict[str, list[str]]:
@@ -247,8 +269,34 @@ def report_fields(report: Report) -> dict[str, Any]:
             instance_id: {k: v for k, v in held.items() if k not in shared}
             for instance_id, held in sorted(report.enforced.items())
         },
+        **details_fields(report.runs),
+        "clean": _clean_fields(report),
         "schema_version": 2,
     }
+
+
+def _clean_fields(report: Report) -> dict[str, Any] | None:
+    """The rate without the faulty instances; None if there are none."""
+    if (clean := report.clean) is None:
+        return None
+    sound = {verdict.instance_id for verdict in clean.verdicts}
+    return {
+        "faulty_ids": sorted(v.instance_id for v in report.verdicts if v.instance_id not in sound),
+        "total_instances": len(clean.verdicts),
+        "resolved_instances": len(clean.ids(Outcome.RESOLVED)),
+        "counted_instances": clean.counted,
+        "resolved_rate": clean.resolved_rate,
+        "resolved_rate_95": clean.interval,
+        "resolved_rate_bounds": clean.bounds,
+    }
+
+
+def clean_headline(report: Report) -> str:
+    """The result without the faulty instances in one line; empty if there are none."""
+    if (clean := report.clean) is None:
+        return ""
+    left_out = counted(len(report.verdicts) - len(clean.verdicts), "faulty instance")
+    return f"without {left_out}: {headline(clean)}"
 
 
 def save_report(report: Report, path: Path) -> None:
@@ -275,7 +323,8 @@ def render_table(report: Report) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=headline(report), caption=escape(provenance(report)))
+    caption = "\n".join(filter(None, (clean_headline(report), provenance(report))))
+    table = Table(title=headline(report), caption=escape(caption))
     table.add_column("outcome")
     table.add_column("instances", justify="right")
     table.add_column("which")
@@ -310,7 +359,10 @@ def render_html(report: Report, patches: Mapping[str, str]) -> str:
         "evaluation.html",
         title="Evaluation",
         headline=headline(report),
+        clean=clean_headline(report),
         provenance=provenance(report),
+        details=details_tables(report.runs),
+        errors=format_errors(report.runs),
         counts={outcome: count for outcome, count in counts.items() if count},
         verdicts=sorted(report.verdicts, key=lambda verdict: verdict.instance_id),
         patches=patches,

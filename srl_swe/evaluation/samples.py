@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal
 
+from srl_swe.evaluation.details import (
+    GradedRun,
+    RunDetails,
+    details_fields,
+    details_tables,
+)
 from srl_swe.evaluation.report import MOST_BROKEN, Report, headline, percent, report_fields
 from srl_swe.reports.intervals import ShareInterval, share_interval
-from srl_swe.reports.page import TextTable, render_page
+from srl_swe.reports.page import TextTable, counted, render_page
 from srl_swe.sandbox import majority
 from srl_swe.types import Outcome, Trajectory
 
@@ -116,6 +122,18 @@ class SamplesReport:
         return [self.pass_rate(k) for k in range(1, len(self.reports) + 1)]
 
     @property
+    def clean(self) -> SamplesReport | None:
+        """The report without the faulty instances; None if the runs have none of them."""
+        clean = {name: report.clean for name, report in self.reports.items()}
+        sound = {name: report for name, report in clean.items() if report is not None}
+        return SamplesReport(sound) if len(sound) == len(clean) else None
+
+    @property
+    def runs(self) -> list[GradedRun]:
+        """The verdicts and details of each sample."""
+        return [(report.verdicts, report.details) for report in self.reports.values()]
+
+    @property
     def resolved_rate(self) -> float | None:
         """pass@1; None if too many sandboxes broke."""
         return self.pass_rate(1).rate
@@ -167,6 +185,7 @@ def best_report(picked: Mapping[str, int], reports: Sequence[Report]) -> Report:
         reports[0].grader,
         {n: held for n, s in picked.items() if (held := reports[s].enforced.get(n))},
         {n: marked for n, s in picked.items() if (marked := reports[s].marks.get(n))},
+        details=RunDetails(reports[0].details.repos, faulty=reports[0].details.faulty),
     )
 
 
@@ -176,26 +195,31 @@ def samples_fields(report: SamplesReport) -> dict[str, Any]:
     With a best sample per instance its verdicts have SWE-bench's fields.
     """
     best = report_fields(report.best) if report.best else {}
+    clean = report.clean
     return {
         **best,
+        **details_fields(report.runs),
         "total_instances": len(report.tallies),
         "samples": len(report.reports),
         "sample_folders": list(report.reports),
         "best_of": report.best_of,
-        "pass_at": {str(rate.k): _rate_fields(rate) for rate in report.pass_rates},
+        "pass_at": _pass_fields(report),
+        "clean_pass_at": _pass_fields(clean) if clean else None,
         "tallies": {name: asdict(tally) for name, tally in report.tallies.items()},
         "schema_version": 2,
     }
 
 
-def _rate_fields(rate: PassRate) -> dict[str, Any]:
-    interval = rate.interval
+def _pass_fields(report: SamplesReport) -> dict[str, dict[str, Any]]:
     return {
-        "rate": rate.rate,
-        "rate_95": (interval.low, interval.high) if interval else None,
-        "interval": interval.method if interval else None,
-        "bounds": rate.bounds,
-        "instances": rate.instances,
+        str(rate.k): {
+            "rate": rate.rate,
+            "rate_95": (rate.interval.low, rate.interval.high) if rate.interval else None,
+            "interval": rate.interval.method if rate.interval else None,
+            "bounds": rate.bounds,
+            "instances": rate.instances,
+        }
+        for rate in report.pass_rates
     }
 
 
@@ -220,14 +244,24 @@ def samples_headline(report: SamplesReport) -> str:
     return line
 
 
+def _clean_line(report: SamplesReport) -> str:
+    """pass@1 and pass@n without the faulty instances; empty if there are none."""
+    if (clean := report.clean) is None:
+        return ""
+    left_out = counted(len(report.tallies) - len(clean.tallies), "faulty instance")
+    return f"without {left_out}: {samples_headline(clean)}"
+
+
 def samples_table(report: SamplesReport) -> Table:
     """A table for the terminal: pass@k, the best of n, and each sample."""
+    from rich.text import Text
+
     table = pass_table(report).draw(f"{len(report.reports)} samples per instance")
     lines = [f"{name}: {headline(each)}" for name, each in report.reports.items()]
     if report.best is not None and report.best_of is not None:
         lines.append(f"best of {len(lines)} by {report.best_of}: {headline(report.best)}")
         lines.append(f"({report.best_of}: {BEST_OF[report.best_of]})")
-    table.caption = "\n".join(lines)
+    table.caption = Text("\n".join(filter(None, [*lines, _clean_line(report)])))
     return table
 
 
@@ -239,11 +273,13 @@ def render_samples_page(report: SamplesReport) -> str:
         "samples.html",
         title="Evaluation of samples",
         headline=samples_headline(report),
+        clean=_clean_line(report),
         passes=pass_table(report),
         best=headline(report.best) if report.best else "",
         best_of=report.best_of,
         best_how=BEST_OF[report.best_of] if report.best_of else "",
         samples={name: headline(each) for name, each in report.reports.items()},
         outcomes={name: [found[name] for found in by_sample] for name in report.tallies},
+        details=details_tables(report.runs),
         spread=sorted(Counter(t.resolved for t in report.tallies.values()).items()),
     )

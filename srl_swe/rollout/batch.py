@@ -17,7 +17,7 @@ from srl_swe.rollout.usage import REPLIES_FILE, TIMINGS_FILE, append_replies, ap
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories.fields import BrokenRecord
 from srl_swe.trajectories.jsonl import parse_line, render_line
-from srl_swe.types import Instance, Prediction, Trajectory
+from srl_swe.types import Instance, Prediction, StopReason, Trajectory
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 _REMEDY = "delete that line, and its instance is rolled out again"
@@ -27,13 +27,14 @@ _REMEDY = "delete that line, and its instance is rolled out again"
 class EndedRollout:
     """A rollout with its replies; seconds of opening its sandbox, and of acting in it.
 
-    Acting is everything but waiting for replies: commands, prompts, taking the patch.
+    Acting is everything but waiting for replies: commands, prompts, taking the patch. It is None if
+    there was no sandbox, or if the endpoint failed: that wait is not known.
     """
 
     trajectory: Trajectory
     replies: tuple[Completion, ...] = ()
     open_s: float = 0.0
-    act_s: float = 0.0
+    act_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,5 +165,6 @@ def _rollout(
         return EndedRollout(result, open_s=time.monotonic() - times[0])
     started, opened, acted = times
     asked_s = sum(reply.seconds for reply in replies)
-    act_s = max(0.0, acted - opened - asked_s)
+    is_timed = result.stop_reason is not StopReason.POLICY_ERROR
+    act_s = max(0.0, acted - opened - asked_s) if is_timed else None
     return EndedRollout(result, tuple(replies), opened - started, act_s)

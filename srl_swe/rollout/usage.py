@@ -25,6 +25,11 @@ class Prices:
     prompt: float
     completion: float
 
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars."""
+        spent = prompt_tokens * self.prompt + completion_tokens * self.completion
+        return spent / _PER_MILLION
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -66,7 +71,7 @@ def append_replies(folder: Path, instance_id: str, replies: Sequence[Completion]
 
 
 def append_timing(
-    folder: Path, instance_id: str, replies: int, open_s: float, act_s: float
+    folder: Path, instance_id: str, replies: int, open_s: float, act_s: float | None
 ) -> None:
     """Append the seconds of a rollout that asked for ``replies`` replies."""
     row = {"instance_id": instance_id, "replies": replies, "open_s": open_s, "act_s": act_s}
@@ -125,7 +130,7 @@ def _rollout_usage(rows: Sequence[dict[str, Any]], timing: dict[str, Any] | None
         sum(bool(row["truncated"]) for row in own),
         sum(float(row["seconds"]) for row in own),
         float(timing["open_s"]) if timing else None,
-        float(timing["act_s"]) if timing else None,
+        float(timing["act_s"]) if timing and timing["act_s"] is not None else None,
     )
 
 
@@ -148,14 +153,23 @@ def load_usage(folders: Path | Sequence[Path], prices: Prices | None = None) -> 
                 seconds.append(float(row["seconds"]))
     if not seconds:
         return None
-    cuts = quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
-    usd = prompt * prices.prompt + completion * prices.completion if prices else None
+    p50, p95 = median_and_p95(seconds)
     return Usage(
         len(seconds),
         prompt,
         completion,
         truncated,
-        seconds_p50=cuts[9],
-        seconds_p95=cuts[18],
-        usd=usd / _PER_MILLION if usd is not None else None,
+        seconds_p50=p50,
+        seconds_p95=p95,
+        usd=prices.cost(prompt, completion) if prices else None,
     )
+
+
+def median_and_p95(values: Sequence[float]) -> tuple[float, float]:
+    """The median and the 95th percentile of at least one value.
+
+    >>> median_and_p95([1.0]), median_and_p95([0.0, 10.0])
+    ((1.0, 1.0), (5.0, 9.5))
+    """
+    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else [*values] * 19
+    return cuts[9], cuts[18]
