@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -125,9 +126,31 @@ class PolicyOptions:
         ),
     ] = None
 
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--template",
+            metavar="NAME=VALUE",
+            help="A variable of the chat template, such as enable_thinking=false; repeat it for "
+            "more. As the policy was trained, or else none.",
+        ),
+    ] = None
+
     def settings(self, policy: str | Endpoint, setting: Setting) -> AgentSettings:
         """Raises UserError for an unknown dialect or tool, and a missing policy."""
         from srl_swe.rollout.agents import agent_settings
 
-        asked = {**asdict(self), "tools": tuple(self.tools or ())}
+        variables = dict(map(_parse_variable, self.template or ()))
+        asked = {**asdict(self), "tools": tuple(self.tools or ()), "template": variables}
         return agent_settings(policy, setting=setting, **asked)
+
+
+def _parse_variable(text: str) -> tuple[str, Any]:
+    """The name and the value of ``NAME=VALUE``: JSON, or else text. Raises UserError."""
+    name, is_set, value = text.partition("=")
+    if not (name.isidentifier() and is_set):
+        raise UserError(f"--template {text}: write NAME=VALUE, such as enable_thinking=false.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -69,8 +69,11 @@ def agent_settings(
     strictness: Strictness | None = None,
     tools: tuple[str, ...] = (),
     seed: int = 0,
+    template: Mapping[str, Any] | None = None,
 ) -> AgentSettings:
     """Settings of a run; a policy is prompted as it was trained if an argument is None.
+
+    ``template``: variables of the chat template, besides those of the training.
 
     ``max_new_tokens`` None is that of the setting: 4096 where one reply holds a whole patch, else
     1024.
@@ -111,7 +114,7 @@ def agent_settings(
         strictness or known.strictness,
         window,
         version_of_text(prompt),
-        known.template,
+        {**known.template, **(template or {})},
     )
     if trained is not None and (differing := differences(trained, used)):
         say(f"warning: {source} is not prompted as it was trained: {differing}")

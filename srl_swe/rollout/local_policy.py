@@ -1,12 +1,14 @@
 """Models run in this process by transformers: their sampling, and LocalPolicy.
 
 Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`; training samples
-through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Prompts of several threads are
-answered in one batch (:class:`~srl_swe.rollout.batched_calls.BatchedCalls`); serve large models by
-vLLM, which also lets a request join a running batch. Only the end
+through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Only the end
 tokens of a checkpoint's ``generation_config.json`` are used: Qwen2.5's also asks for a
 ``repetition_penalty`` of 1.05 to 1.1, a temperature, ``top_p`` and ``top_k``, which training does
 not use.
+
+Threads that wait together share a batch of ``generate``, with random numbers per row. Continuous
+batching in transformers would let requests join a running batch, but has one seed for all of them;
+large models are served by vLLM, which has both.
 """
 
 from __future__ import annotations

@@ -174,12 +174,12 @@ class ServedPolicy:
             return self._send(messages, room, options)
 
     def _extras(self) -> dict[str, Any]:
-        """Fields that only vLLM knows; others refuse them."""
+        """Fields that not every server knows: those of vLLM, and the chat template's variables."""
+        is_chat = self._endpoint.api == "chat"
         if not self._endpoint.is_vllm:
-            return {}
-        if self._endpoint.api == "completions":
-            return {**_VLLM_PLAIN, "add_special_tokens": False}
-        return {**_VLLM_PLAIN, "chat_template_kwargs": self._template}
+            return {"chat_template_kwargs": self._template} if is_chat and self._template else {}
+        own = {"chat_template_kwargs": self._template} if is_chat else {"add_special_tokens": False}
+        return {**_VLLM_PLAIN, **own}
 
     def _ask(self, send: Callable[[], Result]) -> Result:
         def paced() -> Result:

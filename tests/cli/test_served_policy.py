@@ -46,6 +46,16 @@ def test_a_url_is_rolled_out_and_a_failed_reply_costs_no_instance(tmp_path: Path
     assert prediction["model_name_or_path"] == "m"
 
 
+def test_variables_of_the_chat_template_reach_the_server_and_the_config(tmp_path: Path) -> None:
+    variables = ("--template", "enable_thinking=false", "--template", "mode=deep")
+    with OpenAiServer(reply(SUBMIT)).running() as server:
+        rollout(server, tmp_path, *variables)
+    (body,) = server.bodies()
+    assert body["chat_template_kwargs"] == {"enable_thinking": False, "mode": "deep"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["prompting"]["template"] == body["chat_template_kwargs"]
+
+
 @pytest.mark.slow
 def test_the_folder_of_its_tokenizer_gives_the_prompting_of_its_training(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the extra `train`")
@@ -100,6 +110,7 @@ def test_a_run_without_missing_rollouts_opens_no_policy(tmp_path: Path, serve: l
     [
         (["http://127.0.0.1:9/v1"], "no endpoint answers"),
         (["http://127.0.0.1:9/v1", "--price", "1"], "write IN:OUT"),
+        (["a/b", "--template", "enable_thinking"], "write NAME=VALUE"),
         (["http://127.0.0.1:9/v1", "--api", "completions"], "--tokenizer"),
         (["a/b", "--model", "m"], "--model is for a URL"),
     ],
