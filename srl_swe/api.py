@@ -206,7 +206,7 @@ def grade(
     under the same image and tests are not run again. ``grader`` runs the tests, by default
     swebench's harness.
     """
-    from srl_swe.evaluation_run import grade_rollouts
+    from srl_swe.grading_run import grade_rollouts
 
     return grade_rollouts(
         instances,

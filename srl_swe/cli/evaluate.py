@@ -100,7 +100,7 @@ def grade(
     """
     from srl_swe.evaluation.details import RunDetails
     from srl_swe.evaluation.predictions import load_predictions
-    from srl_swe.evaluation_run import grade_predictions
+    from srl_swe.grading_run import grade_predictions
 
     folder, grader = options.results_folder(out, "grade"), tests.grader()
     if from_logs and grader.verify_share is not None:

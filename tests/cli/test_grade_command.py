@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.evaluation import gold_predictions, save_predictions
-from srl_swe.evaluation_run import grade_predictions
+from srl_swe.grading_run import grade_predictions
 from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Instance, Observation, Prediction, Step, Trajectory

@@ -1,0 +1,317 @@
+"""Grading as a whole: the tests of patches run, verdicts become reports of one run or of samples.
+
+The second half of :mod:`srl_swe.evaluation_run`, and ``srl-swe grade``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from srl_swe.engines import (
+    GraderSettings,
+    check_plan,
+    harness_for,
+    has_pulled_images,
+    image_ids_of,
+    images_in_turns,
+    owned_harness,
+)
+from srl_swe.errors import UserError
+from srl_swe.evaluation import Report, save_html, save_predictions, save_report
+from srl_swe.evaluation import grade as run_grading
+from srl_swe.evaluation.details import RunDetails, courses
+from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
+from srl_swe.evaluation.grading import known_verdicts
+from srl_swe.evaluation.report import marks
+from srl_swe.evaluation.samples import (
+    BestOf,
+    SamplesReport,
+    best_report,
+    pick_best,
+    render_samples_page,
+    samples_fields,
+)
+from srl_swe.evaluation.verdicts import needing_tests
+from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
+from srl_swe.files import check_output_folder, write_atomic
+from srl_swe.progress import say
+from srl_swe.reports.page import counted
+from srl_swe.rollout import predictions
+from srl_swe.rollout.usage import load_rollout_usage
+from srl_swe.trajectories.jsonl import save_jsonl
+from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
+
+REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
+BEST_FILE = "best.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """Grades instances while their images are here; ``verdicts`` by the folder of a sample and id.
+
+    ``run_folder`` records the ids of images.
+    """
+
+    run_folder: Path
+    workers: int
+    timeout_s: int
+    grader: GraderSettings
+    verdicts: dict[Path, dict[str, Verdict]] = field(default_factory=dict)
+
+    def find_known(
+        self, instances: Sequence[Instance], submitted: Sequence[Prediction], folder: Path
+    ) -> dict[str, Verdict]:
+        """Take the verdicts that ``folder`` holds of instances with a prediction."""
+        ids = {prediction.instance_id for prediction in submitted}
+        rolled_out = [instance for instance in instances if instance.instance_id in ids]
+        found = known_verdicts(
+            rolled_out,
+            submitted,
+            folder,
+            image_ids=image_ids_of(rolled_out, self.run_folder),
+            harness_version=harness_for([], self.grader).version,
+            timeout_s=self.timeout_s,
+        )
+        self.verdicts.setdefault(folder, {}).update(found)
+        return self.verdicts[folder]
+
+    def grade_in_turns(
+        self, instances: Sequence[Instance], submitted: Sequence[Prediction], budget_bytes: int
+    ) -> dict[str, Verdict]:
+        """The verdicts of all predictions, in the run's own folder, a chunk after the other."""
+        verdicts = self.find_known(instances, submitted, self.run_folder)
+        left = [i for i in needing_tests(instances, submitted) if i.instance_id not in verdicts]
+        if left:
+            check_plan(left, workers=self.workers, budget_bytes=budget_bytes)
+        if left or has_pulled_images(self.run_folder):
+            with images_in_turns(left, budget_bytes, self.run_folder) as stream:
+                for chunk in stream.chunks(left):
+                    ids = {instance.instance_id for instance in chunk}
+                    of_chunk = [p for p in submitted if p.instance_id in ids]
+                    self.grade(chunk, of_chunk, self.run_folder, stream.failed)
+        return verdicts
+
+    def grade(
+        self,
+        chunk: Sequence[Instance],
+        submitted: Sequence[Prediction],
+        folder: Path,
+        missing: Mapping[str, str],
+    ) -> None:
+        """Grade the predictions of the chunk; ``missing`` are images that can't be had, and why.
+
+        An instance without a prediction gets no verdict.
+        """
+        verdicts = self.verdicts.setdefault(folder, {})
+        by_id = {instance.instance_id: instance for instance in chunk}
+        testable: list[Prediction] = []
+        for prediction in submitted:
+            name = prediction.instance_id
+            if why := missing.get(by_id[name].image):
+                verdicts[name] = Verdict(name, Outcome.BROKEN_SANDBOX, detail=why)
+            elif name not in verdicts:
+                testable.append(prediction)
+        instances = [by_id[prediction.instance_id] for prediction in testable]
+        newly = run_grading(
+            instances,
+            testable,
+            folder,
+            max_workers=self.workers,
+            timeout_s=self.timeout_s,
+            report=say,
+            harness=harness_for(needing_tests(instances, testable), self.grader),
+        )
+        verdicts |= {verdict.instance_id: verdict for verdict in newly}
+
+
+def grade_rollouts(
+    instances: Sequence[Instance],
+    rollouts: Sequence[Trajectory],
+    folder: Path,
+    *,
+    workers: int = 2,
+    test_timeout_s: int = 1800,
+    grader: GraderSettings | None = None,
+    known: Mapping[str, Verdict] | None = None,
+    disk_budget: int | None = None,
+    details: RunDetails | None = None,
+) -> Report:
+    """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
+    broken: dict[str, str] = {}
+    for rollout in rollouts:
+        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
+            last = rollout.steps[-1].observation if rollout.steps else None
+            why = last.text if last else "nothing was recorded"
+            broken[rollout.instance_id] = f"its rollout broke: {why}"
+    models = sorted({rollout.model or "policy" for rollout in rollouts}) or ["policy"]
+    if len(models) > 1:
+        raise UserError(f"grade the rollouts of one policy at a time, not {', '.join(models)}.")
+    return grade_predictions(
+        instances,
+        predictions(rollouts, models[0]),
+        folder,
+        workers=workers,
+        test_timeout_s=test_timeout_s,
+        grader=grader,
+        known=known,
+        disk_budget=disk_budget,
+        enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
+        broken=broken,
+        details=replace(
+            details or RunDetails(), courses=courses(rollouts, load_rollout_usage(folder))
+        ),
+    )
+
+
+def grade_predictions(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    folder: Path,
+    *,
+    workers: int = 2,
+    test_timeout_s: int = 1800,
+    grader: GraderSettings | None = None,
+    known: Mapping[str, Verdict] | None = None,
+    enforced: Mapping[str, Mapping[str, Any]] | None = None,
+    broken: Mapping[str, str] | None = None,
+    disk_budget: int | None = None,
+    details: RunDetails | None = None,
+) -> Report:
+    """Grade patches and write the reports into ``folder``.
+
+    By instance id: ``enforced`` holds the limits of the rollout's sandbox, ``broken`` the reason
+    why a rollout's sandbox broke before it submitted a patch, ``known`` verdicts to report as they
+    are. ``disk_budget``: the most bytes of images pulled at a time; None pulls all first. Raises
+    UserError for an instance that can't be graded, before any image is built or pulled.
+    """
+    check_output_folder(folder)
+    settings = grader or GraderSettings()
+    if disk_budget is not None:
+        check_budget(settings)
+        grading = Grading(folder, workers, test_timeout_s, settings, {folder: dict(known or {})})
+        known = grading.grade_in_turns(instances, predictions, disk_budget)
+    graded = _graded(instances, predictions, folder, workers, test_timeout_s, settings, known or {})
+    blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
+        replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
+        if verdict.outcome is Outcome.NOT_ATTEMPTED
+        and (why := (broken or {}).get(verdict.instance_id)) is not None
+        else verdict
+        for verdict in graded.verdicts
+    )
+    patches = {p.instance_id: p.model_patch for p in predictions}
+    marked = marks(instances, patches, graded.verdicts, folder)
+    repos = {instance.instance_id: instance.repo for instance in instances}
+    report = Report(
+        blamed,
+        graded.grader,
+        enforced or {},
+        marked,
+        graded.verification,
+        replace(details or RunDetails(), repos=repos),
+    )
+    save_report(report, folder / REPORT_FILE)
+    save_html(report, patches, folder / PAGE_FILE)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """The verdicts of one ``grader``, and the verification of a share of them."""
+
+    verdicts: Sequence[Verdict]
+    grader: str
+    verification: Verification | None = None
+
+
+def _graded(
+    instances: Sequence[Instance],
+    predictions: Sequence[Prediction],
+    folder: Path,
+    workers: int,
+    timeout_s: int,
+    grader: GraderSettings,
+    known: Mapping[str, Verdict],
+) -> _Graded:
+    """Run the tests, or read their logs, as ``grader`` asks for; ``known`` need no test run."""
+    if grader.from_logs is not None:
+        logs = grader.from_logs
+        read = grade_from_logs(instances, predictions, logs, folder, workers=workers, report=say)
+        return _Graded(read, grader_of_logs())
+    left = [instance for instance in instances if instance.instance_id not in known]
+    submitted = [p for p in predictions if p.instance_id not in known]
+    harness = harness_for(needing_tests(left, submitted), grader)
+    run = partial(run_grading, max_workers=workers, timeout_s=timeout_s, report=say)
+    newly = run(left, submitted, folder, harness=harness)
+    by_id = {**known, **{verdict.instance_id: verdict for verdict in newly}}
+    verdicts = [by_id[instance.instance_id] for instance in instances]
+    if grader.verify_share is None:
+        return _Graded(verdicts, harness.version)
+    sample = sample_to_verify(verdicts, grader.verify_share, grader.seed)
+    verification = verify(
+        instances,
+        predictions,
+        verdicts,
+        sample,
+        folder,
+        harness=owned_harness(),
+        max_workers=workers,
+        timeout_s=timeout_s,
+        report=say,
+    )
+    return _Graded(verdicts, harness.version, verification)
+
+
+def check_budget(grader: GraderSettings, sandbox: str = "docker") -> None:
+    """Raises UserError for settings that a disk budget excludes."""
+    if sandbox != "docker":
+        raise UserError("--disk-budget bounds images: it needs --sandbox docker.")
+    if grader.verify_share is not None or grader.from_logs is not None:
+        raise UserError(
+            "--disk-budget is for patches whose tests run once: leave out --verify-with and "
+            "--from-logs."
+        )
+
+
+def report_samples(
+    folder: Path,
+    rollouts: Mapping[Path, Sequence[Trajectory]],
+    reports: Sequence[Report],
+    best_of: BestOf | None,
+) -> SamplesReport:
+    """Report over all samples in ``folder``; with ``best_of``, also on the patches it picks."""
+    best = None
+    if best_of is not None:
+        samples = list(rollouts.values())
+        picked = pick_best(best_of, samples, reports)
+        best = best_report(picked, reports)
+        chosen = [samples[number][place] for place, number in enumerate(picked.values())]
+        named = predictions(chosen, chosen[0].model or "policy")
+        save_predictions(folder / BEST_FILE, named)
+    report = SamplesReport(
+        {where.name: each for where, each in zip(rollouts, reports, strict=True)}, best, best_of
+    )
+    write_atomic(folder / REPORT_FILE, json.dumps(samples_fields(report), indent=2) + "\n")
+    write_atomic(folder / PAGE_FILE, render_samples_page(report))
+    return report
+
+
+def keep_resolved(
+    path: Path, rollouts: Iterable[Sequence[Trajectory]], reports: Sequence[Report]
+) -> None:
+    """Write the resolved rollouts of each sample, marked ones with a note of their marks."""
+    kept = []
+    for sample, report in zip(rollouts, reports, strict=True):
+        resolved = frozenset(report.ids(Outcome.RESOLVED))
+        for rollout in sample:
+            if rollout.instance_id in resolved:
+                marked = report.marks.get(rollout.instance_id, ())
+                notes = (f"marked as suspicious: {mark.kind}: {mark.what}" for mark in marked)
+                kept.append(replace(rollout, resolved=True, notes=(*rollout.notes, *notes)))
+    save_jsonl(path, kept)
+    say(f"{path}: {counted(len(kept), 'resolved rollout')}")
