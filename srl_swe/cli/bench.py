@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,8 +10,10 @@ import typer
 from srl_swe.cli import options
 from srl_swe.cli.options import AsJson, BenchOptions, TestTimeout
 from srl_swe.cli.options_grading import RunnerOptions
-from srl_swe.engines import harness_for, sandboxes_for
+from srl_swe.cli.options_ray import Ray, check_ray
+from srl_swe.engines import SandboxSettings, harness_for, sandboxes_for
 from srl_swe.files import check_output_folder
+from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 
 app = typer.Typer(help="Check benchmarks.", no_args_is_help=True)
@@ -23,6 +26,7 @@ def check(
     tests: RunnerOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
+    ray: Ray = None,
     test_timeout: TestTimeout = 1800,
     repeat: Annotated[
         int, typer.Option(min=1, help="Rounds; an instance at fault in some of them is flaky.")
@@ -38,19 +42,22 @@ def check(
     from srl_swe.evaluation.bench_check import check_bench, check_fields, check_table
 
     folder, grader = options.results_folder(out, "gold-check"), tests.grader()
+    check_ray(ray, grader=grader)
     check_output_folder(folder)
     instances = bench.instances()
-    harness = harness_for(instances, grader)
-    checked = check_bench(
-        instances,
-        folder,
-        harness=harness,
-        open_sandbox=sandboxes_for(instances, all_images=False),
-        repeat=repeat,
-        max_workers=workers,
-        timeout_s=test_timeout,
-        report=say,
-    )
+    with cluster_at(ray, workers) as cluster:
+        sandboxes = SandboxSettings(cluster=cluster)
+        checked = check_bench(
+            instances,
+            folder,
+            harness=harness_for(instances, replace(grader, cluster=cluster)),
+            open_sandbox=sandboxes_for(instances, sandboxes, all_images=False),
+            cluster=cluster,
+            repeat=repeat,
+            max_workers=workers,
+            timeout_s=test_timeout,
+            report=say,
+        )
     if as_json:
         options.print_json(check_fields(checked))
     else:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.options_ray import Ray
 from srl_swe.cli.settings import describe_settings
+from srl_swe.errors import UserError
+from srl_swe.nodes import clean_up_engine, cluster_at
 
 if TYPE_CHECKING:
     from srl_swe_envs.doctor import Finding
+    from srl_swe_envs.owners import Cleaned
 
 
 def cleanup(
@@ -27,6 +31,7 @@ def cleanup(
             "--all", help="Also remove those of this machine's running processes, and so end these."
         ),
     ] = False,
+    ray: Ray = None,
 ) -> None:
     """Remove leftover containers, snapshots and volumes of ended runs from the engine.
 
@@ -34,27 +39,37 @@ def cleanup(
     machine, container or boot only a day after their creation. Exit code 1 if something could not
     be removed.
     """
-    from srl_swe_envs.engine import connect
-    from srl_swe_envs.owners import Fate, Kind, find, remove_owned
+    with cluster_at(ray, 1) as cluster:
+        work = partial(clean_up_engine, dry_run=dry_run, everything=everything)
+        cleaned = cluster.everywhere(work) if cluster else {"": work()}
+    failed = False
+    for node, result in cleaned.items():
+        if node:
+            typer.echo(f"{node}:")
+        if isinstance(result, UserError):
+            typer.echo(f"{result}")
+            failed = True
+        else:
+            failed |= _print_removed(result, dry_run=dry_run)
+    raise typer.Exit(1 if failed else 0)
 
-    wanted = {Fate.ENDED, Fate.EXPIRED} | ({Fate.LIVING} if everything else set())
-    with closing(connect()) as client:
-        found = find(client)
-        doomed = [thing for thing in found if thing.fate in wanted]
-        removed = doomed if dry_run else remove_owned(client, doomed)
-    stuck = [thing for thing in doomed if thing not in removed]
+
+def _print_removed(cleaned: Cleaned, *, dry_run: bool) -> bool:
+    """Whether something could not be removed."""
+    from srl_swe_envs.owners import Fate, Kind
+
     did = "would remove" if dry_run else "removed"
-    for done, things in ((did, removed), ("in use or gone already:", stuck)):
+    for done, things in ((did, cleaned.removed), ("in use or gone already:", cleaned.stuck)):
         for thing in things:
             typer.echo(f"{done} {thing.kind} {thing.name}: {thing.fate}")
-    counts = Counter(thing.kind for thing in removed)
+    counts = Counter(thing.kind for thing in cleaned.removed)
     numbers = (f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in Kind)
     typer.echo(f"{did} {', '.join(numbers)}")
-    kept = Counter(thing.fate for thing in found if thing.fate not in wanted)
+    kept = Counter(thing.fate for thing in cleaned.kept)
     for fate in Fate:
         if kept[fate]:
             typer.echo(f"kept {kept[fate]}: {fate}")
-    raise typer.Exit(1 if stuck else 0)
+    return bool(cleaned.stuck)
 
 
 def doctor(

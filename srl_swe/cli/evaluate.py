@@ -19,10 +19,12 @@ from srl_swe.cli.options import (
 )
 from srl_swe.cli.options_grading import GraderOptions
 from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
+from srl_swe.cli.options_ray import Ray, check_ray, on_nodes
 from srl_swe.cli.options_samples import Faulty, SampleOptions, Samples, read_faulty
 from srl_swe.cli.plan import DiskBudget
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_folder
+from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def rollout(
     samples: Samples = 1,
     out: options.Out = None,
     workers: options.Workers = 2,
+    ray: Ray = None,
     disk_budget: DiskBudget = None,
 ) -> None:
     """Run a policy in the instances' containers; writes rollouts.jsonl and predictions.jsonl.
@@ -62,12 +65,15 @@ def rollout(
     """
     from srl_swe.evaluation_run import roll_out
 
+    check_ray(ray, disk_budget=disk_budget)
     folder = options.results_folder(out, "rollout")
     asked, instances, settings = _checked(
         policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
     )
     settings = replace(settings, samples=samples, disk_budget=parse_size(disk_budget))
-    for sample in roll_out(asked, instances, folder, settings):
+    with cluster_at(ray, workers, settings.sandboxes.kind, asked) as cluster:
+        folders = roll_out(asked, instances, folder, on_nodes(settings, cluster))
+    for sample in folders:
         typer.echo(f"{sample}/predictions.jsonl")
 
 
@@ -88,6 +94,7 @@ def grade(
     faulty: Faulty = None,
     out: options.Out = None,
     workers: options.Workers = 2,
+    ray: Ray = None,
     test_timeout: TestTimeout = 1800,
     disk_budget: DiskBudget = None,
     as_json: AsJson = False,
@@ -103,21 +110,24 @@ def grade(
     from srl_swe.grading_run import grade_predictions
 
     folder, grader = options.results_folder(out, "grade"), tests.grader()
+    grader = replace(grader, from_logs=from_logs)
+    check_ray(ray, grader=grader, disk_budget=disk_budget)
     if from_logs and grader.verify_share is not None:
         raise UserError("--verify-with runs tests, and --from-logs does not: leave one out.")
     check_output_folder(folder)
     instances = bench.instances()
     held = load_predictions(predictions, instances, report=say)
-    report = grade_predictions(
-        instances,
-        held,
-        folder,
-        workers=workers,
-        test_timeout_s=test_timeout,
-        grader=replace(grader, from_logs=from_logs),
-        disk_budget=parse_size(disk_budget),
-        details=RunDetails(faulty=read_faulty(faulty)),
-    )
+    with cluster_at(ray, workers) as cluster:
+        report = grade_predictions(
+            instances,
+            held,
+            folder,
+            workers=workers,
+            test_timeout_s=test_timeout,
+            grader=replace(grader, cluster=cluster),
+            disk_budget=parse_size(disk_budget),
+            details=RunDetails(faulty=read_faulty(faulty)),
+        )
     _print_report(report, folder, as_json=as_json)
 
 
@@ -134,6 +144,7 @@ def evaluate(
     sampling: SampleOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
+    ray: Ray = None,
     test_timeout: TestTimeout = 1800,
     disk_budget: DiskBudget = None,
     as_json: AsJson = False,
@@ -145,6 +156,7 @@ def evaluate(
     """
     from srl_swe.evaluation_run import evaluate
 
+    check_ray(ray, disk_budget=disk_budget)
     folder, grader = options.results_folder(out, "eval"), tests.grader()
     asked, instances, settings = _checked(
         policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
@@ -155,7 +167,8 @@ def evaluate(
         grader=grader,
         disk_budget=parse_size(disk_budget),
     )
-    report = evaluate(asked, instances, folder, settings)
+    with cluster_at(ray, workers, settings.sandboxes.kind, asked) as cluster:
+        report = evaluate(asked, instances, folder, on_nodes(settings, cluster))
     _print_report(report, folder, as_json=as_json)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,16 @@ import typer
 
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
-from srl_swe.engines import SandboxSettings, load_bench, owned_harness, sandboxes_for
+from srl_swe.cli.options_ray import Ray
+from srl_swe.engines import (
+    SandboxSettings,
+    load_bench,
+    owned_harness,
+    sandboxes_for,
+)
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder, held_alone
+from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 from srl_swe.run_folder import claim
 
@@ -145,6 +152,7 @@ def replay(
     ] = False,
     test_timeout: options.TestTimeout = 1800,
     workers: options.Workers = 2,
+    ray: Ray = None,
     as_json: options.AsJson = False,
     sandboxes: options.SandboxOptions,
     reading: options.ReadingOptions,
@@ -155,8 +163,10 @@ def replay(
     """
     if grade and out is None:
         raise UserError("--grade keeps the tests' logs: name a folder with --out.")
-    if shell and (record or out):
-        raise UserError("--shell leaves no results: run it without --out, --record and --grade.")
+    if shell and (record or out or ray):
+        raise UserError(
+            "--shell leaves no results: run it without --out, --record, --grade and --ray."
+        )
     if out:
         check_output_folder(out)
     if record:
@@ -175,7 +185,9 @@ def replay(
         if out:  # the selection from the source may change from run to run
             alone.enter_context(held_alone(out))
             claim(out, {"source": source, "bench": bench, "until": until, **settings.decisive})
-        attempts = _attempt(trajectories, instances, settings, out, until, workers)
+        with cluster_at(ray, workers, settings.kind) as cluster:
+            on_nodes = replace(settings, cluster=cluster)
+            attempts = _attempt(trajectories, instances, on_nodes, out, until, workers)
         if record:
             _save_record(attempts, instances, record)
             done = sum(attempt.replay is not None for attempt in attempts)
@@ -236,7 +248,7 @@ def _attempt(
         open_sandbox,
         out,
         until=until,
-        workers=workers,
+        workers=settings.cluster or workers,
         conditions=settings.decisive,
         open_watch=watch,
     )

@@ -20,6 +20,7 @@ from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.leaks import find_leaks
 from srl_swe.evaluation.predictions import gold_predictions
 from srl_swe.files import write_atomic
+from srl_swe.parallel import Cluster
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -183,6 +184,7 @@ def check_bench(
     *,
     harness: Harness,
     open_sandbox: OpenSandbox,
+    cluster: Cluster | None = None,
     repeat: int = 1,
     max_workers: int = 4,
     timeout_s: int = 1800,
@@ -191,7 +193,8 @@ def check_bench(
     """Check the instances in ``repeat`` rounds and search a sandbox of each for its fix.
 
     Writes ``check.json`` and ``faulty.txt``; options as of :func:`~.grading.grade`. The first round
-    is in ``run_folder`` itself, the others below it; a killed check continues.
+    is in ``run_folder`` itself, the others below it; a killed check continues. The nodes of
+    ``cluster``, if given, open the sandboxes to search.
     """
     rounds = []
     for number in range(1, repeat + 1):
@@ -209,7 +212,9 @@ def check_bench(
             )
         )
     report("sandboxes: none should hold the fix")
-    leaks, unread = find_leaks(instances, open_sandbox, workers=max_workers, report=report)
+    leaks, unread = find_leaks(
+        instances, open_sandbox, workers=cluster or max_workers, report=report
+    )
     names = tuple(instance.instance_id for instance in instances)
     check = BenchCheck(names, tuple(rounds), harness.version, leaks, unread)
     write_atomic(run_folder / CHECK_FILE, json.dumps(check_fields(check), indent=2) + "\n")

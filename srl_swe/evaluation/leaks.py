@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.evaluation.patch_paths import touched_paths
-from srl_swe.parallel import run_parallel
+from srl_swe.parallel import Placement, Workers, run_parallel
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.types import Instance
 
@@ -29,7 +29,7 @@ def find_leaks(
     instances: Sequence[Instance],
     open_sandbox: OpenSandbox,
     *,
-    workers: int = 2,
+    workers: Workers = 2,
     report: Callable[[str], None] = print,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The leaks by instance id, and the reasons of those whose sandbox broke."""
@@ -45,7 +45,11 @@ def find_leaks(
             broken[instance.instance_id] = failure
             report(f"{instance.instance_id}: not searched: {failure}")
 
-    run_parallel(partial(_search, open_sandbox), instances, keep, workers=workers)
+    placement: Placement[Instance, tuple[str | None, str | None]] = Placement(
+        lambda instance: instance.image, lambda _, error: (None, str(error))
+    )
+    work = partial(_search, open_sandbox)
+    run_parallel(work, instances, keep, workers=workers, placement=placement)
     return leaks, broken
 
 

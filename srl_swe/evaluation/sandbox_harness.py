@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.verdicts import test_spec
 from srl_swe.files import write_atomic
 from srl_swe.instances import NETWORK_REPOS, instance_from_row
-from srl_swe.parallel import run_parallel
+from srl_swe.parallel import Cluster, Placement, run_parallel
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Outcome, Verdict
 
@@ -58,7 +58,8 @@ class SandboxHarness:
 
     ``image_id`` returns the engine's id of an image and raises ImageMissing. ``network`` is the
     mode of all sandboxes that ``open_sandbox`` opens, ``limits`` are changes to their default
-    limits: both are part of :attr:`version`, as they decide verdicts.
+    limits: both are part of :attr:`version`, as they decide verdicts. The tests run on the nodes
+    of ``cluster``, if given.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class SandboxHarness:
         *,
         network: str = "none",
         limits: str = "",
+        cluster: Cluster | None = None,
     ) -> None:
+        self._cluster = cluster
         self._open_sandbox = open_sandbox
         self._network = network
         self.image_id = image_id
@@ -83,22 +86,34 @@ class SandboxHarness:
         """
         instances = {i.instance_id: i for i in map(instance_from_row, _rows(job.rows))}
 
-        def keep(prediction: dict[str, str], ended: tuple[Verdict, str | None]) -> None:
-            instance = instances[prediction["instance_id"]]
-            folder = job.logs(prediction["model_name_or_path"], instance.instance_id)
-            _write(folder, instance, prediction["model_patch"], *ended)
+        def keep(case: _Case, ended: tuple[Verdict, str | None]) -> None:
+            _write(job.logs(case.key, case.instance.instance_id), case.instance, case.patch, *ended)
             done()
 
-        def work(prediction: dict[str, str]) -> tuple[Verdict, str | None]:
-            instance = instances[prediction["instance_id"]]
-            if self._network == "none" and instance.repo in NETWORK_REPOS:
-                return _broken(
-                    instance, "its tests need a network: grade it with --test-network bridge"
-                ), None
-            return test(instance, prediction["model_patch"])
+        cases = [
+            _Case(row["model_name_or_path"], instances[row["instance_id"]], row["model_patch"])
+            for row in _rows(job.predictions)
+        ]
+        placement: Placement[_Case, tuple[Verdict, str | None]] = Placement(
+            image=lambda case: case.instance.image,
+            lost=lambda case, error: (_broken(case.instance, str(error)), None),
+        )
+        run_parallel(
+            partial(_test, self._open_sandbox, job.timeout_s, self._network),
+            cases,
+            keep,
+            workers=self._cluster or job.max_workers,
+            placement=placement,
+        )
 
-        test = partial(_test, self._open_sandbox, job.timeout_s)
-        run_parallel(work, _rows(job.predictions), keep, workers=job.max_workers)
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A patch to test; ``key`` is its grading key."""
+
+    key: str
+    instance: Instance
+    patch: str
 
 
 def saved_verdict(folder: Path, run_folder: Path) -> Verdict | None:
@@ -112,14 +127,17 @@ def saved_verdict(folder: Path, run_folder: Path) -> Verdict | None:
 
 
 def _test(
-    open_sandbox: OpenSandbox, timeout_s: float, instance: Instance, patch: str
+    open_sandbox: OpenSandbox, timeout_s: float, network: str, case: _Case
 ) -> tuple[Verdict, str | None]:
     """The verdict, and the output of the tests; None if they did not start."""
-    logs: list[str] = []
+    instance, logs = case.instance, list[str]()
     started = time.monotonic()
+    if network == "none" and instance.repo in NETWORK_REPOS:
+        why = "its tests need a network: grade it with --test-network bridge"
+        return _broken(instance, why), None
     try:
         verdict = verdict_in_fresh_sandbox(
-            instance, patch, open_sandbox, timeout_s, on_log=logs.append
+            instance, case.patch, open_sandbox, timeout_s, on_log=logs.append
         )
     except ImageMissing as missing:
         verdict = _broken(instance, str(missing))

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
-from srl_swe.parallel import run_parallel
+from srl_swe.parallel import Placement, Workers, run_parallel
 from srl_swe.progress import Advance, progress
 from srl_swe.replay.run import Replay, ReplayedStep, replay_trajectory, with_fresh_observations
 from srl_swe.sandbox import OpenSandbox
@@ -59,8 +59,23 @@ class Attempt:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a worker needs for an attempt; ``instance`` is None if the bench does not hold it."""
+
+    key: str
+    trajectory: Trajectory
+    instance: Instance | None
+
+    def failed(self, ending: Ending, reason: str) -> Attempt:
+        return Attempt(self.key, self.trajectory, ending, reason=reason)
+
+
 class Watch:
-    """Sees a batch at work, from several threads at once; this one does nothing."""
+    """Sees a batch at work, from several threads at once; this one does nothing.
+
+    On a cluster it sees only the ends.
+    """
 
     def begin(self, key: str, trajectory: Trajectory, n_steps: int) -> None:
         """A sandbox is being opened to execute ``n_steps``."""
@@ -109,7 +124,7 @@ def attempt_all(
     folder: Path | None = None,
     *,
     until: int | None = None,
-    workers: int = 2,
+    workers: Workers = 2,
     conditions: Mapping[str, object] | None = None,
     open_watch: OpenWatch = watch_by_lines,
 ) -> list[Attempt]:
@@ -137,17 +152,20 @@ def attempt_all(
 
     with open_watch(len(missing)) as watch:
 
-        def run(key: str) -> Attempt:
-            instance = instances.get(asked[key].instance_id)
-            return _attempt(key, asked[key], instance, open_sandbox, until, watch)
-
-        def keep(key: str, attempt: Attempt) -> None:
-            done[key] = attempt
+        def keep(job: _Job, attempt: Attempt) -> None:
+            done[job.key] = attempt
             if folder:
                 append_line(folder / REPLAYS_FILE, _render(attempt))
             watch.end(attempt)
 
-        run_parallel(run, missing, keep, workers=workers)
+        jobs = [_Job(k, asked[k], instances.get(asked[k].instance_id)) for k in missing]
+        placement: Placement[_Job, Attempt] = Placement(
+            image=lambda job: job.instance.image if job.instance else "",
+            lost=lambda job, error: job.failed(Ending.BROKEN_SANDBOX, str(error)),
+        )
+        seen = watch if isinstance(workers, int) else Watch()  # it can't see other machines
+        work = partial(_attempt, open_sandbox=open_sandbox, until=until, watch=seen)
+        run_parallel(work, jobs, keep, workers=workers, placement=placement)
     return [done[key] for key in keys]
 
 
@@ -188,29 +206,22 @@ def as_recorded(trajectory: Trajectory, instance: Instance, replayed: Replay) ->
     )
 
 
-def _attempt(
-    key: str,
-    trajectory: Trajectory,
-    instance: Instance | None,
-    open_sandbox: OpenSandbox,
-    until: int | None,
-    watch: Watch,
-) -> Attempt:
-    failed = partial(Attempt, key, trajectory)
+def _attempt(job: _Job, open_sandbox: OpenSandbox, until: int | None, watch: Watch) -> Attempt:
+    key, trajectory, instance = job.key, job.trajectory, job.instance
     if instance is None:
-        return failed(Ending.NOT_IN_BENCH, reason="the bench does not hold its instance")
+        return job.failed(Ending.NOT_IN_BENCH, "the bench does not hold its instance")
     if not any(step.executed and step.action for step in trajectory.steps):
         why = "nothing in the record ran" if trajectory.steps else "the record has no steps"
-        return failed(Ending.NO_STEPS, reason=why)
+        return job.failed(Ending.NO_STEPS, why)
     watch.begin(key, trajectory, len(trajectory.steps[:until]))
     on_step, started = partial(watch.step, key), time.perf_counter()
     try:
         with open_sandbox(instance) as sandbox:
             done = replay_trajectory(trajectory, instance, sandbox, until=until, on_step=on_step)
     except ImageMissing as missing:
-        return failed(Ending.IMAGE_MISSING, reason=str(missing))
+        return job.failed(Ending.IMAGE_MISSING, str(missing))
     except SandboxError as broken:
-        return failed(Ending.BROKEN_SANDBOX, reason=str(broken))
+        return job.failed(Ending.BROKEN_SANDBOX, str(broken))
     seconds = time.perf_counter() - started
     return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from srl_swe.errors import ImageMissing, PolicyError, SandboxError, UserError
 from srl_swe.files import append_line, drop_torn_line, read_lines
-from srl_swe.parallel import run_parallel
+from srl_swe.parallel import Placement, Workers, run_parallel
 from srl_swe.progress import progress, say
 from srl_swe.rollout.episode import Attempt, Completion, failed_attempt
 from srl_swe.rollout.usage import REPLIES_FILE, TIMINGS_FILE, append_replies, append_timing
@@ -51,7 +51,7 @@ def rollout_all(
     open_sandbox: OpenSandbox,
     folder: Path,
     *,
-    workers: int = 2,
+    workers: Workers = 2,
 ) -> list[Trajectory]:
     """One rollout per instance; :func:`rollout_samples` with a single sample."""
     (rollouts,) = rollout_samples(
@@ -65,7 +65,7 @@ def rollout_samples(
     instances: Sequence[Instance],
     open_sandbox: OpenSandbox,
     *,
-    workers: int = 2,
+    workers: Workers = 2,
 ) -> list[list[Trajectory]]:
     """The rollouts of each sample, in the order of ``instances``; all samples share the workers.
 
@@ -97,8 +97,12 @@ def rollout_samples(
             which = name if len(samples) == 1 else f"{name}, sample {number + 1}"
             advance(f"{which}: {result.stop_reason}, {len(result.steps)} steps")
 
-        attempts = [sample.attempt for sample in samples]
-        run_parallel(partial(_rollout, attempts, open_sandbox), missing, keep, workers=workers)
+        def lost(job: tuple[int, Instance], error: SandboxError) -> EndedRollout:
+            return EndedRollout(failed_attempt(job[1], error, samples[job[0]].attempt.name))
+
+        placement = Placement(lambda job: job[1].image, lost)
+        work = partial(_rollout, [sample.attempt for sample in samples], open_sandbox)
+        run_parallel(work, missing, keep, workers=workers, placement=placement)
     return [[kept[instance.instance_id] for instance in instances] for kept in done]
 
 

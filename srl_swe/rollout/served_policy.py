@@ -6,13 +6,13 @@ after an exponential back-off or the server's ``Retry-After``.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -86,6 +86,15 @@ class ServedPolicy:
             tokenizer = token_counter(endpoint.tokenizer).tokenizer
             self._counter = TokenCounter(tokenizer, self._template)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its settings; its copies in a process share clients and one rate limit.
+
+        The key is not among them: each machine takes it from its own environment.
+        """
+        temperature, template = self._sampling["temperature"], json.dumps(self._template)
+        settings = (self._endpoint, self._max_new_tokens, temperature, template)
+        return _policy_of_this_process, (settings, self._seed)
+
     @property
     def opening(self) -> Opening:
         """The thought in the generation prompt; ``none`` without a tokenizer."""
@@ -146,8 +155,8 @@ class ServedPolicy:
 
     def with_seed(self, seed: int) -> ServedPolicy:
         """The same clients and rate limit with another seed."""
-        other = copy(self)
-        other._seed = seed
+        other = object.__new__(ServedPolicy)
+        other.__dict__.update(self.__dict__, _seed=seed)
         return other
 
     def _send(self, messages: Sequence[Message], room: int, options: Mapping[str, Any]) -> Any:
@@ -194,6 +203,24 @@ class ServedPolicy:
             raise PolicyError(_line(error)) from None
         except (openai.OpenAIError, ValueError) as error:
             raise PolicyError(_line(error)) from None
+
+
+_Settings = tuple[Endpoint, int, float, str]
+_made: dict[_Settings, ServedPolicy] = {}
+_making = threading.Lock()
+
+
+def _policy_of_this_process(settings: _Settings, seed: int) -> ServedPolicy:
+    with _making:
+        if settings not in _made:
+            endpoint, most, temperature, template = settings
+            _made[settings] = ServedPolicy(
+                endpoint,
+                max_new_tokens=most,
+                temperature=temperature,
+                template=json.loads(template),
+            )
+    return _made[settings].with_seed(seed)
 
 
 def _text(message: Mapping[str, Any]) -> str:

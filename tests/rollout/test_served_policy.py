@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,3 +270,16 @@ def test_a_damaged_line_of_replies_is_named(tmp_path: Path) -> None:
     (tmp_path / "replies.jsonl").write_text('{"prompt_tokens": 1}\n')
     with pytest.raises(UserError, match=r"replies.jsonl:1: damaged \('completion_tokens'"):
         load_usage(tmp_path)
+
+
+def test_a_pickled_policy_has_no_key_and_shares_clients_with_its_copies(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "sk-1")
+    asked = policy(serve(*[reply("ls")] * 3), requests_per_minute=6000)
+    pickled = pickle.dumps([asked, asked.with_seed(1)])
+    assert b"sk-1" not in pickled
+    first, second = pickle.loads(pickled)
+    third = pickle.loads(pickle.dumps(asked))
+    assert first._pace is second._pace is third._pace
+    assert first.reply(PROMPT) == asked.reply(PROMPT)
