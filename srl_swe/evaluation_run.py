@@ -135,6 +135,7 @@ def roll_out(
     """
     if settings.disk_budget is not None:
         check_budget(settings.grader, settings.sandboxes.kind)
+    settings.setting.check(instances)
     acting: AbstractContextManager[_Actor]
     if settings.setting.asks_policy:
         acting = _policy_acting(policy, folder, settings)

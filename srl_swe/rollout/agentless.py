@@ -54,6 +54,15 @@ _EXPLANATIONS: Mapping[FormatReason | EditFault, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class _Ended:
+    """The end of an attempt: its changes, and a note on why nothing could be asked."""
+
+    reason: StopReason
+    changes: tuple[Change, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Agentless:
     """Localize and repair, one reply each; with ``oracle``, repair the gold patch's files.
 
@@ -81,15 +90,14 @@ class Agentless:
         ``executed`` is False for a reply out of the format.
         """
         steps: list[Step] = []
-        changes: Sequence[Change] = ()
         try:
             held_to = enforced(sandbox)
             base = BaseCommit.open(sandbox, instance.base_commit, instance.workdir)
             try:
-                reason, changes = self._attempt(instance, base, steps, on_reply)
-            except (PromptTooLong, OverBudget):
-                reason = StopReason.TOKEN_LIMIT
-            patch = plain_diff(changes).decode("utf-8")
+                ended = self._attempt(instance, base, steps, on_reply)
+            except (PromptTooLong, OverBudget) as error:
+                ended = _Ended(StopReason.TOKEN_LIMIT, note=str(error))
+            patch = plain_diff(ended.changes).decode("utf-8")
         except DiffFailed as error:
             return failed_attempt(instance, SandboxError(str(error)), self.name, steps)
         except (SandboxError, PolicyError) as error:
@@ -98,11 +106,12 @@ class Agentless:
             instance.instance_id,
             tuple(steps),
             problem_statement=instance.problem_statement,
-            stop_reason=reason,
+            stop_reason=ended.reason,
             patch=patch,
             model=self.name,
             enforced=held_to or None,
-            normal_form=normal_form(changes),
+            notes=(ended.note,) if ended.note else (),
+            normal_form=normal_form(ended.changes),
         )
 
     def with_seed(self, seed: int) -> Agentless:
@@ -111,7 +120,7 @@ class Agentless:
 
     def _attempt(
         self, instance: Instance, base: BaseCommit, steps: list[Step], on_reply: OnReply
-    ) -> tuple[StopReason, Sequence[Change]]:
+    ) -> _Ended:
         if self.oracle:
             paths = oracle_paths(instance.gold_patch)
             if missing := [path for path in paths if path not in base.entries]:
@@ -124,22 +133,23 @@ class Agentless:
             step, paths = self._read_paths(ask(self.policy, prompt, on_reply).text, shown)
             steps.append(step)
             if not step.executed:
-                return StopReason.FORMAT_ERRORS, ()
+                return _Ended(StopReason.FORMAT_ERRORS)
         blobs = base.read(paths)
         files = {path: text for path, blob in blobs.items() if (text := _text(blob)) is not None}
         if not files:
-            return StopReason.SUBMITTED, ()
+            return _Ended(StopReason.SUBMITTED, note="nothing to edit: no file that exists")
         issue = instance.problem_statement
         prompt = repair_messages(issue, files, self.token_budget, self._count)
         step, changed = self._read_edits(ask(self.policy, prompt, on_reply).text, files)
         steps.append(step)
         if not step.executed:
-            return StopReason.FORMAT_ERRORS, ()
-        return StopReason.SUBMITTED, [
+            return _Ended(StopReason.FORMAT_ERRORS)
+        changes = tuple(
             Change(path.encode(), old, Blob(old.mode, text.encode("utf-8", "replace")))
             for path, text in changed.items()
             if text != files[path] and (old := blobs[path])
-        ]
+        )
+        return _Ended(StopReason.SUBMITTED, changes)
 
     @property
     def _count(self) -> CountTokens | None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import cast
 
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
@@ -77,6 +80,21 @@ class Setting(StrEnum):
                 return {"setting": self.value, "trajectories": trajectories}
             case Setting.ORACLE | Setting.GOLD | Setting.EMPTY:
                 return {"setting": self.value}
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        """Raise UserError if an instance lacks the gold patch that the setting needs."""
+        if self not in {Setting.ORACLE, Setting.GOLD}:
+            return
+        for instance in instances:
+            try:
+                is_patch = bool(PatchSet(instance.gold_patch))
+            except UnidiffParseError:
+                is_patch = False
+            if not is_patch:
+                raise UserError(
+                    f"{instance.instance_id} has no gold patch, which --setting {self} needs; "
+                    "leave it out by --exclude, or use another setting."
+                )
 
 
 def find_setting(name: str) -> Setting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,18 @@ def test_a_mistake_is_one_line(command: str, words: list[str], said: str, tmp_pa
         run(command, tmp_path / "out", *words)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("patch", ["", "not a diff", "--- a/x\n+++ b/x\n@@ -1 +1,7 @@\n-a\n+b\n"])
+@pytest.mark.parametrize("setting", ["oracle", "gold"])
+def test_a_row_without_a_gold_patch_is_named_at_once(
+    setting: str, patch: str, tmp_path: Path
+) -> None:
+    row = replace(STARTER[CHOSEN[0]], gold_patch=patch)
+    policy = None if setting == "gold" else "http://127.0.0.1:9/v1"
+    with pytest.raises(UserError, match="starter__inikit-1 has no gold patch"):
+        srl_swe.run_rollouts(policy, [row], tmp_path, setting=setting)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_api_takes_the_setting_by_name(tmp_path: Path) -> None:

@@ -232,6 +232,24 @@ def test_an_instance_whose_gold_patch_has_no_python_file_shows_its_other_files(
     assert "+name = sums\n" in result.patch
 
 
+def test_a_gold_patch_that_only_adds_files_shows_nothing_and_asks_nothing(sandbox: Sandbox) -> None:
+    gold = (
+        "diff --git a/new.py b/new.py\nnew file mode 100644\n"
+        "--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+a\n"
+    )
+    result = oracle()(replace(INSTANCE, gold_patch=gold), sandbox)
+    assert (result.stop_reason, result.patch, result.steps) == (StopReason.SUBMITTED, "", ())
+    assert result.notes == ("nothing to edit: no file that exists",)
+
+
+def test_a_reply_of_half_characters_is_no_crash(sandbox: Sandbox) -> None:
+    odd = block("lib/core/sums.py", "    return sum(items) + 1", "    return '\ud800'")
+    assert said(oracle(odd), sandbox)[1] == "Nothing is submitted: a file no longer parses."
+    instance = replace(INSTANCE, gold_patch=GOLD.replace("lib/core/sums.py", "setup.cfg"))
+    odd = block("setup.cfg", "name = lib", "name = \ud800")
+    assert "+name = ?\n" in str(oracle(odd)(instance, sandbox).patch)
+
+
 def test_a_renamed_gold_file_is_shown_under_its_old_name() -> None:
     moved = (
         "diff --git a/old.py b/new.py\nsimilarity index 90%\nrename from old.py\n"
@@ -251,6 +269,7 @@ def test_a_prompt_over_the_context_is_the_token_limit(sandbox: Sandbox) -> None:
     for budget in (1, 700):
         result = agentless(NAMED, token_budget=budget)(INSTANCE, sandbox)
         assert (result.stop_reason, result.patch) == (StopReason.TOKEN_LIMIT, "")
+        assert f"over {budget} tokens" in result.notes[0]
     result = Agentless(Overflowing([NAMED]))(INSTANCE, sandbox)
     assert (result.stop_reason, result.patch, len(result.steps)) == (StopReason.TOKEN_LIMIT, "", 1)
 
