@@ -46,8 +46,40 @@ class Grading:
     parsers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """The tests of a row: their files, and their names for pytest's ``-k``."""
+
+    files: Sequence[str]
+    cases: Sequence[str]
+
+    @classmethod
+    def changed_by(cls, patch: str) -> _Tests:
+        paths = [diff.new for diff in file_diffs(patch) if diff.new]
+        files = [path for path in paths if not path.endswith(_NOT_TESTS)]
+        return cls(files, _CASE.findall(patch))
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> _Tests:
+        files = dict.fromkeys(name.partition("::")[0] for name in names)
+        return cls(list(files), [name.rpartition("::")[2] for name in names])
+
+    def run_by(self, command: str) -> str:
+        cases = shlex.quote(" or ".join(self.cases))
+        files = shlex.join(self.files)
+        return command.replace("{cases}", cases).replace("{files}", files).rstrip()
+
+    def include(self, name: str, command: str) -> bool:
+        """Whether the command runs the test of that name."""
+        if "{files}" in command:
+            return name.partition("::")[0] in self.files
+        if "{cases}" in command:
+            return any(case.lower() in name.lower() for case in self.cases)
+        return True
+
+
 def completed(row: Mapping[str, Any], grading: Grading) -> dict[str, Any]:
-    """The row with the fields for grading; unchanged if its test command is unknown.
+    """The row with the fields for grading; unchanged if its test command or tests are unknown.
 
     The tests are those that ``test_patch`` changes; without one, those in FAIL_TO_PASS.
     PASS_TO_PASS then keeps the tests that the command runs, as in SWE-smith's harness.
@@ -59,35 +91,27 @@ def completed(row: Mapping[str, Any], grading: Grading) -> dict[str, Any]:
     config = config if isinstance(config, Mapping) else {}
     own = _text(config.get("test_cmd"))
     command = f"{own} {{files}}" if own else _of_repository(grading.commands, repo)
-    failing = _names(row.get("FAIL_TO_PASS"))
     patch = str(row.get("test_patch") or "")
-    if not command or not (patch or failing) or row.get("eval_script"):
+    failing, passing = (_names(row.get(key)) for key in ("FAIL_TO_PASS", "PASS_TO_PASS"))
+    if row.get("eval_script") or not command or not failing or passing is None:
         return dict(row)
-    changed = list(file_diffs(patch))
-    files = [diff.new for diff in changed if diff.new and not diff.new.endswith(_NOT_TESTS)]
-    cases = _CASE.findall(patch)
-    made: dict[str, Any] = {}
-    if not patch:
-        files = list(dict.fromkeys(name.partition("::")[0] for name in failing))
-        cases = list(dict.fromkeys(name.rpartition("::")[2] for name in failing))
-        passing = _names(row.get("PASS_TO_PASS"))
-        made["PASS_TO_PASS"] = [name for name in passing if _is_run(name, command, files, cases)]
-    made["eval_script"] = eval_script(
-        _filled(command, files, cases),
+    tests = _Tests.changed_by(patch) if patch else _Tests.named(failing)
+    script = eval_script(
+        tests.run_by(command),
         workdir=str(row.get("workdir") or "/testbed"),
         base_commit=str(row.get("base_commit") or "HEAD") if patch else "HEAD",
         test_patch=patch,
-        restored=files if not patch and "{files}" in command else (),
+        restored=tests.files if not patch and "{files}" in command else (),
         set_up=[*_CONDA, *filter(None, [_text(config.get("install"))])],
     )
-    made["log_parser"] = (
-        row.get("log_parser")
-        or _text(config.get("log_parser"))
-        or _of_repository(grading.parsers, repo)
-        or grading.log_parser
-    )
-    made["eval_type"] = row.get("eval_type") or "pass_and_fail"
-    return {**row, **made}
+    parser = _text(config.get("log_parser")) or _of_repository(grading.parsers, repo)
+    return {
+        **row,
+        "PASS_TO_PASS": [n for n in passing if patch or tests.include(n, command)],
+        "eval_script": script,
+        "log_parser": row.get("log_parser") or parser or grading.log_parser,
+        "eval_type": row.get("eval_type") or "pass_and_fail",
+    }
 
 
 def eval_script(
@@ -136,26 +160,14 @@ def _of_repository(table: Mapping[str, Sequence[str]], repo: str) -> str:
     return next(found, "")
 
 
-def _filled(command: str, files: Sequence[str], cases: Sequence[str]) -> str:
-    filled = command.replace("{cases}", shlex.quote(" or ".join(cases)))
-    return filled.replace("{files}", shlex.join(files)).rstrip()
-
-
-def _is_run(name: str, command: str, files: Sequence[str], cases: Sequence[str]) -> bool:
-    if "{files}" in command:
-        return name.partition("::")[0] in files
-    if "{cases}" in command:
-        return any(case.lower() in name.lower() for case in cases)
-    return True
-
-
-def _names(value: Any) -> list[str]:
-    """Test names of a list or its text; empty for anything else, which the rows' reader refuses."""
-    for read in (json.loads, ast.literal_eval) if isinstance(value, str) else ():
+def _names(value: Any) -> list[str] | None:
+    """Test names from a list or its text; None for anything else, which others refuse."""
+    for read in (json.loads, ast.literal_eval) if isinstance(value, str) and value else ():
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = read(value)
             break
-    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+    names = list(value) if isinstance(value, list | tuple) else None if value else []
+    return names if names is None or all(isinstance(name, str) for name in names) else None
 
 
 def _text(value: Any) -> str:
@@ -304,5 +316,5 @@ def _unquoted(name: str) -> str:
     """A name as git writes it, in quotes and with escapes of bytes if it has odd characters."""
     if name.startswith('"'):
         with suppress(ValueError, SyntaxError):
-            return str(ast.literal_eval(f"b{name}").decode("utf-8", "surrogateescape"))
+            return str(ast.literal_eval(f"b{name}").decode("utf-8", "replace"))
     return name

@@ -209,6 +209,12 @@ def test_a_row_whose_test_command_is_unknown_can_be_rolled_out_only(row: dict[st
     )
 
 
+@pytest.mark.parametrize("tests", [{"PASS_TO_PASS": 7}, {"FAIL_TO_PASS": "x", "PASS_TO_PASS": []}])
+def test_tests_that_are_no_list_are_still_refused(tests: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="_TO_PASS must be a list of test names"):
+        adapted({**SMITH, **tests})
+
+
 def test_a_row_that_has_its_script_keeps_it() -> None:
     own = {"eval_script": "mine", "log_parser": "parse_log_django", "eval_type": "fail_only"}
     instance = adapted({**REBENCH, **own})
