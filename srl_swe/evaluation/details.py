@@ -21,9 +21,9 @@ from srl_swe.types import Outcome, StopReason, Trajectory, Verdict
 class Course:
     """The course of one rollout.
 
-    ``stop_reason``: empty if it is not recorded. ``format_errors``: replies without a usable
-    action. ``empty_because``: why the patch is empty; empty if it is not, and if infrastructure
-    ended the rollout. ``usage`` is None if no reply was recorded.
+    ``stop_reason``: empty if it is not recorded. ``format_errors``: replies out of the format.
+    ``empty_because``: why the patch is empty; empty if it is not, and if infrastructure ended the
+    rollout. ``usage`` is None if no reply was recorded.
     """
 
     stop_reason: str
@@ -66,7 +66,7 @@ def _course(rollout: Trajectory, usage: Mapping[str, RolloutUsage]) -> Course:
     return Course(
         reason.value if reason else "",
         len(steps),
-        sum(step.action is None for step in steps),
+        sum(step.action is None and not step.executed for step in steps),
         empty_because,
         usage.get(rollout.instance_id),
     )
@@ -78,8 +78,12 @@ def _why_empty(rollout: Trajectory) -> str:
         return "the patch could not be taken from the repository"
     if any(note.startswith("left out of the patch") for note in rollout.notes):
         return "all changes were left out of the patch"
-    if all(step.action is None for step in rollout.steps):
+    steps = rollout.steps
+    if steps and not any(step.executed or step.action for step in steps):
         return "no reply had a usable action"
+    answer = steps[-1].observation if steps and steps[-1].action is None else None
+    if answer and rollout.stop_reason is StopReason.SUBMITTED:  # a reply of edits, or of paths
+        return answer.text.partition("\n")[0].rstrip(".").lower()
     match rollout.stop_reason:
         case StopReason.SUBMITTED:
             return "submitted without a change"

@@ -13,6 +13,7 @@ from srl_swe.types import Action, Observation, Outcome, Step, StopReason, Trajec
 
 ACTION = Step("", Action("bash", {"command": "ls"}), Observation(""))
 UNUSABLE = Step("hm", None, Observation("no action"), executed=False)
+REJECTED = Step("edits", None, Observation("Nothing is submitted: no edit applies.\nSkipped 1."))
 FAILURE = Step("", None, Observation("policy error: down"), executed=False)
 USAGE = RolloutUsage(3, 1000, 50, 1, policy_s=2.0, open_s=0.5, act_s=1.5)
 REPOS = {"a-1": "o/a", "a-2": "o/a", "b-1": "o/b"}
@@ -42,6 +43,9 @@ def make_report(*outcomes: Outcome, faulty: frozenset[str] = frozenset()) -> Rep
         (ended("i", StopReason.SUBMITTED, ACTION), "submitted without a change"),
         (ended("i", StopReason.STEP_LIMIT, ACTION), "step_limit before a change"),
         (ended("i", StopReason.FORMAT_ERRORS, UNUSABLE), "no reply had a usable action"),
+        (ended("i", StopReason.SUBMITTED, REJECTED), "nothing is submitted: no edit applies"),
+        (ended("i", StopReason.TOKEN_LIMIT, REJECTED), "token_limit before a change"),
+        (ended("i", StopReason.SUBMITTED), "submitted without a change"),
         (ended("i", StopReason.SUBMITTED, ACTION, patch=None), "could not be taken"),
         (
             ended("i", StopReason.SUBMITTED, ACTION, note="left out of the patch: a.bin"),
@@ -62,6 +66,11 @@ def test_a_failure_of_infrastructure_is_not_a_format_error() -> None:
     rollout = ended("i", StopReason.POLICY_ERROR, UNUSABLE, ACTION, FAILURE, patch=None)
     course = courses([rollout], {})["i"]
     assert (course.steps, course.format_errors) == (2, 1)
+
+
+def test_a_reply_whose_edits_were_rejected_was_in_the_format() -> None:
+    rollout = ended("i", StopReason.SUBMITTED, REJECTED)
+    assert courses([rollout], {})["i"].format_errors == 0
 
 
 def test_the_fields_are_sums_and_percentiles_per_rollout() -> None:
