@@ -6,7 +6,7 @@ SIGTERM, and ``docker stop`` waits for 15 s. The bundled images start ``tini``, 
 others from them. A second row has our ``--runner swebench`` as the peer, whose containers are
 stopped by SIGKILL.
 
-``--rows FILE`` takes rows of real instances too, whose images the engine has.
+``--rows FILE`` takes rows of real instances, whose images the engine has, in place of the bundled.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ from srl_swe.evaluation.verify import difference
 from srl_swe.instances import row_from_instance
 from srl_swe.progress import say
 from srl_swe.types import Instance, Prediction, Verdict
-from tests.evaluation.patches import HARMLESS, HONEST
+from tests.evaluation.patches import HONEST, Kind
 from tests.evaluation.test_cheats import cheats
 
 _HERE = Path(__file__).parent
 _TURNS = 2
 _TIMEOUT_S = 60
 _PEER = f"swebench {version('swebench')}"
+_ANYWHERE = (
+    "gold", "harmless", "part of the fix", "the fix, and tests of its own", "does not apply",
+)  # fmt: skip
+"""Kinds of patches that fit any repository."""
 _UNBOUNDED = "fills its memory"
 """Attempts that would fill the machine's, as swebench's containers have no limit."""
 
 
-def rows(real: Path | None, quick: bool) -> list[Row]:
-    """Every metric; ``quick`` takes two instances and a turn, and no cheats."""
-    starter = load_bench("starter")[: 2 if quick else None]
-    with without_entrypoint(starter) as bare:
-        measured = time_rows("", bare, 1 if quick else _TURNS)
-    measured += [
-        verdicts_row("verdicts_different", honest_patches(starter)),
-    ]
-    if not quick:
-        measured.append(verdicts_row("verdicts_different_cheats", cheating_patches(starter[0])))
-    if real:
-        instances = load_bench(str(real))
-        both = {f"{i.instance_id}": (i, i.gold_patch) for i in instances}
-        harmless = {f"{i.instance_id}-harmless": (i, HARMLESS) for i in instances}
-        measured += time_rows("_real", instances, 1)
-        measured.append(verdicts_row("verdicts_different_real", {**both, **harmless}))
+def rows(file: Path | None, quick: bool) -> list[Row]:
+    """Every metric, of the rows in ``file`` or of the bundled ones and the cheats.
+
+    ``quick`` takes two instances and a turn, and no cheats.
+    """
+    instances = load_bench(str(file or "starter"))[: 2 if quick else None]
+    patches = patches_of(instances, [k for k in HONEST if not file or k.name in _ANYWHERE])
+    with without_entrypoint(instances) as bare:
+        measured = time_rows(bare, 1 if quick else _TURNS)
+    measured.append(verdicts_row("verdicts_different", patches))
+    if not quick and not file:
+        measured.append(verdicts_row("verdicts_different_cheats", cheating_patches(instances[0])))
     return measured
 
 
@@ -82,7 +82,7 @@ def without_entrypoint(instances: Sequence[Instance]) -> Iterator[list[Instance]
         yield changed
 
 
-def time_rows(name: str, instances: Sequence[Instance], turns: int) -> list[Row]:
+def time_rows(instances: Sequence[Instance], turns: int) -> list[Row]:
     """Seconds per instance of gold patches with one worker, imports left out, in turns.
 
     Raises AssertionError if a verdict differs, as the speeds could not be compared then.
@@ -101,10 +101,10 @@ def time_rows(name: str, instances: Sequence[Instance], turns: int) -> list[Row]
             if which == "ours":
                 first = verdicts
             assert not differences(first, verdicts), differences(first, verdicts)
-    metric = f"grade_instance_s{name}"
+    peers = {"shipped": f"{_PEER} as it ships", "fixed": f"{_PEER}, --runner swebench"}
     return [
-        row(metric, "s", times["ours"], times["shipped"], f"{_PEER} as it ships"),
-        row(metric, "s", times["ours"], times["fixed"], f"{_PEER}, --runner swebench"),
+        row("grade_instance_s", "s", times["ours"], times[which], name)
+        for which, name in peers.items()
     ]
 
 
@@ -125,11 +125,13 @@ def verdicts_row(metric: str, patches: Mapping[str, tuple[Instance, str]]) -> Ro
     return Row(metric, "verdicts", len(differing), None, _PEER, None, len(patches))
 
 
-def honest_patches(instances: Sequence[Instance]) -> dict[str, tuple[Instance, str]]:
-    """Every kind of tests/evaluation/patches.py for every instance."""
+def patches_of(
+    instances: Sequence[Instance], kinds: Sequence[Kind]
+) -> dict[str, tuple[Instance, str]]:
+    """A patch of every kind for every instance."""
     return {
         f"{instance.instance_id}-{number}": (instance, kind.make(instance))
-        for number, kind in enumerate(HONEST)
+        for number, kind in enumerate(kinds)
         for instance in instances
     }
 
