@@ -53,7 +53,7 @@ class EvalSettings:
     ``agent``: prompting, sampling and limits; None: as the policy was trained. ``bench`` names the
     instances in the run's config. ``vllm``: serve the policy by vLLM meanwhile; None samples in
     this process. ``prices`` add the cost to the sums. ``test_timeout_s``: for the tests of one
-    instance. ``grader``: what runs the tests. ``batch_size``: most replies that this process
+    instance. ``grader``: the runner of the tests. ``batch_size``: most replies that this process
     samples together; None: as many as workers. ``samples`` > 1: sample i has the seed of ``agent``
     plus i - 1, and the sub-folder ``sample-i``. ``best_of``: how one patch per instance is picked
     from the samples; None picks none. ``disk_budget``: the most bytes of images pulled at a time;

@@ -291,8 +291,8 @@ def report_samples(
         picked = pick_best(best_of, samples, reports)
         best = best_report(picked, reports)
         chosen = [samples[number][place] for place, number in enumerate(picked.values())]
-        named = predictions(chosen, chosen[0].model or "policy")
-        save_predictions(folder / BEST_FILE, named)
+        name = next((rollout.model for rollout in chosen), None) or "policy"
+        save_predictions(folder / BEST_FILE, predictions(chosen, name))
     report = SamplesReport(
         {where.name: each for where, each in zip(rollouts, reports, strict=True)}, best, best_of
     )

@@ -29,7 +29,7 @@ Faulty = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Give a second rate without the instances of a file, such as gold-check's faulty.txt.",
+        help="Give a second rate without the instances of a file, as bench check's faulty.txt.",
     ),
 ]
 

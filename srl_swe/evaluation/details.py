@@ -217,8 +217,7 @@ def details_tables(runs: Sequence[GradedRun]) -> dict[str, TextTable]:
         by = share_interval(values) if values else None
         rate = f"{100 * fmean(values):.1f}" if values else ""
         interval = f"{100 * by.low:.1f} to {100 * by.high:.1f}" if by else ""
-        resolved = f"{sum(values):.4g}"
-        repositories.append([repo, str(len(values)), resolved, rate, interval])
+        repositories.append([repo, str(len(values)), _shown(sum(values)), rate, interval])
     ended = [[reason, f"{count:,}"] for reason, count in stop_reasons(runs).items()]
     empty = [[why, f"{len(ids):,}"] for why, ids in empty_patches(runs).items()]
     columns = ("", "sum", "median", "p95")
@@ -237,7 +236,12 @@ def details_tables(runs: Sequence[GradedRun]) -> dict[str, TextTable]:
 def _spread_rows(figures: Mapping[str, Sequence[float]]) -> list[list[str]]:
     rows = []
     for name, values in figures.items():
-        shown = [sum(values), *median_and_p95(values)]
-        whole = all(float(value).is_integer() for value in values)
-        rows.append([name, *(f"{n:,.0f}" if whole else f"{n:,.2f}" for n in shown)])
+        rows.append([name, *map(_shown, (sum(values), *median_and_p95(values)))])
     return rows
+
+
+def _shown(value: float) -> str:
+    """Whole numbers without decimals, small ones with two significant digits, others with two."""
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -276,7 +276,7 @@ def report_fields(report: Report) -> dict[str, Any]:
 
 
 def _clean_fields(report: Report) -> dict[str, Any] | None:
-    """The rate without the faulty instances; None if there are none."""
+    """The rate without the faulty instances; None without any."""
     if (clean := report.clean) is None:
         return None
     sound = {verdict.instance_id for verdict in clean.verdicts}
@@ -292,7 +292,7 @@ def _clean_fields(report: Report) -> dict[str, Any] | None:
 
 
 def clean_headline(report: Report) -> str:
-    """The result without the faulty instances in one line; empty if there are none."""
+    """The result without the faulty instances in one line; empty without any."""
     if (clean := report.clean) is None:
         return ""
     left_out = counted(len(report.verdicts) - len(clean.verdicts), "faulty instance")
@@ -363,6 +363,7 @@ def render_html(report: Report, patches: Mapping[str, str]) -> str:
         provenance=provenance(report),
         details=details_tables(report.runs),
         errors=format_errors(report.runs),
+        reasons={name: course.empty_because for name, course in report.details.courses.items()},
         counts={outcome: count for outcome, count in counts.items() if count},
         verdicts=sorted(report.verdicts, key=lambda verdict: verdict.instance_id),
         patches=patches,

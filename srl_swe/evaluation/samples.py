@@ -19,7 +19,14 @@ from srl_swe.evaluation.details import (
     details_fields,
     details_tables,
 )
-from srl_swe.evaluation.report import MOST_BROKEN, Report, headline, percent, report_fields
+from srl_swe.evaluation.report import (
+    MOST_BROKEN,
+    Report,
+    headline,
+    percent,
+    provenance,
+    report_fields,
+)
 from srl_swe.reports.intervals import ShareInterval, share_interval
 from srl_swe.reports.page import TextTable, counted, render_page
 from srl_swe.sandbox import majority
@@ -236,16 +243,12 @@ def pass_table(report: SamplesReport) -> TextTable:
 
 
 def samples_headline(report: SamplesReport) -> str:
-    """pass@1 and pass@n in one line, and the best of n if it was picked."""
-    first, last = report.pass_rate(1), report.pass_rate(len(report.reports))
-    line = f"{first}; {last}"
-    if report.best is not None:
-        line += f"; best of {len(report.reports)} by {report.best_of}: {headline(report.best)}"
-    return line
+    """pass@1 and pass@n in one line."""
+    return f"{report.pass_rate(1)}; {report.pass_rate(len(report.reports))}"
 
 
 def _clean_line(report: SamplesReport) -> str:
-    """pass@1 and pass@n without the faulty instances; empty if there are none."""
+    """pass@1 and pass@n without the faulty instances; empty without any."""
     if (clean := report.clean) is None:
         return ""
     left_out = counted(len(report.tallies) - len(clean.tallies), "faulty instance")
@@ -274,6 +277,7 @@ def render_samples_page(report: SamplesReport) -> str:
         title="Evaluation of samples",
         headline=samples_headline(report),
         clean=_clean_line(report),
+        provenance=sorted({provenance(each) for each in reports}),
         passes=pass_table(report),
         best=headline(report.best) if report.best else "",
         best_of=report.best_of,

@@ -117,6 +117,11 @@ def test_samples_are_added_up_and_have_a_second_rate_too() -> None:
     assert "without 1 faulty instance: pass@1 = 75.0 %" in render_samples_page(report)
 
 
+def test_the_page_gives_the_reason_beside_an_empty_patch() -> None:
+    page = render_html(make_report(*[Outcome.EMPTY_PATCH] * 3), {})
+    assert page.count("<td>submitted without a change") == 3
+
+
 def test_tables_without_rows_are_left_out() -> None:
     assert details_tables([((Verdict("i", Outcome.RESOLVED),), RunDetails())]) == {}
     assert details_fields([])["stop_reasons"] == {}

@@ -52,10 +52,22 @@ def test_pass_at_k_is_the_mean_over_instances() -> None:
     assert (first.rate, second.rate) == (pytest.approx(0.5), pytest.approx(2 / 3))
     assert first.interval is not None
     assert second.interval is not None
-    assert (first.interval.method, second.interval.method) == ("bootstrap", "wilson")
+    assert (first.interval.method, second.interval.method) == ("wilson", "wilson")
     assert first.interval.low <= 0.5 <= first.interval.high
     assert report.resolved_rate == first.rate
     assert first.bounds == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_many_instances_are_resampled_and_the_interval_is_the_same_again() -> None:
+    first = samples("ru" * 20, "u" * 40).pass_rate(1).interval
+    again = samples("ru" * 20, "u" * 40).pass_rate(1).interval
+    assert first is not None
+    assert (first.method, again) == ("bootstrap", first)
+    error = (0.25 * 0.25 / 40) ** 0.5  # of the mean of shares that are 0 or 0.5, half of each
+    assert (first.low, first.high) == (
+        pytest.approx(0.25 - 1.96 * error, abs=0.02),
+        pytest.approx(0.25 + 1.96 * error, abs=0.02),
+    )
 
 
 def test_an_instance_counts_with_the_samples_that_are_known() -> None:
