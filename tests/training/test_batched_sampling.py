@@ -184,3 +184,14 @@ def test_another_error_of_the_model_reaches_every_thread(policy: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(opened.reply, chat(text)) for text in TEXTS]
         assert {str(future.exception()) for future in asked} == {"device-side assert"}
+
+
+def test_a_policy_with_another_seed_is_one_made_with_it_and_shares_its_weights(
+    policy: Path,
+) -> None:
+    first = LocalPolicy(policy, max_new_tokens=24, temperature=1.0, seed=1)
+    second = LocalPolicy(policy, max_new_tokens=24, temperature=1.0, seed=2)
+    reseeded = first.with_seed(2)
+    replies = [each.reply(chat("sort")).text for each in (first, second, reseeded, first)]
+    assert replies[1] == replies[2] != replies[0] == replies[3]
+    assert reseeded._model is first._model
