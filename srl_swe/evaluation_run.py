@@ -134,7 +134,7 @@ def roll_out(
     equal, or if the plan of the run can't work.
     """
     if settings.disk_budget is not None:
-        check_budget(settings.grader, settings.sandboxes.kind)
+        check_budget(settings.grader, settings.sandboxes)
     settings.setting.check(instances)
     acting: AbstractContextManager[_Actor]
     if settings.setting.asks_policy:

@@ -14,6 +14,7 @@ from typing import Any
 
 from srl_swe.engines import (
     GraderSettings,
+    SandboxSettings,
     check_plan,
     harness_for,
     has_pulled_images,
@@ -267,10 +268,13 @@ def _graded(
     return _Graded(verdicts, harness.version, verification)
 
 
-def check_budget(grader: GraderSettings, sandbox: str = "docker") -> None:
+def check_budget(grader: GraderSettings, sandboxes: SandboxSettings | None = None) -> None:
     """Raises UserError for settings that a disk budget excludes."""
-    if sandbox != "docker":
+    sandboxes = sandboxes or SandboxSettings()
+    if sandboxes.kind != "docker":
         raise UserError("--disk-budget bounds images: it needs --sandbox docker.")
+    if sandboxes.cluster or grader.cluster:
+        raise UserError("--disk-budget bounds the images of this machine only: leave out --ray.")
     if grader.verify_share is not None or grader.from_logs is not None:
         raise UserError(
             "--disk-budget is for patches whose tests run once: leave out --verify-with and "

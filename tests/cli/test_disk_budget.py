@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from srl_swe.dialects import get_dialect
-from srl_swe.engines import SandboxSettings
+from srl_swe.engines import GraderSettings, SandboxSettings
 from srl_swe.errors import UserError
 from srl_swe.evaluation_run import EvalSettings, roll_out
 from srl_swe.instances import load_instances, row_from_instance
@@ -160,10 +160,19 @@ def test_an_image_that_is_lost_costs_its_own_instance(
     assert here(client, registry) == set()
 
 
-def test_a_budget_is_for_images(tmp_path: Path) -> None:
-    settings = EvalSettings(sandboxes=SandboxSettings("local"), disk_budget=10**9)
-    with pytest.raises(UserError, match="--disk-budget bounds images"):
-        roll_out("no-policy", [], tmp_path, settings)
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"sandboxes": SandboxSettings("local")}, "bounds images"),
+        ({"grader": GraderSettings(verify_share=0.1)}, "leave out --verify-with"),
+        ({"grader": GraderSettings(from_logs=Path("logs"))}, "leave out --verify-with"),
+    ],
+)
+def test_a_budget_excludes_what_needs_all_images_or_none(
+    changes: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=why):
+        roll_out("no-policy", [], tmp_path, EvalSettings(disk_budget=10**9, **changes))
 
 
 @pytest.mark.docker
