@@ -212,9 +212,7 @@ def check_bench(
             )
         )
     report("sandboxes: none should hold the fix")
-    leaks, unread = find_leaks(
-        instances, open_sandbox, workers=cluster or max_workers, report=report
-    )
+    leaks, unread = find_leaks(instances, open_sandbox, workers=cluster or max_workers)
     names = tuple(instance.instance_id for instance in instances)
     check = BenchCheck(names, tuple(rounds), harness.version, leaks, unread)
     write_atomic(run_folder / CHECK_FILE, json.dumps(check_fields(check), indent=2) + "\n")

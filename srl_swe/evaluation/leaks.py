@@ -9,13 +9,14 @@ compiled files, and a fix that was rewritten.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
 from srl_swe.errors import ImageMissing, SandboxError
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.parallel import Placement, Workers, run_parallel
+from srl_swe.progress import progress
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.types import Instance
 
@@ -30,26 +31,25 @@ def find_leaks(
     open_sandbox: OpenSandbox,
     *,
     workers: Workers = 2,
-    report: Callable[[str], None] = print,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The leaks by instance id, and the reasons of those whose sandbox broke."""
+    """The leaks by instance id, and the reasons of those that could not be searched."""
     leaks: dict[str, str] = {}
     broken: dict[str, str] = {}
 
     def keep(instance: Instance, found: tuple[str | None, str | None]) -> None:
-        leak, failure = found
+        name, (leak, failure) = instance.instance_id, found
         if leak:
-            leaks[instance.instance_id] = leak
-            report(f"{instance.instance_id}: leaky: {leak}")
-        if failure:
-            broken[instance.instance_id] = failure
-            report(f"{instance.instance_id}: not searched: {failure}")
+            leaks[name] = leak
+        elif failure:
+            broken[name] = failure
+        advance(f"{name}: {leak or failure or 'no trace of the fix'}")
 
     placement: Placement[Instance, tuple[str | None, str | None]] = Placement(
         lambda instance: instance.image, lambda _, error: (None, str(error))
     )
     work = partial(_search, open_sandbox)
-    run_parallel(work, instances, keep, workers=workers, placement=placement)
+    with progress("search", len(instances)) as advance:
+        run_parallel(work, instances, keep, workers=workers, placement=placement)
     return leaks, broken
 
 
@@ -70,7 +70,9 @@ def find_leak(instance: Instance, sandbox: Sandbox) -> str | None:
     """
     run = partial(_run, sandbox, instance.workdir)
     later = run("git rev-list --count --all --reflog --not HEAD").strip()
-    if later.isdigit() and int(later):
+    if not later.isdigit():
+        raise SandboxError(f"git can't read the history of {instance.workdir}")
+    if int(later):
         return f"`git log --all` shows {later} commits that are not in the history of HEAD"
     sandbox.write_file(_PATCH_FILE, instance.gold_patch.encode("utf-8", "surrogateescape"))
     if run(f"git apply {_PATCH_FILE} && echo applied").strip() != "applied":

@@ -20,6 +20,7 @@ from srl_swe.evaluation.bench_check import (
 )
 from srl_swe.evaluation.harness import HarnessJob
 from srl_swe.instances import read_ids
+from srl_swe.sandbox import ExecResult
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Outcome, Verdict
 
@@ -92,7 +93,7 @@ def test_a_check_writes_its_files_and_continues(tmp_path: Path) -> None:
             instances,
             tmp_path,
             harness=harness,
-            open_sandbox=lambda _: closing(FakeSandbox()),
+            open_sandbox=lambda _: closing(FakeSandbox(lambda _: ExecResult("0\n", 0))),
             repeat=2,
             report=lambda _: None,
         )

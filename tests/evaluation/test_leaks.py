@@ -10,7 +10,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, SandboxDied
 from srl_swe.evaluation.leaks import find_leak, find_leaks
-from srl_swe.sandbox import Sandbox
+from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox
@@ -76,19 +76,19 @@ def test_a_gold_patch_that_does_not_apply_is_not_a_leak() -> None:
         assert find_leak(broken, sandbox) is None
 
 
-def test_a_broken_sandbox_decides_nothing() -> None:
+def test_a_sandbox_that_can_not_be_searched_decides_nothing() -> None:
     @contextmanager
     def sandboxes(instance: Instance) -> Iterator[Sandbox]:
         if instance.instance_id == "missing":
             raise ImageMissing("no image")
         if instance.instance_id == "dead":
             raise SandboxDied("gone")
-        yield FakeSandbox()
+        history = "" if instance.instance_id == "no history" else "0\n"
+        yield FakeSandbox(lambda _: ExecResult(history, 0))
 
-    names = ("missing", "dead", "sound")
+    names = ("missing", "dead", "no history", "sound")
     instances = [replace(INSTANCE, instance_id=name) for name in names]
-    said: list[str] = []
-    leaks, broken = find_leaks(instances, sandboxes, report=said.append)
+    leaks, broken = find_leaks(instances, sandboxes)
     assert leaks == {}
-    assert broken == {"missing": "no image", "dead": "gone"}
-    assert len(said) == 2
+    assert sorted(broken) == ["dead", "missing", "no history"]
+    assert broken["no history"] == "git can't read the history of /testbed"
