@@ -68,7 +68,7 @@ def test_a_killed_evaluation_comes_to_the_same_report_and_leaves_no_container(
     tmp_path: Path, left_behind: Any
 ) -> None:
     count = int(os.environ.get("SRL_SWE_CHAOS_INSTANCES", "200"))
-    whole, killed = run_both(tmp_path, count, 12, "eval", "--workers", "32")
+    whole, killed = run_both(tmp_path, count, 12, "eval", "--workers", "32", "--runner", "sandbox")
     assert_nothing_is_lost_or_doubled(whole)
     assert_nothing_is_lost_or_doubled(killed)
     assert killed.results() == whole.results()
