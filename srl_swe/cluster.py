@@ -64,7 +64,7 @@ class _Job(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class NodeChecks:
-    """What every node does besides its jobs, as functions that can be pickled.
+    """The duties of every node besides its jobs, as functions that can be pickled.
 
     ``images``: the names of images on the node's engine; raises UserError if the node can't take
     jobs. ``clean_up``: removes the leftovers of ended processes from it. ``variables``: environment
@@ -255,7 +255,7 @@ class RayCluster:
             self._welcome(self._looks.pop(answer), answer)
 
     def _meet(self, identity: str, host: str) -> None:
-        """Start an actor on a node, and ask what it has."""
+        """Start an actor on a node, and ask for its images."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,4 +1,4 @@
-"""Machines of a cluster, each with a container engine of its own: what each does besides its jobs.
+"""Machines of a cluster, each with a container engine of its own: images, checks and cleanup.
 
 :mod:`srl_swe.cluster` places the jobs. The functions here run on its nodes, or start it.
 """

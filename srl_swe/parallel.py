@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Placement(Generic[Item, Result]):
-    """What a cluster has to know about a kind of job.
+    """The image that a job needs, and its result if it is lost; for a cluster.
 
-    ``image``: the image that an item needs; empty: none. ``lost``: the result of an item whose
-    nodes died again and again; it must count as broken infrastructure.
+    ``image`` gives an empty text for an item without one. ``lost`` is for an item whose processes
+    died again and again: its result must count as broken infrastructure.
     """
 
     image: Callable[[Item], str]

@@ -115,7 +115,7 @@ class ChaosServer(OpenAiServer):
         return name, faults[name]
 
     def _reply(self, number: int, step: int) -> Answer:
-        """What the policy does: it resolves, gives up, errs, overflows, is cut or never ends."""
+        """The next answer: the policy resolves, gives up, errs, overflows, is cut or never ends."""
         patch = self.instances[f"chaos-{number}"].gold_patch
         fixed = _bash(f"git apply <<'END'\n{patch}END")
         match number % 7:

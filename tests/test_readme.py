@@ -19,6 +19,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md",
 OURS = ("srl_swe/", "envs/", "docker/", "trajectories/", "tests/", "docs/", ".ci/")
 WITHOUT_PATHS = {
     "CHANGELOG.md",
+    "docs/cluster.md",
     "docs/evaluation.md",
     "docs/extending.md",
     "docs/index.md",

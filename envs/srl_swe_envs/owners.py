@@ -67,7 +67,7 @@ class Owned:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What a cleanup of one engine came to. ``stuck``: in use, or gone already."""
+    """The results of a cleanup of one engine. ``stuck``: in use, or gone already."""
 
     removed: list[Owned]
     stuck: list[Owned]

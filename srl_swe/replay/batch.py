@@ -61,7 +61,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What a worker needs for an attempt; ``instance`` is None if the bench does not hold it."""
+    """The inputs of an attempt; ``instance`` is None if the bench does not hold it."""
 
     key: str
     trajectory: Trajectory
