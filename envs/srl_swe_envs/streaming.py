@@ -2,7 +2,7 @@
 
 :meth:`ImageStream.chunks` yields instances whose images are on the engine, and removes the images
 that it has pulled after each chunk. ``images.jsonl`` in the run's folder records every image, which
-lets a killed run continue: the next one removes what the killed one had pulled.
+lets a killed run continue: the next one removes the images that were pulled.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class ImageStream:
             yield without
 
     def stop(self) -> None:
-        """End pulls that are under way; what has been pulled stays for the next call."""
+        """End pulls that are under way; pulled images stay for the next call."""
         self._stopped.set()
 
     def opening(self, open_sandbox: OpenSandbox) -> OpenSandbox:
