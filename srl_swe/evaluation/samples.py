@@ -212,6 +212,16 @@ def samples_fields(report: SamplesReport) -> dict[str, Any]:
         "best_of": report.best_of,
         "pass_at": _pass_fields(report),
         "clean_pass_at": _pass_fields(clean) if clean else None,
+        "sample_reports": {
+            folder: {
+                "resolved_instances": len(each.ids(Outcome.RESOLVED)),
+                "counted_instances": each.counted,
+                "resolved_rate": each.resolved_rate,
+                "infra_failure_ids": each.ids(Outcome.BROKEN_SANDBOX),
+                "marked_ids": sorted(each.marks),
+            }
+            for folder, each in report.reports.items()
+        },
         "tallies": {name: asdict(tally) for name, tally in report.tallies.items()},
         "schema_version": 2,
     }
@@ -255,12 +265,17 @@ def _clean_line(report: SamplesReport) -> str:
     return f"without {left_out}: {samples_headline(clean)}"
 
 
+def _sample_line(report: Report) -> str:
+    marked = f"; {counted(len(report.marks), 'instance')} marked as suspicious"
+    return headline(report) + (marked if report.marks else "")
+
+
 def samples_table(report: SamplesReport) -> Table:
     """A table for the terminal: pass@k, the best of n, and each sample."""
     from rich.text import Text
 
     table = pass_table(report).draw(f"{len(report.reports)} samples per instance")
-    lines = [f"{name}: {headline(each)}" for name, each in report.reports.items()]
+    lines = [f"{name}: {_sample_line(each)}" for name, each in report.reports.items()]
     if report.best is not None and report.best_of is not None:
         lines.append(f"best of {len(lines)} by {report.best_of}: {headline(report.best)}")
         lines.append(f"({report.best_of}: {BEST_OF[report.best_of]})")
@@ -282,7 +297,7 @@ def render_samples_page(report: SamplesReport) -> str:
         best=headline(report.best) if report.best else "",
         best_of=report.best_of,
         best_how=BEST_OF[report.best_of] if report.best_of else "",
-        samples={name: headline(each) for name, each in report.reports.items()},
+        samples={name: _sample_line(each) for name, each in report.reports.items()},
         outcomes={name: [found[name] for found in by_sample] for name in report.tallies},
         details=details_tables(report.runs),
         spread=sorted(Counter(t.resolved for t in report.tallies.values()).items()),

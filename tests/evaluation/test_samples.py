@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, SamplesReport, samples_fields
 from srl_swe.evaluation.compare import load_evaluation
+from srl_swe.evaluation.report import Mark, MarkKind
 from srl_swe.evaluation.samples import best_report, pass_at, pick_best, render_samples_page
 from srl_swe.types import Outcome, Trajectory, Verdict
 
@@ -124,6 +126,17 @@ def test_the_best_has_the_fields_of_swebench_and_an_oracle_is_named_one() -> Non
     assert fields["pass_at"]["2"]["rate"] == pytest.approx(2 / 3)
     assert "oracle" in str(report)
     assert "oracle" in render_samples_page(report)
+
+
+def test_marks_and_broken_sandboxes_are_listed_by_sample() -> None:
+    mark = Mark(MarkKind.RUNNER, "conftest.py")
+    first, second = samples("ru", "rb").reports.values()
+    report = SamplesReport({"sample-1": replace(first, marks={"i-0": (mark,)}), "sample-2": second})
+    listed = samples_fields(report)["sample_reports"]
+    assert listed["sample-1"]["marked_ids"] == ["i-0"]
+    assert listed["sample-2"]["infra_failure_ids"] == ["i-1"]
+    assert "1 instance marked as suspicious" in render_samples_page(report)
+    assert "1 instance marked as suspicious" in str(report)
 
 
 def test_a_comparison_needs_one_patch_per_instance(tmp_path: Path) -> None:
