@@ -42,7 +42,10 @@ from tests.evaluation.test_cheats import cheats
 
 _HERE = Path(__file__).parent
 _TURNS = 2
-_TIMEOUT_S = 60
+_TIMEOUT_S = 1800
+"""The default of both."""
+_CHEATS_TIMEOUT_S = 60
+"""Two of them never end."""
 _PEER = f"swebench {version('swebench')}"
 _ANYWHERE = (
     "gold", "harmless", "part of the fix", "the fix, and tests of its own", "does not apply",
@@ -63,7 +66,8 @@ def rows(file: Path | None, quick: bool) -> list[Row]:
         measured = time_rows(bare, 1 if quick else _TURNS)
     measured.append(verdicts_row("verdicts_different", patches))
     if not quick and not file:
-        measured.append(verdicts_row("verdicts_different_cheats", cheating_patches(instances[0])))
+        cheating = cheating_patches(instances[0])
+        measured.append(verdicts_row("verdicts_different_cheats", cheating, _CHEATS_TIMEOUT_S))
     return measured
 
 
@@ -108,7 +112,9 @@ def time_rows(instances: Sequence[Instance], turns: int) -> list[Row]:
     ]
 
 
-def verdicts_row(metric: str, patches: Mapping[str, tuple[Instance, str]]) -> Row:
+def verdicts_row(
+    metric: str, patches: Mapping[str, tuple[Instance, str]], timeout_s: int = _TIMEOUT_S
+) -> Row:
     """The number of patches on which the runners differ, in outcome or in a test.
 
     ``patches``: by a name that takes the place of the instance's id, as it names the container.
@@ -116,7 +122,9 @@ def verdicts_row(metric: str, patches: Mapping[str, tuple[Instance, str]]) -> Ro
     instances = [replace(i, instance_id=name) for name, (i, _) in patches.items()]
     predictions = [Prediction(name, "bench", patch) for name, (_, patch) in patches.items()]
     ours, theirs = (
-        graded(instances, harness_for(instances, GraderSettings(kind)), predictions, workers=2)[0]
+        graded(instances, harness_for(instances, GraderSettings(kind)), predictions, 2, timeout_s)[
+            0
+        ]
         for kind in ("sandbox", "swebench")
     )
     differing = differences(ours, theirs)
@@ -150,6 +158,7 @@ def graded(
     harness: Harness,
     predictions: Sequence[Prediction] | None = None,
     workers: int = 1,
+    timeout_s: int = _TIMEOUT_S,
 ) -> tuple[list[Verdict], float]:
     """The verdicts of one of our runners, on gold patches if no others are given; seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +170,7 @@ def graded(
                     predictions or gold_predictions(instances),
                     Path(folder),
                     max_workers=workers,
-                    timeout_s=_TIMEOUT_S,
+                    timeout_s=timeout_s,
                     report=say,
                     harness=harness,
                 )
