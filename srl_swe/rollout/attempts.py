@@ -150,7 +150,7 @@ class Experts:
 
     @classmethod
     def load(cls, source: str, instances: Sequence[Instance]) -> Experts:
-        """One trajectory per instance: the first that is recorded as resolved, else the first.
+        """One trajectory per instance: the first recorded as resolved, else the first.
 
         Raises UserError if ``source`` has none of these instances.
         """
@@ -179,7 +179,7 @@ class Experts:
     def __call__(
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
     ) -> Trajectory:
-        """The trajectory with what its actions print and leave now. Raises SandboxError."""
+        """The trajectory with fresh observations and a fresh patch. Raises SandboxError."""
         expert = self.trajectories[instance.instance_id]
         replayed = replay_trajectory(expert, instance, sandbox)
         fresh = as_recorded(expert, instance, replayed)
