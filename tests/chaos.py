@@ -252,7 +252,7 @@ class Run:
         report = self.folder / "report.json"
         verdicts = {row["key"]: row for row in self.rows("verdicts.jsonl")}
         return {
-            "rollouts": dict(sorted(kept.items())),
+            "rollouts": {name: _timeless(kept[name]) for name in sorted(kept)},
             "predictions": sorted(self.rows("predictions.jsonl"), key=json.dumps),
             "replies": {name: made[-1] for name, made in sorted(self.replies().items())},
             "verdicts": [_timeless(verdicts[key]) for key in sorted(verdicts)],
@@ -260,10 +260,15 @@ class Run:
         }
 
 
+_OF_THE_MOMENT = frozenset({"log_path", "image_digest", "notes"})
+"""The path of a log holds its folder's own id; an image has another digest once someone pushes it;
+on a busy machine a patch may be taken from a second sandbox, which is noted."""
+
+
 def _timeless(value: Any) -> Any:
-    """The value without times, and without the paths of logs, which hold a folder's own id."""
+    """The value without all that may differ between two undisturbed runs."""
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if "second" not in k and k != "log_path"}
+        kept = {k: v for k, v in value.items() if "second" not in k and k not in _OF_THE_MOMENT}
         return {name: _timeless(part) for name, part in kept.items()}
     return [_timeless(part) for part in value] if isinstance(value, list) else value
 
