@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.nn.functional import pad as pad_columns
 from torch.utils.data import Sampler
 from trl.trainer.utils import RepeatSampler, pad
 
 from srl_swe.errors import UserError
+from srl_swe.training.micro_batches import by_length, ignores_padding, used_columns
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
 from srl_swe.training.trl_config import check_dynamic_sampling
@@ -259,9 +261,10 @@ class Round:
 
 
 class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
-    """TRL's trainer with dynamic sampling; with None it equals TRL's to the last bit.
+    """TRL's trainer with dynamic sampling and without padding; else it equals TRL's.
 
-    With TimedGRPOTrainer it overrides six private methods of TRL 1.16; a test pins them and the
+    To the last bit for one micro-batch per update without dynamic sampling, else up to rounding.
+    With TimedGRPOTrainer it overrides seven private methods of TRL 1.16; a test pins them and the
     other TRL internals in use. No state needs a checkpoint: new prompts depend only on the seed,
     the step, the micro-step within it and the round. Every rank decides from the same gathered
     rewards, which keeps collectives aligned.
@@ -286,6 +289,10 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         self._tokens_written = 0
         self._warned = False
         self._filled = 1.0
+        fixed_shapes = self.pad_to_multiple_of or self.args.torch_compile
+        plain = not (self._is_vlm or self.aux_loss_enabled or fixed_shapes)
+        self._trims = plain and ignores_padding(self.model.config)
+        self._sorts = self._trims and self._sums_over_the_update()
         self.add_callback(WeightSyncAlarm())
         if dynamic_sampling is not None:
             check_dynamic_sampling(self.args)
@@ -293,6 +300,48 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptOrder:
         sampler: Any = super()._get_train_sampler(dataset)
         return PromptOrder(sampler, lambda: int(self.state.epoch or 0))
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return TRL's values, from forward passes cut to the columns in use; 0 in the others."""
+        compute = super()._get_per_token_logps_and_entropies
+        if not self._trims:
+            return compute(model, input_ids, attention_mask, logits_to_keep, batch_size, **options)
+        size = batch_size or len(input_ids)
+        parts = []
+        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+            columns = used_columns(mask, logits_to_keep)
+            cut = mask.size(1) - columns.stop
+            logps, entropies, _ = compute(
+                model, ids[:, columns], mask[:, columns], logits_to_keep - cut, **options
+            )
+            parts.append([x if x is None else pad_columns(x, (0, cut)) for x in (logps, entropies)])
+        logps, entropies = zip(*parts, strict=True)
+        return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None
+
+    def _sums_over_the_update(self) -> bool:
+        """Whether the sum over an update's micro-batches does not depend on their rows."""
+        of_micro_batches = (
+            self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.top_entropy_quantile < 1
+        )
+        whole = self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
+        return self.args.steps_per_generation > 1 and whole and not of_micro_batches
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Return TRL's micro-batch, of rows alike in length if that changes no result."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self._sorts or self._buffered_inputs is before:
+            return inputs
+        self._buffered_inputs = by_length(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any

@@ -246,17 +246,20 @@ def make_trainer(policy: Path, data: Path, tmp_path: Path) -> MakeTrainer:
         reward: Any,
         trainer_type: type[GRPOTrainer] = RecordingTrainer,
         dynamic_sampling: DynamicSampling | None = None,
+        model: Path = policy,
+        peft_config: Any = None,
         **config: Any,
     ) -> Any:
         short = {"max_completion_length": 8, "logging_steps": 1, "report_to": "none"}
         args = GRPOConfig(str(tmp_path / "run"), **{**SRL_TRAINER, **short, **config})
         extra = {} if trainer_type is GRPOTrainer else {"dynamic_sampling": dynamic_sampling}
         return trainer_type(
-            model=str(policy),
+            model=str(model),
             args=args,
             reward_funcs=reward,
             train_dataset=load_from_disk(str(data)),
             processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
+            peft_config=peft_config,
             **extra,
         )
 

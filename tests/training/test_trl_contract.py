@@ -31,6 +31,9 @@ def test_the_overridden_methods_of_trl_take_what_they_took() -> None:
     assert list(logps.parameters)[:5] == [
         "self", "model", "input_ids", "attention_mask", "logits_to_keep",
     ]  # fmt: skip
+    assert list(logps.parameters)[5:8] == ["batch_size", "compute_entropy", "compute_aux_loss"]
+    prepare = inspect.signature(GRPOTrainer._prepare_inputs)
+    assert list(prepare.parameters) == ["self", "generation_batch"]
     loss = inspect.signature(GRPOTrainer._compute_loss)
     assert list(loss.parameters) == ["self", "model", "inputs"]
     step = inspect.signature(GRPOTrainer.training_step)
@@ -53,6 +56,9 @@ def test_what_is_read_of_trls_trainer_is_there_and_of_its_kind(
     assert trainer.reward_weights.tolist() == [1.0]
     assert trainer.reward_func_names == ["scripted"]
     assert (trainer.use_vllm, trainer.mask_truncated_completions) == (False, False)
+    assert (trainer._is_vlm, trainer.aux_loss_enabled) == (False, False)
+    assert (trainer.top_entropy_quantile, trainer.pad_to_multiple_of) == (1.0, None)
+    assert trainer._buffered_inputs is None
     trainer.train()
     assert trainer.current_gradient_accumulation_steps == 1
     assert "any" in trainer.state.log_history[0]

@@ -54,6 +54,17 @@ def test_without_the_filter_a_group_over_two_ranks_is_trained_on_as_plain_trl_do
     assert len(first["replies"]) == len(second["replies"]) == 4
 
 
+def test_sorted_micro_batches_train_as_plain_trl_does(
+    policy: Path, data: Path, tmp_path: Path, on_two_ranks: Callable[..., str]
+) -> None:
+    """By one step that moves the weights by the gradient."""
+    on_two_ranks(SCRIPT, "sorted", policy, data, tmp_path)
+    for rank in (0, 1):
+        seen = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert seen["sorts"]
+        assert seen["difference"] <= 5e-7
+
+
 def test_both_ranks_share_validation_and_replies_and_one_does_not_go_on_alone(
     srl_recipe: Callable[..., SrlRecipe],
     warm_policy: Path,

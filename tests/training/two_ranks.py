@@ -27,11 +27,12 @@ POLICY, DATA, OUTPUT = sys.argv[2:]
 
 
 def make_trainer(trainer_type: Callable[..., Any], reward: Any, **fields: Any) -> Any:
-    args = GRPOConfig(
-        OUTPUT, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
-        loss_type="grpo", learning_rate=1e-3, max_steps=2, save_strategy="no", logging_steps=1,
-        **fields,
-    )  # fmt: skip
+    defaults: dict[str, Any] = {
+        "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none",
+        "loss_type": "grpo", "learning_rate": 1e-3, "max_steps": 2, "save_strategy": "no",
+        "logging_steps": 1,
+    }  # fmt: skip
+    args = GRPOConfig(OUTPUT, **{**defaults, **fields})
     return trainer_type(
         model=POLICY,
         args=args,
@@ -79,20 +80,22 @@ def refill() -> dict[str, Any]:
     }
 
 
-def straddle() -> dict[str, Any]:
-    """One group over both ranks, under TRL's own trainer and under ours."""
+def beside_trl(**fields: Any) -> dict[str, Any]:
+    """The same training under TRL's own trainer and under ours."""
 
     def unlike(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [sum(ids) % 101 / 101 for ids in completion_ids]
 
-    fields = {"num_generations": 8, "per_device_train_batch_size": 4, "max_completion_length": 8}
+    fields |= {"per_device_train_batch_size": 4, "max_completion_length": 8}
     plain = make_trainer(GRPOTrainer, unlike, seed=7, **fields)
     plain.train()
     ours = make_trainer(DynamicSamplingGRPOTrainer, unlike, seed=7, **fields)  # sets the seed again
     ours.train()
-    pairs = zip(weights(plain), weights(ours), strict=True)
+    pairs = list(zip(weights(plain), weights(ours), strict=True))
     return {
         "equal": all(torch.equal(first, second) for first, second in pairs),
+        "difference": max(float((first - second).abs().max()) for first, second in pairs),
+        "sorts": ours._sorts,
         "group_std": [row["group_std"] for row in ours.state.log_history if "loss" in row],
         "replies": [
             (reply.row["instance_id"], reply.row["step_index"], reply.group, reply.trained)
@@ -102,7 +105,20 @@ def straddle() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    seen = refill() if sys.argv[1] == "refill" else straddle()
+    kinds = {
+        "refill": refill,
+        "straddle": partial(beside_trl, num_generations=8),
+        "sorted": partial(
+            beside_trl,
+            num_generations=4,
+            gradient_accumulation_steps=4,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            max_steps=1,
+        ),
+    }
+    seen = kinds[sys.argv[1]]()
     Path(OUTPUT, f"rank-{os.environ['RANK']}.json").write_text(json.dumps(seen))
     leave_process_group()
     os._exit(0)  # gloo's threads may abort an interpreter that shuts down under load

@@ -1,0 +1,80 @@
+"""Micro-batches that compute as few columns of padding as their rows allow.
+
+TRL pads a rank's whole generation batch to its longest prompt and its longest reply, and then
+shuffles the rows over the micro-batches. Here the rows of a prompt stay together, neighbours in
+length share a micro-batch, and every forward pass is cut to the columns that its rows use. The
+result is TRL's up to rounding: padding is masked, and the sum over the micro-batches of an update
+does not depend on their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SHIFTABLE_ROPE = {"default", "linear", "llama3", "yarn"}
+"""Other types choose their frequencies by the length of the padded text."""
+_SHIFTABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def ignores_padding(config: Any) -> bool:
+    """Whether columns of left padding change nothing: all positions of the model are relative.
+
+    False for learned positions, for recurrent and chunked layers, and for rotary frequencies that
+    depend on the length.
+
+    >>> from transformers import GPT2Config, Qwen2Config
+    >>> ignores_padding(Qwen2Config()), ignores_padding(GPT2Config())
+    (True, False)
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope] if "rope_type" in rope else list(rope.values())
+    layers = getattr(text, "layer_types", None) or []
+    return (
+        bool(kinds)
+        and all(kind.get("rope_type") in _SHIFTABLE_ROPE for kind in kinds)
+        and set(layers) <= _SHIFTABLE_LAYERS
+    )
+
+
+def used_columns(attention_mask: Tensor, reply_width: int) -> slice:
+    """The columns that the rows with a reply use, as one slice around the end of the prompts.
+
+    ``attention_mask``: (rows, columns), prompts padded left and replies right; a row without
+    a reply trains nothing. At least the last column of the prompts and the first of the replies.
+
+    >>> mask = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]])
+    >>> used_columns(mask, 3)
+    slice(1, 5, None)
+    """
+    start = attention_mask.size(1) - reply_width
+    live = attention_mask[attention_mask[:, start:].any(dim=1)]
+    used = live.any(dim=0).nonzero()
+    if not used.numel():
+        return slice(start - 1, start + 1)
+    return slice(min(int(used.min()), start - 1), int(used.max()) + 1)
+
+
+def by_length(batches: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The same rows in micro-batches of the same size, by length.
+
+    Longest prompts first, the replies of a prompt together and longest first; rows without a reply
+    last. Scalars stay as they are.
+    """
+    rows = {
+        key: torch.cat([batch[key] for batch in batches]) if tensor.dim() else tensor
+        for key, tensor in batches[0].items()
+    }
+    _, prompt = torch.unique(rows["prompt_ids"], dim=0, return_inverse=True)
+    replies = rows["completion_mask"].sum(dim=1)
+    keys = (replies > 0, rows["prompt_mask"].sum(dim=1), prompt, replies)
+    ranked = torch.stack([key.long() for key in keys], dim=1).tolist()
+    order = torch.tensor(sorted(range(len(ranked)), key=ranked.__getitem__, reverse=True))
+    return [
+        {key: tensor[chunk] if tensor.dim() else tensor for key, tensor in rows.items()}
+        for chunk in order.to(replies.device).chunk(len(batches))
+    ]
