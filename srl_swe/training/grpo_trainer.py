@@ -316,7 +316,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             return compute(model, input_ids, attention_mask, logits_to_keep, batch_size, **options)
         size = batch_size or len(input_ids)
         parts = []
-        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+        for start in range(0, len(input_ids), size):
+            ids, mask = (x[start : start + size] for x in (input_ids, attention_mask))
             columns = used_columns(mask, logits_to_keep)
             cut = mask.size(1) - columns.stop
             logps, entropies, _ = compute(
