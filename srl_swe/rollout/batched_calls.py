@@ -80,7 +80,7 @@ class BatchedCalls(Generic[Item, Result]):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception):  # an interrupt ends the calling thread too
                 raise
         finally:
             with self._changed:
