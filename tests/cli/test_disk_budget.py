@@ -67,8 +67,8 @@ def here(client: docker.DockerClient, registry: Registry) -> set[str]:
 
 @pytest.fixture
 def instances(client: docker.DockerClient, registry: Registry) -> list[Instance]:
-    """Three bundled instances with their images in the registry only."""
-    bundled = load_instances("starter")[:3]
+    """Two bundled instances with their images in the registry only."""
+    bundled = load_instances("starter")[:2]
     names = [
         registry.publish_known(
             i.instance_id, str(client.images.get(i.image).id), [IMAGE_BYTES + number]
@@ -133,7 +133,7 @@ def test_an_evaluation_killed_again_and_again_ends_as_if_it_had_not_been(
                 time.sleep(0.02)
             os.kill(process.pid, signal.SIGKILL)
     report = json.loads(invoke(*command, "--json").stdout)
-    assert report["resolved_instances"] == report["total_instances"] == 3
+    assert report["resolved_instances"] == report["total_instances"] == 2
     assert here(client, registry) == set()
 
     asked = len(registry.asked)
@@ -183,7 +183,7 @@ def test_patches_are_graded_in_turns_and_timed(
     bench, out = command[3], tmp_path / "graded"
     options = ("--bench", bench, "--out", out, "--runner", "sandbox", "--disk-budget", BUDGET)
     graded = invoke("grade", "gold", *options, "--json")
-    assert json.loads(graded.stdout)["resolved_instances"] == 3
+    assert json.loads(graded.stdout)["resolved_instances"] == 2
     assert here(client, registry) == set()
     planned = json.loads(invoke("plan", "--bench", bench, "--like", out, "--json").stdout)
     assert 0 < planned["plan"]["seconds_per_instance"] < 60
