@@ -106,24 +106,35 @@ def server() -> Iterator[ChaosServer]:
         yield running
 
 
+@pytest.mark.parametrize(
+    ("count", "command"),
+    [
+        (28, ("rollout", "--sandbox", BUNDLED, "--workers", "4")),
+        pytest.param(
+            14, ("eval", "--runner", "sandbox", "--workers", "2"), marks=pytest.mark.docker
+        ),
+    ],
+    ids=["rollout", "eval"],
+)
 def test_a_node_that_dies_half_way_costs_no_result(
-    nodes: Nodes, server: ChaosServer, tmp_path: Path
+    nodes: Nodes, tmp_path: Path, count: int, command: tuple[str, ...]
 ) -> None:
-    usual = ("rollout", "--sandbox", BUNDLED, "--workers", "4")
-    with ChaosServer(chaos_instances(28)).running() as calm:
+    instances = chaos_instances(count)
+    with ChaosServer(instances).running() as calm, ChaosServer(instances).running() as server:
         assert isinstance(calm, ChaosServer)
-        alone = Run(calm, tmp_path / "alone", usual)
+        assert isinstance(server, ChaosServer)
+        alone = Run(calm, tmp_path / "alone", command)
         alone.finish()
-    spread = Run(server, tmp_path / "spread", (*usual, *nodes.options()))
+        spread = Run(server, tmp_path / "spread", (*command, *nodes.options()))
 
-    def kill_half_way() -> None:
-        while len(spread.rows("rollouts.jsonl")) < 9:
-            time.sleep(0.01)
-        nodes.kill()
+        def kill_half_way() -> None:
+            while len(spread.rows("rollouts.jsonl")) < count // 3:
+                time.sleep(0.01)
+            nodes.kill()
 
-    killer = Thread(target=kill_half_way, daemon=True)
-    killer.start()
-    spread.finish()
+        killer = Thread(target=kill_half_way, daemon=True)
+        killer.start()
+        spread.finish()
     killer.join(10)
     nodes.others.append(nodes.add())
     assert_nothing_is_lost_or_doubled(spread)
