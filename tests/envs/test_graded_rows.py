@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -428,12 +429,14 @@ def over_the_suite() -> list[Instance]:
 def test_rows_of_others_are_graded_alike_by_swebench_and_in_a_sandbox(
     over_the_suite: list[Instance], tmp_path: Path
 ) -> None:
-    check = check_gold(over_the_suite, tmp_path, max_workers=2, report=lambda _: None)
+    check = check_gold(over_the_suite, tmp_path, max_workers=3, report=lambda _: None)
     assert (check.faults, check.undecided) == ({}, [])
-    for instance, gold, harmless in zip(over_the_suite, check.gold, check.harmless, strict=True):
-        for patch, verdict in ((instance.gold_patch, gold), (HARMLESS_PATCH, harmless)):
-            ours = verdict_in_fresh_sandbox(instance, patch, open_docker_sandbox)
-            assert (ours.outcome, set(ours.passed), set(ours.failed)) == (
+    cases = [(each, each.gold_patch) for each in over_the_suite]
+    cases += [(each, HARMLESS_PATCH) for each in over_the_suite]
+    with ThreadPoolExecutor(3) as pool:
+        ours = pool.map(lambda case: verdict_in_fresh_sandbox(*case, open_docker_sandbox), cases)
+        for mine, verdict in zip(ours, (*check.gold, *check.harmless), strict=True):
+            assert (mine.outcome, set(mine.passed), set(mine.failed)) == (
                 verdict.outcome, set(verdict.passed), set(verdict.failed),
             )  # fmt: skip
 
