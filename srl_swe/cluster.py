@@ -178,7 +178,7 @@ class RayCluster:
                         keep(job.item, ray.get(answer))
 
     def everywhere(self, function: Callable[[], Result]) -> dict[str, Result | UserError]:
-        """The function's result on each node, or why there is none, by the name of the node."""
+        """The function's result, or the reason of its failure, by the name of the node."""
         import ray
 
         self._await_node()

@@ -80,7 +80,7 @@ def sandbox_settings(kind: str, limits: Iterable[str], *, trusted: bool) -> Sand
 
 @dataclass(frozen=True, slots=True)
 class GraderSettings:
-    """What runs the tests of a grading.
+    """The runner of the tests of a grading.
 
     ``runner``: ``swebench``'s harness, or ``sandbox``, our own. ``network`` and ``limits`` (changes
     to the default ones) are for the containers of the second. ``verify_share``: the share of

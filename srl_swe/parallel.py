@@ -42,7 +42,7 @@ class Cluster(Protocol):
         ...
 
     def everywhere(self, function: Callable[[], Result]) -> dict[str, Result | UserError]:
-        """The function's result on each machine, or why there is none, by the machine's name."""
+        """The function's result, or the reason of its failure, by the name of the machine."""
         ...
 
 

@@ -248,7 +248,7 @@ class BenchOptions:
         return f"{self.bench}, images of {self.mirror}" if self.mirror else self.bench
 
     def instances(self) -> list[Instance]:
-        """Raises UserError if there are none."""
+        """Raises UserError if nothing is selected."""
         from srl_swe.instances import InstanceSelection, parse_instance_filter, read_ids
 
         ids = list(self.ids or ()) + (read_ids(self.ids_file) if self.ids_file else [])

@@ -14,13 +14,13 @@ from srl_swe.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
-    """What runs the tests."""
+    """The runner of the tests."""
 
     runner: Annotated[
         Literal["swebench", "sandbox"],
         typer.Option(
             envvar="SRL_SWE_RUNNER",
-            help="What runs the tests: swebench's harness, or the faster sandbox runner, which "
+            help="The runner of the tests: swebench's harness, or the faster sandbox runner, which "
             "applies, runs and grades as swebench does.",
         ),
     ] = "swebench"
@@ -54,7 +54,7 @@ class RunnerOptions:
 
 @dataclass(frozen=True, slots=True)
 class GraderOptions(RunnerOptions):
-    """What runs the tests, and what verifies it."""
+    """The runner of the tests, and its verification."""
 
     verify_with: Annotated[
         Literal["swebench"] | None,
