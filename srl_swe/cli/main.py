@@ -154,7 +154,7 @@ def _in_one_line(mistake: typer.TyperException) -> str:
     said, context = mistake.format_message(), getattr(mistake, "ctx", None)
     if context is None or type(mistake).__name__ == "NoArgsIsHelpError":
         return said
-    said = " ".join(said.split())
+    said = " ".join(said.replace("Value error, ", "").split())  # pydantic's, by way of typer
     end = "" if said.endswith((".", "?")) else "."
     command = context.command_path
     return f"{command}: {said[:1].lower()}{said[1:]}{end} See {command} --help."

@@ -241,7 +241,10 @@ def _spread_rows(figures: Mapping[str, Sequence[float]]) -> list[list[str]]:
 
 
 def _shown(value: float) -> str:
-    """Whole numbers without decimals, small ones with two significant digits, others with two."""
-    if float(value).is_integer():
+    """Whole numbers without decimals, small ones with two significant digits, others with two.
+
+    Below 0.0001 it is 0.
+    """
+    if float(value).is_integer() or value < 1e-4:
         return f"{value:,.0f}"
     return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"

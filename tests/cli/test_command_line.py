@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["replay", "steps", "convert", "rollout", "grade", "eval", "gold-check", "bench check", "demo",
-     "cleanup", "doctor", "difficulty", "study", "runs list", "runs compare", "train sft",
+     "plan", "cleanup", "doctor", "difficulty", "study", "runs list", "runs compare", "train sft",
      "train srl", "images build", "images pull", "images list", "images prune"],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:
@@ -37,6 +37,11 @@ def test_every_command_explains_itself(command: str) -> None:
             "grade gold --workers 0",
             "srl-swe grade",
             "invalid value for '--workers' ",
+        ),
+        (
+            "eval x --serve x",
+            "srl-swe eval",
+            "invalid value for '--serve': 'x' is not one of 'local', 'vllm'.",
         ),
         ("convert", "srl-swe convert", "missing argument 'source'."),
     ],

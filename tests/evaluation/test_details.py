@@ -128,3 +128,13 @@ def test_tables_without_rows_are_left_out() -> None:
     page = render_html(make_report(*[Outcome.RESOLVED] * 3), {})
     for title in ("By repository", "Why patches are empty", "Seconds", "Format errors: 3"):
         assert title in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0000013, "0"), (0.00123, "0.0012"), (2.0, "2"), (1234.567, "1,234.57")],
+)
+def test_a_figure_is_shown_without_an_exponent(seconds: float, shown: str) -> None:
+    graded = (Verdict("i", Outcome.RESOLVED, seconds=seconds),)
+    (row,) = details_tables([(graded, RunDetails())])["Seconds"].rows
+    assert row == ["test", *[shown] * 3]
