@@ -24,7 +24,7 @@ help:
 	@echo "make test-ray    jobs on a local Ray cluster of three nodes, in .venv-ray"
 	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
 	@echo "make test-fast   without engine, training and slow tests: under 90 s"
-	@echo "make test-python PYTHON=python3.13    the pure tests under another Python, without torch"
+	@echo "make test-python PYTHON=python3.13    test-fast under another Python, without torch"
 	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
 	@echo "make check       ruff, mypy, import layers; the layout and the English in figures"
 	@echo "make docs        the documentation site: build/site/index.html"
@@ -85,7 +85,7 @@ demo-quick: setup
 # Other Pythons, each in an environment of its own: .venv-3.13.0 has no torch and skips what needs
 # it, .venv-3.11.2-train has all and trains.
 test-python:
-	@$(MAKE) VENV=.venv-$(call version,$(PYTHON)) EXTRAS=gym,dev test-pure
+	@$(MAKE) VENV=.venv-$(call version,$(PYTHON)) EXTRAS=gym,dev test-fast
 
 train-python:
 	@$(MAKE) VENV=.venv-$(call version,$(PYTHON))-train test-pure demo-quick
