@@ -188,6 +188,7 @@ def _checked(
     chosen = setting.chosen(policy)
     sandbox = sandboxes.settings(trusted=not setting.runs_untrusted)
     vllm, prices = endpoint.vllm(), endpoint.prices()
+    prompting.variables()  # an endpoint is asked after the cheap checks
     asked = None if policy is None else endpoint.policy(policy)
     check_output_folder(folder)
     agent = None if asked is None else prompting.settings(asked, chosen)

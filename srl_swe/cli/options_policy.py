@@ -140,9 +140,12 @@ class PolicyOptions:
         """Raises UserError for an unknown dialect or tool, and a missing policy."""
         from srl_swe.rollout.agents import agent_settings
 
-        variables = dict(map(_parse_variable, self.template or ()))
-        asked = {**asdict(self), "tools": tuple(self.tools or ()), "template": variables}
+        asked = {**asdict(self), "tools": tuple(self.tools or ()), "template": self.variables()}
         return agent_settings(policy, setting=setting, **asked)
+
+    def variables(self) -> dict[str, Any]:
+        """The variables of the chat template. Raises UserError."""
+        return dict(map(_parse_variable, self.template or ()))
 
 
 def _parse_variable(text: str) -> tuple[str, Any]:

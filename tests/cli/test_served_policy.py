@@ -110,7 +110,7 @@ def test_a_run_without_missing_rollouts_opens_no_policy(tmp_path: Path, serve: l
     [
         (["http://127.0.0.1:9/v1"], "no endpoint answers"),
         (["http://127.0.0.1:9/v1", "--price", "1"], "write IN:OUT"),
-        (["a/b", "--template", "enable_thinking"], "write NAME=VALUE"),
+        (["http://127.0.0.1:9/v1", "--template", "enable_thinking"], "write NAME=VALUE"),
         (["http://127.0.0.1:9/v1", "--api", "completions"], "--tokenizer"),
         (["a/b", "--model", "m"], "--model is for a URL"),
     ],
