@@ -21,10 +21,7 @@ from srl_swe.engines import (
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_predictions
 from srl_swe.evaluation.details import RunDetails
-from srl_swe.evaluation.samples import (
-    BestOf,
-    SamplesReport,
-)
+from srl_swe.evaluation.samples import BestOf, SamplesReport
 from srl_swe.files import check_output_folder
 from srl_swe.grading_run import Grading, check_budget, grade_rollouts, keep_resolved, report_samples
 from srl_swe.progress import say

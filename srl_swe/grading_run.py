@@ -115,7 +115,7 @@ class Grading:
         for prediction in submitted:
             name = prediction.instance_id
             if why := missing.get(by_id[name].image):
-                verdicts[name] = Verdict(name, Outcome.BROKEN_SANDBOX, detail=why)
+                verdicts[name] = Verdict.broken(name, why)
             elif name not in verdicts:
                 testable.append(prediction)
         instances = [by_id[prediction.instance_id] for prediction in testable]

@@ -19,7 +19,7 @@ from srl_swe.rewards.outcome import TestReward, outcome_reward
 from srl_swe.rollout.episode import Episode, Rules
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import CountTokens, OverBudget
-from srl_swe.types import Action, Instance, Outcome, Step, StopReason, Verdict
+from srl_swe.types import Action, Instance, Step, StopReason, Verdict
 
 MACHINE_FAULTS = (EngineUnavailable, EngineDiskFull, ImageMissing)
 """Mistakes of the user's before the first training step. After it they break one sample only: if a
@@ -195,7 +195,7 @@ class SweEnv:
     def _break(self, episode: Episode, error: SandboxError) -> StepResult:
         episode.fail(error)
         self.close()
-        broken = Verdict(self._instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))
+        broken = Verdict.broken(self._instance.instance_id, str(error))
         info = {**self._last_info(episode, broken), "broken": str(error)}
         return "", math.nan, False, True, info
 

@@ -216,3 +216,8 @@ class Verdict:
     """The engine's network for the tests; empty if none ran or it is not recorded."""
     seconds: float | None = field(default=None, compare=False)
     """Seconds of the tests; None if none ran or they are not recorded."""
+
+    @classmethod
+    def broken(cls, instance_id: str, why: str) -> Verdict:
+        """The verdict if infrastructure has failed, for the reason ``why``."""
+        return cls(instance_id, Outcome.BROKEN_SANDBOX, detail=why)

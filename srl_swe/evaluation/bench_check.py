@@ -145,11 +145,6 @@ def find_faults(rounds: Sequence[GoldCheck], leaks: Mapping[str, str] | None = N
     return [faults[name] for name in sorted(faults)]
 
 
-def faults_of_rounds(rounds: Sequence[GoldCheck]) -> dict[str, str]:
-    """The reasons of :func:`find_faults` by instance id."""
-    return {fault.instance_id: fault.why for fault in find_faults(rounds)}
-
-
 @dataclass(frozen=True, slots=True)
 class BenchCheck:
     """The result of a check. ``unread``: why an instance could not be searched for its fix."""

@@ -93,7 +93,7 @@ def _read(
 ) -> Verdict:
     attempt = attempts.get(instance.instance_id)
     if attempt is None:
-        return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=NO_LOG)
+        return Verdict.broken(instance.instance_id, NO_LOG)
     path = attempt.folder / LOG_FILE
     log = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
     verdict = attempt.verdict

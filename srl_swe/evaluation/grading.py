@@ -164,7 +164,7 @@ class _Grading:
         for instance in instances:
             image_id = images[instance.image]
             if isinstance(image_id, ImageMissing):
-                broken[instance.instance_id] = _broken(instance, str(image_id))
+                broken[instance.instance_id] = Verdict.broken(instance.instance_id, str(image_id))
                 self.report(f"{instance.instance_id}: {Outcome.BROKEN_SANDBOX} ({image_id})")
             else:
                 self._look_up(instance, patches[instance.instance_id], image_id, known)
@@ -177,7 +177,7 @@ class _Grading:
             self._collect()
         for case in list(self.pending.values()):
             why = "the harness ended without a result for it; see harness/harness.log"
-            self._record(case, _broken(case.instance, why))
+            self._record(case, Verdict.broken(case.instance.instance_id, why))
         return self.verdicts | broken
 
     def _look_up(
@@ -246,10 +246,6 @@ def _image_ids(
     if missing and len(missing) == len(found):
         raise missing[0]
     return found
-
-
-def _broken(instance: Instance, why: str) -> Verdict:
-    return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=why)
 
 
 class GradingFolder:

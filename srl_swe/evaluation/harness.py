@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
@@ -66,6 +67,11 @@ class HarnessJob:
 def logs_of_run(folder: Path, run_id: str) -> Path:
     """The folder below swebench's working directory that holds the logs of a run."""
     return folder / "logs" / "run_evaluation" / run_id
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a job's instances or predictions, which grading has written whole."""
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 JOB = TypeAdapter(HarnessJob)

@@ -31,7 +31,7 @@ import docker
 from docker.models.containers import Container, ContainerCollection
 from docker.types import Mount
 
-from srl_swe.evaluation.harness import JOB, NETWORK_FILE
+from srl_swe.evaluation.harness import JOB, NETWORK_FILE, read_rows
 from srl_swe.files import last_line, write_atomic
 from srl_swe.instances import instance_from_row
 from srl_swe.sandbox import bug_command
@@ -180,12 +180,12 @@ def main() -> None:
     client.labels = job.labels
     client.instances = {
         f"sweb.eval.{row['instance_id'].lower()}.{job.run_id}": instance_from_row(row)
-        for row in _rows(job.rows)
+        for row in read_rows(job.rows)
     }
-    predictions = {row["instance_id"]: row for row in _rows(job.predictions)}
+    predictions = {row["instance_id"]: row for row in read_rows(job.predictions)}
     cases = [
         (make_test_spec(row), predictions[row["instance_id"]], client, job.run_id, job.timeout_s)
-        for row in _rows(job.rows)
+        for row in read_rows(job.rows)
     ]
     run_threadpool(swebench.run_instance, cases, job.max_workers)
 
@@ -204,10 +204,6 @@ def _end_with_parent() -> None:
             )
     finally:
         os._exit(1)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 if __name__ == "__main__":

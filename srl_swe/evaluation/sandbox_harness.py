@@ -8,7 +8,6 @@ starts and ends in a fraction of a second. The folder of a case holds what swebe
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,14 +18,14 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from srl_swe.errors import ImageMissing
-from srl_swe.evaluation.harness import HarnessJob
+from srl_swe.evaluation.harness import HarnessJob, read_rows
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.verdicts import test_spec
 from srl_swe.files import write_atomic
 from srl_swe.instances import NETWORK_REPOS, instance_from_row
 from srl_swe.parallel import Cluster, Placement, run_parallel
 from srl_swe.sandbox import OpenSandbox
-from srl_swe.types import Instance, Outcome, Verdict
+from srl_swe.types import Instance, Verdict
 
 PATCH_FILE, EVAL_FILE, LOG_FILE = "patch.diff", "eval.sh", "test_output.txt"
 """swebench's names of the patch, the eval script and the output of the tests."""
@@ -84,7 +83,7 @@ class SandboxHarness:
         After Ctrl-C the tests under way are awaited, as rollouts are. Raises EngineUnavailable and
         EngineDiskFull, which every other test would meet too.
         """
-        instances = {i.instance_id: i for i in map(instance_from_row, _rows(job.rows))}
+        instances = {i.instance_id: i for i in map(instance_from_row, read_rows(job.rows))}
 
         def keep(case: _Case, ended: tuple[Verdict, str | None]) -> None:
             _write(job.logs(case.key, case.instance.instance_id), case.instance, case.patch, *ended)
@@ -92,11 +91,11 @@ class SandboxHarness:
 
         cases = [
             _Case(row["model_name_or_path"], instances[row["instance_id"]], row["model_patch"])
-            for row in _rows(job.predictions)
+            for row in read_rows(job.predictions)
         ]
         placement: Placement[_Case, tuple[Verdict, str | None]] = Placement(
             image=lambda case: case.instance.image,
-            lost=lambda case, error: (_broken(case.instance, str(error)), None),
+            lost=lambda case, error: (Verdict.broken(case.instance.instance_id, str(error)), None),
         )
         run_parallel(
             partial(_test, self._open_sandbox, job.timeout_s, self._network),
@@ -134,19 +133,15 @@ def _test(
     started = time.monotonic()
     if network == "none" and instance.repo in NETWORK_REPOS:
         why = "its tests need a network: grade it with --test-network bridge"
-        return _broken(instance, why), None
+        return Verdict.broken(instance.instance_id, why), None
     try:
         verdict = verdict_in_fresh_sandbox(
             instance, case.patch, open_sandbox, timeout_s, on_log=logs.append
         )
     except ImageMissing as missing:
-        verdict = _broken(instance, str(missing))
+        verdict = Verdict.broken(instance.instance_id, str(missing))
     seconds = time.monotonic() - started
     return replace(verdict, seconds=seconds), logs[0] if logs else None
-
-
-def _broken(instance: Instance, why: str) -> Verdict:
-    return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=why)
 
 
 def _write(folder: Path, instance: Instance, patch: str, verdict: Verdict, log: str | None) -> None:
@@ -156,7 +151,3 @@ def _write(folder: Path, instance: Instance, patch: str, verdict: Verdict, log: 
     if log is not None:
         write_atomic(folder / LOG_FILE, log)
     write_atomic(folder / VERDICT_FILE, VERDICT.dump_json(verdict).decode())
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

@@ -122,7 +122,7 @@ def verdict_in_fresh_sandbox(
             verdict = replace(verdict, network=str(enforced(sandbox).get("network", "")))
     except SandboxError as error:
         if verdict is None:  # else only closing failed, and the verdict stands
-            return Verdict(instance.instance_id, Outcome.BROKEN_SANDBOX, detail=str(error))
+            return Verdict.broken(instance.instance_id, str(error))
     assert verdict is not None, "a sandbox must not swallow its user's exception"
     return verdict
 

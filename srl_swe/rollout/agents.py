@@ -73,13 +73,9 @@ def agent_settings(
 ) -> AgentSettings:
     """Settings of a run; a policy is prompted as it was trained if an argument is None.
 
-    ``template``: variables of the chat template, besides those of the training.
-
-    ``max_new_tokens`` None is that of the setting: 4096 where one reply holds a whole patch, else
-    1024.
-
-    The training of a served policy is known by its tokenizer's folder. Its weights are not: the
-    name of the model stands for them.
+    ``template``: variables of the chat template, besides those of the training. ``max_new_tokens``:
+    None is that of the setting. The training of a served policy is known by its tokenizer's folder;
+    its weights are not, and the model's name stands for them.
 
     Warns if the arguments differ from that. Raises UserError for an unknown dialect or a missing
     policy, before torch is imported and anything is written.

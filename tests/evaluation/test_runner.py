@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation import GoldCheck, check_gold, grade
-from srl_swe.evaluation.bench_check import HARMLESS_PATCH, faults_of_rounds
+from srl_swe.evaluation.bench_check import HARMLESS_PATCH, find_faults
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -243,7 +243,7 @@ def test_an_instance_is_sound_if_gold_resolves_and_nothing_does_not(
 def test_an_instance_at_fault_in_some_rounds_is_flaky(gold: list[str], fault: str | None) -> None:
     harmless = (Verdict("i", Outcome.UNRESOLVED),)
     rounds = [GoldCheck((Verdict("i", Outcome(outcome)),), harmless) for outcome in gold]
-    assert faults_of_rounds(rounds) == ({"i": fault} if fault else {})
+    assert [found.why for found in find_faults(rounds)] == ([fault] if fault else [])
 
 
 def test_both_patches_of_each_instance_are_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
