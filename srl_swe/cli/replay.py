@@ -116,11 +116,11 @@ def replay_and_drop_in(
 
     def say_step(index: int, step: ReplayedStep) -> None:
         action = trajectory.steps[index].action
-        typer.echo(f"step {index + 1}/{n_steps}: {action.tool if action else '-'}: {step.match}")
+        typer.echo(f"step {index} of {n_steps}: {action.tool if action else '-'}: {step.match}")
 
     with sandboxes_for([instance], settings)(instance) as sandbox:
         replay_steps(trajectory, instance, sandbox, until=until, on_step=say_step)
-        typer.echo(f"in {instance.instance_id} after {n_steps} steps; `exit` to leave and drop it")
+        typer.echo(f"in {instance.instance_id} before step {n_steps}; `exit` to leave and drop it")
         open_shell(sandbox, f"step {n_steps}")
 
 
@@ -132,7 +132,9 @@ def replay(
     source: options.Source = None,
     *,
     bench: options.Bench = "starter",
-    until: Annotated[int | None, typer.Option(min=0, help="Only the first N steps.")] = None,
+    until: Annotated[
+        int | None, typer.Option(min=0, help="Only the first N steps, 0 to N-1.")
+    ] = None,
     shell: Annotated[
         bool, typer.Option("--shell", help="Open a shell in the container after those steps.")
     ] = False,

@@ -75,7 +75,7 @@ class LiveTable(Watch):
     def __rich__(self) -> RenderableType:
         table = Table(box=None, pad_edge=False)
         table.add_column("instance", no_wrap=True)
-        table.add_column("step", justify="right")
+        table.add_column("steps done", justify="right")
         table.add_column("last match")
         table.add_column("drift so far", justify="right")
         with self._lock:

@@ -183,7 +183,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], tokenizer: str | None) -> None
     console = Console(highlight=False, soft_wrap=True)
     for row in rows:
         prompt, completion = row["prompt"], row["completion"]
-        place = f"{row['instance_id']}, step {row['step_index'] + 1} of {row['n_steps']}"
+        place = f"{row['instance_id']}, step {row['step_index']} of {row['n_steps']}"
         if counter is None:
             parts = [(message["role"], message["content"]) for message in prompt]
             reply = completion[0]["content"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 _COLOURS = 8
 _MOST_POINTS = 240
 """Longer series are drawn as means of this many stretches."""
+_VALUE_ROWS = 12
+"""Rows of a chart's table of values if no step has a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +153,12 @@ def value_label(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point with a value on hover."""
+    """A point with a value on hover; ``href``: the address it leads to, empty if none."""
 
     x: str
     y: str
     label: str
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +172,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueRow:
+    """The values of all series at one step, as text; ``href`` as in :class:`Dot`."""
+
+    step: int
+    cells: Sequence[str]
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart laid out on WIDTH by HEIGHT pixels; ``legend`` pairs colours and labels."""
+    """A chart laid out on WIDTH by HEIGHT pixels; ``legend`` pairs colours and labels.
+
+    ``values``: rows of a table for those who can't hover, under ``labels``.
+    """
 
     WIDTH: ClassVar = 420
     HEIGHT: ClassVar = 260
@@ -186,10 +201,13 @@ class Drawing:
     band: str
     lines: Sequence[Line]
     legend: Sequence[tuple[str, str]]
+    labels: Sequence[str]
+    values: Sequence[ValueRow]
 
 
-def draw(chart: Chart) -> Drawing:
-    """Lay out the chart."""
+def draw(chart: Chart, links: Mapping[int, str] | None = None) -> Drawing:
+    """Lay out the chart; ``links``: addresses by step, for its points."""
+    links = links or {}
     edges = chart.band.points() if chart.band else []
     points = [point for series in chart.series for point in series.points()]
     points += [(step, value) for step, *both in edges for value in both]
@@ -207,16 +225,47 @@ def draw(chart: Chart) -> Drawing:
         x=x,
         y=y,
         band=_path(corners, x, y) if len(edges) > 1 else "",
-        lines=[_line(series, colour, chart.smoothed, x, y) for colour, series in coloured],
+        lines=[_line(series, colour, chart.smoothed, x, y, links) for colour, series in coloured],
         legend=[*legend, ("band", chart.band.label)] if chart.band else legend,
+        labels=[series.label for series in chart.series],
+        values=_value_rows(chart.series, links),
     )
+
+
+def _value_rows(all_series: Sequence[Series], links: Mapping[int, str]) -> list[ValueRow]:
+    """Rows of the steps with a link, or else of about a dozen evenly spaced steps."""
+    by_step = [dict(series.points()) for series in all_series]
+    steps = sorted({step for values in by_step for step in values})
+    chosen = [step for step in steps if step in links] or evenly_spaced(steps, _VALUE_ROWS)
+    return [
+        ValueRow(
+            step,
+            [value_label(values[step]) if step in values else "–" for values in by_step],
+            links.get(step, ""),
+        )
+        for step in chosen
+    ]
+
+
+def evenly_spaced(items: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the items, at least 2, with the first and the last.
+
+    >>> evenly_spaced(range(100), 4), evenly_spaced([3, 5], 4)
+    ([0, 33, 66, 99], [3, 5])
+    """
+    if len(items) <= count:
+        return list(items)
+    last = len(items) - 1
+    return [items[number * last // (count - 1)] for number in range(count)]
 
 
 def _path(points: Sequence[tuple[int, float]], x: Axis, y: Axis) -> str:
     return " ".join(f"{x.px(step)},{y.px(value)}" for step, value in points)
 
 
-def _line(series: Series, colour: str, smoothed: bool, x: Axis, y: Axis) -> Line:
+def _line(
+    series: Series, colour: str, smoothed: bool, x: Axis, y: Axis, links: Mapping[int, str]
+) -> Line:
     points = series.points()
     means = [value for _, value in points]
     if smoothed:
@@ -228,7 +277,8 @@ def _line(series: Series, colour: str, smoothed: bool, x: Axis, y: Axis) -> Line
         steps = f"step {first}" if first == last else f"steps {first} to {last}, mean"
         value = math.fsum(v for _, v in stretch) / len(stretch)
         label = f"{steps}: {series.label} {value_label(value)}"
-        dots.append(Dot(x.px(middle), y.px(value), label))
+        href = next((links[step] for step, _ in stretch if step in links), "")
+        dots.append(Dot(x.px(middle), y.px(value), label, href))
     bold = _path([stretch[-1] for stretch in _stretches(averaged)], x, y)
     return Line(colour, bold, dots, radius=3.5 if len(points) <= 100 else 2)
 

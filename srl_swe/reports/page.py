@@ -48,6 +48,22 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+_PICTURES = {
+    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+    **{code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters, and those of writing direction, made visible.
+
+    >>> visible("\x1b[31mred\tmore")
+    '␛[31mred\tmore'
+    """
+    return text.translate(_PICTURES)
+
+
 def render_page(template: str, **view: Any) -> str:
     """Fill in ``templates/TEMPLATE``. Raises jinja2.UndefinedError if ``view`` lacks a name."""
     return _environment().get_template(template).render(view)

@@ -14,6 +14,7 @@ from typing import Any
 from srl_swe.errors import UserError
 
 METRICS, MANIFEST, CONFIG = "metrics.jsonl", "manifest.json", "config.json"
+ALARMS = "alarms.jsonl"
 BEST = Path("best", "best.json")
 
 RATES = ("format/", "outcome/", "ended/")
@@ -38,6 +39,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A finding of the run's alarms at a training step; ``stopped``: it ended the run."""
+
+    step: int
+    text: str
+    stopped: bool = False
+
+
+def read_alarms(path: Path) -> list[Alarm]:
+    """The alarms of a run, without a torn last line; empty if there is no file."""
+    return [
+        Alarm(row["step"], str(row.get("text", "")), row.get("stopped") is True)
+        for row in read_metrics(path)
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,6 +125,7 @@ class RunRecord:
     config: Mapping[str, Any]
     manifest: Mapping[str, Any]
     best: Mapping[str, Any]
+    alarms: Sequence[Alarm] = ()
 
     @property
     def name(self) -> str:
@@ -118,6 +137,13 @@ class RunRecord:
         """``sft``, ``srl`` or ``rlvr``."""
         named = str(self.manifest.get("method") or self.config.get("method") or "?")
         return named.removesuffix("Recipe").lower()
+
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        """The weights of the rewards by name; empty if they are not recorded."""
+        weights = (self.manifest.get("rewards") or {}).get("weights")
+        held = weights.items() if isinstance(weights, dict) else ()
+        return {name: float(value) for name, value in held if number(value) is not None}
 
     @property
     def state(self) -> str:
@@ -173,6 +199,7 @@ def load_run(folder: Path) -> RunRecord:
         read_json(folder / CONFIG),
         read_manifest(folder / MANIFEST),
         read_best(folder / BEST),
+        read_alarms(folder / ALARMS),
     )
 
 

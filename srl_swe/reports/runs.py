@@ -11,6 +11,7 @@ from srl_swe.reports.charts import Chart, Drawing, averaging_steps, draw
 from srl_swe.reports.figures import REST, Figure, chart, overlay, sections
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord
+from srl_swe.reports.replies import SHOWN_GROUPS, load_replies, written_steps
 from srl_swe.run_folder import flatten
 
 ABSENT = "–"
@@ -104,7 +105,7 @@ class Tile:
 
 
 def render_report(run: RunRecord, written: str) -> str:
-    """The page of one run; ``written`` is its date."""
+    """The page of one run; ``written`` is its date. Reads sampled replies from its folder."""
     starts = run.manifest.get("starts") or []
     recipe = flatten(run.manifest.get("recipe") or run.config)
     packages = (starts[-1].get("packages") or {}) if starts else {}
@@ -113,6 +114,9 @@ def render_report(run: RunRecord, written: str) -> str:
         top = best(run, headline)
         note = f"best {shown(top[1], headline)} at step {top[0]}" if top else ""
         tiles.append(Tile(headline.label, shown(now(run, headline), headline), note))
+    samples = load_replies(run.folder, run.reward_weights)
+    links = {step.step: f"#step-{step.step}" for step in samples}
+    drawn = _draw_sections(run.keys, lambda figure: [chart(figure, run)], links) if run.rows else {}
     return render_page(
         "run.html",
         title=f"{run.name}: training",
@@ -120,8 +124,12 @@ def render_report(run: RunRecord, written: str) -> str:
         written=written,
         tiles=tiles,
         averaged=averaging_steps(len(run.rows)),
-        sections=_draw_sections(run.keys, lambda figure: [chart(figure, run)]) if run.rows else {},
+        sections=drawn,
         rest=REST,
+        samples=samples,
+        links=links,
+        written_steps=len(written_steps(run.folder)),
+        shown_groups=SHOWN_GROUPS,
         starts=TextTable(_START_COLUMNS, [_start_cells(start) for start in starts]),
         recipe=TextTable(("field", "value"), [(key, str(value)) for key, value in recipe.items()]),
         packages=TextTable(("package", "version"), list(packages.items())),
@@ -129,11 +137,13 @@ def render_report(run: RunRecord, written: str) -> str:
 
 
 def _draw_sections(
-    keys: Sequence[str], charts_of: Callable[[Figure], Iterable[Chart]]
+    keys: Sequence[str],
+    charts_of: Callable[[Figure], Iterable[Chart]],
+    links: Mapping[int, str] | None = None,
 ) -> dict[str, list[Drawing]]:
-    """The drawings by heading."""
+    """The drawings by heading; ``links`` as in :func:`draw`."""
     return {
-        title: [draw(each) for figure in figures for each in charts_of(figure)]
+        title: [draw(each, links) for figure in figures for each in charts_of(figure)]
         for title, figures in sections(keys).items()
     }
 

@@ -12,6 +12,7 @@ The thresholds are the recipe's ``alarms``. Every rank sees the same figures, an
 
 from __future__ import annotations
 
+import json
 import logging
 import statistics
 import threading
@@ -19,11 +20,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
 from srl_swe.errors import UserError
+from srl_swe.files import append_line, write_atomic
+from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.repair import EditFault
 from srl_swe.training.recipe import Alarms
 from srl_swe.types import StopReason
@@ -52,11 +56,13 @@ class _Seen:
 class TrainingAlarms(TrainerCallback):
     """Checks every log. Raises UserError to stop the run; no final policy is saved.
 
-    A restarted run counts anew.
+    A restarted run counts anew. ``record``: a file to append alarms to, as JSON lines; a resumed
+    run drops those of the steps it redoes.
     """
 
-    def __init__(self, alarms: Alarms) -> None:
+    def __init__(self, alarms: Alarms, record: Path | None = None) -> None:
         self._alarms = alarms
+        self._record = record
         self._last_good: dict[str, int] = {}
         self._warned: set[str] = set()
         self._seen: deque[_Seen] = deque()
@@ -64,6 +70,10 @@ class TrainingAlarms(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start counting steps."""
         self._last_good = dict.fromkeys(("format", "filling"), state.global_step)
+        if self._record and self._record.exists() and state.is_world_process_zero:
+            done = state.global_step
+            kept = [row for row in read_metrics(self._record) if row["step"] <= done]
+            write_atomic(self._record, "".join(json.dumps(row) + "\n" for row in kept))
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
@@ -117,10 +127,18 @@ class TrainingAlarms(TrainerCallback):
             return
         finding = f"step {step}: for {since} steps {finding}"
         if stops:
+            self._keep(state, finding, stopped=True)
             raise UserError(f"{finding}. To go on all the same set `alarms:` in the recipe.")
         if state.is_world_process_zero and name not in self._warned:
             self._warned.add(name)
+            self._keep(state, finding)
             logger.warning("%s", finding)
+
+    def _keep(self, state: TrainerState, finding: str, *, stopped: bool = False) -> None:
+        """Append the finding to the record."""
+        if self._record and state.is_world_process_zero:
+            row = {"step": state.global_step, "text": finding, "stopped": stopped}
+            append_line(self._record, json.dumps(row))
 
     def _look_at_trend(self, state: TrainerState, latest: _Seen) -> None:
         """Warn if the reward fell while replies grew, from the first to the last third."""
@@ -140,15 +158,14 @@ class TrainingAlarms(TrainerCallback):
         if fall > alarms.drift_reward and growth > alarms.drift_length:
             seen.clear()
             if state.is_world_process_zero:
-                logger.warning(
-                    "step %d: over %d steps the mean reward fell by %.2f while replies grew by "
-                    "%.0f%%: the policy may be learning to write more, not better; look at "
-                    "completions/, and lower the learning rate or max_completion_length",
-                    latest.step,
-                    alarms.drift_steps,
-                    fall,
-                    100 * growth,
+                finding = (
+                    f"step {latest.step}: over {alarms.drift_steps} steps the mean reward fell by "
+                    f"{fall:.2f} while replies grew by {growth:.0%}: the policy may be learning to "
+                    "write more, not better; look at completions/, and lower the learning rate or "
+                    "max_completion_length"
                 )
+                self._keep(state, finding)
+                logger.warning("%s", finding)
 
 
 def format_rate(logs: Mapping[str, Any]) -> float | None:

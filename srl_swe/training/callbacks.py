@@ -348,7 +348,7 @@ def add_callbacks(
     trainer.add_callback(ReportLog(run.path))
     if not isinstance(recipe, SftRecipe):
         trainer.reward_call_s = recipe.alarms.reward_call_s
-        trainer.add_callback(TrainingAlarms(recipe.alarms))
+        trainer.add_callback(TrainingAlarms(recipe.alarms, run.alarms))
     wants_progress = trainer.pop_callback(ProgressCallback) is not None
     trainer.pop_callback(PrinterCallback)
     if wants_progress:

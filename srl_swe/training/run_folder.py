@@ -3,7 +3,8 @@
 output/config.json       the recipe and a digest of the data
 output/manifest.json     software and hardware of each start
 output/metrics.jsonl     one line per step
-output/report.html       the metrics as curves
+output/alarms.jsonl      findings of the alarms, if any
+output/report.html       the metrics as curves, and sampled replies
 output/completions/      sampled replies, as parquet
 output/checkpoint-N/     TRL's
 output/validation/       the episodes of each validation on instances, step-N.jsonl
@@ -39,7 +40,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import full_disk_named, write_atomic
-from srl_swe.reports.record import load_run
+from srl_swe.reports.record import ALARMS, load_run
 from srl_swe.reports.runs import render_report
 from srl_swe.rewards import asks_for_solution
 from srl_swe.rollout.prompting import (
@@ -79,6 +80,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One line per step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def alarms(self) -> Path:
+        """One line per alarm."""
+        return self.path / ALARMS
 
     @property
     def manifest(self) -> Path:
@@ -224,7 +230,12 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
             run.claim()
         if trainer.args.device.type == "cpu":
             keep_freed_memory()
-        train_what_is_left(trainer, run.checkpoint())
+        try:
+            train_what_is_left(trainer, run.checkpoint())
+        except UserError:
+            if trainer.accelerator.is_main_process and run.alarms.exists():
+                save_report(run.path)  # an alarm stopped the run: its page shows which
+            raise
         save_policy(trainer, run.final, notes)
         if trainer.accelerator.is_main_process:
             save_report(run.path)

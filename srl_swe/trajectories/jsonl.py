@@ -267,7 +267,7 @@ def read_expert_script(record: Any, where: str) -> Trajectory:
     if leftover:
         raise BrokenRecord(where, "", f"text outside of a reply: {leftover[:60]!r}")
     steps = []
-    for number, text in enumerate(_REPLY.findall(record), 1):
+    for number, text in enumerate(_REPLY.findall(record)):
         reply = xml.parse_reply(text)
         if reply.action is None:
             raise BrokenRecord(where, f"reply {number}", f"{reply.reason}: {text[:60]!r}")

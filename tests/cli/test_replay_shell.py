@@ -95,7 +95,7 @@ def test_a_person_is_dropped_into_the_sandbox_as_it_is_at_that_step(sandbox: str
     options = ("--sandbox", sandbox, "--limit", "1", "--until", "3", "--shell")
     with person(*options) as user:
         before = user.modes()
-        user.see("step 3/3", "(step 3)")
+        user.see("step 2 of 3", "before step 3", "(step 3)")
         user.press("git status --porcelain; echo [$PAGER-$TERM-$TZ]\r")
         user.see("?? reproduce.py", "[cat-xterm-UTC]")
         user.press("pwd; stty size\r")

@@ -54,7 +54,7 @@ def test_examples_are_shown_without_writing_anything(
     monkeypatch.chdir(tmp_path)
     shown = run("--show", "2").output
     assert shown.count("expert's reply: the target") == 2
-    assert "starter__inikit-1, step 2 of 7" in shown
+    assert "starter__inikit-1, step 1 of 7" in shown
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_what_a_record_holds_is_shown_to_the_letter(tmp_path: Path) -> None:
     steps = (Step("\x1b]0;mine\x07", Action("submit")), Step("t", Action("submit")))
     save_jsonl(tmp_path / "theirs.jsonl", [Trajectory("a[/red]b", steps, "issue")])
     shown = run("--show", "1", "--source", str(tmp_path / "theirs.jsonl")).output
-    assert "a[/red]b, step 1 of 2" in shown
+    assert "a[/red]b, step 0 of 2" in shown
     assert "␛]0;mine" in shown
     assert "\x1b]" not in shown
 

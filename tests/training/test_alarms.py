@@ -11,6 +11,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from srl_swe.errors import UserError
+from srl_swe.reports.record import read_alarms
 from srl_swe.training.alarms import TrainingAlarms, format_rate, warned_after
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.load_recipe import make_recipe
@@ -201,3 +202,20 @@ def test_a_slow_reward_is_warned_of_by_the_step(
     with caplog.at_level(logging.WARNING, "srl_swe"):
         trainer.train()
     assert "step 0: a reward call has taken 0.05 s and goes on" in caplog.text
+
+
+def test_alarms_are_recorded_and_a_resumed_run_drops_those_it_redoes(tmp_path: Path) -> None:
+    args, path = TrainingArguments(str(tmp_path)), tmp_path / "alarms.jsonl"
+    stops = dataclasses.replace(WARNS, format_stops=True)
+    for start in (0, 5, 2):
+        callback = TrainingAlarms(stops, path)
+        state = TrainerState(global_step=start, is_world_process_zero=True)
+        callback.on_train_begin(args, state, TrainerControl())
+        with pytest.raises(UserError):
+            for _ in range(3):
+                state.global_step += 1
+                logs = {FORMAT: 0.0, FILLED: 0.0}
+                callback.on_log(args, state, TrainerControl(), logs=logs)
+    (last,) = read_alarms(path)
+    assert (last.step, last.stopped) == (5, True)
+    assert last.text.startswith("step 5: for 3 steps at most 1% of the replies")
