@@ -24,6 +24,7 @@ from srl_swe.cli import (
     runs,
     steps,
     train,
+    view,
 )
 from srl_swe.cli.settings import apply_settings
 from srl_swe.errors import SandboxError, UserError
@@ -68,6 +69,7 @@ app.command()(convert.convert)
 app.command()(steps.difficulty)
 app.add_typer(train.app, name="train")
 app.add_typer(runs.app, name="runs")
+app.command()(view.view)
 app.command()(experiments.study)
 app.command()(evaluate.rollout)
 app.command()(evaluate.grade)

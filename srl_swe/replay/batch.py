@@ -136,16 +136,11 @@ def attempt_all(
     limits of the sandboxes. Raises UserError if no attempt can succeed: the engine is gone, or
     its disk is full.
     """
-
-    def key_of(trajectory: Trajectory) -> str:
-        instance = instances.get(trajectory.instance_id)
-        image = instance.image if instance else ""
-        decisive = f"{_SCHEMA}\0{render_line(trajectory)}\0{image}\0{until}"
-        if conditions:
-            decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
-        return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
-
-    keys = list(map(key_of, trajectories))
+    held = [instances.get(trajectory.instance_id) for trajectory in trajectories]
+    keys = [
+        replay_key(trajectory, instance.image if instance else "", until, conditions)
+        for trajectory, instance in zip(trajectories, held, strict=True)
+    ]
     asked = dict(zip(keys, trajectories, strict=True))
     done = _load(folder / REPLAYS_FILE, asked) if folder else {}
     missing = [key for key in asked if key not in done]
@@ -167,6 +162,19 @@ def attempt_all(
         work = partial(_attempt, open_sandbox=open_sandbox, until=until, watch=seen)
         run_parallel(work, jobs, keep, workers=workers, placement=placement)
     return [done[key] for key in keys]
+
+
+def replay_key(
+    trajectory: Trajectory,
+    image: str,
+    until: int | None = None,
+    conditions: Mapping[str, object] | None = None,
+) -> str:
+    """16 hex digits of all inputs of a replay; arguments as of :func:`attempt_all`."""
+    decisive = f"{_SCHEMA}\0{render_line(trajectory)}\0{image}\0{until}"
+    if conditions:
+        decisive += f"\0{json.dumps(conditions, sort_keys=True)}"
+    return hashlib.sha256(decisive.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
 
 def replay_all(

@@ -70,7 +70,7 @@ def text_ratio(then: str, now: str) -> float:
     return round(2 * shared / total, 4)
 
 
-_CUT = re.compile(
+CUT_MARK = re.compile(
     r"<response clipped>(?:<NOTE>.{0,400}?</NOTE>)?"  # editors of all harnesses
     r"|\[\d+ characters elided\]"  # mini-swe-agent, as its reader writes it
     r"|<elided_chars>.{0,80}?</elided_chars>"
@@ -112,7 +112,7 @@ def _fragments(text: str) -> list[str]:
 
     A torn line is kept if a fragment has no other, but blank space is not.
     """
-    fragments = [part.split("\n") for part in _CUT.split(text)]
+    fragments = [part.split("\n") for part in CUT_MARK.split(text)]
     for index, lines in enumerate(fragments):
         if index < len(fragments) - 1 and len(lines) > 1:
             del lines[-1]

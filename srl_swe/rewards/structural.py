@@ -22,6 +22,7 @@ and teaches nothing. Quotes are ignored, so ``grep "a b"`` equals ``grep a b``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,17 +99,73 @@ def _read(text: str) -> _Fields:
             return _Fields(f"tool {tool}", words=" ".join(texts).split())
 
 
+@dataclass(frozen=True, slots=True)
+class FieldScore:
+    """One field of two actions of the same kind: both values, and its factor in the score."""
+
+    name: str
+    candidate: str
+    expert: str
+    factor: float
+
+
+def structural_fields(candidate: str, expert: str) -> list[FieldScore]:
+    """The fields of both actions; the score is the product of their factors.
+
+    Empty if the actions are of different kinds, hence score 0.
+
+    >>> from srl_swe.types import Action
+    >>> run = lambda command: Action("bash", {"command": command}).text
+    >>> structural_fields(run("ls -l src"), run("ls src"))
+    [FieldScore(name='words', candidate='ls -l src', expert='ls src', factor=0.8)]
+    """
+    ours, theirs = _read(candidate), _read(expert)
+    if ours.kind != theirs.kind:
+        return []
+    fields = []
+    for name, factor in _factors(ours, theirs).items():
+        shown = _shown(ours, name), _shown(theirs, name)
+        if any(shown):
+            fields.append(FieldScore(name, *shown, 1.0 if candidate == expert else factor))
+    return fields
+
+
+def _shown(fields: _Fields, name: str) -> str:
+    match name:
+        case "words":
+            return " ".join(fields.words)
+        case "lines":
+            return "\n".join(fields.lines)
+        case "view_range":
+            return "whole file" if fields.view is None else f"{fields.view[0]}:{fields.view[1]}"
+        case "change":
+            return " ".join(fields.change.lines) if fields.change else ""
+        case "insert_line":
+            return fields.insert_line or ""
+        case _:
+            return fields.path
+
+
 def _score(candidate: _Fields, expert: _Fields) -> float:
     if candidate.kind != expert.kind:
         return 0.0
-    score = overlap(candidate.words, expert.words) * path_overlap(candidate.path, expert.path)
-    score *= overlap(candidate.lines, expert.lines)
+    return math.prod(_factors(candidate, expert).values())
+
+
+def _factors(candidate: _Fields, expert: _Fields) -> dict[str, float]:
+    """The factors of the score by field, of two actions of the same kind."""
+    factors = {
+        "words": overlap(candidate.words, expert.words),
+        "path": path_overlap(candidate.path, expert.path),
+        "lines": overlap(candidate.lines, expert.lines),
+    }
     if expert.kind == "view":
-        score *= (1 + _common_lines(candidate.view, expert.view)) / 2
+        factors["view_range"] = (1 + _common_lines(candidate.view, expert.view)) / 2
     if candidate.change is not None and expert.change is not None:
-        score *= change_overlap(candidate.change, expert.change)
-    lines = {candidate.insert_line, expert.insert_line} - {None}
-    return score * WRONG_LINE if len(lines) > 1 else score
+        factors["change"] = change_overlap(candidate.change, expert.change)
+    if len({candidate.insert_line, expert.insert_line} - {None}) > 1:
+        factors["insert_line"] = WRONG_LINE
+    return factors
 
 
 def _view_range(text: str) -> tuple[int, int] | None:

@@ -101,14 +101,7 @@ def load_rollout_usage(folder: Path) -> dict[str, RolloutUsage]:
     Replies of rollouts that failed, or that a kill lost, are left out. Raises UserError for a
     damaged line.
     """
-    replies: dict[str, list[dict[str, Any]]] = {}
-    timings: dict[str, dict[str, Any]] = {}
-    for where, row in read_json_lines(folder / REPLIES_FILE, _REMEDY):
-        with damage_named(where, _REMEDY):
-            replies.setdefault(row["instance_id"], []).append(row)
-    for where, row in read_json_lines(folder / TIMINGS_FILE, _REMEDY):
-        with damage_named(where, _REMEDY):
-            timings[row["instance_id"]] = row
+    replies, timings = _load_lines(folder)
     with damage_named(str(folder / REPLIES_FILE), _REMEDY):
         return {
             name: _rollout_usage(replies.get(name, []), timings.get(name))
@@ -116,13 +109,55 @@ def load_rollout_usage(folder: Path) -> dict[str, RolloutUsage]:
         }
 
 
-def _rollout_usage(rows: Sequence[dict[str, Any]], timing: dict[str, Any] | None) -> RolloutUsage:
-    """The usage by an instance's lines, of which the last rollout wrote the last ones."""
+def load_reply_usage(folder: Path) -> dict[str, list[Completion]]:
+    """The replies of the last rollout of each instance, without their texts, by instance id.
+
+    Raises UserError for a damaged line.
+    """
+    replies, timings = _load_lines(folder)
+    with damage_named(str(folder / REPLIES_FILE), _REMEDY):
+        return {
+            name: [
+                Completion(
+                    "",
+                    int(row["prompt_tokens"]),
+                    int(row["completion_tokens"]),
+                    bool(row["truncated"]),
+                    float(row["seconds"]),
+                )
+                for row in _last_rollout(rows, timings.get(name))
+            ]
+            for name, rows in replies.items()
+        }
+
+
+_Line = dict[str, Any]
+
+
+def _load_lines(folder: Path) -> tuple[dict[str, list[_Line]], dict[str, _Line]]:
+    """The lines of replies, and the last line of timings, by instance id."""
+    replies: dict[str, list[_Line]] = {}
+    timings: dict[str, _Line] = {}
+    for where, row in read_json_lines(folder / REPLIES_FILE, _REMEDY):
+        with damage_named(where, _REMEDY):
+            replies.setdefault(row["instance_id"], []).append(row)
+    for where, row in read_json_lines(folder / TIMINGS_FILE, _REMEDY):
+        with damage_named(where, _REMEDY):
+            timings[row["instance_id"]] = row
+    return replies, timings
+
+
+def _last_rollout(rows: Sequence[_Line], timing: _Line | None) -> Sequence[_Line]:
+    """The last lines of an instance, which its last rollout wrote."""
     if timing is not None:
         first = len(rows) - int(timing["replies"])
     else:
         first = max((at for at, row in enumerate(rows) if row["reply"] == 0), default=0)
-    own = rows[max(first, 0) :]
+    return rows[max(first, 0) :]
+
+
+def _rollout_usage(rows: Sequence[_Line], timing: _Line | None) -> RolloutUsage:
+    own = _last_rollout(rows, timing)
     return RolloutUsage(
         len(own),
         sum(int(row["prompt_tokens"]) for row in own),

@@ -1,0 +1,77 @@
+"""``srl-swe view``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srl_swe.bundled import bundled
+from srl_swe.cli import options
+from srl_swe.engines import load_bench
+
+if TYPE_CHECKING:
+    from srl_swe.view.collect import Sources
+
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folders or files of runs (rollout, eval, grade, replay, train, study, demo), data "
+        "sets of step contexts, or trajectories of any family."
+    ),
+]
+
+
+def view(
+    paths: Paths,
+    *,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("view.html"),
+    bench: Annotated[
+        str,
+        typer.Option(help="Bench of the instances, for issues, gold patches and names of tests."),
+    ] = "starter",
+    experts: Annotated[
+        str | None,
+        typer.Option(
+            help="Trajectories to show beside the episodes of the same instances; by default the "
+            "bundled ones."
+        ),
+    ] = None,
+    one_file: Annotated[
+        bool, typer.Option("--one-file", help="Put all data into the page, however large.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write an HTML page with every episode, replay, step context and sample of the paths.
+
+    The page needs no server. Large data lies in a folder beside it.
+    """
+    from srl_swe.progress import say
+    from srl_swe.reports.page import counted
+    from srl_swe.view.collect import collect
+    from srl_swe.view.page import INLINE_BYTES, write_page
+
+    title = ", ".join(path.resolve().name for path in paths)
+    limit = 2**62 if one_file else INLINE_BYTES
+    items = collect(paths, make_sources(bench, experts))
+    written = write_page(items, out, title, inline_bytes=limit)
+    if as_json:
+        return options.print_json(written)
+    if written.data:
+        say(f"{written.data}/ holds the data of the page: keep both together, or use --one-file")
+    return typer.echo(f"{written.path}: {counted(written.items, 'item')}")
+
+
+def make_sources(bench: str, experts: str | None) -> Sources:
+    """The instances of the bench, and the experts by instance id, the first of each.
+
+    Raises UserError if either can't be read.
+    """
+    from srl_swe.trajectories import Reading, stream_trajectories
+    from srl_swe.view.collect import Sources
+
+    source = experts or str(bundled("trajectories") / "starter.jsonl")
+    found = stream_trajectories(source, Reading(on_broken="skip"))
+    by_id = {trajectory.instance_id: trajectory for trajectory in reversed(list(found))}
+    return Sources({instance.instance_id: instance for instance in load_bench(bench)}, by_id)

@@ -1,0 +1,233 @@
+"""One HTML page of items: script, style and data inside, nothing fetched from elsewhere.
+
+The page's content policy allows exactly its own script and style, by their digests. All text of
+runs is data that the script puts into text nodes. If the data is large, it lies beside the page in
+chunks: script files that a page opened from disk can load, which the policy allows the page's own
+script only (``strict-dynamic``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from srl_swe.files import check_output_file, write_atomic
+from srl_swe.steps.rows import move_into_place
+from srl_swe.view.records import Item, make_row
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SCRIPTS = ("text.js", "compare.js", "list.js", "episode.js", "target.js", "app.js")
+"""The parts of the page's script, in their order; they share one scope."""
+INLINE_BYTES = 16_000_000
+"""Larger data lies beside the page."""
+CHUNK_BYTES = 1_000_000
+_SHARED_CHARS = 60
+"""Shorter strings are written where they occur, even if they repeat."""
+
+
+def link(key: str, step: int | None = None) -> str:
+    """The fragment of an address that opens an item, at a step.
+
+    >>> link("demo/measured-srl/a__b-1", 3)
+    '#key=demo/measured-srl/a__b-1&step=3'
+    """
+    at = "" if step is None else f"&step={step}"
+    return f"#key={quote(key, safe='/')}{at}"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPage:
+    """A written page. ``data`` is the folder beside it; None if all data is inside."""
+
+    path: Path
+    items: int
+    data: Path | None = None
+
+
+def write_page(
+    items: Iterable[Item], out: Path, title: str, *, inline_bytes: int = INLINE_BYTES
+) -> WrittenPage:
+    """Write the page of the items; they are read one after the other, and not held.
+
+    Data larger than ``inline_bytes`` goes into ``OUT-data``, beside the page. Raises UserError if
+    the page can't be written.
+    """
+    check_output_file(out)
+    data = out.with_name(f"{out.stem}-data")
+    chunks = _Chunks(out.with_name(f".{data.name}.partial"), inline_bytes)
+    try:
+        for item in items:
+            chunks.add(item)
+        chunks.flush()
+        if chunks.spilled:
+            move_into_place(chunks.folder, data)
+        else:
+            shutil.rmtree(data, ignore_errors=True)
+    finally:
+        shutil.rmtree(chunks.folder, ignore_errors=True)
+    blocks = {"rows": encode_rows(chunks.rows)}
+    blocks |= {f"chunk-{number}": text for number, text in enumerate(chunks.inline)}
+    facts = {"title": title, "chunks": chunks.count, "data": data.name if chunks.spilled else ""}
+    write_atomic(out, render_app(facts, blocks))
+    return WrittenPage(out, len(chunks.rows), data if chunks.spilled else None)
+
+
+@dataclass
+class _Chunks:
+    """Collects items into chunks: in memory at first, in files once they are many."""
+
+    folder: Path
+    inline_bytes: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
+    count: int = 0
+    spilled: bool = False
+    _held: list[dict[str, Any]] = field(default_factory=list)
+    _held_bytes: int = 0
+
+    def add(self, item: Item) -> None:
+        fields = {"kind": make_row(item).kind, **asdict(item)}
+        place = {"chunk": self.count, "place": len(self._held)}
+        self.rows.append({**asdict(make_row(item)), **place})
+        self._held.append(fields)
+        self._held_bytes += sum(map(len, _strings(fields)))
+        if self._held_bytes > CHUNK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """End the chunk."""
+        if not self._held:
+            return
+        text = encode_chunk(self._held)
+        self._held, self._held_bytes = [], 0
+        if self.spilled:
+            self._save(self.count, text)
+        else:
+            self.inline.append(text)
+        self.count += 1
+        if not self.spilled and sum(map(len, self.inline)) > self.inline_bytes:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.spilled = True
+            for number, held in enumerate(self.inline):
+                self._save(number, held)
+            self.inline = []
+
+    def _save(self, number: int, text: str) -> None:
+        write_atomic(self.folder / f"chunk-{number}.js", f"srlViewChunk({number}, {text});\n")
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same fields as JSON by columns."""
+    names = list(rows[0]) if rows else []
+    return json.dumps({"names": names, "values": [[row[name] for name in names] for row in rows]})
+
+
+def encode_chunk(items: Sequence[Mapping[str, Any]]) -> str:
+    """Items as JSON; a long string that repeats is written once, and referred to as ``{"$": n}``.
+
+    >>> encode_chunk([{"text": "ab"}])
+    '{"texts": [], "items": [{"text": "ab"}]}'
+    """
+    counts = Counter(text for text in _strings(items) if len(text) >= _SHARED_CHARS)
+    texts = [text for text, count in counts.items() if count > 1]
+    number = {text: index for index, text in enumerate(texts)}
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"$": number[value]} if value in number else value
+        if isinstance(value, Mapping):
+            return {name: shared(inner) for name, inner in value.items()}
+        return [shared(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps({"texts": texts, "items": [shared(item) for item in items]}, default=str)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def render_app(facts: Mapping[str, Any], blocks: Mapping[str, str]) -> str:
+    """The page: ``facts`` for its script (``title`` for people too), and blocks of JSON by id."""
+    script, style = app_script(), app_style()
+    held = {"facts": json.dumps(facts), **blocks}
+    return (
+        _environment()
+        .get_template("view.html")
+        .render(
+            title=facts["title"],
+            policy=content_policy(script, style),
+            script=script,
+            style=style,
+            blocks={name: _inert(text) for name, text in held.items()},
+        )
+    )
+
+
+def content_policy(script: str, style: str) -> str:
+    """Forbids all but this script, this style, and script files that this script loads."""
+    return (
+        f"default-src 'none'; script-src {_digest(script)} 'strict-dynamic'; "
+        f"style-src {_digest(style)}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _inert(text: str) -> str:
+    r"""JSON that can't end its element.
+
+    >>> _inert('"</script>"')
+    '"\\u003c/script>"'
+    """
+    return text.replace("<", "\\u003c")
+
+
+@cache
+def app_script() -> str:
+    """The script of every page."""
+    folder = resources.files("srl_swe.view").joinpath("static")
+    parts = [folder.joinpath(name).read_text("utf-8") for name in SCRIPTS]
+    return "\n".join(['(() => {\n"use strict";', *parts, "})();\n"])
+
+
+@cache
+def app_style() -> str:
+    """The style of reports, and that of these pages."""
+    shared = resources.files("srl_swe.reports").joinpath("templates", "style.css")
+    own = resources.files("srl_swe.view").joinpath("static", "view.css")
+    return f"{shared.read_text('utf-8')}\n{own.read_text('utf-8')}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("srl_swe.view", "static"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,152 @@
+"""Two texts side by side: actions by the similarity's blocks, observations by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cydifflib import SequenceMatcher
+
+from srl_swe.replay.normalise import RULES, apply_rules
+from srl_swe.rewards.similarity import similarity_reward
+from srl_swe.rewards.structural import structural_fields, structural_rewards
+from srl_swe.view.records import DiffRow, Forgiven, Pairing, Piece
+
+MOST_PAIRS = 4_000_000
+"""Most pairs of characters for marking blocks; beyond, only the figures are given."""
+_CONTEXT = 3
+"""Equal lines shown around a difference."""
+_MOST_LINES = 4000
+_PIECES_SHOWN = 5
+
+
+def pair_actions(candidate: str, expert: str) -> Pairing:
+    """The policy's action beside the expert's, both as canonical text.
+
+    >>> pair = pair_actions("abcd", "bcde")
+    >>> pair.candidate, pair.expert, pair.matched, pair.total, pair.similarity
+    ((('a', -1), ('bcd', 0)), (('bcd', 0), ('e', -1)), 3, 8, 0.75)
+    """
+    similarity = similarity_reward(candidate, expert)
+    total = len(candidate) + len(expert)
+    left: tuple[Piece, ...] = ((candidate, -1),)
+    right: tuple[Piece, ...] = ((expert, -1),)
+    matched = round(similarity * total / 2)
+    marked = len(candidate) * len(expert) <= MOST_PAIRS
+    if marked:
+        blocks = _blocks(candidate, expert)
+        matched = sum(size for _, _, size in blocks)
+        left = _pieces(candidate, [(a, size) for a, _, size in blocks])
+        right = _pieces(expert, [(b, size) for _, b, size in blocks])
+    return Pairing(
+        left,
+        right,
+        matched,
+        total,
+        similarity,
+        structural_rewards([candidate], expert)[0],
+        tuple(structural_fields(candidate, expert)),
+        marked,
+    )
+
+
+def _blocks(candidate: str, expert: str) -> list[tuple[int, int, int]]:
+    if candidate and (at := expert.find(candidate)) >= 0:
+        return [(0, at, len(candidate))]
+    if expert and (at := candidate.find(expert)) >= 0:
+        return [(at, 0, len(expert))]
+    matcher = SequenceMatcher(None, candidate, expert, autojunk=False)
+    return [(a, b, size) for a, b, size in matcher.get_matching_blocks() if size]
+
+
+def _pieces(text: str, blocks: Sequence[tuple[int, int]]) -> tuple[Piece, ...]:
+    """The text cut at its blocks, given as starts and sizes in order."""
+    pieces: list[Piece] = []
+    at = 0
+    for number, (start, size) in enumerate(blocks):
+        if start > at:
+            pieces.append((text[at:start], -1))
+        pieces.append((text[start : start + size], number))
+        at = start + size
+    if at < len(text):
+        pieces.append((text[at:], -1))
+    return tuple(pieces)
+
+
+def compare_lines(recorded: str, fresh: str) -> tuple[DiffRow, ...]:
+    """Both texts line by line, with the differing parts of a changed line; empty if equal.
+
+    Equal lines far from a difference are left out, and lines after the first 4,000.
+    """
+    if recorded == fresh:
+        return ()
+    then, now = recorded.split("\n")[:_MOST_LINES], fresh.split("\n")[:_MOST_LINES]
+    matcher = SequenceMatcher(None, then, now, autojunk=False)
+    rows: list[DiffRow] = []
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            rows += [DiffRow("same", ((line, -1),), ((line, -1),)) for line in then[a:b]]
+        else:
+            rows += _changed(then[a:b], now[c:d])
+    return tuple(_without_far_lines(rows))
+
+
+def _changed(then: Sequence[str], now: Sequence[str]) -> Iterator[DiffRow]:
+    for index in range(max(len(then), len(now))):
+        if index >= len(then):
+            yield DiffRow("only_fresh", (), ((now[index], 0),))
+        elif index >= len(now):
+            yield DiffRow("only_recorded", ((then[index], 0),), ())
+        else:
+            yield DiffRow("changed", *_differing_parts(then[index], now[index]))
+
+
+def _differing_parts(then: str, now: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Both lines in pieces, the differing ones numbered 0: all between the common ends."""
+    shorter = min(len(then), len(now))
+    head = next((n for n in range(shorter) if then[n] != now[n]), shorter)
+    rest = shorter - head
+    tail = next((n for n in range(rest) if then[-1 - n] != now[-1 - n]), rest)
+
+    def cut(line: str) -> tuple[Piece, ...]:
+        end = len(line) - tail
+        parts = ((line[:head], -1), (line[head:end], 0), (line[end:], -1))
+        return tuple(part for part in parts if part[0])
+
+    return cut(then), cut(now)
+
+
+def _without_far_lines(rows: Sequence[DiffRow]) -> Iterator[DiffRow]:
+    near = set[int]()
+    for at, row in enumerate(rows):
+        if row.kind != "same":
+            near.update(range(at - _CONTEXT, at + _CONTEXT + 1))
+    skipped = 0
+    for at, row in enumerate(rows):
+        if at not in near:
+            skipped += 1
+            continue
+        if skipped:
+            yield DiffRow("skipped", count=skipped)
+            skipped = 0
+        yield row
+    if skipped:
+        yield DiffRow("skipped", count=skipped)
+
+
+def find_forgiven(recorded: str, fresh: str) -> tuple[Forgiven, ...]:
+    """The rules of :mod:`srl_swe.replay.normalise` that removed different pieces.
+
+    >>> find_forgiven("took 1.20s", "took 1.31s")
+    (Forgiven(rule='duration', cause='duration', recorded=('1.20s',), fresh=('1.31s',)),)
+    """
+    then, now = apply_rules(recorded).taken, apply_rules(fresh).taken
+    return tuple(
+        Forgiven(
+            rule.name,
+            rule.cause.value,
+            tuple(then.get(rule.name, ())[:_PIECES_SHOWN]),
+            tuple(now.get(rule.name, ())[:_PIECES_SHOWN]),
+        )
+        for rule in RULES
+        if then.get(rule.name, []) != now.get(rule.name, [])
+    )

@@ -1,0 +1,168 @@
+"""Verdicts and marks of a run folder, with the texts of the tests' logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from srl_swe.evaluation.grading import grading_key
+from srl_swe.steps.prompt import cut_middle
+from srl_swe.types import Instance, Outcome, Verdict
+from srl_swe.view.records import TestsView
+
+VERDICTS_FILE, REPORT_FILE, RESULT_FILE = "verdicts.jsonl", "report.json", "result.json"
+_MOST_LOG_CHARS = 60_000
+_VERDICT = TypeAdapter(Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """The grading of a run. ``lines``: of ``verdicts.jsonl``, by instance id.
+
+    ``outcomes`` and ``details`` are those of its ``report.json``, ``marks`` too.
+    """
+
+    folder: Path
+    lines: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    final: Mapping[str, Verdict] = field(default_factory=dict)
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def tests(
+        self, instance_id: str, patch: str | None, known: Instance | None
+    ) -> TestsView | None:
+        """The verdict on the instance's patch; None if it was not graded."""
+        verdict = self.final.get(instance_id) or self._logged(instance_id, patch, known)
+        outcome = self.outcomes.get(instance_id) or (verdict.outcome.value if verdict else None)
+        if outcome is None:
+            return None
+        if verdict is None or verdict.outcome.value != outcome:
+            detail = self.details.get(instance_id, "")
+            return TestsView(outcome, detail, fail_to_pass=known.fail_to_pass if known else ())
+        return TestsView(
+            outcome=outcome,
+            detail=verdict.detail or self.details.get(instance_id, ""),
+            passed=verdict.passed,
+            failed=verdict.failed,
+            fail_to_pass=known.fail_to_pass if known else (),
+            log=self._log(verdict.log_path),
+            log_path=verdict.log_path or "",
+            network=verdict.network,
+            seconds=verdict.seconds,
+        )
+
+    def _logged(
+        self, instance_id: str, patch: str | None, known: Instance | None
+    ) -> Verdict | None:
+        """The verdict on exactly this patch if the instance is known, else the last one."""
+        found = None
+        for line in self.lines.get(instance_id, ()):
+            try:
+                verdict = _VERDICT.validate_python(line)
+            except ValidationError:
+                continue
+            if known is None or _is_of(line, known, patch or ""):
+                found = verdict
+        return found
+
+    def _log(self, path: str | None) -> str:
+        """The text of a log inside the folder, cut in its middle; empty if it can't be read."""
+        if not path:
+            return ""
+        file = (self.folder / path).resolve()
+        if not file.is_relative_to(self.folder.resolve()):
+            return ""
+        try:
+            text = file.read_bytes().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        return cut_middle(text, _MOST_LOG_CHARS)
+
+
+def _is_of(line: Mapping[str, Any], instance: Instance, patch: str) -> bool:
+    try:
+        key = grading_key(
+            instance,
+            patch,
+            image_id=line["image_id"],
+            harness_version=line["harness"],
+            timeout_s=line["timeout_s"],
+        )
+    except KeyError:
+        return True
+    return bool(key == line["key"])
+
+
+def read_grading(folder: Path, shared: Path | None = None) -> Graded:
+    """The grading in a folder; ``shared`` is a folder of verdicts of several policies.
+
+    A damaged file counts as missing: the page shows what can be read.
+    """
+    result, report = _read_json(folder / RESULT_FILE), _read_json(folder / REPORT_FILE)
+    place = folder if (folder / VERDICTS_FILE).is_file() or shared is None else shared
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for line in _read_lines(place / VERDICTS_FILE):
+        lines.setdefault(str(line.get("instance_id")), []).append(line)
+    final = {}
+    for row in result.get("verdicts") or ():
+        try:
+            verdict = _VERDICT.validate_python(row)
+        except ValidationError:
+            continue
+        final[verdict.instance_id] = verdict
+    marks = {
+        str(name): tuple(f"{mark.get('kind')}: {mark.get('what')}" for mark in found)
+        for name, found in (report.get("marks") or {}).items()
+    }
+    details = dict(report.get("failure_reasons") or {})
+    return Graded(place, lines, final, _outcomes(report), details, marks)
+
+
+_IDS_OF_OUTCOMES = {
+    "resolved_ids": Outcome.RESOLVED,
+    "unresolved_ids": Outcome.UNRESOLVED,
+    "empty_patch_ids": Outcome.EMPTY_PATCH,
+    "patch_failed_ids": Outcome.PATCH_FAILED,
+    "timed_out_ids": Outcome.TIMED_OUT,
+    "infra_failure_ids": Outcome.BROKEN_SANDBOX,
+    "incomplete_ids": Outcome.NOT_ATTEMPTED,
+}
+"""Fields of a report by the outcome of the instances that they list."""
+
+
+def _outcomes(report: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(name): outcome.value
+        for field_name, outcome in _IDS_OF_OUTCOMES.items()
+        for name in report.get(field_name) or ()
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        texts = path.read_text("utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
+    found = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            found.append(line)
+    return found
