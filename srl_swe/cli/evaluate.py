@@ -23,7 +23,7 @@ from srl_swe.cli.options_ray import Ray, check_ray, on_nodes
 from srl_swe.cli.options_samples import Faulty, SampleOptions, Samples, read_faulty
 from srl_swe.cli.plan import DiskBudget
 from srl_swe.errors import UserError
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_output_file, check_output_folder, write_atomic
 from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 
@@ -235,7 +235,15 @@ Evaluated = Annotated[
 ]
 
 
-def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> None:
+def compare(
+    first: Evaluated,
+    second: Evaluated,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write, with the outcomes by instance."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare two evaluations of the same instances: an exact McNemar test, and the differences.
 
     Instances whose sandbox broke in either are left out.
@@ -245,10 +253,16 @@ def compare(first: Evaluated, second: Evaluated, as_json: AsJson = False) -> Non
         comparison_fields,
         comparison_table,
         load_evaluation,
+        render_comparison_page,
     )
 
+    if out:
+        check_output_file(out)
     compared = compare_evaluations(load_evaluation(first), load_evaluation(second))
     if as_json:
         options.print_json(comparison_fields(compared))
     else:
         options.console().print(comparison_table(compared))
+    if out:
+        write_atomic(out, render_comparison_page(compared))
+        typer.echo(out, err=as_json)

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.errors import UserError
 from srl_swe.files import damage_named
+from srl_swe.reports.page import Hrefs, Mark, TextTable, counted, render_page
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 REPORT_FILE = "report.json"
+_OUTCOMES = {
+    "incomplete_ids": "not_attempted",
+    "error_ids": "error",
+    "unresolved_ids": "unresolved",
+    "empty_patch_ids": "empty_patch",
+    "patch_failed_ids": "patch_failed",
+    "timed_out_ids": "timed_out",
+    "infra_failure_ids": "broken_sandbox",
+    "resolved_ids": "resolved",
+}
+"""Outcomes by a report's lists of instances; a later list is more exact than an earlier one."""
 _ATTEMPTED = ("submitted_ids", "completed_ids", "incomplete_ids", "empty_patch_ids", "error_ids")
 
 
@@ -27,13 +39,15 @@ _ATTEMPTED = ("submitted_ids", "completed_ids", "incomplete_ids", "empty_patch_i
 class Evaluation:
     """One evaluation, from this project's ``report.json``, swebench's or sb-cli's.
 
-    ``counted``: all instances but those whose sandbox broke.
+    ``counted``: all instances but those whose sandbox broke. ``outcomes``: by instance, in the
+    words of :class:`srl_swe.types.Outcome`.
     """
 
     name: str
     resolved: frozenset[str]
     counted: frozenset[str]
     networks: Mapping[str, Sequence[str]]
+    outcomes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,11 @@ def load_evaluation(path: Path) -> Evaluation:
         listed = {str(name) for key in _ATTEMPTED for name in fields.get(key, ())}
         broken = set(map(str, fields.get("infra_failure_ids", ())))
         networks = dict(fields.get("grading_networks", {}))
-    return Evaluation(str(path), resolved, frozenset((resolved | listed) - broken), networks)
+        outcomes = {
+            str(name): outcome for key, outcome in _OUTCOMES.items() for name in fields.get(key, ())
+        }
+    counted_ids = frozenset((resolved | listed) - broken)
+    return Evaluation(str(path), resolved, counted_ids, networks, outcomes)
 
 
 def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
@@ -141,3 +159,41 @@ def comparison_table(comparison: Comparison) -> Table:
     if set(comparison.first.networks) != set(comparison.second.networks):
         table.caption += "; the tests ran in different network modes"
     return table
+
+
+def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None) -> str:
+    """A page with the counts, and the outcomes of each instance, those that differ first.
+
+    ``episodes``: addresses by the name of an evaluation and the instance.
+    """
+    sides, hrefs = (comparison.first, comparison.second), episodes or {}
+    of = len(comparison.first.counted & comparison.second.counted)
+    rows = [
+        (side.name, str(len(comparison.both) + len(only)), str(of), str(len(only)))
+        for side, only in zip(sides, (comparison.only_first, comparison.only_second), strict=True)
+    ]
+    differing = [*comparison.only_first, *comparison.only_second]
+    alike = [*comparison.neither, *comparison.both]
+    left_out = {name for side in sides for name in (*side.counted, *side.outcomes)}
+    left_out -= {*differing, *alike}
+
+    def marks(names: Sequence[str]) -> dict[str, list[list[Mark]]]:
+        return {
+            name: [
+                [Mark(side.outcomes.get(name, "not there"), hrefs.get((side.name, name), ""))]
+                for side in sides
+            ]
+            for name in names
+        }
+
+    return render_page(
+        "evaluations.html",
+        title="Comparison of evaluations",
+        counts=TextTable(("evaluation", "resolved", "of", "only here"), rows),
+        p_value=f"{comparison.p_value:.3g}",
+        left_out=counted(len(left_out), "instance"),
+        mixed=set(comparison.first.networks) != set(comparison.second.networks),
+        columns=[side.name for side in sides],
+        differing=marks(differing),
+        alike=marks([*alike, *sorted(left_out)]),
+    )

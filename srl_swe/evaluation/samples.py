@@ -28,7 +28,7 @@ from srl_swe.evaluation.report import (
     report_fields,
 )
 from srl_swe.reports.intervals import ShareInterval, share_interval
-from srl_swe.reports.page import TextTable, counted, render_page
+from srl_swe.reports.page import Mark, TextTable, counted, render_page
 from srl_swe.sandbox import majority
 from srl_swe.types import Outcome, Trajectory
 
@@ -298,7 +298,13 @@ def render_samples_page(report: SamplesReport) -> str:
         best_of=report.best_of,
         best_how=BEST_OF[report.best_of] if report.best_of else "",
         samples={name: _sample_line(each) for name, each in report.reports.items()},
-        outcomes={name: [found[name] for found in by_sample] for name in report.tallies},
+        outcomes={
+            name: [
+                [Mark(found[name], f"{sample}/report.html#{name}")]
+                for sample, found in zip(report.reports, by_sample, strict=True)
+            ]
+            for name in report.tallies
+        },
         details=details_tables(report.runs),
         spread=sorted(Counter(t.resolved for t in report.tallies.values()).items()),
     )

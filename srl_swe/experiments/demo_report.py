@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.experiments.warm_start import COPIES, UNFINISHED_SHARE, WRONG_SHARE
 from srl_swe.reports.charts import Chart, Series, averaging_steps, draw
-from srl_swe.reports.page import TextTable, render_page
+from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, render_page
 from srl_swe.types import Outcome, Verdict
 
 CAVEAT = (
@@ -83,9 +83,20 @@ def _resolved(policy: PolicyResult, ids: Sequence[str]) -> str:
     return f"{count} ({broken} broken)" if broken else count
 
 
-def render_html(summary: DemoSummary) -> str:
-    """The page of the demo; on an instance without a rollout, the verdict is not attempted."""
-    by_policy = [{v.instance_id: v for v in policy.verdicts} for policy in summary.policies]
+def render_html(
+    summary: DemoSummary,
+    *,
+    ways: Sequence[Way] = (),
+    stage_links: Mapping[str, str] | None = None,
+    episodes: Hrefs | None = None,
+) -> str:
+    """The page of the demo; on an instance without a rollout, the verdict is not attempted.
+
+    Addresses of other pages: ``ways`` in general, ``stage_links`` by the title of a stage,
+    ``episodes`` by the label of a policy and the instance.
+    """
+    hrefs = episodes or {}
+    notes = dict.fromkeys(summary.held_out_ids, "held out")
     return render_page(
         "demo.html",
         title="srl-swe demo: SFT, then SRL, on the bundled instances",
@@ -97,12 +108,22 @@ def render_html(summary: DemoSummary) -> str:
         results=results_table(summary),
         averaged=averaging_steps(len(summary.curve)),
         charts=[draw(chart) for chart in _charts(summary.curve)] if summary.curve else [],
+        ways=ways,
+        stage_links=stage_links or {},
+        columns=[policy.label for policy in summary.policies],
         outcomes={
-            name: [held.get(name, Verdict(name, Outcome.NOT_ATTEMPTED)) for held in by_policy]
+            name: [[_mark(policy, name, hrefs)] for policy in summary.policies]
             for name in (*summary.training_ids, *summary.held_out_ids)
         },
+        notes=notes,
         longest=max([1e-9, *summary.stage_seconds.values()]),
     )
+
+
+def _mark(policy: PolicyResult, name: str, hrefs: Hrefs) -> Mark:
+    verdicts = {verdict.instance_id: verdict for verdict in policy.verdicts}
+    verdict = verdicts.get(name, Verdict(name, Outcome.NOT_ATTEMPTED))
+    return Mark(verdict.outcome, hrefs.get((policy.label, name), ""), detail=verdict.detail)
 
 
 def _charts(curve: Sequence[CurvePoint]) -> list[Chart]:

@@ -6,12 +6,20 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from srl_swe.experiments.experiment import Suite
-from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ArmResult, StudyPlan, get_arms
+from srl_swe.experiments.policy_evaluation import RESULT_FILE, load_result
+from srl_swe.experiments.study_plan import (
+    ACTIONS_PER_UPDATE,
+    Arm,
+    ArmResult,
+    StudyPlan,
+    get_arms,
+)
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
 from srl_swe.reports.intervals import mean_interval
-from srl_swe.reports.page import TextTable, counted, render_page
+from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, counted, render_page
 from srl_swe.reports.record import load_run
+from srl_swe.types import Verdict
 
 TITLE = "The paper's comparison, with one policy and equal budgets"
 CURVES = (
@@ -75,8 +83,17 @@ def results_table(results: Sequence[ArmResult]) -> TextTable:
     return TextTable(columns, rows)
 
 
-def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], folder: Path) -> None:
-    """Write ``table.md`` and ``report.html``."""
+def save_report(
+    plan: StudyPlan,
+    suite: Suite,
+    results: Sequence[ArmResult],
+    folder: Path,
+    episodes: Hrefs | None = None,
+) -> None:
+    """Write ``table.md`` and ``report.html``.
+
+    ``episodes``: addresses by an evaluation's folder within ``folder`` and the instance.
+    """
     table, limits = results_table(results), caveat(plan, suite)
     budget = (
         f"Means over {counted(plan.seeds, 'seed')}, ± half of the 95 % interval (Student's t). "
@@ -92,8 +109,58 @@ def save_report(plan: StudyPlan, suite: Suite, results: Sequence[ArmResult], fol
         caveat=limits,
         results=table,
         charts=[draw(chart) for chart in study_charts(results, folder)],
+        arms=[arm.label for arm in get_arms([result.arm for result in results])],
+        outcomes=_outcomes(suite, results, folder, episodes or {}),
+        notes=dict.fromkeys(suite.held_out_ids, "held out"),
+        episodes=bool(episodes),
+        runs=_runs(results, folder),
     )
     write_atomic(folder / "report.html", page)
+
+
+def measured(result: ArmResult) -> str:
+    """The folder of an arm's evaluation within the study's."""
+    return f"seed-{result.seed}/measured-{result.arm}"
+
+
+def _outcomes(
+    suite: Suite, results: Sequence[ArmResult], folder: Path, episodes: Hrefs
+) -> dict[str, list[list[Mark]]]:
+    """Per instance and arm, a mark for each seed; without the arms whose folder is gone."""
+    by_arm: dict[str, list[tuple[ArmResult, dict[str, Verdict]]]] = {}
+    for result in sorted(results, key=lambda each: each.seed):
+        place = folder / measured(result)
+        held = load_result(place).verdicts if (place / RESULT_FILE).exists() else ()
+        verdicts = {verdict.instance_id: verdict for verdict in held}
+        by_arm.setdefault(result.arm, []).append((result, verdicts))
+
+    def marks(arm: Arm, name: str) -> list[Mark]:
+        return [
+            Mark(
+                verdicts[name].outcome,
+                episodes.get((measured(result), name), ""),
+                f"seed {result.seed}:" if len(by_arm[arm.name]) > 1 else "",
+                verdicts[name].detail,
+            )
+            for result, verdicts in by_arm[arm.name]
+            if name in verdicts
+        ]
+
+    arms = get_arms(list(by_arm))
+    names = (*suite.training_ids, *suite.held_out_ids)
+    return {name: [marks(arm, name) for arm in arms] for name in names}
+
+
+def _runs(results: Sequence[ArmResult], folder: Path) -> list[Way]:
+    """Links to the training pages of each phase."""
+    ways = []
+    for result in results:
+        for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
+            (arm,) = get_arms([result.arm])
+            title = f"{arm.label}, seed {result.seed}"
+            about = f"phase {page.parent.name}: curves and sampled replies"
+            ways.append(Way(title, page.relative_to(folder).as_posix(), about))
+    return sorted(ways, key=lambda way: way.href)
 
 
 def _cell(values: Sequence[float | None]) -> str:

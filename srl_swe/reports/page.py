@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +37,32 @@ class TextTable:
         rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
         head, *rows = ("| " + " | ".join(row) + " |" for row in (self.columns, *self.rows))
         return "\n".join([head, rule, *rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An outcome in a table of instances.
+
+    ``href``: the address of its episode, empty if none. ``label`` stands before the outcome.
+    """
+
+    outcome: str
+    href: str = ""
+    label: str = ""
+    detail: str = ""
+
+
+Hrefs = Mapping[tuple[str, str], str]
+"""Addresses of episodes by the column and the instance of a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A link to another page, with a sentence about it."""
+
+    title: str
+    href: str
+    about: str
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,14 @@ from typer.testing import CliRunner
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
 from srl_swe.evaluation import Report, save_report
-from srl_swe.evaluation.compare import compare_evaluations, load_evaluation
+from srl_swe.evaluation.compare import (
+    compare_evaluations,
+    load_evaluation,
+    render_comparison_page,
+)
 from srl_swe.types import Outcome, Verdict
+
+from ..html_page import HOSTILE, HtmlPage
 
 OUTCOMES = {"r": Outcome.RESOLVED, "u": Outcome.UNRESOLVED, "b": Outcome.BROKEN_SANDBOX}
 
@@ -67,3 +74,41 @@ def test_nothing_in_common_is_one_line(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a", "r."), write(tmp_path / "b", ".r")
     with pytest.raises(UserError, match="no instance in common"):
         compare_evaluations(load_evaluation(first), load_evaluation(second))
+
+
+def test_the_page_has_a_row_per_instance_and_those_that_differ_first(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", "ruub"), write(tmp_path / "b", "rru.")
+    compared = compare_evaluations(load_evaluation(first), load_evaluation(second))
+    html = render_comparison_page(compared, {(str(second), "a__b-1"): "view.html#key=b/a__b-1"})
+    rows = re.findall(r'<tr><th scope="row">(a__b-\d)</th>(.*?)</tr>', html, re.DOTALL)
+    found = {name: re.findall(r'<td class="(\w+| )+"', cells) for name, cells in rows}
+    assert [name for name, _ in rows] == ["a__b-1", "a__b-2", "a__b-0", "a__b-3"]
+    assert found["a__b-1"] == ["unresolved", "resolved"]
+    assert found["a__b-3"][0] == "broken_sandbox"
+    assert '<a href="view.html#key=b/a__b-1">resolved</a>' in dict(rows)["a__b-1"]
+    text = HtmlPage(html).text
+    assert "p = 1" in text
+    assert "1 instance not counted in both" in text
+
+
+def test_equal_evaluations_have_a_page_too(tmp_path: Path) -> None:
+    found = load_evaluation(write(tmp_path / "a", "rb"))
+    text = HtmlPage(render_comparison_page(compare_evaluations(found, found))).text
+    assert "Both resolve the same instances" in text
+
+
+def test_names_of_swebenchs_report_stay_text(tmp_path: Path) -> None:
+    own = {"resolved_ids": [HOSTILE], "submitted_ids": [HOSTILE]}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    found = load_evaluation(tmp_path / "own.json")
+    html = render_comparison_page(compare_evaluations(found, found))
+    assert "<script" not in html
+    assert HOSTILE in HtmlPage(html).text
+
+
+def test_the_command_writes_the_page_to_out(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / "a", "ru")), str(write(tmp_path / "b", "rr"))]
+    page = tmp_path / "pages" / "compare.html"
+    ended = CliRunner().invoke(app, ["compare", *paths, "--out", str(page)], catch_exceptions=False)
+    assert ended.output.rstrip().endswith(str(page))
+    assert "Resolved by one alone" in page.read_text()

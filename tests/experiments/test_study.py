@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 pytest.importorskip("trl", reason="needs the extra `train`")
 
@@ -12,6 +13,7 @@ from srl_swe.cli.options import SandboxOptions
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
 from srl_swe.experiments.experiment import Suite, load_suite
+from srl_swe.experiments.policy_evaluation import RESULT_FILE, PolicyResult
 from srl_swe.experiments.study import run_study
 from srl_swe.experiments.study_plan import (
     ARMS,
@@ -24,9 +26,13 @@ from srl_swe.experiments.study_plan import (
     get_arms,
     load_results,
 )
-from srl_swe.experiments.study_report import results_table, save_report, study_charts
+from srl_swe.experiments.study_report import measured, results_table, save_report, study_charts
+from srl_swe.files import write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum, recipe_path
+from srl_swe.types import Outcome, Verdict
+
+from ..html_page import HtmlPage
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +84,31 @@ def test_the_table_has_a_row_an_arm_with_means_over_seeds(tmp_path: Path) -> Non
     save_report(StudyPlan(), Suite((), (), ("a",)), results, tmp_path)
     assert "| SRL | 0.50 ± 0.00 |" in (tmp_path / "table.md").read_text()
     assert "0.50 ± 6.35" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_page_has_an_outcome_per_instance_arm_and_seed(tmp_path: Path, seeds: int) -> None:
+    results = [result(arm, seed, 0.5) for arm in ("srl", "base") for seed in range(seeds)]
+    for each in results:
+        outcomes = (Outcome.RESOLVED, Outcome.UNRESOLVED if each.seed else Outcome.PATCH_FAILED)
+        verdicts = tuple(
+            Verdict(name, found) for name, found in zip(("a", "b"), outcomes, strict=True)
+        )
+        place = tmp_path / measured(each) / RESULT_FILE
+        found = PolicyResult(each.arm, 1, 0.5, 1.0, 0.5, verdicts)
+        write_atomic(place, TypeAdapter(PolicyResult).dump_json(found))
+    (tmp_path / "seed-0" / "srl" / "01-srl").mkdir(parents=True)
+    (tmp_path / "seed-0" / "srl" / "01-srl" / "report.html").touch()
+    suite = Suite([INSTANCES[0]], (), ("a", "b"))
+    episodes = {("seed-0/measured-srl", "b"): "view.html#key=x"}
+    save_report(StudyPlan(), suite, results, tmp_path, episodes)
+    html = (tmp_path / "report.html").read_text()
+    words = "patch failed" if seeds == 1 else "seed 0: patch failed"
+    assert html.count(f">{words}</td>" if seeds == 1 else words) == 2 - (seeds == 1)
+    assert f'<a href="view.html#key=x">{words}</a>' in html
+    assert html.count("seed 1: unresolved") == 2 * (seeds - 1)
+    assert 'href="seed-0/srl/01-srl/report.html"' in html
+    assert HtmlPage(html).text.count("held out") == 2, "a column of the table, and an instance"
 
 
 def test_a_curve_holds_one_kind_of_reward_and_the_phases_of_an_arm_in_order(
