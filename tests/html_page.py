@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import parse_qs
 
 HOSTILE = "<script>alert('\"x\"')</script>&[bold]"
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -33,3 +37,24 @@ class HtmlPage(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def dead_links(page: Path) -> list[str]:
+    """The addresses of a page without a file, a place in it, or an item of a viewer."""
+    hrefs = [value for name, value in HtmlPage(page.read_text()).attributes if name == "href"]
+    return [href for href in hrefs if not _leads_somewhere(page, href)]
+
+
+def _leads_somewhere(page: Path, href: str) -> bool:
+    path, _, place = href.partition("#")
+    target = page.parent / path if path else page
+    if not target.is_file():
+        return False
+    html, asked = target.read_text(), parse_qs(place)
+    if not asked:
+        return not place or f'id="{place}"' in html
+    rows = re.search(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
+    assert rows is not None
+    names, values = json.loads(rows[1]).values()
+    items = [dict(zip(names, row, strict=True)) for row in values]
+    return any(all(item[name] in wanted for name, wanted in asked.items()) for item in items)

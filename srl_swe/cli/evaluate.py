@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,7 @@ from srl_swe.progress import say
 if TYPE_CHECKING:
     from srl_swe.evaluation import Report, SamplesReport
     from srl_swe.evaluation_run import EvalSettings
+    from srl_swe.reports.page import Hrefs
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.types import Instance
 
@@ -230,6 +232,31 @@ def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool
         raise typer.Exit(1)
 
 
+def _save_episodes(evaluated: Sequence[Path], out: Path) -> Hrefs:
+    """Write the episodes of the evaluations beside ``out``; returns their addresses.
+
+    Reports of other programs have no episodes; there is no page if neither has any.
+    """
+    from srl_swe.cli.view import make_sources
+    from srl_swe.view.beside import save_viewer
+    from srl_swe.view.collect import Kind, find_parts
+
+    folders = {path: path if path.is_dir() else path.parent for path in evaluated}
+    kinds = {path: {part.kind for part in find_parts(folder)} for path, folder in folders.items()}
+    shown = [path for path in folders if kinds[path] & {Kind.ROLLOUTS, Kind.PREDICTIONS}]
+    if not shown:
+        return {}
+    page = out.with_name(f"{out.stem}-episodes.html")
+    places = [folders[path] for path in shown]
+    viewer = save_viewer(places, page, make_sources("starter", None), page.stem)
+    return {
+        (str(path), name): viewer.href(key)
+        for path in shown
+        for (folder, name), key in viewer.by_path.items()
+        if folder == folders[path]
+    }
+
+
 Evaluated = Annotated[
     Path, typer.Argument(help="Folder of eval or grade, or a report.json, swebench's too.")
 ]
@@ -240,7 +267,10 @@ def compare(
     second: Evaluated,
     out: Annotated[
         Path | None,
-        typer.Option(help="HTML file to write, with the outcomes by instance."),
+        typer.Option(
+            help="HTML file to write, with the outcomes by instance; their episodes go into "
+            "NAME-episodes.html beside it."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -264,5 +294,5 @@ def compare(
     else:
         options.console().print(comparison_table(compared))
     if out:
-        write_atomic(out, render_comparison_page(compared))
+        write_atomic(out, render_comparison_page(compared, _save_episodes((first, second), out)))
         typer.echo(out, err=as_json)

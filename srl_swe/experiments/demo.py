@@ -6,7 +6,8 @@ FOLDER/policy/              the untrained policy
 FOLDER/sft/, FOLDER/srl/    the two trainings
 FOLDER/measured-POLICY/     rollouts and result of each policy
 FOLDER/stages.json          seconds of the finished stages; a resume skips them
-FOLDER/report.html          the page
+FOLDER/report.html          the page, with links to all others
+FOLDER/view.html            every episode, replay, step context and sampled reply
 
 The other files are those of every experiment (:mod:`srl_swe.experiments.experiment`).
 """
@@ -29,10 +30,14 @@ from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstr
 from srl_swe.files import damage_named, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.replay import as_recorded, replay_all
+from srl_swe.reports.page import Way
 from srl_swe.reports.record import number, read_metrics
+from srl_swe.reports.runs import save_report
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories import load_jsonl, save_jsonl
+from srl_swe.view.beside import VIEWER_FILE, save_viewer
+from srl_swe.view.collect import Sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,7 @@ def run_demo(
             spent_s = {_RENAMED.get(title, title): float(held[title]) for title in held}
     run_stages("demo", demo.stages(), spent_s, lambda *_: _save_json(times, spent_s))
     summary = demo.summarise(spent_s)
-    write_atomic(folder / "report.html", render_html(summary))
+    demo.save_pages(summary)
     return summary
 
 
@@ -209,6 +214,41 @@ class Demo(Experiment[DemoPlan]):
             curve=tuple(curve),
             stage_seconds=dict(stage_seconds),
         )
+
+    def save_pages(self, summary: DemoSummary) -> None:
+        """Write ``report.html`` and the pages it leads to: ``view.html``, and the trainings'."""
+        experts = {trajectory.instance_id: trajectory for trajectory in self.suite.trajectories}
+        instances = {item.instance_id: item for item in load_instances("starter")}
+        place, known = self.folder / VIEWER_FILE, Sources(instances, experts)
+        viewer = save_viewer([self.folder], place, known, "srl-swe demo")
+        run = self.folder.resolve().name
+        for method in ("sft", "srl"):
+            save_report(self.folder / method, viewer.group_hrefs(f"{run}/{method}", "../"))
+        rollouts = {name: f"{run}/{self.result_folder(name).name}" for name in _LABELS}
+        untrained, after_sft, after_srl = map(viewer.listed, rollouts.values())
+        replays, steps = viewer.listed(run), viewer.listed(f"{run}/steps")
+        sft, srl, replies = "sft/report.html", "srl/report.html", viewer.listed(f"{run}/srl")
+        places = (replays, steps, "", untrained, sft, after_sft, srl, after_srl)
+        titles = (stage.title for stage in self.stages())
+        page = render_html(
+            summary,
+            ways=(
+                Way("Everything", place.name, "Episodes, replays, step contexts and replies."),
+                Way("Episodes after SRL", after_srl, "Failures first, each beside the expert."),
+                Way("Replays", replays, "Recorded and fresh observations side by side."),
+                Way("Step contexts", steps, "The prompts, and the expert's replies."),
+                Way("SFT", sft, "Curves of the warm start."),
+                Way("SRL", srl, "Curves, and the best and worst replies of a step."),
+                Way("Sampled replies", replies, "Groups with rewards, beside the expert's action."),
+            ),
+            stage_links={title: to for title, to in zip(titles, places, strict=True) if to},
+            episodes={
+                (label, instance.instance_id): viewer.href(f"{runs}/{instance.instance_id}")
+                for label, runs in zip(_LABELS.values(), rollouts.values(), strict=True)
+                for instance in self.suite.instances
+            },
+        )
+        write_atomic(self.folder / "report.html", page)
 
 
 def _count_parameters(policy: Path) -> int:

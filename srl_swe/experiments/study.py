@@ -4,6 +4,7 @@ FOLDER/seed-0/base/final/     where all arms of that seed start
 FOLDER/seed-0/ARM/            a curriculum's folder, with the curves of each phase
 FOLDER/results.jsonl          one line per arm and seed, in the order in which they end
 FOLDER/report.html, table.md  rewritten after each of them
+FOLDER/view.html              at the end: every episode, step context and sampled reply
 
 The other files are those of every experiment (:mod:`srl_swe.experiments.experiment`).
 """
@@ -21,6 +22,7 @@ from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.experiment import (
     Experiment,
     Stage,
+    Suite,
     bundled_trajectories,
     load_suite,
     run_stages,
@@ -33,9 +35,10 @@ from srl_swe.experiments.study_plan import (
     get_arms,
     load_results,
 )
-from srl_swe.experiments.study_report import save_report
+from srl_swe.experiments.study_report import measured, save_report
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
 from srl_swe.progress import say
+from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
@@ -44,6 +47,8 @@ from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, tra
 from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe
 from srl_swe.types import Instance
+from srl_swe.view.beside import VIEWER_FILE, save_viewer
+from srl_swe.view.collect import Sources
 
 _BASE_RECIPE = "study-base"
 
@@ -95,7 +100,22 @@ def run_study(
         save_report(plan, suite, load_results(folder), folder)
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)
-    return load_results(folder)
+    results = load_results(folder)
+    save_report(plan, suite, results, folder, _save_episodes(suite, results, folder))
+    return results
+
+
+def _save_episodes(suite: Suite, results: Sequence[ArmResult], folder: Path) -> Hrefs:
+    """Write ``view.html``; returns the addresses of its episodes for the study's page."""
+    experts = {trajectory.instance_id: trajectory for trajectory in suite.trajectories}
+    instances = {instance.instance_id: instance for instance in suite.instances}
+    viewer = save_viewer([folder], folder / VIEWER_FILE, Sources(instances, experts), "study")
+    run = folder.resolve().name
+    return {
+        (place, name): viewer.href(f"{run}/{place}/{name}")
+        for place in map(measured, results)
+        for name in instances
+    }
 
 
 def _title(seed: int, arm: Arm) -> str:

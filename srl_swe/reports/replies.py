@@ -30,6 +30,8 @@ class ShownReply:
     ``expert`` is empty if the table has no expert's action.
     """
 
+    round: int
+    group: int
     place: str
     ending: str
     text: str
@@ -157,6 +159,8 @@ def _groups(rows: Sequence[Mapping[str, Any]], totals: Sequence[float]) -> list[
 def _reply(row: Mapping[str, Any], total: float) -> ShownReply:
     expert = row.get("expert_action") or row.get("expert_solution") or ""
     return ShownReply(
+        round=row.get("round") or 0,
+        group=row.get("group") or 0,
         place=_place(row),
         ending=_ending(row),
         text=_shown(row["completion"]),
@@ -188,8 +192,8 @@ def _ending(row: Mapping[str, Any]) -> str:
 
 def _shown(text: Any) -> str:
     """The text with control characters made visible, cut in its middle if it is long."""
-    text = visible(str(text))
-    if len(text) <= _SHOWN_CHARS:
-        return text
+    shown = visible(str(text))
+    if len(shown) <= _SHOWN_CHARS:
+        return shown
     half = _SHOWN_CHARS // 2
-    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters left out]\n{text[-half:]}"
+    return f"{shown[:half]}\n[{len(shown) - 2 * half:,} characters left out]\n{shown[-half:]}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
+from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Drawing, averaging_steps, draw
 from srl_swe.reports.figures import REST, Figure, chart, overlay, sections
 from srl_swe.reports.page import TextTable, render_page
-from srl_swe.reports.record import RunRecord
+from srl_swe.reports.record import RunRecord, load_run
 from srl_swe.reports.replies import SHOWN_GROUPS, load_replies, written_steps
 from srl_swe.run_folder import flatten
 
@@ -95,6 +98,10 @@ def _known(run: RunRecord, headline: Headline) -> list[tuple[int, float]]:
 # The page of one run.
 
 
+GroupHrefs = Mapping[tuple[int, int, int], str]
+"""Addresses of the groups of sampled replies by training step, round and number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A headline on the page: its value now, and a note on its best."""
@@ -104,8 +111,17 @@ class Tile:
     note: str
 
 
-def render_report(run: RunRecord, written: str) -> str:
-    """The page of one run; ``written`` is its date. Reads sampled replies from its folder."""
+def save_report(folder: Path, groups: GroupHrefs | None = None) -> None:
+    """Write the page of the run in ``folder``, whole or not at all; ``groups`` as for a page."""
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    write_atomic(folder / "report.html", render_report(load_run(folder), written, groups))
+
+
+def render_report(run: RunRecord, written: str, groups: GroupHrefs | None = None) -> str:
+    """The page of one run; ``written`` is its date. Reads sampled replies from its folder.
+
+    ``groups``: addresses of groups of replies, by training step, round and number.
+    """
     starts = run.manifest.get("starts") or []
     recipe = flatten(run.manifest.get("recipe") or run.config)
     packages = (starts[-1].get("packages") or {}) if starts else {}
@@ -130,6 +146,7 @@ def render_report(run: RunRecord, written: str) -> str:
         links=links,
         written_steps=len(written_steps(run.folder)),
         shown_groups=SHOWN_GROUPS,
+        groups=groups or {},
         starts=TextTable(_START_COLUMNS, [_start_cells(start) for start in starts]),
         recipe=TextTable(("field", "value"), [(key, str(value)) for key, value in recipe.items()]),
         packages=TextTable(("package", "version"), list(packages.items())),

@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import full_disk_named, write_atomic
-from srl_swe.reports.record import ALARMS, load_run
-from srl_swe.reports.runs import render_report
+from srl_swe.reports.record import ALARMS
+from srl_swe.reports.runs import save_report
 from srl_swe.rewards import asks_for_solution
 from srl_swe.rollout.prompting import (
     FILE,
@@ -473,9 +472,3 @@ class ReportLog(TrainerCallback):
         """Write the page with the last step."""
         if state.is_world_process_zero:
             save_report(self._folder)
-
-
-def save_report(folder: Path) -> None:
-    """Write the page of the run in ``folder``, whole or not at all."""
-    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    write_atomic(folder / "report.html", render_report(load_run(folder), written))

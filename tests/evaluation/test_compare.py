@@ -15,9 +15,10 @@ from srl_swe.evaluation.compare import (
     load_evaluation,
     render_comparison_page,
 )
-from srl_swe.types import Outcome, Verdict
+from srl_swe.trajectories import save_jsonl
+from srl_swe.types import Outcome, Trajectory, Verdict
 
-from ..html_page import HOSTILE, HtmlPage
+from ..html_page import HOSTILE, HtmlPage, dead_links
 
 OUTCOMES = {"r": Outcome.RESOLVED, "u": Outcome.UNRESOLVED, "b": Outcome.BROKEN_SANDBOX}
 
@@ -112,3 +113,22 @@ def test_the_command_writes_the_page_to_out(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["compare", *paths, "--out", str(page)], catch_exceptions=False)
     assert ended.output.rstrip().endswith(str(page))
     assert "Resolved by one alone" in page.read_text()
+    assert "href" not in page.read_text(), "no episodes are there"
+
+
+def test_each_outcome_leads_to_its_own_episode_even_from_folders_of_one_name(
+    tmp_path: Path,
+) -> None:
+    folders = [tmp_path / name / "eval" for name in ("a", "b")]
+    for number, folder in enumerate(folders):
+        folder.parent.mkdir()
+        write(folder, "ru")
+        rollouts = [Trajectory(f"a__b-{n}", (), model=f"policy {number}") for n in range(2)]
+        save_jsonl(folder / "rollouts.jsonl", rollouts)
+    page = tmp_path / "compare.html"
+    CliRunner().invoke(app, ["compare", *map(str, folders), "--out", str(page)])
+    links = set(re.findall(r'href="(.*?)"', page.read_text()))
+    assert links == {
+        f"compare-episodes.html#key=eval/a__b-{n}{again}" for n in range(2) for again in ("", "~")
+    }
+    assert dead_links(page) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from srl_swe.experiments.demo_report import (
     results_table,
 )
 from srl_swe.experiments.policy_evaluation import PolicyResult
+from srl_swe.reports.page import Way
 from srl_swe.types import Outcome, Verdict
 
 from ..html_page import HOSTILE, HtmlPage
@@ -79,6 +81,20 @@ def test_every_instance_has_an_outcome_under_every_policy() -> None:
     for words in ("empty patch", "timed out", "not attempted", "resolved", "broken sandbox"):
         assert f">{words}</td>" in html
     assert html.count(">held out<") == 1
+
+
+def test_stages_outcomes_and_more_lead_to_their_pages() -> None:
+    ways = [Way("Everything", "view.html", "All.")]
+    episodes = {("SRL", "starter__toy-1"): "view.html#key=a"}
+    html = render_html(
+        make_summary(), ways=ways, stage_links={"SRL": "srl/report.html"}, episodes=episodes
+    )
+    links = re.findall(r'<a href="(.*?)">(.*?)</a>', html)
+    assert links == [
+        ("view.html", "Everything"),
+        ("view.html#key=a", "resolved"),
+        ("srl/report.html", "SRL"),
+    ]
 
 
 def test_seconds_are_bars_and_the_longest_is_full() -> None:

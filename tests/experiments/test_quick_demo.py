@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ..html_page import dead_links
+
 pytestmark = [pytest.mark.docker, pytest.mark.train, pytest.mark.demo]
 
 
@@ -40,6 +42,10 @@ def test_the_main_job_runs_through_is_killed_in_its_middle_and_continues(tmp_pat
     page = (out / "report.html").read_text()
     assert "<svg" in page
     assert "memoris" in page
+    assert page.count("view.html#key=") == 6, "an episode per policy and instance"
+    for pages in ("report.html", "sft/report.html", "srl/report.html"):
+        assert dead_links(out / pages) == []
+    assert "../view.html#key=" in (out / "srl/report.html").read_text()
 
     third = subprocess.run(command(out), capture_output=True, text=True, check=True)
     assert third.stderr.count("done before") == 8
