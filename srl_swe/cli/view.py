@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,18 +44,29 @@ def view(
     one_file: Annotated[
         bool, typer.Option("--one-file", help="Put all data into the page, however large.")
     ] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Serve a page that follows the paths, to this machine, until Ctrl-C."
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")
+    ] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Write an HTML page with every episode, replay, step context and sample of the paths.
 
     The page needs no server. Large data lies in a folder beside it.
     """
+    title = ", ".join(path.resolve().name for path in paths)
+    if serve:
+        return _serve(paths, make_sources(bench, experts), title, port)
     from srl_swe.progress import say
     from srl_swe.reports.page import counted
     from srl_swe.view.collect import collect
     from srl_swe.view.page import INLINE_BYTES, write_page
 
-    title = ", ".join(path.resolve().name for path in paths)
     limit = 2**62 if one_file else INLINE_BYTES
     items = collect(paths, make_sources(bench, experts))
     written = write_page(items, out, title, inline_bytes=limit)
@@ -61,6 +75,17 @@ def view(
     if written.data:
         say(f"{written.data}/ holds the data of the page: keep both together, or use --one-file")
     return typer.echo(f"{written.path}: {counted(written.items, 'item')}")
+
+
+def _serve(paths: Sequence[Path], sources: Sources, title: str, port: int) -> None:
+    """Serve until Ctrl-C."""
+    from srl_swe.view.serve import opened_server
+
+    with opened_server(paths, sources, title, port) as server:
+        typer.echo(server.url)
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def make_sources(bench: str, experts: str | None) -> Sources:

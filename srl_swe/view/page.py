@@ -57,13 +57,20 @@ class WrittenPage:
 
 
 def write_page(
-    items: Iterable[Item], out: Path, title: str, *, inline_bytes: int = INLINE_BYTES
+    items: Iterable[Item],
+    out: Path,
+    title: str,
+    *,
+    inline_bytes: int = INLINE_BYTES,
+    version: int | None = None,
 ) -> WrittenPage:
     """Write the page of the items; they are read one after the other, and not held.
 
-    Data larger than ``inline_bytes`` goes into ``OUT-data``, beside the page. Raises UserError if
-    the page can't be written.
+    Data larger than ``inline_bytes`` goes into ``OUT-data``, beside the page. ``version``: of a
+    page that a server offers: it asks for newer ones, and all its data lies beside it. Raises
+    UserError if the page can't be written.
     """
+    inline_bytes = inline_bytes if version is None else -1
     check_output_file(out)
     data = out.with_name(f"{out.stem}-data")
     chunks = _Chunks(out.with_name(f".{data.name}.partial"), inline_bytes)
@@ -79,7 +86,8 @@ def write_page(
         shutil.rmtree(chunks.folder, ignore_errors=True)
     blocks = {"rows": encode_rows(chunks.rows)}
     blocks |= {f"chunk-{number}": text for number, text in enumerate(chunks.inline)}
-    facts = {"title": title, "chunks": chunks.count, "data": data.name if chunks.spilled else ""}
+    beside = data.name if chunks.spilled else ""
+    facts = {"title": title, "chunks": chunks.count, "data": beside, "version": version}
     write_atomic(out, render_app(facts, blocks))
     return WrittenPage(out, len(chunks.rows), data if chunks.spilled else None)
 
@@ -167,14 +175,15 @@ def _strings(value: Any) -> Iterator[str]:
 
 def render_app(facts: Mapping[str, Any], blocks: Mapping[str, str]) -> str:
     """The page: ``facts`` for its script (``title`` for people too), and blocks of JSON by id."""
-    script, style = app_script(), app_style()
+    live = facts.get("version") is not None
+    script, style = app_script(live), app_style()
     held = {"facts": json.dumps(facts), **blocks}
     return (
         _environment()
         .get_template("view.html")
         .render(
             title=facts["title"],
-            policy=content_policy(script, style),
+            policy=content_policy(script, style) + ("; connect-src 'self'" if live else ""),
             script=script,
             style=style,
             blocks={name: _inert(text) for name, text in held.items()},
@@ -205,10 +214,11 @@ def _inert(text: str) -> str:
 
 
 @cache
-def app_script() -> str:
-    """The script of every page."""
+def app_script(live: bool = False) -> str:
+    """The script of every page, and more for a ``live`` one."""
     folder = resources.files("srl_swe.view").joinpath("static")
-    parts = [folder.joinpath(name).read_text("utf-8") for name in SCRIPTS]
+    names = (*SCRIPTS, "live.js") if live else SCRIPTS
+    parts = [folder.joinpath(name).read_text("utf-8") for name in names]
     return "\n".join(['(() => {\n"use strict";', *parts, "})();\n"])
 
 

@@ -124,7 +124,7 @@ class List {
     if (!total) this.body.replaceChildren(el("tr", {}, el("td", { colSpan: COLUMNS.length, class: "empty" }, "No item fits the search and the filters.")));
     const all = this.rows.length;
     this.count.textContent = total === all ? `${counted(all, "item")}, failures first.` : `${number(total)} of ${counted(all, "item")}.`;
-    if (facts.data) this.count.textContent += ` The data lies beside this page, in ${facts.data}/: keep both together.`;
+    if (facts.data && !facts.version) this.count.textContent += ` The data lies beside this page, in ${facts.data}/: keep both together.`;
   }
 
   row(row, place) {
