@@ -1,10 +1,9 @@
 """Models run in this process by transformers: their sampling, and LocalPolicy.
 
-Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`; training samples
-through TRL, with :data:`PLAIN` and inside :func:`plain_generation`. Only the end
-tokens of a checkpoint's ``generation_config.json`` are used: Qwen2.5's also asks for a
-``repetition_penalty`` of 1.05 to 1.1, a temperature, ``top_p`` and ``top_k``, which training does
-not use.
+Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`, and it through
+:func:`srl_swe.rollout.decoding.generate`, as training does. Only the end tokens of a checkpoint's
+``generation_config.json`` are used: Qwen2.5's also asks for a ``repetition_penalty`` of 1.05 to
+1.1, a temperature, ``top_p`` and ``top_k``, which training does not use.
 
 Threads that wait together share a batch of ``generate``, with random numbers per row. Continuous
 batching in transformers would let requests join a running batch, but has one seed for all of them;
@@ -15,8 +14,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ from transformers import (
 from srl_swe.errors import PolicyError, UserError
 from srl_swe.progress import say
 from srl_swe.rollout.batched_calls import BatchedCalls
+from srl_swe.rollout.decoding import generate, until_end
 from srl_swe.rollout.episode import Completion, room_for_reply
 from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
 from srl_swe.rollout.tokens import TokenCounter
@@ -130,54 +129,35 @@ class LocalModel:
         )
         return ids
 
-    def encode(self, prompts: Sequence[Any]) -> Mapping[str, Any]:
-        """The prompts under the chat template, padded on the left to one length."""
-        return self._pad([self.tokenize(prompt) for prompt in prompts])
+    def encode(self, prompts: Sequence[Any]) -> list[list[int]]:
+        """The token ids of each prompt under the chat template."""
+        return [self.tokenize(prompt) for prompt in prompts]
 
-    def generate(self, encoded: Mapping[str, Any], sampling: Sampling) -> list[list[int]]:
+    def generate(self, encoded: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
         """New token ids, the samples of each prompt one after another; padded to one length."""
-        return self._generate(encoded, sampling.options)
+        return generate(self._model, encoded, self._options(sampling.options))
 
     def sample(self, draws: Sequence[Draw]) -> list[list[int]]:
         """The ids of a reply per draw, up to the first token that ends it, in one batch.
 
         Neighbours change a reply only by rounding: sums of another shape differ in their last bits.
         """
-        encoded = self._pad([draw.prompt for draw in draws])
         limits = [draw.max_new_tokens for draw in draws]
-        options = {"max_new_tokens": max(limits), "logits_processor": [_Race(draws)], **_GREEDY}
+        prompts = [draw.prompt for draw in draws]
+        hooks: dict[str, Any] = {"logits_processor": [_Race(draws)]}
         if min(limits) < max(limits):
-            width = encoded["input_ids"].size(1)
-            options["stopping_criteria"] = [_RowLimits(torch.tensor(limits) + width)]
-        ids = self._generate(encoded, options)
-        return [self._cut(row[:limit]) for row, limit in zip(ids, limits, strict=True)]
+            width = max(map(len, prompts))
+            hooks["stopping_criteria"] = [_RowLimits(torch.tensor(limits) + width)]
+        options = self._options({"max_new_tokens": max(limits), **_GREEDY})
+        ids = generate(self._model, prompts, options, **hooks)
+        return [
+            until_end(row[:limit], self.end_ids) for row, limit in zip(ids, limits, strict=True)
+        ]
 
-    def _pad(self, prompts: Sequence[Sequence[int]]) -> Mapping[str, Any]:
-        width = max(map(len, prompts))
-        gaps = [width - len(ids) for ids in prompts]
-        padded = [[self._padding] * gap + [*ids] for gap, ids in zip(gaps, prompts, strict=True)]
-        mask = [[0] * gap + [1] * (width - gap) for gap in gaps]
-        device = self._model.device
-        return {
-            "input_ids": torch.tensor(padded, device=device),
-            "attention_mask": torch.tensor(mask, device=device),
-        }
-
-    def _generate(self, encoded: Mapping[str, Any], options: Mapping[str, Any]) -> list[list[int]]:
-        with torch.no_grad(), plain_generation(self._model):
-            output = self._model.generate(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded["attention_mask"],
-                eos_token_id=self.end_ids,
-                pad_token_id=self._padding,
-                **options,
-            )
-        ids: list[list[int]] = output[:, encoded["input_ids"].size(1) :].tolist()
-        return ids
-
-    def _cut(self, ids: list[int]) -> list[int]:
-        ends = (at for at, token in enumerate(ids) if token in self.end_ids)
-        return ids[: next(ends, len(ids)) + 1]
+    def _options(self, options: Mapping[str, Any]) -> GenerationConfig:
+        config: Any = GenerationConfig
+        ends = {"eos_token_id": self.end_ids, "pad_token_id": self._padding}
+        return config(**options, **ends)
 
     def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text of a reply, and whether the policy ended it."""
@@ -187,29 +167,6 @@ class LocalModel:
         """The replies' texts, the samples of each prompt one after another."""
         ids = self.generate(self.encode(prompts), sampling)
         return [self.decode(reply)[0] for reply in ids]
-
-
-@contextmanager
-def plain_generation(model: Any) -> Iterator[None]:
-    """Hide the checkpoint's generation config, which fills in options that a caller omits.
-
-    transformers takes options that are None in a call from the model's config, such as
-    ``no_repeat_ngram_size``, ``min_p`` and ``suppress_tokens``. The config is restored afterwards,
-    as it is saved with the model.
-    """
-    holders = [  # by `vars`: a wrapper such as PEFT's also has its base model's attributes
-        part
-        for part in model.modules()
-        if isinstance(vars(part).get("generation_config"), GenerationConfig)
-    ]
-    held = [part.generation_config for part in holders]
-    for part in holders:
-        part.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        for part, config in zip(holders, held, strict=True):
-            part.generation_config = config
 
 
 class _Race(LogitsProcessor):

@@ -22,9 +22,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from transformers import TrainerCallback, TrainerState
+from trl.distributed import DistributedBackend
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from srl_swe.rollout.local_policy import plain_generation
+from srl_swe.rollout.decoding import generate, plain_generation, until_end
 from srl_swe.training.alarms import warned_after
 
 
@@ -140,6 +142,23 @@ class Stopwatch:
         self._since = now
 
 
+@contextmanager
+def live_model(trainer: Any) -> Iterator[Any]:
+    """The trained model as it samples: unwrapped, and whole if ranks hold parts of it."""
+    accelerator, args = trainer.accelerator, trainer.args
+    backend: Any = DistributedBackend(accelerator)  # type: ignore[no-untyped-call]
+    with (
+        unwrap_model_for_generation(
+            trainer.model_wrapped,
+            accelerator,
+            gather_deepspeed3_params=getattr(args, "ds3_gather_for_generation", True),
+            gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
+        ) as model,
+        backend.summon_full_params(trainer.model_wrapped, recurse=False),
+    ):
+        yield model
+
+
 class TimedGRPOTrainer(GRPOTrainer):
     """TRL's trainer with timed phases.
 
@@ -150,6 +169,8 @@ class TimedGRPOTrainer(GRPOTrainer):
     model: torch.nn.Module
     model_wrapped: torch.nn.Module
     vllm_generation: Any
+    use_transformers_continuous_batching: bool
+    eos_token_ids: list[int]
     reward_call_s: float | None = None
     """Limit beyond which a reward call is warned of; None never warns."""
 
@@ -183,10 +204,19 @@ class TimedGRPOTrainer(GRPOTrainer):
             samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return samples
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
+    ) -> tuple[list[list[int]], Any]:
         """Sample by the recipe, ignoring other settings of the checkpoint's generation config."""
-        with plain_generation(self.model_wrapped):
-            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self.use_vllm or self.use_transformers_continuous_batching or self._is_vlm:
+            with plain_generation(self.model_wrapped):
+                sampled: tuple[list[list[int]], Any] = super()._generate_single_turn(  # type: ignore[no-untyped-call]
+                    prompt_ids, *args, **kwargs
+                )
+            return sampled
+        with live_model(self) as model:
+            replies = generate(model, prompt_ids, self.generation_config)
+        return [until_end(ids, self.eos_token_ids) for ids in replies], None
 
     def _calculate_rewards(
         self,

@@ -19,8 +19,6 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState
-from trl.distributed import DistributedBackend
-from trl.models.utils import unwrap_model_for_generation
 
 from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import UserError
@@ -39,6 +37,7 @@ from srl_swe.training.data import (
 from srl_swe.training.generate import METRICS, Reply, greedy_replies, score_replies
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation
 from srl_swe.training.run_folder import RunFolder, save_policy
+from srl_swe.training.timing import live_model
 from srl_swe.training.trl_config import template_kwargs
 from srl_swe.training.validate_episodes import (
     ValidationBench,
@@ -217,18 +216,8 @@ def make_validation(
 @contextmanager
 def _for_generation(trainer: Any) -> Iterator[Any]:
     """The live model as TRL samples from it, in eval mode; modes are restored afterwards."""
-    args, accelerator = trainer.args, trainer.accelerator
-    backend: Any = DistributedBackend(accelerator)  # type: ignore[no-untyped-call]
     modes = [(module, module.training) for module in trainer.model.modules()]
-    with (
-        unwrap_model_for_generation(
-            trainer.model_wrapped,
-            accelerator,
-            gather_deepspeed3_params=getattr(args, "ds3_gather_for_generation", True),
-            gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
-        ) as model,
-        backend.summon_full_params(trainer.model_wrapped, recurse=False),
-    ):
+    with live_model(trainer) as model:
         model.eval()
         try:
             yield model
