@@ -60,7 +60,8 @@ def shares_prompts(model: Any) -> bool:
     forward passes must be equally many on every rank.
     """
     config = model.config
-    sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)
+    sharded = is_fsdp_managed_module(model)
+    sharded |= is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]
     adapters = getattr(model, "peft_config", None) or {}
     return (
         not (sharded or config.is_encoder_decoder)
@@ -272,7 +273,8 @@ class _Batch:
         live = torch.isin(owner, torch.tensor([_PROMPT, *rows], device=owner.device))
         columns = (~live).int().argsort(dim=1, stable=True)[:, : int(live.sum(1).max())]
         self._owner = owner.where(live, _HIDDEN).gather(1, columns)
-        for layer in self._cache.layers:
+        layers: Any = self._cache.layers
+        for layer in layers:
             layer.keys = layer.keys[lines].take_along_dim(columns[:, None, :, None], dim=2)
             layer.values = layer.values[lines].take_along_dim(columns[:, None, :, None], dim=2)
 

@@ -154,10 +154,9 @@ class LocalModel:
             until_end(row[:limit], self.end_ids) for row, limit in zip(ids, limits, strict=True)
         ]
 
-    def _options(self, options: Mapping[str, Any]) -> GenerationConfig:
+    def _options(self, options: Mapping[str, Any]) -> Any:
         config: Any = GenerationConfig
-        ends = {"eos_token_id": self.end_ids, "pad_token_id": self._padding}
-        return config(**options, **ends)
+        return config(**options, eos_token_id=self.end_ids, pad_token_id=self._padding)
 
     def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text of a reply, and whether the policy ended it."""
