@@ -13,13 +13,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 VLLM := $(abspath .venv-vllm)
-PURE := not docker and not train and not demo
+PURE := not docker and not train and not browser and not demo
 
-.PHONY: help setup engine images demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs self-check record schema clean
+.PHONY: help setup engine images browser demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
 	@echo "make test        every test, with all set-up"
+	@echo "make browser     what the tests of pages need: chromium, and axe-core by npm"
 	@echo "make chaos       200 instances evaluated under random kill -9: half an hour"
 	@echo "make test-ray    jobs on a local Ray cluster of three nodes, in .venv-ray"
 	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
@@ -39,10 +40,13 @@ $(VENV)/.installed: pyproject.toml docker/constraints.txt docker/setup-python.sh
 engine:
 	@sh docker/setup-engine.sh
 
+browser:
+	@sh docker/setup-browser.sh
+
 images: $(VENV)/.installed engine
 	@$(BIN)/srl-swe images build
 
-setup: $(VENV)/.installed engine images
+setup: $(VENV)/.installed engine images browser
 
 demo: setup
 	$(BIN)/srl-swe demo

@@ -19,7 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("untimed")
 
-_SLOW = ("docker", "train", "demo")
+_SLOW = ("browser", "docker", "train", "demo")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ from srl_swe.replay.batch import REPLAYS_FILE, replay_key
 from srl_swe.replay.certificate import Certificate
 from srl_swe.replay.run import Replay
 from srl_swe.rollout.batch import ROLLOUTS_FILE
+from srl_swe.rollout.episode import Completion
 from srl_swe.rollout.prompting import Prompting
 from srl_swe.rollout.usage import load_reply_usage
 from srl_swe.run_folder import CONFIG_FILE
@@ -206,11 +207,19 @@ def _rollouts(part: Part, sources: Sources) -> Iterator[Item]:
             continue  # the torn last line of a run that is being written
         found[trajectory.instance_id] = trajectory
     graded = read_grading(part.path, part.path.parent / "grading")
-    prompts, usage = _prompts(part.path), load_reply_usage(part.path)
+    prompts, usage = _prompts(part.path), _usage(part.path)
     for name, trajectory in found.items():
         beside = _beside(trajectory, sources, graded, prompts)
         beside = replace(beside, replies=usage.get(name, ()))
         yield make_episode(trajectory, f"{part.run}/{name}", part.run, beside)
+
+
+def _usage(folder: Path) -> Mapping[str, Sequence[Completion]]:
+    """Tokens and seconds by instance id; empty while a line is being written."""
+    try:
+        return load_reply_usage(folder)
+    except UserError:
+        return {}
 
 
 def _prompts(folder: Path) -> Prompts:

@@ -14,7 +14,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -106,11 +106,11 @@ class _Chunks:
     _held_bytes: int = 0
 
     def add(self, item: Item) -> None:
-        fields = {"kind": make_row(item).kind, **asdict(item)}
-        place = {"chunk": self.count, "place": len(self._held)}
-        self.rows.append({**asdict(make_row(item)), **place})
-        self._held.append(fields)
-        self._held_bytes += sum(map(len, _strings(fields)))
+        row = make_row(item)
+        self.rows.append({**as_json(row), "chunk": self.count, "place": len(self._held)})
+        held = {"kind": row.kind, **as_json(item)}
+        self._held.append(held)
+        self._held_bytes += sum(map(len, _strings(held)))
         if self._held_bytes > CHUNK_BYTES:
             self.flush()
 
@@ -134,6 +134,15 @@ class _Chunks:
 
     def _save(self, number: int, text: str) -> None:
         write_atomic(self.folder / f"chunk-{number}.js", f"srlViewChunk({number}, {text});\n")
+
+
+def as_json(value: Any) -> Any:
+    """A record with all inner ones as dicts and lists; the strings are not copied."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: as_json(inner) for name, inner in value.items()}
+    return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -19,8 +19,10 @@ _MOST_LINES = 4000
 _PIECES_SHOWN = 5
 
 
-def pair_actions(candidate: str, expert: str) -> Pairing:
+def pair_actions(candidate: str, expert: str, most_pairs: int = MOST_PAIRS) -> Pairing:
     """The policy's action beside the expert's, both as canonical text.
+
+    ``most_pairs``: the most pairs of characters for marking blocks.
 
     >>> pair = pair_actions("abcd", "bcde")
     >>> pair.candidate, pair.expert, pair.matched, pair.total, pair.similarity
@@ -31,7 +33,7 @@ def pair_actions(candidate: str, expert: str) -> Pairing:
     left: tuple[Piece, ...] = ((candidate, -1),)
     right: tuple[Piece, ...] = ((expert, -1),)
     matched = round(similarity * total / 2)
-    marked = len(candidate) * len(expert) <= MOST_PAIRS
+    marked = len(candidate) * len(expert) <= most_pairs
     if marked:
         blocks = _blocks(candidate, expert)
         matched = sum(size for _, _, size in blocks)

@@ -1,4 +1,4 @@
-"""The records that a page shows. All are frozen and become JSON by :func:`dataclasses.asdict`.
+"""The records that a page shows; :func:`srl_swe.view.page.as_json` makes JSON of them.
 
 A list has a :class:`Row` per item. An item is an :class:`Episode` (an attempt at an instance,
 replayed or graded or not) or a :class:`Target` (an expert's step to imitate, with the samples of a
@@ -343,10 +343,16 @@ def _target_row(target: Target) -> Row:
         steps=len(target.samples),
         marked=False,
         rank=2,
-        title=f"step {target.step_index} of {target.n_steps}: {_first_line(target.expert_action)}",
+        title=_target_title(target),
         tokens=sum(sample.tokens or 0 for sample in target.samples) or None,
         score=sum(rewards) / len(rewards) if rewards else None,
     )
+
+
+def _target_title(target: Target) -> str:
+    count = f", {len(target.samples)} samples" if target.samples else ""
+    action = " ".join(target.expert_action.split())
+    return f"step {target.step_index} of {target.n_steps}{count}: {_first_line(action)}"
 
 
 def _first_line(text: str, most: int = 160) -> str:

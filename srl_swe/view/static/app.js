@@ -64,7 +64,9 @@ async function route() {
   if (!row) return showProblem(`This page holds no item ${key}.`);
   if (shown?.key === key) return shown.goTo?.(query.get("step"));
   try {
+    const asked = location.hash;
     const item = (await loadChunk(row.chunk))[row.place];
+    if (location.hash !== asked) return undefined;
     shown = item.kind === "episode" ? new EpisodeView(item) : new TargetView(item);
   } catch (error) {
     return showProblem(error.message);
@@ -72,9 +74,9 @@ async function route() {
   shown.render(main);
   document.title = `${row.instance_id} \u2013 ${facts.title}`;
   list.at = Math.max(0, list.chosen.indexOf(row));
-  if (query.get("step") === null) scrollTo(0, 0);
-  shown.goTo?.(query.get("step"));
   main.querySelector("h1").focus({ preventScroll: true });
+  if (query.get("step") === null) scrollTo(0, 0);
+  else shown.goTo(query.get("step"));
 }
 
 function showList(query) {
@@ -89,7 +91,7 @@ function showList(query) {
 
 function showProblem(text) {
   shown = { key: null };
-  fill(main,el("h1", { tabIndex: -1 }, "Not found"), el("p", {}, text), el("p", {}, el("a", { link: "" }, "All items")));
+  fill(main, el("h1", { tabIndex: -1 }, "Not found"), el("p", {}, text), el("p", {}, el("a", { link: "" }, "All items")));
 }
 
 /** The line above an item: back, previous and next. */

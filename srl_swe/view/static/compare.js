@@ -24,9 +24,9 @@ function pairing(pair, names = ["policy", "expert"]) {
 
 function structural(pair) {
   if (!pair.fields.length) return el("p", {}, `Structural score ${number(pair.structural, 3)}: the actions are of different kinds.`);
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "structural score" }, el("table", { class: "fields" },
+  return el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "structural score" }, el("table", { class: "fields" },
     el("caption", {}, `Structural score ${number(pair.structural, 3)}, the product of its factors`),
-    el("thead", {}, el("tr", {}, ["field", "policy", "expert", "factor"].map((name) => el("th", { scope: "col" }, name)))),
+    el("thead", {}, el("tr", {}, ["field", "policy", "expert", "factor"].map((name) => el("th", { scope: "col", class: name === "factor" ? "number" : "" }, name)))),
     el("tbody", {}, pair.fields.map((field) => el("tr", {},
       el("th", { scope: "row" }, words(field.name)), el("td", {}, clipped(field.candidate)), el("td", {}, clipped(field.expert)), el("td", { class: "number" }, number(field.factor, 3)))))));
 }
@@ -66,7 +66,7 @@ const ROWS = { same: "", changed: "\u2260", only_recorded: "\u2212", only_fresh:
 
 function sideBySide(rows) {
   const side = (list) => el("td", { class: "code" }, list.map(([text, number]) => number < 0 ? text : el("mark", { class: "differs" }, text)));
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "recorded and fresh observation" }, el("table", { class: "sides" },
+  return el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "recorded and fresh observation" }, el("table", { class: "sides" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "visually-hidden" }, "difference")), el("th", { scope: "col" }, "recorded"), el("th", { scope: "col" }, "fresh"))),
     el("tbody", {}, rows.map((row) => row.kind === "skipped"
       ? el("tr", { class: "skipped-lines" }, el("td", { colSpan: 3 }, `${counted(row.count, "equal line")} left out`))
@@ -74,7 +74,7 @@ function sideBySide(rows) {
 }
 
 function forgiven(rules) {
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "forgiven differences" }, el("table", {},
+  return el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "forgiven differences" }, el("table", {},
     el("caption", {}, "Differences that a rule forgives"),
     el("thead", {}, el("tr", {}, ["rule", "cause", "recorded", "fresh"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, rules.map((rule) => el("tr", {},

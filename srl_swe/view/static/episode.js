@@ -84,8 +84,9 @@ class EpisodeView {
   }
 
   action(step) {
-    const entries = Object.entries(step.arguments);
-    if (entries.length === 1 && !entries[0][1].includes("\x00") && entries[0][0] === "command") return block(`action of step ${step.index}`, entries[0][1], "action");
+    const inDiff = step.edit && step.edit.command !== "create" ? ["old_str", "new_str", "insert_line"] : [];
+    const entries = Object.entries(step.arguments).filter(([name]) => !inDiff.includes(name));
+    if (entries.length === 1 && entries[0][0] === "command") return block(`action of step ${step.index}`, entries[0][1], "action");
     if (!entries.length) return null;
     return el("dl", { class: "arguments" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value.includes("\n") || value.length > 100 ? block(`${name} of step ${step.index}`, value, "action") : el("code", {}, value)))));
   }
@@ -132,7 +133,7 @@ class EpisodeView {
     this.log = tests.log ? folded("Log of the tests", () => block("log of the tests", terminal(tests.log), "log")) : null;
     return el("section", {}, el("h2", { id: "tests" }, "Tests ", outcome(tests.outcome)),
       el("p", {}, tests.detail), el("p", { class: "facts" }, facts),
-      rows.length ? el("div", { class: "scroll tests", tabIndex: 0, role: "region", "aria-label": "tests" }, el("table", {},
+      rows.length ? el("div", { class: "scroll tests", tabIndex: 0, role: "group", "aria-label": "tests" }, el("table", {},
         el("thead", {}, el("tr", {}, ["test", "result", wanted.size ? "the fix" : null].filter(Boolean).map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, rows.map(([name, result]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, el("span", { class: result === "failed" ? "bad" : "good" }, result === "failed" ? "\u2717 failed" : "\u2713 passed")), wanted.size ? el("td", {}, wanted.has(name) ? "has to make it pass" : "must not break it") : null))))) : null,
       this.log);

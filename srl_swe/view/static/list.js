@@ -63,10 +63,11 @@ class List {
     this.count = el("p", { class: "count", role: "status" });
     this.body = el("tbody", {});
     this.table = el("table", { class: "list" }, el("thead", {}, this.head()), this.body);
-    this.box = el("div", { class: "list-box", tabIndex: 0, role: "region", "aria-label": "items", on: { scroll: () => this.draw() } }, this.table);
+    this.box = el("div", { class: "list-box", tabIndex: 0, role: "group", "aria-label": "items", on: { scroll: () => this.draw() } }, this.table);
     fill(main,
+      el("h1", { class: "visually-hidden" }, facts.title),
       el("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } },
-        el("label", {}, "Search", search), ...FILTERS.map((filter) => this.select(filter)),
+        field("Search", search), ...FILTERS.map((filter) => this.select(filter)),
         this.rows.some((row) => row.marked) ? el("label", { class: "check" }, el("input", { type: "checkbox", id: "marked", checked: Boolean(this.asked.marked), on: { change: (event) => this.ask("marked", event.target.checked ? "1" : "") } }), "marked as suspicious") : null,
         button("Clear", () => { this.asked = { sort: "outcome" }; this.choose(); this.render(main); this.changed(); })),
       this.count, this.box);
@@ -80,7 +81,7 @@ class List {
     if (counts.size < 2) return null;
     const options = [...counts].sort(([a], [b]) => a < b ? -1 : 1);
     const chosen = this.asked[filter.name] ?? "";
-    return el("label", {}, filter.label, el("select", { name: filter.name, on: { change: (event) => this.ask(filter.name, event.target.value) } },
+    return field(filter.label, el("select", { id: `filter-${filter.name}`, on: { change: (event) => this.ask(filter.name, event.target.value) } },
       el("option", { value: "" }, "all"),
       options.map(([value, count]) => el("option", { value, selected: value === chosen }, `${words(value)} (${number(count)})`))));
   }
@@ -120,7 +121,9 @@ class List {
     const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_PX) - SPARE_ROWS);
     const last = Math.min(total, first + Math.ceil((this.box.clientHeight || 800) / ROW_PX) + 2 * SPARE_ROWS);
     this.table.setAttribute("aria-rowcount", String(total + 1));
+    const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr").getAttribute("aria-rowindex") : null;
     this.body.replaceChildren(spacer(first), ...this.chosen.slice(first, last).map((row, index) => this.row(row, first + index)), spacer(total - last));
+    if (focused) this.body.querySelector(`[aria-rowindex="${focused}"] a`)?.focus({ preventScroll: true });
     if (!total) this.body.replaceChildren(el("tr", {}, el("td", { colSpan: COLUMNS.length, class: "empty" }, "No item fits the search and the filters.")));
     const all = this.rows.length;
     this.count.textContent = total === all ? `${counted(all, "item")}, failures first.` : `${number(total)} of ${counted(all, "item")}.`;
@@ -133,7 +136,7 @@ class List {
       el("th", { scope: "row" }, el("a", { link: open }, row.instance_id), row.marked ? el("span", { class: "marked" }, " marked") : null, el("span", { class: "title" }, row.title)),
       el("td", {}, outcome(row.outcome)),
       el("td", { class: "wide" }, words(row.stop)),
-      el("td", { class: "number" }, number(row.steps)),
+      el("td", { class: "number" }, row.kind === "episode" ? number(row.steps) : ""),
       el("td", { class: "number wide" }, number(row.seconds, 1)),
       el("td", { class: "number wide" }, number(row.tokens)),
       el("td", { class: "number wide" }, number(row.score, 3)),
@@ -169,6 +172,10 @@ class List {
 
 function columnClass(column) {
   return [column.number ? "number" : "", column.wide ? "wide" : "", `col-${column.name}`].filter(Boolean).join(" ");
+}
+
+function field(label, control) {
+  return el("div", { class: "field" }, el("label", { htmlFor: control.id }, label), control);
 }
 
 function spacer(rows) {

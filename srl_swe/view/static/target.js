@@ -31,11 +31,11 @@ class TargetView {
     const rewards = this.target.samples.map((sample) => names.reduce((sum, name) => sum + (sample.rewards[name] ?? 0), 0));
     const mean = rewards.reduce((sum, value) => sum + value, 0) / rewards.length;
     const spread = Math.sqrt(rewards.reduce((sum, value) => sum + (value - mean) ** 2, 0) / rewards.length);
-    const heads = ["sample", ...names, "advantage", "similarity", "format", "tokens", "trained on"];
+    const heads = ["sample", ...names.map((name) => `reward: ${name}`), "advantage", "similarity", "format", "tokens", "trained on"];
     return [
       el("p", {}, kept ? "The group was trained on. " : "The group was dropped: its rewards do not differ enough to teach anything. ", names.length === 1 ? `Mean reward ${number(mean, 3)}, standard deviation ${number(spread, 3)}.` : ""),
-      el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "samples" }, el("table", {},
-        el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col" }, name)))),
+      el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "samples" }, el("table", {},
+        el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: /^(reward|advantage|similarity|tokens)/.test(name) ? "number" : "" }, name)))),
         el("tbody", {}, this.target.samples.map((sample) => el("tr", {},
           el("th", { scope: "row" }, el("a", { link: this.address(sample.number) }, `sample ${sample.number}`)),
           names.map((name) => el("td", { class: "number" }, number(sample.rewards[name], 3))),

@@ -61,7 +61,7 @@ function folded(title, make, open = false) {
 
 /** A block of text that scrolls if it is long; its name is for screen readers. */
 function block(name, content, kind = "") {
-  return el("pre", { class: kind, tabIndex: 0, role: "region", "aria-label": name }, content);
+  return el("pre", { class: kind, tabIndex: 0, role: "group", "aria-label": name }, content);
 }
 
 // Terminals' colours: escape sequences become spans of a few classes; all other sequences are left out.
@@ -152,7 +152,8 @@ function messages(list) {
 // Figures.
 
 function number(value, digits = 0) {
-  return value === null || value === undefined ? "" : value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  if (value === null || value === undefined) return "";
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "\u2212");
 }
 
 function seconds(value) {
