@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from tempfile import TemporaryFile
+from unittest import mock
 
+import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from srl_swe.cli.main import app
+from srl_swe.cli.main import app, main
 from srl_swe.errors import UserError
 
 
-def srl_swe(
+def srl_swe_process(
     *arguments: object,
     cwd: Path | None = None,
     prefix: tuple[str, ...] = (),
@@ -32,6 +37,36 @@ def srl_swe(
         timeout=300,
         check=False,
     )
+
+
+def srl_swe(
+    *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The whole command, ``main`` included, within this process: a second less than one of its own.
+
+    Its variables, its working folder and what it writes to ``sys.stdout`` and ``sys.stderr`` end
+    with it. Children write to the tests' own, and an exception that ``main`` lets through is
+    raised.
+    """
+    words = ["srl-swe", *map(str, arguments)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        TemporaryFile("w+", encoding="utf-8") as out,
+        TemporaryFile("w+", encoding="utf-8") as err,
+        Path(os.devnull).open() as nothing,
+        mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", **environment}),
+        contextlib.chdir(cwd or Path.cwd()),
+        warnings.catch_warnings(),
+    ):
+        for name, value in (("argv", words), ("stdin", nothing), ("stdout", out), ("stderr", err)):
+            patch.setattr(sys, name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), *texts)
 
 
 def invoke(*arguments: object, text: str | None = None) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from srl_swe_envs.engine import connect
 
 pytest.register_assert_rewrite("srl_swe.testing.sandbox_contract")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile(

@@ -24,7 +24,7 @@ from .chaos import (
     chaos_instances,
     save_chaos_bench,
 )
-from .commands import assert_mistake, assert_one_line, srl_swe
+from .commands import assert_mistake, assert_one_line, srl_swe, srl_swe_process
 from .openai_server import Answer, refusal
 
 ROOT = Path(__file__).parents[1]
@@ -160,7 +160,7 @@ def test_a_job_that_ends_its_process_is_broken_and_takes_no_other_with_it(
         policy = (server.url, "--pairs", "-1", "--max-steps", MAX_STEPS, "--reply-timeout", "1")
         options = ("--sandbox", "tests.chaos:open_deadly", "--workers", "4")
         words = (*policy, "--bench", bench, *options, *nodes.options())
-        ended = srl_swe("rollout", *words, "--out", tmp_path / "out", cwd=ROOT)
+        ended = srl_swe_process("rollout", *words, "--out", tmp_path / "out", cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     run = Run(ChaosServer(instances), tmp_path / "out", ())
     assert list(run.attempts(failed=True)) == ["chaos-3"]
@@ -174,7 +174,7 @@ def test_the_key_is_taken_from_the_nodes_and_is_in_no_log(nodes: Nodes, tmp_path
     bench = save_chaos_bench(tmp_path / "bench.jsonl", instances)
     with ChaosServer(instances).running() as server:
         words = ("rollout", server.url, "--sandbox", BUNDLED, *nodes.options(), "--bench", bench)
-        ended = srl_swe(*words, "--out", tmp_path / "out", cwd=ROOT)
+        ended = srl_swe_process(*words, "--out", tmp_path / "out", cwd=ROOT)
         assert ended.returncode == 0, ended.stderr
         assert {key for key in server.keys if key} == {f"Bearer {KEY}"}
     session = Path(nodes.cluster.head_node.get_session_dir_path())
@@ -185,7 +185,9 @@ def test_the_key_is_taken_from_the_nodes_and_is_in_no_log(nodes: Nodes, tmp_path
 
 def test_an_address_without_a_cluster_is_a_mistake(nodes: Nodes, tmp_path: Path) -> None:
     words = ("gold-check", "--runner", "sandbox", "--out", tmp_path / "out")
-    assert_one_line(srl_swe(*words, "--ray", "127.0.0.1:1"), "no cluster answers", "ray start")
+    assert_one_line(
+        srl_swe_process(*words, "--ray", "127.0.0.1:1"), "no cluster answers", "ray start"
+    )
 
 
 class RefusesNodes(ChaosServer):
@@ -200,7 +202,9 @@ class RefusesNodes(ChaosServer):
 def test_an_endpoint_that_no_node_can_use_is_named(nodes: Nodes, tmp_path: Path) -> None:
     with RefusesNodes(chaos_instances(1)).running() as server:
         words = ("rollout", server.url, "--sandbox", BUNDLED, *nodes.options())
-        refused = srl_swe(*words, "--out", tmp_path, cwd=ROOT, **{KEY_VARIABLE: "sk-driver"})
+        refused = srl_swe_process(
+            *words, "--out", tmp_path, cwd=ROOT, **{KEY_VARIABLE: "sk-driver"}
+        )
     assert_mistake(refused, "no node of the Ray cluster takes jobs", server.url)
     assert refused.stderr.count("is left out") == 3
     assert not (tmp_path / "rollouts.jsonl").exists()
@@ -212,12 +216,14 @@ def test_replay_and_grading_run_on_the_nodes_and_leave_no_container(
 ) -> None:
     ids = [word for n in (1, 2) for word in ("--id", f"starter__inikit-{n}")]
     check = ("gold-check", "--runner", "sandbox", *ids, *nodes.options())
-    checked = srl_swe(*check, "--out", tmp_path / "check")
+    checked = srl_swe_process(*check, "--out", tmp_path / "check")
     assert checked.returncode == 0, checked.stderr
     assert "2 of 2 instances are sound" in checked.stdout
-    replayed = srl_swe("replay", "--limit", "2", *nodes.options(), "--out", tmp_path / "replay")
+    replayed = srl_swe_process(
+        "replay", "--limit", "2", *nodes.options(), "--out", tmp_path / "replay"
+    )
     assert replayed.returncode == 0, replayed.stderr
     assert replayed.stderr.count("faithful") == 2
-    cleaned = srl_swe("cleanup", *nodes.options())
+    cleaned = srl_swe_process("cleanup", *nodes.options())
     assert cleaned.returncode == 0, cleaned.stderr
     assert cleaned.stdout.count("removed 0 containers, 0 images, 0 volumes") == 3

@@ -19,7 +19,7 @@ from srl_swe.files import (
     written_whole,
 )
 
-from ..commands import assert_mistake, srl_swe
+from ..commands import assert_mistake, srl_swe, srl_swe_process
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 def test_what_is_printed_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        result = srl_swe("train", "--list", stdout=full.fileno(), cwd=tmp_path)
+        result = srl_swe_process("train", "--list", stdout=full.fileno(), cwd=tmp_path)
     assert_mistake(result, "what is printed", "No space left on device")
     assert len(result.stderr.splitlines()) == 1
 
@@ -157,7 +157,8 @@ def test_an_append_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) 
 def test_a_disk_that_fills_up_is_one_line_and_half_a_result_is_none(
     command: list[str], tmp_path: Path
 ) -> None:
-    assert_mistake(srl_swe(*command, prefix=with_at_most(1), cwd=tmp_path), "File too large")
+    result = srl_swe_process(*command, prefix=with_at_most(1), cwd=tmp_path)
+    assert_mistake(result, "File too large")
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -172,7 +173,7 @@ def test_a_real_full_disk_is_gone_on_from_once_there_is_room(tmp_path: Path) -> 
     if not shutil.which("unshare"):
         pytest.skip("no right to mount here")
     command = ["replay", STARTER, *LOCAL, "--trust-commands", "--out", "disk/out"]
-    result = srl_swe(*command, cwd=tmp_path, prefix=tuple(hide))
+    result = srl_swe_process(*command, cwd=tmp_path, prefix=tuple(hide))
     if result.returncode == 99 or "unshare" in result.stderr:
         pytest.skip("no right to mount here")
     assert result.stdout.count("rc 2") == 1

@@ -30,7 +30,7 @@ from srl_swe.steps.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.types import Action, Observation, Step, Trajectory
 
-from ..commands import invoke, srl_swe
+from ..commands import invoke, srl_swe, srl_swe_process
 
 pytestmark = pytest.mark.slow
 
@@ -309,6 +309,6 @@ def test_all_demonstrations_of_swe_agents_test_repository_give_edits_as_targets(
 @pytest.mark.docker
 def test_a_replay_leaves_no_open_answer_of_the_engine_behind() -> None:
     # The development mode of Python prints on 3.11 what 3.13 prints always.
-    result = srl_swe("replay", "--limit", "1", PYTHONDEVMODE="1")
+    result = srl_swe_process("replay", "--limit", "1", PYTHONDEVMODE="1")
     assert result.returncode == 0, result.stderr
     assert "Exception ignored" not in result.stderr

@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
-from ..commands import srl_swe
+from ..commands import srl_swe_process
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +144,7 @@ def hub() -> Iterator[Hub]:
 def push(out: Path, address: str) -> subprocess.CompletedProcess[str]:
     command = ("steps", out, "--validation", "0.3", "--push", REPOSITORY)
     hub = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_of_nobody", "HF_HOME": f"{out.parent}/hub"}
-    return srl_swe(*command, **hub, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1")
+    return srl_swe_process(*command, **hub, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1")
 
 
 def test_both_data_sets_and_the_card_arrive_as_the_hub_shows_them(hub: Hub, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from srl_swe_envs.doctor import (
 from srl_swe_envs.engine import remove
 from srl_swe_envs.owners import Fate, Kind, Owned, owner_labels
 
+from ..commands import srl_swe
+
 INFO: dict[str, Any] = {
     "Driver": "overlay2",
     "DriverStatus": [["Backing Filesystem", "xfs"], ["Supports d_type", "true"]],
@@ -57,15 +59,7 @@ GIB = 2**30
 
 
 def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "srl_swe", "doctor", *arguments]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-        check=False,
-    )
+    return srl_swe("doctor", *arguments, **environment)
 
 
 def test_nothing_is_wrong_with_a_common_engine() -> None:

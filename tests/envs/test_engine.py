@@ -30,6 +30,8 @@ from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, Sand
 from srl_swe_envs.engine import attempt, connect, may_pass, patiently, pull, remove
 from srl_swe_envs.owners import clean_up_or_warn
 
+from ..commands import srl_swe
+
 Answer = tuple[int, object]
 VERSION: Answer = (200, {"ApiVersion": "1.41", "Version": "20.10"})
 BUSY: Answer = (500, {"message": "unlinkat /var/lib/docker/overlay2/x: device or resource busy"})
@@ -460,14 +462,7 @@ def test_nothing_at_the_local_socket_names_a_script_that_is_there() -> None:
 def test_every_command_that_needs_an_engine_says_so_in_one_line(
     command: list[str], address: str, what: str, tmp_path: Path
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "srl_swe", *command],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "DOCKER_HOST": address},
-        check=False,
-    )
+    result = srl_swe(*command, cwd=tmp_path, DOCKER_HOST=address)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
     assert_says(EngineUnavailable(line), what)
