@@ -59,7 +59,8 @@ def view(
 
     The page needs no server. Large data lies in a folder beside it.
     """
-    title = ", ".join(path.resolve().name for path in paths)
+    names = [path.resolve().name for path in paths]
+    title = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
     if serve:
         return _serve(paths, make_sources(bench, experts), title, port)
     from srl_swe.progress import say

@@ -272,8 +272,27 @@ def _glance(
             "Tests",
             "Resolved, by the record." if trajectory.resolved else "Not resolved, by the record.",
         )
+    if beside.replay is not None:
+        yield "Replay", _replay_line(beside.replay, trajectory)
     if beside.expert is not None:
         yield "Beside the expert", _departure(calls, actions, left)
+
+
+def _replay_line(replay: Replay, trajectory: Trajectory) -> str:
+    same = sum(step.match.as_recorded for step in replay.steps)
+    printed = f"{same} of {counted(len(replay.steps), 'step')} print as recorded"
+    if replay.faithful:
+        return f"Faithful; {printed}."
+    seen, reasons = replay.against_record, list[str]()
+    for name in ("missing", "extra", "differing"):
+        if seen and (paths := getattr(seen, name)):
+            reasons.append(f"{name} in the patch: {_some(paths)}")
+    for index, (old, new) in enumerate(zip(trajectory.steps, replay.steps, strict=False)):
+        if not new.same_effect and len(reasons) < 3:
+            tool = old.action.tool if old.action else "no action"
+            cause = f", {new.cause.replace('_', ' ')}" if new.cause else ""
+            reasons.append(f"step {index} had another effect ({tool}{cause})")
+    return f"Not faithful: {'; '.join(reasons)}. {printed.capitalize()}."
 
 
 def _changes(trajectory: Trajectory, beside: Beside) -> str:

@@ -73,7 +73,7 @@ def test_search_and_filters_narrow_the_list_and_stay_in_the_address(
     page.get_by_label("Run", exact=True).select_option("stored_0_1/steps")
     page.get_by_label("Tool").select_option("submit")
     assert len(names(opened)) == 1
-    assert page.url.endswith(["", "run=stored_0_1%2Fsteps&tool=submit"][1])
+    assert page.url.endswith("#run=stored_0_1%2Fsteps&tool=submit")
     page.reload()
     page.wait_for_selector("main tbody tr:not(.spacer)")
     assert len(names(opened)) == 1

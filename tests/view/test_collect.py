@@ -159,6 +159,7 @@ def test_a_replay_stands_beside_its_record(stored: Path, sources: Sources) -> No
     assert episode.replay.faithful
     assert [step.replay.match for step in episode.steps if step.replay] == ["equal"] * 8
     assert episode.replay.files_edited == ("lrucache/cache.py",)
+    assert dict(episode.glance)["Replay"] == "Faithful; 8 of 8 steps print as recorded."
 
 
 def test_a_replay_without_its_record_names_it(stored: Path, tmp_path: Path) -> None:

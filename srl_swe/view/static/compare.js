@@ -65,8 +65,8 @@ function replayOf(step) {
 const ROWS = { same: "", changed: "\u2260", only_recorded: "\u2212", only_fresh: "+" };
 
 function sideBySide(rows) {
-  const side = (list) => el("td", { class: "code" }, list.map(([text, number]) => number < 0 ? text : el("mark", { class: "differs" }, text)));
-  return el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "recorded and fresh observation" }, el("table", { class: "sides" },
+  const side = (list) => el("td", { class: "code" }, list.length === 1 && list[0][0] === "" && list[0][1] >= 0 ? el("mark", { class: "differs" }, "empty line") : list.map(([text, number]) => number < 0 ? text : el("mark", { class: "differs" }, text)));
+  return el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "recorded and fresh observation" }, el("table", { class: "two-texts" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "visually-hidden" }, "difference")), el("th", { scope: "col" }, "recorded"), el("th", { scope: "col" }, "fresh"))),
     el("tbody", {}, rows.map((row) => row.kind === "skipped"
       ? el("tr", { class: "skipped-lines" }, el("td", { colSpan: 3 }, `${counted(row.count, "equal line")} left out`))
