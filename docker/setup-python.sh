@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment with the tested versions: setup-python.sh PYTHON VENV [pip options]
-# EXTRAS=gym,dev leaves out torch and what else training needs.
+# EXTRAS=gym,view,dev leaves out torch and what else training needs.
 set -eu
 python=$1
 venv=$2
@@ -22,4 +22,4 @@ fi
 echo "set-up: virtual environment $venv with the versions of docker/constraints.txt (minutes, once)"
 "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gym,dev}]"
+    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gym,view,dev}]"

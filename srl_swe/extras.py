@@ -13,6 +13,7 @@ TOKENIZERS = ("transformers",)
 _BROUGHT_BY = {
     **dict.fromkeys((*TRAINING, "safetensors", "tokenizers"), "train"),
     "gymnasium": "gym",
+    "textual": "view",
     "vllm": "vllm",
     "ray": "ray",
 }

@@ -13,6 +13,8 @@ import typer
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
 from srl_swe.engines import load_bench
+from srl_swe.errors import UserError
+from srl_swe.extras import need_packages
 
 if TYPE_CHECKING:
     from srl_swe.view.collect import Sources
@@ -53,6 +55,9 @@ def view(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")
     ] = 0,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Show it here, not in a page (extra `view`).")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Write an HTML page with every episode, replay, step context and sample of the paths.
@@ -61,6 +66,10 @@ def view(
     """
     names = [path.resolve().name for path in paths]
     title = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    if serve and terminal:
+        raise UserError("--serve and --terminal exclude each other.")
+    if terminal:
+        need_packages("--terminal", ("textual",))
     if serve:
         return _serve(paths, make_sources(bench, experts), title, port)
     from srl_swe.progress import say
@@ -70,6 +79,10 @@ def view(
 
     limit = 2**62 if one_file else INLINE_BYTES
     items = collect(paths, make_sources(bench, experts))
+    if terminal:
+        from srl_swe.view.terminal import Browser
+
+        return Browser(items).run()
     written = write_page(items, out, title, inline_bytes=limit)
     if as_json:
         return options.print_json(written)
