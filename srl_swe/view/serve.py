@@ -125,7 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers for :class:`LiveServer`."""
 
     server: LiveServer
-    protocol_version = "HTTP/1.1"
     server_version, sys_version = "srl-swe", ""
 
     def do_GET(self) -> None:

@@ -115,7 +115,7 @@ def test_points_of_the_curves_and_rows_of_the_values_lead_to_their_replies(write
     places = set(re.findall(r'id="(step-\d+)"', html))
     assert places == {"step-1", "step-10"}
     for place in places:
-        assert f'<a class="sampled" href="#{place}" tabindex="-1"><circle' in html
+        assert f'<a class="sampled" href="#{place}" tabindex="-1"' in html
         assert f'<th scope="row"><a href="#{place}">' in html
     assert 'href="#step-2"' not in html
 
