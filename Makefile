@@ -6,7 +6,7 @@
 #   DOCKER_HOST=...     another engine, podman's socket for instance
 
 PYTHON ?= python3
-export EXTRAS ?= train,gym,view,dev
+export EXTRAS ?= train,gym,math,view,dev
 version = $(shell "$(1)" -c 'import platform; print(platform.python_version())')
 PIP_ARGS ?=
 VENV := .venv
@@ -89,7 +89,7 @@ demo-quick: setup
 # Other Pythons, each in an environment of its own: .venv-3.13.0 has no torch and skips what needs
 # it, .venv-3.11.2-train has all and trains.
 test-python:
-	@$(MAKE) VENV=.venv-$(call version,$(PYTHON)) EXTRAS=gym,view,dev test-fast
+	@$(MAKE) VENV=.venv-$(call version,$(PYTHON)) EXTRAS=gym,math,view,dev test-fast
 
 train-python:
 	@$(MAKE) VENV=.venv-$(call version,$(PYTHON))-train test-pure demo-quick

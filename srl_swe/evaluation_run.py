@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from srl_swe.domains import WorkedDomain, find_worked
 from srl_swe.engines import (
     GraderSettings,
     SandboxSettings,
@@ -23,13 +25,21 @@ from srl_swe.evaluation import Report, save_predictions
 from srl_swe.evaluation.details import RunDetails
 from srl_swe.evaluation.samples import BestOf, SamplesReport
 from srl_swe.files import check_output_folder
-from srl_swe.grading_run import Grading, check_budget, grade_rollouts, keep_resolved, report_samples
+from srl_swe.grading_run import (
+    Grading,
+    check_budget,
+    grade_rollouts,
+    keep_resolved,
+    report_answers,
+    report_samples,
+)
 from srl_swe.progress import say
 from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
-from srl_swe.rollout.agents import AgentSettings, agent_settings, opening, policy_name
-from srl_swe.rollout.attempts import Setting, make_baseline, no_sandbox
+from srl_swe.rollout.agents import AgentSettings, Answers, agent_settings, opening, policy_name
+from srl_swe.rollout.attempts import Answering, Setting, make_baseline, no_sandbox
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+from srl_swe.rollout.prompting import version_of_text
 from srl_swe.rollout.usage import Prices, load_usage
 from srl_swe.rollout.vllm_server import VllmSettings
 from srl_swe.run_folder import claim, refuse_other
@@ -57,6 +67,7 @@ class EvalSettings:
     None pulls all images first and keeps them. ``setting``: how instances are attempted.
     ``trajectories``: the source of the experts that ``replay`` executes. ``faulty``: instances that
     a second rate leaves out. ``keep_resolved``: a file for the resolved rollouts, as trajectories.
+    ``domain``: that of the instances (:mod:`srl_swe.domains`).
     """
 
     agent: AgentSettings | None = None
@@ -75,6 +86,12 @@ class EvalSettings:
     trajectories: str = "starter"
     faulty: frozenset[str] = frozenset()
     keep_resolved: Path | None = None
+    domain: str = "software"
+
+    @property
+    def worked(self) -> WorkedDomain | None:
+        """The domain if answers are verified by their text. Raises UserError if it is unknown."""
+        return find_worked(self.domain)
 
 
 def evaluate(
@@ -89,6 +106,8 @@ def evaluate(
     be graded, before the policy is loaded.
     """
     check_output_folder(folder)
+    if settings.worked is not None:
+        return _evaluate_answers(policy, instances, folder, settings, settings.worked)
     settings.grader.check(instances)
     grading = Grading(folder, settings.workers, settings.test_timeout_s, settings.grader)
     rollouts = roll_out(policy, instances, folder, settings, grading)
@@ -105,6 +124,35 @@ def evaluate(
             grader=settings.grader,
             known=grading.verdicts.get(where),
             disk_budget=settings.disk_budget,
+            details=RunDetails(faulty=settings.faulty, prices=settings.prices),
+        )
+        for where, sample in rollouts.items()
+    ]
+    if settings.keep_resolved is not None:
+        keep_resolved(settings.keep_resolved, rollouts.values(), reports)
+    if settings.samples == 1:
+        return reports[0]
+    return report_samples(folder, rollouts, reports, settings.best_of)
+
+
+def _evaluate_answers(
+    policy: str | Path | Endpoint | None,
+    problems: Sequence[Instance],
+    folder: Path,
+    settings: EvalSettings,
+    domain: WorkedDomain,
+) -> Report | SamplesReport:
+    """As :func:`evaluate`, for problems whose answers are verified by their text."""
+    grader = domain.verified_by()  # fails early if a package is missing
+    rollouts = roll_out(policy, problems, folder, replace(settings, setting=Setting.ANSWER))
+    reports = [
+        report_answers(
+            problems,
+            sample,
+            where,
+            domain.verifier(),
+            grader,
+            workers=settings.workers,
             details=RunDetails(faulty=settings.faulty, prices=settings.prices),
         )
         for where, sample in rollouts.items()
@@ -178,7 +226,12 @@ def _policy_acting(
     if folder not in configs:
         configs[folder] = {**_run_config(policy, asked, settings), "samples": f"{SAMPLE_FOLDER}N"}
     batch, logs = settings.batch_size or settings.workers, folder / "logs"
-    with opening(policy, asked, settings.setting, batch, settings.vllm, logs) as open_attempt:
+    answering: Answers | None = None
+    if (domain := settings.worked) is not None:
+        answering = partial(Answering, prompt=domain.prompt, read_answer=domain.read_answer)
+    with opening(
+        policy, asked, settings.setting, batch, settings.vllm, logs, answering
+    ) as open_attempt:
         yield _Actor(policy_name(policy), seeds, configs, settings, open_attempt)
 
 
@@ -296,4 +349,7 @@ def _run_config(
     decisive = {"bench": settings.bench, **asked.of(policy), **settings.sandboxes.decisive}
     if settings.vllm is not None:
         decisive["serve"] = "vllm"
+    if (domain := settings.worked) is not None:
+        prompt = version_of_text(domain.ANSWER_PROMPT)
+        decisive |= {"domain": settings.domain, "answer_prompt": prompt}
     return {**decisive, **settings.setting.decisive(settings.trajectories)}

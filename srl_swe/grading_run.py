@@ -6,7 +6,7 @@ The second half of :mod:`srl_swe.evaluation_run`, and ``srl-swe grade``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from srl_swe.evaluation.samples import (
 from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
+from srl_swe.parallel import run_parallel
 from srl_swe.progress import say
 from srl_swe.reports.page import counted
 from srl_swe.rollout import predictions
@@ -144,12 +145,6 @@ def grade_rollouts(
     details: RunDetails | None = None,
 ) -> Report:
     """Grade the patches of one policy's rollouts. Raises UserError for several policies'."""
-    broken: dict[str, str] = {}
-    for rollout in rollouts:
-        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
-            last = rollout.steps[-1].observation if rollout.steps else None
-            why = last.text if last else "nothing was recorded"
-            broken[rollout.instance_id] = f"its rollout broke: {why}"
     models = sorted({rollout.model or "policy" for rollout in rollouts}) or ["policy"]
     if len(models) > 1:
         raise UserError(f"grade the rollouts of one policy at a time, not {', '.join(models)}.")
@@ -163,11 +158,58 @@ def grade_rollouts(
         known=known,
         disk_budget=disk_budget,
         enforced={ended.instance_id: ended.enforced for ended in rollouts if ended.enforced},
-        broken=broken,
+        broken=_why_broken(rollouts),
         details=replace(
             details or RunDetails(), courses=courses(rollouts, load_rollout_usage(folder))
         ),
     )
+
+
+def report_answers(
+    problems: Sequence[Instance],
+    rollouts: Sequence[Trajectory],
+    folder: Path,
+    verify_answer: Callable[[Instance, str], Verdict],
+    grader: str,
+    *,
+    workers: int = 2,
+    details: RunDetails | None = None,
+) -> Report:
+    """Verify the answers of one policy's rollouts, and write the reports into ``folder``.
+
+    ``grader``: the program behind ``verify_answer``. A rollout that the endpoint ended is broken.
+    """
+    verdicts = {name: Verdict.broken(name, why) for name, why in _why_broken(rollouts).items()}
+    answers = {p.instance_id: p.model_patch for p in predictions(rollouts, "")}
+
+    def judge(problem: Instance) -> Verdict:
+        return verify_answer(problem, answers[problem.instance_id])
+
+    def keep(problem: Instance, verdict: Verdict) -> None:
+        verdicts[problem.instance_id] = verdict
+
+    run_parallel(judge, [p for p in problems if p.instance_id in answers], keep, workers=workers)
+    sources = {problem.instance_id: problem.repo for problem in problems}
+    of_rollouts = courses(rollouts, load_rollout_usage(folder))
+    report = Report(
+        tuple(verdicts[problem.instance_id] for problem in problems),
+        grader,
+        details=replace(details or RunDetails(), repos=sources, courses=of_rollouts),
+    )
+    save_report(report, folder / REPORT_FILE)
+    save_html(report, answers, folder / PAGE_FILE, submitted="answer")
+    return report
+
+
+def _why_broken(rollouts: Sequence[Trajectory]) -> dict[str, str]:
+    """The reasons of rollouts that infrastructure ended, by instance id."""
+    broken: dict[str, str] = {}
+    for rollout in rollouts:
+        if rollout.stop_reason is not None and rollout.stop_reason.is_failure:
+            last = rollout.steps[-1].observation if rollout.steps else None
+            why = last.text if last else "nothing was recorded"
+            broken[rollout.instance_id] = f"its rollout broke: {why}"
+    return broken
 
 
 def grade_predictions(

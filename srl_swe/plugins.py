@@ -15,13 +15,14 @@ from typing import Any, Literal, TypeVar, cast
 
 from srl_swe.errors import UserError, did_you_mean
 
-Kind = Literal["reward", "dialect", "reader", "sandbox", "tool"]
+Kind = Literal["reward", "dialect", "reader", "sandbox", "tool", "domain"]
 GROUPS: Mapping[Kind, str] = {
     "reward": "srl_swe.rewards",
     "dialect": "srl_swe.dialects",
     "reader": "srl_swe.readers",
     "sandbox": "srl_swe.sandboxes",
     "tool": "srl_swe.tools",
+    "domain": "srl_swe.domains",
 }
 """The group of entry points of each kind."""
 Extension = TypeVar("Extension")

@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import ReplyFormat, get_dialect
+from srl_swe.domains import WorkedSettings, find_domain, find_worked
 from srl_swe.engines import SandboxSettings, sandboxes_for
 from srl_swe.errors import UserError
 from srl_swe.instances import load_instances
 from srl_swe.plugins import GROUPS, find_named
-from srl_swe.rewards.table import find_step_reward, weight_shares
+from srl_swe.rewards.table import StepScore, find_step_reward, step_reward, weight_shares
 from srl_swe.rollout import Agent, Rules, rollout
+from srl_swe.steps import StepMaker, StepSource
 from srl_swe.testing import FakeSandbox, ScriptedPolicy
 from srl_swe.tools import find_tool
-from srl_swe.trajectories import Reading, load_trajectories
-from srl_swe.types import Action
+from srl_swe.trajectories import Reading, ReadReport, load_trajectories
+from srl_swe.types import Action, Outcome
 
 PAGE = (Path(__file__).parents[1] / "docs/extending.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -84,6 +86,30 @@ def test_a_tool_of_the_users_answers_a_policy(module: str) -> None:
     first = attempt.steps[0].observation
     assert first is not None
     assert first.text == "2 lines"
+
+
+def test_a_domain_of_the_users_makes_steps_and_verifies_answers(
+    module: str, tmp_path: Path
+) -> None:
+    name = f"{module}:puzzles"
+    solution = "1. **Sort**\n   It is a, e, t.\n2. **Read**\n   So \\boxed{tea}."
+    row = {"problem": "Make a drink of t, a, e.", "solution": solution, "answer": "EAT"}
+    (tmp_path / "puzzles.jsonl").write_text(json.dumps(row) + "\n")
+    domain = find_domain(name)
+    source = StepSource("puzzles.jsonl", reader=domain.reader({}))
+    maker = StepMaker(WorkedSettings(name), make_steps=domain.make_steps)
+    (trajectory,) = source.stream(ReadReport())
+    assert trajectory.resolved
+    (made,) = maker.rows(trajectory)
+    assert made["prompt"][1]["content"].endswith("## The next step\n\n1. **Sort**")
+    form = ReplyFormat(get_dialect(name))
+    score = step_reward("<think>a</think>It is a, e, t.", made["expert_action"], form)
+    assert score == StepScore(1.0, 1.0, None)
+    worked = find_worked(name)
+    assert worked is not None
+    (problem,) = worked.load_problems("puzzles.jsonl")
+    verdicts = [worked.verifier()(problem, text).outcome for text in ("tea", "ate it")]
+    assert verdicts == [Outcome.RESOLVED, Outcome.UNRESOLVED]
 
 
 def test_a_package_names_its_extensions_by_entry_points(

@@ -55,6 +55,7 @@ def rollout(
     endpoint: EndpointOptions,
     sandboxes: SandboxOptions,
     samples: Samples = 1,
+    domain: options.Domain = None,
     out: options.Out = None,
     workers: options.Workers = 2,
     ray: Ray = None,
@@ -70,7 +71,7 @@ def rollout(
     check_ray(ray, disk_budget=disk_budget)
     folder = options.results_folder(out, "rollout")
     asked, instances, settings = _checked(
-        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
+        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers, domain
     )
     settings = replace(settings, samples=samples, disk_budget=parse_size(disk_budget))
     with cluster_at(ray, workers, settings.sandboxes.kind, asked) as cluster:
@@ -144,6 +145,7 @@ def evaluate(
     sandboxes: SandboxOptions,
     tests: GraderOptions,
     sampling: SampleOptions,
+    domain: options.Domain = None,
     out: options.Out = None,
     workers: options.Workers = 2,
     ray: Ray = None,
@@ -153,15 +155,16 @@ def evaluate(
 ) -> None:
     """Roll a policy out on a benchmark, grade its patches, and report the resolved instances.
 
-    Sandbox options apply to the rollouts; the tests run in containers of their own. Exit code 1
-    if too many sandboxes broke to give a rate.
+    Problems of math are answered in one reply, and the answers verified. Sandbox options apply to
+    the rollouts; the tests run in containers of their own. Exit code 1 if too many sandboxes broke
+    to give a rate.
     """
     from srl_swe.evaluation_run import evaluate
 
     check_ray(ray, disk_budget=disk_budget)
     folder, grader = options.results_folder(out, "eval"), tests.grader()
     asked, instances, settings = _checked(
-        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers
+        policy, bench, setting, prompting, endpoint, sandboxes, folder, workers, domain
     )
     settings = replace(
         sampling.settings(settings),
@@ -183,12 +186,16 @@ def _checked(
     sandboxes: SandboxOptions,
     folder: Path,
     workers: int,
+    domain: str | None,
 ) -> tuple[str | Endpoint | None, list[Instance], EvalSettings]:
     """The policy, the instances and the settings, after the cheap checks. Raises UserError."""
+    from srl_swe.domains import domain_of_bench, find_worked
     from srl_swe.evaluation_run import EvalSettings
 
-    chosen = setting.chosen(policy)
-    sandbox = sandboxes.settings(trusted=not setting.runs_untrusted)
+    domain = domain or domain_of_bench(bench.bench)
+    worked = find_worked(domain)
+    chosen = setting.chosen(policy, answers=worked is not None)
+    sandbox = sandboxes.settings(trusted=worked is not None or not setting.runs_untrusted)
     vllm, prices = endpoint.vllm(), endpoint.prices()
     prompting.variables()  # an endpoint is asked after the cheap checks
     asked = None if policy is None else endpoint.policy(policy)
@@ -198,7 +205,7 @@ def _checked(
         agent, sandbox, bench.name, workers, vllm, prices, batch_size=endpoint.batch_size
     )
     settings = replace(settings, setting=chosen, trajectories=setting.trajectories or "starter")
-    return asked, bench.instances(), settings
+    return asked, bench.instances(worked), replace(settings, domain=domain)
 
 
 def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool) -> None:

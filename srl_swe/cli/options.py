@@ -24,6 +24,7 @@ from srl_swe.instances import BENCHES
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from srl_swe.domains import WorkedDomain
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
     from srl_swe.rollout.vllm_server import VllmSettings
@@ -187,9 +188,10 @@ def reporting(report: ReadReport) -> Iterator[None]:
 _BENCH = typer.Option(
     "--bench",
     help="starter, verified, lite, full, multilingual, multimodal, swe-gym, swe-smith, "
-    "swe-rebench, hf:OWNER/NAME[:split], or a path: jsonl, json, parquet or a task repo. Rows are "
-    "in swebench's schema or that of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, "
-    "SWE-bench Pro or Multi-SWE-bench; those of the last four can be rolled out but not graded.",
+    "swe-rebench, amc23, aime24, aime25, minerva, hf:OWNER/NAME[:split], or a path: jsonl, json, "
+    "parquet or a task repo. Rows hold problems with answers, or are in swebench's schema or that "
+    "of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, SWE-bench Pro or "
+    "Multi-SWE-bench; those of the last four can be rolled out but not graded.",
     autocompletion=starting_with(lambda: BENCHES),
 )
 Bench = Annotated[str, _BENCH]
@@ -247,8 +249,8 @@ class BenchOptions:
         """The bench, and the mirror of its images: both decide results."""
         return f"{self.bench}, images of {self.mirror}" if self.mirror else self.bench
 
-    def instances(self) -> list[Instance]:
-        """Raises UserError if nothing is selected."""
+    def instances(self, domain: WorkedDomain | None = None) -> list[Instance]:
+        """Raises UserError if nothing is selected; ``domain``: None for software."""
         from srl_swe.instances import InstanceSelection, parse_instance_filter, read_ids
 
         ids = list(self.ids or ()) + (read_ids(self.ids_file) if self.ids_file else [])
@@ -261,9 +263,21 @@ class BenchOptions:
             last,
             self.limit,
         )
-        return load_bench(self.bench, ids or None, selection=selection, mirror=self.mirror)
+        if domain is None:
+            return load_bench(self.bench, ids or None, selection=selection, mirror=self.mirror)
+        selected = selection.select(domain.load_problems(self.bench, ids or None))
+        if not selected:
+            raise UserError(f"{self.bench}: no problem of it is selected.")
+        return selected
 
 
+Domain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="software, math, or your own as MODULE:NAME; that of the bench if left out.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, envvar="SRL_SWE_WORKERS", help="Containers at once.")]
 Out = Annotated[
     Path | None,

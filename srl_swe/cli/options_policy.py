@@ -40,10 +40,19 @@ class SettingOptions:
         ),
     ] = None
 
-    def chosen(self, policy: str | None) -> Setting:
-        """Raises UserError if the setting needs a policy that is missing, or the reverse."""
+    def chosen(self, policy: str | None, *, answers: bool = False) -> Setting:
+        """Raises UserError if the setting needs a policy that is missing, or the reverse.
+
+        ``answers``: the domain's problems are answered in one reply.
+        """
         from srl_swe.rollout.attempts import Setting
 
+        if answers:
+            if self.setting != "agent" or self.trajectories is not None:
+                raise UserError("--setting and --trajectories are for the domain software.")
+            if policy is None:
+                raise UserError("name a POLICY: a folder, a hub name or a URL.")
+            return Setting.ANSWER
         setting = Setting(self.setting)
         if setting.asks_policy and policy is None:
             raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,8 +20,10 @@ from srl_swe.files import check_output_folder
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.steps import StepSettings, StepSource
+    from srl_swe.domains import WorkedDomain, WorkedSettings
+    from srl_swe.steps import StepMaker, StepSettings, StepSource
     from srl_swe.steps.card import Split
+    from srl_swe.steps.dataset import BuildSettings
     from srl_swe.trajectories.select import Selection
 
 
@@ -106,11 +108,15 @@ class SelectionOptions:
         typer.Option(help="What --not-in does with trajectories without an instance."),
     ] = "refuse"
 
-    def selection(self) -> Selection:
-        """Raises UserError for an unknown bench."""
+    def selection(self, domain: WorkedDomain | None = None) -> Selection:
+        """Raises UserError for an unknown bench; ``domain``: None for software."""
         from srl_swe.trajectories.select import Selection
 
-        evaluated = {i.instance_id for bench in self.not_in or () for i in load_bench(bench)}
+        benches = self.not_in or ()
+        if domain is None:
+            evaluated = {i.instance_id for bench in benches for i in load_bench(bench)}
+        else:
+            evaluated = {name for bench in benches for name in domain.ids_of_problems(bench)}
         return Selection(
             self.resolved_only,
             self.model,
@@ -121,46 +127,113 @@ class SelectionOptions:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class WorkedOptions:
+    """Solutions that are texts, as in mathematics."""
+
+    domain: Annotated[
+        str, typer.Option(help="software, math, or your own as MODULE:NAME.", metavar="NAME")
+    ] = "software"
+    next_title: Annotated[
+        bool,
+        typer.Option(
+            "--next-title/--no-next-title",
+            help="math: give the title of the next step in the prompt.",
+        ),
+    ] = True
+    target: Annotated[
+        Literal["step", "solution", "reasoning"],
+        typer.Option(
+            help="math: the replies to learn: single steps; for SFT also whole solutions, without "
+            "or with the expert's reasoning."
+        ),
+    ] = "step"
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=COLUMN",
+            help="math: the column of a role: problem, solution, answer, reasoning, correct, id or "
+            "model; repeat it for more.",
+        ),
+    ] = None
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified", help="math: use solutions whose answer is wrong or not known, too."
+        ),
+    ] = False
+
+    def columns(self) -> dict[str, str]:
+        """The columns by role. Raises UserError."""
+        pairs = [text.partition("=") for text in self.column or ()]
+        for role, equals, column in pairs:
+            if not (role and equals and column):
+                raise UserError("--column: write ROLE=COLUMN, such as solution=gemini_attempt.")
+        return {role: column for role, _, column in pairs}
+
+    def settings(self, prompts: PromptOptions, seed: int) -> WorkedSettings:
+        """Raises UserError for an option of software, or if a package is missing."""
+        from srl_swe.domains import WorkedSettings
+
+        plain = PromptOptions()
+        for name in ("dialect", "pairs", "thoughts", "observation_chars"):
+            if getattr(prompts, name) != getattr(plain, name):
+                raise UserError(f"--{name.replace('_', '-')} is for the domain software.")
+        prompts.settings(seed)  # checks the tokenizer
+        return WorkedSettings(
+            self.domain,
+            self.target,
+            self.next_title,
+            prompts.include_submit,
+            self.columns(),
+            prompts.tokenizer,
+            prompts.token_budget,
+            prompts.validation,
+            seed,
+        )
+
+
 # The actions of ``srl-swe steps``: build and show.
 
 
-def build(source: StepSource, settings: StepSettings, out: Path, workers: int) -> dict[Split, Path]:
+def build(source: StepSource, maker: StepMaker, out: Path, workers: int) -> dict[Split, Path]:
     """Write the data sets and return their folders."""
     from srl_swe.rollout.tokens import token_counter
-    from srl_swe.steps import Pace, StepJob, StepMaker, build_step_dataset
+    from srl_swe.steps import Pace, StepJob, build_step_dataset
     from srl_swe.trajectories import ReadReport
 
-    given, name = source.describe(), settings.tokenizer
+    given, name = source.describe(), maker.settings.tokenizer
     if name is not None:  # identified by its content
         known_as = Path(name).resolve().name if Path(name).exists() else name
         given = {**given, "tokenizer": {"name": known_as, "sha256": token_counter(name).digest}}
-    job = StepJob(out, StepMaker(settings, token_counter), given, workers, source.repeatable)
+    job = StepJob(out, maker, given, workers, source.repeatable)
     report = ReadReport()
     pace = Pace(report, source.total)
     with options.reporting(report):
         made = build_step_dataset(source.stream(report), job, report, pace)
+    if made and source.reader is not None:  # of solutions, whose formats are forms of splitting
+        forms = ", ".join(f"{count} {form}" for form, count in report.sources.most_common())
+        say(f"solutions by the form that split them: {forms}")
     if not made:
         say(f"{out} was made with these settings already: left as it is.")
     return job.folders
 
 
 def read_rows(
-    source: StepSource, settings: StepSettings, out: Path | None, count: int
+    source: StepSource, maker: StepMaker, out: Path | None, count: int
 ) -> list[Mapping[str, Any]]:
     """The first ``count`` rows of the data set ``out``, or those that it would get.
 
     Raises UserError without a row.
     """
-    from srl_swe.rollout.tokens import token_counter
-    from srl_swe.steps import StepMaker
     from srl_swe.steps.rows import load_rows
     from srl_swe.trajectories import ReadReport
 
     if out is not None:
         rows = list(islice(load_rows(out), count))
     else:
-        making, report = StepMaker(settings, token_counter), ReadReport()
-        made = (row for trajectory in source.stream(report) for row in making.rows(trajectory))
+        report = ReadReport()
+        made = (row for trajectory in source.stream(report) for row in maker.rows(trajectory))
         with options.reporting(report):
             rows = list(islice(made, count))
     if not rows:
@@ -272,6 +345,7 @@ def steps(
     ] = None,
     old_source: Annotated[str | None, typer.Option("--source", hidden=True)] = None,
     prompts: PromptOptions,
+    solutions: WorkedOptions,
     selected: SelectionOptions,
     reading: options.ReadingOptions,
     workers: Annotated[
@@ -290,8 +364,12 @@ def steps(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR."""
-    from srl_swe.steps import StepSource, load_card, render_summary
+    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR.
+
+    With --domain math the source holds worked solutions: rows of s1K-1.1 or with other columns,
+    chats, or texts of a problem and its numbered steps.
+    """
+    from srl_swe.steps import load_card, render_summary
     from srl_swe.steps.card import push as upload
     from srl_swe.trajectories.jsonl import check_name
 
@@ -302,24 +380,51 @@ def steps(
         raise UserError("name a folder by --out, or look at examples by --show alone.")
     if out is not None:
         check_output_folder(out)
-    settings = prompts.settings(reading.seed)
     if push is not None:
         check_name(push)
-    found = StepSource(
-        source, reading.reading(), selected.selection(), tuple(selected.not_in or ())
-    )
-    folders = build(found, settings, out, workers or os.cpu_count() or 1) if out else {}
+    maker, found = _making(source, prompts, solutions, selected, reading)
+    folders = build(found, maker, out, workers or os.cpu_count() or 1) if out else {}
     cards = {folder: load_card(folder) for folder in folders.values()}
-    rows = read_rows(found, settings, out, examples) if examples else []
+    rows = read_rows(found, maker, out, examples) if examples else []
     if as_json:
         sets = [{"folder": folder, **asdict(card)} for folder, card in cards.items()]
         options.print_json({"data_sets": sets, "examples": rows})
     else:
         for folder, card in cards.items():
             typer.echo(f"# {folder}\n\n{render_summary(card)}\n")
-        print_rows(rows, settings.tokenizer)
+        print_rows(rows, maker.settings.tokenizer)
     if push:
         upload(folders, push)
+
+
+def _making(
+    source: str,
+    prompts: PromptOptions,
+    solutions: WorkedOptions,
+    selected: SelectionOptions,
+    reading: options.ReadingOptions,
+) -> tuple[StepMaker, StepSource]:
+    """How steps are made, and of what, in the domain. Raises UserError."""
+    from srl_swe.domains import find_domain, find_worked
+    from srl_swe.rollout.tokens import token_counter
+    from srl_swe.steps import StepMaker, StepSource
+
+    worked = find_worked(solutions.domain)
+    domain = find_domain(solutions.domain)
+    if worked is None:
+        settings: BuildSettings = prompts.settings(reading.seed)
+        selection = selected.selection()
+    else:
+        settings = solutions.settings(prompts, reading.seed)
+        selection = replace(selected.selection(worked), resolved_only=not solutions.unverified)
+    found = StepSource(
+        source,
+        reading.reading(),
+        selection,
+        tuple(selected.not_in or ()),
+        domain.reader(solutions.columns()),
+    )
+    return StepMaker(settings, token_counter, domain.make_steps), found
 
 
 def _is_old_out(source: str) -> bool:

@@ -1,8 +1,8 @@
-"""Dialects: the text of replies. Each dialect is a module that satisfies :class:`Dialect`."""
+"""Dialects: the text of replies. A dialect satisfies :class:`Dialect`, most of them as modules."""
 
 from __future__ import annotations
 
-from srl_swe.dialects import bash_block, xml
+from srl_swe.dialects import bash_block, text_steps, xml
 from srl_swe.dialects.reply import (
     Dialect,
     FormatReason,
@@ -17,11 +17,15 @@ from srl_swe.plugins import find_named
 from srl_swe.types import Action
 
 DIALECTS: dict[str, Dialect] = {"xml": xml, "bash_block": bash_block}
+"""The dialects of calls of tools."""
+BUNDLED: dict[str, Dialect] = {**DIALECTS, "math": text_steps.MATH}
+"""All that ship, with those of worked solutions."""
 _MEMBERS = sorted(
     {*Dialect.__annotations__, *(name for name in vars(Dialect) if not name.startswith("_"))}
 )
 
 __all__ = [
+    "BUNDLED",
     "DIALECTS",
     "Dialect",
     "FormatReason",
@@ -41,7 +45,7 @@ def get_dialect(name: str) -> Dialect:
 
     Raises UserError for an unknown name.
     """
-    return DIALECTS.get(name) or find_named("dialect", name, DIALECTS, needs=_MEMBERS)
+    return BUNDLED.get(name) or find_named("dialect", name, BUNDLED, needs=_MEMBERS)
 
 
 def read_actions(text: str) -> list[Action]:

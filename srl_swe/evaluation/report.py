@@ -347,13 +347,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def save_html(report: Report, patches: Mapping[str, str], path: Path) -> None:
+def save_html(
+    report: Report, patches: Mapping[str, str], path: Path, submitted: str = "patch"
+) -> None:
     """Write :func:`render_html`, whole or not at all."""
-    write_atomic(path, render_html(report, patches))
+    write_atomic(path, render_html(report, patches, submitted))
 
 
-def render_html(report: Report, patches: Mapping[str, str]) -> str:
-    """The page; ``patches`` by instance id. Log links are relative to the run folder."""
+def render_html(report: Report, patches: Mapping[str, str], submitted: str = "patch") -> str:
+    """The page; ``patches`` by instance id. Log links are relative to the run folder.
+
+    ``submitted``: the word for them.
+    """
     counts = {outcome: len(report.ids(outcome)) for outcome in Outcome}
     return render_page(
         "evaluation.html",
@@ -367,5 +372,6 @@ def render_html(report: Report, patches: Mapping[str, str]) -> str:
         counts={outcome: count for outcome, count in counts.items() if count},
         verdicts=sorted(report.verdicts, key=lambda verdict: verdict.instance_id),
         patches=patches,
+        submitted=submitted,
         marks=report.marks,
     )

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srl_swe.dialects import DIALECTS, ReplyFormat, Strictness, get_dialect
+from srl_swe.dialects import BUNDLED, ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.progress import say
 from srl_swe.rollout.agentless import Agentless
 from srl_swe.rollout.attempts import Setting
 from srl_swe.rollout.endpoint import Endpoint
-from srl_swe.rollout.episode import Agent, Attempt, EpisodeLimits, Rules
+from srl_swe.rollout.episode import Agent, Attempt, EpisodeLimits, Policy, Rules
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
 from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.rollout.replies import check_thought
@@ -27,6 +27,10 @@ from srl_swe.tools import find_tool
 if TYPE_CHECKING:
     from srl_swe.rollout.local_policy import LocalPolicy
     from srl_swe.rollout.served_policy import ServedPolicy
+
+
+Answers = Callable[[Policy], Attempt]
+"""Makes the attempt of the setting ``answer`` of an opened policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def agent_settings(
     else:
         weights, source = find_weights(policy).fingerprint, policy
     trained = load_prompting(source) if source else None
-    if dialect is None and trained is not None and trained.dialect not in DIALECTS:
+    if dialect is None and trained is not None and trained.dialect not in BUNDLED:
         # A name in a downloaded file must not import anything.
         raise UserError(
             f"{source} was trained in the dialect {trained.dialect!r} of an extension; give it by "
@@ -105,11 +109,12 @@ def agent_settings(
     if thoughts is not None:
         window = replace(window, thoughts=thoughts == "keep")
     prompt = REPAIR_PROMPT if setting.edits_files else get_dialect(chosen).SYSTEM_PROMPT
+    version = None if setting is Setting.ANSWER else version_of_text(prompt)  # else the domain's
     used = Prompting(
         chosen,
         strictness or known.strictness,
         window,
-        version_of_text(prompt),
+        version,
         {**known.template, **(template or {})},
     )
     if trained is not None and (differing := differences(trained, used)):
@@ -148,15 +153,18 @@ def make_attempt(
     settings: AgentSettings,
     setting: Setting = Setting.AGENT,
     batch_size: int = 1,
+    answering: Answers | None = None,
 ) -> Attempt:
     """The agent, or the same policy in a setting without actions: ``oracle`` or ``agentless``.
 
-    Their prompts have all the tokens that the policy's context leaves beside a reply. Raises as
-    :func:`make_agent`.
+    ``answering`` makes the attempt of the setting ``answer``. The prompts of the others have all
+    the tokens that the policy's context leaves beside a reply. Raises as :func:`make_agent`.
     """
     if setting is Setting.AGENT:
         return make_agent(policy, settings, batch_size)
     opened = _open_policy(policy, settings, batch_size)
+    if answering is not None:
+        return answering(opened)
     return Agentless(
         opened,
         settings.prompting.strictness,
@@ -174,10 +182,12 @@ def opening(
     batch_size: int,
     vllm: VllmSettings | None,
     logs: Path,
+    answering: Answers | None = None,
 ) -> Iterator[Callable[[], Attempt]]:
     """Yields a function that opens the policy at its first call; it stays open inside the block.
 
-    ``vllm``: servers of the run serve it, with their logs in ``logs``. Raises UserError for a URL.
+    ``vllm``: servers of the run serve it, with their logs in ``logs``. ``answering``: as for
+    :func:`make_attempt`. Raises UserError for a URL.
     """
     if vllm is not None and isinstance(policy, Endpoint):
         raise UserError("vLLM serves a folder or a hub model, not a URL.")
@@ -188,7 +198,7 @@ def opening(
             opened = policy
             if vllm is not None and not isinstance(policy, Endpoint):
                 opened = stack.enter_context(serve_by_vllm(policy, policy_name(policy), vllm, logs))
-            return make_attempt(opened, settings, setting, batch_size)
+            return make_attempt(opened, settings, setting, batch_size, answering)
 
         yield open_attempt
 

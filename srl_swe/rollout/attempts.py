@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,11 +20,11 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
 from srl_swe.replay import as_recorded, replay_trajectory
 from srl_swe.rollout.agentless import LOCALIZE_PROMPT
-from srl_swe.rollout.episode import Attempt, OnReply
+from srl_swe.rollout.episode import Attempt, OnReply, Policy, PromptTooLong, ask
 from srl_swe.rollout.prompting import version_of_text
 from srl_swe.sandbox import Sandbox
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
-from srl_swe.types import Instance, StopReason, Trajectory
+from srl_swe.types import Instance, Message, Observation, Step, StopReason, Trajectory
 
 
 class Setting(StrEnum):
@@ -42,11 +42,13 @@ class Setting(StrEnum):
     """Nothing is changed."""
     REPLAY = "replay"
     """An expert's recorded actions are executed again."""
+    ANSWER = "answer"
+    """The policy solves the problem in one reply; in domains of worked solutions."""
 
     @property
     def asks_policy(self) -> bool:
         """Whether it needs a policy."""
-        return self in {Setting.AGENT, Setting.ORACLE, Setting.AGENTLESS}
+        return self in {Setting.AGENT, Setting.ORACLE, Setting.AGENTLESS, Setting.ANSWER}
 
     @property
     def edits_files(self) -> bool:
@@ -56,12 +58,12 @@ class Setting(StrEnum):
     @property
     def opens_sandboxes(self) -> bool:
         """Whether its attempts use their sandboxes."""
-        return self not in {Setting.GOLD, Setting.EMPTY}
+        return self not in {Setting.GOLD, Setting.EMPTY, Setting.ANSWER}
 
     @property
     def max_new_tokens(self) -> int:
         """Tokens of a reply unless the user asks for others: Agentless-mini's for whole patches."""
-        return 4096 if self.edits_files else 1024
+        return 4096 if self.edits_files or self is Setting.ANSWER else 1024
 
     def decisive(self, trajectories: str) -> dict[str, object]:
         """Additions to a run's config; nothing for the agent, as in older folders.
@@ -78,7 +80,7 @@ class Setting(StrEnum):
                 }
             case Setting.REPLAY:
                 return {"setting": self.value, "trajectories": trajectories}
-            case Setting.ORACLE | Setting.GOLD | Setting.EMPTY:
+            case Setting.ORACLE | Setting.GOLD | Setting.EMPTY | Setting.ANSWER:
                 return {"setting": self.value}
 
     def check(self, instances: Sequence[Instance]) -> None:
@@ -134,6 +136,48 @@ class Baseline:
     def with_seed(self, seed: int) -> Baseline:
         """Itself: nothing is sampled."""
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Asks a policy for a whole solution; its ``patch`` is the answer in the reply.
+
+    ``prompt``: the messages of a problem. ``read_answer``: None for a reply without an answer.
+    """
+
+    policy: Policy
+    prompt: Callable[[Instance], list[Message]]
+    read_answer: Callable[[str], str | None]
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    def __call__(
+        self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
+    ) -> Trajectory:
+        """A trajectory of one step, the reply. Raises PolicyError."""
+        record = Trajectory(
+            instance.instance_id, (), instance.problem_statement, StopReason.TOKEN_LIMIT, ""
+        )
+        record = replace(record, model=self.name)
+        try:
+            reply = ask(self.policy, self.prompt(instance), on_reply)
+        except PromptTooLong:
+            return record
+        answer = self.read_answer(reply.text)
+        found = "no answer in the reply" if answer is None else f"answer: {answer}"
+        return replace(
+            record,
+            steps=(Step(reply.text, None, Observation(found)),),
+            stop_reason=StopReason.TOKEN_LIMIT if reply.truncated else StopReason.SUBMITTED,
+            patch=answer or "",
+        )
+
+    def with_seed(self, seed: int) -> Answering:
+        """The same questions to the policy with another seed."""
+        return replace(self, policy=self.policy.with_seed(seed))
 
 
 def no_sandbox(instance: Instance) -> AbstractContextManager[Sandbox]:

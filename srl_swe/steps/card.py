@@ -117,6 +117,11 @@ Split = Literal["train", "validation"]
 README, CARD = "README.md", "card.json"
 _BAR = 40
 """The width of a histogram's longest bar."""
+_TAGS: Mapping[str | None, Sequence[str]] = {
+    None: ("software-engineering", "agent-trajectories"),
+    "math": ("mathematics",),
+}
+"""By domain; None is software."""
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
 
 
@@ -177,7 +182,7 @@ def render_readme(card: Card) -> str:
     front = {
         "pretty_name": "Step contexts",
         "task_categories": ["text-generation"],
-        "tags": ["srl-swe", "step-contexts", "software-engineering", "agent-trajectories"],
+        "tags": ["srl-swe", "step-contexts", *_TAGS.get(card.config.get("domain"), _TAGS[None])],
         "size_categories": [size],
     }
     table_of_columns = (columns.__doc__ or "").partition("\n\n")[2]

@@ -26,7 +26,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import TypeAdapter
@@ -82,25 +82,61 @@ class StepSettings:
     seed: int = 0
 
 
+class BuildSettings(Protocol):
+    """Fields that the settings of every domain have; the settings are a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def tokenizer(self) -> str | None:
+        """Counts tokens; None: they are not counted."""
+        ...
+
+    @property
+    def validation(self) -> float:
+        """The share of instances whose solutions are held out, chosen by ``seed``."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the choice."""
+        ...
+
+
+MakeSteps = Callable[[Trajectory, Any, CountTokens | None], Iterator[StepContext | Dropped]]
+"""A domain's ``make_steps``: takes a solution and the domain's settings."""
+
+
+def make_steps(
+    trajectory: Trajectory, settings: StepSettings, count_tokens: CountTokens | None
+) -> Iterator[StepContext | Dropped]:
+    """One item per step of a software trajectory, as :func:`make_step_contexts`."""
+    return make_step_contexts(
+        trajectory,
+        get_dialect(settings.dialect),
+        settings.window,
+        include_last=settings.include_last,
+        count_tokens=count_tokens,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class StepMaker:
-    """Makes the step contexts of a trajectory by ``settings``; small enough to be pickled."""
+    """Makes the step contexts of a trajectory by ``settings``; small enough to be pickled.
 
-    settings: StepSettings
+    ``make_steps``: the domain's (:mod:`srl_swe.domains`); that of software by default.
+    """
+
+    settings: BuildSettings
     open_counter: OpenCounter | None = None
+    make_steps: MakeSteps = make_steps
 
     def make(self, trajectory: Trajectory) -> Iterator[StepContext | Dropped]:
-        """One item per step, as :func:`make_step_contexts`."""
+        """One item per step: its example, or the reason why it has none."""
         settings, counter = self.settings, None
         if settings.tokenizer is not None and self.open_counter is not None:
             counter = self.open_counter(settings.tokenizer)
-        return make_step_contexts(
-            trajectory,
-            get_dialect(settings.dialect),
-            settings.window,
-            include_last=settings.include_last,
-            count_tokens=counter,
-        )
+        return self.make_steps(trajectory, settings, counter)
 
     def rows(self, trajectory: Trajectory) -> list[dict[str, Any]]:
         """The rows of a trajectory, with the columns of the data set."""

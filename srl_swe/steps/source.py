@@ -12,6 +12,7 @@ from typing import Any
 from srl_swe.errors import UserError
 from srl_swe.steps.rows import digest_file
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
+from srl_swe.trajectories.fields import Reader
 from srl_swe.trajectories.load import find_files
 from srl_swe.trajectories.select import Selection, select
 from srl_swe.types import Trajectory
@@ -35,22 +36,23 @@ class SourceIdentity:
 class StepSource:
     """A source of trajectories (see :func:`stream_trajectories`), and the selection from it.
 
-    ``benches`` names those whose instances ``selection.not_in`` holds, for the card.
+    ``benches`` names those whose instances ``selection.not_in`` holds, for the card. ``reader``: a
+    domain's, of all records; None: that of ``reading``.
     """
 
     source: str
     reading: Reading = field(default_factory=Reading)
     selection: Selection = field(default_factory=Selection)
     benches: tuple[str, ...] = ()
+    reader: Reader | None = None
 
     def stream(self, report: ReadReport) -> Iterator[Trajectory]:
         """Read and select trajectories; ``report`` is complete at the end.
 
         Raises UserError at the end if nothing was selected.
         """
-        yield from select(
-            stream_trajectories(self.source, self.reading, report), self.selection, report
-        )
+        found = stream_trajectories(self.source, self.reading, report, self.reader)
+        yield from select(found, self.selection, report)
         if not report.given:
             raise UserError(f"{self.source}: holds no trajectory that is asked for ({report}).")
 

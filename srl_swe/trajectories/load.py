@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from srl_swe.errors import UserError
 from srl_swe.trajectories import openhands
-from srl_swe.trajectories.fields import BrokenRecord, first_line, parse_json, parse_yaml
+from srl_swe.trajectories.fields import BrokenRecord, Reader, first_line, parse_json, parse_yaml
 from srl_swe.trajectories.readers import find_reader, named_reader, read_record
 from srl_swe.trajectories.row_facts import with_instance
 from srl_swe.trajectories.select import Filter, ReadReport
@@ -316,17 +316,21 @@ class Reading:
 
 
 def stream_trajectories(
-    source: str | Path, reading: Reading | None = None, report: ReadReport | None = None
+    source: str | Path,
+    reading: Reading | None = None,
+    report: ReadReport | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Trajectory]:
     """The trajectories of a source (see :func:`read_records`), read lazily.
 
-    ``report`` is complete when the iterator is exhausted. A shuffle mixes the order of files and
+    ``report`` is complete when the iterator is exhausted. ``reader`` reads all records; None: that
+    of ``reading``. A shuffle mixes the order of files and
     a buffer of :data:`SHUFFLE_BUFFER` trajectories: a longer file is not mixed from end to end.
     Raises UserError if the source does not exist, and BrokenRecord unless broken records are
     skipped.
     """
     reading, report = reading or Reading(), ReadReport() if report is None else report
-    found, waiting = _read(source, reading, report), list[Trajectory]()
+    found, waiting = _read(source, reading, report, reader), list[Trajectory]()
     if reading.shuffle_seed is not None:
         found = _shuffled(found, reading.shuffle_seed, waiting)
     for _ in islice(found, reading.first):
@@ -348,9 +352,12 @@ def load_trajectories(
     return found
 
 
-def _read(source: str | Path, reading: Reading, report: ReadReport) -> Iterator[Trajectory]:
+def _read(
+    source: str | Path, reading: Reading, report: ReadReport, reader: Reader | None
+) -> Iterator[Trajectory]:
     """The trajectories that pass the filters; all other records are counted."""
-    reader = None if reading.reader is None else named_reader(reading.reader)
+    if reader is None and reading.reader is not None:
+        reader = named_reader(reading.reader)
     for record in read_records(source, shuffle_seed=reading.shuffle_seed):
         report.records += 1
         try:

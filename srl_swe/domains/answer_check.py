@@ -1,0 +1,202 @@
+"""Compares answers of mathematics by ``math-verify``, in child processes that can be ended.
+
+SymPy may compute for hours on an answer that a policy wrote, or fill the memory: each comparison
+has a time limit, after which its process is killed, and each process a limit of memory. This file
+is also the program of the children: it imports nothing of srl_swe, and reads and writes one JSON
+line per comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import select
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata, util
+
+TIMEOUT_S = 10.0
+"""For one comparison; an ordinary one takes milliseconds."""
+_START_S = 120.0
+"""For the start of a child, which imports SymPy: a second on an idle machine."""
+_MEMORY_BYTES = 4 << 30
+_LONGEST = 2000
+"""Characters of an answer; a longer text is not one."""
+
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d{1,4})(?!\w)")
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
+_WORD = re.compile(r"[A-Za-z][A-Za-z' -]+")
+_SPACING = re.compile(r"\\[,;:! ]|~|\s+")
+
+
+class AnswerTimeout(TimeoutError):
+    """A comparison exceeded its time, or ended its process."""
+
+
+def is_installed() -> bool:
+    """Whether ``math-verify`` can be imported."""
+    return util.find_spec("math_verify") is not None
+
+
+def version() -> str:
+    """The name and version of the program that compares."""
+    return f"math-verify {metadata.version('math-verify')}"
+
+
+def plain(answer: str) -> str:
+    r"""The answer without dollar signs, spacing and full stop, for a comparison as text.
+
+    >>> plain(r"$\text{east} .$"), plain(r"1\,000")
+    ('east', '1000')
+    """
+    text = _TEXT.sub(r"\1", answer.strip().strip("$"))
+    return _SPACING.sub(" ", text).strip().rstrip(".").strip().replace(" ", "").lower()
+
+
+def as_latex(answer: str) -> str:
+    r"""The answer as math-verify reads it: ``1.5e3`` becomes a power of ten.
+
+    >>> as_latex("2.88e-19")
+    '2.88 \\times 10^{-19}'
+    """
+    return _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer.strip().strip("$").strip())
+
+
+def same_as_text(expected: str, given: str) -> bool | None:
+    r"""Whether the answers are equal, if their texts decide it; None if they do not.
+
+    Words are compared as texts: SymPy would take their letters for factors.
+
+    >>> same_as_text("east", r"\text{east}"), same_as_text("east", "seat")
+    (True, False)
+    """
+    if not given.strip() or len(given) > _LONGEST:
+        return False
+    if plain(expected) == plain(given):
+        return True
+    return False if _is_word(expected) or _is_word(given) else None
+
+
+class AnswerCheck:
+    """Compares answers; from any number of threads, each of which has a child at a time.
+
+    Children are started as needed and kept; they end with this process.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, expected: str, given: str) -> bool:
+        """Whether ``given`` is the ``expected`` answer. Raises AnswerTimeout."""
+        if (known := same_as_text(expected, given)) is not None:
+            return known
+        child = self._take()
+        try:
+            same = child.ask(expected, given, self._timeout_s)
+        except BaseException:
+            child.end()
+            raise
+        with self._lock:
+            self._idle.append(child)
+        return same
+
+    def _take(self) -> _Child:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return _Child()
+
+    def close(self) -> None:
+        """End the idle children."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.end()
+
+
+def _is_word(answer: str) -> bool:
+    bare = _TEXT.sub(r"\1", answer.strip().strip("$")).strip().rstrip(".")
+    return _WORD.fullmatch(bare) is not None and len(bare) > 2
+
+
+class _Child:
+    """A process of :func:`serve`. Its end is that of its standard input, at the latest."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._finalizer = weakref.finalize(self, self._process.kill)
+        if self._line(_START_S) != "ready":
+            self.end()
+            raise RuntimeError("the process that compares answers did not start")
+
+    def ask(self, expected: str, given: str, timeout_s: float) -> bool:
+        assert self._process.stdin is not None
+        line = json.dumps([as_latex(expected), as_latex(given)])
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise AnswerTimeout("the comparison ended its process") from None
+        said = self._line(timeout_s)
+        if said is None:
+            raise AnswerTimeout(f"the comparison took longer than {timeout_s:g} s")
+        if said == "":
+            raise AnswerTimeout("the comparison ended its process")
+        return bool(json.loads(said))
+
+    def _line(self, timeout_s: float) -> str | None:
+        """The next line; None if none comes in time, empty if the process has ended."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        return self._process.stdout.readline().decode().strip() if ready else None
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        self._finalizer.detach()
+
+
+def serve(lines: Sequence[str] | None = None) -> None:
+    """The child: answer each line of standard input, a JSON list of two answers, by true or false.
+
+    Its output is kept for answers: whatever a library prints goes to standard error.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    from math_verify import parse, verify
+    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+
+    out, sys.stdout = sys.stdout, sys.stderr
+    config = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+
+    def read(answer: str) -> list[object]:
+        found: list[object] = parse(f"${answer}$", config, parsing_timeout=None)
+        return found
+
+    print("ready", file=out, flush=True)
+    for line in lines or sys.stdin:
+        expected, given = json.loads(line)
+        try:
+            same = bool(verify(read(expected), read(given), timeout_seconds=None))
+        except Exception:  # whatever SymPy makes of a hostile text: it is not the answer
+            same = False
+        print(json.dumps(same), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    serve()
