@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 VLLM := $(abspath .venv-vllm)
 PURE := not docker and not train and not browser and not demo
 
-.PHONY: help setup engine images browser demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs self-check record schema clean
+.PHONY: help setup engine images browser demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs pictures self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
@@ -29,6 +29,7 @@ help:
 	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
 	@echo "make check       ruff, mypy, import layers; the layout and the English in figures"
 	@echo "make docs        the documentation site: build/site/index.html"
+	@echo "make pictures    the documentation's pictures, from the demo"
 	@echo "make self-check  every gold patch of the bundled suite resolves, no empty one does"
 	@echo "make record      execute the expert scripts again and write down what is printed"
 	@echo "make bench-NAME  one of: $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py))"
@@ -108,6 +109,10 @@ check: $(VENV)/.installed
 
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --quiet --strict
+
+# From a finished demo: docs/images/demo-report.png and view-*.png.
+pictures: demo
+	$(BIN)/python docs/pictures.py runs/demo
 
 self-check: setup
 	$(BIN)/srl-swe gold-check

@@ -15,7 +15,16 @@ from srl_swe.rollout.episode import Completion
 from srl_swe.steps.contexts import Dropped, make_step_contexts
 from srl_swe.steps.prompt import PAPER_WINDOW, WORKDIR, Window, make_messages
 from srl_swe.tools.own_calls import OwnStep, make_own_steps
-from srl_swe.types import Instance, Message, Observation, Step, StopReason, Trajectory, Translation
+from srl_swe.types import (
+    Instance,
+    Message,
+    Observation,
+    Outcome,
+    Step,
+    StopReason,
+    Trajectory,
+    Translation,
+)
 from srl_swe.view.edits import count_changes, find_edits
 from srl_swe.view.pairing import compare_lines, find_forgiven, pair_actions
 from srl_swe.view.records import (
@@ -66,38 +75,8 @@ def make_episode(trajectory: Trajectory, key: str, run: str, beside: Beside) -> 
     """The episode as a page shows it."""
     own, calls = make_own_steps(trajectory)
     actions = _expert_actions(beside.expert)
-    edits = find_edits(calls)
-    prompts = list(_prompts(trajectory, beside))
-    replies = _replies_of_steps(trajectory, beside.replies)
-    steps = []
-    for index, step in enumerate(trajectory.steps):
-        reply, own_step = replies.get(index), own.steps[index]
-        paired = index < len(actions) and actions[index] and own_step.action
-        steps.append(
-            StepView(
-                index=index,
-                thought=step.thought,
-                tool=step.action.tool if step.action else "",
-                action=step.action.text if step.action else "",
-                arguments=dict(step.action.arguments) if step.action else {},
-                executed=step.executed,
-                seen=see(step.observation),
-                prompt=prompts[index][0],
-                prompt_problem=prompts[index][1],
-                seconds=reply.seconds if reply else None,
-                prompt_tokens=reply.prompt_tokens if reply else None,
-                completion_tokens=reply.completion_tokens if reply else None,
-                reply_truncated=bool(reply and reply.truncated),
-                edit=edits[index],
-                pairing=pair_actions(own_step.action.text, actions[index])
-                if paired and own_step.action
-                else None,
-                replay=_step_replay(step, index, beside.replay),
-            )
-        )
     left = _left_expert_at(own.steps, actions) if beside.expert else None
-    instance = beside.instance
-    usage = beside.replies
+    instance, usage = beside.instance, beside.replies
     return Episode(
         key=key,
         run=run,
@@ -106,12 +85,12 @@ def make_episode(trajectory: Trajectory, key: str, run: str, beside: Beside) -> 
         model=trajectory.model or "",
         source=trajectory.source,
         issue=trajectory.problem_statement or (instance.problem_statement if instance else ""),
-        steps=tuple(steps),
+        steps=tuple(_step_views(trajectory, own.steps, calls, actions, beside)),
         stop=trajectory.stop_reason or "",
         glance=tuple(_glance(trajectory, calls, actions, left, beside)),
         patch=trajectory.patch,
         gold_patch=instance.gold_patch if instance else "",
-        tests=beside.tests,
+        tests=beside.tests or _recorded_outcome(trajectory),
         replay=_replay_view(beside),
         expert=(beside.expert.model or "expert") if beside.expert else "",
         left_expert_at=left,
@@ -121,6 +100,40 @@ def make_episode(trajectory: Trajectory, key: str, run: str, beside: Beside) -> 
         seconds=sum(reply.seconds for reply in usage) if usage else None,
         tokens=sum(r.prompt_tokens + r.completion_tokens for r in usage) if usage else None,
     )
+
+
+def _step_views(
+    trajectory: Trajectory,
+    own_steps: Sequence[Step],
+    calls: Sequence[OwnStep],
+    actions: Sequence[str],
+    beside: Beside,
+) -> Iterator[StepView]:
+    """The steps; ``own_steps`` have the calls of our own tools, ``actions`` are the expert's."""
+    edits, replies = find_edits(calls), _replies_of_steps(trajectory, beside.replies)
+    prompts = list(_prompts(trajectory, beside))
+    for index, step in enumerate(trajectory.steps):
+        reply, own = replies.get(index), own_steps[index].action
+        expert = actions[index] if index < len(actions) else ""
+        yield StepView(
+            index=index,
+            thought=step.thought,
+            tool=step.action.tool if step.action else "",
+            action=step.action.text if step.action else "",
+            arguments=dict(step.action.arguments) if step.action else {},
+            executed=step.executed,
+            seen=see(step.observation),
+            prompt=prompts[index][0],
+            prompt_problem=prompts[index][1],
+            seconds=reply.seconds if reply else None,
+            prompt_tokens=reply.prompt_tokens if reply else None,
+            completion_tokens=reply.completion_tokens if reply else None,
+            reply_truncated=bool(reply and reply.truncated),
+            edit=edits[index],
+            pairing=pair_actions(own.text, expert) if own and expert else None,
+            same_as_expert=_same_step(own.text, index, actions) if own else None,
+            replay=_step_replay(step, index, beside.replay),
+        )
 
 
 def see(observation: Observation | None) -> Seen | None:
@@ -160,6 +173,12 @@ def _expert_actions(expert: Trajectory | None) -> list[str]:
         return []
     own, _ = make_own_steps(expert)
     return [step.action.text if step.action else "" for step in own.steps]
+
+
+def _same_step(action: str, index: int, actions: Sequence[str]) -> int | None:
+    """The nearest step of the expert with that action, if any."""
+    same = [at for at, expert in enumerate(actions) if expert == action]
+    return min(same, key=lambda at: abs(at - index), default=None)
 
 
 def _left_expert_at(steps: Sequence[Step], actions: Sequence[str]) -> int | None:
@@ -265,17 +284,19 @@ def _glance(
         ended += f" The source calls it {trajectory.exit_status}."
     yield "Why it ended", ended
     yield "Changes", _changes(trajectory, beside)
-    if beside.tests is not None:
-        yield "Tests", _tests_line(beside.tests)
-    elif trajectory.resolved is not None:
-        yield (
-            "Tests",
-            "Resolved, by the record." if trajectory.resolved else "Not resolved, by the record.",
-        )
+    if tests := beside.tests or _recorded_outcome(trajectory):
+        yield "Tests", _tests_line(tests)
     if beside.replay is not None:
         yield "Replay", _replay_line(beside.replay, trajectory)
     if beside.expert is not None:
         yield "Beside the expert", _departure(calls, actions, left)
+
+
+def _recorded_outcome(trajectory: Trajectory) -> TestsView | None:
+    if trajectory.resolved is None:
+        return None
+    outcome = Outcome.RESOLVED if trajectory.resolved else Outcome.UNRESOLVED
+    return TestsView(outcome.value, "By the record; its tests are not at hand.")
 
 
 def _replay_line(replay: Replay, trajectory: Trajectory) -> str:

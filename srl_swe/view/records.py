@@ -115,7 +115,8 @@ class StepView:
     ``prompt`` holds the messages before this step, rendered as training renders them; if it can't
     be rendered, it is empty, for the reason ``prompt_problem``. ``seconds`` and tokens are of the
     reply; None if not recorded. ``pairing``: this step beside the expert's step of the same
-    number; None without an expert.
+    number; None without an expert. ``same_as_expert``: the expert's step with exactly this action,
+    the nearest one.
     """
 
     index: int
@@ -133,6 +134,7 @@ class StepView:
     reply_truncated: bool = False
     edit: Edit | None = None
     pairing: Pairing | None = None
+    same_as_expert: int | None = None
     replay: StepReplay | None = None
 
 

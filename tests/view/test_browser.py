@@ -135,7 +135,9 @@ def test_the_prompt_of_a_step_is_that_of_training(
 def test_a_failed_episode_answers_why_what_and_which_test(
     open_page: OpenPage, tmp_path: Path, sources: Sources
 ) -> None:
-    record = make_episode_record("starter__lrucache-1", ("\x1b[31mFAILED\x1b[0m",), patch="")
+    record = make_episode_record(
+        "starter__lrucache-1", ("\x1b[31mFAILED\x1b[0m <response clipped> end",), patch=""
+    )
     (episode,) = _episodes(tmp_path, record, sources)
     tests = TestsView("unresolved", "", ("t::a",), ("t::b",), ("t::b",), "log of b")
     out = tmp_path / "page.html"
@@ -147,6 +149,7 @@ def test_a_failed_episode_answers_why_what_and_which_test(
     page.get_by_text("Log of the tests").click()
     assert page.locator("pre.log").inner_text() == "log of b"
     assert page.locator(".observation .fg1").inner_text() == "FAILED"
+    assert page.locator(".observation mark.cut").inner_text() == "<response clipped>"
     page.locator("summary", has_text="Beside the expert's step 0").click()
     pair = episode.steps[0].pairing
     assert pair is not None

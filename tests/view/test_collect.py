@@ -149,6 +149,7 @@ def test_the_first_other_action_is_where_it_leaves_the_experts_way(
     assert first is not None
     assert second is not None
     assert (first.similarity, second.similarity < 1) == (1.0, True)
+    assert [step.same_as_expert for step in episode.steps] == [0, None]
     sentence = dict(episode.glance)["Beside the expert"]
     assert "left the expert's way at step 1: bash echo 0" in sentence
 

@@ -141,7 +141,7 @@ function start() {
   addEventListener("hashchange", route);
   addEventListener("keydown", pressed);
   addEventListener("resize", () => { if (!shown) list.draw(); });
-  addEventListener("beforeprint", () => document.querySelectorAll("main details").forEach((each) => each.unfold?.()));
+  addEventListener("beforeprint", () => document.querySelectorAll("main details:not(.not-printed)").forEach((each) => each.unfold?.()));
   route();
 }
 

@@ -72,6 +72,7 @@ class EpisodeView {
     return el("article", { class: "step", id: `step-${step.index}`, tabIndex: -1, "aria-label": `step ${step.index}` },
       el("h3", {}, el("a", { link: this.address(step.index) }, `Step ${step.index}`), ` ${step.tool || "no usable action"}`, el("span", { class: "facts" }, facts.join(" \u00b7 "))),
       this.episode.left_expert_at === step.index ? el("p", { class: "marked" }, "Here it leaves the expert's way.") : null,
+      step.same_as_expert !== null && step.same_as_expert !== step.index ? el("p", { class: "facts" }, `The same action as the expert's step ${step.same_as_expert}.`) : null,
       step.thought.trim() ? el("div", { class: "thought prose" }, step.tool ? step.thought.trim() : step.thought) : null,
       step.tool ? this.action(step) : null,
       step.edit ? this.edit(step) : null,
@@ -80,7 +81,7 @@ class EpisodeView {
       el("div", { class: "more" },
         step.pairing ? folded(`Beside the expert's step ${step.index}: similarity ${number(step.pairing.similarity, 3)}`, () => pairing(step.pairing)) : null,
         this.soFar(step),
-        folded("Exact prompt of this step", () => step.prompt.length ? messages(step.prompt) : el("p", {}, `It can't be shown: ${step.prompt_problem || "not recorded"}.`))));
+        folded("Exact prompt of this step", () => step.prompt.length ? messages(step.prompt) : el("p", {}, `It can't be shown: ${step.prompt_problem || "not recorded"}.`), false, "not-printed")));
   }
 
   action(step) {

@@ -3,15 +3,16 @@
 const ROW_PX = 56;
 const SPARE_ROWS = 8;
 
+// `wide` columns are left out on narrow screens, and others than the first two if no row has a value.
 const COLUMNS = [
   { name: "instance", label: "Instance", sort: (row) => row.instance_id },
-  { name: "outcome", label: "Outcome", sort: (row) => row.rank },
-  { name: "stop", label: "Ended by", sort: (row) => row.stop, wide: true },
-  { name: "steps", label: "Steps", sort: (row) => row.steps, number: true },
-  { name: "seconds", label: "Seconds", sort: (row) => row.seconds, number: true, wide: true },
-  { name: "tokens", label: "Tokens", sort: (row) => row.tokens, number: true, wide: true },
-  { name: "score", label: "Score", sort: (row) => row.score, number: true, wide: true },
-  { name: "run", label: "Run", sort: (row) => row.run, wide: true },
+  { name: "outcome", label: "Outcome", sort: (row) => row.rank, cell: (row) => outcome(row.outcome) },
+  { name: "stop", label: "Ended by", sort: (row) => row.stop, cell: (row) => words(row.stop), wide: true },
+  { name: "steps", label: "Steps", sort: (row) => row.kind === "episode" ? row.steps : null, cell: (row) => row.kind === "episode" ? number(row.steps) : "", number: true },
+  { name: "seconds", label: "Seconds", sort: (row) => row.seconds, cell: (row) => number(row.seconds, 1), number: true, wide: true },
+  { name: "tokens", label: "Tokens", sort: (row) => row.tokens, cell: (row) => number(row.tokens), number: true, wide: true },
+  { name: "score", label: "Score", sort: (row) => row.score, cell: (row) => number(row.score, 3), number: true, wide: true },
+  { name: "run", label: "Run", sort: (row) => row.run, cell: (row) => row.run, wide: true },
 ];
 
 const FILTERS = [
@@ -27,6 +28,7 @@ class List {
   constructor(rows) {
     this.rows = rows;
     for (const row of rows) row.text = [row.instance_id, row.title, row.model, row.run, row.outcome, row.stop, ...row.tools].join("\n").toLowerCase();
+    this.columns = COLUMNS.filter((column, at) => at < 2 || rows.some((row) => ![null, ""].includes(column.sort(row))));
     this.asked = { q: "", marked: "", sort: "outcome", down: "" };
     this.at = 0;
     this.choose();
@@ -88,7 +90,7 @@ class List {
 
   head() {
     const sorted = this.asked.sort ?? "outcome";
-    return el("tr", {}, COLUMNS.map((column) => el("th", { scope: "col", class: columnClass(column), "aria-sort": column.name === sorted ? (this.asked.down ? "descending" : "ascending") : undefined },
+    return el("tr", {}, this.columns.map((column) => el("th", { scope: "col", class: columnClass(column), "aria-sort": column.name === sorted ? (this.asked.down ? "descending" : "ascending") : undefined },
       button([column.label, column.name === sorted ? el("span", { "aria-hidden": "true" }, this.asked.down ? " \u25bc" : " \u25b2") : null], () => this.sortBy(column.name)))));
   }
 
@@ -120,13 +122,14 @@ class List {
     const total = this.chosen.length;
     const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_PX) - SPARE_ROWS);
     const last = Math.min(total, first + Math.ceil((this.box.clientHeight || 800) / ROW_PX) + 2 * SPARE_ROWS);
+    if (this.table.tHead.rows[0].cells.length !== this.columns.length) this.table.tHead.replaceChildren(this.head());
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr").getAttribute("aria-rowindex") : null;
     this.body.replaceChildren(spacer(first), ...this.chosen.slice(first, last).map((row, index) => this.row(row, first + index)), spacer(total - last));
     if (focused) this.body.querySelector(`[aria-rowindex="${focused}"] a`)?.focus({ preventScroll: true });
-    if (!total) this.body.replaceChildren(el("tr", {}, el("td", { colSpan: COLUMNS.length, class: "empty" }, "No item fits the search and the filters.")));
+    if (!total) this.body.replaceChildren(el("tr", {}, el("td", { colSpan: this.columns.length, class: "empty" }, "No item fits the search and the filters.")));
     const all = this.rows.length;
-    this.count.textContent = total === all ? `${counted(all, "item")}, failures first.` : `${number(total)} of ${counted(all, "item")}.`;
+    this.count.textContent = total === all ? `${counted(all, "item")}${this.asked.sort === "outcome" && !this.asked.down ? ", failures first" : ""}.` : `${number(total)} of ${counted(all, "item")}.`;
     if (facts.data && !facts.version) this.count.textContent += ` The data lies beside this page, in ${facts.data}/: keep both together.`;
   }
 
@@ -134,13 +137,7 @@ class List {
     const open = `key=${encodeKey(row.key)}`;
     const made = el("tr", { class: place === this.at ? "current" : "", "aria-rowindex": String(place + 2), "aria-current": place === this.at ? "true" : undefined, on: { click: (event) => { if (!event.target.closest("a")) { this.at = place; location.hash = open; } } } },
       el("th", { scope: "row" }, el("a", { link: open }, row.instance_id), row.marked ? el("span", { class: "marked" }, " marked") : null, el("span", { class: "title" }, row.title)),
-      el("td", {}, outcome(row.outcome)),
-      el("td", { class: "wide" }, words(row.stop)),
-      el("td", { class: "number" }, row.kind === "episode" ? number(row.steps) : ""),
-      el("td", { class: "number wide" }, number(row.seconds, 1)),
-      el("td", { class: "number wide" }, number(row.tokens)),
-      el("td", { class: "number wide" }, number(row.score, 3)),
-      el("td", { class: "wide run" }, row.run));
+      this.columns.slice(1).map((column) => el("td", { class: columnClass(column) }, column.cell(row))));
     return made;
   }
 

@@ -47,8 +47,8 @@ function button(label, press, of = {}) {
 }
 
 /** A folded part whose content is made when it is first opened. */
-function folded(title, make, open = false) {
-  const made = el("details", {}, el("summary", {}, title));
+function folded(title, make, open = false, kind = "") {
+  const made = el("details", { class: kind }, el("summary", {}, title));
   const unfold = () => {
     if (made.open && made.childElementCount === 1) made.append(...nodes([make()]));
   };
