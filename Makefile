@@ -23,7 +23,7 @@ help:
 	@echo "make browser     what the tests of pages need: chromium, and axe-core by npm"
 	@echo "make chaos       200 instances evaluated under random kill -9: half an hour"
 	@echo "make test-ray    jobs on a local Ray cluster of three nodes, in .venv-ray"
-	@echo "make test-vllm   rollouts by a real vLLM on the CPU, in .venv-vllm (3 GB)"
+	@echo "make test-vllm   rollouts and asynchronous SRL by a real vLLM on the CPU (3 GB)"
 	@echo "make test-fast   without engine, training and slow tests: under 90 s"
 	@echo "make test-python PYTHON=python3.13    test-fast under another Python, without torch"
 	@echo "make train-python PYTHON=python3.13   those with torch, and the quick demo"
@@ -61,7 +61,7 @@ chaos: setup
 
 # A real vLLM engine on the CPU, in an environment of its own; it needs no container engine.
 test-vllm: $(VENV)/.installed $(VLLM)/.installed
-	SRL_SWE_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/rollout/test_vllm.py
+	SRL_SWE_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/rollout/test_vllm.py tests/training/test_async_vllm.py
 
 $(VLLM)/.installed:
 	"$(PYTHON)" -m venv $(VLLM)

@@ -215,7 +215,7 @@ PACKAGES = (
 REWARD_CODE = (
     "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py", "rollout/repair.py",
     "sandbox/normal_forms.py",
-    "training/srl_trainer.py", "training/rlvr_patch.py",
+    "training/srl_trainer.py", "training/async_sampler.py", "training/rlvr_patch.py",
     "evaluation/verdicts.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",
     "evaluation/patch_paths.py", "evaluation/test_run.py", "evaluation/recorder.py",
     "evaluation/evidence.py", "evaluation/log_reading.py",

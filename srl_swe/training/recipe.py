@@ -207,10 +207,21 @@ ValidationSection = Annotated[Validation | None, _over(None)]
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class Asynchronous:
+    """Settings of sampling by a vLLM server while the trainer trains.
+
+    ``max_staleness``: groups sampled by a policy more than this many updates old are discarded.
+    """
+
+    max_staleness: Positive
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class SrlRecipe:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
     ``completions_every``: steps between two tables of sampled replies; 0 writes none.
+    ``asynchronous``: None samples and trains in turn.
     """
 
     model: str
@@ -226,6 +237,7 @@ class SrlRecipe:
     validation: ValidationSection = None
     completions_every: Annotated[int, Field(ge=0)] = 10
     alarms: Annotated[Alarms, _over(Alarms())] = field(default_factory=Alarms)
+    asynchronous: Annotated[Asynchronous | None, _over(None)] = None
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

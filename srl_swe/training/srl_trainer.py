@@ -45,6 +45,7 @@ from srl_swe.training.trl_config import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
+    quiet_experiments,
     trl_refusals,
 )
 from srl_swe.training.validate_episodes import ValidationBench
@@ -77,8 +78,8 @@ class ReplyScorer:
         self.tokenizer = tokenizer
         self.expert_column = expert_column(form)
         """The data set's column to compare replies with."""
-        self._form = form
-        self._end_ids = end_ids
+        self.form = form
+        self.end_ids = end_ids
         self._ids: Sequence[Sequence[int]] = ()
         self._replies: list[DecodedReply] = []
         self._rewards: dict[tuple[str, ...], list[float]] = {}
@@ -109,8 +110,8 @@ class ReplyScorer:
         return [r if reply.read.action else None for r, reply in zip(ratios, replies, strict=True)]
 
     def _read(self, ids: Sequence[int]) -> DecodedReply:
-        text, ended = decode_reply(self.tokenizer, ids, self._end_ids)
-        return DecodedReply(text, ended, read_reply(text, self._form))
+        text, ended = decode_reply(self.tokenizer, ids, self.end_ids)
+        return DecodedReply(text, ended, read_reply(text, self.form))
 
 
 class StepReward:
@@ -172,23 +173,31 @@ class SrlTrainer(DynamicSamplingGRPOTrainer):
     ) -> None:
         super()._keep_replies(inputs, completion_ids, rewards)
         mixed = (rewards * self.reward_weights.to(rewards.device)).sum(dim=1).tolist()
-        experts = [row[self._scorer.expert_column] for row in inputs]
-        similarities = self._scorer.similarities(completion_ids, experts)
-        replies = self._scorer.replies(completion_ids)
-        self._scored += [
-            ScoredReply(
-                StepScore(reward, similarity, reply.read.reason),
-                row["tool"],
-                row["step_index"] / row["n_steps"],
-                truncated=not reply.ended,
-                chars=len(reply.text),
-                thought_chars=len(reply.read.thought),
-                action_chars=len(reply.read.action or ""),
-            )
-            for row, reply, reward, similarity in zip(
-                inputs, replies, mixed, similarities, strict=True
-            )
-        ]
+        self._scored += scored_replies(self._scorer, inputs, completion_ids, mixed)
+
+
+def scored_replies(
+    scorer: ReplyScorer,
+    rows: Sequence[Mapping[str, Any]],
+    completion_ids: Sequence[Sequence[int]],
+    rewards: Sequence[float],
+) -> list[ScoredReply]:
+    """Describe each reply for the statistics; ``rewards``: the mixture's."""
+    experts = [row[scorer.expert_column] for row in rows]
+    similarities = scorer.similarities(completion_ids, experts)
+    replies = scorer.replies(completion_ids)
+    return [
+        ScoredReply(
+            StepScore(reward, similarity, reply.read.reason),
+            row["tool"],
+            row["step_index"] / row["n_steps"],
+            truncated=not reply.ended,
+            chars=len(reply.text),
+            thought_chars=len(reply.read.thought),
+            action_chars=len(reply.read.action or ""),
+        )
+        for row, reply, reward, similarity in zip(rows, replies, rewards, similarities, strict=True)
+    ]
 
 
 def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
@@ -204,17 +213,24 @@ def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
     model = model_arguments(recipe)
     args: GRPOConfig = make_trainer_args(GRPOConfig, trainer_section(recipe), run.path, model)
     scorer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
-    with trl_refusals():
-        trainer = SrlTrainer(
-            model=recipe.model,
-            args=args,
-            train_dataset=rows,
-            processing_class=scorer.tokenizer,
-            dynamic_sampling=recipe.dynamic_sampling,
-            scorer=scorer,
-            rewards=weight_shares(recipe.rewards),
-            **model.for_trainer,
-        )
+    trainer: Any
+    if recipe.asynchronous is not None:
+        quiet_experiments()
+        from srl_swe.training.async_srl import make_async_trainer
+
+        trainer = make_async_trainer(recipe, args, model, scorer, rows)
+    else:
+        with trl_refusals():
+            trainer = SrlTrainer(
+                model=recipe.model,
+                args=args,
+                train_dataset=rows,
+                processing_class=scorer.tokenizer,
+                dynamic_sampling=recipe.dynamic_sampling,
+                scorer=scorer,
+                rewards=weight_shares(recipe.rewards),
+                **model.for_trainer,
+            )
     add_callbacks(trainer, recipe, run, bench)
     return train_to_end(trainer, run)
 

@@ -250,6 +250,16 @@ def quiet_libraries() -> None:
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)  # on file times
 
 
+def quiet_experiments() -> None:
+    """Silence TRL's notices on experimental parts and vLLM's version, here and in child processes.
+
+    The version has been warned of once, by the pre-flight checks.
+    """
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:TRL currently supports vLLM:UserWarning")
+    warnings.filterwarnings("ignore", "TRL currently supports vLLM", UserWarning)
+
+
 def _refuse_ignored(section: Mapping[str, Any]) -> None:
     """Refuse LoRA or quantisation fields without ``use_peft``: TRL ignores or can't train them."""
     if section.get("use_peft"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -217,7 +217,7 @@ def make_validation(
 def _for_generation(trainer: Any) -> Iterator[Any]:
     """The live model as TRL samples from it, in eval mode; modes are restored afterwards."""
     modes = [(module, module.training) for module in trainer.model.modules()]
-    with live_model(trainer) as model:
+    with getattr(trainer, "plain_attention", nullcontext)(), live_model(trainer) as model:
         model.eval()
         try:
             yield model
