@@ -130,6 +130,11 @@ def find_server(url: str, model: str, timeout_s: float) -> Server:
             f"asynchronous: {url} takes no weights: start vLLM with `--weight-transfer-config "
             f'\'{{"backend": "nccl"}}\'` ({DOCS}).'
         )
+    if config.get("lora_config"):
+        raise UserError(
+            f"asynchronous: {url} was started with --enable-lora: start it without, as an adapter "
+            f"is sent merged into the weights ({DOCS})."
+        )
     dtype = settings["dtype"].removeprefix("torch.")
     return Server(client.server_url, int(served[model]["max_model_len"]), device, dtype)
 

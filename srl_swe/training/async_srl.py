@@ -8,18 +8,18 @@ its loss per micro-batch and its epsilon of 1e-8 in the advantage are replaced.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import queue
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import requests
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, IterableDataset
@@ -35,7 +35,6 @@ from srl_swe.rewards import weight_shares
 from srl_swe.rollout.local_policy import PLAIN
 from srl_swe.training.async_sampler import (
     GroupOrder,
-    GroupReply,
     GroupScorer,
     GroupWorker,
     ScoredGroup,
@@ -49,6 +48,15 @@ from srl_swe.training.async_server import (
     find_server,
     tree_attention,
 )
+from srl_swe.training.async_steps import (
+    StepGroups,
+    StepShape,
+    advantages,
+    group_std,
+    loss_factors,
+    sample_of,
+    take_step,
+)
 from srl_swe.training.grpo_trainer import SampledReplies, SampledReply
 from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe, field_names
 from srl_swe.training.srl_trainer import ReplyScorer, trainer_section
@@ -59,104 +67,6 @@ logger = logging.getLogger(__name__)
 
 GROUPS = "groups.json"
 """Beside a checkpoint: the groups taken so far."""
-_ADVANTAGE_EPSILON = 1e-4
-"""GRPOTrainer's."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepShape:
-    """Sizes of an optimizer step: ``micro_batches`` of ``rows`` replies, in groups of ``group``."""
-
-    micro_batches: int
-    rows: int
-    group: int
-
-    @property
-    def groups(self) -> int:
-        """Groups per step."""
-        return self.micro_batches * self.rows // self.group
-
-
-@dataclass(frozen=True, slots=True)
-class StepGroups:
-    """The groups of a step. ``filling``: dead ones in place of missing live ones."""
-
-    live: Sequence[ScoredGroup]
-    filling: Sequence[ScoredGroup]
-    dead: Sequence[ScoredGroup]
-    """Dead ones, those filling included."""
-    stale: int
-    """Groups discarded because the policy has moved too far since."""
-
-
-def take_step(
-    next_group: Callable[[], ScoredGroup],
-    is_stale: Callable[[ScoredGroup], bool],
-    sampling: DynamicSampling | None,
-    groups: int,
-) -> StepGroups:
-    """Collect the groups of a step, in the order of their arrival.
-
-    Without dynamic sampling every group is live. With it, a step that has seen ``groups`` x
-    (1 + ``max_rounds``) groups is filled with dead ones.
-    """
-    live: list[ScoredGroup] = []
-    dead: list[ScoredGroup] = []
-    stale, most = 0, groups * (1 + (sampling.max_rounds if sampling else 0))
-    while len(live) < groups and len(live) + len(dead) < most:
-        group = next_group()
-        if is_stale(group):
-            stale += 1
-        elif sampling is None or group_std(group) > sampling.epsilon:
-            live.append(group)
-        else:
-            dead.append(group)
-    return StepGroups(live, dead[: groups - len(live)], dead, stale)
-
-
-def group_std(group: ScoredGroup) -> float:
-    """Population standard deviation of the rewards (paper, section 3)."""
-    return statistics.pstdev(reply.reward for reply in group.replies)
-
-
-def advantages(group: ScoredGroup, *, scale: bool) -> list[float]:
-    """GRPOTrainer's advantage of each reply; ``scale``: by the sample standard deviation."""
-    rewards = [reply.reward for reply in group.replies]
-    mean = statistics.fmean(rewards)
-    divisor = statistics.stdev(rewards) + _ADVANTAGE_EPSILON if scale else 1.0
-    return [(reward - mean) / divisor for reward in rewards]
-
-
-def loss_factors(
-    lengths: Sequence[Sequence[int]], live: Sequence[Sequence[bool]], loss: str, longest: int
-) -> list[list[float]]:
-    """Return the factor of each reply's advantage that turns TRL's loss into ``loss``.
-
-    ``lengths``: tokens of each reply, by micro-batch; ``live``: whether it trains; ``longest``: the
-    limit of new tokens. TRL divides the sum over a micro-batch by its tokens, and averages over the
-    micro-batches; PPO's clipped term is proportional to the advantage.
-    """
-    trained = [
-        sum(length for length, is_live in zip(*rows, strict=True) if is_live)
-        for rows in zip(lengths, live, strict=True)
-    ]
-    replies = statistics.fmean(map(sum, live))
-
-    def divisor(length: int, index: int) -> float:
-        match loss:
-            case "grpo":
-                return replies * length
-            case "dr_grpo":
-                return replies * longest
-            case "bnpo":
-                return trained[index]
-            case _:
-                return statistics.fmean(trained)
-
-    return [
-        [sum(rows) / (divisor(length, index) or 1.0) for length in rows]
-        for index, rows in enumerate(lengths)
-    ]
 
 
 class StepSource(IterableDataset[list[TreeRow]]):
@@ -180,17 +90,16 @@ class StepSource(IterableDataset[list[TreeRow]]):
                 yield [row]
 
 
-def sample_of(group: ScoredGroup, reply: GroupReply, advantage: float) -> dict[str, Any]:
-    """A reply as TRL's collator takes it."""
-    before = len(group.prompt_ids)
-    return {
-        "input_ids": np.array([*group.prompt_ids, *reply.ids], dtype=np.int64),
-        "completion_mask": np.array([0] * before + [1] * len(reply.ids), dtype=np.int64),
-        "old_log_probs": np.array([0.0] * before + [*reply.logprobs], dtype=np.float32),
-        "advantage": advantage,
-        "group_id": group.number,
-        "metrics": {},
-    }
+_ASK_SERVER_S = 20
+"""Seconds without a group, after which the server is asked whether it lives."""
+
+
+def _ended(url: str, error: Exception) -> UserError:
+    cause = str(error.__cause__ or error).splitlines()[0]
+    return UserError(
+        f"sampling by vLLM at {url} ended ({cause}); start it and then the run again, which "
+        "continues from its last checkpoint."
+    )
 
 
 _NAMES = {
@@ -233,7 +142,7 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         self.sampled = SampledReplies(shape.group)
         self._scored: list[ScoredReply] = []
         self._taken = Taken()
-        self._first_step = True
+        self._warned = False
 
     # Steps.
 
@@ -280,19 +189,29 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         ]
 
     def _next_group(self) -> ScoredGroup:
-        while True:
+        for waited in itertools.count(1):
             try:
                 group: ScoredGroup = self.rollout_queue.get(timeout=1.0)
                 return group
             except queue.Empty:
-                try:
-                    self.rollout_worker.check_health(self.args.heartbeat_stale_after_s)
-                except RuntimeError as error:
-                    cause = str(error.__cause__ or error).splitlines()[0]
-                    raise UserError(
-                        f"sampling by vLLM at {self.args.vllm_server_base_url} ended: {cause}; "
-                        "start the run again, it continues from its last checkpoint."
-                    ) from error
+                self._check_sampler_lives(ask_server=waited % _ASK_SERVER_S == 0)
+        raise AssertionError
+
+    def _check_sampler_lives(self, *, ask_server: bool) -> None:
+        """Raise UserError if the child process or, if asked, the server has ended."""
+        url = self.args.vllm_server_base_url
+        try:
+            self.rollout_worker.check_health(self.args.heartbeat_stale_after_s)
+            if ask_server:
+                requests.get(f"{url}/health", timeout=_ASK_SERVER_S)
+        except (RuntimeError, requests.ConnectionError) as error:
+            raise _ended(url, error) from error
+
+    def _sync_weight(self) -> None:
+        try:
+            super()._sync_weight()  # type: ignore[no-untyped-call]
+        except requests.ConnectionError as error:
+            raise _ended(self.args.vllm_server_base_url, error) from error
 
     def _is_stale(self, group: ScoredGroup) -> bool:
         age = self.model_version - group.model_version
@@ -375,15 +294,12 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         self._check_sampler(logs)
 
     def _check_sampler(self, logs: dict[str, float]) -> None:
-        """Warn if the first step's replies, sampled by these weights, look like another policy's.
-
-        Later ones are sampled by weights some updates old.
-        """
-        difference = logs.get("sampling/kl")
-        if difference is None or not self._first_step:
+        """Warn once if replies sampled by the very weights trained look like another policy's."""
+        difference = logs.get("sampling/kl", 0.0)
+        if self._warned or logs.get("asynchronous/staleness") != 0:
             return
-        self._first_step = False
         if difference > _ALARM_ABOVE:
+            self._warned = True
             logger.warning(
                 "step %d: the replies' log-probabilities at vLLM and at the trainer differ (a KL "
                 "of %.3g per token; above %g): vLLM may serve other weights, or another precision",

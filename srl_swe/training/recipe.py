@@ -10,6 +10,7 @@ trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed 
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
 validation: {data: ..., every_steps: 20}               and/or `instances:`; null: no validation
 alarms: {format_steps: 20}   srl and rlvr: when a run stops or warns
+asynchronous: {max_staleness: 4}   srl: a vLLM server samples while the trainer trains
 
 The records are pydantic dataclasses: they convert ("5e-7" is a number) and check their values,
 independent of torch and TRL. :mod:`srl_swe.training.load_recipe` reads them from

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
+import json
 import pickle
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,13 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import GRPOConfig
-from trl.experimental.async_grpo.async_grpo_trainer import DataCollatorForRollout
+from trl.experimental.async_grpo import async_grpo_trainer
+from trl.experimental.async_grpo.async_grpo_trainer import (
+    AsyncGRPOTrainer,
+    DataCollatorForRollout,
+    WeightTransferProtocol,
+)
+from trl.experimental.async_grpo.async_rollout_worker import AsyncRolloutWorker, _AsyncRolloutLoop
 from trl.experimental.async_grpo.packing import TREE_ATTENTION, TreeRow, register_tree_attention
 from trl.trainer.utils import RepeatSampler
 
@@ -30,8 +40,14 @@ from srl_swe.training.async_sampler import (
     ScoredGroup,
     Taken,
 )
-from srl_swe.training.async_server import check_asynchronous, tree_attention
-from srl_swe.training.async_srl import advantages, loss_factors, sample_of, take_step
+from srl_swe.training.async_server import (
+    FolderTransfer,
+    Server,
+    check_asynchronous,
+    find_server,
+    tree_attention,
+)
+from srl_swe.training.async_steps import advantages, loss_factors, sample_of, take_step
 from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe
 from srl_swe.training.stats import ScoredReply
 from srl_swe.training.trl_config import ModelArguments, make_trainer_args
@@ -236,3 +252,92 @@ def test_a_run_of_plain_fields_passes_and_a_second_process_does_not(tmp_path: Pa
 
     with pytest.raises(UserError, match="one process, not 2"):
         check_asynchronous(recipe, TwoRanks(), ModelArguments())
+
+
+INFO = {
+    "model_config": {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32"},
+    "device_config": {"device": "cuda"},
+    "weight_transfer_config": {"backend": "nccl"},
+}
+Serve = Callable[[Mapping[str, Any] | None], str]
+
+
+@pytest.fixture
+def vllm() -> Iterator[Serve]:
+    """Serves vLLM's answers about itself, with these settings; None: without its dev mode."""
+    servers = []
+
+    def serve(info: Mapping[str, Any] | None) -> str:
+        answers = {"/health": {}, "/v1/models": {"data": [{"id": "m", "max_model_len": 64}]}}
+        if info is not None:
+            answers["/server_info"] = {"vllm_config": info}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answer = answers.get(self.path.partition("?")[0])
+                self.send_response(404 if answer is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_servers_settings_are_read(vllm: Serve) -> None:
+    url = vllm(INFO)
+    assert find_server(url + "/", "m", 5) == Server(url, 64, "cuda", "float32")
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "finding"),
+    [
+        ("other", {}, "serves m, not other"),
+        ("m", None, "VLLM_SERVER_DEV_MODE=1"),
+        ("m", {"model_config": {**INFO["model_config"], "logprobs_mode": "raw_logprobs"}},
+         "--logprobs-mode processed_logprobs"),
+        ("m", {"weight_transfer_config": None}, "--weight-transfer-config"),
+        ("m", {"lora_config": {"max_loras": 1}}, "--enable-lora"),
+    ],
+)  # fmt: skip
+def test_a_server_that_lacks_something_is_refused_with_the_option(
+    vllm: Serve, model: str, changes: Mapping[str, Any] | None, finding: str
+) -> None:
+    url = vllm(None if changes is None else {**INFO, **changes})
+    with pytest.raises(UserError, match=finding):
+        find_server(url, model, 5)
+
+
+def test_a_server_that_does_not_answer_is_refused() -> None:
+    with pytest.raises(UserError, match="no vLLM server answers"):
+        find_server("http://127.0.0.1:9", "m", 0)
+
+
+def test_the_parts_of_trl_in_use_take_what_they_took() -> None:
+    def names(function: Any) -> list[str]:
+        return list(inspect.signature(function).parameters)
+
+    assert names(_AsyncRolloutLoop._generate_one) == [
+        "self", "prompt", "tool_dict", "tools", "group_id",
+    ]  # fmt: skip
+    assert names(_AsyncRolloutLoop._score_group) == ["self", "group"]
+    assert names(_AsyncRolloutLoop._repeat_iterator) == ["self"]
+    assert names(_AsyncRolloutLoop._generate_one_turn) == ["self", "prompt_ids"]
+    assert "self._loop_kwargs" in inspect.getsource(AsyncRolloutWorker)
+    assert AsyncRolloutWorker._loop_cls is _AsyncRolloutLoop
+    assert names(AsyncGRPOTrainer._save_checkpoint) == ["self", "model", "trial"]
+    assert names(AsyncGRPOTrainer._sync_weight) == ["self"]
+    assert "self._rollout_dataset.wait_s = 0.0" in inspect.getsource(AsyncGRPOTrainer)
+    assert names(async_grpo_trainer.get_peak_flops_per_device) == ["accelerator", "dtype"]
+    assert {name for name in vars(WeightTransferProtocol) if not name.startswith("_")} == {
+        name for name in vars(FolderTransfer) if not name.startswith("_")
+    }
