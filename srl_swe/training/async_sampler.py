@@ -188,9 +188,10 @@ class GroupLoop(_AsyncRolloutLoop):
     ) -> None:
         # TRL refuses a chat template whose replies it can't parse, unless one is set; none is read
         processing_class.response_template = processing_class.response_template or {}
-        super().__init__(  # type: ignore[no-untyped-call]
+        functions: list[Any] = [scorer]
+        super().__init__(
             processing_class=processing_class,
-            reward_funcs=[scorer],
+            reward_funcs=functions,
             score_queue_maxsize=1,
             **options,
         )
@@ -202,9 +203,11 @@ class GroupLoop(_AsyncRolloutLoop):
             for _ in range(self.num_generations):
                 yield number, content
 
-    async def _generate_one(self, prompt: Any, **_: Any) -> Any:
+    async def _generate_one(
+        self, prompt: Any, tool_dict: Any, tools: Any, group_id: int = 0
+    ) -> Any:
         """One reply: no messages, its ids, one row to train on, and no tools or reward."""
-        prompt_ids = self.tokenizer.apply_chat_template(
+        prompt_ids: Any = self.tokenizer.apply_chat_template(
             list(prompt), return_dict=False, add_generation_prompt=True, **self.chat_template_kwargs
         )
         ids, logprobs = await self._generate_one_turn(prompt_ids)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
-from trl.experimental.async_grpo import AsyncGRPOConfig
+from trl.experimental.async_grpo.async_grpo_config import AsyncGRPOConfig
 from trl.experimental.async_grpo.vllm_client import VLLMClient
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -32,14 +32,16 @@ from srl_swe.training.trl_config import ModelArguments
 LOSSES = ("grpo", "dr_grpo", "bnpo", "dapo")
 """Losses whose denominators can be reached from TRL's, a micro-batch's tokens, by a factor."""
 _HONOURED = {
-    "loss_type", "scale_rewards", "shuffle_dataset", "use_vllm", "vllm_mode", "vllm_server_host",
-    "vllm_server_port",
+    "loss_type", "scale_rewards", "shuffle_dataset", "steps_per_generation", "use_vllm",
+    "vllm_max_model_length", "vllm_mode", "vllm_server_host", "vllm_server_port",
+    "vllm_importance_sampling_correction", "vllm_importance_sampling_mode",
+    "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
 }  # fmt: skip
-"""Fields of GRPOConfig that AsyncGRPOConfig lacks, and that are honoured all the same."""
+"""Fields of GRPOConfig that AsyncGRPOConfig lacks, and that are honoured or needless all the same:
+PPO's ratio is to vLLM's log-probabilities, and so needs no correction for them."""
 _WHY_NOT = {
     "beta": "no reference model is loaded",
     "num_iterations": "each reply is trained on once",
-    "steps_per_generation": "each update takes the groups that have arrived",
     "generation_batch_size": "each update takes the groups that have arrived",
     "use_liger_kernel": "TRL's AsyncGRPOTrainer refuses it",
     **dict.fromkeys(
@@ -69,6 +71,12 @@ def check_asynchronous(recipe: SrlRecipe, args: Any, model: ModelArguments) -> N
             continue
         why = _WHY_NOT.get(name, "TRL's AsyncGRPOTrainer has no such setting")
         raise UserError(f"asynchronous: trainer.{name} {value} can't be honoured: {why} ({DOCS}).")
+    if args.steps_per_generation != args.gradient_accumulation_steps:
+        raise UserError(
+            "asynchronous: trainer.steps_per_generation must be gradient_accumulation_steps "
+            f"({args.gradient_accumulation_steps}) or left out: each update takes the groups that "
+            f"have arrived ({DOCS})."
+        )
     if args.loss_type not in LOSSES:
         raise UserError(
             f"asynchronous: trainer.loss_type must be one of {', '.join(LOSSES)}, not "
@@ -97,7 +105,7 @@ def find_server(url: str, model: str, timeout_s: float) -> Server:
     Raises UserError if it does not answer, serves another model, or lacks an option that
     asynchronous training needs.
     """
-    client = VLLMClient(url, timeout_s)  # type: ignore[no-untyped-call]
+    client = VLLMClient(url, timeout_s)
     try:
         client.wait_for_server_ready()
         listed = requests.get(f"{client.server_url}/v1/models", timeout=timeout_s).json()["data"]
@@ -219,7 +227,7 @@ class FolderTransfer:
 
     def pause(self) -> None:
         """Stop the server between two tokens; it also drops its cached keys and values."""
-        self._client.pause()  # type: ignore[no-untyped-call]
+        self._client.pause()
 
     def send_weights(self, iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
         """Write the weights and have the server read them."""
@@ -237,7 +245,7 @@ class FolderTransfer:
 
     def resume(self) -> None:
         """Let the server continue."""
-        self._client.resume()  # type: ignore[no-untyped-call]
+        self._client.resume()
 
     def destroy(self) -> None:
         """Remove the folder."""

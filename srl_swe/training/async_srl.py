@@ -25,8 +25,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AttentionInterface
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, async_grpo_trainer
-from trl.experimental.async_grpo.async_grpo_trainer import DataCollatorForRollout
+from trl.experimental.async_grpo import async_grpo_trainer
+from trl.experimental.async_grpo.async_grpo_config import AsyncGRPOConfig
+from trl.experimental.async_grpo.async_grpo_trainer import (
+    AsyncGRPOTrainer,
+    DataCollatorForRollout,
+)
 from trl.experimental.async_grpo.packing import TREE_ATTENTION, TreeRow
 from trl.experimental.async_grpo.vllm_client import VLLMClient
 
@@ -118,6 +122,11 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
 
     It runs in one process. A test pins the parts of TRL 1.16 in use.
     """
+
+    args: Any
+    processing_class: Any
+    rollout_worker: Any
+    _rollout_dataset: Any
 
     def __init__(
         self,
@@ -320,14 +329,14 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
 
     # Resuming.
 
-    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a resumed run leaves out the groups that its checkpoint took."""
         self._taken = Taken()
         if resume_from_checkpoint:
             held = json.loads((Path(resume_from_checkpoint) / GROUPS).read_text("utf-8"))
             self._taken = Taken(held["first"], set(held["beyond"]))
         self.rollout_worker.start_after(self._taken)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial))
@@ -335,7 +344,7 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         checkpoint.mkdir(parents=True, exist_ok=True)
         taken = {"first": self._taken.first, "beyond": sorted(self._taken.beyond)}
         (checkpoint / GROUPS).write_text(json.dumps(taken) + "\n")
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -344,16 +353,17 @@ def _made_anywhere() -> Iterator[None]:
 
     It asks for the GPU's name, by which it knows the FLOPs.
     """
-    asked = async_grpo_trainer.get_peak_flops_per_device
+    module: Any = async_grpo_trainer
+    asked = module.get_peak_flops_per_device
     if not torch.cuda.is_available():
-        async_grpo_trainer.get_peak_flops_per_device = lambda *_: None
+        module.get_peak_flops_per_device = lambda *_: None
     callbacks = logging.getLogger("transformers.trainer_callback")
     level = callbacks.level
     callbacks.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        async_grpo_trainer.get_peak_flops_per_device = asked
+        module.get_peak_flops_per_device = asked
         callbacks.setLevel(level)
 
 
@@ -382,7 +392,7 @@ def make_async_trainer(
     with trl_refusals():
         worker = _worker(recipe, config, scorer, rows, order, shape)
         folder = Path(args.output_dir).absolute() / ".weights"
-        client = VLLMClient(server.url, args.vllm_server_timeout)  # type: ignore[no-untyped-call]
+        client = VLLMClient(server.url, args.vllm_server_timeout)
         by_folder = FolderTransfer(client, folder, config.weight_sync_timeout)
         return AsyncSrlTrainer(
             settings=recipe.asynchronous,

@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("trl", reason="needs the extra `train`")
 
 import torch
+import yaml
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import GRPOConfig
@@ -48,6 +49,7 @@ from srl_swe.training.async_server import (
     tree_attention,
 )
 from srl_swe.training.async_steps import advantages, loss_factors, sample_of, take_step
+from srl_swe.training.load_recipe import recipe_path
 from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe
 from srl_swe.training.stats import ScoredReply
 from srl_swe.training.trl_config import ModelArguments, make_trainer_args
@@ -221,6 +223,7 @@ SERVED = {"use_vllm": True, "vllm_mode": "server", "use_cpu": True, "bf16": Fals
         ({"vllm_mode": "colocate"}, "replies are sampled by a vLLM server"),
         ({"beta": 0.1}, r"trainer.beta 0.1 can't be honoured: no reference model"),
         ({"num_iterations": 2}, "each reply is trained on once"),
+        ({"steps_per_generation": 2}, "must be gradient_accumulation_steps"),
         ({"top_p": 0.9}, "uncut"),
         ({"mask_truncated_completions": True}, "has no such setting"),
         ({"loss_type": "cispo"}, "loss_type must be one of"),
@@ -239,7 +242,8 @@ def test_fields_that_cannot_be_honoured_are_refused_with_the_reason(
 
 
 def test_a_run_of_plain_fields_passes_and_a_second_process_does_not(tmp_path: Path) -> None:
-    trainer = {"loss_type": "grpo", "beta": 0.0, "learning_rate": 1e-5, "top_k": 0, **SERVED}
+    trainer: dict[str, Any] = {"beta": 0.0, "learning_rate": 1e-5, "top_k": 0, **SERVED}
+    trainer |= {"loss_type": "grpo", "steps_per_generation": 4, "gradient_accumulation_steps": 4}
     recipe = SrlRecipe("m", "d", "o", trainer=trainer, asynchronous=Asynchronous(4))
     args: Any = make_trainer_args(GRPOConfig, trainer, tmp_path)
     check_asynchronous(recipe, args, ModelArguments())
@@ -341,3 +345,13 @@ def test_the_parts_of_trl_in_use_take_what_they_took() -> None:
     assert {name for name in vars(WeightTransferProtocol) if not name.startswith("_")} == {
         name for name in vars(FolderTransfer) if not name.startswith("_")
     }
+
+
+@pytest.mark.parametrize("name", ["srl-paper", "srl-small"])
+def test_the_shipped_recipes_can_be_asynchronous(name: str, tmp_path: Path) -> None:
+    """With a server in place of a colocated vLLM; ``bf16`` needs a GPU."""
+    content = yaml.safe_load(recipe_path(name).read_text("utf-8"))
+    trainer = {**content["trainer"], **SERVED}
+    recipe = SrlRecipe("m", "d", "o", trainer=trainer, asynchronous=Asynchronous(4))
+    args: Any = make_trainer_args(GRPOConfig, trainer, tmp_path)
+    check_asynchronous(recipe, args, ModelArguments())
