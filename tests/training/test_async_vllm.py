@@ -17,6 +17,7 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 if not os.environ.get("SRL_SWE_VLLM_PYTHON"):
     pytest.skip("SRL_SWE_VLLM_PYTHON names no Python with vLLM", allow_module_level=True)
 
+import requests
 import torch
 import trl
 import yaml
@@ -24,8 +25,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.endpoint import Endpoint
-from srl_swe.rollout.local_policy import LocalPolicy
-from srl_swe.rollout.served_policy import ServedPolicy
 from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
 from srl_swe.steps.rows import load_rows
 from srl_swe.training.run_folder import last_checkpoint
@@ -106,6 +105,24 @@ def recipe(untied: Path, data: Path) -> dict[str, Any]:
     }
 
 
+def assert_serves(endpoint: Endpoint, final: Path, data: Path) -> None:
+    """The last weights were sent: log-probabilities of a served reply are those of ``final``."""
+    tokenizer = AutoTokenizer.from_pretrained(final)
+    prompt = tokenizer.apply_chat_template(
+        load_rows(data)[0]["prompt"], add_generation_prompt=True, return_dict=False
+    )
+    asked = {"model": endpoint.model, "prompt": prompt, "max_tokens": 16, "temperature": 1.0}
+    answer = requests.post(
+        f"{endpoint.url}/completions", json={**asked, "logprobs": 0, "return_token_ids": True}
+    )
+    (choice,) = answer.json()["choices"]
+    ids = choice["token_ids"]
+    logits = AutoModelForCausalLM.from_pretrained(final)(torch.tensor([[*prompt, *ids]])).logits[0]
+    logps = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(ids)[:, None])
+    served = torch.tensor(choice["logprobs"]["token_logprobs"])
+    torch.testing.assert_close(logps[:, 0].detach(), served, atol=1e-4, rtol=0)
+
+
 def test_an_asynchronous_run_trains_on_what_the_server_samples_and_resumes(
     recipe: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
@@ -113,10 +130,7 @@ def test_an_asynchronous_run_trains_on_what_the_server_samples_and_resumes(
     with served(Path(recipe["model"]), tmp_path) as endpoint:
         ended = train(recipe, whole, endpoint)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        by_server = ServedPolicy(endpoint, max_new_tokens=24)
-        prompt = load_rows(data)[0]["prompt"]
-        by_weights = LocalPolicy(str(whole / "final"), max_new_tokens=24)
-        assert by_server.reply(prompt) == by_weights.reply(prompt), "the last weights were sent"
+        assert_serves(endpoint, whole / "final", data)
 
         left = shutil.ignore_patterns("final", f"checkpoint-{STEPS}", "report.html")
         shutil.copytree(whole, cut, ignore=left)
@@ -129,6 +143,7 @@ def test_an_asynchronous_run_trains_on_what_the_server_samples_and_resumes(
             {**recipe, "model_config": lora, "trainer": short}, tmp_path / "lora", endpoint
         )
         assert adapted.returncode == 0, adapted.stderr[-3000:]
+        assert_serves(endpoint, tmp_path / "lora" / "final", data)
 
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if row["step"]]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
