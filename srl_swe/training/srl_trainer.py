@@ -45,7 +45,6 @@ from srl_swe.training.trl_config import (
     ModelArguments,
     make_trainer_args,
     model_arguments,
-    quiet_experiments,
     trl_refusals,
 )
 from srl_swe.training.validate_episodes import ValidationBench
@@ -200,11 +199,38 @@ def scored_replies(
     ]
 
 
-def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
+def make_srl_trainer(
+    recipe: SrlRecipe, args: GRPOConfig, model: ModelArguments, scorer: ReplyScorer, rows: Dataset
+) -> SrlTrainer:
+    """Make the trainer that samples and trains in turn; ValueError if the recipe wants another."""
+    if recipe.asynchronous is not None:
+        raise ValueError("a recipe with `asynchronous` is for srl_swe.training.train.train")
+    with trl_refusals():
+        return SrlTrainer(
+            model=recipe.model,
+            args=args,
+            train_dataset=rows,
+            processing_class=scorer.tokenizer,
+            dynamic_sampling=recipe.dynamic_sampling,
+            scorer=scorer,
+            rewards=weight_shares(recipe.rewards),
+            **model.for_trainer,
+        )
+
+
+MakeTrainer = Callable[[SrlRecipe, GRPOConfig, ModelArguments, ReplyScorer, Dataset], Any]
+
+
+def train_srl(
+    recipe: SrlRecipe,
+    bench: ValidationBench | None = None,
+    make_trainer: MakeTrainer = make_srl_trainer,
+) -> Path:
     """Train, or resume training, and return the folder of the final policy.
 
-    A finished run returns at once. ``bench`` is for ``validation.instances``. Raises UserError if
-    a check before the first step fails.
+    A finished run returns at once. ``bench`` is for ``validation.instances``; ``make_trainer``:
+    another one for a recipe with ``asynchronous`` (:func:`srl_swe.training.train.train`). Raises
+    UserError if a check before the first step fails.
     """
     data = load_step_contexts(recipe.data)
     run = open_run(recipe)
@@ -213,24 +239,7 @@ def train_srl(recipe: SrlRecipe, bench: ValidationBench | None = None) -> Path:
     model = model_arguments(recipe)
     args: GRPOConfig = make_trainer_args(GRPOConfig, trainer_section(recipe), run.path, model)
     scorer, rows = on_every_rank(lambda: _checked(recipe, args, model, data))
-    trainer: Any
-    if recipe.asynchronous is not None:
-        quiet_experiments()
-        from srl_swe.training.async_srl import make_async_trainer
-
-        trainer = make_async_trainer(recipe, args, model, scorer, rows)
-    else:
-        with trl_refusals():
-            trainer = SrlTrainer(
-                model=recipe.model,
-                args=args,
-                train_dataset=rows,
-                processing_class=scorer.tokenizer,
-                dynamic_sampling=recipe.dynamic_sampling,
-                scorer=scorer,
-                rewards=weight_shares(recipe.rewards),
-                **model.for_trainer,
-            )
+    trainer = make_trainer(recipe, args, model, scorer, rows)
     add_callbacks(trainer, recipe, run, bench)
     return train_to_end(trainer, run)
 

@@ -42,7 +42,14 @@ def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -
     if isinstance(recipe, SrlRecipe):
         from srl_swe.training.srl_trainer import train_srl
 
-        return train_srl(recipe, bench)
+        if recipe.asynchronous is None:
+            return train_srl(recipe, bench)
+        from srl_swe.training.trl_config import quiet_experiments
+
+        quiet_experiments()
+        from srl_swe.training.async_srl import make_async_trainer
+
+        return train_srl(recipe, bench, make_async_trainer)
     from srl_swe.training.sft_trainer import train_sft
 
     return train_sft(recipe, bench)
