@@ -22,10 +22,11 @@ from srl_swe.engines import (
     SandboxSettings,
     check_start,
     load_bench,
+    rlvr_bench,
     sandboxes_for,
-    testable_bench,
     validation_bench,
 )
+from srl_swe.rollout.attempts import no_sandbox
 from srl_swe.types import Instance, Trajectory
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def run_recipe(
         from srl_swe.training.train import train
 
         return train(recipe, bench)
-    instances = testable_bench(recipe.bench, ids, limit)
+    instances = rlvr_bench(recipe, ids, limit)
     bench = validation_bench(recipe, sandboxes, workers)
-    open_sandbox = sandboxes_for(instances, sandboxes)
+    open_sandbox = no_sandbox if recipe.worked else sandboxes_for(instances, sandboxes)
     from srl_swe.training.rlvr_trainer import train_rlvr
 
     return train_rlvr(recipe, open_sandbox, instances, workers=workers, bench=bench)

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from srl_swe.evaluation.harness import Harness
     from srl_swe.instances import InstanceSelection
     from srl_swe.sandbox import OpenSandbox
-    from srl_swe.training.recipe import CurriculumRecipe, Recipe, ValidationInstances
+    from srl_swe.training.recipe import (
+        CurriculumRecipe,
+        Recipe,
+        RlvrRecipe,
+        ValidationInstances,
+    )
     from srl_swe.training.validate_episodes import ValidationBench
     from srl_swe.types import Instance
     from srl_swe_envs.streaming import ImageStream
@@ -340,6 +345,18 @@ def testable_bench(
     return _testable(load_bench(bench, ids, limit))
 
 
+def rlvr_bench(
+    recipe: RlvrRecipe, ids: Sequence[str] | None = None, limit: int | None = None
+) -> list[Instance]:
+    """The instances of the recipe's bench, or the problems in a domain of worked solutions.
+
+    Raises UserError as :func:`testable_bench`.
+    """
+    if (domain := recipe.worked) is None:
+        return testable_bench(recipe.bench, ids, limit)
+    return domain.load_problems(recipe.bench, ids)[:limit]
+
+
 def check_start(recipes: Sequence[Recipe], ids: Sequence[str] | None = None) -> None:
     """Check that models, step contexts and instances exist, except those on the hub.
 
@@ -350,10 +367,12 @@ def check_start(recipes: Sequence[Recipe], ids: Sequence[str] | None = None) -> 
 
     for recipe in recipes:
         validated = recipe.validation and recipe.validation.instances
-        benches = [
-            (getattr(recipe, "bench", ""), ids),
-            (validated.bench if validated else "", None),
-        ]
+        bench_of_recipe = getattr(recipe, "bench", "")
+        if domain := getattr(recipe, "worked", None):
+            if Path(bench_of_recipe).exists():
+                domain.load_problems(bench_of_recipe, ids)
+            bench_of_recipe = ""
+        benches = [(bench_of_recipe, ids), (validated.bench if validated else "", None)]
         for bench, names in benches:
             if bench and bench not in HUB_BENCHES and not bench.startswith("hf:"):
                 load_bench(bench, names)
@@ -368,9 +387,11 @@ def check_benches(
     ``ids`` and ``limit`` select RLVR's instances. Raises UserError if an instance is missing or
     can't be tested.
     """
+    from srl_swe.training.recipe import RlvrRecipe
+
     for phase in curriculum.phases:
-        if bench := getattr(phase.recipe, "bench", None):
-            testable_bench(bench, ids, limit)
+        if isinstance(phase.recipe, RlvrRecipe):
+            rlvr_bench(phase.recipe, ids, limit)
         if phase.recipe.validation and phase.recipe.validation.instances:
             _validation_instances(phase.recipe.validation.instances)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -86,7 +86,7 @@ class SweEnv:
         rules: Rules,
         *,
         reward: TestReward = outcome_reward,
-        test_runner: CachedTestRunner | None = None,
+        test_runner: Callable[[Instance, str], Verdict] | None = None,
         count_tokens: CountTokens | None = None,
     ) -> None:
         """Many environments can share one ``test_runner`` and its cache; None makes a new one.

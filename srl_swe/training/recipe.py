@@ -36,6 +36,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from srl_swe.dialects import Strictness, get_dialect
+from srl_swe.domains import WorkedDomain, find_domain, find_worked
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.sandbox_tests import DEFAULT_TESTS_TIMEOUT_S
 from srl_swe.rewards.outcome import TEST_REWARDS
@@ -104,6 +105,7 @@ def _check_test_reward(name: str) -> None:
         raise UserError(f"unknown reward {name!r}.{hint} Known: {', '.join(TEST_REWARDS)}.")
 
 
+DomainName = Annotated[str, _checked_by(find_domain)]
 DialectName = Annotated[str, _checked_by(get_dialect)]
 Mixture = Annotated[
     Mapping[str, float],
@@ -266,7 +268,9 @@ class RlvrRecipe:
     ``bench``: the name or path of the instances. ``setting``: ``patch`` is one reply that
     rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward``: a name of
     srl_swe/rewards/outcome.py. ``window``: ``token_budget`` bounds a patch's prompt or a whole
-    episode, ``observation_chars`` each observation; ``pairs`` stays null.
+    episode, ``observation_chars`` each observation; ``pairs`` stays null. ``domain``: that of
+    the instances. In a domain of worked solutions a reply is a whole solution and its answer is
+    verified; ``setting``, ``limits`` and ``tests_timeout_s`` are not used.
     """
 
     model: str
@@ -285,6 +289,12 @@ class RlvrRecipe:
     validation: ValidationSection = None
     completions_every: Annotated[int, Field(ge=0)] = 10
     alarms: Annotated[Alarms, _over(ALARMS_OF_TESTS)] = ALARMS_OF_TESTS
+    domain: DomainName = "software"
+
+    @property
+    def worked(self) -> WorkedDomain | None:
+        """The domain if a reply is a whole solution, verified by its answer; None for software."""
+        return find_worked(self.domain)
 
 
 Recipe = SftRecipe | SrlRecipe | RlvrRecipe

@@ -1,7 +1,7 @@
-"""RLVR in one turn: a reply of search/replace edits, and the tests as its reward.
+"""RLVR in one turn: a reply of search/replace edits or a worked solution, which is verified.
 
-The prompt holds the issue and the files to change (oracle setting); :mod:`srl_swe.rollout.repair`
-writes it and reads the edits.
+The prompt for edits holds the issue and the files to change (oracle setting);
+:mod:`srl_swe.rollout.repair` writes it and reads the edits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
 from srl_swe.rollout.repair import oracle_paths, read_repair, repair_messages
@@ -24,7 +23,7 @@ from srl_swe.rollout.replies import decode_reply
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import OverBudget
 from srl_swe.training.stats import Tested
-from srl_swe.types import Instance
+from srl_swe.types import Instance, Message, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +83,7 @@ def patch_dataset(
     template_kwargs: Mapping[str, Any],
 ) -> Dataset:
     """One row per instance: ``prompt`` and ``instance_id``. Raises UserError if one can't fit."""
-
-    def count(messages: Sequence[Any]) -> int:
-        ids: Any = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_dict=False, **template_kwargs
-        )
-        return len(ids)
-
-    rows = []
+    count, rows = _counter(tokenizer, template_kwargs), []
     for name, task in tasks.items():
         issue = task.instance.problem_statement
         try:
@@ -102,21 +94,26 @@ def patch_dataset(
     return Dataset.from_list(rows)
 
 
+Verify = Callable[[Instance, str], Verdict]
+"""Verifies the answer to an instance: a patch, or the text of an answer."""
+
+
 @dataclass
-class PatchReward:
-    """A reward function for GRPOTrainer that tests patches, ``workers`` at once.
+class OneReplyReward:
+    """A reward function for GRPOTrainer that verifies replies, ``workers`` at once.
 
     Threads suffice: TRL waits for the whole batch of an ``async`` reward too.
     """
 
     __name__ = "tests"
 
-    tasks: Mapping[str, PatchTask]
-    run_tests: CachedTestRunner
+    tasks: Mapping[str, Any]
+    """By instance id."""
+    run_tests: Verify
     tokenizer: PreTrainedTokenizerBase
     reward: TestReward
-    form: ReplyFormat
-    """Its strictness and its opening of the thought are used."""
+    form: Any
+    """How replies are read."""
     end_ids: Collection[int]
     """The tokens that end a reply; if empty, any special token does."""
     workers: int
@@ -142,14 +139,76 @@ class PatchReward:
         return [result.reward for result in tested]
 
     def _test(self, name: str, reply: tuple[str, bool]) -> Tested:
-        task, (text, ended), form = self.tasks[name], reply, self.form
-        repair = read_repair(text, task.files, form.strictness, think_opened=form.think_opened)
-        verdict = self.run_tests(task.instance, repair.patch)
+        """The verdict on a reply, given as its text and whether the policy ended it."""
+        instance, answer, ended = self._read(name, reply[0])
+        verdict = self.run_tests(instance, answer)
         return Tested(
             instance_id=name,
-            reward=self.reward(task.instance, verdict),
+            reward=self.reward(instance, verdict),
             outcome=verdict.outcome,
-            ended=repair.fault.value if repair.fault else "ok",
-            truncated=not ended,
+            ended=ended,
+            truncated=not reply[1],
             detail=verdict.detail,
         )
+
+    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
+        """The instance, the reply's answer, and ``ok`` or the fault of the reply."""
+        raise NotImplementedError
+
+
+@dataclass
+class PatchReward(OneReplyReward):
+    """Tests the patch that a reply's edits make."""
+
+    tasks: Mapping[str, PatchTask]
+    form: ReplyFormat
+    """Its strictness and its opening of the thought are used."""
+
+    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
+        task, form = self.tasks[name], self.form
+        repair = read_repair(text, task.files, form.strictness, think_opened=form.think_opened)
+        return task.instance, repair.patch, repair.fault.value if repair.fault else "ok"
+
+
+@dataclass
+class AnswerReward(OneReplyReward):
+    """Verifies the answer that a reply ends in."""
+
+    tasks: Mapping[str, Instance]
+    form: Callable[[str], str | None]
+    """Reads the answer; None for a reply without one."""
+
+    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
+        answer = self.form(text)
+        return self.tasks[name], answer or "", "no_answer" if answer is None else "ok"
+
+
+def answer_dataset(
+    problems: Sequence[Instance],
+    prompt_of: Callable[[Instance], Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    token_budget: int | None,
+    template_kwargs: Mapping[str, Any],
+) -> Dataset:
+    """One row per problem: ``prompt`` and ``instance_id``. Raises UserError if one can't fit."""
+    count = _counter(tokenizer, template_kwargs)
+    rows = [{"prompt": list(prompt_of(p)), "instance_id": p.instance_id} for p in problems]
+    for row in rows:
+        if token_budget is not None and (tokens := count(row["prompt"])) > token_budget:
+            raise UserError(
+                f"{row['instance_id']}: its prompt takes {tokens} tokens of {token_budget}; leave "
+                "it out of the bench."
+            )
+    return Dataset.from_list(rows)
+
+
+def _counter(
+    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]
+) -> Callable[[Sequence[Any]], int]:
+    def count(messages: Sequence[Any]) -> int:
+        ids: Any = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=False, **template_kwargs
+        )
+        return len(ids)
+
+    return count

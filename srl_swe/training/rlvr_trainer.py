@@ -1,6 +1,7 @@
 """Reinforcement learning with verifiable rewards: the tests of instances (paper, section 4).
 
-``setting: patch`` is one reply that rewrites files, ``setting: episode`` acts in a sandbox.
+``setting: patch`` is one reply that rewrites files, ``setting: episode`` acts in a sandbox. In a
+domain of worked solutions a reply is a solution, and its answer is verified.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
 
 from srl_swe.dialects import ReplyFormat
+from srl_swe.domains import WorkedDomain, find_domain
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.evaluation.sandbox_tests import CachedTestRunner, check_testable
+from srl_swe.evaluation.sandbox_tests import check_testable
 from srl_swe.instances import row_from_instance
 from srl_swe.rewards.outcome import TEST_REWARDS
 from srl_swe.rollout import Rules
@@ -42,7 +44,15 @@ from srl_swe.training.grpo_trainer import DynamicSamplingGRPOTrainer
 from srl_swe.training.preflight import check_run, on_every_rank
 from srl_swe.training.recipe import EPISODE_WINDOW, RlvrRecipe
 from srl_swe.training.rlvr_episodes import ChatTokens, EpisodeRollout, episode_dataset
-from srl_swe.training.rlvr_patch import PatchReward, load_tasks, patch_dataset
+from srl_swe.training.rlvr_patch import (
+    AnswerReward,
+    OneReplyReward,
+    PatchReward,
+    Verify,
+    answer_dataset,
+    load_tasks,
+    patch_dataset,
+)
 from srl_swe.training.run_folder import open_run, train_to_end
 from srl_swe.training.stats import outcome_stats
 from srl_swe.training.trl_config import (
@@ -69,7 +79,7 @@ class RlvrTrainer(DynamicSamplingGRPOTrainer):
     """
 
     def __init__(
-        self, *args: Any, reward_funcs: PatchReward | EpisodeRollout, **kwargs: Any
+        self, *args: Any, reward_funcs: OneReplyReward | EpisodeRollout, **kwargs: Any
     ) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
@@ -158,7 +168,8 @@ def _checked(
             "window: pairs must be null for rlvr: an episode is trained on as one sequence, from "
             "which nothing that was read can be left out."
         )
-    for instance in instances:
+    domain = recipe.worked
+    for instance in instances if domain is None else ():
         check_testable(instance)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)
     check_run(recipe, args, model, len(instances))
@@ -172,8 +183,12 @@ def _checked(
         form=reply_format(recipe, tokenizer, args),
         limits=token_limits(recipe, args),
         end_ids=reply_ends(recipe.model, tokenizer, model.init_kwargs.get("revision")),
-        run_tests=CachedTestRunner(as_sandbox_errors(open_sandbox), recipe.tests_timeout_s),
+        run_tests=find_domain(recipe.domain).verifier(
+            as_sandbox_errors(open_sandbox), recipe.tests_timeout_s
+        ),
     )
+    if domain is not None:
+        return {"processing_class": tokenizer, **setting.answer(domain)}
     try:
         parts = setting.patch() if recipe.setting == "patch" else setting.episode()
     except SandboxError as error:
@@ -217,7 +232,23 @@ class _Setting:
     form: ReplyFormat
     limits: TokenLimits
     end_ids: Sequence[int]
-    run_tests: CachedTestRunner
+    run_tests: Verify
+
+    def answer(self, domain: WorkedDomain) -> dict[str, Any]:
+        domain.verified_by()  # fails early if a package is missing
+        reward = AnswerReward(
+            {problem.instance_id: problem for problem in self.instances},
+            self.run_tests,
+            self.tokenizer,
+            TEST_REWARDS[self.recipe.reward],
+            domain.read_answer,
+            self.end_ids,
+            self.workers,
+        )
+        template = template_kwargs(self.args)
+        limit = self.limits.prompt
+        rows = answer_dataset(self.instances, domain.prompt, self.tokenizer, limit, template)
+        return {"train_dataset": rows, "reward_funcs": reward}
 
     def patch(self) -> dict[str, Any]:
         tasks = load_tasks(self.instances, self.open_sandbox, self.workers)

@@ -211,6 +211,8 @@ NOT_DECISIVE = REPORTED | KEPT | SERVED
 def decisive_fields(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's fields that affect the result, and its method."""
     fields = {name: value for name, value in asdict(recipe).items() if name not in OURS}
+    if fields.get("domain") == "software":
+        del fields["domain"]  # not known to folders of older versions
     trainer = {name: value for name, value in recipe.trainer.items() if name not in NOT_DECISIVE}
     return {"method": type(recipe).__name__, **fields, "trainer": trainer}
 
@@ -367,6 +369,8 @@ def trained_prompting(recipe: Recipe) -> Prompting:
     window: Window | None
     prompt: str | None
     match recipe:
+        case RlvrRecipe(worked=domain) if domain is not None:
+            window, prompt = None, version_of_text(domain.ANSWER_PROMPT)
         case RlvrRecipe(setting="patch"):
             window, prompt = None, version_of_text(REPAIR_PROMPT)
         case RlvrRecipe():

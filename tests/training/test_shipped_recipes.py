@@ -17,7 +17,9 @@ from srl_swe.training.recipe import Recipe, RlvrRecipe, SftRecipe
 from srl_swe.training.trl_config import make_trainer_args, model_arguments
 
 SHIPPED = shipped_recipes()
-MARKED = ["srl-paper", "sft-paper", "rlvr-paper", "curriculum-paper", "srl-7b-lora", "srl-small"]
+PAPERS = ["srl-paper", "sft-paper", "rlvr-paper", "curriculum-paper"]
+OF_MATH = [name.replace("-paper", "-math-paper") for name in PAPERS]
+MARKED = [*PAPERS, *OF_MATH, "srl-7b-lora", "srl-small", "srl-math-small"]
 MARK = re.compile(r"#.*\[(paper|ours|lora)\]")
 
 
@@ -56,17 +58,19 @@ def test_every_number_of_a_recipe_names_its_source(name: str) -> None:
 def test_the_papers_batches_and_rates_are_those_of_its_appendix() -> None:
     ranks = 8
     prompts = {"srl-paper": 512, "rlvr-paper": 128, "sft-paper": 64}
+    prompts |= {name.replace("-paper", "-math-paper"): count for name, count in prompts.items()}
     for name, expected in prompts.items():
         (recipe,) = load(SHIPPED[name])
         trainer = recipe.trainer
         rows = trainer["per_device_train_batch_size"] * trainer["gradient_accumulation_steps"]
         assert rows * ranks / trainer.get("num_generations", 1) == expected
-        assert trainer["learning_rate"] == (5e-6 if name == "sft-paper" else 5e-7)
+        assert trainer["learning_rate"] == (5e-6 if name.startswith("sft") else 5e-7)
 
 
-def test_the_papers_curriculum_is_its_two_recipes_in_a_row() -> None:
-    srl, rlvr = load(SHIPPED["curriculum-paper"])
-    assert srl.trainer == load(SHIPPED["srl-paper"])[0].trainer
-    assert rlvr.trainer == load(SHIPPED["rlvr-paper"])[0].trainer
+@pytest.mark.parametrize("of", ["", "math-"])
+def test_the_papers_curriculum_is_its_two_recipes_in_a_row(of: str) -> None:
+    srl, rlvr = load(SHIPPED[f"curriculum-{of}paper"])
+    assert srl.trainer == load(SHIPPED[f"srl-{of}paper"])[0].trainer
+    assert rlvr.trainer == load(SHIPPED[f"rlvr-{of}paper"])[0].trainer
     assert isinstance(rlvr, RlvrRecipe)
     assert (rlvr.model, rlvr.bench) == ("out/01-srl/final", "starter")
