@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from srl_swe.view.pairing import compare_lines, find_forgiven
 from srl_swe.view.records import Episode, Item, TestsView
 
 from .conftest import ATTACKS, AXE, STARTER, Opened, make_episode_record
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -38,6 +42,16 @@ PLACES = {
 
 def names(opened: Opened) -> list[str]:
     return opened.page.locator("main tbody th a").all_inner_texts()
+
+
+def unfold(page: Page) -> None:
+    """Opens all folded parts."""
+    page.evaluate(
+        "document.querySelectorAll('main details').forEach((part) => { part.open = true })"
+    )
+    page.wait_for_function(
+        "document.querySelector('main details[open]:not(:has(:nth-child(2)))') === null"
+    )
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
@@ -249,8 +263,7 @@ def test_a_phone_needs_no_sideways_scroll(
     open_page: OpenPage, stored_page: Path, place: str
 ) -> None:
     page = open_page(stored_page, width=400, height=800).go(place)
-    for summary in page.locator("main summary").all()[:6]:
-        summary.click()
+    unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
@@ -260,11 +273,10 @@ def test_hostile_text_is_shown_and_not_obeyed(
     opened = open_page(hostile_page)
     page = opened.go()
     for number, attack in enumerate(ATTACKS):
-        page.goto(f"file://{hostile_page}{link(f'{hostile_run.name}/starter__attack-{number}')}")
-        page.reload()
-        page.wait_for_selector("h1")
-        for summary in page.locator("main summary").all():
-            summary.click()
+        name = f"starter__attack-{number}"
+        page.goto(f"file://{hostile_page}{link(f'{hostile_run.name}/{name}')}")
+        page.wait_for_selector(f"h1:has-text('{name}')")
+        unfold(page)
         shown = page.locator("main").inner_text()
         if attack.isprintable():
             assert attack in shown
@@ -312,8 +324,7 @@ def test_axe_finds_no_serious_fault(
     if not AXE.is_file():
         pytest.skip("axe-core is not here: `make browser` gets it by npm")
     page = open_page(stored_page, dark=dark).go(PLACES[place])
-    for summary in page.locator("main summary").all()[:8]:
-        summary.click()
+    unfold(page)
     page.evaluate(AXE.read_text("utf-8"))
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     faults = [
