@@ -9,6 +9,13 @@ from srl_swe.reports.charts import Band, Chart, Series
 from srl_swe.reports.record import RunRecord
 
 PHASES = ("generate", "reward", "logprob", "sync", "backward", "optimizer", "other", "validation")
+TOKEN_KINDS = ("computed", "real", "needed")
+"""Positions of forward passes; those that hold a token; each prompt once, and the replies."""
+_FORWARDING = {
+    "generate": "Tokens of sampling",
+    "logprob": "Tokens of passes without a gradient",
+    "backward": "Tokens of training passes",
+}
 _THIRDS = ("first_third", "middle_third", "last_third")
 _SHARE = (0.0, 1.0)
 
@@ -227,6 +234,15 @@ SECTIONS: Mapping[str, Sequence[Figure]] = {
             tuple((phase, f"time/{phase}_s") for phase in PHASES),
         ),
         Figure("Whole step", "From end to end.", "seconds", (("step", "time/step_s"),)),
+        *(
+            Figure(
+                title,
+                "In a step: computed with padding, real, and needed if each prompt is read once.",
+                "tokens",
+                tuple((kind, f"tokens/{phase}_{kind}") for kind in TOKEN_KINDS),
+            )
+            for phase, title in _FORWARDING.items()
+        ),
         Figure(
             "Tokens a second",
             "Prompts and replies, of all ranks, over the whole step.",

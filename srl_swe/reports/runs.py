@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Drawing, averaging_steps, draw
-from srl_swe.reports.figures import REST, Figure, chart, overlay, sections
+from srl_swe.reports.figures import PHASES, REST, TOKEN_KINDS, Figure, chart, overlay, sections
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord, load_run
 from srl_swe.reports.replies import SHOWN_GROUPS, load_replies, written_steps
@@ -142,6 +142,7 @@ def render_report(run: RunRecord, written: str, groups: GroupHrefs | None = None
         averaged=averaging_steps(len(run.rows)),
         sections=drawn,
         rest=REST,
+        phases=phase_table(run),
         samples=samples,
         links=links,
         written_steps=len(written_steps(run.folder)),
@@ -163,6 +164,34 @@ def _draw_sections(
         title: [draw(each, links) for figure in figures for each in charts_of(figure)]
         for title, figures in sections(keys).items()
     }
+
+
+_PHASE_COLUMNS = ("phase", "seconds", "share", *TOKEN_KINDS, "computed / needed")
+
+
+def phase_table(run: RunRecord) -> TextTable:
+    """Seconds and tokens of a step by phase: means of the steps that a headline averages.
+
+    Validation is left out, as most steps have none. Runs of older versions logged no tokens, and
+    one that logged no seconds has no rows.
+    """
+    step_s = _recent(run, "time/step_s")
+    rows = []
+    for phase in PHASES:
+        seconds = _recent(run, f"time/{phase}_s")
+        if not seconds or not step_s or phase == "validation":
+            continue
+        tokens = [_recent(run, f"tokens/{phase}_{kind}") for kind in TOKEN_KINDS]
+        computed, _, needed = tokens
+        waste = f"{computed / needed:.2f}" if computed and needed else ABSENT
+        counts = (ABSENT if count is None else f"{count:,.0f}" for count in tokens)
+        share = f"{100 * seconds / step_s:.2g} %"
+        rows.append((phase, f"{seconds:.3g}", share, *counts, waste))
+    return TextTable(_PHASE_COLUMNS, rows)
+
+
+def _recent(run: RunRecord, key: str) -> float | None:
+    return now(run, Headline(key, key))
 
 
 _START_COLUMNS = ("started", "ended", "steps", "commit", "ranks", "devices")

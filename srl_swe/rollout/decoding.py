@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 
 PREFILL_TOKENS = 1024
 """Prompts share a forward pass up to this many tokens; a longer one has a pass of its own."""
@@ -60,7 +60,8 @@ def shares_prompts(model: Any) -> bool:
     forward passes must be equally many on every rank.
     """
     config = model.config
-    sharded = is_fsdp_managed_module(model)
+    fsdp = FSDPModule, FullyShardedDataParallel
+    sharded = any(isinstance(part, fsdp) for part in model.modules())
     sharded |= is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]
     adapters = getattr(model, "peft_config", None) or {}
     return (

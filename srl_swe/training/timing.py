@@ -8,6 +8,15 @@ backward   the loss, forward and backward, of all micro-steps
 optimizer  the update
 other      between two updates: data, logging, checkpoints, validation
 step       the sum: from the end of one step to the end of the next
+
+And the tokens of the first three phases that forward any, on the first rank:
+
+computed   positions that the model forwards, padding and repeated prompts included
+real       those that hold a token of a prompt or a reply
+needed     each prompt once, and the replies: less, where tokens train nothing
+
+as ``tokens/<phase>_computed`` and so on. What vLLM forwards is not counted, and sampling does not
+forward the last token of a reply.
 """
 
 from __future__ import annotations
@@ -15,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +35,7 @@ from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from srl_swe.reports.figures import TOKEN_KINDS
 from srl_swe.rollout.decoding import generate, plain_generation, until_end
 from srl_swe.training.alarms import warned_after
 
@@ -99,6 +109,49 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class TokenCounts:
+    """Tokens computed, real and needed by phase, since the last :meth:`take`."""
+
+    def __init__(self, now: Callable[[], str | None]) -> None:
+        """``now``: the phase that is under way, None between two."""
+        self._now = now
+        self._counts: dict[str, int] = defaultdict(int)
+        self._prompts: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+        self._phases: set[str] = set()
+
+    def watch(self, model: Any) -> None:
+        """Count the positions that the model embeds from now on."""
+
+        def count(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            # checkpointing repeats passes in the backward pass: they are not counted again
+            if (phase := self._now()) and torch._C._current_graph_task_id() == -1:
+                self._phases.add(phase)
+                self._counts[f"{phase}_computed"] += inputs[0].numel()
+
+        model.get_input_embeddings().register_forward_pre_hook(count)
+
+    def add(
+        self, phase: str, prompts: Sequence[Sequence[int]], replies: Sequence[int], passes: int = 1
+    ) -> None:
+        """Add rows: the ids of each prompt, and the tokens of each reply that are needed.
+
+        A row of 0 needs nothing, its prompt neither.
+        """
+        real = sum(map(len, prompts)) + sum(replies)
+        held = {tuple(ids) for ids, tokens in zip(prompts, replies, strict=True) if tokens}
+        new = held - self._prompts[phase]
+        self._prompts[phase] |= new
+        self._counts[f"{phase}_real"] += passes * real
+        self._counts[f"{phase}_needed"] += passes * (sum(map(len, new)) + sum(replies))
+
+    def take(self) -> dict[str, int]:
+        """Return the counts, ``<phase>_computed`` and so on, of phases that ever forwarded any."""
+        counts, self._counts = self._counts, defaultdict(int)
+        self._prompts.clear()
+        names = [f"{phase}_{kind}" for phase in sorted(self._phases) for kind in TOKEN_KINDS]
+        return {name: counts[name] for name in names}
+
+
 class Stopwatch:
     """Seconds by phase. An inner phase stops the clock of the outer one."""
 
@@ -107,6 +160,11 @@ class Stopwatch:
         self._spent: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
         self._since = 0.0
+
+    @property
+    def current(self) -> str | None:
+        """The phase under way, None between two."""
+        return self._open[-1] if self._open else None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -171,12 +229,17 @@ class TimedGRPOTrainer(GRPOTrainer):
     vllm_generation: Any
     use_transformers_continuous_batching: bool
     eos_token_ids: list[int]
+    ref_model: torch.nn.Module | None
     reward_call_s: float | None = None
     """Limit beyond which a reward call is warned of; None never warns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stopwatch = Stopwatch()
+        self.tokens = TokenCounts(lambda: self.stopwatch.current)
+        if not self.args.torch_compile:  # a hook would cut its graph
+            for model in filter(None, (self.model, self.ref_model)):
+                self.tokens.watch(model)
         self._update, self._micro_step = -1, 0
         if self.use_vllm:
             sync = weight_sync(self.vllm_generation)
@@ -197,11 +260,22 @@ class TimedGRPOTrainer(GRPOTrainer):
             spent = {"generate": 0.0, "reward": 0.0, "logprob": 0.0, **self.stopwatch.take()}
             for name, seconds in spent.items():
                 self._metrics["train"][f"time/{name}_s"].append(seconds)
+            for name, count in self.tokens.take().items():
+                self._metrics["train"][f"tokens/{name}"].append(float(count))
+        return loss
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if self.model.training:
+            self.tokens.add("backward", *_lengths(inputs))
+        loss: torch.Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         return loss
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self.stopwatch.phase("generate"):
             samples: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        passes = len({"old_per_token_logps", "ref_per_token_logps"} & samples.keys())
+        if self.model.training and passes:
+            self.tokens.add("logprob", *_lengths(samples), passes)
         return samples
 
     def _generate_single_turn(
@@ -216,7 +290,10 @@ class TimedGRPOTrainer(GRPOTrainer):
             return sampled
         with live_model(self) as model:
             replies = generate(model, prompt_ids, self.generation_config)
-        return [until_end(ids, self.eos_token_ids) for ids in replies], None
+        ended = [until_end(ids, self.eos_token_ids) for ids in replies]
+        if self.model.training:
+            self.tokens.add("generate", prompt_ids, list(map(len, ended)))
+        return ended, None
 
     def _calculate_rewards(
         self,
@@ -240,6 +317,12 @@ class TimedGRPOTrainer(GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
         with self.stopwatch.phase("logprob"):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+
+def _lengths(samples: Mapping[str, torch.Tensor]) -> tuple[list[list[int]], list[int]]:
+    """The prompts' ids without padding, and the tokens of the replies."""
+    rows = zip(samples["prompt_ids"].cpu(), samples["prompt_mask"].cpu().bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in rows], samples["completion_mask"].sum(1).tolist()
 
 
 class StepTimes(TrainerCallback):

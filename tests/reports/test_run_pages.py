@@ -9,7 +9,14 @@ import pytest
 
 from srl_swe.reports.figures import sections
 from srl_swe.reports.record import RunRecord
-from srl_swe.reports.runs import differences, labels, render_comparison, render_report, results
+from srl_swe.reports.runs import (
+    differences,
+    labels,
+    phase_table,
+    render_comparison,
+    render_report,
+    results,
+)
 
 from ..html_page import HOSTILE, HtmlPage
 
@@ -69,6 +76,21 @@ def test_the_page_stands_with_any_number_of_steps_and_stays_small(steps: int) ->
     assert page.tags.count("svg") == (0 if steps == 0 else page.tags.count("figure"))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     assert len(html) < 1_000_000
+
+
+def test_a_page_shows_the_seconds_and_the_waste_of_each_phase() -> None:
+    counts = {"computed": 9000.0, "real": 5000.0, "needed": 1250.0}
+    logged = {f"tokens/generate_{kind}": count for kind, count in counts.items()}
+    run = make_run()
+    old = phase_table(run)
+    assert old.rows == [("generate", "12", "60 %", *["–"] * 4)], "older runs logged no tokens"
+    new = replace(run, rows=[{**row, **logged, "time/reward_s": 0.02} for row in run.rows])
+    assert phase_table(new).rows == [
+        ("generate", "12", "60 %", "9,000", "5,000", "1,250", "7.20"),
+        ("reward", "0.02", "0.1 %", *["–"] * 4),
+    ]
+    assert "7.20" in HtmlPage(render_report(new, "today")).text
+    assert phase_table(replace(run, rows=[{"step": 1, "loss": 1.0}])).rows == []
 
 
 def test_a_run_of_which_nothing_is_known_yet_has_a_page() -> None:

@@ -7,13 +7,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from srl_swe.reports.figures import TOKEN_KINDS
 from srl_swe.reports.record import read_metrics
 from srl_swe.training.recipe import DynamicSampling, SftRecipe
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
-from srl_swe.training.timing import DIFFERENCE, Stopwatch, WeightSyncAlarm, weight_sync
+from srl_swe.training.timing import (
+    DIFFERENCE,
+    Stopwatch,
+    TokenCounts,
+    WeightSyncAlarm,
+    weight_sync,
+)
 
 
 def ticking(*times: float) -> Callable[[], float]:
@@ -52,6 +61,36 @@ def test_a_timed_function_is_what_it_was() -> None:
     assert watch.take() == {"sync": 7}
 
 
+class Embedding(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(9, 2)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embed
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.embed, ids, use_reentrant=False).sum()
+
+
+def test_tokens_are_counted_once_in_the_phase_that_forwards_them() -> None:
+    watch, model = Stopwatch(ticking(*range(9))), Embedding()
+    counts = TokenCounts(lambda: watch.current)
+    counts.watch(model)
+    model(torch.ones(5, 5, dtype=torch.long))
+    assert counts.take() == {}, "between two phases nothing is counted"
+    with watch.phase("backward"):
+        model(torch.ones(2, 4, dtype=torch.long)).backward()  # checkpointing forwards them again
+    counts.add("backward", [[1, 2], [1, 2], [3]], [2, 1, 0])
+    counts.add("backward", [[1, 2]], [1])
+    counts.add("generate", [[1]], [1])
+    expected = {"backward_computed": 8, "backward_real": 11, "backward_needed": 6}
+    assert counts.take() == expected, "a prompt is needed once, and not without a reply"
+    assert counts.take() == dict.fromkeys(expected, 0)
+    counts.add("backward", [[1, 2]], [1])
+    assert counts.take()["backward_needed"] == 3
+
+
 SHORT_LAST_UPDATES = {
     "per_device_train_batch_size": 8,
     "steps_per_generation": 1,
@@ -74,6 +113,11 @@ def test_the_phases_of_a_step_are_disjoint_and_sum_up_to_it(
         assert min(spent) > 0, "the reference policy's forward pass is logprob"
         assert 0.8 * row["time/step_s"] < sum(spent) <= row["time/step_s"] * 1.001
         assert row["time/tokens_per_s"] > 0
+        for phase in ("generate", "logprob", "backward"):
+            computed, real, needed = (row[f"tokens/{phase}_{kind}"] for kind in TOKEN_KINDS)
+            assert real > needed > 0
+            spare = computed - needed if phase == "generate" else computed - real
+            assert spare > -64, "the last token of a sampled reply is not forwarded"
 
 
 @pytest.mark.train
