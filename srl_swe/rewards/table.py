@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,17 +147,40 @@ def group_rewards(
 def batch_rewards(
     replies: Iterable[ReadReply], experts: Iterable[str], function: StepRewardFunction
 ) -> list[float]:
-    """:func:`group_rewards` of a batch, on all cores; neighbours with one expert are one group.
+    """:func:`group_rewards` of a batch, on all cores; equal pairs are compared once.
 
-    Texts are compared without holding the GIL. An extension's reward may not be made for threads:
-    it scores group after group in the calling thread.
+    Texts are compared without holding the GIL. An extension's reward may not be made for threads,
+    or judge a group as a whole: it scores group after group, neighbours with one expert, in the
+    calling thread.
     """
-    rows = zip(experts, replies, strict=True)
-    groups = [(expert, [reply for _, reply in row]) for expert, row in groupby(rows, itemgetter(0))]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        each = pool.map if function in STEP_REWARDS.values() else map
-        scored = each(lambda group: group_rewards(group[1], group[0], function), groups)
+    rows = list(zip(experts, replies, strict=True))
+    if function not in STEP_REWARDS.values():
+        scored = (
+            group_rewards([reply for _, reply in group], expert, function)
+            for expert, group in groupby(rows, itemgetter(0))
+        )
         return [reward for rewards in scored for reward in rewards]
+    candidates: dict[str, dict[str, None]] = defaultdict(dict)
+    for expert, reply in rows:
+        if reply.action:
+            candidates[expert][reply.action] = None
+    cores = os.cpu_count() or 1
+    size = max(1, sum(map(len, candidates.values())) // (4 * cores))
+    parts = [
+        (expert, actions[start : start + size])
+        for expert, actions in ((expert, list(held)) for expert, held in candidates.items())
+        for start in range(0, len(actions), size)
+    ]
+    with ThreadPoolExecutor(cores) as pool:
+        values = list(pool.map(lambda part: function(part[1], part[0]), parts))
+    known = {
+        (expert, action): value
+        for (expert, actions), part in zip(parts, values, strict=True)
+        for action, value in zip(actions, part, strict=True)
+    }
+    return [
+        known[expert, reply.action] if reply.action else BROKEN_FORMAT for expert, reply in rows
+    ]
 
 
 def step_reward(reply_text: str, expert_action: str, form: ReplyFormat) -> StepScore:

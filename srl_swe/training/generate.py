@@ -10,7 +10,7 @@ from typing import Any
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.rewards import StepScore, step_reward
+from srl_swe.rewards import StepScore, batch_rewards, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.replies import opens_thought
 from srl_swe.training.data import (
@@ -93,8 +93,13 @@ def score_replies(
     texts: Sequence[str], rows: Sequence[Mapping[str, Any]], form: ReplyFormat
 ) -> Scores:
     """Scores of one reply per row, in the order of the rows."""
-    expert = expert_column(form)
-    scores = [step_reward(text, row[expert], form) for text, row in zip(texts, rows, strict=True)]
+    replies = [read_reply(text, form) for text in texts]
+    experts = [row[expert_column(form)] for row in rows]
+    rewards = batch_rewards(replies, experts, similarity_rewards)
+    scores = [
+        StepScore(reward, reward if reply.action else None, reply.reason)
+        for reply, reward in zip(replies, rewards, strict=True)
+    ]
     return summarise(scores, [row["instance_id"] for row in rows])
 
 

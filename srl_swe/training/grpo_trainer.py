@@ -387,12 +387,12 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         few live rows would weigh as much as a full one, and an empty one would dilute the others.
         """
         if (live := inputs.get(LIVE)) is None:
-            loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+            loss: Tensor = super()._compute_loss(model, inputs)
             return loss
         coefficient, args = self.entropy_coef, self.args
         made_up_for = self._filled if self.use_adaptive_entropy else 1.0
         self.entropy_coef = coefficient * live.float().mean().item() / made_up_for
-        loss = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        loss = super()._compute_loss(model, inputs)
         if self.use_adaptive_entropy and self.accelerator.sync_gradients:  # TRL's control
             if self._last_world_entropy <= args.entropy_target:
                 coefficient = min(coefficient + args.entropy_coef_delta, args.entropy_coef_max)

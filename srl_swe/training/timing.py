@@ -229,7 +229,7 @@ class TimedGRPOTrainer(GRPOTrainer):
     vllm_generation: Any
     use_transformers_continuous_batching: bool
     eos_token_ids: list[int]
-    ref_model: torch.nn.Module | None
+    ref_model: Any
     reward_call_s: float | None = None
     """Limit beyond which a reward call is warned of; None never warns."""
 

@@ -9,13 +9,17 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from srl_swe.dialects import read_actions
 from srl_swe.rewards import STEP_REWARDS, similarity_reward, similarity_rewards
+from srl_swe.rewards.gated import gated_rewards
 from srl_swe.rewards.similarity import sequence_ratio
+from srl_swe.rewards.words import overlap
+from srl_swe.types import Action
 
-from .specimens import ACTIONS, FIND, LONG_EDIT, SCRIPT
+from .specimens import ACTIONS, FIND, LONG_EDIT, SCRIPT, bash
 
 FEW_LETTERS = st.text("ab \n<=>", max_size=40)
 ANY_TEXT = st.text(st.characters(codec=None), max_size=60)
@@ -64,6 +68,25 @@ def test_it_is_the_ratio_of_the_standard_librarys_difflib_to_the_last_bit(
 def test_words_are_compared_as_difflib_compares_them(old: list[str], new: list[str]) -> None:
     for candidate, expert in [(old, new), (old, old[::-1]), (old + new, new + old)]:
         assert sequence_ratio(candidate, expert) == peer_ratio(candidate, expert)
+
+
+@given(ANY_TEXT, ANY_TEXT)
+@pytest.mark.parametrize(("tool", "share"), [("bash", 1.0), ("open", 0.25)])
+def test_a_gated_reward_is_difflibs_ratio_or_a_quarter_of_it(
+    tool: str, share: float, candidate: str, expert: str
+) -> None:
+    action = Action(tool, {"command": f"ls {candidate}"}).text
+    target = bash(f"ls {expert}")
+    assume(len(read_actions(action)) == len(read_actions(target)) == 1)
+    assert gated_rewards([action], target) == [share * peer_ratio(action, target)]
+
+
+@given(st.lists(ANY_TEXTS), st.lists(ANY_TEXTS))
+def test_the_overlap_of_structural_rewards_is_difflibs_ratio_of_words(
+    candidate: list[str], expert: list[str]
+) -> None:
+    for other in (expert, candidate[::-1], candidate[1:] + expert):
+        assert overlap(candidate, other) == peer_ratio(candidate, other)
 
 
 def letters(seed: int) -> str:

@@ -11,6 +11,7 @@ from srl_swe.dialects import FormatReason, ReplyFormat, get_dialect
 from srl_swe.rewards import (
     BROKEN_FORMAT,
     STEP_REWARDS,
+    ReadReply,
     StepScore,
     batch_rewards,
     group_rewards,
@@ -102,6 +103,18 @@ def test_a_batch_is_scored_as_each_of_its_replies_would_be(
         for reply, (_, expert) in zip(replies, rows, strict=True)
     ]
     assert batch_rewards(replies, experts, function) == alone
+
+
+@pytest.mark.parametrize("name", STEP_REWARDS)
+def test_a_large_batch_in_any_order_has_the_values_of_each_pair_alone(name: str) -> None:
+    """More pairs than parts, one expert in several places, and one group over all cores."""
+    function, experts = STEP_REWARDS[name], [f"ls {number % 7}" for number in range(300)]
+    actions = [f"ls {number % 11} {number % 3}" for number in range(300)]
+    replies = [ReadReply("", action, None) for action in actions]
+    alone = [function([action], expert)[0] for action, expert in zip(actions, experts, strict=True)]
+    assert batch_rewards(replies, experts, function) == alone
+    one_group = batch_rewards(replies, ["ls 1"] * 300, function)
+    assert one_group == function(actions, "ls 1")
 
 
 def test_a_batch_needs_an_expert_for_each_reply() -> None:
