@@ -21,7 +21,13 @@ from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.experiments.demo import FULL
 from srl_swe.experiments.warm_start import make_tiny_policy
 from srl_swe.reports.record import load_run
-from srl_swe.rewards import ReadReply, batch_rewards, read_reply, similarity_rewards
+from srl_swe.rewards import (
+    STEP_REWARDS,
+    ReadReply,
+    batch_rewards,
+    read_reply,
+    similarity_rewards,
+)
 from srl_swe.steps import save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.training.load_recipe import load_recipe, recipe_path
@@ -60,8 +66,10 @@ def rows(quick: bool) -> list[Row]:
         ours, peer = partial(similarity_rewards, *group), partial(stock, *group)
         metric = f"similarity_{chars}_chars"
         measured.append(compare_seconds(metric, ours, peer, "difflib", 2 if quick else n))
-    measured += batch_rows(GROUPS // 16 if quick else GROUPS, rng)
-    return [*measured, worst_pair(), share_of_a_step()]
+    groups = GROUPS // 16 if quick else GROUPS
+    measured += batch_rows(groups, rng)
+    measured += [other_reward(name, groups, rng) for name in ("gated", "structural")]
+    return [*measured, worst_pair(), *share_of_a_step()]
 
 
 def batch_rows(count: int, rng: random.Random) -> list[Row]:
@@ -95,6 +103,16 @@ def _half(kind: str, groups: list[Group]) -> tuple[Row, int]:
     return Row(name, "s", took_s, peer_s, "difflib", peer_s / took_s, len(ours)), different
 
 
+def other_reward(name: str, count: int, rng: random.Random) -> Row:
+    """Seconds of a batch of half real actions, half edits, by another reward."""
+    groups = [_edited_group(expert, rng) for expert in _real_actions(count // 2, rng)]
+    groups += [_edited_group(_edit(rng), rng) for _ in range(count // 2)]
+    replies = [ReadReply("", text, None) for texts, _ in groups for text in texts]
+    experts = [expert for _, expert in groups for _ in range(GROUP)]
+    took_s = seconds(lambda: batch_rewards(replies, experts, STEP_REWARDS[name]))
+    return Row(f"{name}_{len(replies)}_pairs_s", "s", took_s, None, "none", None, len(replies))
+
+
 def worst_pair() -> Row:
     """The slowest of three edits of 6,000 characters of like lines; each its fastest of three."""
     times = []
@@ -108,10 +126,11 @@ def worst_pair() -> Row:
     return Row("worst_pair_ms", "ms", max(times), None, "none (minutes)", None, len(times))
 
 
-def share_of_a_step() -> Row:
+def share_of_a_step() -> list[Row]:
     """Reading and scoring the demo's 64 replies, beside the median step of its recipe.
 
-    The replies are other experts' actions, as a random policy's would not be compared at all.
+    The replies are other experts' actions, as a random policy's would not be compared at all. The
+    second row is the share that the run recorded for the random policy's, with all bookkeeping.
     """
     contexts = [
         item
@@ -128,7 +147,9 @@ def share_of_a_step() -> Row:
         recipe = load_recipe(recipe_path("srl-demo"), {**own, "trainer.max_steps": "4"})
         assert isinstance(recipe, SrlRecipe)
         train_srl(recipe)
-        step_s = statistics.median(row["time/step_s"] for row in load_run(folder / "run").rows[1:])
+        logged = load_run(folder / "run").rows[1:]
+    step_s = statistics.median(row["time/step_s"] for row in logged)
+    recorded = statistics.median(100 * row["time/reward_s"] / row["time/step_s"] for row in logged)
     form = ReplyFormat(get_dialect("xml"))
     experts = [context.expert_action for context in contexts[:GROUP] for _ in range(GROUP)]
     texts = [context.expert_reply for i in range(GROUP) for context in contexts[i : i + GROUP]]
@@ -137,7 +158,11 @@ def share_of_a_step() -> Row:
         batch_rewards([read_reply(text, form) for text in texts], experts, similarity_rewards)
 
     share = 100 * statistics.median(seconds(score) for _ in range(20)) / step_s
-    return Row("reward_share_pct", "%", share, None, f"a step of {step_s:.1f} s", None, 20)
+    of = f"a step of {step_s:.1f} s"
+    return [
+        Row("reward_share_pct", "%", share, None, of, None, 20),
+        Row("reward_share_recorded_pct", "%", recorded, None, of, None, len(logged)),
+    ]
 
 
 def _words(chars: int, rng: random.Random) -> str:

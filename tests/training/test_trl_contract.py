@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from packaging.version import Version
+from transformers import GenerationMixin, Qwen2Config
+from transformers.masking_utils import create_causal_mask
 from trl import GRPOTrainer
 from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration
@@ -59,6 +61,12 @@ def test_what_is_read_of_trls_trainer_is_there_and_of_its_kind(
     assert (trainer._is_vlm, trainer.aux_loss_enabled) == (False, False)
     assert (trainer.top_entropy_quantile, trainer.pad_to_multiple_of) == (1.0, None)
     assert trainer._buffered_inputs is None
+    assert trainer.use_transformers_continuous_batching is False
+    assert trainer.ref_model is None
+    options = trainer.generation_config
+    assert options.eos_token_id == trainer.eos_token_ids
+    assert options.pad_token_id == trainer.processing_class.pad_token_id
+    assert options.max_new_tokens == trainer.args.max_completion_length
     trainer.train()
     assert trainer.current_gradient_accumulation_steps == 1
     assert "any" in trainer.state.log_history[0]
@@ -78,6 +86,20 @@ def test_what_else_is_called_takes_what_it_took() -> None:
     assert "self.vllm_generation = VLLMGeneration(" in inspect.getsource(GRPOTrainer)
     whole = inspect.signature(DistributedBackend.summon_full_params)
     assert list(whole.parameters) == ["self", "module", "kwargs"]
+
+
+def test_the_loop_of_transformers_takes_and_finds_what_it_did() -> None:
+    assert "custom_generate" in inspect.signature(GenerationMixin.generate).parameters
+    loop = inspect.signature(GenerationMixin._sample)
+    assert list(loop.parameters)[:5] == [
+        "self", "input_ids", "logits_processor", "stopping_criteria", "generation_config",
+    ]  # fmt: skip
+    source = inspect.getsource(GenerationMixin._prepare_special_tokens)
+    assert "generation_config._eos_token_tensor = " in source
+    assert "generation_config._pad_token_tensor = " in source
+    mask = torch.ones(1, 1, 2, 3, dtype=torch.bool)
+    inputs = {"inputs_embeds": torch.zeros(1, 2, 4), "past_key_values": None}
+    assert create_causal_mask(Qwen2Config(), attention_mask=mask, **inputs) is mask
 
 
 def test_the_methods_of_trl_that_episodes_call_take_what_they_took() -> None:
