@@ -23,16 +23,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.nn.functional import pad
-from transformers import DynamicCache, GenerationConfig
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    GenerationConfig,
+)
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.masking_utils import sdpa_mask
 
 PREFILL_TOKENS = 1024
 """Prompts share a forward pass up to this many tokens; a longer one has a pass of its own."""
 LIVE_SHARE = 0.75
 """The batch is made anew when no more than this share of its sequences is live."""
+ROOM = 256
+"""Columns that the cache grows by."""
 _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 """Other types choose their frequencies by the length of the padded text."""
 _MODES = {GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE}
@@ -116,7 +124,7 @@ def generate(
     mask = [[0] * gap + [1] * (width - gap) for gap in gaps]
     usual = options.get_generation_mode() in _MODES and options.cache_implementation is None
     shares = usual and shares_prompts(model)
-    attention = _masked_attention(model) if shares else nullcontext()
+    attention = _attention(model, "sdpa") if shares else nullcontext()
     with torch.no_grad(), plain_generation(model), attention:
         output = model.generate(
             input_ids=torch.tensor(padded, device=model.device),
@@ -169,15 +177,73 @@ def _decode(
 
 
 @contextmanager
-def _masked_attention(model: Any) -> Iterator[None]:
-    """Compute attention by SDPA or eager code, which take a mask of any shape."""
+def _attention(model: Any, name: str) -> Iterator[None]:
+    """Compute attention by that implementation, which takes a mask of any shape."""
     config = model.config.get_text_config()
     held = config._attn_implementation
-    config._attn_implementation = "eager" if held == "eager" else "sdpa"
+    config._attn_implementation = "eager" if held == "eager" else name
     try:
         yield
     finally:
         config._attn_implementation = held
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """SDPA of few queries and many keys, (prompts, heads, tokens, size of a head).
+
+    Query heads that share a head of keys become one longer sequence: no key is copied.
+    """
+    prompts, heads, width, size = query.shape
+    shared = heads // key.size(1)
+    attended = scaled_dot_product_attention(
+        query.reshape(prompts, key.size(1), shared * width, size),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, shared, 1),
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    return attended.reshape(prompts, heads, width, size).transpose(1, 2).contiguous(), None
+
+
+_COLUMNS = "srl_swe_columns"
+AttentionInterface.register(_COLUMNS, _attend)
+AttentionMaskInterface.register(_COLUMNS, sdpa_mask)
+
+
+class _Columns(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of a layer with room for more: an update copies only its own columns."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self._held = keys, values
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        start = self.keys.size(2)
+        end = start + key_states.size(2)
+        if end > self._held[0].size(2):
+            room = (0, 0, 0, end - start + ROOM)
+            self._held = pad(self.keys, room), pad(self.values, room)
+        for held, new in zip(self._held, (key_states, value_states), strict=True):
+            held[:, :, start:end] = new
+        self.keys, self.values = (held[:, :, :end] for held in self._held)
+        return self.keys, self.values
 
 
 def _prefill(model: Any, input_ids: Tensor, mask: Tensor) -> tuple[_Batch, Tensor]:
@@ -206,7 +272,7 @@ def _prefill(model: Any, input_ids: Tensor, mask: Tensor) -> tuple[_Batch, Tenso
     for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
         keys = [pad(layer.keys, (0, 0, width - layer.keys.size(2), 0)) for layer in layers]
         values = [pad(layer.values, (0, 0, width - layer.values.size(2), 0)) for layer in layers]
-        cache.update(torch.cat(keys), torch.cat(values), number)
+        cache.layers[number] = _Columns(torch.cat(keys), torch.cat(values))
     owner = torch.where(prompts >= 0, _PROMPT, _HIDDEN)
     return _Batch(cache, owner, lengths, prompt_of.tolist()), torch.cat(firsts)[prompt_of]
 
@@ -275,9 +341,13 @@ class _Batch:
         columns = (~live).int().argsort(dim=1, stable=True)[:, : int(live.sum(1).max())]
         self._owner = owner.where(live, _HIDDEN).gather(1, columns)
         layers: Any = self._cache.layers
-        for layer in layers:
-            layer.keys = layer.keys[lines].take_along_dim(columns[:, None, :, None], dim=2)
-            layer.values = layer.values[lines].take_along_dim(columns[:, None, :, None], dim=2)
+        self._cache.layers = [
+            _Columns(
+                layer.keys[lines].take_along_dim(columns[:, None, :, None], dim=2),
+                layer.values[lines].take_along_dim(columns[:, None, :, None], dim=2),
+            )
+            for layer in layers
+        ]
 
     def forward(self, model: Any, tokens: Tensor, logits: Tensor) -> Tensor:
         """Forward the newest ``tokens``, (rows,), and return ``logits`` with their own in it."""
@@ -285,20 +355,21 @@ class _Batch:
         self._owner = torch.cat([self._owner, grid.where(self._real, _HIDDEN)], dim=1)
         owner = self._owner[:, None, None, :]
         visible = (owner == _PROMPT) | (owner == grid[:, None, :, None])
-        output = model(
-            input_ids=tokens[grid],
-            attention_mask=_for_attention(visible, model),
-            position_ids=self._positions[:, None].expand_as(grid),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        with _attention(model, _COLUMNS):
+            output = model(
+                input_ids=tokens[grid],
+                attention_mask=_for_attention(visible, model),
+                position_ids=self._positions[:, None].expand_as(grid),
+                past_key_values=self._cache,
+                use_cache=True,
+            )
         self._positions = self._positions + 1
         return logits.index_put((grid[self._real],), output.logits[self._real])
 
 
 def _for_attention(visible: Tensor, model: Any) -> Tensor:
     """The mask as the model's attention takes it: booleans for SDPA, else addends."""
-    if model.config.get_text_config()._attn_implementation == "sdpa":
+    if model.config.get_text_config()._attn_implementation != "eager":
         return visible
     lowest = torch.finfo(model.dtype).min
     return torch.zeros_like(visible, dtype=model.dtype).masked_fill(~visible, lowest)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SHIFTABLE_ROPE = {"default", "linear", "llama3", "yarn"}
-"""Other types choose their frequencies by the length of the padded text."""
+from srl_swe.rollout.decoding import has_fixed_rope
+
 _SHIFTABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -30,15 +30,8 @@ def ignores_padding(config: Any) -> bool:
     >>> ignores_padding(Qwen2Config()), ignores_padding(GPT2Config())
     (True, False)
     """
-    text = config.get_text_config()
-    rope = getattr(text, "rope_parameters", None) or {}
-    kinds = [rope] if "rope_type" in rope else list(rope.values())
-    layers = getattr(text, "layer_types", None) or []
-    return (
-        bool(kinds)
-        and all(kind.get("rope_type") in _SHIFTABLE_ROPE for kind in kinds)
-        and set(layers) <= _SHIFTABLE_LAYERS
-    )
+    layers = getattr(config.get_text_config(), "layer_types", None) or []
+    return has_fixed_rope(config) and set(layers) <= _SHIFTABLE_LAYERS
 
 
 def used_columns(attention_mask: Tensor, reply_width: int) -> slice:
