@@ -183,9 +183,14 @@ class GroupLoop(_AsyncRolloutLoop):
         order: GroupOrder,
         taken: Taken,
         scorer: GroupScorer,
+        seeded: bool,
         processing_class: PreTrainedTokenizerBase,
         **options: Any,
     ) -> None:
+        """``seeded``: give each request a seed, as TRL does for data-parallel engines.
+
+        On a CPU vLLM dies of one if it must read a prompt in parts or anew, as after new weights.
+        """
         # TRL refuses a chat template whose replies it can't parse, unless one is set; none is read
         processing_class.response_template = processing_class.response_template or {}
         functions: list[Any] = [scorer]
@@ -196,6 +201,7 @@ class GroupLoop(_AsyncRolloutLoop):
             **options,
         )
         self._order, self._taken, self._scorer = order, taken, scorer
+        self._seeded = seeded
 
     def _repeat_iterator(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in self._order.numbered(self._taken):
@@ -214,6 +220,14 @@ class GroupLoop(_AsyncRolloutLoop):
         mask = [0] * len(prompt_ids) + [1] * len(ids)
         row = TrainingSequence([*prompt_ids, *ids], mask, logprobs, "")
         return [], ids, [row], 0, 0, None
+
+    async def _post(
+        self, path: str, payload: dict[str, Any], timeout: float, max_retries: int = 3
+    ) -> dict[str, Any]:
+        if not self._seeded:
+            payload = {name: value for name, value in payload.items() if name != "seed"}
+        answer: dict[str, Any] = await super()._post(path, payload, timeout, max_retries)
+        return answer
 
     async def _score_group(self, group: RolloutGroup) -> Any:
         columns, count = group.reward_kwargs, len(group.completions_ids)

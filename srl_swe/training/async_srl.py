@@ -390,7 +390,7 @@ def make_async_trainer(
     config = _async_config(recipe, args, server, order, model)
     rewards = weight_shares(recipe.rewards)
     with trl_refusals():
-        worker = _worker(recipe, config, scorer, rows, order, shape)
+        worker = _worker(recipe, config, scorer, rows, order, shape, seeded=server.device != "cpu")
         folder = Path(args.output_dir).absolute() / ".weights"
         client = VLLMClient(server.url, args.vllm_server_timeout)
         by_folder = FolderTransfer(client, folder, config.weight_sync_timeout)
@@ -440,6 +440,8 @@ def _worker(
     rows: Dataset,
     order: GroupOrder,
     shape: StepShape,
+    *,
+    seeded: bool,
 ) -> GroupWorker:
     """Make the sampler; it is at most ``max_staleness`` steps ahead of the trainer."""
     ahead = config.max_staleness
@@ -452,6 +454,7 @@ def _worker(
         dataset=rows,
         order=order,
         taken=Taken(),
+        seeded=seeded,
         scorer=GroupScorer(
             scorer.tokenizer,
             recipe.dialect,

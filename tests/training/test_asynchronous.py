@@ -335,6 +335,7 @@ def test_the_parts_of_trl_in_use_take_what_they_took() -> None:
     ]  # fmt: skip
     assert names(_AsyncRolloutLoop._score_group) == ["self", "group"]
     assert names(_AsyncRolloutLoop._repeat_iterator) == ["self"]
+    assert names(_AsyncRolloutLoop._post) == ["self", "path", "payload", "timeout", "max_retries"]
     assert names(_AsyncRolloutLoop._generate_one_turn) == ["self", "prompt_ids"]
     assert "self._loop_kwargs" in inspect.getsource(AsyncRolloutWorker)
     assert AsyncRolloutWorker._loop_cls is _AsyncRolloutLoop
