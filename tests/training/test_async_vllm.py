@@ -97,7 +97,7 @@ def recipe(untied: Path, data: Path) -> dict[str, Any]:
             "gradient_accumulation_steps": 2,
             "num_generations": 8,
             "max_completion_length": 24,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-4,
             "lr_scheduler_type": "constant",
             "max_steps": STEPS,
             "save_steps": STEPS // 2,
@@ -138,7 +138,7 @@ def test_an_asynchronous_run_trains_on_what_the_server_samples_and_resumes(
         assert again.returncode == 0, again.stderr[-3000:]
 
         lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
-        short = {**recipe["trainer"], "max_steps": 2, "learning_rate": 1e-2}
+        short = {**recipe["trainer"], "max_steps": 2, "learning_rate": 3e-3}
         adapted = train(
             {**recipe, "model_config": lora, "trainer": short}, tmp_path / "lora", endpoint
         )
