@@ -82,7 +82,8 @@ def view(
     if terminal:
         from srl_swe.view.terminal import Browser
 
-        return Browser(items).run()
+        Browser(items).run()
+        return None
     written = write_page(items, out, title, inline_bytes=limit)
     if as_json:
         return options.print_json(written)
