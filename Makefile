@@ -110,7 +110,7 @@ check: $(VENV)/.installed
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --quiet --strict
 
-# From a finished demo: docs/images/demo-report.png and view-*.png.
+# From a finished demo: all of docs/images but loop.svg.
 pictures: demo
 	$(BIN)/python docs/pictures.py runs/demo
 

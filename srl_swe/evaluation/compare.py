@@ -161,6 +161,22 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def _labels(first: Evaluation, second: Evaluation) -> tuple[str, str]:
+    """Their paths without the folder that both are in.
+
+    >>> none = frozenset()
+    >>> _labels(*(Evaluation(name, none, none, {}) for name in ("runs/a/x", "runs/b/x")))
+    ('a/x', 'b/x')
+    """
+    paths = Path(first.name), Path(second.name)
+    parts = [path.parts for path in paths]
+    shared = 0
+    while parts[0][shared : shared + 1] == parts[1][shared : shared + 1] != ():
+        shared += 1
+    short = ["/".join(each[shared:]) for each in parts]
+    return (short[0], short[1]) if all(short) else (first.name, second.name)
+
+
 def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None) -> str:
     """A page with the counts, and the outcomes of each instance, those that differ first.
 
@@ -168,9 +184,10 @@ def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None
     """
     sides, hrefs = (comparison.first, comparison.second), episodes or {}
     of = len(comparison.first.counted & comparison.second.counted)
+    labels = _labels(*sides)
     rows = [
-        (side.name, str(len(comparison.both) + len(only)), str(of), str(len(only)))
-        for side, only in zip(sides, (comparison.only_first, comparison.only_second), strict=True)
+        (label, str(len(comparison.both) + len(only)), str(of), str(len(only)))
+        for label, only in zip(labels, (comparison.only_first, comparison.only_second), strict=True)
     ]
     differing = [*comparison.only_first, *comparison.only_second]
     alike = [*comparison.neither, *comparison.both]
@@ -191,9 +208,9 @@ def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None
         title="Comparison of evaluations",
         counts=TextTable(("evaluation", "resolved", "of", "only here"), rows),
         p_value=f"{comparison.p_value:.3g}",
-        left_out=counted(len(left_out), "instance"),
+        left_out=counted(len(left_out), "instance is", "instances are") if left_out else "",
         mixed=set(comparison.first.networks) != set(comparison.second.networks),
-        columns=[side.name for side in sides],
+        columns=labels,
         differing=marks(differing),
         alike=marks([*alike, *sorted(left_out)]),
     )

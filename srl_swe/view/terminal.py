@@ -44,6 +44,7 @@ class Browser(App[None]):
     #count { height: 1; padding: 0 1 }
     DataTable { height: 1fr }
     #parts { height: 100%; max-height: 100%; min-width: 20; width: 34% }
+    #parts { text-overflow: ellipsis; text-wrap: nowrap }
     ItemScreen { layout: horizontal }
     #text { padding: 0 1 }
     """

@@ -89,7 +89,7 @@ def test_the_page_has_a_row_per_instance_and_those_that_differ_first(tmp_path: P
     assert '<a href="view.html#key=b/a__b-1">resolved</a>' in dict(rows)["a__b-1"]
     text = HtmlPage(html).text
     assert "p = 1" in text
-    assert "1 instance not counted in both" in text
+    assert "1 instance is not counted in both" in text
 
 
 def test_equal_evaluations_have_a_page_too(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_kept_and_dropped_groups_are_counted_and_listed(write: Write) -> None:
     assert groups == [(0, (0.25, 0.75, -1.0), True), (1, (0.5, 0.5), False)]
     text = HtmlPage(page_of(write(10))).text
     assert "5 replies in 2 groups: 1 kept, 1 dropped" in text
-    assert "in the format 4, no think 1" in text
+    assert "in the format: 4; no think: 1" in text
 
 
 def test_of_two_equal_rewards_the_better_advantage_is_best(write: Write) -> None:
