@@ -13,19 +13,28 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import pad as pad_columns
 from torch.utils.data import Sampler
 from trl.trainer.utils import RepeatSampler, pad
 
 from srl_swe.errors import UserError
-from srl_swe.training.micro_batches import by_length, ignores_padding, used_columns
+from srl_swe.training.micro_batches import (
+    by_length,
+    ignores_padding,
+    order_by_length,
+    used_columns,
+)
 from srl_swe.training.recipe import DynamicSampling
+from srl_swe.training.shared_prompts import accept_packed, check_shared_prompts, shared_logps
 from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
 from srl_swe.training.trl_config import check_dynamic_sampling
 
@@ -273,14 +282,22 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
     train_dataset: Dataset
     use_adaptive_entropy: bool
     _last_world_entropy: float
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
     beta: float
     """Weight of the KL term of the current batch; like its advantages it makes up for dead rows."""
     entropy_coef: float
     """Weight of the entropy bonus, likewise; :meth:`_compute_loss` corrects an adaptive one."""
 
     def __init__(
-        self, *args: Any, dynamic_sampling: DynamicSampling | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        dynamic_sampling: DynamicSampling | None = None,
+        share_prompt: bool = False,
+        share_prompt_tokens: int | None = None,
+        **kwargs: Any,
     ) -> None:
+        """``share_prompt_tokens``: most tokens of a packed sequence; None sets no limit."""
         super().__init__(*args, **kwargs)
         self.dynamic_sampling = dynamic_sampling
         self._group_size: int = self.args.num_generations
@@ -293,6 +310,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         plain = not (self._is_vlm or self.aux_loss_enabled or fixed_shapes)
         self._trims = plain and ignores_padding(self.model.config)
         self._sorts = self._trims and self._sums_over_the_update()
+        self._shares, self._most_tokens = share_prompt, share_prompt_tokens
+        if share_prompt:
+            self._share_prompts()
         self.add_callback(WeightSyncAlarm())
         if dynamic_sampling is not None:
             check_dynamic_sampling(self.args)
@@ -310,22 +330,58 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         batch_size: int | None = None,
         **options: Any,
     ) -> Any:
-        """Return TRL's values, from forward passes cut to the columns in use; 0 in the others."""
+        """Return TRL's values, from passes over rows of like length, without padding; 0 in gaps."""
         compute = super()._get_per_token_logps_and_entropies
-        if not self._trims:
+        if not (self._trims or self._shares):
             return compute(model, input_ids, attention_mask, logits_to_keep, batch_size, **options)
-        size = batch_size or len(input_ids)
-        parts = []
-        for start in range(0, len(input_ids), size):
-            ids, mask = (x[start : start + size] for x in (input_ids, attention_mask))
-            columns = used_columns(mask, logits_to_keep)
-            cut = mask.size(1) - columns.stop
-            logps, entropies, _ = compute(
-                model, ids[:, columns], mask[:, columns], logits_to_keep - cut, **options
+        size, order = batch_size or len(input_ids), torch.arange(len(input_ids))
+        if size < len(input_ids):
+            order = order_by_length(input_ids, attention_mask, logits_to_keep, whole=self._shares)
+            size = max(size, self._group_size) if self._shares else size
+        run = self._shared_pass if self._shares else partial(self._trimmed_pass, compute)
+        passes = [
+            run(model, input_ids[rows], attention_mask[rows], logits_to_keep, **options)
+            for rows in order.to(input_ids.device).split(size)
+        ]
+        logps, entropies = zip(*passes, strict=True)
+        back = order.argsort().to(input_ids.device)
+        in_order = [torch.cat(x)[back] if x[0] is not None else None for x in (logps, entropies)]
+        return *in_order, None
+
+    def _trimmed_pass(
+        self,
+        compute: Callable[..., Any],
+        model: Any,
+        ids: Tensor,
+        mask: Tensor,
+        reply_width: int,
+        **options: Any,
+    ) -> list[Tensor | None]:
+        columns = used_columns(mask, reply_width)
+        cut = mask.size(1) - columns.stop
+        logps, entropies, _ = compute(
+            model, ids[:, columns], mask[:, columns], reply_width - cut, **options
+        )
+        return [x if x is None else pad_columns(x, (0, cut)) for x in (logps, entropies)]
+
+    def _shared_pass(
+        self, model: Any, ids: Tensor, mask: Tensor, reply_width: int, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        phase = nullcontext() if torch.is_grad_enabled() else self.stopwatch.phase("logprob")
+        with phase, self.accelerator.autocast():
+            return shared_logps(model, ids, mask, reply_width, self._most_tokens)
+
+    def _share_prompts(self) -> None:
+        """Prepare the policy and the reference. Raises UserError if they can't share prompts."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        for model in filter(None, (self.model, self.ref_model)):
+            bare = self.accelerator.unwrap_model(model)
+            bare = bare.get_base_model() if isinstance(bare, PeftModel) else bare
+            attention = bare.config._attn_implementation
+            check_shared_prompts(
+                bare.config, self.args, self._most_tokens, attention, sharded=sharded
             )
-            parts.append([x if x is None else pad_columns(x, (0, cut)) for x in (logps, entropies)])
-        logps, entropies = zip(*parts, strict=True)
-        return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None
+            accept_packed(bare)
 
     def _sums_over_the_update(self) -> bool:
         """Whether the sum over an update's micro-batches does not depend on their rows."""
@@ -341,7 +397,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if not self._sorts or self._buffered_inputs is before:
             return inputs
-        self._buffered_inputs = by_length(self._buffered_inputs)
+        self._buffered_inputs = by_length(self._buffered_inputs, whole_groups=self._shares)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _calculate_rewards(

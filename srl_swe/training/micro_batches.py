@@ -52,22 +52,44 @@ def used_columns(attention_mask: Tensor, reply_width: int) -> slice:
     return slice(min(int(used.min()), start - 1), int(used.max()) + 1)
 
 
-def by_length(batches: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """The same rows in micro-batches of the same size, by length.
+def order_by_length(ids: Tensor, mask: Tensor, reply_width: int, *, whole: bool = False) -> Tensor:
+    """Indices of the rows: longest prompts first, the replies of a prompt together, longest first.
 
-    Longest prompts first, the replies of a prompt together and longest first; rows without a reply
-    last. Scalars stay as they are.
+    Rows without a reply come last, but if ``whole``, with the other replies to their prompt.
+    ``ids``, ``mask``: (rows, columns), prompts padded left and replies right.
+
+    >>> mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
+    >>> order_by_length(torch.ones_like(mask), mask, 2).tolist()
+    [3, 1, 0, 2]
+    """
+    prompts = slice(ids.size(1) - reply_width)
+    used = mask[:, prompts].bool()
+    _, prompt = torch.unique(ids[:, prompts] * used, dim=0, return_inverse=True)
+    replies = mask[:, prompts.stop :].sum(dim=1)
+    live = (replies > 0).long()
+    if whole:
+        live = torch.zeros_like(live).scatter_reduce(0, prompt, live, "amax")[prompt]
+    ranked = torch.stack([live, used.sum(dim=1), prompt, replies], dim=1).tolist()
+    return torch.tensor(sorted(range(len(ranked)), key=ranked.__getitem__, reverse=True))
+
+
+def by_length(
+    batches: Sequence[Mapping[str, Tensor]], *, whole_groups: bool = False
+) -> list[dict[str, Tensor]]:
+    """The same rows in micro-batches of the same size, in the order of :func:`order_by_length`.
+
+    Scalars stay as they are.
     """
     rows = {
         key: torch.cat([batch[key] for batch in batches]) if tensor.dim() else tensor
         for key, tensor in batches[0].items()
     }
-    _, prompt = torch.unique(rows["prompt_ids"], dim=0, return_inverse=True)
-    replies = rows["completion_mask"].sum(dim=1)
-    keys = (replies > 0, rows["prompt_mask"].sum(dim=1), prompt, replies)
-    ranked = torch.stack([key.long() for key in keys], dim=1).tolist()
-    order = torch.tensor(sorted(range(len(ranked)), key=ranked.__getitem__, reverse=True))
+    ids, mask = (
+        torch.cat([rows[f"prompt_{x}"], rows[f"completion_{x}"]], 1) for x in ("ids", "mask")
+    )
+    width = rows["completion_mask"].size(1)
+    order = order_by_length(ids, mask, width, whole=whole_groups)
     return [
         {key: tensor[chunk] if tensor.dim() else tensor for key, tensor in rows.items()}
-        for chunk in order.to(replies.device).chunk(len(batches))
+        for chunk in order.to(ids.device).chunk(len(batches))
     ]

@@ -26,6 +26,7 @@ from srl_swe.reports.record import read_manifest
 from srl_swe.training.data import warn
 from srl_swe.training.recipe import Recipe, SftRecipe
 from srl_swe.training.run_folder import last_checkpoint
+from srl_swe.training.shared_prompts import check_shared_prompts
 from srl_swe.training.trl_config import ModelArguments, check_dynamic_sampling
 
 T = TypeVar("T")
@@ -206,6 +207,14 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     if empty is None:
         return
     size = model_size(empty, model.init_kwargs)
+    if not isinstance(recipe, SftRecipe) and recipe.share_prompt:
+        if getattr(recipe, "asynchronous", None) is not None:
+            raise UserError(
+                "share_prompt is for sampling and training in turn; leave it out, or asynchronous."
+            )
+        attention = model.init_kwargs.get("attn_implementation")
+        sharded, budget = _is_sharded(args), recipe.share_prompt_tokens
+        check_shared_prompts(empty.config, args, budget, attention, sharded=sharded)
     check_adapter(empty, model)
     check_precision(args, size, model)
     needs = disk_needs(

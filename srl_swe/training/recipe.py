@@ -6,6 +6,7 @@ data: ...                    a folder of step contexts; rlvr has `bench:`, insta
 output: ...                  the folder of checkpoints, metrics.jsonl and final/
 rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
 dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
+share_prompt: true           srl and rlvr: forward a group's prompt once
 trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed through
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
 validation: {data: ..., every_steps: 20}               and/or `instances:`; null: no validation
@@ -223,6 +224,8 @@ class Asynchronous:
 class SrlRecipe:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
 
+    ``share_prompt``: forward the prompt of a group once for all its replies;
+    ``share_prompt_tokens``: most tokens of such a forward pass, None sets no limit.
     ``completions_every``: steps between two tables of sampled replies; 0 writes none.
     ``asynchronous``: None samples and trains in turn.
     """
@@ -233,6 +236,8 @@ class SrlRecipe:
     dialect: DialectName = "xml"
     strictness: Strictness = "strict"
     dynamic_sampling: SamplingSection = None
+    share_prompt: Flag = False
+    share_prompt_tokens: Positive | None = None
     trainer: TrlSection = field(default_factory=dict)
     rewards: Mixture = field(default_factory=lambda: dict(PAPER_REWARD))
     overlong: Overlong = "error"
@@ -270,7 +275,8 @@ class RlvrRecipe:
     srl_swe/rewards/outcome.py. ``window``: ``token_budget`` bounds a patch's prompt or a whole
     episode, ``observation_chars`` each observation; ``pairs`` stays null. ``domain``: that of
     the instances. In a domain of worked solutions a reply is a whole solution and its answer is
-    verified; ``setting``, ``limits`` and ``tests_timeout_s`` are not used.
+    verified; ``setting``, ``limits`` and ``tests_timeout_s`` are not used. ``share_prompt`` and
+    ``share_prompt_tokens``: as for SRL, but not with ``setting: episode``.
     """
 
     model: str
@@ -284,6 +290,8 @@ class RlvrRecipe:
     tests_timeout_s: PositiveFloat = DEFAULT_TESTS_TIMEOUT_S
     reward: TestReward = "outcome"
     dynamic_sampling: SamplingSection = None
+    share_prompt: Flag = False
+    share_prompt_tokens: Positive | None = None
     trainer: TrlSection = field(default_factory=dict)
     model_config: TrlSection = field(default_factory=dict)
     validation: ValidationSection = None

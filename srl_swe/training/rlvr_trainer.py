@@ -145,6 +145,8 @@ def train_rlvr(
             model=recipe.model,
             args=args,
             dynamic_sampling=recipe.dynamic_sampling,
+            share_prompt=recipe.share_prompt,
+            share_prompt_tokens=recipe.share_prompt_tokens,
             **setting,
             **model.for_trainer,
         )
@@ -169,6 +171,11 @@ def _checked(
             "which nothing that was read can be left out."
         )
     domain = recipe.worked
+    if recipe.share_prompt and recipe.setting == "episode" and domain is None:
+        raise UserError(
+            "share_prompt is for `setting: patch`: an episode is far longer than its first prompt; "
+            "leave share_prompt out."
+        )
     for instance in instances if domain is None else ():
         check_testable(instance)
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs)

@@ -209,10 +209,15 @@ NOT_DECISIVE = REPORTED | KEPT | SERVED
 
 
 def decisive_fields(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe's fields that affect the result, and its method."""
+    """Return the recipe's fields that affect the result, and its method.
+
+    ``share_prompt`` is among them only if it is true: older folders do not have the field.
+    """
     fields = {name: value for name, value in asdict(recipe).items() if name not in OURS}
     if fields.get("domain") == "software":
         del fields["domain"]  # not known to folders of older versions
+    if not fields.get("share_prompt"):
+        fields.pop("share_prompt", None)
     trainer = {name: value for name, value in recipe.trainer.items() if name not in NOT_DECISIVE}
     return {"method": type(recipe).__name__, **fields, "trainer": trainer}
 

@@ -212,6 +212,8 @@ def make_srl_trainer(
             train_dataset=rows,
             processing_class=scorer.tokenizer,
             dynamic_sampling=recipe.dynamic_sampling,
+            share_prompt=recipe.share_prompt,
+            share_prompt_tokens=recipe.share_prompt_tokens,
             scorer=scorer,
             rewards=weight_shares(recipe.rewards),
             **model.for_trainer,

@@ -16,7 +16,16 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 
 import torch
 from datasets import Dataset, load_from_disk
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from srl_swe.dialects import get_dialect
@@ -248,11 +257,18 @@ def make_trainer(policy: Path, data: Path, tmp_path: Path) -> MakeTrainer:
         dynamic_sampling: DynamicSampling | None = None,
         model: Path = policy,
         peft_config: Any = None,
+        share_prompt: bool = False,
+        share_prompt_tokens: int | None = None,
         **config: Any,
     ) -> Any:
         short = {"max_completion_length": 8, "logging_steps": 1, "report_to": "none"}
         args = GRPOConfig(str(tmp_path / "run"), **{**SRL_TRAINER, **short, **config})
-        extra = {} if trainer_type is GRPOTrainer else {"dynamic_sampling": dynamic_sampling}
+        ours = {
+            "dynamic_sampling": dynamic_sampling,
+            "share_prompt": share_prompt,
+            "share_prompt_tokens": share_prompt_tokens,
+        }
+        extra = {} if trainer_type is GRPOTrainer else ours
         return trainer_type(
             model=str(model),
             args=args,
@@ -264,3 +280,37 @@ def make_trainer(policy: Path, data: Path, tmp_path: Path) -> MakeTrainer:
         )
 
     return make
+
+
+FAMILIES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(
+    request: pytest.FixtureRequest, policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Random weights of a family, with attention to few heads and the tokenizer of the tests."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(policy)
+    config_type, model_type = FAMILIES[request.param]
+    config: Any = config_type(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("family") / request.param
+    torch.manual_seed(0)
+    model_type(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

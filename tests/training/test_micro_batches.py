@@ -9,16 +9,11 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 from transformers import (
-    AutoTokenizer,
     Gemma3TextConfig,
     GPT2Config,
     Llama4TextConfig,
     LlamaConfig,
-    LlamaForCausalLM,
     Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
     Qwen3NextConfig,
 )
 from trl import GRPOTrainer
@@ -28,11 +23,6 @@ from srl_swe.training.micro_batches import by_length, ignores_padding, used_colu
 from srl_swe.training.recipe import DynamicSampling
 
 MakeTrainer = Callable[..., Any]
-FAMILIES = {
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-}
 FOUR_OF_FOUR = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
 GRADIENT_IN_WEIGHTS = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
 """After one step, the weights have moved by the gradient."""
@@ -48,33 +38,6 @@ def weights(trainer: Any) -> Tensor:
 
 def logged(trainer: Any, name: str) -> list[float]:
     return [row[name] for row in trainer.state.log_history if "loss" in row]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(
-    request: pytest.FixtureRequest, policy: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Random weights of a family, with attention to few heads and the tokenizer of the tests."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(policy)
-    config_type, model_type = FAMILIES[request.param]
-    config: Any = config_type(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=256,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    folder = tmp_path_factory.mktemp("family") / request.param
-    torch.manual_seed(0)
-    model_type(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def both(make_trainer: MakeTrainer, **fields: Any) -> tuple[Any, Any]:

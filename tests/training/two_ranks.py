@@ -24,6 +24,10 @@ from srl_swe.training.srl_trainer import ReplyScorer, StepReward
 from srl_swe.training.train import leave_process_group
 
 POLICY, DATA, OUTPUT = sys.argv[2:]
+GRADIENT_IN_WEIGHTS: dict[str, Any] = {
+    "gradient_accumulation_steps": 4, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0,
+    "max_steps": 1,
+}  # fmt: skip
 
 
 def make_trainer(trainer_type: Callable[..., Any], reward: Any, **fields: Any) -> Any:
@@ -80,7 +84,7 @@ def refill() -> dict[str, Any]:
     }
 
 
-def beside_trl(**fields: Any) -> dict[str, Any]:
+def beside_trl(share_prompt: bool = False, **fields: Any) -> dict[str, Any]:
     """The same training under TRL's own trainer and under ours."""
 
     def unlike(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -89,13 +93,15 @@ def beside_trl(**fields: Any) -> dict[str, Any]:
     fields |= {"per_device_train_batch_size": 4, "max_completion_length": 8}
     plain = make_trainer(GRPOTrainer, unlike, seed=7, **fields)
     plain.train()
-    ours = make_trainer(DynamicSamplingGRPOTrainer, unlike, seed=7, **fields)  # sets the seed again
+    sharing = partial(DynamicSamplingGRPOTrainer, share_prompt=share_prompt)
+    ours = make_trainer(sharing, unlike, seed=7, **fields)  # sets the seed again
     ours.train()
     pairs = list(zip(weights(plain), weights(ours), strict=True))
     return {
         "equal": all(torch.equal(first, second) for first, second in pairs),
         "difference": max(float((first - second).abs().max()) for first, second in pairs),
         "sorts": ours._sorts,
+        "shares": ours._shares,
         "group_std": [row["group_std"] for row in ours.state.log_history if "loss" in row],
         "replies": [
             (reply.row["instance_id"], reply.row["step_index"], reply.group, reply.trained)
@@ -108,15 +114,8 @@ if __name__ == "__main__":
     kinds = {
         "refill": refill,
         "straddle": partial(beside_trl, num_generations=8),
-        "sorted": partial(
-            beside_trl,
-            num_generations=4,
-            gradient_accumulation_steps=4,
-            optim="sgd",
-            learning_rate=1.0,
-            max_grad_norm=0.0,
-            max_steps=1,
-        ),
+        "sorted": partial(beside_trl, num_generations=4, **GRADIENT_IN_WEIGHTS),
+        "shared": partial(beside_trl, True, num_generations=4, **GRADIENT_IN_WEIGHTS),
     }
     seen = kinds[sys.argv[1]]()
     Path(OUTPUT, f"rank-{os.environ['RANK']}.json").write_text(json.dumps(seen))
