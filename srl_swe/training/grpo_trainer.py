@@ -336,7 +336,12 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             return compute(model, input_ids, attention_mask, logits_to_keep, batch_size, **options)
         size, order = batch_size or len(input_ids), torch.arange(len(input_ids))
         if size < len(input_ids):
-            order = order_by_length(input_ids, attention_mask, logits_to_keep, whole=self._shares)
+            order = order_by_length(
+                input_ids[:, :-logits_to_keep],
+                attention_mask[:, :-logits_to_keep],
+                attention_mask[:, -logits_to_keep:].sum(dim=1),
+                whole=self._shares,
+            )
             size = max(size, self._group_size) if self._shares else size
         run = self._shared_pass if self._shares else partial(self._trimmed_pass, compute)
         passes = [

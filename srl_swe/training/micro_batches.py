@@ -52,24 +52,24 @@ def used_columns(attention_mask: Tensor, reply_width: int) -> slice:
     return slice(min(int(used.min()), start - 1), int(used.max()) + 1)
 
 
-def order_by_length(ids: Tensor, mask: Tensor, reply_width: int, *, whole: bool = False) -> Tensor:
+def order_by_length(
+    prompt_ids: Tensor, prompt_mask: Tensor, replies: Tensor, *, whole: bool = False
+) -> Tensor:
     """Indices of the rows: longest prompts first, the replies of a prompt together, longest first.
 
-    Rows without a reply come last, but if ``whole``, with the other replies to their prompt.
-    ``ids``, ``mask``: (rows, columns), prompts padded left and replies right.
+    ``replies``: (rows,), tokens of each reply. Rows without a reply come last, but if ``whole``,
+    with the other replies to their prompt.
 
-    >>> mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
-    >>> order_by_length(torch.ones_like(mask), mask, 2).tolist()
+    >>> prompts = torch.tensor([[0, 7], [5, 7], [5, 7], [5, 7]])
+    >>> order_by_length(prompts, (prompts > 0).long(), torch.tensor([2, 1, 0, 2])).tolist()
     [3, 1, 0, 2]
     """
-    prompts = slice(ids.size(1) - reply_width)
-    used = mask[:, prompts].bool()
-    _, prompt = torch.unique(ids[:, prompts] * used, dim=0, return_inverse=True)
-    replies = mask[:, prompts.stop :].sum(dim=1)
+    _, prompt = torch.unique(prompt_ids * prompt_mask, dim=0, return_inverse=True)
     live = (replies > 0).long()
     if whole:
         live = torch.zeros_like(live).scatter_reduce(0, prompt, live, "amax")[prompt]
-    ranked = torch.stack([live, used.sum(dim=1), prompt, replies], dim=1).tolist()
+    keys = (live, prompt_mask.sum(dim=1), prompt, replies)
+    ranked = torch.stack([key.long() for key in keys], dim=1).tolist()
     return torch.tensor(sorted(range(len(ranked)), key=ranked.__getitem__, reverse=True))
 
 
@@ -84,12 +84,9 @@ def by_length(
         key: torch.cat([batch[key] for batch in batches]) if tensor.dim() else tensor
         for key, tensor in batches[0].items()
     }
-    ids, mask = (
-        torch.cat([rows[f"prompt_{x}"], rows[f"completion_{x}"]], 1) for x in ("ids", "mask")
-    )
-    width = rows["completion_mask"].size(1)
-    order = order_by_length(ids, mask, width, whole=whole_groups)
+    replies = rows["completion_mask"].sum(dim=1)
+    order = order_by_length(rows["prompt_ids"], rows["prompt_mask"], replies, whole=whole_groups)
     return [
         {key: tensor[chunk] if tensor.dim() else tensor for key, tensor in rows.items()}
-        for chunk in order.to(ids.device).chunk(len(batches))
+        for chunk in order.to(replies.device).chunk(len(batches))
     ]

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from srl_swe.errors import UserError
 from srl_swe.training.micro_batches import ignores_padding
@@ -32,7 +31,6 @@ from srl_swe.training.micro_batches import ignores_padding
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 """Model types whose shared passes are tested against TRL's."""
 SDPA, FLEX = "sdpa", "flex_attention"
-_SHARED_SDPA = "srl_swe_shared_sdpa"
 IGNORED = -100
 """Label of a position that is not scored."""
 
@@ -194,7 +192,7 @@ def attend_in_two_parts(
     packed: Packed | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA; in a packed sequence each prompt by itself, then the replies to it.
+    """SDPA as transformers has it; in a packed sequence each prompt, then the replies to it.
 
     Without a mask over the prompt the causal kernel skips half of its pairs. ``query``, ``key``
     and ``value``: (1, heads, tokens, size of a head).
@@ -212,10 +210,6 @@ def attend_in_two_parts(
     return torch.cat(parts, dim=1), None
 
 
-AttentionInterface.register(_SHARED_SDPA, attend_in_two_parts)
-AttentionMaskInterface.register(_SHARED_SDPA, sdpa_mask)
-
-
 def accept_packed(model: Any) -> None:
     """Let ``model(..., packed=[Packed, ...])`` run packed sequences; other calls stay as they are.
 
@@ -225,8 +219,7 @@ def accept_packed(model: Any) -> None:
     """
     backbone, config = model.base_model, model.config
     forward = backbone.forward
-    if config._attn_implementation == SDPA:
-        config._attn_implementation = _SHARED_SDPA
+    AttentionInterface.register(SDPA, attend_in_two_parts)  # of transformers as a whole
 
     def hidden_states(packed: Packed, options: dict[str, Any]) -> Tensor:
         if config._attn_implementation == FLEX:

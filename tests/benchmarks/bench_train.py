@@ -1,7 +1,7 @@
 """One step of SRL beside the same step of plain TRL, by phase, with its peak memory.
 
-A random Qwen2 of 17 million parameters takes one step of four prompts and eight replies of 100
-tokens each; the prompts have lengths drawn from those of real step contexts. Every trainer runs in
+A random Qwen2 of 15 million parameters takes one step of four prompts and eight replies of 100
+tokens each; the prompts are about as long as those of real step contexts. Every trainer runs in
 a process of its own, one after another, with the same rows and settings:
 
 plain     TRL's GRPOTrainer
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
@@ -39,9 +38,9 @@ from srl_swe.training.srl_trainer import ReplyScorer, StepReward
 from srl_swe.training.timing import Stopwatch
 from srl_swe.trajectories import load_trajectories
 
-TOKENS = (230, 869, 1082, 1269, 1441, 1637, 1845, 2222, 2531, 3056, 5775)
-"""Deciles of the prompts of 290 real step contexts: SWE-smith's published trajectories, the
-paper's window of two pairs, four characters counted as a token."""
+PROMPT_TOKENS = (1100, 1400, 1600, 1900)
+"""Around the median of 290 real step contexts (SWE-smith's trajectories, windows of two pairs),
+which is 1,637 at four characters per token; their ninth decile is 3,056."""
 GROUP, REPLY_TOKENS = 8, 100
 TRAINERS = ("plain", "trimmed", "shared")
 PHASES = ("sample", "reward", "forward_backward")
@@ -57,7 +56,7 @@ class Scale:
     steps: int
 
 
-FULL = Scale(layers=8, hidden=320, prompts=4, steps=1)
+FULL = Scale(layers=6, hidden=320, prompts=4, steps=1)
 SMALL = Scale(layers=2, hidden=64, prompts=2, steps=1)
 
 
@@ -135,15 +134,11 @@ def _save_policy(scale: Scale, folder: Path) -> None:
 
 
 def _save_rows(scale: Scale, policy: Path, folder: Path) -> None:
-    """Prompts of the drawn lengths, from the bundled trajectories' text over and over."""
+    """Prompts of the wanted lengths, from the bundled trajectories' text over and over."""
     tokenizer: Any = AutoTokenizer.from_pretrained(policy)
     ids = tokenizer("\n".join(_texts()))["input_ids"]
-    draw = random.Random(1)
     prompts = []
-    for number in range(scale.prompts):
-        where = draw.uniform(0, len(TOKENS) - 1)
-        low = int(where)
-        length = int(TOKENS[low] + (where - low) * (TOKENS[low + 1] - TOKENS[low]))
+    for number, length in enumerate(PROMPT_TOKENS[: scale.prompts]):
         shifted = ids[1000 * number :] + ids * (length // len(ids) + 1)
         prompts.append([{"role": "user", "content": tokenizer.decode(shifted[: length - 8])}])
     experts = [f"<function=bash>\nls {number}\n</function>" for number in range(scale.prompts)]

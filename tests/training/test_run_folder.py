@@ -52,6 +52,17 @@ def test_dynamic_sampling_switched_off_is_another_recipe(tmp_path: Path) -> None
         open_run(dataclasses.replace(recipe, dynamic_sampling=None))
 
 
+def test_sharing_prompts_is_another_recipe_and_its_absence_is_that_of_older_folders(
+    tmp_path: Path,
+) -> None:
+    recipe = make_recipe(tmp_path)
+    run = open_run(recipe)
+    run.claim()
+    assert "share_prompt" not in run.config
+    with pytest.raises(UserError, match="share_prompt: None -> True"):
+        open_run(dataclasses.replace(recipe, share_prompt=True))
+
+
 def test_what_only_says_where_something_is_reported_kept_or_served_may_change(
     tmp_path: Path,
 ) -> None:

@@ -150,17 +150,6 @@ def test_two_ranks_end_with_the_gradient_of_plain_trl(
         assert seen["difference"] <= 1e-6
 
 
-@pytest.mark.train
-def test_a_trained_policy_is_saved_as_an_ordinary_model(
-    make_trainer: MakeTrainer, tmp_path: Path
-) -> None:
-    trainer = trained(make_trainer, share_prompt=True)
-    trainer.save_model(str(tmp_path / "saved"))
-    assert "attn" not in (tmp_path / "saved" / "config.json").read_text()
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
-    assert saved.config._attn_implementation == "sdpa"
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 def test_every_attention_reads_a_packed_sequence_alike(
