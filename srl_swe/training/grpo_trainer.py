@@ -344,12 +344,13 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             )
             size = max(size, self._group_size) if self._shares else size
         run = self._shared_pass if self._shares else partial(self._trimmed_pass, compute)
+        order = order.to(input_ids.device)
         passes = [
             run(model, input_ids[rows], attention_mask[rows], logits_to_keep, **options)
-            for rows in order.to(input_ids.device).split(size)
+            for rows in (order[start : start + size] for start in range(0, len(order), size))
         ]
         logps, entropies = zip(*passes, strict=True)
-        back = order.argsort().to(input_ids.device)
+        back = order.argsort()
         in_order = [torch.cat(x)[back] if x[0] is not None else None for x in (logps, entropies)]
         return *in_order, None
 
@@ -380,7 +381,7 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         """Prepare the policy and the reference. Raises UserError if they can't share prompts."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         for model in filter(None, (self.model, self.ref_model)):
-            bare = self.accelerator.unwrap_model(model)
+            bare: Any = self.accelerator.unwrap_model(model)
             bare = bare.get_base_model() if isinstance(bare, PeftModel) else bare
             attention = bare.config._attn_implementation
             check_shared_prompts(

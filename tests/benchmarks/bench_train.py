@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from bench_table import Row, publish
 from chatml_tokenizer import save_tokenizer
 from datasets import Dataset, load_from_disk
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from srl_swe.bundled import bundled
 from srl_swe.dialects import ReplyFormat, get_dialect
@@ -110,7 +112,11 @@ def _texts() -> list[str]:
         text
         for trajectory in trajectories
         for step in trajectory.steps
-        for text in (step.thought, step.action.text, getattr(step.observation, "text", ""))
+        for text in (
+            step.thought,
+            step.action.text if step.action else "",
+            step.observation.text if step.observation else "",
+        )
     ]
 
 
@@ -167,14 +173,15 @@ def train(name: str, folder: Path, steps: int, prompts: int) -> dict[str, float]
         seed=0,
         **PLAIN,
     )
-    sharing = {"share_prompt": True} if name == "shared" else {}
-    trainer: Any = (GRPOTrainer if name == "plain" else DynamicSamplingGRPOTrainer)(
+    make: Any = GRPOTrainer
+    if name != "plain":
+        make = partial(DynamicSamplingGRPOTrainer, share_prompt=name == "shared")
+    trainer = make(
         model=str(folder / "policy"),
         args=args,
         reward_funcs=reward,
         train_dataset=load_from_disk(str(folder / "rows")),
         processing_class=tokenizer,
-        **sharing,
     )
     watch, tokens = Stopwatch(time.perf_counter), _count_tokens(trainer)
     for phase, method in (
