@@ -43,14 +43,14 @@ def weights(trainer: Any) -> Tensor:
 
 
 def trained(make_trainer: MakeTrainer, reward: Any = unlike, **fields: Any) -> Any:
-    """By default one update of two micro-batches of two groups; ``tokens``: of all passes."""
+    """By default one update of two micro-batches of two groups; keeps the tokens of each pass."""
     trainer = make_trainer(reward, **{**TWO_GROUPS_TWICE, **GRADIENT_IN_WEIGHTS, **fields})
-    trainer.tokens = []
+    trainer.forwarded = []
 
     def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if kwargs.get("fused_lm_head"):
             packed = [part.input_ids for part in kwargs.get("packed", ())]
-            trainer.tokens.append(sum(ids.numel() for ids in packed or [kwargs["input_ids"]]))
+            trainer.forwarded.append(sum(ids.numel() for ids in packed or [kwargs["input_ids"]]))
 
     trainer.model.register_forward_pre_hook(count, with_kwargs=True)
     trainer.train()
@@ -80,7 +80,7 @@ def test_loss_and_gradient_of_an_update_are_those_of_plain_trl(
     assert_same(ours, plain)
     untrained = make_trainer(unlike, GRPOTrainer, model=family)
     assert (weights(plain) - weights(untrained)).abs().max() > 1e-3
-    assert sum(ours.tokens) < sum(plain.tokens) / 2
+    assert sum(ours.forwarded) < sum(plain.forwarded) / 2
 
 
 @pytest.mark.train
@@ -135,7 +135,7 @@ def test_a_dead_group_costs_nothing_and_changes_nothing(make_trainer: MakeTraine
     ]
     dead = round(4 * (1 - filled))
     assert 0 < dead < 4
-    assert ours.tokens.count(2) == dead, "a micro-batch without a reply keeps two tokens"
+    assert ours.forwarded.count(2) == dead, "a micro-batch without a reply keeps two tokens"
     assert_same(ours, plain)
 
 
