@@ -4,6 +4,7 @@
 #   PYTHON=python3.12   the interpreter that the virtual environment is made of
 #   PIP_ARGS="..."      more options for pip, such as an index with CPU builds of torch
 #   DOCKER_HOST=...     another engine, podman's socket for instance
+#   WORKERS=2           processes of test-fast and test-pure; 0: pytest's own, for a debugger
 
 PYTHON ?= python3
 export EXTRAS ?= train,gym,math,view,dev
@@ -14,8 +15,11 @@ BIN := $(VENV)/bin
 
 VLLM := $(abspath .venv-vllm)
 PURE := not docker and not train and not browser and not demo
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+PARALLEL = -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup engine images browser demo demo-quick test chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs pictures self-check record schema clean
+.PHONY: help setup engine images browser demo demo-quick test test-engine test-others chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs pictures self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
@@ -53,7 +57,16 @@ demo: setup
 	$(BIN)/srl-swe demo
 
 test: setup
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-engine test-others
+
+# They wait for containers most of the time, and one of them alone may clean up the engine: they run
+# in one process beside the others, and what it prints is shown when it has ended.
+test-engine:
+	@mkdir -p build
+	@$(PYTEST) -m docker > build/test-engine.log 2>&1; code=$$?; cat build/test-engine.log; exit $$code
+
+test-others:
+	$(PYTEST) -m "not docker"
 
 # SRL_SWE_CHAOS_INSTANCES and SRL_SWE_CHAOS_SEED take another size, and other moments of the kills.
 chaos: setup
@@ -78,11 +91,11 @@ test-cluster: $(VENV)/.installed
 
 # For the time between two edits.
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "$(PURE) and not slow"
+	$(PYTEST) $(PARALLEL) -m "$(PURE) and not slow"
 
 # The tests that need no engine and don't train, under the Python of VENV.
 test-pure: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "$(PURE)"
+	$(PYTEST) $(PARALLEL) -m "$(PURE)"
 
 demo-quick: setup
 	$(BIN)/srl-swe demo --quick --fresh
