@@ -1,4 +1,4 @@
-"""Runs ``srl-swe`` as a process of its own, or within the tests' process."""
+"""Runs ``srl-swe`` as a process of its own, or within the tests' process; waits for processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from unittest import mock
@@ -67,6 +69,22 @@ def srl_swe(
             file.seek(0)
             texts.append(file.read())
     return subprocess.CompletedProcess(words, int(ended.value.code or 0), *texts)
+
+
+def wait_until(
+    holds: Callable[[], object], seconds: float = 60.0, otherwise: str = "waited in vain"
+) -> None:
+    """Look every 50 ms; after ``seconds`` the test fails with the words of ``otherwise``."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+def is_alive(pid: object) -> bool:
+    """Whether the process runs; not if it has ended and its parent has not looked yet."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def invoke(*arguments: object, text: str | None = None) -> Result:

@@ -107,12 +107,6 @@ def test_a_name_or_place_that_is_not_there_is_one_line(
     assert_one_line(srl_swe(*command.split(), cwd=tmp_path), *words)
 
 
-def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
-    engine = f"unix://{tmp_path}/docker.sock"
-    assert_one_line(srl_swe("replay", DOCKER_HOST=engine), "engine")
-    assert_one_line(srl_swe("self-check", "--out", str(tmp_path), DOCKER_HOST=engine), "engine")
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -72,9 +72,3 @@ def test_the_summary_counts_each_kind(make: Make) -> None:
     make(EXPIRED)
     last = next(line for line in reap().splitlines() if line.startswith("removed") and "," in line)
     assert "volumes" in last
-
-
-def test_without_an_engine_it_says_so() -> None:
-    result = srl_swe("reap", DOCKER_HOST="unix:///no/such.sock")
-    assert result.returncode == 2
-    assert "setup-engine.sh" in result.stderr

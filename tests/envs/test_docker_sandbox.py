@@ -28,6 +28,8 @@ from srl_swe_envs.owners import clean_up
 from srl_swe_envs.scripts import script
 from srl_swe_envs.snapshots import Snapshots
 
+from ..commands import wait_until
+
 pytestmark = pytest.mark.docker
 
 SLACK_S = 2.5
@@ -277,10 +279,7 @@ def test_a_sandbox_that_can_not_be_reached_is_given_up_and_removed(
     assert time.monotonic() - started < 0.5 + 5 + SLACK_S
     with pytest.raises(SandboxDied):
         sandbox.read_file("/etc/passwd")
-    deadline = time.monotonic() + PATIENCE_S
-    while exists(client, sandbox.container_id):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not exists(client, sandbox.container_id), PATIENCE_S)
     sandbox.close()
 
 

@@ -159,10 +159,10 @@ def test_no_account_is_asked_for_where_pytest_can_give_none(script: str) -> None
 
 
 def test_a_hostile_log_holds_nothing_of_this_process() -> None:
-    """The sympy parser takes seconds for each of these, and minutes for the last."""
+    """The sympy parser takes a second for the first of these, and minutes for the last."""
     sympy = replace(PYTEST, log_parser="parse_log_sympy")
     read_log(PYTEST, TestRun(BOTH, 0))  # a warm process
-    for text in ("PASSED " * 5_000, "_ " * 300_000):
+    for text in ("PASSED " * 2_500, "_ " * 300_000):
         used, started = time.thread_time(), time.monotonic()
         reading = read_log(sympy, TestRun(log(text), 1))
         assert time.thread_time() - used < 1

@@ -30,6 +30,7 @@ from srl_swe.types import Instance, Outcome, Prediction
 from srl_swe_envs.docker import open_docker_sandbox
 from srl_swe_envs.owners import EXPIRES, Fate, find, owner_labels
 
+from ..commands import wait_until
 from .patches import DOES_NOT_APPLY, INSTANCE, new_file
 
 NO_OP = new_file("notes.txt", "nothing")
@@ -52,13 +53,6 @@ class CountingHarness(SwebenchHarness):
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         self.runs += 1
         super().run(job, done)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def containers(run_id: str) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +27,7 @@ from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.local import open_local_sandbox
 
-from ..commands import invoke, srl_swe
+from ..commands import invoke, srl_swe, wait_until
 from .patches import DOES_NOT_APPLY, new_file
 
 pytestmark = pytest.mark.slow
@@ -223,10 +222,7 @@ def test_a_grading_that_was_killed_continues_and_leaves_no_container(
     with subprocess.Popen([sys.executable, "-m", "srl_swe", *command]) as process:
         owned = str(process.pid)
         try:
-            end = time.monotonic() + 120
-            while not (kept.exists() and _containers_of(client, owned)):
-                assert time.monotonic() < end, "waited in vain"
-                time.sleep(0.1)
+            wait_until(lambda: kept.exists() and _containers_of(client, owned), 120)
         finally:
             process.kill()
     save(second.gold_patch)

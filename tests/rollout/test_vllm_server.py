@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import pytest
 
 from srl_swe.errors import UserError
 from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+
+from ..commands import is_alive, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -69,18 +70,6 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 Notes = Callable[[], list[dict[str, object]]]
 
 
-def is_alive(pid: object) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def pids(notes: Notes) -> list[int]:
     return [pid for note in notes() for pid in note["pids"]]  # type: ignore[attr-defined]
 
@@ -97,7 +86,7 @@ def test_a_server_is_up_inside_the_block_and_nothing_of_it_is_left(
         )
         assert all(map(is_alive, pids(notes)))
     assert len(pids(notes)) == 2
-    wait_for(lambda: not any(map(is_alive, pids(notes))), "a process is left")
+    wait_until(lambda: not any(map(is_alive, pids(notes))), otherwise="a process is left")
 
 
 def test_gpus_are_divided_among_replicas(notes: Notes, tmp_path: Path) -> None:
@@ -115,11 +104,13 @@ def test_a_server_that_dies_is_started_again_once_at_its_address(
 ) -> None:
     with serve_by_vllm("folder", "m", VllmSettings(), tmp_path):
         os.kill(pids(notes)[0], signal.SIGKILL)
-        wait_for(lambda: len(notes()) == 2, "it was not started again")
+        wait_until(lambda: len(notes()) == 2, otherwise="it was not started again")
         assert notes()[0]["port"] == notes()[1]["port"]
-        wait_for(lambda: not is_alive(pids(notes)[1]), "the worker of the dead server is left")
+        wait_until(
+            lambda: not is_alive(pids(notes)[1]), otherwise="the worker of the dead server is left"
+        )
         os.kill(pids(notes)[2], signal.SIGKILL)
-        wait_for(lambda: "died again" in capsys.readouterr().err, "no warning")
+        wait_until(lambda: "died again" in capsys.readouterr().err, otherwise="no warning")
     assert len(notes()) == 2
 
 
@@ -130,7 +121,7 @@ def test_a_server_that_can_not_start_is_named_with_the_end_of_its_log(
     died = pytest.raises(UserError, match=r"vLLM died: no memory left \(log: .*vllm-0.log\)")
     with died, serve_by_vllm("folder", "m", VllmSettings(), tmp_path):
         pass
-    wait_for(lambda: not any(map(is_alive, pids(notes))), "a process is left")
+    wait_until(lambda: not any(map(is_alive, pids(notes))), otherwise="a process is left")
 
 
 @pytest.mark.parametrize("killed", ["run", "guard"])
@@ -151,10 +142,10 @@ def test_nothing_of_a_server_outlives_its_run_or_its_guard(
         before = pids(notes)
         guard = int(Path(f"/proc/{before[0]}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(run.pid if killed == "run" else guard, signal.SIGKILL)
-        wait_for(lambda: not is_alive(before[0]), "the server outlived it")
+        wait_until(lambda: not is_alive(before[0]), otherwise="the server outlived it")
         run.kill()
     if killed == "run":
-        wait_for(lambda: not is_alive(before[1]), "the worker outlived it")
+        wait_until(lambda: not is_alive(before[1]), otherwise="the worker outlived it")
 
 
 def test_an_adapter_alone_is_refused(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,8 @@ from srl_swe.steps.source import identify_source
 from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Action, Message, Observation, Step, Trajectory
+
+from ..commands import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -340,13 +341,6 @@ def test_a_damaged_record_of_a_shard_is_one_clear_line(tmp_path: Path) -> None:
         build(tmp_path / "steps", make_trajectories(800), SPLIT)
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_build_killed_at_once_goes_on_to_the_same_bytes_and_leaves_no_process(
     tmp_path: Path, workers: int
@@ -360,12 +354,12 @@ def test_a_build_killed_at_once_goes_on_to_the_same_bytes_and_leaves_no_process(
     assert process.stdin
     process.stdin.writelines(lines[:600])
     process.stdin.flush()
-    wait_for((killed.parent / ".steps.partial" / "00000.json").exists)
+    wait_until((killed.parent / ".steps.partial" / "00000.json").exists)
     helpers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not killed.exists()
-    wait_for(lambda: not any(helper.is_running() for helper in helpers))
+    wait_until(lambda: not any(helper.is_running() for helper in helpers))
     subprocess.run([*command, str(killed)], input=b"".join(lines), check=True)
     assert files(tmp_path / "whole") == files(tmp_path / "killed")
 

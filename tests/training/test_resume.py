@@ -23,6 +23,8 @@ from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Valid
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
 
+from ..commands import srl_swe
+
 pytestmark = pytest.mark.train
 
 STEPS = 6
@@ -176,7 +178,7 @@ def test_a_run_killed_in_its_middle_continues_to_the_same_end(
         os.kill(process.pid, signal.SIGKILL)
     assert not (Path(killed.output) / "final").exists()
 
-    again = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
+    again = srl_swe("train", "srl", "--config", recipe)
     assert again.returncode == 0, again.stderr[-3000:]
     assert again.stdout.strip().endswith(str(Path(killed.output) / "final"))
     whole, output = Path(uninterrupted.output), Path(killed.output)
