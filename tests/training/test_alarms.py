@@ -179,6 +179,7 @@ def test_a_run_out_of_format_stops_without_a_final_policy_and_goes_on_with_more_
     with pytest.raises(UserError, match="step 2: for"):
         train_srl(recipe)
     assert not (Path(recipe.output) / "final").exists()
+    assert "Stopped the run" in (Path(recipe.output) / "report.html").read_text()
     assert train_srl(dataclasses.replace(recipe, alarms=Alarms(format_steps=4))).is_dir()
 
 
