@@ -189,7 +189,7 @@ class ContainerProcesses:
         with blame_sandbox("starting a process in the container"):
             try:
                 return start()
-            except requests.ConnectionError:  # its pool was just closed by another thread
+            except requests.ConnectionError:  # the engine has just closed a kept connection
                 return start()
 
     def sweep(self, sweep: Sweep) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, StreamParseError
 from docker.models.containers import Container
+from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnectionPool
 from docker.utils import parse_repository_tag
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -111,7 +112,27 @@ def connect() -> docker.DockerClient:
 
 
 def _client() -> docker.DockerClient:
-    return docker.from_env(max_pool_size=_MOST_CONNECTIONS)
+    client = docker.from_env(max_pool_size=_MOST_CONNECTIONS)
+    of_package = client.api.get_adapter(client.api.base_url)
+    if isinstance(of_package, UnixHTTPAdapter):
+        client.api.mount(
+            client.api.base_url,
+            _OnePool(of_package.socket_path, of_package.timeout, max_pool_size=_MOST_CONNECTIONS),
+        )
+    return client
+
+
+class _OnePool(UnixHTTPAdapter):
+    """One pool of connections to the engine's socket.
+
+    The docker package has a pool per URL. Nearly all URLs hold the id of a container, and so no
+    connection served a second request, and pools were closed under the threads that used them.
+    """
+
+    def get_connection(
+        self, url: str | bytes, proxies: Mapping[str, str] | None = None
+    ) -> UnixHTTPConnectionPool:
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 def _unavailable(error: Exception) -> str:

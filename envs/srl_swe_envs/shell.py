@@ -94,6 +94,9 @@ STDOUT = 1
 _NONCE_BYTES = 6
 _LONGEST_MARKER = 24
 """Length of the nonce or the secret in hexadecimal, an exit code and a line's end."""
+_MARKER = re.compile(rb"(N[0-9a-f]{%d})(?: (\d+))?\n" % (2 * _NONCE_BYTES))
+"""The nonce: the end of a command's output. The secret and an exit code: that of the shell."""
+_LEADING_DIGITS = re.compile(rb"\d+")
 _QUIET_S = 0.5
 """Silence of this length after an exit code: the shell can't report or mark the end."""
 _UNKNOWN = 1
@@ -209,26 +212,33 @@ class ShellConnection:
 
     def _take_output(self, data: bytes, output: Callable[[bytes], None]) -> None:
         data = self._held + data
-        found = re.search(rb"(%b)\n|%b (\d+)\n" % (self._nonce, self._secret), data)
-        if found:
-            self._output_ended = True
-            if not found[1]:
+        for found in _MARKER.finditer(data):
+            if found[1] == self._nonce and not found[2]:
+                break
+            if found[1] == self._secret and found[2]:
                 self._shell_exit_code = int(found[2])
-            end, self._held = found.start(), data[found.end() :]
+                break
         else:
             end = max(0, len(data) - _LONGEST_MARKER)
             self._held = data[end:]
-        output(data[:end])
+            output(data[:end])
+            return
+        self._output_ended = True
+        self._held = data[found.end() :]
+        output(data[: found.start()])
 
     def _ending(self) -> Ending | None:
         if self._shell_exit_code is not None:
             return Ending(self._shell_exit_code, restore=None)
-        restore = re.search(rb"(?s)%bc [^\n]*\n(.*)%be" % (self._nonce, self._nonce), self._report)
-        if not self._output_ended or not (restore or self._has_ended()):
+        if not self._output_ended:
+            return None
+        _, _, answer = self._report.partition(b"%bc " % self._nonce)
+        restore, is_whole, _ = answer.partition(b"\n")[2].rpartition(b"%be" % self._nonce)
+        if not is_whole and not self._has_ended():
             return None
         exit_code = self._exit_code()
         self._report = b""  # late reports of this request have another nonce than the next
-        return Ending(exit_code, restore[1] if restore else None)
+        return Ending(exit_code, restore if is_whole else None)
 
     def _answered(self) -> bool:
         """Whether the exit code of the command has come."""
@@ -239,8 +249,8 @@ class ShellConnection:
         return b"%bz" % self._nonce in self._report
 
     def _exit_code(self) -> int:
-        found = re.search(rb"%bc (\d+)" % self._nonce, self._report)
-        return int(found[1]) if found else _UNKNOWN
+        found = _LEADING_DIGITS.match(self._report.partition(b"%bc " % self._nonce)[2])
+        return int(found[0]) if found else _UNKNOWN
 
 
 def _nonce() -> bytes:

@@ -14,7 +14,15 @@ from typing import Any, Protocol
 from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import PolicyError, SandboxError
 from srl_swe.sandbox import Patch, Sandbox, enforced, normal_form, take_patch
-from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, OverBudget, Window, make_messages
+from srl_swe.steps.prompt import (
+    PAPER_WINDOW,
+    CountTokens,
+    OverBudget,
+    Pair,
+    Window,
+    make_pair,
+    make_prompt,
+)
 from srl_swe.tools import SUBMIT, Tool, open_toolbox
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason, Trajectory
 
@@ -152,6 +160,8 @@ class Episode:
         """None while the episode is running."""
         self.patch: str | None = None
         """The patch taken by :meth:`submit`; None before that, or if taking it failed."""
+        self._past: list[Pair] = []
+        """The steps in the form of later prompts."""
         self._notes: tuple[str, ...] = ()
         self._normal_form: str | None = None
         self._instance = instance
@@ -170,14 +180,15 @@ class Episode:
     def messages(self, count_tokens: CountTokens | None = None) -> list[Message]:
         """The prompt of the next reply. Raises OverBudget if it does not fit the window."""
         instance, rules = self._instance, self._rules
-        return make_messages(
+        prompt = make_prompt(
             instance.problem_statement,
-            self.steps,
+            self._past,
             rules.replies.dialect,
             rules.window,
             count_tokens,
             instance.workdir,
         )
+        return list(prompt.messages)
 
     def reply(self, text: str) -> Step:
         """Carry out the reply's action; an unusable reply is answered with the reason."""
@@ -227,6 +238,7 @@ class Episode:
 
     def _add(self, step: Step) -> Step:
         self.steps.append(step)
+        self._past.append(make_pair(step, self._rules.replies.dialect, self._rules.window))
         self.stop_reason = self._reason_to_stop(step)
         return step
 

@@ -2,13 +2,16 @@
 #     collect.sh list PRIVATE WORKDIR BASE_COMMIT       what has changed: PRIVATE/status and stats
 #     collect.sh collapse PRIVATE WORKDIR BASE_COMMIT   the same, new folders by their names only
 #     collect.sh folders PRIVATE WORKDIR BASE_COMMIT    folders without tracked files: folders
-#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT       of PRIVATE/chosen: changes and contents
+#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT [PATHS]   of PRIVATE/chosen: changes and contents
+# PATHS are the chosen ones in base64, if they are few. The answer lies in files of PRIVATE; short
+# ones are printed too, one per line in base64, and are then not read through the sandbox.
 # Of the repository only objects, refs, exclude file and core.fileMode are used. Its index, locks,
 # hooks and HEAD may be in any state and are not touched: git works on a repository in PRIVATE.
 # Every rollout waits for this, so it starts no process that it can do without.
 set -eu
 umask 077
-phase=$1 private=$2 workdir=$3 base=$4
+phase=$1 private=$2 workdir=$3 base=$4 paths=${5-}
+short=12000 # bytes; SHORT_BYTES in working_tree.py
 largest=$((16 << 20)) most=$((48 << 20)) # bytes of one file, and of all
 
 export HOME=$private XDG_CONFIG_HOME=$private LC_ALL=C
@@ -103,6 +106,15 @@ list_files() {
     done <"$private/status" >"$private/names"
     # In the same order; of files that have gone there is no line.
     xargs -0 -r stat -c '%f %s %n' -- <"$private/names" >"$private/stats" 2>/dev/null || true
+    answer status stats
+}
+
+answer() { # answer NAME...: prints a line per file, cut at its limit
+    local name
+    for name; do
+        if [[ -s $private/$name ]]; then head -c "$short" "$private/$name" | base64 -w 0; fi
+        echo " $name"
+    done
 }
 
 folders() {
@@ -135,6 +147,7 @@ wanted_objects() { # of the sizes on stdin: small ones first, and none beyond th
 
 pack() {
     local old new
+    if [[ $paths ]]; then base64 -d <<<"$paths" >"$private/chosen"; fi
     stage
     git diff-index --cached --raw -z --no-renames --ignore-submodules=all HEAD >"$private/changes"
     while IFS=' ' read -r -d '' _ _ old new _ && IFS= read -r -d '' _; do
@@ -144,6 +157,7 @@ pack() {
         git cat-file --batch-check='%(objectname) %(objectsize)' |
         wanted_objects |
         git cat-file --batch >"$private/contents"
+    answer changes contents
 }
 
 "$phase"

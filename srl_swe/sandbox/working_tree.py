@@ -15,6 +15,8 @@ Files that git ignores never get here. Each omission is recorded as :class:`Omit
 
 from __future__ import annotations
 
+import base64
+import binascii
 import posixpath
 import re
 import secrets
@@ -23,6 +25,7 @@ import stat
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -234,6 +237,8 @@ CLEAN = (
 
 The variable it keeps marks the processes of a sandbox without a container.
 """
+SHORT_BYTES = 12_000
+"""Shorter answers of ``collect.sh`` are taken from its output, unless the sandbox has cut it."""
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
 _ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
@@ -241,6 +246,7 @@ _STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) ")
 _BLOB = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,9})\n")
 _STATUS = re.compile(rb"\? |1 (?:[^ ]+ ){7}")
 _MISSING = re.compile(rb"[0-9a-f]{40} missing\n")
+_ANSWER = re.compile(r"^([A-Za-z0-9+/=]*) ([a-z]+)$", re.MULTILINE)
 _NO_ANSWER = "git in the sandbox gives no usable answer"
 
 
@@ -277,6 +283,8 @@ class WorkingTree:
         self._folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
         self._arguments = (self._folder, workdir, base_commit)
         self._deadline = time.monotonic() + timeout_s
+        self._printed: dict[str, bytes] = {}
+        """Short answers by name."""
 
     def listing(self) -> tuple[tuple[Listed, ...], frozenset[bytes]]:
         """Paths that differ from the base commit, and new folders, as :func:`choose` takes them.
@@ -301,8 +309,11 @@ class WorkingTree:
         if not chosen:
             return [], []
         names = b"".join(path + b"\0" for path in chosen)
-        self._sandbox.write_file(f"{self._folder}/chosen", names)
-        self._run("pack")
+        if len(names) < SHORT_BYTES:
+            self._run("pack", base64.b64encode(names).decode())
+        else:
+            self._sandbox.write_file(f"{self._folder}/chosen", names)
+            self._run("pack")
         blobs = parse_blobs(self._read("contents"))
         wanted = frozenset(chosen)
         changes, cut_off = [], []
@@ -345,19 +356,44 @@ class WorkingTree:
             listed.append(Listed(path, status[0] != b"? ", mode, size_bytes))
         return tuple(listed)
 
-    def _run(self, phase: str) -> None:
+    def _run(self, phase: str, *more: str) -> None:
         script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
-        bash = ("bash", "--norc", "--noprofile", "-c", script, "collect", phase, *self._arguments)
+        bash = (
+            "bash",
+            "--norc",
+            "--noprofile",
+            "-c",
+            script,
+            "collect",
+            phase,
+            *self._arguments,
+            *more,
+        )
         timeout_s = max(1.0, self._deadline - time.monotonic())
-        result = self._sandbox.exec(f"{CLEAN} {shlex.join(bash)}", timeout_s, keep_state=False)
+        command = shlex.join((*bash, *self._arguments, *more))
+        result = self._sandbox.exec(f"{CLEAN} {command}", timeout_s, keep_state=False)
         if result.timed_out:
             raise Unreadable("reading the working tree takes too long")
         if result.exit_code != 0:
             said = result.output.strip().splitlines() or ["git failed"]
             raise Unreadable(said[-1][:200])
+        self._printed = _printed(result.output)
 
     def _read(self, name: str) -> bytes:
+        if name in self._printed:
+            return self._printed[name]
         return self._sandbox.read_file(f"{self._folder}/{name}")
+
+
+def _printed(output: str) -> dict[str, bytes]:
+    """Answers by name, of the lines printed by ``collect.sh``; without those that were cut."""
+    answers = {}
+    for text, name in _ANSWER.findall(output):
+        with suppress(binascii.Error):
+            data = base64.b64decode(text, validate=True)
+            if len(data) < SHORT_BYTES:
+                answers[name] = data
+    return answers
 
 
 def _names(part: bytes) -> Sequence[bytes]:

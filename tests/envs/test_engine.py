@@ -46,6 +46,7 @@ class FakeEngine:
     def __init__(self, folder: Path) -> None:
         self.address = f"unix://{folder}/docker.sock"
         self.calls: list[str] = []
+        self.connections = 0
         self.script: dict[str, list[Answer]] = {
             "GET /version": [VERSION],
             "GET /info": [(200, {"DockerRootDir": "/srv/docker"})],
@@ -69,6 +70,10 @@ class FakeEngine:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                engine.connections += 1
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0].removeprefix("/v1.41")
@@ -201,6 +206,16 @@ def test_a_busy_engine_is_asked_again(engine: FakeEngine, client: docker.DockerC
     engine.script["POST /containers/x/start"] = [BUSY, HANG_UP, (204, "")]
     attempt("starting", lambda: client.api.start("x"))
     assert engine.calls.count("POST /containers/x/start") == 3
+
+
+def test_calls_about_different_containers_share_a_connection(
+    engine: FakeEngine, client: docker.DockerClient
+) -> None:
+    before = engine.connections
+    for name in "abcd":
+        engine.script[f"GET /containers/{name}/json"] = [(200, {"Id": name})]
+        assert client.api.inspect_container(name) == {"Id": name}
+    assert engine.connections == before + 1
 
 
 def test_a_missing_container_is_the_sandboxs_failure_at_once(

@@ -22,6 +22,7 @@ from srl_swe.sandbox.working_tree import Blob, Change
 from srl_swe.testing import ScriptedPolicy
 from srl_swe.types import Action, Instance, Observation, Step, StopReason, Trajectory
 from srl_swe_envs.docker import open_docker_sandbox
+from srl_swe_envs.limits import Limits
 from srl_swe_envs.local import open_local_sandbox
 
 pytestmark = pytest.mark.slow
@@ -458,6 +459,14 @@ def test_a_base_commit_may_have_a_name(sandbox: Sandbox) -> None:
     for name in ("start", "HEAD~1"):
         text = take_patch(sandbox, name, INSTANCE.workdir).text
         assert text is not None and "+# the fix" in text
+
+
+@pytest.mark.docker
+def test_a_sandbox_that_cuts_the_output_of_commands_gives_the_same_patch(sandbox: Sandbox) -> None:
+    sandbox.exec(FIX)
+    with open_docker_sandbox(INSTANCE, Limits(output_chars=60)) as cutting:
+        cutting.exec(FIX)
+        assert take(cutting) == take(sandbox)
 
 
 def test_the_policys_index_and_working_tree_are_left_as_they_are(sandbox: Sandbox) -> None:
