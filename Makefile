@@ -83,6 +83,7 @@ $(VLLM)/.installed:
 	@touch $@
 
 # A real Ray cluster of three nodes on this machine, in an environment of its own.
+# SRL_SWE_CHAOS=1 adds 200 rollouts, 32 at once, of which a node dies half-way.
 test-ray: setup
 	@$(MAKE) VENV=.venv-ray EXTRAS=ray,dev PIP_ARGS="$(PIP_ARGS) ray==2.60.0" test-cluster
 

@@ -30,6 +30,7 @@ from .openai_server import Answer, refusal
 ROOT = Path(__file__).parents[1]
 MEMORY = 80 * 2**20
 KEY = "sk-never-in-a-log"
+WHOLE = bool(os.environ.get("SRL_SWE_CHAOS"))
 
 
 @pytest.mark.parametrize(
@@ -111,10 +112,15 @@ def server() -> Iterator[ChaosServer]:
     [
         (28, ("rollout", "--sandbox", BUNDLED, "--workers", "4")),
         pytest.param(
+            200,
+            ("rollout", "--sandbox", BUNDLED, "--workers", "32"),
+            marks=pytest.mark.skipif(not WHOLE, reason="minutes: SRL_SWE_CHAOS=1 make test-ray"),
+        ),
+        pytest.param(
             14, ("eval", "--runner", "sandbox", "--workers", "2"), marks=pytest.mark.docker
         ),
     ],
-    ids=["rollout", "eval"],
+    ids=["rollout", "200 rollouts", "eval"],
 )
 def test_a_node_that_dies_half_way_costs_no_result(
     nodes: Nodes, tmp_path: Path, count: int, command: tuple[str, ...]

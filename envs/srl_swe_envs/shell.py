@@ -96,7 +96,7 @@ _LONGEST_MARKER = 24
 """Length of the nonce or the secret in hexadecimal, an exit code and a line's end."""
 _MARKER = re.compile(rb"(N[0-9a-f]{%d})(?: (\d+))?\n" % (2 * _NONCE_BYTES))
 """The nonce: the end of a command's output. The secret and an exit code: that of the shell."""
-_LEADING_DIGITS = re.compile(rb"\d+")
+_CODE = re.compile(rb"(N[0-9a-f]{%d})c (\d+)" % (2 * _NONCE_BYTES))
 _QUIET_S = 0.5
 """Silence of this length after an exit code: the shell can't report or mark the end."""
 _UNKNOWN = 1
@@ -249,8 +249,8 @@ class ShellConnection:
         return b"%bz" % self._nonce in self._report
 
     def _exit_code(self) -> int:
-        found = _LEADING_DIGITS.match(self._report.partition(b"%bc " % self._nonce)[2])
-        return int(found[0]) if found else _UNKNOWN
+        codes = (int(code) for nonce, code in _CODE.findall(self._report) if nonce == self._nonce)
+        return next(codes, _UNKNOWN)
 
 
 def _nonce() -> bytes:
