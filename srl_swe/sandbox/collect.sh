@@ -1,18 +1,18 @@
 # Reads a working tree for srl_swe.sandbox.working_tree, in the sandbox that it lies in:
-#     collect.sh list PRIVATE WORKDIR BASE_COMMIT       what has changed: PRIVATE/status and stats
+#     collect.sh list PRIVATE WORKDIR BASE_COMMIT       what has changed: PRIVATE/listing
 #     collect.sh collapse PRIVATE WORKDIR BASE_COMMIT   the same, new folders by their names only
 #     collect.sh folders PRIVATE WORKDIR BASE_COMMIT    folders without tracked files: folders
-#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT [PATHS]   of PRIVATE/chosen: changes and contents
-# PATHS are the chosen ones in base64, if they are few. The answer lies in files of PRIVATE; short
-# ones are printed too, one per line in base64, and are then not read through the sandbox.
+#     collect.sh pack PRIVATE WORKDIR BASE_COMMIT       of PRIVATE/chosen: packed
+# A few small files are packed by `list`, as if all of them were chosen. The answers are printed
+# then, in base64, and PRIVATE is removed.
 # Of the repository only objects, refs, exclude file and core.fileMode are used. Its index, locks,
 # hooks and HEAD may be in any state and are not touched: git works on a repository in PRIVATE.
 # Every rollout waits for this, so it starts no process that it can do without.
 set -eu
 umask 077
-phase=$1 private=$2 workdir=$3 base=$4 paths=${5-}
-short=12000 # bytes; SHORT_BYTES in working_tree.py
+phase=$1 private=$2 workdir=$3 base=$4
 largest=$((16 << 20)) most=$((48 << 20)) # bytes of one file, and of all
+few=${5-0} short=10000 # files and bytes that are printed
 
 export HOME=$private XDG_CONFIG_HOME=$private LC_ALL=C
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
@@ -40,24 +40,27 @@ find_repository() { # sets repository and common, which differ in a linked workt
     fi
 }
 
-file_mode() { # prints what the repository's configuration has
-    local line mode=true
+read_file_mode() { # sets file_mode to that of the repository's configuration
+    local line
+    file_mode=true
     if [[ -f $common/config ]]; then
         while read -r line; do
-            [[ ! ${line,,} =~ ^filemode[[:space:]]*=[[:space:]]*false ]] || mode=false
+            [[ ! ${line,,} =~ ^filemode[[:space:]]*=[[:space:]]*false ]] || file_mode=false
         done <"$common/config"
     fi 2>/dev/null
-    printf %s "$mode"
 }
 
 make_private() {
+    local lines
+    read_file_mode
     mkdir -p "$GIT_DIR"/{objects/info,refs,info}
     printf '[core]\nrepositoryformatversion = 0\nbare = false\nfileMode = %s\nfsmonitor = false
 untrackedCache = false\nlooseCompression = 1\nhooksPath = /dev/null\nattributesFile = /dev/null
-excludesFile = /dev/null\nautocrlf = false\n[gc]\nauto = 0\n' "$(file_mode)" >"$GIT_DIR/config"
+excludesFile = /dev/null\nautocrlf = false\n[gc]\nauto = 0\n' "$file_mode" >"$GIT_DIR/config"
     printf '%s\n' "$common/objects" >"$GIT_DIR/objects/info/alternates"
     if [[ -f $common/info/exclude ]]; then
-        printf '%s\n' "$(<"$common/info/exclude")" >"$GIT_DIR/info/exclude"
+        mapfile -t lines <"$common/info/exclude"
+        printf '%s\n' "${lines[@]}" >"$GIT_DIR/info/exclude"
     fi 2>/dev/null
     if [[ $base =~ ^[0-9a-f]{40}$ ]]; then
         echo "$base" >"$GIT_DIR/HEAD"
@@ -81,40 +84,58 @@ refuse_pipes() { # for which git would wait
     fi
 }
 
-list() {
+list() { # list PRIVATE WORKDIR BASE_COMMIT FEW: so many files are packed and printed
+    local packed_bytes=0
     find_repository
     refuse_pipes
     make_private
     git read-tree HEAD
     [[ -s $GIT_INDEX_FILE ]] || { echo "git does nothing" >&2; exit 1; }
     list_files all
+    are_few_and_small || return 0
+    if ((${#names[@]})); then
+        printf '%s\0' "${names[@]}" >"$private/chosen"
+        pack_into listing
+    fi
+    if ((packed_bytes <= short)); then
+        base64 -w 0 "$private/listing"
+        echo " whole"
+        rm -rf -- "$private"
+    fi
 }
 
 collapse() { # after list: of a new folder only its name
     list_files normal
 }
 
-list_files() {
+list_files() { # writes git's status, an empty entry, and a line per file that is there; sets names
     local entry
+    names=()
     git status --porcelain=v2 -z --no-renames --untracked-files="$1" --ignore-submodules=all \
-        >"$private/status"
+        >"$private/listing"
     while IFS= read -r -d '' entry; do
         case $entry in
-            '? '*) printf '%s\0' "${entry#* }" ;;
-            '1 '*) printf '%s\0' "${entry#* * * * * * * * }" ;;
+            '? '*) names+=("${entry#* }") ;;
+            '1 '*) names+=("${entry#* * * * * * * * }") ;;
         esac
-    done <"$private/status" >"$private/names"
-    # In the same order; of files that have gone there is no line.
-    xargs -0 -r stat -c '%f %s %n' -- <"$private/names" >"$private/stats" 2>/dev/null || true
-    answer status stats
+    done <"$private/listing"
+    printf '\0' >>"$private/listing"
+    printf '%s\0' "${names[@]}" >"$private/names"
+    if ((${#names[@]} > few)); then
+        xargs -0 stat -c '%f %s %n' -- <"$private/names"
+    elif ((${#names[@]})); then
+        stat -c '%f %s %n' -- "${names[@]}"
+    fi >>"$private/listing" 2>/dev/null || true
 }
 
-answer() { # answer NAME...: prints a line per file, cut at its limit
-    local name
-    for name; do
-        if [[ -s $private/$name ]]; then head -c "$short" "$private/$name" | base64 -w 0; fi
-        echo " $name"
-    done
+are_few_and_small() {
+    local entries mode size total=0
+    ((${#names[@]} <= few)) || return
+    mapfile -t -d '' entries <"$private/listing"
+    while read -r mode size _; do
+        [[ -z $mode || $mode =~ ^(81|a1)..$ && $size =~ ^[0-9]+$ ]] || return
+        (((total += size) <= short)) || return
+    done <<<"${entries[-1]}"
 }
 
 folders() {
@@ -132,32 +153,42 @@ stage() { # one path at a time if not all can be read
 }
 
 wanted_objects() { # of the sizes on stdin: small ones first, and none beyond the limits
-    local id size large=() total=0
+    local id size large=()
+    packed_bytes=0
     while read -r id size; do
-        if [[ $size == missing ]] || ((size < 100000 && (total += size) <= most)); then
+        if [[ $size == missing ]] || ((size < 100000 && (packed_bytes += size) <= most)); then
             echo "$id"
         elif ((size <= largest)); then
             large+=("$size $id")
         fi
     done
     for entry in "${large[@]}"; do
-        if (((total += ${entry% *}) <= most)); then echo "${entry#* }"; fi
+        if (((packed_bytes += ${entry% *}) <= most)); then echo "${entry#* }"; fi
     done
 }
 
 pack() {
-    local old new
-    if [[ $paths ]]; then base64 -d <<<"$paths" >"$private/chosen"; fi
+    : >"$private/packed"
+    pack_into packed
+}
+
+pack_into() { # appends an empty entry, git's changes, another empty one, and the objects
+    local entries old new
     stage
     git diff-index --cached --raw -z --no-renames --ignore-submodules=all HEAD >"$private/changes"
     while IFS=' ' read -r -d '' _ _ old new _ && IFS= read -r -d '' _; do
         [[ $old =~ ^0*$ ]] || echo "$old"
         [[ $new =~ ^0*$ ]] || echo "$new"
-    done <"$private/changes" |
-        git cat-file --batch-check='%(objectname) %(objectsize)' |
-        wanted_objects |
-        git cat-file --batch >"$private/contents"
-    answer changes contents
+    done <"$private/changes" >"$private/objects"
+    git cat-file --batch-check='%(objectname) %(objectsize)' <"$private/objects" >"$private/sizes"
+    wanted_objects <"$private/sizes" >"$private/objects"
+    mapfile -t -d '' entries <"$private/changes"
+    {
+        printf '\0'
+        if ((${#entries[@]})); then printf '%s\0' "${entries[@]}"; fi
+        printf '\0'
+        git cat-file --batch <"$private/objects"
+    } >>"$private/$1"
 }
 
 "$phase"

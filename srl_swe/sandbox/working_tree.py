@@ -25,12 +25,11 @@ import stat
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 
-from srl_swe.sandbox.contract import Sandbox
+from srl_swe.sandbox.contract import ExecResult, Sandbox
 
 MAX_NEW_FILE_BYTES = 2**20
 MAX_NEW_BINARY_BYTES = 100 * 2**10
@@ -237,8 +236,10 @@ CLEAN = (
 
 The variable it keeps marks the processes of a sandbox without a container.
 """
-SHORT_BYTES = 12_000
-"""Shorter answers of ``collect.sh`` are taken from its output, unless the sandbox has cut it."""
+_FEW_FILES = "20"
+"""So many changed files, if small, are printed by ``collect.sh``: no file is read or removed then.
+Otherwise, or if the sandbox cuts the output of commands, its answers are read as files."""
+_WHOLE = re.compile(r"^([A-Za-z0-9+/=]+) whole$", re.MULTILINE)
 _NO_FILE = "000000"
 _MODE = rb"(000000|100644|100755|120000)"
 _ENTRY = re.compile(rb":" + _MODE + rb" " + _MODE + rb" ([0-9a-f]{40}) ([0-9a-f]{40}) [A-Z]")
@@ -246,7 +247,6 @@ _STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) ")
 _BLOB = re.compile(rb"([0-9a-f]{40}) blob ([0-9]{1,9})\n")
 _STATUS = re.compile(rb"\? |1 (?:[^ ]+ ){7}")
 _MISSING = re.compile(rb"[0-9a-f]{40} missing\n")
-_ANSWER = re.compile(r"^([A-Za-z0-9+/=]*) ([a-z]+)$", re.MULTILINE)
 _NO_ANSWER = "git in the sandbox gives no usable answer"
 
 
@@ -283,41 +283,50 @@ class WorkingTree:
         self._folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
         self._arguments = (self._folder, workdir, base_commit)
         self._deadline = time.monotonic() + timeout_s
-        self._printed: dict[str, bytes] = {}
-        """Short answers by name."""
+        self._packed = b""
+        self._is_removed = False
 
     def listing(self) -> tuple[tuple[Listed, ...], frozenset[bytes]]:
         """Paths that differ from the base commit, and new folders, as :func:`choose` takes them.
 
         New files are included and ignored ones excluded; of few new files no folders are named.
         """
-        self._run("list")
+        printed = self._run("list", _FEW_FILES)
+        if printed.elided_chars:
+            printed = self._run("list", "0")
+        if found := _WHOLE.search(printed.output):
+            self._is_removed = True
+            status, stats, self._packed = _parts(_decoded(found[1]))
+            return _listed(status, stats), frozenset()
         try:
-            files = self._listed()
+            status, stats, _ = _parts(self._read("listing"))
         except FileNotFoundError:
             raise
         except OSError:  # more than MAX_FILE_BYTES
             self._run("collapse")
-            files = self._listed()
+            status, stats, _ = _parts(self._read("listing"))
+        files = _listed(status, stats)
         if sum(not file.is_tracked for file in files) <= MAX_NEW_FILES:
             return files, frozenset()
         self._run("folders")
-        return files, frozenset(_names(self._read("folders")))
+        *folders, rest = self._read("folders").split(b"\0")
+        if rest:
+            raise Unreadable(_NO_ANSWER)
+        return files, frozenset(folders)
 
     def pack(self, chosen: Collection[bytes]) -> tuple[list[Change], list[bytes]]:
         """The changes of the chosen paths, and those whose contents exceed the answer's limit."""
         if not chosen:
             return [], []
-        names = b"".join(path + b"\0" for path in chosen)
-        if len(names) < SHORT_BYTES:
-            self._run("pack", base64.b64encode(names).decode())
-        else:
+        if not self._is_removed:
+            names = b"".join(path + b"\0" for path in chosen)
             self._sandbox.write_file(f"{self._folder}/chosen", names)
             self._run("pack")
-        blobs = parse_blobs(self._read("contents"))
+            self._packed = self._read("packed")[1:]
+        entries, contents = _entries(self._packed)  # of ``git diff --raw -z``
+        blobs = parse_blobs(contents)
         wanted = frozenset(chosen)
         changes, cut_off = [], []
-        entries = _names(self._read("changes"))  # of ``git diff --raw -z``
         for entry, path in zip(entries[::2], entries[1::2], strict=False):
             found = _ENTRY.fullmatch(entry)
             if found is None:
@@ -334,74 +343,68 @@ class WorkingTree:
         return changes, cut_off
 
     def remove(self) -> None:
-        """Remove the folder. Raises SandboxError."""
-        self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
+        """Remove the folder, unless its own script has. Raises SandboxError."""
+        if not self._is_removed:
+            self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
 
-    def _listed(self) -> tuple[Listed, ...]:
-        """Paths of ``git status --porcelain=v2 -z``, with their lines of ``stat`` in that order.
-
-        Names may hold newlines, and removed files have no line.
-        """
-        stats, at = self._read("stats"), 0
-        listed = []
-        for entry in _names(self._read("status")):
-            status = _STATUS.match(entry)
-            if status is None:
-                raise Unreadable(_NO_ANSWER)
-            path, mode, size_bytes = entry[status.end() :], None, None
-            found = _STAT.match(stats, at)
-            end = found.end() + len(path) if found else 0
-            if found and stats[found.end() : end + 1] == path + b"\n":
-                mode, size_bytes, at = int(found[1], 16), int(found[2]), end + 1
-            listed.append(Listed(path, status[0] != b"? ", mode, size_bytes))
-        return tuple(listed)
-
-    def _run(self, phase: str, *more: str) -> None:
+    def _run(self, phase: str, *more: str) -> ExecResult:
         script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
-        bash = (
-            "bash",
-            "--norc",
-            "--noprofile",
-            "-c",
-            script,
-            "collect",
-            phase,
-            *self._arguments,
-            *more,
-        )
-        timeout_s = max(1.0, self._deadline - time.monotonic())
+        bash = ("bash", "--norc", "--noprofile", "-c", script, "collect", phase)
         command = shlex.join((*bash, *self._arguments, *more))
+        timeout_s = max(1.0, self._deadline - time.monotonic())
         result = self._sandbox.exec(f"{CLEAN} {command}", timeout_s, keep_state=False)
         if result.timed_out:
             raise Unreadable("reading the working tree takes too long")
         if result.exit_code != 0:
             said = result.output.strip().splitlines() or ["git failed"]
             raise Unreadable(said[-1][:200])
-        self._printed = _printed(result.output)
+        return result
 
     def _read(self, name: str) -> bytes:
-        if name in self._printed:
-            return self._printed[name]
         return self._sandbox.read_file(f"{self._folder}/{name}")
 
 
-def _printed(output: str) -> dict[str, bytes]:
-    """Answers by name, of the lines printed by ``collect.sh``; without those that were cut."""
-    answers = {}
-    for text, name in _ANSWER.findall(output):
-        with suppress(binascii.Error):
-            data = base64.b64decode(text, validate=True)
-            if len(data) < SHORT_BYTES:
-                answers[name] = data
-    return answers
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise Unreadable(_NO_ANSWER) from None
 
 
-def _names(part: bytes) -> Sequence[bytes]:
-    """Names that end in NUL."""
-    *names, rest = part.split(b"\0")
-    if rest:
+def _parts(listing: bytes) -> tuple[list[bytes], bytes, bytes]:
+    """Git's status, the lines of ``stat``, and the answer of ``collect.sh pack``, if there."""
+    status, rest = _entries(listing)
+    stats, _, packed = rest.partition(b"\0")
+    return status, stats, packed
+
+
+def _entries(data: bytes) -> tuple[list[bytes], bytes]:
+    """Entries that end in NUL, and the data after an empty one."""
+    if data.startswith(b"\0"):
+        return [], data[1:]
+    entries, end, rest = data.partition(b"\0\0")
+    if not end:
         raise Unreadable(_NO_ANSWER)
-    return names
+    return entries.split(b"\0"), rest
+
+
+def _listed(status: Sequence[bytes], stats: bytes) -> tuple[Listed, ...]:
+    """Paths of ``git status --porcelain=v2 -z``, with their lines of ``stat`` in that order.
+
+    Names may hold newlines, and removed files have no line.
+    """
+    listed, at = [], 0
+    for entry in status:
+        found = _STATUS.match(entry)
+        if found is None:
+            raise Unreadable(_NO_ANSWER)
+        path, mode, size_bytes = entry[found.end() :], None, None
+        line = _STAT.match(stats, at)
+        end = line.end() + len(path) if line else 0
+        if line and stats[line.end() : end + 1] == path + b"\n":
+            mode, size_bytes, at = int(line[1], 16), int(line[2]), end + 1
+        listed.append(Listed(path, entry[0] != ord("?"), mode, size_bytes))
+    return tuple(listed)
 
 
 def parse_blobs(contents: bytes) -> dict[str, bytes]:
