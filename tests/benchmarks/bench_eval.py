@@ -44,7 +44,7 @@ MINI_CONTAINERS = "minisweagent-"
 
 def rows(quick: bool) -> list[Row]:
     """Every metric; ``quick`` takes a tenth of the episodes."""
-    ours, theirs = (WIDE, WIDE) if quick else (100, 2 * WIDE)
+    ours, theirs = (WIDE, WIDE) if quick else (7 * WIDE, 2 * WIDE)
     python, mini, _ = install_peers()
     our_rates, their_rates, lost, their_lost = [], [], 0, 0
     with (
