@@ -26,7 +26,6 @@ from srl_swe.engines import (
     sandboxes_for,
     validation_bench,
 )
-from srl_swe.rollout.attempts import no_sandbox
 from srl_swe.types import Instance, Trajectory
 
 if TYPE_CHECKING:
@@ -139,6 +138,7 @@ def run_recipe(
 
     Instances and sandboxes are checked before torch is imported.
     """
+    from srl_swe.rollout.attempts import no_sandbox
     from srl_swe.training.recipe import RlvrRecipe
 
     if not isinstance(recipe, RlvrRecipe):
