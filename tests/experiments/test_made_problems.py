@@ -76,6 +76,7 @@ def test_the_same_arguments_make_the_same_problems_and_other_seeds_others() -> N
     assert len({problem.problem for problem in made(0)}) == 60
 
 
+@pytest.mark.slow
 def test_a_split_that_is_used_up_is_an_error() -> None:
     with pytest.raises(UserError, match="level 0 has few more than"):
         made(0, "held_out", count=100_000)
