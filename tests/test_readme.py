@@ -23,6 +23,7 @@ WITHOUT_PATHS = {
     "docs/evaluation.md",
     "docs/extending.md",
     "docs/index.md",
+    "docs/maths.md",
     "docs/quick-start.md",
     "docs/grading.md",
 }

@@ -190,7 +190,7 @@ def _left_expert_at(steps: Sequence[Step], actions: Sequence[str]) -> int | None
 
 
 def _prompts(trajectory: Trajectory, beside: Beside) -> Iterator[tuple[tuple[Message, ...], str]]:
-    """Per step its prompt, or the reason why there is none."""
+    """Per step its prompt, or the reason for its absence."""
     prompts = beside.prompts
     if prompts.problem:
         yield from (((), prompts.problem) for _ in trajectory.steps)

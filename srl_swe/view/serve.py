@@ -99,7 +99,7 @@ class LivePage:
         return self.folder / f"v{version}.html"
 
     def find(self, name: str) -> Path | None:
-        """The file with that address below the random word; None if there is none."""
+        """The file with that address below the random word; None if it is missing."""
         if name == "":
             return self.page(self.version)
         path = self.folder / name
