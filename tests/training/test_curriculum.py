@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from srl_swe.training.curriculum import PhaseStopped, save_recipe, train_curricu
 from srl_swe.training.load_recipe import load_curriculum, load_recipe
 from srl_swe.training.recipe import CurriculumRecipe, RlvrRecipe, SftRecipe, SrlRecipe
 from srl_swe.training.run_folder import open_run
+
+from ..commands import is_alive, wait_until
 
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
 PHASES: list[dict[str, Any]] = [
@@ -201,23 +201,22 @@ def test_data_that_a_later_phase_lacks_is_named_before_the_first_one_runs(
     assert fake.ran == []
 
 
+ON_ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def command(path: Path, *options: str) -> list[str]:
     return ["-m", "srl_swe", "train", "curriculum", "--config", str(path), *options]
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
-    while not path.exists():
-        assert process.poll() is None, "it ended early"
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.05)
-
-
-def wait_until_dead(pid: str) -> None:
-    stat, deadline = Path(f"/proc/{pid}/stat"), time.monotonic() + 30
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline, "the phase outlived the curriculum"
-        time.sleep(0.05)
+def kill_after(saved: Path, recipe: Path) -> None:
+    """Run the curriculum until the file is there, then kill it; its phase ends with it."""
+    process = subprocess.Popen([sys.executable, *command(recipe)], env=ON_ONE_THREAD)
+    wait_until(lambda: saved.exists() or process.poll() is not None, 240)
+    assert process.poll() is None, "it ended early"
+    (phase,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    wait_until(lambda: not is_alive(phase), 30, "the phase outlived the curriculum")
 
 
 @pytest.mark.train
@@ -227,19 +226,13 @@ def test_a_curriculum_killed_in_any_phase_goes_on_where_it_was(
     steps = 20  # a phase ends after the step that it was killed in, which must not be the last
     phases = [phase | {"trainer": phase["trainer"] | {"max_steps": steps}} for phase in PHASES]
     path, out = write(phases), tmp_path / "out"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = ("01-warm", "02-srl")
     for name in first:
-        process = subprocess.Popen([sys.executable, *command(path)], env=environment)
-        wait_for(out / name / "checkpoint-1" / "trainer_state.json", process)
-        (phase,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        wait_until_dead(phase)
+        kill_after(out / name / "checkpoint-1" / "trainer_state.json", path)
         assert not (out / name / "final").exists(), "it was too fast to be killed"
     ended = subprocess.run(
         [sys.executable, *command(path)],
-        env=environment,
+        env=ON_ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
@@ -262,7 +255,7 @@ def test_the_ranks_of_a_launcher_meet_anew_in_each_phase(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [sys.executable, *launcher, *command(write())],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ON_ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
