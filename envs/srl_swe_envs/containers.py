@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import lru_cache
 from typing import Any
 
 import docker
@@ -101,8 +102,7 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
     Raises SandboxError.
     """
     attrs, host = container.attrs, container.attrs["HostConfig"]
-    image, image_id = attrs["Config"]["Image"], attrs["Image"]
-    described = attempt(f"inspecting {image_id}", lambda: client.images.get(image_id))
+    image = attrs["Config"]["Image"]
     nano_cpus = _positive(host.get("NanoCpus"))
     options = host.get("StorageOpt") or {}
     quota = options.get("size") if attrs.get("Driver") in _QUOTA_DRIVERS else None
@@ -112,7 +112,7 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
     return {
         "sandbox": "docker",
         "image": image,
-        "image_digest": digest_in(described.attrs, image),
+        "image_digest": _digest(client, attrs["Image"], image),
         "network": host["NetworkMode"],
         "memory_bytes": _positive(host.get("Memory")),
         "cpus": nano_cpus / 1e9 if nano_cpus else None,
@@ -123,6 +123,12 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
         "capabilities": sorted(name.removeprefix("CAP_") for name in host.get("CapAdd") or ()),
         "no_new_privileges": any("no-new-privileges" in o for o in host.get("SecurityOpt") or ()),
     }
+
+
+@lru_cache(maxsize=1024)
+def _digest(client: docker.DockerClient, image_id: str, image: str) -> str:
+    described = attempt(f"inspecting {image_id}", lambda: client.images.get(image_id))
+    return digest_in(described.attrs, image)
 
 
 def _positive(number: int | None) -> int | None:
@@ -232,9 +238,14 @@ class ContainerProcesses:
             raise SandboxDied("the sandbox is closed; open another")
 
     def remove(self) -> None:
-        """Have the engine remove it. A second call does nothing."""
+        """Have PID 1 end, and the engine remove it. A second call does nothing.
+
+        A container that has ended costs the engine one process less than one that it must kill.
+        """
         if not self._removed:
             self._removed = True
+            with suppress(SandboxError):  # raised in any case: PID 1 does not answer
+                self._order("leave", _END_TIMEOUT_S)
             remove(self.container)
 
     def _order(self, order: str, timeout_s: float) -> bool:

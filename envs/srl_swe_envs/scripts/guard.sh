@@ -1,6 +1,7 @@
 # PID 1 of a sandbox's container: reaps orphans and carries out orders, one per line of stdin.
 #   NONCE sweep SIGNAL SHELL KEEPER YOUNGEST ELAPSED   ends what the current command has started
 #   NONCE end                                          kills every other process
+#   NONCE leave                                        the same, and ends; there is no answer
 # The answer on stdout is "NONCE done", or "NONCE failed" if processes keep coming. No signal from inside the container ends or stops PID 1,
 # one kill(-1) stops all other processes at once, and commands run at a lower priority than this.
 # Builtins only: a fork bomb may have left no room for a process.
@@ -77,6 +78,7 @@ while :; do
     case $order in
         sweep) [[ $arguments =~ ^[A-Z]+(\ [0-9]+){4}$ ]] && sweep $arguments && outcome=done ;;
         end) kill -KILL -1 && outcome=done ;;
+        leave) kill -KILL -1; exit ;;
     esac 2>/dev/null
     echo "$nonce $outcome"
 done
