@@ -64,6 +64,11 @@ def check_asynchronous(recipe: SrlRecipe, args: Any, model: ModelArguments) -> N
         )
     if model.quantization_config is not None:
         raise UserError(f"asynchronous: a quantised model can't be trained ({DOCS}).")
+    if recipe.share_prompt_tokens is not None:
+        raise UserError(
+            "asynchronous: share_prompt_tokens can't be honoured: a micro-batch is packed into one "
+            f"row; set a smaller trainer.per_device_train_batch_size ({DOCS})."
+        )
     plain: Any = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
     shared = set(field_names(AsyncGRPOConfig)) - _WHY_NOT.keys()
     for name, value in recipe.trainer.items():

@@ -241,6 +241,19 @@ def test_fields_that_cannot_be_honoured_are_refused_with_the_reason(
         check_asynchronous(recipe, args, ModelArguments())
 
 
+def test_a_limit_of_shared_tokens_is_refused_and_sharing_itself_is_not(tmp_path: Path) -> None:
+    trainer = {"loss_type": "grpo", **SERVED}
+    recipe = SrlRecipe(
+        "m", "d", "o", trainer=trainer, asynchronous=Asynchronous(4), share_prompt=True
+    )
+    args: Any = make_trainer_args(GRPOConfig, trainer, tmp_path)
+    check_asynchronous(recipe, args, ModelArguments())
+    with pytest.raises(UserError, match="share_prompt_tokens"):
+        check_asynchronous(
+            dataclasses.replace(recipe, share_prompt_tokens=9), args, ModelArguments()
+        )
+
+
 def test_a_run_of_plain_fields_passes_and_a_second_process_does_not(tmp_path: Path) -> None:
     trainer: dict[str, Any] = {"beta": 0.0, "learning_rate": 1e-5, "top_k": 0, **SERVED}
     trainer |= {"loss_type": "grpo", "steps_per_generation": 4, "gradient_accumulation_steps": 4}
