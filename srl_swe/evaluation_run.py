@@ -107,7 +107,27 @@ def evaluate(
     """
     check_output_folder(folder)
     if settings.worked is not None:
-        return _evaluate_answers(policy, instances, folder, settings, settings.worked)
+        rollouts, reports = _verified(policy, instances, folder, settings, settings.worked)
+    else:
+        rollouts, reports = _graded(policy, instances, folder, settings)
+    if settings.keep_resolved is not None:
+        keep_resolved(settings.keep_resolved, rollouts.values(), reports)
+    if settings.samples == 1:
+        return reports[0]
+    return report_samples(folder, rollouts, reports, settings.best_of)
+
+
+Evaluated = tuple[Mapping[Path, Sequence[Trajectory]], list[Report]]
+"""Rollouts by the folder of their sample, and a report per folder."""
+
+
+def _graded(
+    policy: str | Path | Endpoint | None,
+    instances: Sequence[Instance],
+    folder: Path,
+    settings: EvalSettings,
+) -> Evaluated:
+    """For instances whose patches are graded by their tests."""
     settings.grader.check(instances)
     grading = Grading(folder, settings.workers, settings.test_timeout_s, settings.grader)
     rollouts = roll_out(policy, instances, folder, settings, grading)
@@ -128,21 +148,17 @@ def evaluate(
         )
         for where, sample in rollouts.items()
     ]
-    if settings.keep_resolved is not None:
-        keep_resolved(settings.keep_resolved, rollouts.values(), reports)
-    if settings.samples == 1:
-        return reports[0]
-    return report_samples(folder, rollouts, reports, settings.best_of)
+    return rollouts, reports
 
 
-def _evaluate_answers(
+def _verified(
     policy: str | Path | Endpoint | None,
     problems: Sequence[Instance],
     folder: Path,
     settings: EvalSettings,
     domain: WorkedDomain,
-) -> Report | SamplesReport:
-    """As :func:`evaluate`, for problems whose answers are verified by their text."""
+) -> Evaluated:
+    """For problems whose answers are verified by their text."""
     grader = domain.verified_by()  # fails early if a package is missing
     rollouts = roll_out(policy, problems, folder, replace(settings, setting=Setting.ANSWER))
     reports = [
@@ -157,11 +173,7 @@ def _evaluate_answers(
         )
         for where, sample in rollouts.items()
     ]
-    if settings.keep_resolved is not None:
-        keep_resolved(settings.keep_resolved, rollouts.values(), reports)
-    if settings.samples == 1:
-        return reports[0]
-    return report_samples(folder, rollouts, reports, settings.best_of)
+    return rollouts, reports
 
 
 def roll_out(
