@@ -27,7 +27,7 @@ from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 from srl_swe_envs.local import open_local_sandbox
 
-from ..commands import invoke, srl_swe, wait_until
+from ..commands import invoke, srl_swe, srl_swe_process, wait_until
 from .patches import DOES_NOT_APPLY, new_file
 
 pytestmark = pytest.mark.slow
@@ -226,7 +226,7 @@ def test_a_grading_that_was_killed_continues_and_leaves_no_container(
         finally:
             process.kill()
     save(second.gold_patch)
-    result = srl_swe(*command, "--json")
+    result = srl_swe_process(*command, "--json")  # a process cleans up once
     assert json.loads(result.stdout)["resolved_instances"] == 2, result.stderr
     assert "1 of 2 need no run" in result.stderr
     assert not _containers_of(client, owned)
