@@ -19,11 +19,12 @@ WITH_EXAMPLES = [
     for path in sorted(root.rglob("*.py"))
     if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.MULTILINE)
 ]
+WITH_TORCH = ("srl_swe.training.", "srl_swe.experiments.", "srl_swe.rollout.decoding")
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_the_examples_in_docstrings_are_true(name: str) -> None:
-    if name.startswith(("srl_swe.training.", "srl_swe.experiments.")):
+    if name.startswith(WITH_TORCH):
         pytest.importorskip("trl", reason="needs the extra `train`")
     results = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
     assert results.attempted
