@@ -126,7 +126,9 @@ docs: .venv-docs/.installed
 
 # From a finished demo: all of docs/images but loop.svg.
 pictures: demo
-	$(BIN)/python docs/pictures.py runs/demo
+	$(BIN)/srl-swe eval --setting replay --runner sandbox --out runs/pictures/evaluation
+	$(BIN)/srl-swe study --quick --out runs/pictures/study
+	$(BIN)/python docs/pictures.py runs/demo runs/pictures/evaluation runs/pictures/study
 
 self-check: setup
 	$(BIN)/srl-swe gold-check

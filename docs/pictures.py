@@ -1,9 +1,10 @@
-"""The pictures of the documentation, from a finished demo: ``make pictures``.
+"""The pictures of the documentation, from finished runs: ``make pictures``.
 
 docs/images/demo-*.png                 the demo's page
 docs/images/training*.png              the page of its SRL
 docs/images/compare-*.png              the pages of two runs and of two evaluations, compared
 docs/images/view-*.png                 the pages of docs/viewer.md
+docs/images/evaluation.png, study.png  the pages of an evaluation and of a study
 """
 
 from __future__ import annotations
@@ -154,10 +155,13 @@ def shrink(image: Path) -> None:
 
 
 def main() -> None:
-    """Take all pictures of the demo that the command line names."""
+    """Take all pictures of the folders that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("demo", type=Path, nargs="?", default=Path("runs/demo"))
-    named = parser.parse_args().demo
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("evaluation", type=Path)
+    parser.add_argument("study", type=Path)
+    folders = parser.parse_args()
+    named: Path = folders.demo
     path = next(found for name in CHROMIUMS if (found := shutil.which(name)))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         demo = Path(folder) / named.resolve().name
@@ -170,7 +174,11 @@ def main() -> None:
         write_page(items, page, demo.name)
         save_comparisons(demo)
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        for picture in [*pictures_of_reports(demo), *pictures_of_viewer(items, page)]:
+        others = [
+            Picture("evaluation", folders.evaluation / "report.html", height=900),
+            Picture("study", folders.study / "report.html", height=900),
+        ]
+        for picture in [*pictures_of_reports(demo), *pictures_of_viewer(items, page), *others]:
             take(browser, picture)
         take_terminal(browser, items)
         browser.close()
