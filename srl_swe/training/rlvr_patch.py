@@ -6,6 +6,7 @@ The prompt for edits holds the issue and the files to change (oracle setting);
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ Verify = Callable[[Instance, str], Verdict]
 
 
 @dataclass
-class OneReplyReward:
+class OneReplyReward(ABC):
     """A reward function for GRPOTrainer that verifies replies, ``workers`` at once.
 
     Threads suffice: TRL waits for the whole batch of an ``async`` reward too.
@@ -151,9 +152,9 @@ class OneReplyReward:
             detail=verdict.detail,
         )
 
+    @abstractmethod
     def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
         """The instance, the reply's answer, and ``ok`` or the fault of the reply."""
-        raise NotImplementedError
 
 
 @dataclass

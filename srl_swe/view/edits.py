@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from srl_swe.replay.compare import edit_succeeded
 from srl_swe.replay.patches import parse_patch
 from srl_swe.tools.own_calls import OwnStep
-from srl_swe.types import Observation
 from srl_swe.view.records import Edit
 
 
@@ -21,7 +20,7 @@ def find_edits(calls: Sequence[OwnStep]) -> list[Edit | None]:
 
 
 def _edit_of(call: OwnStep) -> Edit | None:
-    action = call.step.action
+    action, answer = call.step.action, call.step.observation
     if action is None or action.tool != "str_replace_editor" or not call.step.executed:
         return None
     given, command = action.arguments, action.arguments.get("command", "")
@@ -44,12 +43,8 @@ def _edit_of(call: OwnStep) -> Edit | None:
         diff=head + "\n".join(shown),
         added=sum(line.startswith("+") for line in shown),
         removed=sum(line.startswith("-") for line in shown),
-        applied=_applied(call.step.observation),
+        applied=None if answer is None else edit_succeeded(answer),
     )
-
-
-def _applied(answer: Observation | None) -> bool | None:
-    return None if answer is None else edit_succeeded(answer)
 
 
 def count_changes(patch: str) -> dict[str, tuple[int, int]]:

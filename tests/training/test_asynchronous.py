@@ -19,6 +19,7 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 
 import torch
 import yaml
+from accelerate import PartialState
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import GRPOConfig
@@ -335,6 +336,7 @@ def test_a_server_that_lacks_something_is_refused_with_the_option(
 
 
 def test_a_server_that_does_not_answer_is_refused() -> None:
+    PartialState()  # which a run's arguments make, and TRL's logger needs
     with pytest.raises(UserError, match="no vLLM server answers"):
         find_server("http://127.0.0.1:9", "m", 0)
 
