@@ -280,6 +280,12 @@ INFO = {
 Serve = Callable[[Mapping[str, Any] | None], str]
 
 
+@pytest.fixture(autouse=True)
+def accelerate_state() -> None:
+    """A run's arguments make it, and TRL's logger needs it."""
+    PartialState()
+
+
 @pytest.fixture
 def vllm() -> Iterator[Serve]:
     """Serves vLLM's answers about itself, with these settings; None: without its dev mode."""
@@ -336,7 +342,6 @@ def test_a_server_that_lacks_something_is_refused_with_the_option(
 
 
 def test_a_server_that_does_not_answer_is_refused() -> None:
-    PartialState()  # which a run's arguments make, and TRL's logger needs
     with pytest.raises(UserError, match="no vLLM server answers"):
         find_server("http://127.0.0.1:9", "m", 0)
 
