@@ -1,0 +1,1 @@
+"""Makes benchmark instances from repositories with tests: sources, bugs, splits."""
