@@ -16,6 +16,7 @@ _BROUGHT_BY = {
     "textual": "view",
     "vllm": "vllm",
     "ray": "ray",
+    "gguf": "gguf",
     "math_verify": "math",
 }
 

@@ -19,6 +19,7 @@ from srl_swe.cli import (
     evaluate,
     experiments,
     images,
+    model,
     plan,
     replay,
     runs,
@@ -67,6 +68,7 @@ app.command()(replay.replay)
 app.command()(steps.steps)
 app.command()(convert.convert)
 app.command()(steps.difficulty)
+app.command()(model.model)
 app.add_typer(train.app, name="train")
 app.add_typer(runs.app, name="runs")
 app.command()(view.view)

@@ -82,7 +82,7 @@ def _read(text: str) -> _Fields:
         case "bash", _:
             return _Fields("bash", words=shell_words(command))
         case "str_replace_editor", "view":
-            return _Fields("view", path=path, view=_view_range(values.get("view_range", "")))
+            return _Fields("view", path=path, view=view_range(values.get("view_range", "")))
         case "str_replace_editor", "create":
             return _Fields("create", path=path, lines=lines_of(values.get("file_text", "")))
         case "str_replace_editor", "str_replace":
@@ -168,8 +168,12 @@ def _factors(candidate: _Fields, expert: _Fields) -> dict[str, float]:
     return factors
 
 
-def _view_range(text: str) -> tuple[int, int] | None:
-    """The first line and the one after the last; None for the whole file."""
+def view_range(text: str) -> tuple[int, int] | None:
+    """The first line of a view and the one after the last; None for the whole file.
+
+    >>> view_range("[10, 50]"), view_range("")
+    ((10, 51), None)
+    """
     numbers = [int(number) for number in _NUMBER.findall(text)]
     if len(numbers) != 2:
         return None

@@ -18,6 +18,7 @@ from srl_swe.plugins import find_named
 from srl_swe.rewards.final_answer import final_answer_rewards
 from srl_swe.rewards.gated import gated_rewards
 from srl_swe.rewards.holistic import holistic_rewards, solution_text
+from srl_swe.rewards.rule import rule_rewards
 from srl_swe.rewards.similarity import similarity_rewards
 from srl_swe.rewards.structural import structural_rewards
 
@@ -52,6 +53,7 @@ STEP_REWARDS: Mapping[str, StepRewardFunction] = {
     "exact": exact_rewards,
     "gated": gated_rewards,
     "structural": structural_rewards,
+    "rule": rule_rewards,
     "holistic": holistic_rewards,
     "final_answer": final_answer_rewards,
 }
