@@ -213,6 +213,7 @@ def test_the_rewards_of_this_reward_version_are_these() -> None:
         "exact": [0.0, -1.0],
         "gated": [0.9635036496350365, -1.0],
         "structural": [0.4, -1.0],
+        "rule": [0.0, -1.0],
         "holistic": [0.9635036496350365, -1.0],
         "final_answer": [0.0, -1.0],
     }
