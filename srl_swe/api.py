@@ -26,6 +26,7 @@ from srl_swe.engines import (
     sandboxes_for,
     validation_bench,
 )
+from srl_swe.extras import TRAINING, need_packages
 from srl_swe.types import Instance, Trajectory
 
 if TYPE_CHECKING:
@@ -110,9 +111,8 @@ def train(
     instances.
     """
     from srl_swe.training.load_recipe import load_recipe, recipe_path
-    from srl_swe.training.train import need_train_extra
 
-    need_train_extra()
+    need_packages("training", TRAINING)
     path = recipe_path(str(recipe))
     places = {"model": model, "output": output, **({} if data is None else {"data": data})}
     overrides = {name: _words(value) for name, value in {**fields, **places}.items()}

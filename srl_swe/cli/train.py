@@ -16,6 +16,7 @@ from srl_swe.cli import options
 from srl_swe.cli.options import SandboxOptions
 from srl_swe.engines import check_benches, check_start
 from srl_swe.errors import UserError
+from srl_swe.extras import TRAINING, need_packages
 from srl_swe.files import last_line
 from srl_swe.progress import say
 
@@ -214,10 +215,9 @@ def curriculum(
     1e-6. Sandbox options are for rlvr and for validation on instances, --id and --limit for rlvr.
     """
     from srl_swe.training.load_recipe import load_curriculum, recipe_path
-    from srl_swe.training.train import need_train_extra
 
     config, overrides = asked.words(context.args)
-    need_train_extra()
+    need_packages("training", TRAINING)
     check = partial(check_start, ids=ids)
     recipe = load_curriculum(recipe_path(config), overrides, check)
     check_benches(recipe, ids, limit)
@@ -243,10 +243,10 @@ def _run(
     """Train by a recipe of that kind. Cheap checks come before torch and TRL are imported."""
     from srl_swe.training.load_recipe import load_recipe, recipe_path
     from srl_swe.training.recipe import METHODS
-    from srl_swe.training.train import leave_process_group, need_train_extra
+    from srl_swe.training.train import leave_process_group
 
     config, overrides = asked.words(arguments)
-    need_train_extra()
+    need_packages("training", TRAINING)
 
     def check_first(recipes: Sequence[Recipe]) -> None:
         if not all(isinstance(recipe, kind) for recipe in recipes):

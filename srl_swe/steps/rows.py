@@ -222,9 +222,21 @@ def digest_of(shard_digests: Sequence[str]) -> str:
 
 def move_into_place(made: Path, folder: Path) -> None:
     """Move a finished folder to its place; an old one is removed afterwards."""
-    old = folder.with_name(f".{folder.name}.old")
+    old = _replaced(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     made.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_moved(folder: Path) -> None:
+    """Undo :func:`move_into_place` if a kill has left it between its two moves."""
+    old = _replaced(folder)
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")

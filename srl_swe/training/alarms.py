@@ -30,15 +30,19 @@ from srl_swe.files import append_line, write_atomic
 from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.repair import EditFault
 from srl_swe.training.recipe import Alarms
+from srl_swe.training.stats import NO_ANSWER
 from srl_swe.types import StopReason
 
 logger = logging.getLogger(__name__)
 
 FILLED = "dynamic_sampling/filled_frac"
+STALENESS = "asynchronous/staleness"
+"""How many updates old the policy was that sampled, on average."""
 _OUT_OF_FORMAT = (
     EditFault.NO_THINK.value,
     EditFault.EMPTY_THOUGHT.value,
     EditFault.NO_EDIT.value,
+    NO_ANSWER,
     StopReason.FORMAT_ERRORS.value,
 )
 """Ends of out-of-format replies and episodes of RLVR."""
@@ -71,9 +75,7 @@ class TrainingAlarms(TrainerCallback):
         """Start counting steps."""
         self._last_good = dict.fromkeys(("format", "filling"), state.global_step)
         if self._record and self._record.exists() and state.is_world_process_zero:
-            done = state.global_step
-            kept = [row for row in read_metrics(self._record) if row["step"] <= done]
-            write_atomic(self._record, "".join(json.dumps(row) + "\n" for row in kept))
+            drop_steps_after(self._record, state.global_step)
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
@@ -168,6 +170,12 @@ class TrainingAlarms(TrainerCallback):
                 logger.warning("%s", finding)
 
 
+def drop_steps_after(path: Path, step: int) -> None:
+    """Keep the rows of a JSONL file up to that step."""
+    kept = [row for row in read_metrics(path) if row["step"] <= step]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
 def format_rate(logs: Mapping[str, Any]) -> float | None:
     """Return the share of replies or episodes in the format; None if the log has no figure."""
     if "format/ok" in logs:
@@ -175,6 +183,43 @@ def format_rate(logs: Mapping[str, Any]) -> float | None:
     if not any(name.startswith("ended/") for name in logs):
         return None
     return 1.0 - sum(float(logs.get(f"ended/{reason}", 0.0)) for reason in _OUT_OF_FORMAT)
+
+
+DIFFERENCE = "sampling/sampling_logp_difference/mean"
+"""TRL's mean over tokens of |log-probability at vLLM - log-probability at the trainer|."""
+ALARM_ABOVE = 0.01
+"""Correctly synced weights give about 0.0008."""
+
+
+class WeightSyncAlarm(TrainerCallback):
+    """Warns once when vLLM seems to sample from stale weights.
+
+    Training continues, as another precision alone can come near the limit. Replies that a policy
+    of earlier updates sampled are not checked.
+    """
+
+    def __init__(self, difference: str = DIFFERENCE, above: float = ALARM_ABOVE) -> None:
+        """``difference``: the figure of the log to check; without vLLM the log has none."""
+        self._difference, self._above = difference, above
+        self._warned = False
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Check the difference."""
+        difference = logs.get(self._difference, 0.0)
+        if difference > self._above and not (self._warned or logs.get(STALENESS)):
+            self._warned = True
+            if state.is_world_process_zero:
+                logger.warning(
+                    "step %d: the log-probabilities of vLLM and of the trainer are %.3g apart on "
+                    "average (%s; above %g): the weights that sample may not be those that are "
+                    "trained, or are in another precision",
+                    state.global_step,
+                    difference,
+                    self._difference,
+                    self._above,
+                )
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from trl.experimental.async_grpo.vllm_client import VLLMClient
 from srl_swe.errors import UserError
 from srl_swe.rewards import weight_shares
 from srl_swe.rollout.local_policy import PLAIN
+from srl_swe.training.alarms import STALENESS, WeightSyncAlarm
 from srl_swe.training.async_sampler import (
     GroupOrder,
     GroupScorer,
@@ -94,6 +95,8 @@ class StepSource(IterableDataset[list[TreeRow]]):
                 yield [row]
 
 
+_MOST_KL = 0.005
+"""Right weights in fp32 give about 1e-9."""
 _ASK_SERVER_S = 20
 """Seconds without a group, after which the server is asked whether it lives."""
 
@@ -151,7 +154,7 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         self.sampled = SampledReplies(shape.group)
         self._scored: list[ScoredReply] = []
         self._taken = Taken()
-        self._warned = False
+        self.add_callback(WeightSyncAlarm("sampling/kl", above=_MOST_KL))
 
     # Steps.
 
@@ -225,7 +228,7 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
     def _is_stale(self, group: ScoredGroup) -> bool:
         age = self.model_version - group.model_version
         if age <= self._settings.max_staleness:
-            self._metrics["train"]["asynchronous/staleness"].append(float(age))
+            self._metrics["train"][STALENESS].append(float(age))
             return False
         self._taken.add(group.number)
         return True
@@ -300,22 +303,6 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         scored, self._scored = self._scored, []
         logs.update(reply_stats(scored))
         super().log(logs, start_time)
-        self._check_sampler(logs)
-
-    def _check_sampler(self, logs: dict[str, float]) -> None:
-        """Warn once if replies sampled by the very weights trained look like another policy's."""
-        difference = logs.get("sampling/kl", 0.0)
-        if self._warned or logs.get("asynchronous/staleness") != 0:
-            return
-        if difference > _ALARM_ABOVE:
-            self._warned = True
-            logger.warning(
-                "step %d: the replies' log-probabilities at vLLM and at the trainer differ (a KL "
-                "of %.3g per token; above %g): vLLM may serve other weights, or another precision",
-                self.state.global_step,
-                difference,
-                _ALARM_ABOVE,
-            )
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:
@@ -365,10 +352,6 @@ def _made_anywhere() -> Iterator[None]:
     finally:
         module.get_peak_flops_per_device = asked
         callbacks.setLevel(level)
-
-
-_ALARM_ABOVE = 0.005
-"""Right weights in fp32 give about 1e-9."""
 
 
 def make_async_trainer(

@@ -29,9 +29,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 import srl_swe
 from srl_swe.files import append_line, write_atomic
 from srl_swe.progress import progress_line, say
-from srl_swe.reports.record import read_manifest, read_metrics
+from srl_swe.reports.record import ALARMS, MANIFEST, METRICS, read_manifest
 from srl_swe.rollout.replies import decode_reply
-from srl_swe.training.alarms import TrainingAlarms
+from srl_swe.training.alarms import TrainingAlarms, drop_steps_after
 from srl_swe.training.grpo_trainer import SampledReply
 from srl_swe.training.recipe import Recipe, SftRecipe, method_of
 from srl_swe.training.run_folder import (
@@ -55,9 +55,7 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Keep the rows up to the step that training resumes from (0: none)."""
         if state.is_world_process_zero:
-            done = state.global_step
-            kept = [row for row in read_metrics(self.path) if done and row["step"] <= done]
-            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            drop_steps_after(self.path, state.global_step or -1)
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
@@ -337,18 +335,20 @@ def add_callbacks(
 
     ``bench``: the bench of ``validation.instances``. Raises UserError if validation is impossible.
     """
-    trainer.add_callback(ManifestLog(trainer, run.manifest, recipe, run.config.get("data_sha256")))
-    trainer.add_callback(MetricsLog(run.metrics))
+    folder, digest = run.path, run.config.get("data_sha256")
+    trainer.add_callback(ManifestLog(trainer, folder / MANIFEST, recipe, digest))
+    trainer.add_callback(MetricsLog(folder / METRICS))
     trainer.add_callback(StepTimes(trainer))
     trainer.add_callback(CarriedByCheckpoints(run.notes))
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
-        trainer.add_callback(CompletionsLog(trainer, run.completions, recipe.completions_every))
+        replies = CompletionsLog(trainer, folder / "completions", recipe.completions_every)
+        trainer.add_callback(replies)
     if recipe.validation:
         trainer.add_callback(make_validation(trainer, recipe, run, bench))
-    trainer.add_callback(ReportLog(run.path))
+    trainer.add_callback(ReportLog(folder))
     if not isinstance(recipe, SftRecipe):
         trainer.reward_call_s = recipe.alarms.reward_call_s
-        trainer.add_callback(TrainingAlarms(recipe.alarms, run.alarms))
+        trainer.add_callback(TrainingAlarms(recipe.alarms, folder / ALARMS))
     wants_progress = trainer.pop_callback(ProgressCallback) is not None
     trainer.pop_callback(PrinterCallback)
     if wants_progress:

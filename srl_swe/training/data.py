@@ -369,40 +369,49 @@ def fitting_prompts(
     if room is None:
         return data
     sampler = "vLLM" if room == served_tokens(args) else recipe.model
-    limit = room_for_prompt(
-        room, args.max_completion_length or 0, "trainer: max_completion_length", sampler
-    )
-    tokens = overlong_rows(
+    reply = args.max_completion_length or 0
+    return fitting_rows(
         data,
+        recipe.data,
         tokenizer,
-        limit,
+        room_for_prompt(room, reply, "trainer: max_completion_length", sampler),
         "prompt",
-        args.chat_template_kwargs,
-        recorded_in=recipe.data if as_made else None,
+        f"{sampler} has room for {room} with max_completion_length {reply}; "
+        "make the step contexts with a smaller token budget",
+        overlong=recipe.overlong,
+        template=args.chat_template_kwargs,
+        as_made=as_made,
     )
-    way_out = (
-        f"{sampler} has room for {room} with max_completion_length {args.max_completion_length}; "
-        "make the step contexts with a smaller token budget"
-    )
-    return fitting_rows(data, tokens, limit, recipe.overlong, recipe.data, way_out)
 
 
 def fitting_rows(
-    data: Dataset, tokens: Mapping[int, int], limit: int, choice: Overlong, name: str, way_out: str
+    data: Dataset,
+    folder: str,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    part: Part,
+    way_out: str,
+    *,
+    overlong: Overlong | None = None,
+    template: Mapping[str, Any] | None = None,
+    as_made: bool = True,
 ) -> Dataset:
-    """Drop the rows in ``tokens``, found by :func:`overlong_rows` to take more than ``limit``.
+    """Keep the rows of ``folder`` whose ``part`` takes at most ``limit`` tokens.
 
-    Raises UserError unless they may be dropped, and if no row would be left.
+    Raises UserError unless the others may be dropped, and if no row would be left. ``overlong``:
+    the recipe's choice, None if there is none. ``as_made``: as in :func:`fitting_prompts`.
     """
+    recorded_in = folder if as_made else None
+    tokens = overlong_rows(data, tokenizer, limit, part, template, recorded_in=recorded_in)
     if not tokens:
         return data
     finding = (
-        f"{len(tokens)} of {len(data)} rows in {name} take more than {limit} tokens "
+        f"{len(tokens)} of {len(data)} rows in {folder} take more than {limit} tokens "
         f"(the longest {max(tokens.values())})"
     )
     some_fit = len(tokens) < len(data)
-    if choice == "error" or not some_fit:
-        or_drop = ", or set `overlong: drop`" if some_fit else ""
+    if overlong != "drop" or not some_fit:
+        or_drop = ", or set `overlong: drop`" if overlong and some_fit else ""
         raise UserError(f"{finding}; {way_out}{or_drop}.")
     warn(f"{finding} and are left out.")
     return data.select([index for index in range(len(data)) if index not in tokens])

@@ -46,10 +46,10 @@ from srl_swe.training.data import (
     PROFILE_COLUMN,
     check_expert_actions,
     expert_column,
+    fitting_rows,
     load_step_contexts,
     load_tokenizer,
     max_positions,
-    overlong_rows,
     room_for_prompt,
     with_solutions,
 )
@@ -67,12 +67,6 @@ class StepDifficulty:
     mean: float
     std: float
     rewards: tuple[float, ...]
-
-
-def difficulty_line(profile: StepDifficulty, row: Mapping[str, Any]) -> str:
-    """A line of ``profile.jsonl``; ``row`` is the row of the step contexts."""
-    where = {name: row[name] for name in ("instance_id", "step_index", "tool")}
-    return json.dumps({**where, **dataclasses.asdict(profile)})
 
 
 def read_difficulties(path: Path) -> list[StepDifficulty]:
@@ -234,8 +228,9 @@ def _measure_batches(
                 mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
                 means.append(mean)
                 if number not in done:
-                    measured = StepDifficulty(number, mean, std, tuple(rewards))
-                    append_line(path, difficulty_line(measured, row))
+                    where = {name: row[name] for name in ("instance_id", "step_index", "tool")}
+                    step = StepDifficulty(number, mean, std, tuple(rewards))
+                    append_line(path, json.dumps({**where, **dataclasses.asdict(step)}))
             advance(f"mean reward {statistics.fmean(means):.2f}")
 
 
@@ -263,14 +258,14 @@ def _check_room(
     positions = max_positions(settings.policy, {})
     if positions is None:
         return
-    limit = room_for_prompt(positions, settings.max_new_tokens, "--max-new-tokens", settings.policy)
-    as_made = not asks_for_solution([settings.reward])
-    overlong = overlong_rows(
-        data, tokenizer, limit, "prompt", recorded_in=settings.data if as_made else None
+    reply = settings.max_new_tokens
+    fitting_rows(
+        data,
+        settings.data,
+        tokenizer,
+        room_for_prompt(positions, reply, "--max-new-tokens", settings.policy),
+        "prompt",
+        f"the policy has room for {positions} with {reply} new tokens; make the step contexts with "
+        "a smaller token budget",
+        as_made=not asks_for_solution([settings.reward]),
     )
-    if overlong:
-        raise UserError(
-            f"{len(overlong)} of {len(data)} prompts in {settings.data} leave no room for "
-            f"{settings.max_new_tokens} new tokens (the longest takes {max(overlong.values())} of "
-            f"{positions}); make the step contexts with a smaller token budget."
-        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.rewards import StepScore, batch_rewards, read_reply, similarity_rewards
+from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.replies import opens_thought
 from srl_swe.training.data import (
@@ -92,29 +92,19 @@ def greedy_replies(
 def score_replies(
     texts: Sequence[str], rows: Sequence[Mapping[str, Any]], form: ReplyFormat
 ) -> Scores:
-    """Scores of one reply per row, in the order of the rows."""
+    """Scores of one reply per row, in the order of the rows; BROKEN_FORMAT is similarity 0."""
     replies = [read_reply(text, form) for text in texts]
     experts = [row[expert_column(form)] for row in rows]
     rewards = batch_rewards(replies, experts, similarity_rewards)
-    scores = [
-        StepScore(reward, reward if reply.action else None, reply.reason)
-        for reply, reward in zip(replies, rewards, strict=True)
-    ]
-    return summarise(scores, [row["instance_id"] for row in rows])
-
-
-def summarise(scores: Sequence[StepScore], instance_ids: Sequence[str]) -> Scores:
-    """Scores of all, from the score and the instance of each step."""
-    similarities = [score.similarity or 0.0 for score in scores]
-    exact = [similarity == 1.0 for similarity in similarities]
-    failed = {name for name, is_exact in zip(instance_ids, exact, strict=True) if not is_exact}
+    exact = [reward == 1.0 for reward in rewards]
+    failed = {row["instance_id"] for row, is_exact in zip(rows, exact, strict=True) if not is_exact}
     return Scores(
-        n=len(scores),
-        reward_mean=statistics.fmean(score.reward for score in scores),
-        similarity_mean=statistics.fmean(similarities),
-        format_rate=statistics.fmean(score.reason is None for score in scores),
+        n=len(rows),
+        reward_mean=statistics.fmean(rewards),
+        similarity_mean=statistics.fmean(max(reward, 0.0) for reward in rewards),
+        format_rate=statistics.fmean(reply.reason is None for reply in replies),
         exact_rate=statistics.fmean(exact),
-        exact_instances=tuple(sorted(set(instance_ids) - failed)),
+        exact_instances=tuple(sorted({row["instance_id"] for row in rows} - failed)),
     )
 
 

@@ -27,6 +27,7 @@ from torch.utils.data import Sampler
 from trl.trainer.utils import RepeatSampler, pad
 
 from srl_swe.errors import UserError
+from srl_swe.training.alarms import WeightSyncAlarm
 from srl_swe.training.micro_batches import (
     by_length,
     ignores_padding,
@@ -35,7 +36,7 @@ from srl_swe.training.micro_batches import (
 )
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.shared_prompts import accept_packed, check_shared_prompts, shared_logps
-from srl_swe.training.timing import TimedGRPOTrainer, WeightSyncAlarm
+from srl_swe.training.timing import TimedGRPOTrainer
 from srl_swe.training.trl_config import check_dynamic_sampling
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ The prompt for edits holds the issue and the files to change (oracle setting);
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
 from srl_swe.rollout.repair import oracle_paths, read_repair, repair_messages
 from srl_swe.rollout.replies import decode_reply
+from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import OverBudget
-from srl_swe.training.stats import Tested
+from srl_swe.training.stats import NO_ANSWER, Tested
 from srl_swe.types import Instance, Message, Verdict
 
 
@@ -84,7 +84,7 @@ def patch_dataset(
     template_kwargs: Mapping[str, Any],
 ) -> Dataset:
     """One row per instance: ``prompt`` and ``instance_id``. Raises UserError if one can't fit."""
-    count, rows = _counter(tokenizer, template_kwargs), []
+    count, rows = TokenCounter(tokenizer, template_kwargs), []
     for name, task in tasks.items():
         issue = task.instance.problem_statement
         try:
@@ -99,8 +99,36 @@ Verify = Callable[[Instance, str], Verdict]
 """Verifies the answer to an instance: a patch, or the text of an answer."""
 
 
+ReadReply = Callable[[str, str], tuple[Instance, str, str]]
+"""From an instance's id and a reply: the instance, the answer, and ``ok`` or the fault."""
+
+
+def read_patches(tasks: Mapping[str, PatchTask], form: ReplyFormat) -> ReadReply:
+    """Reads the patch that a reply's edits make, by the form's strictness and opening."""
+
+    def read(name: str, text: str) -> tuple[Instance, str, str]:
+        task = tasks[name]
+        repair = read_repair(text, task.files, form.strictness, think_opened=form.think_opened)
+        return task.instance, repair.patch, repair.fault.value if repair.fault else "ok"
+
+    return read
+
+
+def read_answers(
+    problems: Sequence[Instance], read_answer: Callable[[str], str | None]
+) -> ReadReply:
+    """Reads the answer that a reply ends in; ``read_answer`` gives None for a reply without one."""
+    by_id = {problem.instance_id: problem for problem in problems}
+
+    def read(name: str, text: str) -> tuple[Instance, str, str]:
+        answer = read_answer(text)
+        return by_id[name], answer or "", NO_ANSWER if answer is None else "ok"
+
+    return read
+
+
 @dataclass
-class OneReplyReward(ABC):
+class OneReplyReward:
     """A reward function for GRPOTrainer that verifies replies, ``workers`` at once.
 
     Threads suffice: TRL waits for the whole batch of an ``async`` reward too.
@@ -108,13 +136,10 @@ class OneReplyReward(ABC):
 
     __name__ = "tests"
 
-    tasks: Mapping[str, Any]
-    """By instance id."""
+    read: ReadReply
     run_tests: Verify
     tokenizer: PreTrainedTokenizerBase
     reward: TestReward
-    form: Any
-    """How replies are read."""
     end_ids: Collection[int]
     """The tokens that end a reply; if empty, any special token does."""
     workers: int
@@ -130,8 +155,8 @@ class OneReplyReward(ABC):
         **_: Any,
     ) -> list[float | None]:
         """One reward per completion; None if its sandbox broke."""
-        replies = [decode_reply(self.tokenizer, ids, self.end_ids) for ids in completion_ids]
         with ThreadPoolExecutor(self.workers) as pool:
+            replies = [decode_reply(self.tokenizer, ids, self.end_ids) for ids in completion_ids]
             tested = list(pool.map(self._test, instance_id, replies))
         self.tested += tested
         log_extra("outcome", [result.outcome.value for result in tested])
@@ -141,7 +166,7 @@ class OneReplyReward(ABC):
 
     def _test(self, name: str, reply: tuple[str, bool]) -> Tested:
         """The verdict on a reply, given as its text and whether the policy ended it."""
-        instance, answer, ended = self._read(name, reply[0])
+        instance, answer, ended = self.read(name, reply[0])
         verdict = self.run_tests(instance, answer)
         return Tested(
             instance_id=name,
@@ -152,37 +177,6 @@ class OneReplyReward(ABC):
             detail=verdict.detail,
         )
 
-    @abstractmethod
-    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
-        """The instance, the reply's answer, and ``ok`` or the fault of the reply."""
-
-
-@dataclass
-class PatchReward(OneReplyReward):
-    """Tests the patch that a reply's edits make."""
-
-    tasks: Mapping[str, PatchTask]
-    form: ReplyFormat
-    """Its strictness and its opening of the thought are used."""
-
-    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
-        task, form = self.tasks[name], self.form
-        repair = read_repair(text, task.files, form.strictness, think_opened=form.think_opened)
-        return task.instance, repair.patch, repair.fault.value if repair.fault else "ok"
-
-
-@dataclass
-class AnswerReward(OneReplyReward):
-    """Verifies the answer that a reply ends in."""
-
-    tasks: Mapping[str, Instance]
-    form: Callable[[str], str | None]
-    """Reads the answer; None for a reply without one."""
-
-    def _read(self, name: str, text: str) -> tuple[Instance, str, str]:
-        answer = self.form(text)
-        return self.tasks[name], answer or "", "no_answer" if answer is None else "ok"
-
 
 def answer_dataset(
     problems: Sequence[Instance],
@@ -192,24 +186,13 @@ def answer_dataset(
     template_kwargs: Mapping[str, Any],
 ) -> Dataset:
     """One row per problem: ``prompt`` and ``instance_id``. Raises UserError if one can't fit."""
-    count = _counter(tokenizer, template_kwargs)
-    rows = [{"prompt": list(prompt_of(p)), "instance_id": p.instance_id} for p in problems]
-    for row in rows:
-        if token_budget is not None and (tokens := count(row["prompt"])) > token_budget:
+    count, rows = TokenCounter(tokenizer, template_kwargs), []
+    for problem in problems:
+        name, prompt = problem.instance_id, list(prompt_of(problem))
+        if token_budget is not None and (tokens := count(prompt)) > token_budget:
             raise UserError(
-                f"{row['instance_id']}: its prompt takes {tokens} tokens of {token_budget}; leave "
-                "it out of the bench."
+                f"{name}: its prompt takes {tokens} tokens of {token_budget}; leave it out of the "
+                "bench."
             )
+        rows.append({"prompt": prompt, "instance_id": name})
     return Dataset.from_list(rows)
-
-
-def _counter(
-    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]
-) -> Callable[[Sequence[Any]], int]:
-    def count(messages: Sequence[Any]) -> int:
-        ids: Any = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_dict=False, **template_kwargs
-        )
-        return len(ids)
-
-    return count

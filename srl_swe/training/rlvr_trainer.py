@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.grpo_config import GRPOConfig
@@ -45,13 +46,14 @@ from srl_swe.training.preflight import check_run, on_every_rank
 from srl_swe.training.recipe import EPISODE_WINDOW, RlvrRecipe
 from srl_swe.training.rlvr_episodes import ChatTokens, EpisodeRollout, episode_dataset
 from srl_swe.training.rlvr_patch import (
-    AnswerReward,
     OneReplyReward,
-    PatchReward,
+    ReadReply,
     Verify,
     answer_dataset,
     load_tasks,
     patch_dataset,
+    read_answers,
+    read_patches,
 )
 from srl_swe.training.run_folder import open_run, train_to_end
 from srl_swe.training.stats import outcome_stats
@@ -228,7 +230,7 @@ def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """The parts of both settings; a method per setting returns arguments of RlvrTrainer."""
+    """The parts of all settings; a method per setting returns arguments of RlvrTrainer."""
 
     recipe: RlvrRecipe
     args: Any
@@ -241,38 +243,31 @@ class _Setting:
     end_ids: Sequence[int]
     run_tests: Verify
 
+    @property
+    def _template(self) -> dict[str, Any]:
+        return template_kwargs(self.args)
+
     def answer(self, domain: WorkedDomain) -> dict[str, Any]:
         domain.verified_by()  # fails early if a package is missing
-        reward = AnswerReward(
-            {problem.instance_id: problem for problem in self.instances},
-            self.run_tests,
-            self.tokenizer,
-            TEST_REWARDS[self.recipe.reward],
-            domain.read_answer,
-            self.end_ids,
-            self.workers,
-        )
-        template = template_kwargs(self.args)
-        limit = self.limits.prompt
-        rows = answer_dataset(self.instances, domain.prompt, self.tokenizer, limit, template)
-        return {"train_dataset": rows, "reward_funcs": reward}
+        prompt, limit = domain.prompt, self.limits.prompt
+        rows = answer_dataset(self.instances, prompt, self.tokenizer, limit, self._template)
+        return self._one_reply(rows, read_answers(self.instances, domain.read_answer))
 
     def patch(self) -> dict[str, Any]:
         tasks = load_tasks(self.instances, self.open_sandbox, self.workers)
-        template = template_kwargs(self.args)
-        reward = PatchReward(
-            tasks,
+        rows = patch_dataset(tasks, self.tokenizer, self.limits.prompt, self._template)
+        return self._one_reply(rows, read_patches(tasks, self.form))
+
+    def _one_reply(self, rows: Dataset, read: ReadReply) -> dict[str, Any]:
+        reward = OneReplyReward(
+            read,
             self.run_tests,
             self.tokenizer,
             TEST_REWARDS[self.recipe.reward],
-            self.form,
             self.end_ids,
             self.workers,
         )
-        return {
-            "train_dataset": patch_dataset(tasks, self.tokenizer, self.limits.prompt, template),
-            "reward_funcs": reward,
-        }
+        return {"train_dataset": rows, "reward_funcs": reward}
 
     def episode(self) -> dict[str, Any]:
         recipe, reply_tokens = self.recipe, self.args.max_completion_length
@@ -284,7 +279,7 @@ class _Setting:
             )
         with self.open_sandbox(self.instances[0]):  # fails early if no sandbox opens
             pass
-        chat = ChatTokens(self.tokenizer, template_kwargs(self.args), self.end_ids)
+        chat = ChatTokens(self.tokenizer, self._template, self.end_ids)
         for instance in self.instances:
             messages = make_messages(instance.problem_statement, [], self.form.dialect)
             tokens = len(chat.prompt(messages))

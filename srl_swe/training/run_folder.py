@@ -29,11 +29,7 @@ from typing import Any
 
 from datasets import load_from_disk
 from peft import PeftConfig, PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    TrainerCallback,
-    TrainerState,
-)
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from srl_swe.dialects import get_dialect
@@ -52,7 +48,7 @@ from srl_swe.rollout.prompting import (
 from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.steps.prompt import Window
-from srl_swe.steps.rows import recorded_settings
+from srl_swe.steps.rows import move_into_place, recorded_settings, restore_moved
 from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe, SrlRecipe
 
 
@@ -75,49 +71,12 @@ class RunFolder:
         """Folder of the trained policy, once it exists."""
         return self.path / "final"
 
-    @property
-    def metrics(self) -> Path:
-        """One line per step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def alarms(self) -> Path:
-        """One line per alarm."""
-        return self.path / ALARMS
-
-    @property
-    def manifest(self) -> Path:
-        """Software and hardware of each start."""
-        return self.path / "manifest.json"
-
-    @property
-    def completions(self) -> Path:
-        """One parquet file per logged step."""
-        return self.path / "completions"
-
-    @property
-    def validation(self) -> Path:
-        """One file of trajectories per validation on instances."""
-        return self.path / "validation"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the policy best in validation, if there is validation."""
-        return self.path / "best"
-
-    def checkpoint(self) -> Path | None:
-        """Find the last whole checkpoint."""
-        return last_checkpoint(self.path)
-
     def claim(self) -> None:
         """Record the owner of the folder; only one process of a run calls this."""
         claim(self.path, self.config)
-        for folder in (self.best, self.final):  # a kill may have left a policy between two moves
-            partial, old = _beside(folder)
-            shutil.rmtree(partial, ignore_errors=True)
-            if old.is_dir() and not folder.exists():
-                old.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+        for folder in (self.path / "best", self.final):
+            shutil.rmtree(_partial(folder), ignore_errors=True)
+            restore_moved(folder)
 
 
 def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
@@ -237,9 +196,9 @@ def train_to_end(trainer: Any, run: RunFolder) -> Path:
         if trainer.args.device.type == "cpu":
             keep_freed_memory()
         try:
-            train_what_is_left(trainer, run.checkpoint())
+            train_what_is_left(trainer, last_checkpoint(run.path))
         except UserError:
-            if trainer.accelerator.is_main_process and run.alarms.exists():
+            if trainer.accelerator.is_main_process and (run.path / ALARMS).exists():
                 save_report(run.path)  # an alarm stopped the run: its page shows which
             raise
         save_policy(trainer, run.final, notes)
@@ -293,10 +252,10 @@ def keep_freed_memory() -> None:
 def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = None) -> None:
     """Save the live policy as ``folder``, with ``notes`` as files, whole or not at all.
 
-    Called by every rank. A kill between the two moves leaves the previous policy as
-    ``.<name>.old``, which :meth:`RunFolder.claim` restores.
+    Called by every rank. :meth:`RunFolder.claim` restores a previous policy that a kill has left
+    between the two moves.
     """
-    partial, old = _beside(folder)
+    partial = _partial(folder)
     if trainer.accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
@@ -306,18 +265,13 @@ def save_policy(trainer: Any, folder: Path, notes: Mapping[str, str] | None = No
         (partial / "training_args.bin").unlink(missing_ok=True)
         for name, text in (notes or {}).items():
             write_atomic(partial / name, text)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        move_into_place(partial, folder)
     trainer.accelerator.wait_for_everyone()
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
-    """Temporary folders: of the policy while written, and of the one it replaces."""
-    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    return partial, old
+def _partial(folder: Path) -> Path:
+    """Where a policy lies while it is written."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 ADAPTER = "adapter"

@@ -20,7 +20,6 @@ from srl_swe.training.data import (
     load_step_contexts,
     load_tokenizer,
     max_positions,
-    overlong_rows,
     with_thoughts,
 )
 from srl_swe.training.preflight import check_run, on_every_rank
@@ -71,9 +70,9 @@ def _checked(
     limits = (max_positions(recipe.model, model.init_kwargs), args.max_length)
     limit = min((limit for limit in limits if limit is not None), default=None)
     if limit is not None:  # TRL would cut longer rows, or drop them if no reply is left
-        tokens = overlong_rows(rows, tokenizer, limit, "row", recorded_in=recipe.data)
         way_out = "make the step contexts with a smaller token budget, raise max_length"
-        rows = fitting_rows(rows, tokens, limit, recipe.overlong, recipe.data, way_out)
+        folder, overlong = recipe.data, recipe.overlong
+        rows = fitting_rows(rows, folder, tokenizer, limit, "row", way_out, overlong=overlong)
     rows = rows.select_columns(["prompt", "completion"])
     if args.chat_template_path is None:
         check_replies(recipe.model, tokenizer, rows[0])

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from srl_swe.rewards import StepScore
 from srl_swe.types import Outcome
 
+NO_ANSWER = "no_answer"
+"""The fault of a worked solution without an answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tested:
@@ -20,7 +23,7 @@ class Tested:
     """None if the sandbox broke."""
     outcome: Outcome
     ended: str
-    """``ok`` or the EditFault of a reply; the StopReason of an episode."""
+    """``ok``, the EditFault of a reply or NO_ANSWER; the StopReason of an episode."""
     truncated: bool
     """Cut at a limit; ``mask_truncated_completions`` masks it."""
     steps: int = 1

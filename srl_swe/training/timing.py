@@ -21,7 +21,6 @@ forward the last token of a reply.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,42 +66,6 @@ def _reload_on_cpu(generation: Any) -> None:
         if hasattr(layer, "cpu_linear") and layer.weight.numel() > 0:
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
     generation.llm.reset_prefix_cache()
-
-
-logger = logging.getLogger(__name__)
-
-DIFFERENCE = "sampling/sampling_logp_difference/mean"
-"""TRL's mean over tokens of |log-probability at vLLM - log-probability at the trainer|."""
-ALARM_ABOVE = 0.01
-"""Correctly synced weights give about 0.0008."""
-
-
-class WeightSyncAlarm(TrainerCallback):
-    """Warns once when vLLM seems to sample from stale weights.
-
-    Training continues, as another precision alone can come near the limit.
-    """
-
-    def __init__(self) -> None:
-        self._warned = False
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """Check the difference; without vLLM the log has no such figure."""
-        difference = (logs or {}).get(DIFFERENCE, 0.0)
-        if self._warned or not state.is_world_process_zero or not difference > ALARM_ABOVE:
-            return
-        self._warned = True
-        logger.warning(
-            "step %d: the log-probabilities of vLLM and of the trainer are %.3g apart on average "
-            "(%s; above %g): the weights that sample may not be those that are trained, or are "
-            "in another precision",
-            state.global_step,
-            difference,
-            DIFFERENCE,
-            ALARM_ABOVE,
-        )
 
 
 P = ParamSpec("P")

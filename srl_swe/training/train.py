@@ -21,16 +21,11 @@ PRESETS = {"ddp": "multi_gpu", "fsdp2": "fsdp2", "zero3": "zero3"}
 
 def accelerate_preset(name: str) -> Path:
     """Return a preset's file: one machine of eight GPUs, unless launcher options override it."""
-    need_train_extra()
+    need_packages("training", TRAINING)
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS)
         raise UserError(f"no preset {name!r}.{hint} Known: {', '.join(PRESETS)}.")
     return Path(str(resources.files("trl"))) / "accelerate_configs" / f"{PRESETS[name]}.yaml"
-
-
-def need_train_extra(doing: str = "training") -> None:
-    """Raise UserError if the extra ``train`` is not installed."""
-    need_packages(doing, TRAINING)
 
 
 def train(recipe: SrlRecipe | SftRecipe, bench: ValidationBench | None = None) -> Path:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset
 from transformers import TrainerCallback, TrainerState
 
 from srl_swe.dialects import ReplyFormat
@@ -29,8 +28,8 @@ from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.data import (
     check_dialect,
     check_expert_actions,
+    fitting_rows,
     load_step_contexts,
-    overlong_rows,
     reply_format,
     with_solutions,
 )
@@ -125,28 +124,20 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
     if form.whole_solution:
         rows = with_solutions(rows, form.dialect)
     rows = rows.select(evenly_spread(len(rows), validation.rows))
-    recorded_in = None if form.whole_solution else data
-    _refuse_overlong(trainer, rows, validation, recorded_in)
-    return HeldOutSteps(trainer.accelerator, list(rows), form)
-
-
-def _refuse_overlong(
-    trainer: Any, rows: Dataset, validation: Validation, recorded_in: str | None
-) -> None:
-    limit = room_for_prompts(trainer, validation)
-    if limit is None:
-        return
-    template = template_kwargs(trainer.args)
-    overlong = overlong_rows(
-        rows, trainer.processing_class, limit, "prompt", template, recorded_in=recorded_in
-    )
-    if overlong:
-        raise UserError(
-            f"{len(overlong)} of {len(rows)} prompts in {validation.data} take more than {limit} "
-            f"tokens (the longest {max(overlong.values())}), and the model has room for "
-            f"{limit + validation.max_new_tokens} with validation.max_new_tokens "
-            f"{validation.max_new_tokens}; make these step contexts with a smaller token budget."
+    if (limit := room_for_prompts(trainer, validation)) is not None:
+        rows = fitting_rows(
+            rows,
+            data,
+            trainer.processing_class,
+            limit,
+            "prompt",
+            f"the model has room for {limit + validation.max_new_tokens} with "
+            f"validation.max_new_tokens {validation.max_new_tokens}; make these step contexts with "
+            "a smaller token budget",
+            template=template_kwargs(trainer.args),
+            as_made=not form.whole_solution,
         )
+    return HeldOutSteps(trainer.accelerator, list(rows), form)
 
 
 @dataclass
@@ -209,8 +200,8 @@ def make_validation(
     if asked.instances:
         if bench is None:
             raise UserError("validation.instances: no sandboxes were given to open them in.")
-        evaluations.append(instance_episodes(trainer, recipe, bench, run.validation))
-    return ValidationCallback(trainer, asked, BestPolicy(run.best, run.notes), evaluations)
+        evaluations.append(instance_episodes(trainer, recipe, bench, run.path / "validation"))
+    return ValidationCallback(trainer, asked, BestPolicy(run.path / "best", run.notes), evaluations)
 
 
 @contextmanager

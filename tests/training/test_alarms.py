@@ -61,6 +61,7 @@ FALLS, GROWS = [0.5 - 0.05 * n for n in range(9)], [100.0 + 10 * n for n in rang
         ([{FORMAT: 0.01}] * 3, "step 3: for 3 steps at most 1%"),
         ([{FORMAT: 0.5}, *[{FORMAT: 0.0}] * 3], "step 4: for 3 steps at most 1%"),
         ([{"ended/format_errors": 0.9, "ended/no_think": 0.1}] * 3, "step 3: for 3 steps at most"),
+        ([{"ended/no_answer": 1.0}] * 3, "step 3: for 3 steps at most 1%"),
         ([{FILLED: 0.0}] * 3, "step 3: for 3 steps dynamic sampling found no group"),
         (trend(FALLS, GROWS), "step 7: over 6 steps the mean reward fell by 0.25 while replies"),
     ],

@@ -12,7 +12,7 @@ from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, field_names
-from srl_swe.training.run_folder import NOT_DECISIVE, open_run
+from srl_swe.training.run_folder import NOT_DECISIVE, last_checkpoint, open_run
 
 
 def make_recipe(tmp_path: Path) -> SrlRecipe:
@@ -33,7 +33,7 @@ def test_the_same_recipe_continues_and_another_is_refused_by_the_keys_that_diffe
 ) -> None:
     recipe = make_recipe(tmp_path)
     open_run(recipe).claim()
-    assert open_run(recipe).checkpoint() is None
+    assert last_checkpoint(open_run(recipe).path) is None
     other = dataclasses.replace(
         recipe, dynamic_sampling=DynamicSampling(0.1, 4), trainer={"learning_rate": 5e-7}
     )
@@ -130,7 +130,7 @@ def test_only_a_whole_checkpoint_counts_and_the_latest_of_these(tmp_path: Path) 
         folder.mkdir()
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
-    assert run.checkpoint() == run.path / "checkpoint-10"
+    assert last_checkpoint(run.path) == run.path / "checkpoint-10"
 
 
 def test_checkpoints_of_an_unknown_run_are_not_continued(tmp_path: Path) -> None:

@@ -13,16 +13,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from srl_swe.reports.figures import TOKEN_KINDS
 from srl_swe.reports.record import read_metrics
+from srl_swe.training.alarms import DIFFERENCE, WeightSyncAlarm
 from srl_swe.training.recipe import DynamicSampling, SftRecipe
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
-from srl_swe.training.timing import (
-    DIFFERENCE,
-    Stopwatch,
-    TokenCounts,
-    WeightSyncAlarm,
-    weight_sync,
-)
+from srl_swe.training.timing import Stopwatch, TokenCounts, weight_sync
 
 
 def ticking(*times: float) -> Callable[[], float]:

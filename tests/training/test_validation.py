@@ -169,7 +169,7 @@ def test_a_row_that_does_not_fit_is_refused_before_the_first_step(
 ) -> None:
     validation = Validation(data=plain.data, every_steps=2, rows=2, max_new_tokens=127)
     recipe = dataclasses.replace(plain, output=str(tmp_path / "run"), validation=validation)
-    with pytest.raises(UserError, match=r"2 of 2 prompts in .* take more than 1 tokens"):
+    with pytest.raises(UserError, match=r"2 of 2 rows in .* take more than 1 tokens"):
         train_srl(recipe)
     assert not (tmp_path / "run" / "config.json").exists(), "the folder is still free"
 

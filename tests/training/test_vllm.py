@@ -18,7 +18,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.instances import load_instances
 from srl_swe.reports.record import read_metrics
 from srl_swe.steps.prompt import make_messages
-from srl_swe.training.timing import ALARM_ABOVE, DIFFERENCE
+from srl_swe.training.alarms import ALARM_ABOVE, DIFFERENCE
 from srl_swe.training.tiny_policy import make_tiny_policy
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
