@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.train import phase_runner
 from srl_swe.engines import owned_harness, sandboxes_for, testable_bench
+from srl_swe.errors import UserError
 from srl_swe.extras import TRAINING, need_packages
 from srl_swe.files import check_output_folder
 from srl_swe.instances import load_instances
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from srl_swe.experiments.maths_plan import MathsPlan
     from srl_swe.experiments.study_plan import StudyPlan
 
 
@@ -54,6 +58,17 @@ class PlanOptions:
             updates=self.updates or usual.updates,
         )
 
+    def maths_plan(self) -> MathsPlan:
+        """The plan on made problems. Raises UserError for an option of the other domain."""
+        from srl_swe.experiments.maths_plan import FULL, QUICK
+
+        for name in ("trajectories", "model"):
+            if getattr(self, name):
+                raise UserError(f"--{name} is for the domain software.")
+        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds)
+        arms, updates = tuple(self.arms or usual.arms), self.updates or usual.updates
+        return replace(usual, arms=arms, updates=updates)
+
 
 def demo(
     out: options.Out = None,
@@ -89,6 +104,10 @@ def study(
     bench: options.Bench = "starter",
     old_bench: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
     *,
+    domain: Annotated[
+        Literal["software", "math"],
+        typer.Option(help="math: problems made by a program, and a tiny policy from scratch."),
+    ] = "software",
     asked: PlanOptions,
     out: options.Out = None,
     at_once: Annotated[
@@ -103,12 +122,15 @@ def study(
 ) -> None:
     """Run the paper's comparison: one policy trained in several ways at equal budgets, and graded.
 
-    Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR.
-    If it is killed, the same command continues.
+    Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR;
+    with --domain math also SFT then RLVR, and SRL without the next title. If it is killed, the same
+    command continues.
     """
     need_packages("a study", TRAINING)
-    folder = options.results_folder(out, "study")
+    folder = options.results_folder(out, "study" if domain == "software" else "study-math")
     check_output_folder(folder)
+    if domain == "math":
+        return _study_maths(asked.maths_plan(), folder, at_once, sandboxes, as_json)
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study
     from srl_swe.experiments.study_report import TITLE, results_table
@@ -128,4 +150,27 @@ def study(
     if as_json:
         return options.print_json(results)
     options.console().print(results_table(results).draw(TITLE))
+    return typer.echo(f"{folder}/report.html")
+
+
+def _study_maths(
+    plan: MathsPlan,
+    folder: Path,
+    at_once: int | None,
+    sandboxes: options.SandboxOptions,
+    as_json: bool,
+) -> None:
+    from srl_swe.experiments.maths_report import TITLE, accuracy_table
+    from srl_swe.experiments.maths_study import run_maths_study
+    from srl_swe.training.curriculum import PhaseStopped, phases_at_once
+
+    at_once = at_once or phases_at_once()
+    run = phase_runner(sandboxes, workers=1, at_once=at_once)
+    try:
+        results = run_maths_study(plan, folder, run, at_once=at_once)
+    except PhaseStopped as stopped:
+        raise typer.Exit(stopped.code) from None
+    if as_json:
+        return options.print_json(results)
+    options.console().print(accuracy_table(results, plan.samples).draw(TITLE))
     return typer.echo(f"{folder}/report.html")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.errors import UserError
 from srl_swe.files import damage_named
+from srl_swe.reports.intervals import sign_test
 from srl_swe.reports.page import Hrefs, Mark, TextTable, counted, render_page
 
 if TYPE_CHECKING:
@@ -68,18 +68,8 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """The probability of a split at least as uneven, if both resolve equally well.
-
-        >>> def split(first, second):
-        ...     none = Evaluation("", frozenset(), frozenset(), {})
-        ...     return Comparison(none, none, (), ("a",) * first, ("b",) * second, (), ())
-        >>> split(8, 1).p_value, split(0, 0).p_value
-        (0.0390625, 1.0)
-        """
-        fewer, more = sorted((len(self.only_first), len(self.only_second)))
-        differing = fewer + more
-        tail = sum(comb(differing, k) for k in range(fewer + 1))
-        return float(min(1.0, 2 * tail / 2**differing))
+        """The probability of a split at least as uneven, if both resolve equally well."""
+        return sign_test(len(self.only_first), len(self.only_second))
 
 
 def load_evaluation(path: Path) -> Evaluation:

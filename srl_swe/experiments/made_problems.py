@@ -27,7 +27,8 @@ OPERATIONS = (2, 3, 5, 7)
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
-_LARGEST = 999
+_LARGEST = 99
+_STARTS = (2, 30)
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _NAMES: dict[Operator, str] = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
@@ -55,7 +56,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class MadeProblem:
-    """A problem with its expert's solution, by the columns that the domain ``math`` reads."""
+    """A problem with its expert's solution, by the columns that the domain ``math`` reads.
+
+    ``thoughts``: one per step of the solution, for a reply that needs one.
+    """
 
     problem: str
     solution: str
@@ -63,6 +67,7 @@ class MadeProblem:
     level: int
     form: Form
     id: str
+    thoughts: tuple[str, ...]
 
 
 def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterator[MadeProblem]:
@@ -96,8 +101,8 @@ def split_of(chain: str) -> Split:
 
 
 def _draw_chain(draw: random.Random, length: int) -> tuple[int, list[Operation]]:
-    """A start and operations whose values stay from 0 to 999; none undoes the one before."""
-    start = value = draw.randint(2, 20)
+    """A start and operations whose values stay from 0 to 99; none undoes the one before."""
+    start = value = draw.randint(*_STARTS)
     chain: list[Operation] = []
     while len(chain) < length:
         operator: Operator = draw.choice(("+", "-", "*"))
@@ -139,10 +144,11 @@ def _write(start: int, chain: Sequence[Operation], form: Form, level: int, key: 
         answer, steps = start, _undoing_steps(values, chain)
     else:
         answer, steps = values[-1], _doing_steps(values, chain)
+    thoughts = (*(f"Compute {text.split(' = ')[0]}." for _, text in steps), "Give the result.")
     steps.append(("Answer", f"The answer is \\boxed{{{answer}}}."))
     numbered = (f"{n}. **{title}**\n   {text}" for n, (title, text) in enumerate(steps, start=1))
     known_by = f"made-{hashlib.sha256(f'{form} {key}'.encode()).hexdigest()[:12]}"
-    return MadeProblem(problem, "\n\n".join(numbered), str(answer), level, form, known_by)
+    return MadeProblem(problem, "\n\n".join(numbered), str(answer), level, form, known_by, thoughts)
 
 
 def _doing_steps(values: Sequence[int], chain: Sequence[Operation]) -> list[tuple[str, str]]:

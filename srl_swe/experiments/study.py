@@ -157,7 +157,9 @@ class Study(Experiment[StudyPlan]):
         if arm.phases:
             curriculum = self.curriculum(arm, policy, seed)
             policy = train_curriculum(curriculum, self.run_phase)
-            training_s = sum(_training_s(Path(phase.recipe.output)) for phase in curriculum.phases)
+            training_s = sum(
+                training_seconds(Path(phase.recipe.output)) for phase in curriculum.phases
+            )
         with self.grading:
             say(f"seed {seed}: evaluating {arm.label}")
             place = self.place(seed) / f"measured-{arm.name}"
@@ -220,7 +222,7 @@ class Study(Experiment[StudyPlan]):
         return load_curriculum(recipe_path(arm.recipe), overrides)
 
 
-def _training_s(phase: Path) -> float:
+def training_seconds(phase: Path) -> float:
     """Total seconds of the finished starts."""
     starts = load_run(phase).manifest.get("starts", [])
     spans = [(start["started"], start["ended"]) for start in starts if start["ended"]]

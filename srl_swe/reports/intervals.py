@@ -56,6 +56,19 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     return MeanInterval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))
 
 
+def sign_test(first: int, second: int) -> float:
+    """The exact two-sided p-value of pairs that differ, by which side is better (McNemar 1947).
+
+    The probability of a split at least as uneven if both sides are equally good; 1 without pairs.
+
+    >>> sign_test(8, 1), sign_test(0, 0)
+    (0.0390625, 1.0)
+    """
+    fewer, differing = min(first, second), first + second
+    tail = sum(math.comb(differing, k) for k in range(fewer + 1))
+    return float(min(1.0, 2 * tail / 2**differing))
+
+
 _RESAMPLES = 2000
 _FEWEST_RESAMPLED = 30
 

@@ -1,0 +1,131 @@
+r"""The problems of a study on mathematics, and all of its data sets.
+
+FOLDER/problems/train.jsonl       the hard level's problems with expert solutions, for all arms
+FOLDER/problems/validation.jsonl  of the same level; they choose learning rates and draw curves
+FOLDER/problems/hard.jsonl        held out, of the same level
+FOLDER/problems/harder.jsonl      held out, of the level above
+FOLDER/data/NAME/                 step contexts or solutions of train.jsonl, by ``Way.data``
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from srl_swe.domains import MATH, Problem, WorkedSettings
+from srl_swe.experiments.made_problems import make_problems
+from srl_swe.experiments.maths_plan import EASY, HARD, HARDER, Data, MathsPlan
+from srl_swe.files import write_atomic
+from srl_swe.steps import StepJob, StepMaker, StepSource, build_step_dataset, save_step_contexts
+from srl_swe.steps.contexts import StepContext
+from srl_swe.trajectories import ReadReport
+from srl_swe.types import Message, Trajectory
+
+_SETTINGS: dict[Data, WorkedSettings] = {
+    "titled": WorkedSettings(),
+    "untitled": WorkedSettings(next_title=False),
+    "rests": WorkedSettings(next_title=False, include_last=True),
+    "solutions": WorkedSettings(target="solution"),
+}
+_EVERY_STEP = {
+    kind: WorkedSettings(next_title=kind == "titled", include_last=True)
+    for kind in ("titled", "untitled")
+}
+_CARD = """\
+# Easy problems
+
+Whole solutions of easy problems, and single steps and rests of solutions with a thought. They make
+the base policy of a study and serve no other purpose.
+"""
+
+
+def save_problems(plan: MathsPlan, folder: Path) -> None:
+    """Write the four files of problems."""
+    made = {
+        "train": make_problems(HARD, plan.solutions, "train"),
+        "validation": make_problems(HARD, plan.validation, "validation"),
+        "hard": make_problems(HARD, plan.held_out, "held_out"),
+        "harder": make_problems(HARDER, plan.held_out, "held_out"),
+    }
+    for name, problems in made.items():
+        lines = (json.dumps(asdict(problem)) + "\n" for problem in problems)
+        write_atomic(problem_file(folder, name), "".join(lines))
+
+
+def problem_file(folder: Path, name: str) -> Path:
+    """The file of ``train``, ``validation``, ``hard`` or ``harder``."""
+    return folder / "problems" / f"{name}.jsonl"
+
+
+def load_held_out(folder: Path, name: str) -> list[Problem]:
+    """The problems of a file, with their answers."""
+    loaded = MATH.load_problems(str(problem_file(folder, name)))
+    return [problem for problem in loaded if isinstance(problem, Problem)]
+
+
+def save_data(kind: Data, folder: Path) -> Path:
+    """Make the data set from the training problems as ``srl-swe steps`` does; return its folder."""
+    source = StepSource(str(problem_file(folder, "train")), reader=MATH.reader({}))
+    out = folder / "data" / kind
+    report = ReadReport()
+    maker = StepMaker(_SETTINGS[kind], None, MATH.make_steps)
+    build_step_dataset(source.stream(report), StepJob(out, maker, source.describe()), report)
+    return out
+
+
+def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
+    """Write the data set that the base policy learns: easy problems, in all forms of reply.
+
+    A problem gives its whole solution, and one reply in another form at random: a step with its
+    title given, a step without, or the rest of the solution.
+    """
+    contexts = list(_demonstrations(plan, seed))
+    random.Random(seed).shuffle(contexts)
+    save_step_contexts(contexts, folder, _CARD, asdict(WorkedSettings()))
+
+
+def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
+    """Texts for a tokenizer: those of the base's data and of the arms', and the chat's roles."""
+    from srl_swe.training.data import load_step_contexts
+
+    texts = ["system\n", "user\n", "assistant\n"] * 100
+    for data in (demonstrations, folder / "data" / "rests"):
+        rows = load_step_contexts(str(data))
+        for row in rows.select(range(min(len(rows), 4000))):
+            texts += [message["content"] for message in row["prompt"] + row["completion"]]
+    return texts
+
+
+def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
+    draw = random.Random(seed)
+    quarter = plan.base_problems // 4
+    for level, count in zip(EASY, (quarter, plan.base_problems - quarter), strict=True):
+        for made in make_problems(level, count, "train", seed):
+            solution = MATH.reader({}).read(asdict(made), made.id)
+            yield from _contexts(solution, _SETTINGS["solutions"])
+            form = draw.choice(("titled", "untitled", "rest"))
+            steps = _contexts(solution, _EVERY_STEP["titled" if form == "titled" else "untitled"])
+            index = draw.randrange(len(steps))
+            yield _with_thought(steps, index, made.thoughts[index], rest=form == "rest")
+
+
+def _contexts(solution: Trajectory, settings: WorkedSettings) -> list[StepContext]:
+    items = MATH.make_steps(solution, settings, None)
+    return [item for item in items if isinstance(item, StepContext)]
+
+
+def _with_thought(
+    steps: Sequence[StepContext], index: int, thought: str, *, rest: bool
+) -> StepContext:
+    """The step's context with the thought in its reply; ``rest``: with all later steps in it."""
+    context = steps[index]
+    prompt, target = context.prompt, context.expert_reply
+    if rest:
+        opening: Message = {"role": "system", "content": MATH.SOLUTION_PROMPT}
+        prompt = (opening, *prompt[1:])
+        target = "\n\n".join(step.expert_reply for step in steps[index:])
+    reply = f"<think>\n{thought}\n</think>\n\n{target}"
+    return replace(context, prompt=prompt, expert_reply=reply, has_thought=True)

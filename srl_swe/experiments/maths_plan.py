@@ -1,0 +1,274 @@
+"""The plan of a study on made problems of mathematics: ways to train, arms, budgets, results.
+
+A *way* is one kind of training: a recipe, its data and the learning rates to try. An *arm* is a
+sequence of ways that share one budget of updates, from the same base policy. All ways sample, or
+learn from, about the same number of tokens per update (:data:`TOKENS_PER_UPDATE`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from srl_swe.errors import UserError
+from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+
+TOKENS_PER_UPDATE = 4800
+"""About the tokens of the replies of an update: 256 steps, 64 solutions, or 80 rests of one."""
+HARD, HARDER = 2, 3
+"""The level that all arms train on, and the one above it, which no arm has seen."""
+EASY = (0, 1)
+"""The levels that the base policy is made on."""
+
+Data = Literal["titled", "untitled", "rests", "solutions", "problems"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One kind of training. ``recipe``: a bundled one; ``changes``: fields of it.
+
+    ``data``: ``titled`` and ``untitled`` are steps with and without the next title in the prompt,
+    ``rests`` steps for rewards of whole solutions, ``solutions`` whole replies to imitate,
+    ``problems`` have answers only. ``rates``: learning rates to try, in ascending order.
+    """
+
+    name: str
+    label: str
+    recipe: str
+    data: Data
+    rates: tuple[float, ...]
+    changes: dict[str, str] = field(default_factory=dict)
+
+
+_RL_RATES = (2e-4, 5e-4, 1e-3)
+WAYS = {
+    way.name: way
+    for way in (
+        Way("sft", "SFT", "study-math-sft", "solutions", (5e-4, 1e-3, 2e-3)),
+        Way("rlvr", "RLVR", "study-math-rlvr", "problems", _RL_RATES),
+        Way("srl", "SRL", "study-math-srl", "titled", _RL_RATES),
+        Way(
+            "srl-unfiltered",
+            "SRL without dynamic sampling",
+            "study-math-srl",
+            "titled",
+            _RL_RATES,
+            {"dynamic_sampling": "null"},
+        ),
+        Way("srl-untitled", "SRL without the next title", "study-math-srl", "untitled", _RL_RATES),
+        Way(
+            "holistic",
+            "holistic similarity",
+            "study-math-srl",
+            "rests",
+            _RL_RATES,
+            {
+                "rewards": "holistic",
+                "trainer.per_device_train_batch_size": "80",  # 10 prompts of longer replies
+                "trainer.max_completion_length": "128",
+            },
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MathsArm:
+    """One arm. ``ways``: names of :data:`WAYS`; each has an equal share of the updates.
+
+    ``paper``: the paper's average over four benches in percent (section 4, Qwen2.5-7B-Instruct);
+    None if it has none. ``expected_s``: seconds of training and evaluation on two cores with the
+    full plan; only the ETA depends on them.
+    """
+
+    name: str
+    label: str
+    paper: float | None
+    expected_s: float
+    ways: tuple[str, ...] = ()
+
+
+MATHS_ARMS = (
+    MathsArm("base", "base", 24.6, 800),
+    MathsArm("sft", "SFT", 16.6, 240, ("sft",)),
+    MathsArm("rlvr", "RLVR (final answer)", 24.5, 300, ("rlvr",)),
+    MathsArm("sft-rlvr", "SFT, then RLVR", None, 300, ("sft", "rlvr")),
+    MathsArm("srl", "SRL (step-wise)", 27.6, 300, ("srl",)),
+    MathsArm("srl-rlvr", "SRL, then RLVR", 28.3, 300, ("srl", "rlvr")),
+    MathsArm("holistic", "holistic similarity", 25.9, 300, ("holistic",)),
+    MathsArm("srl-unfiltered", "SRL without dynamic sampling", 24.7, 300, ("srl-unfiltered",)),
+    MathsArm("srl-untitled", "SRL without the next title", None, 300, ("srl-untitled",)),
+)
+PAIRS = (
+    ("srl", "base"),
+    ("srl", "sft"),
+    ("srl", "rlvr"),
+    ("srl", "holistic"),
+    ("srl", "srl-unfiltered"),
+    ("srl", "srl-untitled"),
+    ("srl-rlvr", "srl"),
+    ("srl-rlvr", "sft-rlvr"),
+    ("sft", "base"),
+    ("rlvr", "base"),
+)
+"""Arms to compare problem by problem, the first with the second."""
+
+
+def get_maths_arms(names: Sequence[str]) -> list[MathsArm]:
+    """The named arms in the order of :data:`MATHS_ARMS`. Raises UserError for an unknown name."""
+    known = [arm.name for arm in MATHS_ARMS]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"no arm {unknown[0]!r}. Known: {', '.join(known)}.")
+    return [arm for arm in MATHS_ARMS if arm.name in names]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MathsPlan:
+    """Everything that decides the results.
+
+    ``solutions``: expert solutions of the hard level, the same for all arms. ``updates``: of each
+    arm; ``tuning_updates``: of each learning rate tried. ``held_out``: problems per level to
+    evaluate on, with ``samples`` replies each besides a greedy one; ``validation``: problems that
+    choose the learning rates and draw the curves, measured ``points`` times per arm.
+    ``base_problems``: easy problems that the base learns, for ``base_updates``.
+    """
+
+    domain: Literal["math"] = "math"
+    arms: tuple[str, ...] = tuple(arm.name for arm in MATHS_ARMS)
+    seeds: int = 5
+    solutions: int = 300
+    updates: int = 60
+    tuning_updates: int = 20
+    points: int = 6
+    held_out: int = 500
+    validation: int = 200
+    samples: int = 8
+    hidden: int = 128
+    layers: int = 5
+    base_problems: int = 24000
+    base_updates: int = 700
+    max_new_tokens: int = 176
+
+
+FULL = MathsPlan()
+QUICK = MathsPlan(
+    arms=("base", "sft", "srl-rlvr"),
+    seeds=1,
+    solutions=12,
+    updates=2,
+    tuning_updates=1,
+    points=1,
+    held_out=6,
+    validation=4,
+    samples=2,
+    hidden=32,
+    layers=2,
+    base_problems=60,
+    base_updates=4,
+    max_new_tokens=24,
+)
+"""All parts of the study, too short to learn anything; for tests."""
+
+RESULTS_FILE, TUNING_FILE = "results.jsonl", "tuning.jsonl"
+_REMEDY = "delete that line, and its part is computed again"
+
+
+@dataclass(frozen=True, slots=True)
+class LevelScore:
+    """One policy on the held-out problems of a level, in their order.
+
+    ``greedy``: whether its greedy solution ends in the answer; ``stepwise``: whether it does if
+    each step is asked for alone, with its own earlier steps in the prompt; ``right``: number of
+    ``samples`` sampled solutions that do.
+    """
+
+    greedy: tuple[bool, ...]
+    stepwise: tuple[bool, ...]
+    right: tuple[int, ...]
+    samples: int
+
+    @property
+    def average(self) -> float:
+        """Avg@k: the mean accuracy of the sampled solutions."""
+        return sum(self.right) / (self.samples * len(self.right))
+
+    @property
+    def any_right(self) -> float:
+        """pass@k: the share of problems that one of the k samples solves."""
+        return sum(count > 0 for count in self.right) / len(self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class MathsResult:
+    """One arm under one seed.
+
+    ``rates``: learning rates by way. ``tokens_sampled``: of all replies, those of refills and of
+    groups without spread included; ``tokens_trained``: those in the loss. ``seconds``: of its
+    training. ``curve``: updates, and the greedy accuracy on the validation problems after them.
+    """
+
+    arm: str
+    seed: int
+    rates: dict[str, float]
+    updates: int
+    tokens_sampled: int
+    tokens_trained: int
+    seconds: float
+    hard: LevelScore
+    harder: LevelScore
+    curve: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The learning rate of a way, with the accuracy on validation problems of each one tried.
+
+    Equal accuracies are decided for the rate nearest to the middle of those tried.
+    """
+
+    way: str
+    rate: float
+    tried: tuple[tuple[float, float], ...]
+
+
+def best_rate(tried: Sequence[tuple[float, float]]) -> float:
+    """The rate with the highest accuracy, of equal ones the nearest to the middle.
+
+    >>> best_rate([(0.1, 0.0), (0.2, 0.0), (0.3, 0.0)]), best_rate([(0.1, 0.5), (0.2, 0.4)])
+    (0.2, 0.1)
+    """
+    middle = (len(tried) - 1) / 2
+    best = max(range(len(tried)), key=lambda place: (tried[place][1], -abs(place - middle)))
+    return tried[best][0]
+
+
+def append_record(path: Path, record: MathsResult | Tuned) -> None:
+    """Add the record to the file as a line."""
+    append_line(path, json.dumps(asdict(record)))
+
+
+def load_results(folder: Path) -> list[MathsResult]:
+    """All results in the folder, in file order. Raises UserError for a damaged line."""
+    return list(_load(folder / RESULTS_FILE, TypeAdapter(MathsResult)))
+
+
+def load_tuned(folder: Path) -> dict[str, Tuned]:
+    """The learning rates found so far, by way. Raises UserError for a damaged line."""
+    return {tuned.way: tuned for tuned in _load(folder / TUNING_FILE, TypeAdapter(Tuned))}
+
+
+Record = TypeVar("Record")
+
+
+def _load(path: Path, adapter: TypeAdapter[Record]) -> list[Record]:
+    drop_torn_line(path)
+    records = []
+    for where, record in read_json_lines(path, _REMEDY):
+        with damage_named(where, _REMEDY):
+            records.append(adapter.validate_python(record))
+    return records

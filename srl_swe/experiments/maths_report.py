@@ -1,0 +1,280 @@
+"""The results of a study on mathematics: tables with intervals, and curves with bands."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srl_swe.experiments.made_problems import OPERATIONS
+from srl_swe.experiments.maths_plan import (
+    HARD,
+    HARDER,
+    MATHS_ARMS,
+    PAIRS,
+    WAYS,
+    LevelScore,
+    MathsArm,
+    MathsPlan,
+    MathsResult,
+    Tuned,
+    get_maths_arms,
+)
+from srl_swe.files import write_atomic
+from srl_swe.reports.charts import Band, Chart, Series, draw
+from srl_swe.reports.intervals import mean_interval, share_interval, sign_test
+from srl_swe.reports.page import TextTable, Way, counted, render_page
+
+TITLE = "The paper's comparison on made problems of mathematics"
+CAVEAT = (
+    "A policy of about a million parameters, made from scratch, on arithmetic of a few steps: the "
+    "order of the arms is that of this miniature. It can't show how they would rank for a "
+    "language model that has read mathematics, nor on competitions."
+)
+
+
+def accuracy_table(results: Sequence[MathsResult], samples: int) -> TextTable:
+    """One row per arm: accuracy in percent over seeds, with its two kinds of 95 % intervals."""
+    columns = (
+        "arm",
+        "hard, greedy",
+        f"hard, Avg@{samples}",
+        "hard, step by step",
+        "harder, greedy",
+        f"harder, Avg@{samples}",
+        "harder, step by step",
+        "paper",
+    )
+    rows = []
+    for arm, mine in _by_arm(results):
+        hard, harder = [r.hard for r in mine], [r.harder for r in mine]
+        cells = [
+            _cell(scores, figure)
+            for scores in (hard, harder)
+            for figure in (greedy_share, sampled_share, stepwise_share)
+        ]
+        rows.append((arm.label, *cells, "–" if arm.paper is None else f"{arm.paper:.1f}"))
+    return TextTable(columns, rows)
+
+
+def budget_table(results: Sequence[MathsResult], tuned: Mapping[str, Tuned]) -> TextTable:
+    """One row per arm: what it was trained with, means over seeds."""
+    columns = (
+        "arm",
+        "learning rate",
+        "updates",
+        "tokens sampled",
+        "tokens in the loss",
+        "training, s",
+    )
+    rows = []
+    for arm, mine in _by_arm(results):
+        if not arm.ways:
+            continue
+        rates = ", then ".join(f"{mine[0].rates[name]:g}" for name in arm.ways)
+        means = [
+            statistics.fmean(getattr(result, name) for result in mine)
+            for name in ("updates", "tokens_sampled", "tokens_trained", "seconds")
+        ]
+        rows.append((arm.label, rates, *(f"{mean:,.0f}" for mean in means)))
+    return TextTable(columns, rows)
+
+
+def tuning_table(tuned: Mapping[str, Tuned]) -> TextTable:
+    """One row per way: the accuracy on validation problems at each learning rate tried."""
+    rows = [
+        (
+            WAYS[found.way].label,
+            ", ".join(f"{rate:g}: {accuracy:.1%}" for rate, accuracy in found.tried),
+            f"{found.rate:g}",
+        )
+        for found in sorted(tuned.values(), key=lambda found: list(WAYS).index(found.way))
+    ]
+    return TextTable(("training", "accuracy by learning rate", "used"), rows)
+
+
+def pairs_table(results: Sequence[MathsResult]) -> TextTable:
+    """One row per pair of arms: differences of greedy accuracy over the same problems."""
+    columns = ("first", "second", "hard, difference", "p", "harder, difference", "p")
+    by_arm = {arm.name: (arm, mine) for arm, mine in _by_arm(results)}
+    rows = []
+    for names in PAIRS:
+        if not all(name in by_arm for name in names):
+            continue
+        (first, of_first), (second, of_second) = (by_arm[name] for name in names)
+        cells: list[str] = []
+        for level in ("hard", "harder"):
+            compared = compare_arms(
+                [getattr(r, level) for r in of_first], [getattr(r, level) for r in of_second]
+            )
+            cells += [compared.text, f"{compared.p_value:.2g}"]
+        rows.append((first.label, second.label, *cells))
+    return TextTable(columns, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmsCompared:
+    """Two arms on the same problems. ``difference``: of the mean greedy accuracy over seeds.
+
+    ``seeds_half``: half of its 95 % interval over seeds (Student's t); None for one seed.
+    ``better``, ``worse``: problems that more seeds of the first, or of the second, solve.
+    """
+
+    difference: float
+    seeds_half: float | None
+    better: int
+    worse: int
+
+    @property
+    def p_value(self) -> float:
+        """Of the exact sign test over problems; McNemar's for one seed."""
+        return sign_test(self.better, self.worse)
+
+    @property
+    def text(self) -> str:
+        """In points, for a table."""
+        half = "" if self.seeds_half is None else f" ± {100 * self.seeds_half:.1f}"
+        return f"{100 * self.difference:+.1f}{half}"
+
+
+def compare_arms(first: Sequence[LevelScore], second: Sequence[LevelScore]) -> ArmsCompared:
+    """Compare the seeds that both have, in order."""
+    pairs = list(zip(first, second, strict=False))
+    by_seed = [
+        statistics.fmean(one.greedy) - statistics.fmean(other.greedy) for one, other in pairs
+    ]
+    by_problem = [
+        sum(one.greedy[place] for one, _ in pairs) - sum(other.greedy[place] for _, other in pairs)
+        for place in range(len(first[0].greedy))
+    ]
+    found = mean_interval(by_seed)
+    return ArmsCompared(
+        found.mean,
+        found.half,
+        sum(gain > 0 for gain in by_problem),
+        sum(gain < 0 for gain in by_problem),
+    )
+
+
+def greedy_share(score: LevelScore) -> list[float]:
+    """1 or 0 by problem."""
+    return [float(right) for right in score.greedy]
+
+
+def stepwise_share(score: LevelScore) -> list[float]:
+    """1 or 0 by problem."""
+    return [float(right) for right in score.stepwise]
+
+
+def sampled_share(score: LevelScore) -> list[float]:
+    """The share of right samples by problem."""
+    return [count / score.samples for count in score.right]
+
+
+def save_report(
+    plan: MathsPlan, results: Sequence[MathsResult], tuned: Mapping[str, Tuned], folder: Path
+) -> None:
+    """Write ``table.md`` and ``report.html``."""
+    if not results:
+        return
+    tables = {
+        "Accuracy by arm, %": accuracy_table(results, plan.samples),
+        "Budget by arm": budget_table(results, tuned),
+        "Learning rates": tuning_table(tuned),
+        "Pairs of arms, points": pairs_table(results),
+    }
+    about = describe(plan, results)
+    sections = [f"## {title}\n\n{table.markdown()}\n" for title, table in tables.items()]
+    write_atomic(folder / "table.md", "\n".join([about, "", *sections, CAVEAT, ""]))
+    page = render_page(
+        "study.html",
+        title=TITLE,
+        budget=about,
+        caveat=CAVEAT,
+        results=tables.pop("Accuracy by arm, %"),
+        tables=tables,
+        charts=[draw(chart) for chart in study_charts(results)],
+        runs=_runs(results, folder),
+    )
+    write_atomic(folder / "report.html", page)
+
+
+def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
+    """The design in a few sentences, with the check that the hard level is hard for the base."""
+    seeds = len({result.seed for result in results})
+    text = (
+        f"{counted(seeds, 'seed')}; {plan.solutions} expert solutions of {OPERATIONS[HARD]} "
+        f"operations for all arms; {plan.held_out} held-out problems of {OPERATIONS[HARD]} "
+        f"operations (hard) and of {OPERATIONS[HARDER]} (harder). Accuracy is "
+        "the mean over seeds, with its 95 % interval over problems in brackets, and ± half of the "
+        "95 % interval over seeds (Student's t). Step by step: each step is asked for alone. "
+        "Paper: Qwen2.5-7B-Instruct, average of four benches."
+    )
+    for result in sorted(results, key=lambda result: result.seed):
+        if result.arm == "base":
+            score = result.hard
+            text += (
+                f" The base of seed {result.seed} solves {score.any_right:.1%} of the hard "
+                f"problems with {score.samples} samples."
+            )
+    return text
+
+
+def study_charts(results: Sequence[MathsResult]) -> Iterator[Chart]:
+    """Per arm the accuracy on validation problems by updates: mean, lowest and highest seed."""
+    top = max((value for result in results for _, value in result.curve), default=0.0)
+    for arm, mine in _by_arm(results):
+        if not arm.ways:
+            continue
+        curve: dict[int, list[float]] = {}
+        for result in mine:
+            for update, accuracy in result.curve:
+                curve.setdefault(update, []).append(accuracy)
+        low, high = _series("lowest", curve, min), _series("highest", curve, max)
+        yield Chart(
+            title=arm.label,
+            about="Greedy accuracy on validation problems of the hard level, by updates.",
+            y_label="accuracy",
+            series=[_series("mean over seeds", curve, statistics.fmean)],
+            band=Band("lowest to highest seed", low, high),
+            holds=(0.0, top),
+            smoothed=False,
+        )
+
+
+def _series(
+    label: str, curve: Mapping[int, list[float]], figure: Callable[[list[float]], float]
+) -> Series:
+    return Series(label, [(update, figure(curve[update])) for update in sorted(curve)])
+
+
+def _by_arm(results: Sequence[MathsResult]) -> Iterator[tuple[MathsArm, list[MathsResult]]]:
+    """The arms with results, and these by seed."""
+    for arm in MATHS_ARMS:
+        mine = [result for result in results if result.arm == arm.name]
+        if mine:
+            yield arm, sorted(mine, key=lambda result: result.seed)
+
+
+def _cell(scores: Sequence[LevelScore], share: Callable[[LevelScore], list[float]]) -> str:
+    """Mean, interval over problems, and half of the interval over seeds, in percent."""
+    by_seed = [share(score) for score in scores]
+    by_problem = [statistics.fmean(values) for values in zip(*by_seed, strict=True)]
+    over_problems = share_interval(by_problem)
+    over_seeds = mean_interval([statistics.fmean(values) for values in by_seed])
+    half = "" if over_seeds.half is None else f" ± {100 * over_seeds.half:.1f}"
+    low, high = 100 * over_problems.low, 100 * over_problems.high
+    return f"{100 * over_seeds.mean:.1f} ({low:.1f}–{high:.1f}){half}"
+
+
+def _runs(results: Sequence[MathsResult], folder: Path) -> list[Way]:
+    """Links to the pages of the trainings."""
+    ways = []
+    for result in results:
+        (arm,) = get_maths_arms([result.arm])
+        for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
+            about = f"{page.parent.name}: curves and sampled replies"
+            place = page.relative_to(folder).as_posix()
+            ways.append(Way(f"{arm.label}, seed {result.seed}", place, about))
+    return sorted(ways, key=lambda way: way.href)

@@ -1,0 +1,265 @@
+"""A study on made problems of mathematics: the paper's arms and ablations at equal budgets.
+
+FOLDER/problems/, FOLDER/data/     :mod:`srl_swe.experiments.maths_data`
+FOLDER/seed-0/base/final/          where all arms of that seed start
+FOLDER/seed-0/ARM/01-WAY/          a run folder for each way of an arm
+FOLDER/tuning/WAY-RATE/            short runs from the first seed's base, to choose the rates
+FOLDER/tuning.jsonl                one line per way: the rate that is used, and all that were tried
+FOLDER/results.jsonl               one line per arm and seed, in the order in which they end
+FOLDER/report.html, table.md       rewritten after each of them
+
+A second run continues: finished trainings, rates and results are kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+from srl_swe.domains.maths import need_math_verify
+from srl_swe.experiments.experiment import Stage, run_stages
+from srl_swe.experiments.maths_data import (
+    load_held_out,
+    problem_file,
+    sample_texts,
+    save_data,
+    save_demonstrations,
+    save_problems,
+)
+from srl_swe.experiments.maths_evaluation import MathsPolicy, accuracy
+from srl_swe.experiments.maths_plan import (
+    RESULTS_FILE,
+    TUNING_FILE,
+    WAYS,
+    MathsArm,
+    MathsPlan,
+    MathsResult,
+    Tuned,
+    Way,
+    append_record,
+    best_rate,
+    get_maths_arms,
+    load_results,
+    load_tuned,
+)
+from srl_swe.experiments.maths_report import save_report
+from srl_swe.experiments.study import training_seconds
+from srl_swe.progress import say
+from srl_swe.reports.record import load_run
+from srl_swe.run_folder import claim
+from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
+from srl_swe.training.data import load_step_contexts, load_tokenizer
+from srl_swe.training.load_recipe import load_recipe, recipe_path
+from srl_swe.training.recipe import CurriculumRecipe, Phase, Recipe, SftRecipe
+from srl_swe.training.tiny_policy import make_tiny_policy
+
+_BASE_RECIPE = "study-math-base"
+
+
+def run_maths_study(
+    plan: MathsPlan, folder: Path, run_phase: RunPhase, *, at_once: int = 1
+) -> list[MathsResult]:
+    """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
+
+    Raises UserError if the folder holds another plan, PhaseStopped if a training fails.
+    """
+    arms = get_maths_arms(plan.arms)
+    need_math_verify()
+    claim(folder, asdict(plan))
+    save_problems(plan, folder)
+    study = MathsStudy(plan=plan, folder=folder, run_phase=run_phase)
+    for kind in {WAYS[name].data for arm in arms for name in arm.ways} | {"rests"}:
+        if kind != "problems":
+            save_data(kind, folder)
+    ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
+    stages: list[Stage[MathsResult | None]] = [
+        Stage(f"learning rate of {WAYS[name].label}", 150, partial(study.tune, WAYS[name]))
+        for name in ways
+    ]
+    jobs = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
+    jobs.sort(key=lambda job: job[0] - (not job[1].ways))  # a base is made one seed ahead
+    stages += [
+        Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
+        for seed, arm in jobs
+    ]
+    by_name = {arm.name: arm for arm in arms}
+    spent_s = {
+        _title(done.seed, by_name[done.arm]): done.seconds
+        for done in load_results(folder)
+        if done.arm in by_name
+    }
+
+    def keep(_: Stage[MathsResult | None], result: MathsResult | None) -> None:
+        if result is not None:
+            append_record(folder / RESULTS_FILE, result)
+        save_report(plan, load_results(folder), load_tuned(folder), folder)
+
+    run_stages("study", stages, spent_s, keep, at_once=at_once)
+    results = load_results(folder)
+    save_report(plan, results, load_tuned(folder), folder)
+    return results
+
+
+def _title(seed: int, arm: MathsArm) -> str:
+    return f"seed {seed}: {arm.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathsStudy:
+    """The parts of a study; several may run at once.
+
+    Locks: ``bases`` and ``rates``, one per seed and way: the first caller makes it.
+    ``randomness``: tiny policies and evaluations draw the process's random numbers.
+    """
+
+    plan: MathsPlan
+    folder: Path
+    run_phase: RunPhase
+    bases: Mapping[int, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    rates: Mapping[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    randomness: Lock = field(default_factory=Lock)
+
+    def base_policy(self, seed: int) -> Path:
+        """The start of all arms of the seed: a tiny policy that has learned the easy levels."""
+        place, plan = self.folder / f"seed-{seed}", self.plan
+        output, tiny, data = place / "base", place / "untrained", place / "demonstrations"
+        with self.bases[seed]:
+            if not tiny.exists():
+                save_demonstrations(plan, data, seed)
+                texts = sample_texts(self.folder, data)
+                with self.randomness:
+                    make_tiny_policy(
+                        texts,
+                        tiny,
+                        vocab_size=1024,
+                        hidden=plan.hidden,
+                        layers=plan.layers,
+                        single_digits=True,
+                        seed=seed,
+                    )
+            changes = {
+                "model": str(tiny),
+                "data": str(data),
+                "output": str(output),
+                "trainer.max_steps": str(plan.base_updates),
+                "trainer.seed": str(seed),
+            }
+            recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
+            if not (output / "final").is_dir() and (
+                code := self.run_phase("sft", save_recipe(recipe))
+            ):
+                raise PhaseStopped(_BASE_RECIPE, code)
+        return output / "final"
+
+    def tune(self, way: Way) -> None:
+        """Find the learning rate of the way, unless it is known."""
+        self.rate(way)
+
+    def rate(self, way: Way) -> float:
+        """The way's learning rate: the best of those tried on the validation problems."""
+        with self.rates[way.name]:
+            if known := load_tuned(self.folder).get(way.name):
+                return known.rate
+            base, tried = self.base_policy(0), []
+            for rate in way.rates:
+                output = self.folder / "tuning" / f"{way.name}-{rate:g}"
+                recipe = self.recipe(way, base, rate, self.plan.tuning_updates, 0, output)
+                policy = self._train([Phase(f"01-{way.name}", recipe)], output)
+                tried.append((rate, self._accuracy(policy)))
+                say(f"{way.label} at {rate:g}: accuracy {tried[-1][1]:.3f} on validation problems")
+            found = Tuned(way.name, best_rate(tried), tuple(tried))
+            append_record(self.folder / TUNING_FILE, found)
+        return found.rate
+
+    def train_and_evaluate(self, seed: int, arm: MathsArm) -> MathsResult:
+        """The arm's result; makes the seed's base policy and the rates if they are missing."""
+        base = self.base_policy(seed)
+        rates = {name: self.rate(WAYS[name]) for name in arm.ways}
+        updates = self.plan.updates // max(1, len(arm.ways))
+        output = self.folder / f"seed-{seed}" / arm.name
+        phases: list[Phase] = []
+        start = base
+        for index, name in enumerate(arm.ways, 1):
+            place = output / f"{index:02}-{name}"
+            recipe = self.recipe(WAYS[name], start, rates[name], updates, seed, place)
+            phases.append(Phase(place.name, recipe))
+            start = place / "final"
+        policy = self._train(phases, output) if phases else base
+        folders = [Path(phase.recipe.output) for phase in phases]
+        say(f"seed {seed}: evaluating {arm.label}")
+        curve = [(0, self._accuracy(base))]
+        for index, place in enumerate(folders):
+            for step, checkpoint in checkpoints(place):
+                curve.append((index * updates + step, self._accuracy(checkpoint)))
+        plan, last = self.plan, MathsPolicy(policy, self.plan.max_new_tokens)
+        with self.randomness:
+            hard = last.score(load_held_out(self.folder, "hard"), plan, seed)
+            harder = last.score(load_held_out(self.folder, "harder"), plan, seed)
+        tokens = [tokens_of(Path(phase.recipe.output), phase.recipe) for phase in phases]
+        return MathsResult(
+            arm=arm.name,
+            seed=seed,
+            rates=rates,
+            updates=updates * len(phases),
+            tokens_sampled=sum(sampled for sampled, _ in tokens),
+            tokens_trained=sum(trained for _, trained in tokens),
+            seconds=sum(map(training_seconds, folders)),
+            hard=hard,
+            harder=harder,
+            curve=tuple(curve),
+        )
+
+    def recipe(
+        self, way: Way, start: Path, rate: float, updates: int, seed: int, output: Path
+    ) -> Recipe:
+        """The way's recipe with the study's places, learning rate, seed and budget."""
+        source = (
+            {"bench": str(problem_file(self.folder, "train"))}
+            if way.data == "problems"
+            else {"data": str(self.folder / "data" / way.data)}
+        )
+        changes = {
+            **way.changes,
+            **source,
+            "model": str(start),
+            "output": str(output),
+            "trainer.learning_rate": repr(rate),
+            "trainer.max_steps": str(updates),
+            "trainer.save_steps": str(max(1, self.plan.updates // self.plan.points)),
+            "trainer.seed": str(seed),
+        }
+        return load_recipe(recipe_path(way.recipe), changes)
+
+    def _train(self, phases: list[Phase], output: Path) -> Path:
+        return train_curriculum(CurriculumRecipe(tuple(phases), str(output)), self.run_phase)
+
+    def _accuracy(self, policy: Path) -> float:
+        problems = load_held_out(self.folder, "validation")
+        return accuracy(MathsPolicy(policy, self.plan.max_new_tokens).greedy(problems))
+
+
+def checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
+    """The checkpoints of a run in their order, with their steps."""
+    found = [
+        (int(path.name.removeprefix("checkpoint-")), path) for path in run.glob("checkpoint-*")
+    ]
+    yield from sorted(found)
+
+
+def tokens_of(run: Path, recipe: Recipe) -> tuple[int, int]:
+    """Tokens sampled by a finished run, and tokens of replies in its loss."""
+    if isinstance(recipe, SftRecipe):
+        rows, tokenizer = load_step_contexts(recipe.data), load_tokenizer(recipe.model, {})
+        tokens = [len(tokenizer(row["completion"][0]["content"])["input_ids"]) for row in rows]
+        seen = load_run(run).step * int(recipe.trainer["per_device_train_batch_size"])
+        return 0, round(seen * sum(tokens) / len(tokens))
+    held = load_run(run)
+    sampled, trained = (
+        sum(value or 0 for _, value in held.values(f"dynamic_sampling/tokens_{kind}"))
+        for kind in ("sampled", "trained")
+    )
+    return round(sampled), round(trained)
