@@ -27,7 +27,8 @@ OPERATIONS = (2, 3, 5, 7)
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
-_LARGEST = 99
+LARGEST = 99
+"""The largest value of a chain."""
 _STARTS = (2, 30)
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
@@ -108,7 +109,7 @@ def _draw_chain(draw: random.Random, length: int) -> tuple[int, list[Operation]]
         operator: Operator = draw.choice(("+", "-", "*"))
         operation = Operation(operator, draw.randint(2, 5 if operator == "*" else 20))
         undoes = chain and _undoes(operation, chain[-1])
-        if not undoes and 0 <= operation.on(value) <= _LARGEST:
+        if not undoes and 0 <= operation.on(value) <= LARGEST:
             chain.append(operation)
             value = operation.on(value)
     return start, chain

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from srl_swe.domains import MATH, Problem, WorkedSettings
-from srl_swe.experiments.made_problems import make_problems
+from srl_swe.experiments.made_problems import LARGEST, make_problems
 from srl_swe.experiments.maths_plan import EASY, HARD, HARDER, Data, MathsPlan
 from srl_swe.files import write_atomic
 from srl_swe.steps import StepJob, StepMaker, StepSource, build_step_dataset, save_step_contexts
@@ -88,10 +88,10 @@ def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
 
 
 def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
-    """Texts for a tokenizer: those of the base's data and of the arms', and the chat's roles."""
+    """Texts for a tokenizer: those of the base's data and of the arms', roles, and all numbers."""
     from srl_swe.training.data import load_step_contexts
 
-    texts = ["system\n", "user\n", "assistant\n"] * 100
+    texts = ["system\n", "user\n", "assistant\n", *map(str, range(LARGEST + 1))] * 100
     for data in (demonstrations, folder / "data" / "rests"):
         rows = load_step_contexts(str(data))
         for row in rows.select(range(min(len(rows), 4000))):

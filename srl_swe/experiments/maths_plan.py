@@ -134,7 +134,8 @@ class MathsPlan:
     ``solutions``: expert solutions of the hard level, the same for all arms. ``updates``: of each
     arm; ``tuning_updates``: of each learning rate tried. ``held_out``: problems per level to
     evaluate on, with ``samples`` replies each besides a greedy one; ``validation``: problems that
-    choose the learning rates and draw the curves, measured ``points`` times per arm.
+    choose the learning rates and draw the curves, measured ``points`` times per arm. ``rates_tried``:
+    most learning rates to try per way, from the middle of its own.
     ``base_problems``: easy problems that the base learns, for ``base_updates``.
     """
 
@@ -144,6 +145,7 @@ class MathsPlan:
     solutions: int = 300
     updates: int = 60
     tuning_updates: int = 20
+    rates_tried: int = 3
     points: int = 6
     held_out: int = 500
     validation: int = 200
@@ -162,6 +164,7 @@ QUICK = MathsPlan(
     solutions=12,
     updates=2,
     tuning_updates=1,
+    rates_tried=1,
     points=1,
     held_out=6,
     validation=4,
@@ -234,6 +237,12 @@ class Tuned:
     way: str
     rate: float
     tried: tuple[tuple[float, float], ...]
+
+
+def rates_to_try(way: Way, count: int) -> tuple[float, ...]:
+    """The ``count`` rates in the middle of the way's own, or all."""
+    start = max(0, (len(way.rates) - count) // 2)
+    return way.rates[start : start + count]
 
 
 def best_rate(tried: Sequence[tuple[float, float]]) -> float:

@@ -45,6 +45,7 @@ from srl_swe.experiments.maths_plan import (
     get_maths_arms,
     load_results,
     load_tuned,
+    rates_to_try,
 )
 from srl_swe.experiments.maths_report import save_report
 from srl_swe.experiments.study import training_seconds
@@ -138,7 +139,7 @@ class MathsStudy:
                         vocab_size=1024,
                         hidden=plan.hidden,
                         layers=plan.layers,
-                        single_digits=True,
+                        whole_numbers=True,
                         seed=seed,
                     )
             changes = {
@@ -165,7 +166,7 @@ class MathsStudy:
             if known := load_tuned(self.folder).get(way.name):
                 return known.rate
             base, tried = self.base_policy(0), []
-            for rate in way.rates:
+            for rate in rates_to_try(way, self.plan.rates_tried):
                 output = self.folder / "tuning" / f"{way.name}-{rate:g}"
                 recipe = self.recipe(way, base, rate, self.plan.tuning_updates, 0, output)
                 policy = self._train([Phase(f"01-{way.name}", recipe)], output)

@@ -38,19 +38,20 @@ def make_tiny_policy(
     hidden: int = 128,
     layers: int = 4,
     max_positions: int = 4096,
-    single_digits: bool = False,
+    whole_numbers: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write a Llama with random weights and a byte-level BPE of the texts; returns ``folder``.
 
     A transformers folder like any other, with a ChatML template. Any text can be encoded; one
-    that resembles ``texts`` takes few tokens. ``single_digits``: each digit is a token.
+    that resembles ``texts`` takes few tokens. ``whole_numbers``: no token holds a number
+    and other text.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         hide_weight_bars()
-        tokenizer = _train_tokenizer(texts, vocab_size, single_digits)
+        tokenizer = _train_tokenizer(texts, vocab_size, whole_numbers)
         _random_model(tokenizer, hidden, layers, max_positions, seed).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,14 +62,14 @@ def make_tiny_policy(
 
 
 def _train_tokenizer(
-    texts: Iterable[str], vocab_size: int, single_digits: bool
+    texts: Iterable[str], vocab_size: int, whole_numbers: bool
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE whose merges stop at line ends: no token spans two lines."""
     tokenizer = Tokenizer(models.BPE())
-    digits = [pre_tokenizers.Digits(individual_digits=True)] if single_digits else []
+    numbers = [pre_tokenizers.Split(Regex("[0-9]+"), "isolated")] if whole_numbers else []
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            *digits,
+            *numbers,
             pre_tokenizers.Split(Regex("\n"), behavior="merged_with_previous"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
