@@ -27,9 +27,10 @@ OPERATIONS = (2, 3, 5, 7)
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
-LARGEST = 99
-"""The largest value of a chain."""
-_STARTS = (2, 30)
+LARGEST = 59
+"""The largest value of a chain; the smallest is 0."""
+_STARTS = range(2, 21)
+_NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _NAMES: dict[Operator, str] = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
@@ -102,12 +103,12 @@ def split_of(chain: str) -> Split:
 
 
 def _draw_chain(draw: random.Random, length: int) -> tuple[int, list[Operation]]:
-    """A start and operations whose values stay from 0 to 99; none undoes the one before."""
-    start = value = draw.randint(*_STARTS)
+    """A start and operations whose values stay from 0 to 59; none undoes the one before."""
+    start = value = draw.choice(_STARTS)
     chain: list[Operation] = []
     while len(chain) < length:
         operator: Operator = draw.choice(("+", "-", "*"))
-        operation = Operation(operator, draw.randint(2, 5 if operator == "*" else 20))
+        operation = Operation(operator, draw.choice(_NUMBERS[operator]))
         undoes = chain and _undoes(operation, chain[-1])
         if not undoes and 0 <= operation.on(value) <= LARGEST:
             chain.append(operation)

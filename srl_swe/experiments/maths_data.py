@@ -2,7 +2,8 @@ r"""The problems of a study on mathematics, and all of its data sets.
 
 FOLDER/problems/train.jsonl       the hard level's problems with expert solutions, for all arms
 FOLDER/problems/validation.jsonl  of the same level; they choose learning rates and draw curves
-FOLDER/problems/hard.jsonl        held out, of the same level
+FOLDER/problems/easy.jsonl        held out, of the last level that the base learns
+FOLDER/problems/hard.jsonl        held out, of the hard level
 FOLDER/problems/harder.jsonl      held out, of the level above
 FOLDER/data/NAME/                 step contexts or solutions of train.jsonl, by ``Way.data``
 """
@@ -43,10 +44,11 @@ the base policy of a study and serve no other purpose.
 
 
 def save_problems(plan: MathsPlan, folder: Path) -> None:
-    """Write the four files of problems."""
+    """Write the files of problems."""
     made = {
         "train": make_problems(HARD, plan.solutions, "train"),
         "validation": make_problems(HARD, plan.validation, "validation"),
+        "easy": make_problems(EASY[-1], plan.validation, "held_out"),
         "hard": make_problems(HARD, plan.held_out, "held_out"),
         "harder": make_problems(HARDER, plan.held_out, "held_out"),
     }
@@ -56,7 +58,7 @@ def save_problems(plan: MathsPlan, folder: Path) -> None:
 
 
 def problem_file(folder: Path, name: str) -> Path:
-    """The file of ``train``, ``validation``, ``hard`` or ``harder``."""
+    """The file of ``train``, ``validation``, ``easy``, ``hard`` or ``harder``."""
     return folder / "problems" / f"{name}.jsonl"
 
 
@@ -101,8 +103,8 @@ def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
 
 def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
     draw = random.Random(seed)
-    quarter = plan.base_problems // 4
-    for level, count in zip(EASY, (quarter, plan.base_problems - quarter), strict=True):
+    easiest = plan.base_problems // 10
+    for level, count in zip(EASY, (easiest, plan.base_problems - easiest), strict=True):
         for made in make_problems(level, count, "train", seed):
             solution = MATH.reader({}).read(asdict(made), made.id)
             yield from _contexts(solution, _SETTINGS["solutions"])

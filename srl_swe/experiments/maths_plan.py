@@ -18,6 +18,8 @@ from pydantic import TypeAdapter
 from srl_swe.errors import UserError
 from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
 
+HARD_SHARE = 0.02
+"""The base should solve fewer of the hard problems with 16 samples (the paper's hard set)."""
 TOKENS_PER_UPDATE = 4800
 """About the tokens of the replies of an update: 256 steps, 64 solutions, or 80 rests of one."""
 HARD, HARDER = 2, 3
@@ -134,8 +136,8 @@ class MathsPlan:
     ``solutions``: expert solutions of the hard level, the same for all arms. ``updates``: of each
     arm; ``tuning_updates``: of each learning rate tried. ``held_out``: problems per level to
     evaluate on, with ``samples`` replies each besides a greedy one; ``validation``: problems that
-    choose the learning rates and draw the curves, measured ``points`` times per arm. ``rates_tried``:
-    most learning rates to try per way, from the middle of its own.
+    choose the learning rates and draw the curves, measured ``points`` times per arm.
+    ``rates_tried``: most learning rates to try per way, from the middle of its own.
     ``base_problems``: easy problems that the base learns, for ``base_updates``.
     """
 
@@ -200,11 +202,6 @@ class LevelScore:
         """Avg@k: the mean accuracy of the sampled solutions."""
         return sum(self.right) / (self.samples * len(self.right))
 
-    @property
-    def any_right(self) -> float:
-        """pass@k: the share of problems that one of the k samples solves."""
-        return sum(count > 0 for count in self.right) / len(self.right)
-
 
 @dataclass(frozen=True, slots=True)
 class MathsResult:
@@ -212,7 +209,9 @@ class MathsResult:
 
     ``rates``: learning rates by way. ``tokens_sampled``: of all replies, those of refills and of
     groups without spread included; ``tokens_trained``: those in the loss. ``seconds``: of its
-    training. ``curve``: updates, and the greedy accuracy on the validation problems after them.
+    training. ``easy``: greedy accuracy on held-out problems of the last easy level. ``curve``:
+    updates, and the greedy accuracy on the validation problems after them. ``any_of_16``: for the
+    base, the share of hard problems that one of 16 samples solves; else None.
     """
 
     arm: str
@@ -222,9 +221,11 @@ class MathsResult:
     tokens_sampled: int
     tokens_trained: int
     seconds: float
+    easy: float
     hard: LevelScore
     harder: LevelScore
     curve: tuple[tuple[int, float], ...]
+    any_of_16: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

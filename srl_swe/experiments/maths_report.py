@@ -9,7 +9,9 @@ from pathlib import Path
 
 from srl_swe.experiments.made_problems import OPERATIONS
 from srl_swe.experiments.maths_plan import (
+    EASY,
     HARD,
+    HARD_SHARE,
     HARDER,
     MATHS_ARMS,
     PAIRS,
@@ -38,6 +40,7 @@ def accuracy_table(results: Sequence[MathsResult], samples: int) -> TextTable:
     """One row per arm: accuracy in percent over seeds, with its two kinds of 95 % intervals."""
     columns = (
         "arm",
+        "easy",
         "hard, greedy",
         f"hard, Avg@{samples}",
         "hard, step by step",
@@ -54,7 +57,9 @@ def accuracy_table(results: Sequence[MathsResult], samples: int) -> TextTable:
             for scores in (hard, harder)
             for figure in (greedy_share, sampled_share, stepwise_share)
         ]
-        rows.append((arm.label, *cells, "–" if arm.paper is None else f"{arm.paper:.1f}"))
+        easy = f"{100 * statistics.fmean(result.easy for result in mine):.1f}"
+        paper = "–" if arm.paper is None else f"{arm.paper:.1f}"
+        rows.append((arm.label, easy, *cells, paper))
     return TextTable(columns, rows)
 
 
@@ -208,16 +213,18 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
         f"operations for all arms; {plan.held_out} held-out problems of {OPERATIONS[HARD]} "
         f"operations (hard) and of {OPERATIONS[HARDER]} (harder). Accuracy is "
         "the mean over seeds, with its 95 % interval over problems in brackets, and ± half of the "
-        "95 % interval over seeds (Student's t). Step by step: each step is asked for alone. "
-        "Paper: Qwen2.5-7B-Instruct, average of four benches."
+        "95 % interval over seeds (Student's t). Easy: greedy accuracy on held-out problems of "
+        f"{OPERATIONS[EASY[-1]]} operations, as the base has learned. Step by step: each step is "
+        "asked for alone. Paper: Qwen2.5-7B-Instruct, average of four benches."
     )
     for result in sorted(results, key=lambda result: result.seed):
-        if result.arm == "base":
-            score = result.hard
+        if result.any_of_16 is not None:
             text += (
-                f" The base of seed {result.seed} solves {score.any_right:.1%} of the hard "
-                f"problems with {score.samples} samples."
+                f" The base of seed {result.seed} solves {result.any_of_16:.1%} of the hard "
+                f"problems with 16 samples"
             )
+            hard = result.any_of_16 < HARD_SHARE
+            text += "." if hard else f", more than the {HARD_SHARE:.0%} of a hard set."
     return text
 
 

@@ -197,9 +197,15 @@ class MathsStudy:
             for step, checkpoint in checkpoints(place):
                 curve.append((index * updates + step, self._accuracy(checkpoint)))
         plan, last = self.plan, MathsPolicy(policy, self.plan.max_new_tokens)
+        easy = accuracy(last.greedy(load_held_out(self.folder, "easy")))
+        any_of_16 = None
         with self.randomness:
-            hard = last.score(load_held_out(self.folder, "hard"), plan, seed)
+            problems = load_held_out(self.folder, "hard")
+            hard = last.score(problems, plan, seed)
             harder = last.score(load_held_out(self.folder, "harder"), plan, seed)
+            if not phases:
+                right = last.count_right(problems, 16, seed)
+                any_of_16 = accuracy([count > 0 for count in right])
         tokens = [tokens_of(Path(phase.recipe.output), phase.recipe) for phase in phases]
         return MathsResult(
             arm=arm.name,
@@ -209,9 +215,11 @@ class MathsStudy:
             tokens_sampled=sum(sampled for sampled, _ in tokens),
             tokens_trained=sum(trained for _, trained in tokens),
             seconds=sum(map(training_seconds, folders)),
+            easy=easy,
             hard=hard,
             harder=harder,
             curve=tuple(curve),
+            any_of_16=any_of_16,
         )
 
     def recipe(

@@ -61,7 +61,9 @@ def score(*greedy: int, right: tuple[int, ...] = ()) -> LevelScore:
 def result(arm: str, seed: int, hard: LevelScore, accuracy: float = 0.5) -> MathsResult:
     curve = ((0, 0.0), (60, accuracy))
     ways = {name: 1e-3 for found in MATHS_ARMS if found.name == arm for name in found.ways}
-    return MathsResult(arm, seed, ways, 60, 10, 5, 1.0, hard, hard, curve)
+    return MathsResult(
+        arm, seed, ways, 60, 10, 5, 1.0, 0.9, hard, hard, curve, 0.5 if arm == "base" else None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +74,11 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_problem_is_in_two_files(problems: Path) -> None:
-    files = [problem_file(problems, name) for name in ("train", "validation", "hard", "harder")]
+    files = [
+        problem_file(problems, name) for name in ("train", "validation", "easy", "hard", "harder")
+    ]
     texts = [json.loads(line)["problem"] for path in files for line in path.open()]
-    assert len(set(texts)) == len(texts) == 33
+    assert len(set(texts)) == len(texts) == 42
 
 
 @pytest.mark.parametrize(
@@ -161,14 +165,14 @@ def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None
         result("base", 0, score(0, 0, 0, 0)),
     ]
     base, srl = accuracy_table(results, samples=2).rows
-    assert base[:3] == ("base", "0.0 (0.0–49.0)", "0.0 (0.0–49.0)")
-    assert srl[1].startswith("62.5 (") and srl[1].endswith("± 158.8")
-    assert srl[2].startswith("50.0 (") and srl[-1] == "27.6"
+    assert base[:4] == ("base", "90.0", "0.0 (0.0–49.0)", "0.0 (0.0–49.0)")
+    assert srl[2].startswith("62.5 (") and srl[2].endswith("± 158.8")
+    assert srl[3].startswith("50.0 (") and srl[-1] == "27.6"
     (pair,) = pairs_table(results).rows
     assert pair[:4] == ("SRL (step-wise)", "base", "+50.0", "0.5")
     save_report(QUICK, results, {"srl": Tuned("srl", 1e-3, ((1e-3, 0.25),))}, tmp_path)
     page = HtmlPage((tmp_path / "report.html").read_text()).text
-    for text in ("62.5 (", "0.001: 25.0%", "Accuracy by arm", "The base of seed 0 solves 0.0%"):
+    for text in ("62.5 (", "0.001: 25.0%", "Accuracy by arm", "The base of seed 0 solves 50.0%"):
         assert text in page or text in (tmp_path / "table.md").read_text()
 
 
