@@ -35,6 +35,7 @@ from srl_swe.experiments.maths_plan import (
     RESULTS_FILE,
     TUNING_FILE,
     WAYS,
+    Data,
     MathsArm,
     MathsPlan,
     MathsResult,
@@ -73,7 +74,8 @@ def run_maths_study(
     claim(folder, asdict(plan))
     save_problems(plan, folder)
     study = MathsStudy(plan=plan, folder=folder, run_phase=run_phase)
-    for kind in {WAYS[name].data for arm in arms for name in arm.ways} | {"rests"}:
+    kinds: set[Data] = {WAYS[name].data for arm in arms for name in arm.ways}
+    for kind in kinds | {"rests"}:  # the tokenizer reads the rests
         if kind != "problems":
             save_data(kind, folder)
     ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
