@@ -152,10 +152,10 @@ class MathsPlan:
     held_out: int = 500
     validation: int = 200
     samples: int = 8
-    hidden: int = 128
-    layers: int = 5
+    hidden: int = 192
+    layers: int = 3
     base_problems: int = 24000
-    base_updates: int = 700
+    base_updates: int = 750
     max_new_tokens: int = 176
 
 
