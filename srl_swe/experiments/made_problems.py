@@ -1,11 +1,12 @@
 r"""Problems of arithmetic and of linear equations, made by a program, with titled expert solutions.
 
-A problem is a chain of operations on whole numbers: a start and a number of operations that grows
-with the level. It is told as instructions, as an expression, or as an equation for the start, whose
-solution undoes the operations from the last to the first. Answers are exact whole numbers.
+A problem has two quantities, a and b, and operations on whole numbers that change them in turn; the
+number of operations grows with the level. It is told as instructions, as two expressions, or as two
+equations for the starts, whose solution undoes the operations from the last to the first. Answers
+are exact: a pair of values, which a guess hardly ever hits.
 
-Problems are drawn by a seed. A chain belongs to one split by its digest, in every surface form: the
-splits have no chain in common, whatever their seeds and sizes.
+Problems are drawn by a seed. A chain of operations belongs to one split by its digest, in every
+surface form: the splits have no chain in common, whatever their seeds and sizes.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ _STARTS = range(2, 21)
 _NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
-_NAMES: dict[Operator, str] = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
-_INVERSES: dict[Operator, str] = {"+": "Subtract", "-": "Add", "*": "Divide by"}
+_TITLES = {
+    "+": "Add {number} to {name}",
+    "-": "Subtract {number} from {name}",
+    "*": "Multiply {name} by {number}",
+    "/": "Divide {name} by {number}",
+}
 _UNDOING: dict[Operator, str] = {"+": "-", "-": "+", "*": "/"}
 
 
@@ -54,6 +59,46 @@ class Operation:
                 return value - self.number
             case "*":
                 return value * self.number
+
+
+Starts = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step: a quantity's values before and after an operation, or its inverse (``undone``)."""
+
+    name: str
+    operation: Operation
+    before: int
+    after: int
+    inverse: bool = False
+
+    @property
+    def undone(self) -> Change:
+        """The step back."""
+        return Change(self.name, self.operation, self.after, self.before, inverse=True)
+
+    @property
+    def operator(self) -> str:
+        """As it is written."""
+        operator = self.operation.operator
+        return _UNDOING[operator] if self.inverse else operator
+
+    @property
+    def title(self) -> str:
+        """The step in words."""
+        return _TITLES[self.operator].format(number=self.operation.number, name=self.name)
+
+    @property
+    def computed(self) -> str:
+        """The left side of its equation."""
+        return f"{self.before} {self.operator} {self.operation.number}"
+
+    @property
+    def equation(self) -> str:
+        """The step in numbers."""
+        return f"{self.computed} = {self.after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,93 +132,83 @@ def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterat
     while len(seen) < count:
         if (in_vain := in_vain + 1) > _MOST_IN_VAIN:
             raise UserError(f"level {level} has few more than {len(seen)} problems in {split}.")
-        start, chain = _draw_chain(draw, OPERATIONS[level])
-        key = _key(start, chain)
+        starts, chain = _draw_chain(draw, OPERATIONS[level])
+        key = _key(starts, chain)
         if key in seen or split_of(key) != split:
             continue
         form, in_vain = FORMS[len(seen) % len(FORMS)], 0
         seen.add(key)
-        yield _write(start, chain, form, level, key)
+        yield _write(starts, chain, form, level, key)
 
 
 def split_of(chain: str) -> Split:
-    """The only split that holds the chain, such as ``7 + 5 * 3``, by its digest."""
+    """The only split that holds the chain, such as ``7 4 + 5 * 3``, by its digest."""
     percent = int.from_bytes(hashlib.sha256(chain.encode()).digest()[:4], "big") % 100
     return next(split for split, end in _SHARES if percent < end)
 
 
-def _draw_chain(draw: random.Random, length: int) -> tuple[int, list[Operation]]:
-    """A start and operations whose values stay from 0 to 59; none undoes the one before."""
-    start = value = draw.choice(_STARTS)
-    chain: list[Operation] = []
+def _draw_chain(draw: random.Random, length: int) -> tuple[Starts, list[Operation]]:
+    """Starts of a and b, and operations on them in turn; values stay from 0 to :data:`LARGEST`.
+
+    None undoes the one before on the same quantity.
+    """
+    starts = (draw.choice(_STARTS), draw.choice(_STARTS))
+    values, chain = list(starts), list[Operation]()
     while len(chain) < length:
         operator: Operator = draw.choice(("+", "-", "*"))
         operation = Operation(operator, draw.choice(_NUMBERS[operator]))
-        undoes = chain and _undoes(operation, chain[-1])
-        if not undoes and 0 <= operation.on(value) <= LARGEST:
+        turn = len(chain) % 2
+        undoes = len(chain) > 1 and _undoes(operation, chain[-2])
+        if not undoes and 0 <= operation.on(values[turn]) <= LARGEST:
             chain.append(operation)
-            value = operation.on(value)
-    return start, chain
+            values[turn] = operation.on(values[turn])
+    return starts, chain
 
 
 def _undoes(operation: Operation, before: Operation) -> bool:
     return operation.number == before.number and {operation.operator, before.operator} == {"+", "-"}
 
 
-def _key(start: int, chain: Sequence[Operation]) -> str:
-    return " ".join([str(start), *(f"{step.operator} {step.number}" for step in chain)])
+def _key(starts: Starts, chain: Sequence[Operation]) -> str:
+    return " ".join([*map(str, starts), *(f"{step.operator} {step.number}" for step in chain)])
 
 
-def _values(start: int, chain: Sequence[Operation]) -> list[int]:
-    """The value before each operation, and the last one."""
-    values = [start]
-    for step in chain:
-        values.append(step.on(values[-1]))
-    return values
+def _changes(starts: Starts, chain: Sequence[Operation]) -> list[Change]:
+    """Each operation with the quantity that it changes, and its values before and after."""
+    values, changes = list(starts), []
+    for number, step in enumerate(chain):
+        turn = number % 2
+        after = step.on(values[turn])
+        changes.append(Change("ab"[turn], step, values[turn], after))
+        values[turn] = after
+    return changes
 
 
-def _write(start: int, chain: Sequence[Operation], form: Form, level: int, key: str) -> MadeProblem:
-    values = _values(start, chain)
+def _write(
+    starts: Starts, chain: Sequence[Operation], form: Form, level: int, key: str
+) -> MadeProblem:
+    changes = _changes(starts, chain)
+    ends = tuple(changes[place].after for place in sorted((-2, -1), key=lambda p: changes[p].name))
+    halves = (chain[0::2], chain[1::2])
     match form:
         case "told":
-            parts = [f"{_NAMES[step.operator]} {step.number}." for step in chain]
-            problem = " ".join([f"Start with {start}.", *parts, "What is the result?"])
+            told = " ".join(f"{change.title}." for change in changes)
+            problem = f"Start with a = {starts[0]} and b = {starts[1]}. {told} What are a and b?"
         case "expression":
-            problem = f"Compute {_expression(str(start), chain)}."
+            first, second = map(_expression, map(str, starts), halves)
+            problem = f"Let a = {first} and b = {second}. What are a and b?"
         case "equation":
-            problem = f"Solve {_expression('x', chain)} = {values[-1]} for x."
+            first, second = map(_expression, "ab", halves)
+            problem = f"Solve {first} = {ends[0]} and {second} = {ends[1]}."
     if form == "equation":
-        answer, steps = start, _undoing_steps(values, chain)
-    else:
-        answer, steps = values[-1], _doing_steps(values, chain)
-    thoughts = (*(f"Compute {text.split(' = ')[0]}." for _, text in steps), "Give the result.")
+        changes = [change.undone for change in reversed(changes)]
+    answer = "({}, {})".format(*(starts if form == "equation" else ends))
+    steps = [(change.title, f"{change.name}: {change.equation}.") for change in changes]
     steps.append(("Answer", f"The answer is \\boxed{{{answer}}}."))
     numbered = (f"{n}. **{title}**\n   {text}" for n, (title, text) in enumerate(steps, start=1))
     known_by = f"made-{hashlib.sha256(f'{form} {key}'.encode()).hexdigest()[:12]}"
-    return MadeProblem(problem, "\n\n".join(numbered), str(answer), level, form, known_by, thoughts)
-
-
-def _doing_steps(values: Sequence[int], chain: Sequence[Operation]) -> list[tuple[str, str]]:
-    """Title and text of each operation."""
-    return [
-        (
-            f"{_NAMES[step.operator]} {step.number}",
-            f"{before} {step.operator} {step.number} = {after}.",
-        )
-        for step, before, after in zip(chain, values, values[1:], strict=False)
-    ]
-
-
-def _undoing_steps(values: Sequence[int], chain: Sequence[Operation]) -> list[tuple[str, str]]:
-    """Title and text of each operation undone, from the last to the first."""
-    backwards = zip(reversed(chain), reversed(values[1:]), reversed(values[:-1]), strict=True)
-    return [
-        (
-            f"{_INVERSES[step.operator]} {step.number}",
-            f"{after} {_UNDOING[step.operator]} {step.number} = {before}.",
-        )
-        for step, after, before in backwards
-    ]
+    thoughts = (*(f"Compute {change.computed}." for change in changes), "Give the result.")
+    return MadeProblem(problem, "\n\n".join(numbered), answer, level, form, known_by, thoughts)
 
 
 def _expression(start: str, chain: Sequence[Operation]) -> str:

@@ -23,10 +23,10 @@ def made(level: int, split: Split = "train", count: int = 60, seed: int = 0) -> 
     return list(make_problems(level, count, split, seed))
 
 
-def value(text: str, x: int = 0) -> int:
-    """The value of an expression of numbers, x, + - * and brackets, which a test wrote."""
-    assert re.fullmatch(r"[\dx +*()-]+", text)
-    return int(eval(text, {"__builtins__": {}}, {"x": x}))
+def value(text: str, start: int = 0) -> int:
+    """The value of an expression of numbers, a, b, + - * and brackets, which a test wrote."""
+    assert re.fullmatch(r"[\dab +*()-]+", text)
+    return int(eval(text, {"__builtins__": {}}, {"a": start, "b": start}))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -34,24 +34,31 @@ def test_answers_are_right_in_every_form(level: int) -> None:
     forms = set()
     for problem in made(level):
         forms.add(problem.form)
+        text = problem.problem
+        answer = tuple(map(int, re.findall(r"\d+", problem.answer)))
         match problem.form:
             case "expression":
-                expected = value(problem.problem.removeprefix("Compute ").rstrip("."))
-                assert expected == int(problem.answer)
+                sides = re.fullmatch(r"Let a = (.+) and b = (.+)\. What are a and b\?", text)
+                assert tuple(map(value, sides.groups())) == answer
             case "equation":
-                left, right = re.fullmatch(r"Solve (.+) = (\d+) for x\.", problem.problem).groups()
-                assert value(left, int(problem.answer)) == int(right)
+                sides = re.fullmatch(r"Solve (.+) = (\d+) and (.+) = (\d+)\.", text).groups()
+                assert (value(sides[0], answer[0]), value(sides[2], answer[1])) == (
+                    int(sides[1]),
+                    int(sides[3]),
+                )
             case "told":
-                start, *parts = problem.problem.removeprefix("Start with ").split(". ")[:-1]
-                result = int(start)
+                start, *parts = text.removesuffix(" What are a and b?").split(". ")
+                starts = re.fullmatch(r"Start with a = (\d+) and b = (\d+)", start).groups()
+                results = dict(zip("ab", map(int, starts), strict=True))
                 for part in parts:
-                    word, number = part.split()[0], int(part.split()[-1])
-                    result = {
-                        "Add": result + number,
-                        "Subtract": result - number,
-                        "Multiply": result * number,
+                    word = part.split()[0]
+                    number, name = int(re.search(r"\d+", part)[0]), re.search(r"\b[ab]\b", part)[0]
+                    results[name] = {
+                        "Add": results[name] + number,
+                        "Subtract": results[name] - number,
+                        "Multiply": results[name] * number,
                     }[word]
-                assert result == int(problem.answer)
+                assert tuple(results.values()) == answer
     assert forms == {"told", "expression", "equation"}
 
 
@@ -64,7 +71,7 @@ def test_a_solution_is_a_titled_step_per_operation_and_the_answer(level: int) ->
         assert last_boxed(problem.solution) == problem.answer
         for step in split.steps[:-1]:
             left, right = re.fullmatch(
-                r"(.+) = (\d+)\.", step.text.splitlines()[1].strip()
+                r"[ab]: (.+) = (\d+)\.", step.text.splitlines()[1].strip()
             ).groups()
             assert eval(left) == int(right)
 
