@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from srl_swe.domains.maths import need_math_verify
+from srl_swe.domains import MATH
 from srl_swe.experiments.experiment import Stage, run_stages
 from srl_swe.experiments.maths_data import (
     load_held_out,
@@ -70,12 +70,12 @@ def run_maths_study(
     Raises UserError if the folder holds another plan, PhaseStopped if a training fails.
     """
     arms = get_maths_arms(plan.arms)
-    need_math_verify()
+    MATH.verified_by()  # fails early if math-verify is missing
     claim(folder, asdict(plan))
     save_problems(plan, folder)
     study = MathsStudy(plan=plan, folder=folder, run_phase=run_phase)
-    kinds: set[Data] = {WAYS[name].data for arm in arms for name in arm.ways}
-    for kind in kinds | {"rests"}:  # the tokenizer reads the rests
+    kinds: set[Data] = {"rests", *(WAYS[name].data for arm in arms for name in arm.ways)}
+    for kind in kinds:  # the rests also for the tokenizer
         if kind != "problems":
             save_data(kind, folder)
     ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
