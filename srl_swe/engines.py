@@ -5,14 +5,20 @@ besides the command line and :mod:`srl_swe.nodes`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from srl_swe.errors import EngineUnavailable, UserError
-from srl_swe.nodes import id_of_image, image_ids_on, open_after_build
+from srl_swe.nodes import (
+    build_generated_images,
+    build_source_image,
+    id_of_image,
+    image_ids_on,
+    open_after_build,
+)
 from srl_swe.parallel import Cluster
 from srl_swe.plugins import find_named
 from srl_swe.progress import say
@@ -20,8 +26,9 @@ from srl_swe.progress import say
 if TYPE_CHECKING:
     from srl_swe.evaluation import SwebenchHarness
     from srl_swe.evaluation.harness import Harness
+    from srl_swe.generation.repositories import Source
     from srl_swe.instances import InstanceSelection
-    from srl_swe.sandbox import OpenSandbox
+    from srl_swe.sandbox import OpenSandbox, Sandbox
     from srl_swe.training.recipe import (
         CurriculumRecipe,
         Recipe,
@@ -151,6 +158,7 @@ def sandboxes_for(
 
             if instances:
                 clean_up_once(shared_client())
+                build_generated_images(instances, say, all_images=all_images)
                 ensure = ensure_images if all_images else ensure_some_images
                 ensure(instances, say)
             return partial(open_docker_sandbox, limits=limits)
@@ -216,12 +224,12 @@ def images_in_turns(
     Bundled images are built first, and stay. Raises EngineUnavailable or ImageMissing.
     """
     from srl_swe_envs.engine import shared_client
-    from srl_swe_envs.images import is_bundled
+    from srl_swe_envs.images import is_built_here
     from srl_swe_envs.pulls import plan_pulls
     from srl_swe_envs.registry import ask_registries
     from srl_swe_envs.streaming import ImageLog, ImageStream
 
-    sandboxes_for([instance for instance in instances if is_bundled(instance)])
+    sandboxes_for([instance for instance in instances if is_built_here(instance)])
     missing = plan_pulls(shared_client(), [instance.image for instance in instances]).missing
     manifests = ask_registries(missing).manifests
     stream = ImageStream(shared_client(), ImageLog(folder), budget_bytes, say, manifests)
@@ -409,3 +417,41 @@ def _testable(instances: Sequence[Instance]) -> list[Instance]:
     for instance in instances:
         check_testable(instance)
     return list(instances)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEngine:
+    """Images and sandboxes of clean sources, for :mod:`srl_swe.generation.generate`.
+
+    ``certificates``: a file of certificates that pip trusts while an image is built.
+    """
+
+    limits: Mapping[str, str] = field(default_factory=dict)
+    certificates: Path | None = None
+
+    def build(self, source: Source) -> str:
+        """Build the image of the clean source; returns its id. Raises UserError."""
+        from srl_swe.generation.rows import repository_image
+
+        build_source_image(source, say, self.certificates)
+        return id_of_image(repository_image(source))
+
+    def open(self, instance: Instance) -> AbstractContextManager[Sandbox]:
+        """A fresh sandbox. Raises SandboxError."""
+        from srl_swe_envs.docker import open_docker_sandbox
+        from srl_swe_envs.limits import Limits
+
+        return open_docker_sandbox(instance, Limits.from_settings(self.limits))
+
+    def eval_script(self, source: Source, base_commit: str, test_patch: str) -> str:
+        """The eval script of an instance: its hidden tests come back, then the suite runs."""
+        from srl_swe_envs.graded_rows import eval_script
+        from srl_swe_envs.repository_images import ACTIVATE, WORKDIR
+
+        return eval_script(
+            source.test,
+            workdir=WORKDIR,
+            base_commit=base_commit,
+            test_patch=test_patch,
+            set_up=[ACTIVATE],
+        )

@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,9 @@ def load_instances(
     for where, row in _rows(name, split, ids):
         if not isinstance(row, dict):
             raise UserError(f"{where}: an instance is a JSON object, not {type(row).__name__}.")
-        instances.append(instance_from_row(adapt(row, dataset), where))
+        instance = instance_from_row(adapt(row, dataset), where)
+        # The commands that build an image are run for files of the user's only.
+        instances.append(replace(instance, built_from="") if dataset else instance)
     known = [instance.instance_id for instance in instances]
     if len(set(known)) < len(known):
         twice = sorted({i for i in known if known.count(i) > 1})
@@ -124,6 +126,7 @@ def instance_from_row(row: Row, where: str = "row") -> Instance:
         eval_type=row.get("eval_type") or "",
         image_assets=assets if isinstance(assets, str) else json.dumps(assets),
         bug_patch=row.get("bug_patch") or "",
+        built_from=row.get("built_from") or "",
     )
 
 

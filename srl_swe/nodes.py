@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srl_swe.errors import ImageMissing, UserError
@@ -16,6 +18,7 @@ from srl_swe.parallel import Cluster, Placement
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
+    from srl_swe.generation.repositories import Source
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.types import Instance
     from srl_swe_envs.docker import DockerSandbox
@@ -69,11 +72,65 @@ def open_after_build(instance: Instance, limits: Limits) -> AbstractContextManag
 
 
 def _build_here(instance: Instance) -> None:
-    from srl_swe_envs.images import ensure_images, is_bundled
+    from srl_swe_envs.images import ensure_images, is_built_here
 
-    if is_bundled(instance):
+    if is_built_here(instance):
         with _BUILDING:
+            build_generated_images([instance], say)
             ensure_images([instance], say)
+
+
+def build_generated_images(
+    instances: Sequence[Instance], report: Callable[[str], None], *, all_images: bool = True
+) -> None:
+    """Build missing images of instances that `srl-swe generate` made, and of their sources.
+
+    Other instances are left out. Raises ImageMissing if one can't be built; without
+    ``all_images`` it is reported, and its sandboxes fail to open. Raises EngineUnavailable.
+    """
+    generated = [instance for instance in instances if instance.built_from]
+    if not generated:
+        return
+    from srl_swe.generation.rows import layer_of, source_of_row
+    from srl_swe_envs.engine import shared_client
+    from srl_swe_envs.images import build_layer
+    from srl_swe_envs.images import image_id as find_image
+
+    client = shared_client()
+    for built_from, image in {i.built_from: layer_of(i).parent for i in generated}.items():
+        if find_image(client, image) is None:
+            build_source_image(source_of_row(json.loads(built_from)), report)
+    for instance in generated:
+        layer = layer_of(instance)
+        try:
+            build_layer(client, layer.image, layer.parent, layer.files, report)
+        except ImageMissing as missing:
+            if all_images:
+                raise
+            report(f"images: {missing}")
+
+
+def build_source_image(
+    source: Source, report: Callable[[str], None], certificates: Path | None = None
+) -> None:
+    """Build the image of a clean source, unless it is up to date.
+
+    ``certificates``: a file of certificates that pip trusts meanwhile. Raises UserError,
+    EngineUnavailable, EngineDiskFull or ImageMissing.
+    """
+    from srl_swe.generation.rows import repository_image
+    from srl_swe_envs.repository_images import RepositorySpec, build_repository_image
+
+    image = repository_image(source)
+    spec = RepositorySpec(
+        instance_id=image.partition("/")[2].partition(":")[0],
+        repository=str(source.folder),
+        base_commit=source.commit,
+        image=image,
+        packages=source.packages,
+        install=source.install,
+    )
+    build_repository_image(spec, report, certificates)
 
 
 def _images_here(needs_engine: bool, endpoint: Endpoint | None) -> set[str]:

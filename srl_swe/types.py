@@ -45,6 +45,8 @@ class Instance:
     """JSON text as the row has it; empty means none."""
     bug_patch: str = ""
     """The diff that adds the bug if the image holds sound code, as SWE-smith's do."""
+    built_from: str = ""
+    """JSON text about the clean source that the image is a layer on, for generated instances."""
 
 
 @dataclass(frozen=True, slots=True)

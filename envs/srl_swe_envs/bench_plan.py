@@ -18,7 +18,7 @@ from srl_swe.instances import NETWORK_REPOS
 from srl_swe.types import Instance
 from srl_swe_envs.doctor import Finding, failure, ok, warning
 from srl_swe_envs.engine import ENGINE_ERRORS, connect
-from srl_swe_envs.images import is_bundled
+from srl_swe_envs.images import is_built_here
 from srl_swe_envs.pulls import (
     AMD64,
     GB_PER_IMAGE,
@@ -124,7 +124,7 @@ def plan_bench(run: PlannedRun) -> BenchPlan:
     except EngineUnavailable as error:
         return _plan(run, str(error))
     with closing(client):
-        bundled = {i.image for i in run.instances if is_bundled(i)}
+        bundled = {i.image for i in run.instances if is_built_here(i)}
         pulls = plan_pulls(client, [i.image for i in run.instances])
         missing = [image for image in pulls.missing if image not in bundled]
         answers = _confirmed(client, ask_registries(missing), missing, pulls.logged_in)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 import tempfile
@@ -133,6 +134,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def ensure_images(instances: Iterable[Instance], report: Report) -> None:
     """Build the bundled images and pull the others, if they are missing or out of date.
 
+    Layers of generated instances are left to :func:`srl_swe.nodes.build_generated_images`.
+
     Raises EngineUnavailable, EngineDiskFull or ImageMissing.
     """
     instances = list(instances)
@@ -140,7 +143,8 @@ def ensure_images(instances: Iterable[Instance], report: Report) -> None:
     ours = {instance.instance_id for instance in instances if is_bundled(instance)}
     if ours:
         build_task_repo_images(bundled("starter"), report, ours)
-    others = {image for id, image in images.items() if id not in ours}
+    layers = {instance.instance_id for instance in instances if instance.built_from}
+    others = {image for id, image in images.items() if id not in ours | layers}
     if others:
         with closing(connect()) as client:
             pull_missing(client, sorted(others), report)
@@ -150,6 +154,32 @@ def is_bundled(instance: Instance) -> bool:
     """Whether its image is built here, from the bundled suite."""
     is_ours = family_of_image(instance.image) == "srl-swe"
     return is_ours and (bundled("starter") / "tasks" / instance.instance_id).is_dir()
+
+
+def is_built_here(instance: Instance) -> bool:
+    """Whether its image is built on this machine and never pulled."""
+    return is_bundled(instance) or bool(instance.built_from)
+
+
+def build_layer(
+    client: docker.DockerClient, tag: str, parent: str, files: Mapping[str, str], report: Report
+) -> None:
+    """Build an image from a Dockerfile and other ``files`` by name, unless it is up to date.
+
+    Raises EngineDiskFull, or ImageMissing if the parent is missing or the build fails.
+    """
+    parent_id = image_id(client, parent)
+    if parent_id is None:
+        raise ImageMissing(f"{tag} is a layer on {parent}, which the engine does not have.")
+    fingerprint = hashlib.sha256(
+        json.dumps([parent_id, sorted(files.items())]).encode()
+    ).hexdigest()
+    if is_built_from(client, tag, fingerprint):
+        return
+    with tempfile.TemporaryDirectory(prefix="srl-swe-") as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, "utf-8", errors="surrogateescape", newline="")
+        build(client, Recipe(tag, parent, Path(folder)), fingerprint, f"the row of {tag}", report)
 
 
 def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:

@@ -50,6 +50,8 @@ from srl_swe_envs.pulls import Report
 from srl_swe_envs.scripts import script
 
 WORKDIR = "/testbed"
+ACTIVATE = "if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi"
+"""The first line of an eval script."""
 
 _URL = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")
 
@@ -170,7 +172,7 @@ def eval_script(spec: RepositorySpec) -> str:
         workdir=WORKDIR,
         base_commit=spec.base_commit,
         test_patch=spec.test_patch,
-        set_up=["if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi"],
+        set_up=[ACTIVATE],
     )
 
 

@@ -1,0 +1,389 @@
+"""One run of ``srl-swe generate``: candidates are judged in order, and kept ones become rows.
+
+Every judgement is appended to ``candidates.jsonl`` under a key of what decides it, and a killed run
+continues there. Rows depend on the order of the candidates only, never on the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from srl_swe.errors import SandboxError, UserError
+from srl_swe.files import append_line, drop_torn_line, read_json_lines, write_atomic, written_whole
+from srl_swe.generation.bugs import Bug
+from srl_swe.generation.issue_text import WriteText, make_issue
+from srl_swe.generation.repositories import Source
+from srl_swe.generation.rows import (
+    DATASET,
+    WORKDIR,
+    hideable,
+    make_row,
+    repository_image,
+    task_files,
+)
+from srl_swe.generation.validation import (
+    CleanSuite,
+    Judgement,
+    Reason,
+    SuiteSandbox,
+)
+from srl_swe.parallel import run_parallel
+from srl_swe.progress import Advance, progress, say
+from srl_swe.run_folder import claim
+from srl_swe.sandbox import Sandbox
+from srl_swe.types import Instance
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CANDIDATES_FILE, SUMMARY_FILE = "candidates.jsonl", "summary.json"
+OVERSAMPLED = 4
+"""Candidates proposed per wanted instance."""
+_TRIES = 2
+_REMEDY = "delete that line; its candidate is judged again"
+
+
+class Engine(Protocol):
+    """The part of a run that needs a container engine."""
+
+    def build(self, source: Source) -> str:
+        """Build the image of the clean source; returns its id. Raises UserError."""
+        ...
+
+    def open(self, instance: Instance) -> AbstractContextManager[Sandbox]:
+        """A fresh sandbox of that image. Raises SandboxError."""
+        ...
+
+    def eval_script(self, source: Source, base_commit: str, test_patch: str) -> str:
+        """The eval script of an instance."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A source, its candidates in the order in which they are tried, and its share of instances.
+
+    ``split`` names the split of each instance by its bug.
+    """
+
+    source: Source
+    bugs: Sequence[Bug]
+    wanted: int
+    split: Callable[[Bug], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One line of ``candidates.jsonl``. ``row`` is None unless the candidate was kept."""
+
+    key: str
+    source: str
+    bug_id: str
+    reason: Reason
+    detail: str = ""
+    row: Mapping[str, Any] | None = None
+    issue_by: str = ""
+    """``template``, ``endpoint``, or ``fallback`` if the endpoint failed or leaked."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of the candidates of one source."""
+
+    source: str
+    split: Mapping[str, int]
+    reasons: Mapping[str, int]
+    flaky: int
+    """Tests of the clean suite that were left out."""
+    issues: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> int:
+        """The number of instances."""
+        return sum(self.split.values())
+
+
+def generate(
+    parts: Sequence[Part],
+    folder: Path,
+    engine: Engine,
+    *,
+    workers: int = 2,
+    write: WriteText | None = None,
+    writer: str = "",
+) -> list[Summary]:
+    """Judge the candidates of every part and write the rows; continues an earlier run there.
+
+    ``write`` asks the endpoint named ``writer`` for issue texts. Raises UserError if a source can't
+    be used, or if ``folder`` holds a run of other settings.
+    """
+    claim(folder, {"issues": writer, "parts": [_config(part) for part in parts]})
+    path = folder / CANDIDATES_FILE
+    drop_torn_line(path)
+    known = {record["key"]: _judged(record) for _, record in read_json_lines(path, _REMEDY)}
+    summaries, rows = [], []
+    for part in parts:
+        summary, made = _Run(part, folder, engine, workers, write, known).finish()
+        summaries.append(summary)
+        rows += made
+    write_rows(rows, folder)
+    write_atomic(folder / SUMMARY_FILE, json.dumps(summary_fields(summaries), indent=2) + "\n")
+    return summaries
+
+
+def _config(part: Part) -> dict[str, Any]:
+    source = asdict(part.source)
+    del source["folder"]
+    candidates = hashlib.sha256("".join(bug.patch for bug in part.bugs).encode()).hexdigest()[:16]
+    return {**source, "wanted": part.wanted, "candidates": candidates}
+
+
+def _judged(record: Mapping[str, Any]) -> Judged:
+    return Judged(**{**record, "reason": Reason(record["reason"])})
+
+
+class _Run:
+    """The run of one part."""
+
+    def __init__(
+        self,
+        part: Part,
+        folder: Path,
+        engine: Engine,
+        workers: int,
+        write: WriteText | None,
+        known: dict[str, Judged],
+    ) -> None:
+        self.part, self.source, self.folder = part, part.source, folder
+        self.engine, self.workers, self.write, self.known = engine, workers, write, known
+        source = part.source
+        self.instance = Instance(
+            instance_id=f"generated__{source.name}",
+            repo=f"generated/{source.name}",
+            base_commit=source.commit,
+            problem_statement="",
+            image=repository_image(source),
+            workdir=WORKDIR,
+        )
+        self.clean: CleanSuite | None = None
+        self.idle: queue.SimpleQueue[SuiteSandbox] = queue.SimpleQueue()
+        self.opened = ExitStack()
+
+    def finish(self) -> tuple[Summary, list[dict[str, Any]]]:
+        """Judge candidates until enough are kept; returns the rows in the candidates' order."""
+        image_id = self.engine.build(self.source)
+        bugs = list(self.part.bugs)
+        keys = {bug.bug_id: self._key(bug, image_id) for bug in bugs}
+        with self.opened, progress(self.source.name, self.part.wanted) as advance:
+            tried = 0
+            while (
+                tried < len(bugs)
+                and (missing := self.part.wanted - self._kept(bugs[:tried], keys)) > 0
+            ):
+                batch = bugs[tried : tried + max(missing, self.workers)]
+                tried += len(batch)
+                self._judge_all(batch, keys, image_id, advance)
+        judged = [self.known[k] for bug in bugs[:tried] if (k := keys[bug.bug_id]) in self.known]
+        return self._outcome(judged)
+
+    def _kept(self, bugs: Sequence[Bug], keys: Mapping[str, str]) -> int:
+        judged = (self.known.get(keys[bug.bug_id]) for bug in bugs)
+        return sum(j is not None and j.reason is Reason.KEPT for j in judged)
+
+    def _judge_all(
+        self, batch: Sequence[Bug], keys: Mapping[str, str], image_id: str, advance: Advance
+    ) -> None:
+        left = [
+            bug for bug in batch if self.known.get(keys[bug.bug_id], _OPEN).reason is Reason.OPEN
+        ]
+        if left and self.clean is None:
+            self.clean = self._clean_suite(image_id)
+
+        def keep(bug: Bug, judged: Judged) -> None:
+            self.known[judged.key] = judged
+            append_line(self.folder / CANDIDATES_FILE, json.dumps(asdict(judged)))
+            if judged.reason is Reason.KEPT:
+                mine = [j for j in self.known.values() if j.source == self.source.name]
+                kept = sum(j.reason is Reason.KEPT for j in mine)
+                failing = len(judged.row["FAIL_TO_PASS"]) if judged.row else 0
+                if kept > self.part.wanted:  # jobs that ran beside the last one
+                    return
+                share = f"{kept} of {len(mine)} candidates kept ({kept / len(mine):.0%})"
+                advance(f"{bug.bug_id}: {failing} tests fail; {share}")
+
+        run_parallel(
+            lambda bug: self._judge(bug, keys[bug.bug_id]), left, keep, workers=self.workers
+        )
+
+    def _judge(self, bug: Bug, key: str) -> Judged:
+        """Judge one candidate, in another sandbox if the first breaks."""
+        assert self.clean is not None
+        started, judged = monotonic(), Judgement(bug.bug_id, Reason.OPEN)
+        for _ in range(_TRIES):
+            try:
+                with self._suite() as suite:
+                    judged = suite.judge(bug, self.clean)
+                break
+            except SandboxError as error:
+                judged = replace(judged, detail=str(error))
+        fields = {"key": key, "source": self.source.name, "bug_id": bug.bug_id}
+        row, issue_by = None, ""
+        if judged.reason is Reason.KEPT:
+            judged, row, issue_by = self._row(bug, judged)
+        spent = round(monotonic() - started, 3)
+        return Judged(
+            **fields,
+            reason=judged.reason,
+            detail=judged.detail,
+            row=row,
+            issue_by=issue_by,
+            seconds=spent,
+        )
+
+    def _row(self, bug: Bug, judged: Judgement) -> tuple[Judgement, Mapping[str, Any] | None, str]:
+        hidden = tuple(test for test in judged.fail_to_pass if hideable(test, bug))
+        if not hidden:
+            return replace(judged, reason=Reason.NOT_HIDEABLE), None, ""
+        judged = replace(judged, fail_to_pass=hidden)
+        failures = [failure for failure in judged.failures if failure.test in set(hidden)]
+        issue = make_issue(bug, self.source, failures, hidden, self.write)
+        if issue is None:
+            return replace(judged, reason=Reason.NO_ISSUE), None, ""
+        row = make_row(
+            self.source, bug, judged, issue.text, self.engine.eval_script, self.part.split(bug)
+        )
+        return judged, row, issue.written_by
+
+    @contextmanager
+    def _suite(self) -> Iterator[SuiteSandbox]:
+        """An idle suite, or one in a sandbox of its own; it is given up if the sandbox breaks."""
+        try:
+            suite = self.idle.get_nowait()
+        except queue.Empty:
+            with ExitStack() as stack:
+                sandbox = stack.enter_context(self.engine.open(self.instance))
+                suite = SuiteSandbox(sandbox, self.source, WORKDIR)
+                self.opened.push(stack.pop_all())
+        try:
+            yield suite
+        except SandboxError:
+            with suppress(SandboxError):
+                suite.close()
+            raise
+        self.idle.put(suite)
+
+    def _clean_suite(self, image_id: str) -> CleanSuite:
+        """The clean suite's measurements, as an earlier run of the same image took them."""
+        path = suite_path(self.folder, self.source, image_id)
+        if path.exists():
+            return CleanSuite.from_fields(json.loads(path.read_text("utf-8")))
+        say(f"{self.source.name}: running its tests, three times")
+        for attempt in range(_TRIES):
+            try:
+                with self._suite() as suite:
+                    clean = suite.measure()
+                break
+            except SandboxError as error:
+                if attempt == _TRIES - 1:
+                    raise UserError(f"{self.source.name}: its sandbox breaks: {error}") from error
+        write_atomic(path, json.dumps(clean.fields()))
+        say(
+            f"{self.source.name}: {len(clean.passing)} tests in {clean.seconds:.1f} s, "
+            f"{len(clean.flaky)} flaky ones left out"
+        )
+        return clean
+
+    def _key(self, bug: Bug, image_id: str) -> str:
+        settings = json.dumps(_config(replace(self.part, bugs=(), wanted=0)), sort_keys=True)
+        return _digest(image_id, settings, _server_text(), bug.patch, self.part.split(bug))
+
+    def _outcome(self, judged: Sequence[Judged]) -> tuple[Summary, list[dict[str, Any]]]:
+        rows: list[dict[str, Any]] = []
+        for line in judged:
+            if line.row is not None and len(rows) < self.part.wanted:
+                rows.append(dict(line.row))
+        summary = Summary(
+            self.source.name,
+            dict(Counter(str(row["split"]) for row in rows)),
+            dict(Counter(line.reason.value for line in judged)),
+            len(self.clean.flaky) if self.clean else 0,
+            dict(Counter(line.issue_by for line in judged if line.issue_by)),
+        )
+        return summary, rows
+
+
+_OPEN = Judged("", "", "", Reason.OPEN)
+
+
+def suite_path(folder: Path, source: Source, image_id: str) -> Path:
+    """The file with the measurements of a clean suite."""
+    key = _digest(image_id, source.test, source.log_parser, _server_text())
+    return folder / "suites" / f"{source.name}-{key}.json"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _server_text() -> str:
+    return files("srl_swe.generation").joinpath("suite_server.py").read_text("utf-8")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write a task repo and ``{split}.parquet`` files. Raises UserError if that fails."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for row in rows:
+        place = folder / "tasks" / row["instance_id"]
+        if (place / "task.yaml").exists():
+            continue
+        with written_whole(place) as scratch:
+            scratch.mkdir()
+            for name, text in task_files(row).items():
+                with (scratch / name).open(
+                    "w", encoding="utf-8", errors="surrogateescape", newline=""
+                ) as file:
+                    file.write(text)
+    splits = sorted({str(row["split"]) for row in rows})
+    lines = [f"datasets:\n- {DATASET}\nsplits:\n", *(f"- {split}\n" for split in splits)]
+    write_atomic(folder / "sweb.yaml", "".join(lines))
+    for split in splits:
+        table = pyarrow.Table.from_pylist([row for row in rows if row["split"] == split])
+        with written_whole(folder / f"{split}.parquet") as scratch:
+            pyarrow.parquet.write_table(table, scratch, compression="zstd")
+
+
+def summary_fields(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """The summaries for ``--json`` and ``summary.json``."""
+    return {
+        "instances": sum(summary.kept for summary in summaries),
+        "sources": [{**asdict(summary), "kept": summary.kept} for summary in summaries],
+    }
+
+
+def summary_table(summaries: Sequence[Summary]) -> Table:
+    """A row per source: candidates, instances by split, and what became of the others."""
+    from rich.table import Table
+
+    reasons = [r for r in Reason if any(r.value in s.reasons for s in summaries)]
+    table = Table(box=None)
+    table.add_column("source")
+    for column in ("candidates", "instances", *(reason.value for reason in reasons)):
+        table.add_column(column, justify="right")
+    for summary in summaries:
+        counts = [str(summary.reasons.get(reason.value, 0)) for reason in reasons]
+        tried = str(sum(summary.reasons.values()))
+        table.add_row(summary.source, tried, str(summary.kept), *counts)
+    return table

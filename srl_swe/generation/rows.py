@@ -1,0 +1,343 @@
+"""Rows in swebench 5's schema from validated bugs, and the image of each as one layer.
+
+An instance's repository is one root commit that holds the bug and lacks the hidden tests: the
+functions of FAIL_TO_PASS are cut out of their files, and a file without a test left is removed.
+SWE-smith removes whole files; here the other tests of a file stay visible, as in SWE-bench.
+``test_patch`` puts everything back before the tests run.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srl_swe.errors import UserError
+from srl_swe.evaluation.patch_paths import touched_paths
+from srl_swe.generation.bugs import Bug
+from srl_swe.generation.repositories import Source
+from srl_swe.generation.validation import Judgement
+from srl_swe.instances import row_from_instance
+from srl_swe.types import Instance
+
+MakeEvalScript = Callable[[Source, str, str], str]
+"""The eval script of a source, by base commit and test patch."""
+
+DATASET = "srl-swe/generated"
+WORKDIR = "/testbed"
+_AUTHOR, _EMAIL, _DATE = "srl-swe", "srl-swe@example.invalid", "2025-01-01T00:00:00Z"
+
+
+def repository_image(source: Source) -> str:
+    """The name of the image of the clean source."""
+    return f"srl-swe/generated-{_slug(source.name)}:{source.commit[:12]}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def instance_id_of(bug: Bug) -> str:
+    """The id of a bug's instance."""
+    return f"generated__{bug.source}-{bug.bug_id[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The image of an instance: ``files`` and a Dockerfile, on the image ``parent``."""
+
+    image: str
+    parent: str
+    files: Mapping[str, str]
+
+
+def layer_of(instance: Instance) -> Layer:
+    """The image's recipe from a row: the patches, taken back from the clean source.
+
+    Raises UserError if the row was not generated.
+    """
+    try:
+        parent = str(json.loads(instance.built_from)["image"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{instance.instance_id}: built_from is damaged ({error}).") from None
+    files = {
+        "Dockerfile": dockerfile(parent, _message(instance.repo)),
+        "gold.patch": instance.gold_patch,
+        "test.patch": instance.test_patch,
+    }
+    return Layer(instance.image, parent, files)
+
+
+def dockerfile(parent: str, message: str) -> str:
+    """The Dockerfile of an instance: one root commit of the files with the bug."""
+    identity = f"-c user.name={_AUTHOR} -c user.email={_EMAIL}"
+    return f"""\
+FROM {parent}
+COPY gold.patch test.patch /tmp/srl-swe/
+RUN git update-index -q --refresh \\
+ && git apply -R --index --whitespace=nowarn /tmp/srl-swe/test.patch /tmp/srl-swe/gold.patch \\
+ && git ls-files -z >/tmp/srl-swe/files \\
+ && mv .git/info/exclude /tmp/srl-swe/ \\
+ && rm -rf .git \\
+ && git init --quiet \\
+ && mv /tmp/srl-swe/exclude .git/info/ \\
+ && export GIT_LITERAL_PATHSPECS=1 GIT_AUTHOR_DATE={_DATE} GIT_COMMITTER_DATE={_DATE} \\
+ && git add --force --pathspec-from-file=/tmp/srl-swe/files --pathspec-file-nul \\
+ && git {identity} commit --quiet --message {shlex.quote(message)} \\
+ && rm -r /tmp/srl-swe
+"""
+
+
+def _message(repo: str) -> str:
+    return f"{repo.rpartition('/')[2]}: the state of the task"
+
+
+def source_of_row(built_from: Mapping[str, Any]) -> Source:
+    """The source named in a row's ``built_from``, fetched again if needed. Raises UserError."""
+    repository, name = str(built_from["repository"]), str(built_from["name"])
+    folder = Path(repository)
+    if not (folder / ".git").is_dir():
+        raise UserError(
+            f"the image {built_from['image']} of {name} is missing; run `srl-swe generate` with "
+            "its spec again, which builds it."
+        )
+    return Source(
+        name=name,
+        repository=repository,
+        commit=str(built_from["commit"]),
+        folder=folder,
+        packages=tuple(built_from["packages"]),
+        install=tuple(built_from["install"]),
+    )
+
+
+def hideable(test: str, bug: Bug) -> bool:
+    """Whether a test can be kept from the policy: it is in a Python file that has no bug."""
+    path = test.partition("::")[0]
+    return path.endswith(".py") and path not in set(touched_paths(bug.patch))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An instance's repository: its only commit, and the patches from it to the clean source."""
+
+    base_commit: str
+    gold_patch: str
+    test_patch: str
+
+
+def make_state(source: Source, bug: Bug, hidden: Collection[str]) -> State:
+    """The repository with the bug and without the ``hidden`` tests. Raises UserError."""
+    by_file: dict[str, list[str]] = {}
+    for test in hidden:
+        path, _, name = test.partition("::")
+        by_file.setdefault(path, []).append(name)
+    with _index_of(source) as git:
+        git("read-tree", source.commit)
+        git("apply", "--cached", "--whitespace=nowarn", "-", data=bug.patch)
+        for path, names in sorted(by_file.items()):
+            mode = git("ls-files", "--stage", "--", path).split()[0]
+            text = git("show", f"{source.commit}:{path}")
+            left = without_tests(text, names)
+            if left is None:
+                git("update-index", "--force-remove", "--", path)
+            else:
+                blob = git("hash-object", "-w", "--stdin", data=left).strip()
+                git("update-index", "--cacheinfo", f"{mode},{blob},{path}")
+        tree = git("write-tree").strip()
+        message = _message(f"generated/{source.name}")
+        commit = git("commit-tree", "--no-gpg-sign", "-m", message, tree).strip()
+        plain = [
+            *("diff", "--no-color", "--no-ext-diff", "--no-renames", "--binary", "--abbrev=12"),
+            *("--src-prefix=a/", "--dst-prefix=b/", commit, source.commit, "--"),
+        ]
+        return State(
+            commit,
+            git(*plain, *sorted(touched_paths(bug.patch))),
+            git(*plain, *sorted(by_file)),
+        )
+
+
+@contextmanager
+def _index_of(source: Source) -> Iterator[Callable[..., str]]:
+    """Run git over the source's objects, with an index and new objects of its own."""
+    with tempfile.TemporaryDirectory(prefix="srl-swe-state-") as folder:
+        objects = Path(folder, "objects")
+        objects.mkdir()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        environment |= {
+            "GIT_DIR": str((source.folder / ".git").resolve()),
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": str(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((source.folder / ".git/objects").resolve()),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_LITERAL_PATHSPECS": "1",
+            "GIT_AUTHOR_NAME": _AUTHOR,
+            "GIT_AUTHOR_EMAIL": _EMAIL,
+            "GIT_AUTHOR_DATE": _DATE,
+            "GIT_COMMITTER_NAME": _AUTHOR,
+            "GIT_COMMITTER_EMAIL": _EMAIL,
+            "GIT_COMMITTER_DATE": _DATE,
+            "LC_ALL": "C",
+        }
+
+        def git(*arguments: str, data: str = "") -> str:
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=folder,
+                env=environment,
+                input=data.encode("utf-8", "surrogateescape"),
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode:
+                said = done.stderr.decode("utf-8", "replace").strip()[:300]
+                raise UserError(f"{source.name}: git {arguments[0]} fails: {said}")
+            return done.stdout.decode("utf-8", "surrogateescape")
+
+        yield git
+
+
+def without_tests(text: str, names: Sequence[str]) -> str | None:
+    """A test file without these tests; None if nothing worth keeping is left.
+
+    ``names`` are pytest's, after the path: ``TestSizes::test_zero[1]``. All parameters of a test
+    go. A test that is not in the file, as an inherited one, takes the whole file with it.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    lines = text.splitlines(keepends=True)
+    doomed: set[int] = set()
+    for name in dict.fromkeys(name.partition("[")[0] for name in names):
+        nodes = _find(tree, name.split("::"))
+        if not nodes:
+            return None
+        for node in nodes:
+            doomed |= _lines_of(node)
+    for node in ast.walk(tree):  # a class whose body is gone goes as well
+        if isinstance(node, ast.ClassDef) and all(
+            _lines_of(child) <= doomed or _is_text(child) for child in node.body
+        ):
+            doomed |= _lines_of(node)
+    for number in sorted(doomed):  # and the blank lines after what goes
+        following = number + 1
+        while (
+            following not in doomed and following <= len(lines) and not lines[following - 1].strip()
+        ):
+            doomed.add(following)
+            following += 1
+    left = "".join(line for number, line in enumerate(lines, 1) if number not in doomed)
+    try:
+        remaining = ast.parse(left)
+    except (SyntaxError, ValueError):
+        return None
+    has_tests = any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "test" in node.name.lower()
+        for node in ast.walk(remaining)
+    )
+    return left.rstrip("\n") + "\n" if has_tests else None
+
+
+def _find(tree: ast.Module, names: Sequence[str]) -> list[ast.stmt]:
+    """The functions of that name within its classes; several if it is defined again."""
+    level: list[ast.stmt] = []
+    around: list[ast.AST] = [tree]
+    for name in names:
+        level = [
+            child
+            for node in around
+            for child in ast.walk(node)
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and child.name == name
+        ]
+        around = [*level]
+    return level
+
+
+def _lines_of(node: ast.stmt) -> set[int]:
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    return set(range(first, (node.end_lineno or node.lineno) + 1))
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def make_row(
+    source: Source,
+    bug: Bug,
+    judged: Judgement,
+    issue: str,
+    make_eval_script: MakeEvalScript,
+    split: str,
+) -> dict[str, Any]:
+    """The row of a kept bug: an instance's fields and its provenance."""
+    state = make_state(source, bug, judged.fail_to_pass)
+    instance_id = instance_id_of(bug)
+    slug = f"{_slug(source.name)}-{bug.bug_id[:12]}"
+    spec = {
+        "image": repository_image(source),
+        "name": source.name,
+        "repository": source.repository,
+        "commit": source.commit,
+        "sha256": source.sha256,
+        "packages": list(source.packages),
+        "install": list(source.install),
+    }
+    instance = Instance(
+        instance_id=instance_id,
+        repo=f"generated/{source.name}",
+        base_commit=state.base_commit,
+        problem_statement=issue,
+        image=f"srl-swe/sweb.eval.x86_64.generated_1776_{slug}:latest",
+        workdir=WORKDIR,
+        version=source.version,
+        gold_patch=state.gold_patch,
+        test_patch=state.test_patch,
+        fail_to_pass=judged.fail_to_pass,
+        pass_to_pass=judged.pass_to_pass,
+        eval_script=make_eval_script(source, state.base_commit, state.test_patch),
+        log_parser=source.log_parser,
+        eval_type="pass_and_fail",
+        built_from=json.dumps(spec),
+    )
+    return {
+        **row_from_instance(instance),
+        "created_at": _DATE,
+        "split": split,
+        "source_repository": source.repository,
+        "source_commit": source.commit,
+        "licence": source.licence,
+        "operators": list(bug.operators),
+        "seed": bug.seed,
+        "bug_id": bug.bug_id,
+    }
+
+
+def task_files(row: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a row's folder in a task repo, by name."""
+    from swebench.task.repo import AS_FILE, TEST_KEYS, TESTS_FILE, dump_tests, dump_yaml
+
+    texts = {file: str(row[column]) for column, file in AS_FILE.items()}
+    parent = json.loads(row["built_from"])["image"]
+    in_files = {*AS_FILE, *TEST_KEYS}
+    short = {key: value for key, value in row.items() if key not in in_files and value != ""}
+    return {
+        **texts,
+        TESTS_FILE: dump_tests({key: list(row[key]) for key in TEST_KEYS}),
+        "Dockerfile": dockerfile(parent, _message(row["repo"])),
+        "task.yaml": dump_yaml({**short, "datasets": [DATASET]}),
+    }

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from srl_swe.engines import SourceEngine
+from srl_swe.generation.bugs import Bug, ChangedFunction
+from srl_swe.generation.repositories import Source
+from srl_swe.generation.rows import WORKDIR, repository_image
+from srl_swe.generation.validation import CleanSuite, Reason, SuiteSandbox
+from srl_swe.types import Instance
+
+PASSING = ("a", "b", "c", "d")
+CLEAN = CleanSuite(
+    passing=PASSING,
+    flaky=(),
+    functions=(("sizes.py", 4, 9), ("sizes.py", 12, 15), ("sizes.py", 23, 24)),
+    calls={"a": (0,), "b": (1,), "c": (0, 1), "d": ()},
+    imported=frozenset({2}),
+    everywhere=frozenset({"d"}),
+    modules=(),
+    seconds=1.0,
+    limit_s=15.0,
+)
+
+
+def outcomes(*failed: str) -> dict[str, str]:
+    return {test: "FAILED" if test in failed else "PASSED" for test in PASSING}
+
+
+@pytest.mark.parametrize(
+    ("changed", "tests"),
+    [
+        (ChangedFunction("sizes.py", "largest", 4, 9), ["a", "c", "d"]),
+        (ChangedFunction("sizes.py", "shrink", 12, 15), ["b", "c", "d"]),
+        (ChangedFunction("sizes.py", "unused", 18, 19), ["d"]),
+        (ChangedFunction("sizes.py", "Box.__init__", 23, 24), None),
+        (ChangedFunction("sizes.py", "Box", 22, 27), None),
+    ],
+)
+def test_tests_that_call_a_changed_function_run_first(
+    source: Source, changed: ChangedFunction, tests: list[str] | None
+) -> None:
+    assert CLEAN.covering([changed], source.folder) == tests
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"refused": "error: patch failed"}, Reason.NOT_APPLIED),
+        ({"timeout": True}, Reason.HANGS),
+        ({"crashed": "status 11"}, Reason.CRASHES),
+        ({"uncollected": 2, "errors": []}, Reason.NOT_COLLECTED),
+        ({"runs": {"first": {"ended": "timeout"}}}, Reason.HANGS),
+        ({"runs": {"first": {"ended": "status 9"}}}, Reason.CRASHES),
+        ({"runs": {"first": {"tests": outcomes()}}}, Reason.NO_TEST_FAILS),
+        ({"runs": {"whole": {"tests": outcomes()}}}, Reason.NO_TEST_FAILS),
+        ({"runs": {"whole": {"tests": outcomes("a", "b", "c")}}}, Reason.TOO_MANY_FAIL),
+        (
+            {"runs": {"whole": {"tests": outcomes("a")}, "again": {"tests": outcomes("b")}}},
+            Reason.FLAKY,
+        ),
+    ],
+)
+def test_reasons_to_drop_a_candidate(answer: dict, reason: Reason) -> None:
+    judged = CLEAN.judge("x", answer)
+    assert (judged.reason, judged.fail_to_pass) == (reason, ())
+
+
+def test_a_test_without_an_outcome_has_failed() -> None:
+    judged = CLEAN.decide("x", {"a": "PASSED", "b": "XFAIL", "c": "PASSED"})
+    assert (judged.fail_to_pass, judged.pass_to_pass) == (("d",), ("a", "b", "c"))
+
+
+def test_a_suite_survives_its_file() -> None:
+    assert CleanSuite.from_fields(CLEAN.fields()) == CLEAN
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_one_sandbox_judges_candidates_of_every_kind(
+    source: Source, image: str, bugs: dict[str, Bug]
+) -> None:
+    engine = SourceEngine()
+    engine.build(source)
+    instance = Instance("sizes", "generated/sizes", source.commit, "", repository_image(source))
+    with engine.open(instance) as sandbox:
+        suite = SuiteSandbox(sandbox, source, WORKDIR)
+        clean = replace(suite.measure(), limit_s=3.0)
+        assert clean.flaky == ("tests/test_sizes.py::test_the_weather",)
+        judged = {name: suite.judge(bug, clean) for name, bug in bugs.items()}
+        again = suite.judge(bugs["kept"], clean)
+        left = sandbox.exec(f"cd {WORKDIR} && git status --short").output
+    assert {name: judgement.reason.value for name, judgement in judged.items()} == {
+        name: name.removesuffix(" too") for name in bugs
+    }
+    assert judged["kept"].fail_to_pass == ("tests/test_sizes.py::test_the_largest_is_found",)
+    assert len(judged["kept"].pass_to_pass) == 7
+    (failure,) = judged["kept"].failures
+    assert (failure.type, failure.message.splitlines()[0]) == ("AssertionError", "assert 1 == 3")
+    assert again == judged["kept"], "the candidates in between have left no trace"
+    assert left == ""
+
+
+def test_the_server_is_shipped() -> None:
+    import srl_swe.generation
+
+    assert (Path(srl_swe.generation.__file__).parent / "suite_server.py").is_file()
