@@ -224,8 +224,7 @@ def without_tests(text: str, names: Sequence[str]) -> str | None:
         nodes = _find(tree, name.split("::"))
         if not nodes:
             return None
-        for node in nodes:
-            doomed |= _lines_of(node)
+        doomed = doomed.union(*map(_lines_of, nodes))
     for node in ast.walk(tree):  # a class whose body is gone goes as well
         if isinstance(node, ast.ClassDef) and all(
             _lines_of(child) <= doomed or _is_text(child) for child in node.body
