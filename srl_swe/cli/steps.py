@@ -81,7 +81,12 @@ class PromptOptions:
         pairs = None if self.pairs < 0 else self.pairs
         window = Window(pairs, self.observation_chars, self.token_budget, self.thoughts == "keep")
         return StepSettings(
-            self.dialect, window, self.include_submit, self.tokenizer, self.validation, seed
+            self.dialect,
+            window,
+            self.include_submit,
+            tokenizer=self.tokenizer,
+            validation=self.validation,
+            seed=seed,
         )
 
 
@@ -186,10 +191,10 @@ class WorkedOptions:
             self.next_title,
             prompts.include_submit,
             self.columns(),
-            prompts.tokenizer,
             prompts.token_budget,
-            prompts.validation,
-            seed,
+            tokenizer=prompts.tokenizer,
+            validation=prompts.validation,
+            seed=seed,
         )
 
 

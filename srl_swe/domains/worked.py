@@ -30,6 +30,7 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps.contexts import Dropped, DropReason, StepContext, trajectory_id
+from srl_swe.steps.dataset import BuildSettings
 from srl_swe.steps.prompt import CountTokens
 from srl_swe.trajectories.fields import BrokenRecord, Fields, Reader
 from srl_swe.trajectories.load import read_records
@@ -65,7 +66,7 @@ class Problem(Instance):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkedSettings:
+class WorkedSettings(BuildSettings):
     """How solutions become step contexts, and which are held out. Defaults: the paper's.
 
     ``columns``: those of the source by role (:data:`ROLES`). ``next_title``: the prompt has the
@@ -78,10 +79,7 @@ class WorkedSettings:
     next_title: bool = True
     include_last: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
-    tokenizer: str | None = None
     token_budget: int | None = None
-    validation: float = 0.0
-    seed: int = 0
 
 
 def last_boxed(text: str) -> str | None:

@@ -158,14 +158,10 @@ class LocalModel:
         config: Any = GenerationConfig
         return config(**options, eos_token_id=self.end_ids, pad_token_id=self._padding)
 
-    def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
-        """The text of a reply, and whether the policy ended it."""
-        return decode_reply(self.tokenizer, ids, self.end_ids)
-
     def reply(self, prompts: Sequence[Any], sampling: Sampling) -> list[str]:
         """The replies' texts, the samples of each prompt one after another."""
-        ids = self.generate(self.encode(prompts), sampling)
-        return [self.decode(reply)[0] for reply in ids]
+        replies = self.generate(self.encode(prompts), sampling)
+        return [decode_reply(self.tokenizer, ids, self.end_ids)[0] for ids in replies]
 
 
 class _Race(LogitsProcessor):
@@ -262,7 +258,7 @@ class LocalPolicy:
         seed = zlib.crc32(repr((self._seed, prompt)).encode())
         ids = self._sample_one(Draw(prompt, room, self._sampling.temperature, seed))
         with self._tokenizer_lock:
-            text, ended = self._model.decode(ids)
+            text, ended = decode_reply(self._model.tokenizer, ids, self._model.end_ids)
         return Completion(text, len(prompt), len(ids), truncated=not ended)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -101,12 +101,20 @@ def load_rollout_usage(folder: Path) -> dict[str, RolloutUsage]:
     Replies of rollouts that failed, or that a kill lost, are left out. Raises UserError for a
     damaged line.
     """
-    replies, timings = _load_lines(folder)
-    with damage_named(str(folder / REPLIES_FILE), _REMEDY):
-        return {
-            name: _rollout_usage(replies.get(name, []), timings.get(name))
-            for name in {**replies, **timings}
-        }
+    replies, timings = load_reply_usage(folder), _load_timings(folder)
+    usage = {}
+    for name in {**replies, **timings}:
+        own, timing = replies.get(name, []), timings.get(name)
+        usage[name] = RolloutUsage(
+            len(own),
+            sum(reply.prompt_tokens for reply in own),
+            sum(reply.completion_tokens for reply in own),
+            sum(reply.truncated for reply in own),
+            sum(reply.seconds for reply in own),
+            timing.open_s if timing else None,
+            timing.act_s if timing else None,
+        )
+    return usage
 
 
 def load_reply_usage(folder: Path) -> dict[str, list[Completion]]:
@@ -114,86 +122,71 @@ def load_reply_usage(folder: Path) -> dict[str, list[Completion]]:
 
     Raises UserError for a damaged line.
     """
-    replies, timings = _load_lines(folder)
-    with damage_named(str(folder / REPLIES_FILE), _REMEDY):
-        return {
-            name: [
-                Completion(
-                    "",
-                    int(row["prompt_tokens"]),
-                    int(row["completion_tokens"]),
-                    bool(row["truncated"]),
-                    float(row["seconds"]),
-                )
-                for row in _last_rollout(rows, timings.get(name))
-            ]
-            for name, rows in replies.items()
-        }
-
-
-_Line = dict[str, Any]
-
-
-def _load_lines(folder: Path) -> tuple[dict[str, list[_Line]], dict[str, _Line]]:
-    """The lines of replies, and the last line of timings, by instance id."""
-    replies: dict[str, list[_Line]] = {}
-    timings: dict[str, _Line] = {}
+    replies: dict[str, list[tuple[int, Completion]]] = {}
     for where, row in read_json_lines(folder / REPLIES_FILE, _REMEDY):
         with damage_named(where, _REMEDY):
-            replies.setdefault(row["instance_id"], []).append(row)
+            numbered = int(row["reply"]), _read_reply(row)
+            replies.setdefault(row["instance_id"], []).append(numbered)
+    timings = _load_timings(folder)
+    last: dict[str, list[Completion]] = {}
+    for name, held in replies.items():
+        if timing := timings.get(name):
+            first = max(len(held) - timing.replies, 0)
+        else:
+            first = max((at for at, (number, _) in enumerate(held) if number == 0), default=0)
+        last[name] = [reply for _, reply in held[first:]]
+    return last
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    replies: int
+    open_s: float
+    act_s: float | None
+
+
+def _load_timings(folder: Path) -> dict[str, _Timing]:
+    """The last line of each instance, by its id."""
+    timings: dict[str, _Timing] = {}
     for where, row in read_json_lines(folder / TIMINGS_FILE, _REMEDY):
         with damage_named(where, _REMEDY):
-            timings[row["instance_id"]] = row
-    return replies, timings
+            act_s = None if row["act_s"] is None else float(row["act_s"])
+            timing = _Timing(int(row["replies"]), float(row["open_s"]), act_s)
+            timings[row["instance_id"]] = timing
+    return timings
 
 
-def _last_rollout(rows: Sequence[_Line], timing: _Line | None) -> Sequence[_Line]:
-    """The last lines of an instance, which its last rollout wrote."""
-    if timing is not None:
-        first = len(rows) - int(timing["replies"])
-    else:
-        first = max((at for at, row in enumerate(rows) if row["reply"] == 0), default=0)
-    return rows[max(first, 0) :]
-
-
-def _rollout_usage(rows: Sequence[_Line], timing: _Line | None) -> RolloutUsage:
-    own = _last_rollout(rows, timing)
-    return RolloutUsage(
-        len(own),
-        sum(int(row["prompt_tokens"]) for row in own),
-        sum(int(row["completion_tokens"]) for row in own),
-        sum(bool(row["truncated"]) for row in own),
-        sum(float(row["seconds"]) for row in own),
-        float(timing["open_s"]) if timing else None,
-        float(timing["act_s"]) if timing and timing["act_s"] is not None else None,
+def _read_reply(row: Mapping[str, Any]) -> Completion:
+    return Completion(
+        "",
+        int(row["prompt_tokens"]),
+        int(row["completion_tokens"]),
+        bool(row["truncated"]),
+        float(row["seconds"]),
     )
 
 
 def load_usage(folders: Path | Sequence[Path], prices: Prices | None = None) -> Usage | None:
     """The sums over all replies of one run or several; None before the first reply.
 
-    Those of failed rollouts are included.
-    Raises UserError for a damaged line.
+    Those of failed rollouts are included. Raises UserError for a damaged line.
     """
-    prompt = completion = truncated = 0
-    seconds: list[float] = []
+    replies: list[Completion] = []
     for folder in [folders] if isinstance(folders, Path) else folders:
-        path = folder / REPLIES_FILE
-        drop_torn_line(path)
-        for where, row in read_json_lines(path, _REMEDY):
+        drop_torn_line(folder / REPLIES_FILE)
+        for where, row in read_json_lines(folder / REPLIES_FILE, _REMEDY):
             with damage_named(where, _REMEDY):
-                prompt += int(row["prompt_tokens"])
-                completion += int(row["completion_tokens"])
-                truncated += bool(row["truncated"])
-                seconds.append(float(row["seconds"]))
-    if not seconds:
+                replies.append(_read_reply(row))
+    if not replies:
         return None
-    p50, p95 = median_and_p95(seconds)
+    prompt = sum(reply.prompt_tokens for reply in replies)
+    completion = sum(reply.completion_tokens for reply in replies)
+    p50, p95 = median_and_p95([reply.seconds for reply in replies])
     return Usage(
-        len(seconds),
+        len(replies),
         prompt,
         completion,
-        truncated,
+        sum(reply.truncated for reply in replies),
         seconds_p50=p50,
         seconds_p95=p95,
         usd=prices.cost(prompt, completion) if prices else None,

@@ -26,7 +26,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter
@@ -66,41 +66,26 @@ OpenCounter = Callable[[str], CountTokens]
 it, and caches, as it is called per trajectory."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepSettings:
-    """How trajectories become step contexts, and which are held out. Defaults: the paper's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSettings:
+    """Settings of every domain.
 
     ``tokenizer`` None: tokens are not counted. ``validation`` is the share of instances whose
     trajectories are held out, chosen by ``seed``.
     """
 
-    dialect: str = "xml"
-    window: Window = PAPER_WINDOW
-    include_last: bool = False
     tokenizer: str | None = None
     validation: float = 0.0
     seed: int = 0
 
 
-class BuildSettings(Protocol):
-    """Fields that the settings of every domain have; the settings are a dataclass."""
+@dataclass(frozen=True, slots=True)
+class StepSettings(BuildSettings):
+    """How trajectories become step contexts, and which are held out. Defaults: the paper's."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def tokenizer(self) -> str | None:
-        """Counts tokens; None: they are not counted."""
-        ...
-
-    @property
-    def validation(self) -> float:
-        """The share of instances whose solutions are held out, chosen by ``seed``."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the choice."""
-        ...
+    dialect: str = "xml"
+    window: Window = PAPER_WINDOW
+    include_last: bool = False
 
 
 MakeSteps = Callable[[Trajectory, Any, CountTokens | None], Iterator[StepContext | Dropped]]

@@ -8,7 +8,6 @@ its loss per micro-batch and its epsilon of 1e-8 in the advantage are replaced.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -63,7 +62,7 @@ from srl_swe.training.async_steps import (
     take_step,
 )
 from srl_swe.training.grpo_trainer import SampledReplies, SampledReply
-from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe, field_names
+from srl_swe.training.recipe import SrlRecipe, field_names
 from srl_swe.training.srl_trainer import ReplyScorer, trainer_section
 from srl_swe.training.stats import ScoredReply, reply_stats
 from srl_swe.training.trl_config import ModelArguments, make_trainer_args, trl_refusals
@@ -109,6 +108,14 @@ def _ended(url: str, error: Exception) -> UserError:
     )
 
 
+def check_answers(url: str, timeout_s: float) -> None:
+    """Raise UserError if the server does not answer."""
+    try:
+        requests.get(f"{url}/health", timeout=timeout_s)
+    except requests.RequestException as error:
+        raise _ended(url, error) from error
+
+
 _NAMES = {
     "kl": "sampling/kl",  # of the trainer to the sampler; not to a reference model
     "ratio": "sampling/ratio",
@@ -134,19 +141,17 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
     def __init__(
         self,
         *,
-        settings: Asynchronous,
-        dynamic_sampling: DynamicSampling | None,
+        recipe: SrlRecipe,
         shape: StepShape,
         loss: str,
         scale_rewards: bool,
-        rewards: dict[str, float],
         **kwargs: Any,
     ) -> None:
         with _made_anywhere():
             super().__init__(**kwargs)
         if self.accelerator.device.type == "cpu":
             AttentionInterface.register(TREE_ATTENTION, tree_attention)
-        self._settings, self._sampling = settings, dynamic_sampling
+        self._sampling, rewards = recipe.dynamic_sampling, weight_shares(recipe.rewards)
         self._shape, self._loss, self._scales = shape, loss, scale_rewards
         self.reward_func_names = list(rewards)
         self.reward_weights = torch.tensor(list(rewards.values()))
@@ -201,33 +206,30 @@ class AsyncSrlTrainer(AsyncGRPOTrainer):
         ]
 
     def _next_group(self) -> ScoredGroup:
-        for waited in itertools.count(1):
+        """Raises UserError if the child process or the server has ended meanwhile."""
+        url, waited_s = self.args.vllm_server_base_url, 0
+        while True:
             try:
                 group: ScoredGroup = self.rollout_queue.get(timeout=1.0)
                 return group
             except queue.Empty:
-                self._check_sampler_lives(ask_server=waited % _ASK_SERVER_S == 0)
-        raise AssertionError
-
-    def _check_sampler_lives(self, *, ask_server: bool) -> None:
-        """Raise UserError if the child process or, if asked, the server has ended."""
-        url = self.args.vllm_server_base_url
-        try:
-            self.rollout_worker.check_health(self.args.heartbeat_stale_after_s)
-            if ask_server:
-                requests.get(f"{url}/health", timeout=_ASK_SERVER_S)
-        except (RuntimeError, requests.ConnectionError) as error:
-            raise _ended(url, error) from error
+                waited_s += 1
+            try:
+                self.rollout_worker.check_health(self.args.heartbeat_stale_after_s)
+            except RuntimeError as error:
+                raise _ended(url, error) from error
+            if waited_s % _ASK_SERVER_S == 0:
+                check_answers(url, _ASK_SERVER_S)
 
     def _sync_weight(self) -> None:
         try:
             super()._sync_weight()  # type: ignore[no-untyped-call]
-        except requests.ConnectionError as error:
+        except requests.RequestException as error:
             raise _ended(self.args.vllm_server_base_url, error) from error
 
     def _is_stale(self, group: ScoredGroup) -> bool:
         age = self.model_version - group.model_version
-        if age <= self._settings.max_staleness:
+        if age <= self.args.max_staleness:
             self._metrics["train"][STALENESS].append(float(age))
             return False
         self._taken.add(group.number)
@@ -371,19 +373,16 @@ def make_async_trainer(
     )
     order = GroupOrder(len(rows), shape.groups, args.seed, args.shuffle_dataset)
     config = _async_config(recipe, args, server, order, model)
-    rewards = weight_shares(recipe.rewards)
     with trl_refusals():
         worker = _worker(recipe, config, scorer, rows, order, shape, seeded=server.device != "cpu")
         folder = Path(args.output_dir).absolute() / ".weights"
         client = VLLMClient(server.url, args.vllm_server_timeout)
         by_folder = FolderTransfer(client, folder, config.weight_sync_timeout)
         return AsyncSrlTrainer(
-            settings=recipe.asynchronous,
-            dynamic_sampling=recipe.dynamic_sampling,
+            recipe=recipe,
             shape=shape,
             loss=args.loss_type,
             scale_rewards=args.scale_rewards in {"group", True},
-            rewards=rewards,
             model=recipe.model,
             args=config,
             train_dataset=rows,

@@ -207,11 +207,8 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     if empty is None:
         return
     size = model_size(empty, model.init_kwargs)
-    if not isinstance(recipe, SftRecipe) and recipe.share_prompt:
-        if getattr(recipe, "asynchronous", None) is not None:
-            raise UserError(
-                "share_prompt is for sampling and training in turn; leave it out, or asynchronous."
-            )
+    is_asynchronous = getattr(recipe, "asynchronous", None) is not None  # TRL shares prompts then
+    if not isinstance(recipe, SftRecipe) and recipe.share_prompt and not is_asynchronous:
         attention = model.init_kwargs.get("attn_implementation")
         sharded, budget = _is_sharded(args), recipe.share_prompt_tokens
         check_shared_prompts(empty.config, args, budget, attention, sharded=sharded)

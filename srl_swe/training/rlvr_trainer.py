@@ -281,7 +281,8 @@ class _Setting:
             pass
         chat = ChatTokens(self.tokenizer, self._template, self.end_ids)
         for instance in self.instances:
-            messages = make_messages(instance.problem_statement, [], self.form.dialect)
+            issue, dialect = instance.problem_statement, self.form.dialect
+            messages = make_messages(issue, [], dialect, workdir=instance.workdir)
             tokens = len(chat.prompt(messages))
             if tokens + reply_tokens > token_budget:
                 raise UserError(

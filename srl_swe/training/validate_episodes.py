@@ -27,6 +27,7 @@ from srl_swe.training.generate import Reply
 from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation, ValidationInstances
 from srl_swe.training.run_folder import trained_prompting
+from srl_swe.training.trl_config import template_kwargs
 from srl_swe.trajectories.jsonl import render_line
 from srl_swe.types import Instance, Message, Outcome, StopReason, Trajectory
 
@@ -132,7 +133,8 @@ def instance_episodes(
     """
     validation = recipe.validation
     assert validation and validation.instances, "the recipe asks for them"
-    asked, count = validation.instances, TokenCounter(trainer.processing_class)
+    template = template_kwargs(trainer.args)
+    asked, count = validation.instances, TokenCounter(trainer.processing_class, template)
     rules = _rules(trainer, recipe, validation, asked)
     chosen = evenly_spread(len(bench.instances), asked.rows)
     instances = [bench.instances[index] for index in chosen]
@@ -140,7 +142,7 @@ def instance_episodes(
         check_testable(instance)
         issue, dialect = instance.problem_statement, rules.replies.dialect
         try:
-            make_messages(issue, [], dialect, rules.window, count)
+            make_messages(issue, [], dialect, rules.window, count, instance.workdir)
         except OverBudget as error:
             raise UserError(
                 f"validation.instances: the issue of {instance.instance_id} leaves no room for a "

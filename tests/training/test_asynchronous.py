@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,8 +50,10 @@ from srl_swe.training.async_server import (
     find_server,
     tree_attention,
 )
+from srl_swe.training.async_srl import check_answers
 from srl_swe.training.async_steps import advantages, loss_factors, sample_of, take_step
 from srl_swe.training.load_recipe import recipe_path
+from srl_swe.training.preflight import check_run
 from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe
 from srl_swe.training.stats import ScoredReply
 from srl_swe.training.trl_config import ModelArguments, make_trainer_args
@@ -344,6 +347,23 @@ def test_a_server_that_lacks_something_is_refused_with_the_option(
 def test_a_server_that_does_not_answer_is_refused() -> None:
     with pytest.raises(UserError, match="no vLLM server answers"):
         find_server("http://127.0.0.1:9", "m", 0)
+
+
+def test_a_server_that_hangs_during_training_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"sampling by vLLM at {url} ended"):
+            check_answers(url, timeout_s=0.1)
+
+
+def test_pre_flight_checks_let_an_asynchronous_run_share_prompts(
+    policy: Path, tmp_path: Path
+) -> None:
+    trainer = {"loss_type": "grpo", "use_cpu": True, "bf16": False, "use_liger_kernel": False}
+    recipe = SrlRecipe(
+        str(policy), "d", str(tmp_path), asynchronous=Asynchronous(4), share_prompt=True
+    )
+    check_run(recipe, make_trainer_args(GRPOConfig, trainer, tmp_path), ModelArguments(), rows=8)
 
 
 def test_the_parts_of_trl_in_use_take_what_they_took() -> None:

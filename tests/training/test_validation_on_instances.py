@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import SandboxError, UserError
@@ -27,7 +29,11 @@ from srl_swe.swe_env import SweEnv
 from srl_swe.training.recipe import RlvrRecipe, SftRecipe, Validation, ValidationInstances
 from srl_swe.training.rlvr_trainer import train_rlvr
 from srl_swe.training.sft_trainer import train_sft
-from srl_swe.training.validate_episodes import InstanceEpisodes, ValidationBench
+from srl_swe.training.validate_episodes import (
+    InstanceEpisodes,
+    ValidationBench,
+    instance_episodes,
+)
 from srl_swe.trajectories import load_jsonl
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason
 from srl_swe_envs.local import open_local_sandbox
@@ -81,6 +87,24 @@ def test_the_tests_say_how_many_are_resolved_and_the_trajectories_are_kept(tmp_p
         False,
     )
     assert "utf-8-sig" in (first.patch or "")
+
+
+def test_prompts_are_counted_with_the_variables_of_the_chat_template(
+    policy: Path, data: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.chat_template += "{% if not thinks | default(true) %}No thought.{% endif %}"
+    variables, issue = {"thinks": False}, [Message(role="user", content="issue")]
+    trainer = SimpleNamespace(
+        processing_class=tokenizer,
+        args=SimpleNamespace(chat_template_kwargs=variables),
+        model=SimpleNamespace(config=SimpleNamespace(get_text_config=SimpleNamespace)),
+        accelerator=None,
+    )
+    recipe = SftRecipe(str(policy), str(data), str(tmp_path), validation=ON_INSTANCES)
+    count = instance_episodes(trainer, recipe, BENCH, tmp_path).make_env.keywords["count_tokens"]
+    asked = {"add_generation_prompt": True, "return_dict": False}
+    assert count(issue) == len(tokenizer.apply_chat_template(issue, **asked, **variables))
 
 
 def test_no_more_sandboxes_are_open_than_workers(tmp_path: Path) -> None:
