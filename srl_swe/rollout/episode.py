@@ -141,7 +141,7 @@ class Agent:
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
     ) -> Trajectory:
         """:func:`rollout`."""
-        return rollout(self, instance, sandbox, on_reply=on_reply)
+        return rollout(self, instance, sandbox, on_reply)
 
     def with_seed(self, seed: int) -> Agent:
         """The agent of the policy with another seed."""
@@ -296,7 +296,6 @@ def rollout(
     agent: Agent,
     instance: Instance,
     sandbox: Sandbox,
-    on_step: Callable[[Step], None] = lambda step: None,
     on_reply: OnReply = lambda completion: None,
 ) -> Trajectory:
     """Let the agent attempt one instance; its changes to the working tree are its patch.
@@ -314,7 +313,7 @@ def rollout(
             except (PromptTooLong, OverBudget):
                 episode.stop(StopReason.TOKEN_LIMIT)
             else:
-                on_step(episode.reply(completion.text))
+                episode.reply(completion.text)
         episode.submit()
     except (SandboxError, PolicyError) as error:
         episode.fail(error)

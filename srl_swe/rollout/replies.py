@@ -75,13 +75,6 @@ def thought_opening(
     return "opened" if added.rstrip().endswith("<think>") else "none"
 
 
-def opens_thought(
-    tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
-) -> bool:
-    """Whether the template's generation prompt leaves a ``<think>`` open, as R1's does."""
-    return thought_opening(tokenizer, template) == "opened"
-
-
 def check_thought(model: str, opening: Opening, strictness: Strictness) -> None:
     """Raise UserError if replies must hold a thought and the generation prompt has closed it.
 

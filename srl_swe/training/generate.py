@@ -12,7 +12,7 @@ from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
-from srl_swe.rollout.replies import opens_thought
+from srl_swe.rollout.replies import thought_opening
 from srl_swe.training.data import (
     check_expert_actions,
     expert_column,
@@ -43,8 +43,6 @@ class Scores:
     similarity_mean: float
     format_rate: float
     exact_rate: float
-    exact_instances: tuple[str, ...]
-    """Instances whose steps in the data were all reproduced exactly."""
 
 
 def greedy_scores(
@@ -70,7 +68,8 @@ def greedy_scores(
     tokenizer = load_tokenizer(str(policy), {})
     model = LocalModel.load(policy, tokenizer, template)
     texts = greedy_replies(model, [row["prompt"] for row in rows], max_new_tokens, batch_size)
-    form = ReplyFormat(get_dialect(dialect), strictness, opens_thought(tokenizer, template))
+    is_opened = thought_opening(tokenizer, template) == "opened"
+    form = ReplyFormat(get_dialect(dialect), strictness, is_opened)
     return score_replies(texts, rows, form)
 
 
@@ -96,15 +95,12 @@ def score_replies(
     replies = [read_reply(text, form) for text in texts]
     experts = [row[expert_column(form)] for row in rows]
     rewards = batch_rewards(replies, experts, similarity_rewards)
-    exact = [reward == 1.0 for reward in rewards]
-    failed = {row["instance_id"] for row, is_exact in zip(rows, exact, strict=True) if not is_exact}
     return Scores(
         n=len(rows),
         reward_mean=statistics.fmean(rewards),
         similarity_mean=statistics.fmean(max(reward, 0.0) for reward in rewards),
         format_rate=statistics.fmean(reply.reason is None for reply in replies),
-        exact_rate=statistics.fmean(exact),
-        exact_instances=tuple(sorted({row["instance_id"] for row in rows} - failed)),
+        exact_rate=statistics.fmean(reward == 1.0 for reward in rewards),
     )
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 
 import torch
 from datasets import Dataset, load_from_disk
+from safetensors.torch import load_file
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
@@ -280,6 +281,35 @@ def make_trainer(policy: Path, data: Path, tmp_path: Path) -> MakeTrainer:
         )
 
     return make
+
+
+GRADIENT_IN_WEIGHTS = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
+"""After one step, the weights have moved by the gradient."""
+
+
+def unlike(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """Rewards that differ from sample to sample."""
+    return [sum(ids) % 101 / 101 for ids in completion_ids]
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def logged(trainer: Any, name: str) -> list[float]:
+    return [row[name] for row in trainer.state.log_history if "loss" in row]
+
+
+def assert_same(ours: Any, plain: Any, atol: float = 1e-6) -> None:
+    """Both trainers have learned the same, up to rounding."""
+    torch.testing.assert_close(weights(ours), weights(plain), rtol=0, atol=atol)
+    assert logged(ours, "loss") == pytest.approx(logged(plain, "loss"), abs=1e-6)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two saved policies are equal to the last bit."""
+    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 FAMILIES = {

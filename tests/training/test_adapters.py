@@ -20,8 +20,9 @@ from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
 from srl_swe.training.trl_config import model_arguments
 
+from .conftest import ON_CPU, same_weights
+
 LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj"]}
-ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -66,8 +67,7 @@ def test_a_resumed_adapter_equals_one_that_was_never_interrupted(
     ignored = shutil.ignore_patterns("final", "checkpoint-3", "checkpoint-4")
     shutil.copytree(whole, resumed, ignore=ignored)
     train_sft(dataclasses.replace(lora_run, output=str(resumed)))
-    ours, theirs = weights(resumed / "final"), weights(whole / "final")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert same_weights(resumed / "final", whole / "final")
     assert [row["step"] for row in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
 
 

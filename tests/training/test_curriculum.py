@@ -20,8 +20,8 @@ from srl_swe.training.recipe import CurriculumRecipe, RlvrRecipe, SftRecipe, Srl
 from srl_swe.training.run_folder import open_run
 
 from ..commands import is_alive, wait_until
+from .conftest import ON_CPU
 
-ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": 7}
 PHASES: list[dict[str, Any]] = [
     {
         "name": "warm",

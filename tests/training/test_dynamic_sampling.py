@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
@@ -13,9 +12,10 @@ from trl import GRPOTrainer
 from srl_swe.training.grpo_trainer import SampledReply
 from srl_swe.training.recipe import DynamicSampling
 
+from .conftest import MakeTrainer, unlike, weights
+
 pytestmark = pytest.mark.train
 
-MakeTrainer = Callable[..., Any]
 GROUP = 4
 DEAD = {"sort", "parse"}
 """The words of the instances whose scripted rewards lie 0 and at most 0.01 apart."""
@@ -25,14 +25,6 @@ class Reward(Protocol):
     calls: list[list[tuple[str, int, tuple[int, ...]]]]
 
     def __call__(self, **columns: Any) -> list[float]: ...
-
-
-def weights(trainer: Any) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
-
-
-def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -45,18 +37,15 @@ def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
 def test_a_batch_without_refills_is_trained_on_as_plain_trl_does_to_the_last_bit(
     make_trainer: MakeTrainer, trained: str
 ) -> None:
-    def all_differ(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [sum(ids) % 101 / 101 for ids in completion_ids]
-
     off = None if trained == "switched off" else DynamicSampling(0.0, 2)
-    plain = make_trainer(all_differ, GRPOTrainer, max_steps=3)
+    plain = make_trainer(unlike, GRPOTrainer, max_steps=3)
     before = weights(plain)
     plain.train()
-    ours = make_trainer(all_differ, dynamic_sampling=off, max_steps=3)
-    assert equal(before, weights(ours))
+    ours = make_trainer(unlike, dynamic_sampling=off, max_steps=3)
+    assert torch.equal(before, weights(ours))
     ours.train()
-    assert equal(weights(plain), weights(ours))
-    assert not equal(before, weights(ours))
+    assert torch.equal(weights(plain), weights(ours))
+    assert not torch.equal(before, weights(ours))
 
 
 def test_every_group_trained_on_differs_by_more_than_epsilon(
@@ -192,7 +181,7 @@ def test_a_batch_that_cannot_be_filled_trains_nothing_says_so_and_goes_on(
     before = weights(trainer)
     with caplog.at_level(logging.WARNING, "srl_swe"):
         trainer.train()
-    assert equal(before, weights(trainer))
+    assert torch.equal(before, weights(trainer))
     assert len(scripted_reward.calls) == 2 * 3
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert [row["dynamic_sampling/filled_frac"] for row in rows] == [0, 0]

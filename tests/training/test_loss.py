@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +9,11 @@ from trl.trainer.utils import split_tensor_dict
 
 from srl_swe.training.recipe import DynamicSampling
 
+from .conftest import MakeTrainer
+
 pytestmark = pytest.mark.train
 
-MakeTrainer = Callable[..., Any]
+
 Batch = dict[str, Tensor]
 HALF_DEAD = DynamicSampling(epsilon=0.02, max_rounds=0)
 

@@ -20,7 +20,8 @@ from srl_swe.training.srl_trainer import trainer_section
 from srl_swe.training.train import train
 from srl_swe.training.trl_config import trl_refusals
 
-MakeSrlRecipe = Callable[..., SrlRecipe]
+from .conftest import MakeSrlRecipe
+
 ON_CPU = {"use_cpu": True, "bf16": False}
 
 

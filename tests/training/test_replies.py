@@ -12,7 +12,6 @@ from srl_swe.errors import UserError
 from srl_swe.rollout.replies import (
     check_thought,
     decode_reply,
-    opens_thought,
     thought_opening,
 )
 from srl_swe.training.srl_trainer import ReplyScorer, StepReward
@@ -44,13 +43,13 @@ def test_only_the_special_tokens_at_the_end_are_taken_off(
 
 
 def test_a_template_that_opens_the_thought_is_noticed(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert not opens_thought(tokenizer)
+    assert thought_opening(tokenizer) != "opened"
     thinking = copy.deepcopy(tokenizer)
     thinking.chat_template = (
         f"{tokenizer.chat_template}{{% if thinking | default(true) %}}<think>\n{{% endif %}}"
     )
-    assert opens_thought(thinking)
-    assert not opens_thought(thinking, {"thinking": False})
+    assert thought_opening(thinking) == "opened"
+    assert thought_opening(thinking, {"thinking": False}) != "opened"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,6 @@ def test_how_a_generation_prompt_leaves_the_thought_is_found_out(
     said = "Think between <think> and </think>."
     other.chat_template = f"{said}{tokenizer.chat_template}{tail}"
     assert thought_opening(other) == opening
-    assert opens_thought(other) == (opening == "opened")
     check_thought("model", thought_opening(other), "lenient")
     if opening == "closed":
         with pytest.raises(UserError, match="closes the thought before a reply begins"):

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from pyarrow import parquet
-from safetensors.torch import load_file
 
 from srl_swe.reports.record import read_metrics
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
@@ -24,6 +22,7 @@ from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
 
 from ..commands import srl_swe
+from .conftest import same_weights
 
 pytestmark = pytest.mark.train
 
@@ -48,11 +47,6 @@ def uninterrupted(srl_recipe: Callable[..., SrlRecipe], warm_policy: Path) -> Sr
     )
     train_srl(recipe)
     return recipe
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    a, b = (load_file(folder / "final" / "model.safetensors") for folder in (first, second))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -101,7 +95,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     assert [row["step"] for row in rows] == list(range(STEPS + 1)), "0 is validation's"
     assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[last:]), "no refill was redone"
     assert rows == metrics(whole)
-    assert same_weights(whole, resumed)
+    assert same_weights(whole / "final", resumed / "final")
     assert completions(resumed) == completions(whole)
     assert best(resumed) == best(whole)
     assert [start["from_step"] for start in starts(resumed)] == [0, last]
@@ -129,7 +123,7 @@ def test_so_does_one_whose_epochs_end_with_a_shorter_update(
     rows = metrics(resumed)
     assert any(row["dynamic_sampling/rounds"] > 0 for row in rows[2:]), "no refill was redone"
     assert rows == metrics(whole)
-    assert same_weights(whole, resumed)
+    assert same_weights(whole / "final", resumed / "final")
     assert starts(resumed)[-1]["from_step"] == 2
 
 
@@ -147,7 +141,7 @@ def test_resumed_fine_tuning_equals_one_that_was_never_interrupted(
     assert [row["step"] for row in metrics(resumed)] == list(range(1, STEPS + 1))
     for ours, theirs in zip(metrics(resumed), metrics(whole), strict=True):
         assert ours | {"num_tokens": 0} == theirs | {"num_tokens": 0}  # TRL counts anew
-    assert same_weights(whole, resumed)
+    assert same_weights(whole / "final", resumed / "final")
 
 
 def test_a_run_killed_before_its_final_policy_was_saved_takes_no_step_more(
@@ -157,7 +151,7 @@ def test_a_run_killed_before_its_final_policy_was_saved_takes_no_step_more(
     shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("final"))
     train_srl(dataclasses.replace(uninterrupted, output=str(killed)))
     assert metrics(killed) == metrics(whole)
-    assert same_weights(whole, killed)
+    assert same_weights(whole / "final", killed / "final")
     assert [start["to_step"] for start in starts(killed)] == [STEPS, STEPS]
 
 
@@ -183,7 +177,7 @@ def test_a_run_killed_in_its_middle_continues_to_the_same_end(
     assert again.stdout.strip().endswith(str(Path(killed.output) / "final"))
     whole, output = Path(uninterrupted.output), Path(killed.output)
     assert metrics(output) == metrics(whole)
-    assert same_weights(whole, output)
+    assert same_weights(whole / "final", output / "final")
     assert completions(output) == completions(whole)
     assert best(output) == best(whole)
     assert [start["to_step"] for start in starts(output)] == [None, STEPS]

@@ -123,7 +123,6 @@ def test_replies_without_a_thought_are_left_out(data: Path) -> None:
 def test_sft_memorises_and_greedy_scores_show_it(sft_run: Path, policy: Path, data: Path) -> None:
     scores = greedy_scores(sft_run / "final", data, max_new_tokens=40, batch_size=3)
     assert (scores.n, scores.exact_rate, scores.format_rate, scores.reward_mean) == (8, 1, 1, 1)
-    assert scores.exact_instances == tuple(f"tiny__tests-{number}" for number in range(4))
 
     untrained = greedy_scores(policy, data, instance_ids=["tiny__tests-2"], max_new_tokens=40)
     assert (untrained.n, untrained.exact_rate, untrained.reward_mean) == (2, 0, -1)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -22,6 +21,8 @@ from srl_swe.reports.record import read_metrics
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.train import accelerate_preset
+
+from .conftest import same_weights
 
 pytestmark = pytest.mark.train
 
@@ -106,11 +107,6 @@ def weights(run: Path) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def same_weights(first: Path, second: Path) -> bool:
-    a, b = (load_file(run / "final" / "model.safetensors") for run in (first, second))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def metrics(run: Path, names: Sequence[str]) -> list[list[Any]]:
     return [[row.get(name) for name in names] for row in read_metrics(run / "metrics.jsonl")]
 
@@ -137,9 +133,9 @@ def test_a_run_that_shares_out_its_weights_samples_validates_and_goes_on_to_the_
     names = ("step", "validation/similarity", "dynamic_sampling/rounds", "loss", "reward/mean")
     assert [row[0] for row in metrics(whole, names)] == list(range(STEPS + 1))
     assert metrics(runs / "resumed", names) == metrics(whole, names)
-    assert same_weights(runs / "resumed", whole)
+    assert same_weights(runs / "resumed" / "final", whole / "final")
 
 
 def test_a_run_that_shares_out_its_weights_takes_no_step_after_its_last(runs: Path) -> None:
     assert metrics(runs / "ended", ("step",)) == metrics(runs / "srl", ("step",))
-    assert same_weights(runs / "ended", runs / "srl")
+    assert same_weights(runs / "ended" / "final", runs / "srl" / "final")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from trl import GRPOTrainer
 
@@ -26,20 +25,11 @@ from srl_swe.training.shared_prompts import (
 )
 from srl_swe.training.srl_trainer import train_srl
 
-MakeTrainer = Callable[..., Any]
+from .conftest import GRADIENT_IN_WEIGHTS, MakeTrainer, assert_same, unlike, weights
+
 TWO_GROUPS_TWICE = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
-GRADIENT_IN_WEIGHTS = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
-"""After one step, the weights have moved by the gradient."""
 OFF_POLICY = {"beta": 0.3, "num_iterations": 2, "max_steps": 4, "learning_rate": 0.1}
 LORA = LoraConfig(target_modules=["q_proj", "v_proj"])
-
-
-def unlike(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    return [sum(ids) % 101 / 101 for ids in completion_ids]
-
-
-def weights(trainer: Any) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 def trained(make_trainer: MakeTrainer, reward: Any = unlike, **fields: Any) -> Any:
@@ -55,15 +45,6 @@ def trained(make_trainer: MakeTrainer, reward: Any = unlike, **fields: Any) -> A
     trainer.model.register_forward_pre_hook(count, with_kwargs=True)
     trainer.train()
     return trainer
-
-
-def assert_same(ours: Any, plain: Any, atol: float = 1e-6) -> None:
-    torch.testing.assert_close(weights(ours), weights(plain), rtol=0, atol=atol)
-    losses = [
-        [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        for trainer in (ours, plain)
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 @pytest.mark.train

@@ -3,13 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from srl_swe.errors import UserError
 from srl_swe.reports.record import read_metrics
@@ -19,10 +16,11 @@ from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Valid
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
 
+from .conftest import MakeSrlRecipe, same_weights
+
 pytestmark = pytest.mark.train
 
 STEPS = 6
-MakeSrlRecipe = Callable[..., SrlRecipe]
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +62,6 @@ def _with_dropout(policy: Path) -> Path:
 
 def rows_of(recipe: SrlRecipe) -> list[dict[str, Any]]:
     return read_metrics(Path(recipe.output) / "metrics.jsonl")
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_training_is_the_same_to_the_last_bit_with_and_without_it(

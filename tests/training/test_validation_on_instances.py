@@ -12,10 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from srl_swe.dialects import ReplyFormat, get_dialect
@@ -37,6 +35,8 @@ from srl_swe.training.validate_episodes import (
 from srl_swe.trajectories import load_jsonl
 from srl_swe.types import Action, Instance, Message, Observation, Step, StopReason
 from srl_swe_envs.local import open_local_sandbox
+
+from .conftest import same_weights
 
 pytestmark = pytest.mark.train
 
@@ -184,8 +184,7 @@ def test_training_is_the_same_without_it(
     recipe: SftRecipe, validated: Path, tmp_path: Path
 ) -> None:
     final = train_sft(dataclasses.replace(recipe, output=str(tmp_path / "run")))
-    plain, other = (load_file(one / "model.safetensors") for one in (final, validated / "final"))
-    assert all(torch.equal(plain[name], other[name]) for name in plain)
+    assert same_weights(final, validated / "final")
 
 
 def test_an_issue_that_leaves_no_room_is_refused_before_the_first_step(
