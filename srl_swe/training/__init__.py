@@ -1,4 +1,4 @@
-"""Training on step contexts: supervised fine-tuning and SRL, by TRL.
+"""Training by TRL: SFT and SRL on step contexts, RLVR on instances, and curricula of them.
 
-Start at :mod:`srl_swe.training.recipe`, then :mod:`sft` and :mod:`srl`.
+Start at :mod:`srl_swe.training.recipe`, then :mod:`~srl_swe.training.srl_trainer`.
 """

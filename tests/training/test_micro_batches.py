@@ -142,7 +142,7 @@ def test_dead_groups_cost_two_columns_and_change_nothing(make_trainer: MakeTrain
     dead = round(4 * (1 - logged(trainers[0], "dynamic_sampling/filled_frac")[0]))
     assert 0 < dead < 4
     assert trainers[1].widths.count(2) == dead
-    assert_same(trainers[1], trainers[0])
+    assert_same(trainers[1], trainers[0], atol=5e-7)
 
 
 @pytest.mark.train
