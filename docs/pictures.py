@@ -23,12 +23,12 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from srl_swe.cli.view import make_sources
-from srl_swe.evaluation import Report, save_report
 from srl_swe.evaluation.compare import (
     compare_evaluations,
     load_evaluation,
     render_comparison_page,
 )
+from srl_swe.evaluation.report import Report, save_report
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.reports.record import load_run
 from srl_swe.reports.runs import render_comparison

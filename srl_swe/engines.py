@@ -24,8 +24,7 @@ from srl_swe.plugins import find_named
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.evaluation import SwebenchHarness
-    from srl_swe.evaluation.harness import Harness
+    from srl_swe.evaluation.harness import Harness, SwebenchHarness
     from srl_swe.generation.repositories import Source
     from srl_swe.instances import InstanceSelection
     from srl_swe.sandbox import OpenSandbox, Sandbox
@@ -270,7 +269,7 @@ def image_ids_of(instances: Sequence[Instance], folder: Path) -> dict[str, str]:
 
 def owned_harness() -> SwebenchHarness:
     """The harness of swebench, with labels by which `srl-swe cleanup` knows its containers."""
-    from srl_swe.evaluation import SwebenchHarness
+    from srl_swe.evaluation.harness import SwebenchHarness
     from srl_swe_envs.owners import owner_labels
 
     return SwebenchHarness(owner_labels)

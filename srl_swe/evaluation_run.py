@@ -21,8 +21,9 @@ from srl_swe.engines import (
     sandboxes_for,
 )
 from srl_swe.errors import UserError
-from srl_swe.evaluation import Report, save_predictions
 from srl_swe.evaluation.details import RunDetails
+from srl_swe.evaluation.predictions import save_predictions
+from srl_swe.evaluation.report import Report
 from srl_swe.evaluation.samples import BestOf, SamplesReport
 from srl_swe.files import check_output_folder
 from srl_swe.grading_run import (

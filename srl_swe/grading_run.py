@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ from srl_swe.engines import (
     owned_harness,
 )
 from srl_swe.errors import UserError
-from srl_swe.evaluation import Report, save_html, save_predictions, save_report
-from srl_swe.evaluation import grade as run_grading
 from srl_swe.evaluation.details import RunDetails, courses
 from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
+from srl_swe.evaluation.grading import grade as run_grading
 from srl_swe.evaluation.grading import known_verdicts
-from srl_swe.evaluation.report import marks
+from srl_swe.evaluation.predictions import save_predictions
+from srl_swe.evaluation.report import Report, marks, render_html, save_report
 from srl_swe.evaluation.samples import (
     BestOf,
     SamplesReport,
@@ -38,7 +37,7 @@ from srl_swe.evaluation.samples import (
     samples_fields,
 )
 from srl_swe.evaluation.verdicts import needing_tests
-from srl_swe.evaluation.verify import Verification, sample_to_verify, verify
+from srl_swe.evaluation.verify import sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import say
@@ -197,7 +196,7 @@ def report_answers(
         details=replace(details or RunDetails(), repos=sources, courses=of_rollouts),
     )
     save_report(report, folder / REPORT_FILE)
-    save_html(report, answers, folder / PAGE_FILE, submitted="answer")
+    write_atomic(folder / PAGE_FILE, render_html(report, answers, submitted="answer"))
     return report
 
 
@@ -241,35 +240,24 @@ def grade_predictions(
         known = grading.grade_in_turns(instances, predictions, disk_budget)
     graded = _graded(instances, predictions, folder, workers, test_timeout_s, settings, known or {})
     blamed = tuple(  # no patch because the rollout's sandbox broke is not the policy's failure
-        replace(verdict, outcome=Outcome.BROKEN_SANDBOX, detail=why)
+        Verdict.broken(verdict.instance_id, why)
         if verdict.outcome is Outcome.NOT_ATTEMPTED
         and (why := (broken or {}).get(verdict.instance_id)) is not None
         else verdict
         for verdict in graded.verdicts
     )
     patches = {p.instance_id: p.model_patch for p in predictions}
-    marked = marks(instances, patches, graded.verdicts, folder)
     repos = {instance.instance_id: instance.repo for instance in instances}
-    report = Report(
-        blamed,
-        graded.grader,
-        enforced or {},
-        marked,
-        graded.verification,
-        replace(details or RunDetails(), repos=repos),
+    report = replace(
+        graded,
+        verdicts=blamed,
+        enforced=enforced or {},
+        marks=marks(instances, patches, graded.verdicts, folder),
+        details=replace(details or RunDetails(), repos=repos),
     )
     save_report(report, folder / REPORT_FILE)
-    save_html(report, patches, folder / PAGE_FILE)
+    write_atomic(folder / PAGE_FILE, render_html(report, patches))
     return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Graded:
-    """The verdicts of one ``grader``, and the verification of a share of them."""
-
-    verdicts: Sequence[Verdict]
-    grader: str
-    verification: Verification | None = None
 
 
 def _graded(
@@ -280,21 +268,31 @@ def _graded(
     timeout_s: int,
     grader: GraderSettings,
     known: Mapping[str, Verdict],
-) -> _Graded:
-    """Run the tests, or read their logs, as ``grader`` asks for; ``known`` need no test run."""
+) -> Report:
+    """Run the tests, or read their logs, as ``grader`` asks for; ``known`` need no test run.
+
+    The report has verdicts, grader and verification only.
+    """
     if grader.from_logs is not None:
         logs = grader.from_logs
         read = grade_from_logs(instances, predictions, logs, folder, workers=workers, report=say)
-        return _Graded(read, grader_of_logs())
+        return Report(tuple(read), grader_of_logs())
     left = [instance for instance in instances if instance.instance_id not in known]
     submitted = [p for p in predictions if p.instance_id not in known]
     harness = harness_for(needing_tests(left, submitted), grader)
-    run = partial(run_grading, max_workers=workers, timeout_s=timeout_s, report=say)
-    newly = run(left, submitted, folder, harness=harness)
+    newly = run_grading(
+        left,
+        submitted,
+        folder,
+        max_workers=workers,
+        timeout_s=timeout_s,
+        report=say,
+        harness=harness,
+    )
     by_id = {**known, **{verdict.instance_id: verdict for verdict in newly}}
-    verdicts = [by_id[instance.instance_id] for instance in instances]
+    verdicts = tuple(by_id[instance.instance_id] for instance in instances)
     if grader.verify_share is None:
-        return _Graded(verdicts, harness.version)
+        return Report(verdicts, harness.version)
     sample = sample_to_verify(verdicts, grader.verify_share, grader.seed)
     verification = verify(
         instances,
@@ -307,7 +305,7 @@ def _graded(
         timeout_s=timeout_s,
         report=say,
     )
-    return _Graded(verdicts, harness.version, verification)
+    return Report(verdicts, harness.version, verification=verification)
 
 
 def check_budget(grader: GraderSettings, sandboxes: SandboxSettings | None = None) -> None:

@@ -29,7 +29,8 @@ from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
-    from srl_swe.evaluation import Report, SamplesReport
+    from srl_swe.evaluation.report import Report
+    from srl_swe.evaluation.samples import SamplesReport
     from srl_swe.evaluation_run import EvalSettings
     from srl_swe.reports.page import Hrefs
     from srl_swe.rollout.endpoint import Endpoint
@@ -210,14 +211,9 @@ def _checked(
 
 def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool) -> None:
     """Exit code 1 if there is no rate, or if verdicts failed their verification."""
-    from srl_swe.evaluation import (
-        Report,
-        render_table,
-        report_fields,
-        samples_fields,
-        samples_table,
-    )
     from srl_swe.evaluation.details import details_tables
+    from srl_swe.evaluation.report import Report, render_table, report_fields
+    from srl_swe.evaluation.samples import samples_fields, samples_table
 
     if isinstance(report, Report):
         reports, fields, table = [report], report_fields(report), render_table(report)

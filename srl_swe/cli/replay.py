@@ -59,7 +59,7 @@ def grade_replays(
     A failure of the infrastructure is BROKEN_SANDBOX, and retried at the next call. Raises
     UserError if nothing can be graded at all.
     """
-    from srl_swe.evaluation import grade
+    from srl_swe.evaluation.grading import grade
     from srl_swe.types import Prediction
 
     graded = Graded()

@@ -37,6 +37,7 @@ new file mode 100644
 +Nothing reads this file: it only makes the harness run the tests on unpatched code.
 """
 """Stands for an empty patch, on which the harness never runs the tests."""
+_PASSES_UNPATCHED = "the tests pass on unpatched code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,6 @@ class GoldCheck:
     harmless: tuple[Verdict, ...]
 
     @property
-    def passing_unpatched(self) -> set[str]:
-        """The instances whose tests pass with and without the fix."""
-        pairs = zip(self.gold, self.harmless, strict=True)
-        both = (Outcome.RESOLVED, Outcome.RESOLVED)
-        return {
-            gold.instance_id for gold, harmless in pairs if (gold.outcome, harmless.outcome) == both
-        }
-
-    @property
     def faults(self) -> dict[str, str]:
         """The reason per faulty instance id, without the undecided instances."""
         undecided, faults = set(self.undecided), {}
@@ -64,10 +56,9 @@ class GoldCheck:
                 continue
             if gold.outcome is not Outcome.RESOLVED:
                 why = f": {', '.join(gold.failed[:3])}" if gold.failed else f" {gold.detail}"
-                fault = f"the gold patch came to {gold.outcome.value}{why.rstrip()}"
-                faults[gold.instance_id] = fault
+                faults[gold.instance_id] = f"the gold patch came to {gold.outcome}{why.rstrip()}"
             elif harmless.outcome is Outcome.RESOLVED:
-                faults[gold.instance_id] = "the tests pass on unpatched code"
+                faults[gold.instance_id] = _PASSES_UNPATCHED
         return faults
 
     @property
@@ -135,13 +126,12 @@ def find_faults(rounds: Sequence[GoldCheck], leaks: Mapping[str, str] | None = N
     for name in {name for check in rounds for name in check.faults}:
         decided = [check for check in rounds if name not in check.undecided]
         reasons = [check.faults[name] for check in decided if name in check.faults]
+        kind, why = FaultKind.BROKEN, reasons[0]
         if len(reasons) < len(decided):
-            why = f"flaky, in {len(reasons)} of {len(decided)} rounds {reasons[0]}"
-            faults[name] = Fault(name, FaultKind.FLAKY, why)
-        elif all(name in check.passing_unpatched for check in decided):
-            faults[name] = Fault(name, FaultKind.LEAKY, reasons[0])
-        else:
-            faults[name] = Fault(name, FaultKind.BROKEN, reasons[0])
+            kind, why = FaultKind.FLAKY, f"flaky, in {len(reasons)} of {len(decided)} rounds {why}"
+        elif set(reasons) == {_PASSES_UNPATCHED}:
+            kind = FaultKind.LEAKY
+        faults[name] = Fault(name, kind, why)
     return [faults[name] for name in sorted(faults)]
 
 
@@ -191,21 +181,15 @@ def check_bench(
     is in ``run_folder`` itself, the others below it; a killed check continues. The nodes of
     ``cluster``, if given, open the sandboxes to search.
     """
+    check_round = partial(
+        check_gold, instances, max_workers=max_workers, timeout_s=timeout_s, report=report
+    )
     rounds = []
     for number in range(1, repeat + 1):
         if repeat > 1:
             report(f"round {number} of {repeat}")
         folder = run_folder / f"round-{number}" if number > 1 else run_folder
-        rounds.append(
-            check_gold(
-                instances,
-                folder,
-                max_workers=max_workers,
-                timeout_s=timeout_s,
-                report=report,
-                harness=harness,
-            )
-        )
+        rounds.append(check_round(folder, harness=harness))
     report("sandboxes: none should hold the fix")
     leaks, unread = find_leaks(instances, open_sandbox, workers=cluster or max_workers)
     names = tuple(instance.instance_id for instance in instances)
@@ -219,8 +203,8 @@ def check_bench(
 def check_fields(check: BenchCheck) -> dict[str, Any]:
     """The check as JSON, with the outcomes of each round."""
 
-    def outcomes(verdicts: Sequence[Verdict]) -> dict[str, str]:
-        return {verdict.instance_id: verdict.outcome.value for verdict in verdicts}
+    def outcomes(verdicts: Sequence[Verdict]) -> dict[str, Outcome]:
+        return {verdict.instance_id: verdict.outcome for verdict in verdicts}
 
     return {
         "total_instances": len(check.instances),

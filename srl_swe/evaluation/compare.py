@@ -7,6 +7,7 @@ uneven than a fair coin's throws.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,14 +119,11 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
 
 def comparison_fields(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON."""
+    lists = ("both", "only_first", "only_second", "neither", "left_out")
     return {
         "first": comparison.first.name,
         "second": comparison.second.name,
-        "both": list(comparison.both),
-        "only_first": list(comparison.only_first),
-        "only_second": list(comparison.only_second),
-        "neither": list(comparison.neither),
-        "left_out": list(comparison.left_out),
+        **{name: list(getattr(comparison, name)) for name in lists},
         "mcnemar_p": comparison.p_value,
     }
 
@@ -158,13 +156,12 @@ def _labels(first: Evaluation, second: Evaluation) -> tuple[str, str]:
     >>> _labels(*(Evaluation(name, none, none, {}) for name in ("runs/a/x", "runs/b/x")))
     ('a/x', 'b/x')
     """
-    paths = Path(first.name), Path(second.name)
-    parts = [path.parts for path in paths]
-    shared = 0
-    while parts[0][shared : shared + 1] == parts[1][shared : shared + 1] != ():
-        shared += 1
-    short = ["/".join(each[shared:]) for each in parts]
-    return (short[0], short[1]) if all(short) else (first.name, second.name)
+    names = first.name, second.name
+    if len({Path(name).is_absolute() for name in names}) > 1:
+        return names
+    shared = os.path.commonpath(names)
+    short = os.path.relpath(names[0], shared), os.path.relpath(names[1], shared)
+    return names if "." in short else short
 
 
 def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None) -> str:

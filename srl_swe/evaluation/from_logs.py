@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from srl_swe.errors import UserError
-from srl_swe.evaluation.grading import ended_verdict
+from srl_swe.evaluation.grading import ended_verdict, read_text
 from srl_swe.evaluation.sandbox_harness import EVAL_FILE, LOG_FILE, PATCH_FILE
 from srl_swe.evaluation.sandbox_tests import verdict_from_run
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
@@ -95,7 +95,7 @@ def _read(
     if attempt is None:
         return Verdict.broken(instance.instance_id, NO_LOG)
     path = attempt.folder / LOG_FILE
-    log = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
+    log = read_text(path) or ""
     verdict = attempt.verdict
     if verdict.outcome in _FROM_TESTS and END_MARKER in log:
         patch = patches[instance.instance_id]
@@ -124,15 +124,8 @@ def _attempts(
 
 def _is_of(instance: Instance, patch: str, folder: Path) -> bool:
     """True if the folder's files are of this patch and this eval script."""
-    if _text(folder / PATCH_FILE) != patch:
+    if read_text(folder / PATCH_FILE) != patch:
         return False
-    script = _text(folder / EVAL_FILE)
+    script = read_text(folder / EVAL_FILE)
     # Without a script no test ran. swebench adds lines for assets.
     return not script or bool(instance.image_assets) or script == test_spec(instance).eval_script
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_bytes().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return None

@@ -273,7 +273,7 @@ class GradingFolder:
     def run_id(self) -> str:
         """The id of the folder, made once: later calls find the containers by it."""
         path = self.harness / "run_id"
-        if not _text(path):
+        if not read_text(path):
             write_atomic(path, f"srl-{secrets.token_hex(6)}")
         return path.read_text(encoding="utf-8")
 
@@ -311,21 +311,26 @@ def ended_verdict(instance_id: str, logs: Path, run_folder: Path) -> Verdict | N
     if verdict := saved_verdict(logs, run_folder):
         return verdict
     files = HarnessFiles(
-        _text(logs / "report.json"), _text(logs / "run_instance.log"), _text(logs / ENGINE_RECORD)
+        read_text(logs / "report.json"),
+        read_text(logs / "run_instance.log"),
+        read_text(logs / ENGINE_RECORD),
     )
     output = logs / LOG_FILE
     evidence = output if output.is_file() else logs / "run_instance.log"
     verdict = verdict_from_files(instance_id, files, evidence.relative_to(run_folder).as_posix())
     harness = logs.parents[4] if len(logs.parents) > 4 else logs
-    network = _text(harness / NETWORK_FILE) if harness.name == HARNESS_FOLDER else None
+    network = read_text(harness / NETWORK_FILE) if harness.name == HARNESS_FOLDER else None
     seconds = _RUNTIME.findall(files.instance_log or "")
     return verdict and replace(
         verdict, network=network or "", seconds=float(seconds[-1]) if seconds else None
     )
 
 
-def _text(path: Path) -> str | None:
-    """Reads without universal newlines: a carriage return in a quoted patch begins no line."""
+def read_text(path: Path) -> str | None:
+    """Reads without universal newlines: a carriage return in a quoted patch begins no line.
+
+    None for a missing file.
+    """
     try:
         return path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:

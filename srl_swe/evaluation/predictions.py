@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, write_atomic
+from srl_swe.files import write_atomic
 from srl_swe.types import Instance, Prediction
 
 
@@ -49,11 +49,6 @@ def gold_predictions(instances: Sequence[Instance]) -> list[Prediction]:
 def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes a .jsonl file in swebench's format, whole or not at all."""
     write_atomic(path, "".join(f"{json.dumps(asdict(p))}\n" for p in predictions))
-
-
-def append_prediction(path: Path, prediction: Prediction) -> None:
-    """Adds one line to such a file."""
-    append_line(path, json.dumps(asdict(prediction)))
 
 
 def _read(path: Path) -> Iterator[Prediction]:

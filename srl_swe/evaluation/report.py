@@ -84,13 +84,11 @@ def marks(
     known = {instance.instance_id: instance for instance in instances}
     found: dict[str, tuple[Mark, ...]] = {}
     for verdict in verdicts:
-        instance = known[verdict.instance_id]
-        marked = patch_marks(instance, patches.get(verdict.instance_id, ""))
+        name, instance = verdict.instance_id, known[verdict.instance_id]
+        found[name] = patch_marks(instance, patches.get(name, ""))
         if verdict.outcome is Outcome.RESOLVED and verdict.log_path is not None:
-            marked += _evidence_marks(instance, run_folder / verdict.log_path)
-        if marked:
-            found[verdict.instance_id] = marked
-    return found
+            found[name] += _evidence_marks(instance, run_folder / verdict.log_path)
+    return {name: marked for name, marked in found.items() if marked}
 
 
 def patch_marks(instance: Instance, patch: str) -> tuple[Mark, ...]:
@@ -149,12 +147,7 @@ class Report:
 
     def __str__(self) -> str:
         """The table of :func:`render_table`, as text."""
-        from rich.console import Console
-
-        console = Console(width=120)
-        with console.capture() as capture:
-            console.print(render_table(self))
-        return capture.get()
+        return as_text(render_table(self))
 
     @property
     def counted(self) -> int:
@@ -279,9 +272,8 @@ def _clean_fields(report: Report) -> dict[str, Any] | None:
     """The rate without the faulty instances; None without any."""
     if (clean := report.clean) is None:
         return None
-    sound = {verdict.instance_id for verdict in clean.verdicts}
     return {
-        "faulty_ids": sorted(v.instance_id for v in report.verdicts if v.instance_id not in sound),
+        "faulty_ids": sorted({*report.ids(*Outcome)} - {*clean.ids(*Outcome)}),
         "total_instances": len(clean.verdicts),
         "resolved_instances": len(clean.ids(Outcome.RESOLVED)),
         "counted_instances": clean.counted,
@@ -307,14 +299,14 @@ def save_report(report: Report, path: Path) -> None:
 def headline(report: Report) -> str:
     """The result in one line with its interval, and bounds if sandboxes broke."""
     resolved, total = len(report.ids(Outcome.RESOLVED)), len(report.verdicts)
-    low, high = (percent(bound) for bound in report.bounds)
+    low, high = map(percent, report.bounds)
     broken = total - report.counted
     caveat = f"{broken} sandboxes broke: of all {total}, between {low} and {high} %"
     if report.resolved_rate is None or report.interval is None:
         return f"no rate: {caveat}" if total else "no rate: no instances"
-    rate = percent(report.resolved_rate)
-    from_, to = (percent(bound) for bound in report.interval)
-    line = f"resolved {resolved} of {report.counted} = {rate} % (95 %: {from_} to {to} %)"
+    from_, to = map(percent, report.interval)
+    rate = f"{percent(report.resolved_rate)} % (95 %: {from_} to {to} %)"
+    line = f"resolved {resolved} of {report.counted} = {rate}"
     return f"{line}; {caveat}" if broken else line
 
 
@@ -328,13 +320,12 @@ def render_table(report: Report) -> Table:
     table.add_column("outcome")
     table.add_column("instances", justify="right")
     table.add_column("which")
-    listed: list[tuple[str, list[str], str | None]] = [
-        (outcome.value, report.ids(outcome), None) for outcome in Outcome
-    ]
-    listed.append(("marked", sorted(report.marks), "yellow"))
-    if report.verification:
-        listed.append(("verdict differs", sorted(report.verification.differing), "red"))
-    for name, ids, style in listed:
+    differing = report.verification.differing if report.verification else ()
+    for name, ids, style in (
+        *((outcome.value, report.ids(outcome), None) for outcome in Outcome),
+        ("marked", sorted(report.marks), "yellow"),
+        ("verdict differs", sorted(differing), "red"),
+    ):
         if ids:
             rest = len(ids) - _IDS_SHOWN
             shown = ", ".join(ids[:_IDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
@@ -342,16 +333,19 @@ def render_table(report: Report) -> Table:
     return table
 
 
+def as_text(table: Table) -> str:
+    """The table as a terminal of 120 columns shows it."""
+    from rich.console import Console
+
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
 def percent(share: float) -> str:
     """A share in percent, with one decimal."""
     return f"{100 * share:.1f}"
-
-
-def save_html(
-    report: Report, patches: Mapping[str, str], path: Path, submitted: str = "patch"
-) -> None:
-    """Write :func:`render_html`, whole or not at all."""
-    write_atomic(path, render_html(report, patches, submitted))
 
 
 def render_html(report: Report, patches: Mapping[str, str], submitted: str = "patch") -> str:

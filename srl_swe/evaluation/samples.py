@@ -22,6 +22,7 @@ from srl_swe.evaluation.details import (
 from srl_swe.evaluation.report import (
     MOST_BROKEN,
     Report,
+    as_text,
     headline,
     percent,
     provenance,
@@ -131,9 +132,8 @@ class SamplesReport:
     @property
     def clean(self) -> SamplesReport | None:
         """The report without the faulty instances; None if the runs have none of them."""
-        clean = {name: report.clean for name, report in self.reports.items()}
-        sound = {name: report for name, report in clean.items() if report is not None}
-        return SamplesReport(sound) if len(sound) == len(clean) else None
+        sound = {name: clean for name, each in self.reports.items() if (clean := each.clean)}
+        return SamplesReport(sound) if len(sound) == len(self.reports) else None
 
     @property
     def runs(self) -> list[GradedRun]:
@@ -147,12 +147,7 @@ class SamplesReport:
 
     def __str__(self) -> str:
         """The table of :func:`samples_table`, as text."""
-        from rich.console import Console
-
-        console = Console(width=120)
-        with console.capture() as capture:
-            console.print(samples_table(self))
-        return capture.get()
+        return as_text(samples_table(self))
 
 
 def pick_best(
@@ -168,9 +163,10 @@ def pick_best(
     for attempts in zip(*rollouts, strict=True):
         name = attempts[0].instance_id
         outcomes = [verdicts[name] for verdicts in by_sample]
-        found = outcomes.index(Outcome.RESOLVED) if Outcome.RESOLVED in outcomes else None
         if how == "majority":
             found = majority(_votes(attempts))
+        else:
+            found = outcomes.index(Outcome.RESOLVED) if Outcome.RESOLVED in outcomes else None
         whole = (n for n, outcome in enumerate(outcomes) if outcome is not Outcome.BROKEN_SANDBOX)
         picked[name] = next(whole, 0) if found is None else found
     return picked

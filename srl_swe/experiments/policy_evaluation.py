@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from srl_swe.dialects import ReplyFormat, get_dialect
-from srl_swe.evaluation import grade
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import Harness
 from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say

@@ -25,7 +25,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import groupby
@@ -136,8 +136,7 @@ def _take(sandbox: Sandbox, base_commit: str, workdir: str, wanted: Collection[b
         choice = choose(files, new_folders, wanted)
         changes, cut_off = tree.pack(choice.kept)
     finally:
-        with suppress(SandboxError):  # the failure is raised already, or by the next call
-            tree.remove()
+        tree.remove()
     unfit = {change.path: _unfit(change, wanted) for change in changes}
     fit = tuple(change for change in changes if unfit[change.path] is None)
     text, by_size = _render(fit)

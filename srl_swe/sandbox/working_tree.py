@@ -25,10 +25,13 @@ import stat
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 
+from srl_swe.errors import SandboxError
+from srl_swe.files import last_line
 from srl_swe.sandbox.contract import ExecResult, Sandbox
 
 MAX_NEW_FILE_BYTES = 2**20
@@ -271,17 +274,50 @@ class Change:
     new: Blob | None
 
 
-class WorkingTree:
-    """One reading of the repository at ``workdir`` in ``sandbox``, in a folder of its own.
+class GitFolder:
+    """A folder in the sandbox for the answers of its git, which may exceed a command's output.
 
-    Its methods raise Unreadable, SandboxError, and OSError if their files don't fit into the
-    sandbox.
+    The methods raise Unreadable, SandboxError, and OSError as a sandbox's files do.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.path = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
+
+    def run(self, script: str, *arguments: str, timeout_s: float) -> ExecResult:
+        """Run a script in a clean bash."""
+        bash = ("bash", "--norc", "--noprofile", "-c", script, "srl-swe")
+        command = shlex.join((*bash, *arguments))
+        result = self._sandbox.exec(f"{CLEAN} {command}", timeout_s, keep_state=False)
+        if result.timed_out:
+            raise Unreadable("reading the repository takes too long")
+        if result.exit_code != 0:
+            raise Unreadable(last_line(result.output, "git failed")[:200])
+        return result
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of its files."""
+        return self._sandbox.read_file(f"{self.path}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one of its files."""
+        self._sandbox.write_file(f"{self.path}/{name}", data)
+
+    def remove(self) -> None:
+        """Remove it; a failure is raised already, or by the next call."""
+        with suppress(SandboxError):
+            self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self.path)}", keep_state=False)
+
+
+class WorkingTree:
+    """One reading of the repository at ``workdir`` in ``sandbox``.
+
+    Its methods raise as those of :class:`GitFolder`.
     """
 
     def __init__(self, sandbox: Sandbox, base_commit: str, workdir: str, timeout_s: float) -> None:
-        self._sandbox = sandbox
-        self._folder = f"/tmp/.srl_swe.{secrets.token_hex(8)}"
-        self._arguments = (self._folder, workdir, base_commit)
+        self._folder = GitFolder(sandbox)
+        self._arguments = (self._folder.path, workdir, base_commit)
         self._deadline = time.monotonic() + timeout_s
         self._packed = b""
         self._is_removed = False
@@ -296,20 +332,24 @@ class WorkingTree:
             printed = self._run("list", "0")
         if found := _WHOLE.search(printed.output):
             self._is_removed = True
-            status, stats, self._packed = _parts(_decoded(found[1]))
+            try:
+                answer = base64.b64decode(found[1], validate=True)
+            except binascii.Error:
+                raise Unreadable(_NO_ANSWER) from None
+            status, stats, self._packed = _parts(answer)
             return _listed(status, stats), frozenset()
         try:
-            status, stats, _ = _parts(self._read("listing"))
+            status, stats, _ = _parts(self._folder.read("listing"))
         except FileNotFoundError:
             raise
         except OSError:  # more than MAX_FILE_BYTES
             self._run("collapse")
-            status, stats, _ = _parts(self._read("listing"))
+            status, stats, _ = _parts(self._folder.read("listing"))
         files = _listed(status, stats)
         if sum(not file.is_tracked for file in files) <= MAX_NEW_FILES:
             return files, frozenset()
         self._run("folders")
-        *folders, rest = self._read("folders").split(b"\0")
+        *folders, rest = self._folder.read("folders").split(b"\0")
         if rest:
             raise Unreadable(_NO_ANSWER)
         return files, frozenset(folders)
@@ -319,10 +359,9 @@ class WorkingTree:
         if not chosen:
             return [], []
         if not self._is_removed:
-            names = b"".join(path + b"\0" for path in chosen)
-            self._sandbox.write_file(f"{self._folder}/chosen", names)
+            self._folder.write("chosen", b"".join(path + b"\0" for path in chosen))
             self._run("pack")
-            self._packed = self._read("packed")[1:]
+            self._packed = self._folder.read("packed")[1:]
         entries, contents = _entries(self._packed)  # of ``git diff --raw -z``
         blobs = parse_blobs(contents)
         wanted = frozenset(chosen)
@@ -343,32 +382,14 @@ class WorkingTree:
         return changes, cut_off
 
     def remove(self) -> None:
-        """Remove the folder, unless its own script has. Raises SandboxError."""
+        """Remove the folder, unless its own script has."""
         if not self._is_removed:
-            self._sandbox.exec(f"/bin/rm -rf {shlex.quote(self._folder)}", keep_state=False)
+            self._folder.remove()
 
     def _run(self, phase: str, *more: str) -> ExecResult:
         script = resources.files(__package__).joinpath("collect.sh").read_text("utf-8")
-        bash = ("bash", "--norc", "--noprofile", "-c", script, "collect", phase)
-        command = shlex.join((*bash, *self._arguments, *more))
         timeout_s = max(1.0, self._deadline - time.monotonic())
-        result = self._sandbox.exec(f"{CLEAN} {command}", timeout_s, keep_state=False)
-        if result.timed_out:
-            raise Unreadable("reading the working tree takes too long")
-        if result.exit_code != 0:
-            said = result.output.strip().splitlines() or ["git failed"]
-            raise Unreadable(said[-1][:200])
-        return result
-
-    def _read(self, name: str) -> bytes:
-        return self._sandbox.read_file(f"{self._folder}/{name}")
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise Unreadable(_NO_ANSWER) from None
+        return self._folder.run(script, phase, *self._arguments, *more, timeout_s=timeout_s)
 
 
 def _parts(listing: bytes) -> tuple[list[bytes], bytes, bytes]:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from srl_swe.testing.fake_sandbox import FakeSandbox
-from srl_swe.testing.scripted_policy import ScriptedPolicy
+from srl_swe.testing.fakes import FakeSandbox, ScriptedPolicy
 
 __all__ = ["FakeSandbox", "ScriptedPolicy"]

@@ -30,9 +30,10 @@ import docker
 from bench_table import Row, publish, row, seconds
 
 from srl_swe.engines import GraderSettings, harness_for, load_bench
-from srl_swe.evaluation import gold_predictions, grade, save_predictions
 from srl_swe.evaluation.from_logs import grade_from_logs
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import Harness
+from srl_swe.evaluation.predictions import gold_predictions, save_predictions
 from srl_swe.evaluation.verify import difference
 from srl_swe.instances import row_from_instance
 from srl_swe.progress import say

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.evaluation import gold_predictions, save_predictions
+from srl_swe.evaluation.predictions import gold_predictions, save_predictions
 from srl_swe.grading_run import grade_predictions
 from srl_swe.instances import load_instances, row_from_instance
 from srl_swe.trajectories import save_jsonl

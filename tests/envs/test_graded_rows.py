@@ -15,9 +15,8 @@ import pytest
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.evaluation import check_gold, grade
-from srl_swe.evaluation.bench_check import HARMLESS_PATCH
-from srl_swe.evaluation.grading import grading_key
+from srl_swe.evaluation.bench_check import HARMLESS_PATCH, check_gold
+from srl_swe.evaluation.grading import grade, grading_key
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.evaluation.test_run import END_MARKER, START_MARKER
 from srl_swe.evaluation.verdicts import check_gradeable, needing_tests

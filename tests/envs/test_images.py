@@ -11,7 +11,7 @@ import pytest
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.evaluation import check_gold
+from srl_swe.evaluation.bench_check import check_gold
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance
 from srl_swe_envs.docker import open_docker_sandbox

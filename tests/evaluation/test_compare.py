@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
-from srl_swe.evaluation import Report, save_report
 from srl_swe.evaluation.compare import (
     compare_evaluations,
     load_evaluation,
     render_comparison_page,
 )
+from srl_swe.evaluation.report import Report, save_report
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Outcome, Trajectory, Verdict
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.evaluation import Report, SamplesReport, render_html, report_fields, samples_fields
 from srl_swe.evaluation.details import RunDetails, courses, details_fields, details_tables
-from srl_swe.evaluation.report import clean_headline
-from srl_swe.evaluation.samples import render_samples_page
+from srl_swe.evaluation.report import Report, clean_headline, render_html, report_fields
+from srl_swe.evaluation.samples import SamplesReport, render_samples_page, samples_fields
 from srl_swe.rollout.usage import Prices, RolloutUsage
 from srl_swe.types import Action, Observation, Outcome, Step, StopReason, Trajectory, Verdict
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.evaluation import SwebenchHarness, grade
 from srl_swe.evaluation.from_logs import NO_LOG, grade_from_logs
-from srl_swe.evaluation.harness import Harness
+from srl_swe.evaluation.grading import grade
+from srl_swe.evaluation.harness import Harness, SwebenchHarness
 from srl_swe.evaluation.sandbox_harness import LOG_FILE, SandboxHarness
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance, Outcome, Prediction, Verdict

@@ -20,10 +20,11 @@ import docker
 import pytest
 
 from srl_swe.errors import EngineUnavailable, ImageMissing
-from srl_swe.evaluation import check_gold, gold_predictions, grade, save_predictions
-from srl_swe.evaluation.grading import GradingFolder
+from srl_swe.evaluation.bench_check import check_gold
+from srl_swe.evaluation.grading import GradingFolder, grade
 from srl_swe.evaluation.harness import JOB, HarnessJob, SwebenchHarness
 from srl_swe.evaluation.harness_process import OwnedClient
+from srl_swe.evaluation.predictions import gold_predictions, save_predictions
 from srl_swe.evaluation.sandbox_tests import verdict_in_fresh_sandbox
 from srl_swe.instances import load_instances
 from srl_swe.types import Instance, Outcome, Prediction

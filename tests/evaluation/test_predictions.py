@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.evaluation import append_prediction, load_predictions, save_predictions
+from srl_swe.evaluation.predictions import load_predictions, save_predictions
 from srl_swe.types import Instance, Prediction
 
 INSTANCES = [Instance("a-1", "o/r", "c", "p", "i", gold_patch="gold\n")]
@@ -30,8 +30,7 @@ def test_swebenchs_three_forms_are_read(name: str, text: str, tmp_path: Path) ->
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "p.jsonl"
-    save_predictions(path, EXPECTED[:1])
-    append_prediction(path, EXPECTED[1])
+    save_predictions(path, EXPECTED)
     assert load_predictions(path, INSTANCES) == EXPECTED
 
 
@@ -47,8 +46,8 @@ def test_the_harness_reads_what_is_written(tmp_path: Path) -> None:
 
 def test_the_last_of_several_wins_and_that_is_said(tmp_path: Path) -> None:
     said: list[str] = []
-    for patch in ("first", "second"):
-        append_prediction(tmp_path / "p.jsonl", Prediction("a-1", "m", patch))
+    both = [Prediction("a-1", "m", patch) for patch in ("first", "second")]
+    save_predictions(tmp_path / "p.jsonl", both)
     (last,) = load_predictions(tmp_path / "p.jsonl", INSTANCES, report=said.append)
     assert last.model_patch == "second"
     assert "1 earlier predictions" in said[0]

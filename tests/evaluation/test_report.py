@@ -3,15 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.evaluation import (
+from srl_swe.evaluation.report import (
+    Mark,
+    MarkKind,
     Report,
     headline,
+    marks,
+    patch_marks,
     render_html,
     report_fields,
-    save_html,
     save_report,
 )
-from srl_swe.evaluation.report import Mark, MarkKind, marks, patch_marks
+from srl_swe.files import write_atomic
 from srl_swe.types import Outcome, Verdict
 
 from ..html_page import HtmlPage
@@ -144,7 +147,7 @@ def test_the_page_escapes_whatever_a_model_wrote(tmp_path: Path) -> None:
     assert "<img" not in page
     assert page.count("&lt;script&gt;") == 4
     assert ("href", 'a"b') in HtmlPage(page).attributes
-    save_html(Report((verdict,)), {"i-1": "\udc80"}, tmp_path / "report.html")
+    write_atomic(tmp_path / "report.html", render_html(Report((verdict,)), {"i-1": "\udc80"}))
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_folds_the_long_parts() -> None:

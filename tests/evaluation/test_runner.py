@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.evaluation import GoldCheck, check_gold, grade
-from srl_swe.evaluation.bench_check import HARMLESS_PATCH, find_faults
+from srl_swe.evaluation.bench_check import HARMLESS_PATCH, GoldCheck, check_gold, find_faults
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 

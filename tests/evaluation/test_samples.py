@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.evaluation import Report, SamplesReport, samples_fields
 from srl_swe.evaluation.compare import load_evaluation
-from srl_swe.evaluation.report import Mark, MarkKind
-from srl_swe.evaluation.samples import best_report, pass_at, pick_best, render_samples_page
+from srl_swe.evaluation.report import Mark, MarkKind, Report
+from srl_swe.evaluation.samples import (
+    SamplesReport,
+    best_report,
+    pass_at,
+    pick_best,
+    render_samples_page,
+    samples_fields,
+)
 from srl_swe.types import Outcome, Trajectory, Verdict
 
 OUTCOMES = {"r": Outcome.RESOLVED, "u": Outcome.UNRESOLVED, "b": Outcome.BROKEN_SANDBOX}

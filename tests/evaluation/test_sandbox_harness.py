@@ -16,7 +16,8 @@ import pytest
 
 from srl_swe.engines import GraderSettings, harness_for
 from srl_swe.errors import EngineDiskFull, ImageMissing, SandboxDied, UserError
-from srl_swe.evaluation import grade, verdicts
+from srl_swe.evaluation import verdicts
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.sandbox_harness import (
     RUNNER_CODE,
     SandboxHarness,

@@ -13,7 +13,8 @@ import docker
 import pytest
 
 from srl_swe.errors import SandboxDied, SandboxError, UserError
-from srl_swe.evaluation import SwebenchHarness, grade
+from srl_swe.evaluation.grading import grade
+from srl_swe.evaluation.harness import SwebenchHarness
 from srl_swe.evaluation.sandbox_tests import (
     CachedTestRunner,
     verdict_from_run,

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from srl_swe.evaluation import gold_predictions, grade
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import HarnessJob
+from srl_swe.evaluation.predictions import gold_predictions
 from srl_swe.instances import instance_from_row
 from srl_swe.types import Outcome
 

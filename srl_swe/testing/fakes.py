@@ -1,19 +1,17 @@
-"""A sandbox for tests: files in memory, answers by script, no process anywhere."""
+"""A sandbox and a policy for tests: files in memory, answers by script, no process anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from srl_swe.errors import SandboxDied
+from srl_swe.rollout.episode import Completion
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult
+from srl_swe.types import Message
 
 PATCH_FILE = "/tmp/.srl_swe.patch"
 """The file with the sandbox's patch."""
 Answer = Callable[[str], ExecResult]
-
-
-def _silence(_command: str) -> ExecResult:
-    return ExecResult("", 0)
 
 
 class FakeSandbox:
@@ -23,7 +21,11 @@ class FakeSandbox:
     contain files. An answer may raise SandboxError.
     """
 
-    def __init__(self, answer: Answer = _silence, files: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer = lambda _: ExecResult("", 0),
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._answer = answer
         self.files: dict[str, bytes] = dict(files or {})
         self.commands: list[str] = []
@@ -70,3 +72,29 @@ class FakeSandbox:
     def _check_open(self) -> None:
         if self.closed:
             raise SandboxDied("the sandbox is closed; open another")
+
+
+class ScriptedPolicy:
+    """Gives the replies in order; a prompt after the last one raises AssertionError."""
+
+    name = "scripted"
+
+    def __init__(self, replies: Iterable[str]) -> None:
+        self._replies = iter(list(replies))
+        self.prompts: list[list[Message]] = []
+
+    def reply(self, messages: Sequence[Message]) -> Completion:
+        """The next reply of the script."""
+        self.prompts.append(list(messages))
+        text = next(self._replies, None)
+        if text is None:
+            raise AssertionError(f"the script is over, but reply {len(self.prompts)} was asked for")
+        return Completion(text, self.count_tokens(messages), len(text))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """One token per character."""
+        return sum(len(message["content"]) for message in messages)
+
+    def with_seed(self, seed: int) -> ScriptedPolicy:
+        """Itself: the script does not depend on a seed."""
+        return self
