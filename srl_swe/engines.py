@@ -177,15 +177,6 @@ def _extension(name: str) -> OpenSandbox:
     return find_named("sandbox", name, {}, listed=BUILT_IN)
 
 
-def ensure_images(instances: Sequence[Instance]) -> None:
-    """Build or pull missing images, and report those that can't be had.
-
-    Raises EngineUnavailable, or ImageMissing if none can be had. Without instances no engine is
-    asked.
-    """
-    sandboxes_for(instances, all_images=False)
-
-
 def check_plan(
     instances: Sequence[Instance],
     *,
@@ -287,7 +278,7 @@ def harness_for(instances: Sequence[Instance], settings: GraderSettings | None =
     settings.check(instances)
     match settings.runner:
         case "swebench":
-            ensure_images(instances)
+            sandboxes_for(instances, all_images=False)
             return owned_harness()
         case "sandbox":
             cluster = settings.cluster

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import docker
@@ -24,7 +24,6 @@ from srl_swe_envs.pulls import (
     GB_PER_IMAGE,
     PULLS_IN_6_HOURS,
     UNPACKED,
-    is_from_hub,
     plan_pulls,
     shown_bytes,
 )
@@ -75,23 +74,23 @@ class BenchPlan:
     instances: int
     samples: int
     workers: int
-    here: int
-    to_build: int
-    missing: tuple[str, ...]
-    refused: Mapping[str, str]
-    unreachable: Mapping[str, str]
-    estimated: int
-    download_bytes: tuple[int, int]
-    disk_bytes: tuple[int, int]
-    largest_bytes: tuple[int, int]
-    free_bytes: int | None
+    here: int = 0
+    to_build: int = 0
+    missing: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    estimated: int = 0
+    download_bytes: tuple[int, int] = (0, 0)
+    disk_bytes: tuple[int, int] = (0, 0)
+    largest_bytes: tuple[int, int] = (0, 0)
+    free_bytes: int | None = None
     budget_bytes: int | None
-    hub_pulls: int
-    hub_limit: PullLimit | None
-    logged_in: bool
-    architecture: str
+    hub_pulls: int = 0
+    hub_limit: PullLimit | None = None
+    logged_in: bool = False
+    architecture: str = "x86_64"
     need_network: tuple[str, ...]
-    lost: tuple[str, ...]
+    lost: tuple[str, ...] = ()
     seconds_per_instance: float
     measured: str
     engine: str = ""
@@ -119,10 +118,19 @@ def plan_bench(run: PlannedRun) -> BenchPlan:
 
     Raises SandboxError if the engine breaks meanwhile.
     """
+    plan = BenchPlan(
+        instances=len(run.instances),
+        samples=run.samples,
+        workers=run.workers,
+        budget_bytes=run.budget_bytes,
+        need_network=tuple(i.instance_id for i in run.instances if i.repo in NETWORK_REPOS),
+        seconds_per_instance=run.seconds or SECONDS_PER_INSTANCE,
+        measured=run.measured if run.seconds else "as published for tests alone",
+    )
     try:
         client = connect()
     except EngineUnavailable as error:
-        return _plan(run, str(error))
+        return replace(plan, engine=str(error))
     with closing(client):
         bundled = {i.image for i in run.instances if is_built_here(i)}
         pulls = plan_pulls(client, [i.image for i in run.instances])
@@ -134,21 +142,21 @@ def plan_bench(run: PlannedRun) -> BenchPlan:
         if image in answers.refused or registry_of(image) in answers.unreachable
     }
     wanted = tuple(image for image in missing if image not in lost)
-    each = [_sizes([image], answers.manifests).disk for image in wanted]
-    sizes = _sizes(wanted, answers.manifests)
+    download, disk = _sizes(wanted, answers.manifests)
+    each = [_sizes([image], answers.manifests)[1] for image in wanted]
     return replace(
-        _plan(run, ""),
+        plan,
         here=len(pulls.present),
         to_build=len(bundled.intersection(pulls.missing)),
         missing=wanted,
         refused=answers.refused,
         unreachable=answers.unreachable,
         estimated=sum(image not in answers.manifests for image in wanted),
-        download_bytes=sizes.download,
-        disk_bytes=sizes.disk,
+        download_bytes=download,
+        disk_bytes=disk,
         largest_bytes=(max((s[0] for s in each), default=0), max((s[1] for s in each), default=0)),
         free_bytes=pulls.free_bytes,
-        hub_pulls=sum(map(is_from_hub, wanted)),
+        hub_pulls=sum(registry_of(image) == HUB for image in wanted),
         hub_limit=answers.hub_limit,
         logged_in=pulls.logged_in,
         architecture=pulls.architecture,
@@ -192,50 +200,18 @@ def _engine_reaches(client: docker.DockerClient, image: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    download: tuple[int, int]
-    disk: tuple[int, int]
-
-
-def _sizes(images: Sequence[str], manifests: Mapping[str, Manifest]) -> _Sizes:
+def _sizes(
+    images: Sequence[str], manifests: Mapping[str, Manifest]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Bytes to download and on disk, least and most; layers that images share count once."""
     known = {k: v for i in images if i in manifests for k, v in manifests[i].layers.items()}
     unknown = sum(image not in manifests for image in images)
-    disk, download = [], []
-    for gb, unpacked in zip(GB_PER_IMAGE, UNPACKED, strict=True):
-        disk.append(round(sum(known.values()) * unpacked + unknown * gb * 1e9))
-        download.append(round(sum(known.values()) + unknown * gb * 1e9 / unpacked))
-    return _Sizes((download[0], download[1]), (disk[0], disk[1]))
-
-
-def _plan(run: PlannedRun, engine: str) -> BenchPlan:
-    """The part of the plan that needs no engine."""
-    return BenchPlan(
-        instances=len(run.instances),
-        samples=run.samples,
-        workers=run.workers,
-        here=0,
-        to_build=0,
-        missing=(),
-        refused={},
-        unreachable={},
-        estimated=0,
-        download_bytes=(0, 0),
-        disk_bytes=(0, 0),
-        largest_bytes=(0, 0),
-        free_bytes=None,
-        budget_bytes=run.budget_bytes,
-        hub_pulls=0,
-        hub_limit=None,
-        logged_in=False,
-        architecture="x86_64",
-        need_network=tuple(i.instance_id for i in run.instances if i.repo in NETWORK_REPOS),
-        lost=(),
-        seconds_per_instance=run.seconds or SECONDS_PER_INSTANCE,
-        measured=run.measured if run.seconds else "as published for tests alone",
-        engine=engine,
+    packed, estimated = sum(known.values()), [unknown * gb * 1e9 for gb in GB_PER_IMAGE]
+    least, most = (
+        (round(packed + size / ratio), round(packed * ratio + size))
+        for size, ratio in zip(estimated, UNPACKED, strict=True)
     )
+    return (least[0], most[0]), (least[1], most[1])
 
 
 def judge(plan: BenchPlan) -> list[Finding]:
@@ -279,11 +255,10 @@ def _images(plan: BenchPlan) -> Finding:
     found = ", ".join(counts)
     if not plan.missing:
         return ok("images", found)
-    size = _range(plan.download_bytes)
+    note = f"; {plan.estimated} sizes are estimates" if plan.estimated else ""
     if plan.estimated == len(plan.missing):
-        return ok("images", f"{found}: {size}, an estimate")
-    known = f"; {plan.estimated} sizes are estimates" if plan.estimated else ""
-    return ok("images", f"{found}: {size}{known}")
+        note = ", an estimate"
+    return ok("images", f"{found}: {_range(plan.download_bytes)}{note}")
 
 
 def _lost(plan: BenchPlan) -> Finding:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.auth import load_config, resolve_repository_name
+from docker.auth import load_config
 from docker.errors import DockerException, ImageNotFound
 from pydantic import ByteSize
 
@@ -29,6 +29,7 @@ from srl_swe.parallel import run_parallel
 from srl_swe_envs.engine import ENGINE_ERRORS, attempt, pull, reason
 from srl_swe_envs.image_names import canonical, digest_in, family_of_image
 from srl_swe_envs.owners import RUN
+from srl_swe_envs.registry import HUB, registry_of
 
 # Engines don't record the last use of an image. The time of an empty file per image in the user's
 # cache folder does, safe between threads and processes.
@@ -145,13 +146,13 @@ def remove_images(
     gone, refused = [], []
     for image in images:
         try:
-            client.api.remove_image(image.name)
+            with suppress(ImageNotFound):
+                client.api.remove_image(image.name)
         except ENGINE_ERRORS as error:
-            if not isinstance(error, ImageNotFound):
-                refused.append(f"{image.name}: {reason(error)}")
-                continue
-        forget_use(image.name)
-        gone.append(image)
+            refused.append(f"{image.name}: {reason(error)}")
+        else:
+            forget_use(image.name)
+            gone.append(image)
     return gone, refused
 
 
@@ -168,9 +169,8 @@ def _stored(
     except ImageNotFound:  # removed since it was listed
         return []
     layers, key = {}, 0
-    for entry in reversed(
-        history
-    ):  # keyed by all steps so far: images with the same steps share it
+    for entry in reversed(history):
+        # The key is of all steps so far: images with the same steps share the layer.
         key = hash((key, entry["Created"], entry["CreatedBy"], entry["Size"]))
         if entry["Size"]:
             layers[key] = int(entry["Size"])
@@ -199,7 +199,6 @@ The bundled suite's images take 2.2 (409 MB of 184 MB); images with conda a litt
 PULLS_IN_6_HOURS = {False: 100, True: 200}
 """Docker Hub's limits, anonymous (False) and logged in to a free account (True)."""
 WORKERS = 4
-_HUB = "docker.io"
 AMD64 = {"x86_64", "amd64"}
 _NO_MORE_PULLS = ("toomanyrequests", "pull rate limit")
 
@@ -254,7 +253,8 @@ def describe(plan: PullPlan) -> list[str]:
     lines.append(f"disk: about {least:.0f} to {most:.0f} GB ({free})")
     if free_gb is not None and free_gb < most:
         lines.append("disk: that may not fit; pull fewer with --limit, or bound it with --budget")
-    pulls, limit = sum(map(is_from_hub, plan.missing)), PULLS_IN_6_HOURS[plan.logged_in]
+    pulls = sum(registry_of(image) == HUB for image in plan.missing)
+    limit = PULLS_IN_6_HOURS[plan.logged_in]
     if pulls:
         who = "logged in" if plan.logged_in else "not logged in"
         lines.append(f"Docker Hub: {pulls} pulls; it allows {limit} in 6 hours ({who})")
@@ -333,15 +333,6 @@ def shown_bytes(count: int) -> str:
     '1.5GB'
     """
     return ByteSize(count).human_readable(decimal=True)
-
-
-def is_from_hub(image: str) -> bool:
-    """Whether it comes from Docker Hub.
-
-    >>> is_from_hub("swebench/a:latest"), is_from_hub("ghcr.io/a/b")
-    (True, False)
-    """
-    return resolve_repository_name(image)[0] in {_HUB, "index.docker.io"}
 
 
 def is_limit(refusal: str) -> bool:

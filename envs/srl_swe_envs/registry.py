@@ -93,17 +93,19 @@ def ask_registries(images: Iterable[str]) -> RegistryAnswers:
     HEAD request, which it doesn't count. A registry that doesn't answer is not asked again.
     """
     manifests, refused, unreachable = dict[str, Manifest](), dict[str, str](), dict[str, str]()
-    registries: dict[str, Registry] = {}
-    hub_limit: PullLimit | None = None
     wanted = list(dict.fromkeys(images))
-    for image in wanted:
-        registries.setdefault(registry_of(image), Registry(registry_of(image)))
+    registries = {name: Registry(name) for name in map(registry_of, wanted)}
+    hub_limit: PullLimit | None = None
 
     def ask(image: str) -> None:
+        nonlocal hub_limit
         name = registry_of(image)
         if name in unreachable:
             return
         try:
+            if name == HUB:
+                hub_limit = registries[HUB].pull_limit(image)
+                return
             if image not in _answered:
                 _answered[image] = registries[name].manifest(image)
             manifests[image] = _answered[image]
@@ -113,15 +115,9 @@ def ask_registries(images: Iterable[str]) -> RegistryAnswers:
             unreachable[name] = str(error)
 
     of_hub = [image for image in wanted if registry_of(image) == HUB]
-    if of_hub:
-        try:
-            hub_limit = registries[HUB].pull_limit(of_hub[0])
-        except Refused as error:
-            refused[of_hub[0]] = str(error)
-        except Unreachable as error:
-            unreachable[HUB] = str(error)
+    others = [image for image in wanted if registry_of(image) != HUB]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(ask, (image for image in wanted if registry_of(image) != HUB)))
+        list(pool.map(ask, [*of_hub[:1], *others]))
     return RegistryAnswers(manifests, refused, unreachable, hub_limit)
 
 
@@ -179,10 +175,12 @@ class Registry:
         url = f"{self._base}/{repository}/manifests/{reference}"
         accept = {"Accept": ", ".join(_IMAGE_TYPES + _LIST_TYPES)}
         try:
-            answer = self._send(method, url, accept | self._authorization(repository))
-            if answer.status_code == requests.codes.unauthorized:
+            for attempt in range(2):
+                headers = accept | self._authorization(repository)
+                answer = requests.request(method, url, headers=headers, timeout=_TIMEOUT_S)
+                if attempt or answer.status_code != requests.codes.unauthorized:
+                    break
                 self._authenticate(answer.headers.get("WWW-Authenticate", ""), repository)
-                answer = self._send(method, url, accept | self._authorization(repository))
         except (requests.RequestException, ValueError) as error:
             raise Unreachable(f"{self._name} doesn't answer ({_cause(error)})") from error
         match answer.status_code:
@@ -196,9 +194,6 @@ class Registry:
                 return answer
             case status:
                 raise Unreachable(f"{self._name} answers with status {status}")
-
-    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
-        return requests.request(method, url, headers=dict(headers), timeout=_TIMEOUT_S)
 
     def _authorization(self, repository: str) -> dict[str, str]:
         with self._lock:
@@ -235,10 +230,10 @@ class Registry:
     def _credentials(self) -> tuple[str, str] | None:
         with suppress(DockerException, OSError, ValueError):
             known = load_config().resolve_authconfig(None if self._name == HUB else self._name)
-            if known and known.get("Username") and known.get("Password"):
-                return str(known["Username"]), str(known["Password"])
-            if known and known.get("username") and known.get("password"):
-                return str(known["username"]), str(known["password"])
+            # A credential helper writes these names with a capital.
+            found = {key.lower(): str(value) for key, value in (known or {}).items() if value}
+            if "username" in found and "password" in found:
+                return found["username"], found["password"]
         return None
 
 

@@ -24,7 +24,6 @@ from srl_swe_envs.pulls import (
     disk_bytes,
     forget_use,
     free_bytes,
-    is_from_hub,
     last_use,
     plan_pulls,
     pull_images,
@@ -34,6 +33,7 @@ from srl_swe_envs.pulls import (
     stored_images,
     to_evict,
 )
+from srl_swe_envs.registry import HUB, registry_of
 
 from ..registry import Registry, tar_of
 
@@ -253,7 +253,7 @@ def test_pulls_within_the_limit_come_without_a_warning() -> None:
     [("python:3.12", True), ("docker.io/a/b", True), ("localhost:5000/a", False)],
 )
 def test_only_pulls_from_docker_hub_count_against_its_limits(image: str, hub: bool) -> None:
-    assert is_from_hub(image) is hub
+    assert (registry_of(image) == HUB) is hub
 
 
 def test_the_disk_of_an_engine_elsewhere_is_not_known() -> None:
