@@ -90,6 +90,11 @@ class EvalSettings:
     domain: str = "software"
 
     @property
+    def details(self) -> RunDetails:
+        """The part of a report's details that is known before the rollouts."""
+        return RunDetails(faulty=self.faulty, prices=self.prices)
+
+    @property
     def worked(self) -> WorkedDomain | None:
         """The domain if answers are verified by their text. Raises UserError if it is unknown."""
         return find_worked(self.domain)
@@ -145,7 +150,7 @@ def _graded(
             grader=settings.grader,
             known=grading.verdicts.get(where),
             disk_budget=settings.disk_budget,
-            details=RunDetails(faulty=settings.faulty, prices=settings.prices),
+            details=settings.details,
         )
         for where, sample in rollouts.items()
     ]
@@ -170,7 +175,7 @@ def _verified(
             domain.verifier(),
             grader,
             workers=settings.workers,
-            details=RunDetails(faulty=settings.faulty, prices=settings.prices),
+            details=settings.details,
         )
         for where, sample in rollouts.items()
     ]

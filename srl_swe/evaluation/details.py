@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from srl_swe.reports.intervals import share_interval
+from srl_swe.reports.intervals import ShareInterval, share_interval
 from srl_swe.reports.page import TextTable
 from srl_swe.rollout.usage import Prices, RolloutUsage, median_and_p95
 from srl_swe.types import Outcome, StopReason, Trajectory, Verdict
@@ -93,8 +93,13 @@ def _why_empty(rollout: Trajectory) -> str:
             return f"{reason.value} before a change"
 
 
-def by_repository(runs: Sequence[GradedRun]) -> dict[str, dict[str, float]]:
-    """Per repository, the resolved share of each instance over the runs that count it."""
+def by_repository(
+    runs: Sequence[GradedRun],
+) -> dict[str, tuple[list[float], ShareInterval | None]]:
+    """Per repository, the resolved share of each instance over the runs that count it.
+
+    The interval is that of their mean; None without an instance.
+    """
     outcomes: dict[str, dict[str, list[bool]]] = {}
     for verdicts, details in runs:
         for verdict in verdicts:
@@ -103,10 +108,11 @@ def by_repository(runs: Sequence[GradedRun]) -> dict[str, dict[str, float]]:
             found = outcomes.setdefault(repo, {}).setdefault(verdict.instance_id, [])
             if verdict.outcome is not Outcome.BROKEN_SANDBOX:
                 found.append(verdict.outcome is Outcome.RESOLVED)
-    return {
-        repo: {name: fmean(found) for name, found in instances.items() if found}
+    shares = {
+        repo: [fmean(found) for found in instances.values() if found]
         for repo, instances in sorted(outcomes.items())
     }
+    return {repo: (of, share_interval(of) if of else None) for repo, of in shares.items()}
 
 
 def stop_reasons(runs: Sequence[GradedRun]) -> dict[str, int]:
@@ -183,16 +189,15 @@ def _each(runs: Sequence[GradedRun]) -> Iterator[tuple[Course, RunDetails]]:
 def details_fields(runs: Sequence[GradedRun]) -> dict[str, Any]:
     """The details as JSON. ``seconds`` are the only fields that a resumed run changes."""
     errors = format_errors(runs)
-    repositories = {}
-    for repo, shares in by_repository(runs).items():
-        interval = share_interval(list(shares.values())) if shares else None
-        repositories[repo] = {
-            "counted_instances": len(shares),
-            "resolved_rate": fmean(shares.values()) if shares else None,
-            "resolved_rate_95": (interval.low, interval.high) if interval else None,
-        }
     return {
-        "by_repository": repositories,
+        "by_repository": {
+            repo: {
+                "counted_instances": len(shares),
+                "resolved_rate": fmean(shares) if shares else None,
+                "resolved_rate_95": interval and (interval.low, interval.high),
+            }
+            for repo, (shares, interval) in by_repository(runs).items()
+        },
         "stop_reasons": stop_reasons(runs),
         "format_errors": {"total": sum(errors.values()), "by_instance": errors},
         "empty_patch_reasons": empty_patches(runs),
@@ -212,12 +217,10 @@ def _spread(figures: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float
 def details_tables(runs: Sequence[GradedRun]) -> dict[str, TextTable]:
     """The details as tables by title, without empty ones."""
     repositories = []
-    for repo, shares in by_repository(runs).items():
-        values = list(shares.values())
-        by = share_interval(values) if values else None
-        rate = f"{100 * fmean(values):.1f}" if values else ""
+    for repo, (shares, by) in by_repository(runs).items():
+        rate = f"{100 * fmean(shares):.1f}" if shares else ""
         interval = f"{100 * by.low:.1f} to {100 * by.high:.1f}" if by else ""
-        repositories.append([repo, str(len(values)), _shown(sum(values)), rate, interval])
+        repositories.append([repo, str(len(shares)), _shown(sum(shares)), rate, interval])
     ended = [[reason, f"{count:,}"] for reason, count in stop_reasons(runs).items()]
     empty = [[why, f"{len(ids):,}"] for why, ids in empty_patches(runs).items()]
     columns = ("", "sum", "median", "p95")
@@ -234,10 +237,10 @@ def details_tables(runs: Sequence[GradedRun]) -> dict[str, TextTable]:
 
 
 def _spread_rows(figures: Mapping[str, Sequence[float]]) -> list[list[str]]:
-    rows = []
-    for name, values in figures.items():
-        rows.append([name, *map(_shown, (sum(values), *median_and_p95(values)))])
-    return rows
+    return [
+        [name, *map(_shown, (sum(values), *median_and_p95(values)))]
+        for name, values in figures.items()
+    ]
 
 
 def _shown(value: float) -> str:

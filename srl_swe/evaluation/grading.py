@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from srl_swe.errors import ImageMissing, UserError
@@ -102,19 +103,13 @@ def known_verdicts(
     """
     patches = {prediction.instance_id: prediction.model_patch for prediction in predictions}
     saved = load_verdicts(GradingFolder(run_folder).verdict_log)
+    key_of = partial(grading_key, harness_version=harness_version, timeout_s=timeout_s)
     known: dict[str, Verdict] = {}
     for instance in instances:
         name = instance.instance_id
         verdict = verdict_without_tests(instance, patches)
         if verdict is None and instance.image in image_ids:
-            key = grading_key(
-                instance,
-                patches[name],
-                image_id=image_ids[instance.image],
-                harness_version=harness_version,
-                timeout_s=timeout_s,
-            )
-            verdict = saved.get(key)
+            verdict = saved.get(key_of(instance, patches[name], image_id=image_ids[instance.image]))
         if verdict is not None:
             known[name] = verdict
     return known

@@ -84,18 +84,15 @@ class Harness(Protocol):
     @property
     def version(self) -> str:
         """Name and version of the grader, a part of every verdict's key."""
-        ...
 
     def image_id(self, image: str) -> str:
         """The id of the image's content; pulls a missing image. Raises ImageMissing."""
-        ...
 
     def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
         """Runs the job until ``done`` returns True, and removes all containers.
 
         ``done`` is asked every second, or whenever a verdict arrives.
         """
-        ...
 
 
 class SwebenchHarness:
@@ -115,16 +112,16 @@ class SwebenchHarness:
 
     def image_id(self, image: str) -> str:
         """See :class:`Harness`. Raises EngineUnavailable if no engine answers."""
-        known = _docker("image", "inspect", "--format", "{{.Id}}", "--", image)
+        known = docker_command("image", "inspect", "--format", "{{.Id}}", "--", image)
         if known.returncode == 0:
             return known.stdout.strip()
-        engine = _docker("version", "--format", "{{.Server.Version}}")
+        engine = docker_command("version", "--format", "{{.Server.Version}}")
         if engine.returncode != 0:
             raise EngineUnavailable(
                 f"no container engine answers ({last_line(engine.stderr)}); "
                 "start it, or point DOCKER_HOST at one."
             )
-        pulled = _docker("pull", "--quiet", "--", image)
+        pulled = docker_command("pull", "--quiet", "--", image)
         if pulled.returncode != 0:
             raise ImageMissing(
                 f"the image {image} is not on the engine and can't be pulled "
@@ -157,9 +154,9 @@ def _remove_containers(run_id: str) -> None:
     Logs a warning if the engine can't remove one; the next cleanup will.
     """
     name = rf"name=^/?sweb\.eval\..+\.{re.escape(run_id)}(\.[0-9]+)?$"
-    listed = _docker("ps", "--all", "--quiet", "--filter", name)
+    listed = docker_command("ps", "--all", "--quiet", "--filter", name)
     if containers := listed.stdout.split():
-        removed = _docker("rm", "--force", "--volumes", *containers, timeout_s=_REMOVAL_S)
+        removed = docker_command("rm", "--force", "--volumes", *containers, timeout_s=_REMOVAL_S)
         if removed.returncode != 0 and not _GONE.search(removed.stderr):
             why = last_line(removed.stderr)
             _logger.warning("containers of run %s can't be removed now: %s", run_id, why)
@@ -186,8 +183,13 @@ def _supervise(job: HarnessJob, log: int, done: Callable[[], bool]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _docker(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs in a session of its own: Ctrl-C must not end a removal."""
+def docker_command(
+    *arguments: str, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs docker in a session of its own: Ctrl-C must not end a removal.
+
+    The exit code is 124 after a timeout. Raises EngineUnavailable without the program.
+    """
     command = ["docker", *arguments]
     try:
         return subprocess.run(

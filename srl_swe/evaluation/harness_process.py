@@ -24,6 +24,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ import docker
 from docker.models.containers import Container, ContainerCollection
 from docker.types import Mount
 
-from srl_swe.evaluation.harness import JOB, NETWORK_FILE, read_rows
+from srl_swe.errors import EngineUnavailable
+from srl_swe.evaluation.harness import JOB, NETWORK_FILE, docker_command, read_rows
 from srl_swe.files import last_line, write_atomic
 from srl_swe.instances import instance_from_row
 from srl_swe.sandbox import bug_command
@@ -60,24 +62,20 @@ def note_engine_records() -> None:
 
 
 def _note(container: Any, folder: Path) -> None:
+    ask = partial(docker_command, timeout_s=_TIMEOUT_S)
     try:
-        state = json.loads(_docker("inspect", "--format", "{{json .State}}", str(container.id)))
+        inspected = ask("inspect", "--format", "{{json .State}}", str(container.id))
+        state = json.loads(inspected.stdout)
         since, until = state["StartedAt"], f"{time.time():.9f}"
-        events = _docker(
+        events = ask(
             "events", "--since", since, "--until", until, "--format", "{{.Action}}",
             "--filter", f"container={container.id}",
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+    except (EngineUnavailable, OSError, ValueError, KeyError):
         return  # no record: the engine has failed
-    note = {"State": state, "Events": events.split("\n")}
-    (folder / ENGINE_RECORD).write_text(json.dumps(note), encoding="utf-8")
-
-
-def _docker(*arguments: str) -> str:
-    done = subprocess.run(
-        ["docker", *arguments], capture_output=True, check=True, timeout=_TIMEOUT_S, text=True
-    )
-    return done.stdout
+    if inspected.returncode == events.returncode == 0:
+        note = {"State": state, "Events": events.stdout.split("\n")}
+        (folder / ENGINE_RECORD).write_text(json.dumps(note), encoding="utf-8")
 
 
 _MOST_OPEN_FILES = 4096

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import PurePosixPath
 
+from srl_swe.sandbox.working_tree import IGNORED_BY_HFS, names_git
+
 
 class PathKind(StrEnum):
     """The owner of a path in a repository."""
@@ -52,9 +54,6 @@ _TEST_FILE = re.compile(
     r"test_.*\.py|.*_tests?\.(?:py|go|rb|c|cc|cpp|rs)|tests?\.py|.*[.-](?:test|spec)\.[cm]?[jt]sx?"
     r"|.*(?:Test|Tests|IT)\.(?:java|php|kt)|.*_spec\.rb"
 )
-_IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
-"""Code points that HFS+ drops from names (git's utf8.c, next_hfs_char)."""
-_GIT_FOLDER = re.compile(r"\.git|git~\d+")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _COUNTED = {" ": (1, 1), "": (1, 1), "\r": (1, 1), "-": (1, 0), "+": (0, 1), "\\": (0, 0)}
 """The old and new lines that a line of a hunk counts for, by its first character."""
@@ -129,8 +128,7 @@ def kind_of(name: str) -> PathKind:
     absolute = name != _NO_FILE and stripped(name).startswith("/")
     if absolute or ".." in parts:
         return PathKind.OUTSIDE
-    plain = (_IGNORED_BY_HFS.sub("", part).split(":")[0].rstrip(". ").lower() for part in parts)
-    if any(map(_GIT_FOLDER.fullmatch, plain)):
+    if any(map(names_git, parts)):
         return PathKind.GIT
     if is_runner_file("/".join(parts)):
         return PathKind.RUNNER
@@ -232,11 +230,11 @@ def _names_of_pair(text: str) -> Iterator[str]:
 
 
 def _is_suspicious(text: str) -> bool:
-    return _SUSPICIOUS.search(_IGNORED_BY_HFS.sub("", text)) is not None
+    return _SUSPICIOUS.search(IGNORED_BY_HFS.sub("", text)) is not None
 
 
 def _is_dangerous(name: str) -> bool:
-    return bool(not _REMARK.match(name) and _DANGER.search(_IGNORED_BY_HFS.sub("", name)))
+    return bool(not _REMARK.match(name) and _DANGER.search(IGNORED_BY_HFS.sub("", name)))
 
 
 def _unescaped(text: str) -> str:

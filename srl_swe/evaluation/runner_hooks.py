@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import configparser
 import json
-import posixpath
+import os
 import re
 import shlex
 import sys
@@ -44,6 +44,7 @@ from srl_swe.evaluation.patch_paths import (
 )
 from srl_swe.evaluation.test_run import without_heredocs
 from srl_swe.sandbox import Sandbox
+from srl_swe.sandbox.working_tree import link_leads_out
 from srl_swe.types import Instance
 
 SETTINGS_FILES = ("setup.cfg", "pyproject.toml", "package.json")
@@ -196,7 +197,7 @@ def restore_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected) -
             or path in folders  # replaces a folder
             or kind_of(path) is PathKind.GIT
             or _shadows(path, modules)
-            or (link is not None and _leads_out(path, link))
+            or (link is not None and link_leads_out(os.fsencode(path), os.fsencode(link)))
         ):
             parents = [str(parent) for parent in PurePosixPath(path).parents]
             targets.add(next((parent for parent in parents if parent in members), path))
@@ -255,12 +256,6 @@ def _shadows(path: str, modules: Collection[str]) -> bool:
         return False
     stem = path[: found.end("name")]
     return not any(known == stem or known.startswith(f"{stem}.") for known in modules)
-
-
-def _leads_out(path: str, target: str) -> bool:
-    parent = str(PurePosixPath(path).parent)
-    end = posixpath.normpath(posixpath.join(parent, target))
-    return end.startswith(("/", "../")) or end == ".." or kind_of(end) is PathKind.GIT
 
 
 def _settings_changed(sandbox: Sandbox, workdir: str, path: str) -> bool:

@@ -56,6 +56,9 @@ JUNK_FILES: Mapping[str, tuple[str, ...]] = {
     "log or dump": ("*.log", "nohup.out", "core", "core.[0-9]*", "*.tmp"),
 }
 """Omitted new files, as in :data:`JUNK_FOLDERS`."""
+IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+"""Code points that HFS+ drops from names (git's utf8.c, next_hfs_char)."""
+_GIT_FOLDER = re.compile(r"\.git|git~\d+")
 _MARK_OF_VENV = b"/pyvenv.cfg"
 _MAX_NOTES = 50
 
@@ -149,11 +152,21 @@ def is_legal(path: bytes) -> bool:
     """
     if b"\\" in path or b"\0" in path:
         return False
-    for name in path.split(b"/"):
-        plain = "".join(c for c in name.decode("utf-8", "replace") if c not in _IGNORED_BY_HFS)
-        if plain.split(":")[0].rstrip(". ").lower() in {"", ".git", "git~1"}:
-            return False
-    return True
+    names = (name.decode("utf-8", "replace") for name in path.split(b"/"))
+    return not any(name_on_disk(name) == "" or names_git(name) for name in names)
+
+
+def name_on_disk(name: str) -> str:
+    """A path component as HFS+ and NTFS may take it, in lower case (git's utf8.c and path.c).
+
+    HFS+ drops some code points; NTFS drops dots and blanks at the end, and the name of a stream.
+    """
+    return IGNORED_BY_HFS.sub("", name).split(":")[0].rstrip(". ").lower()
+
+
+def names_git(name: str) -> bool:
+    """Whether some file system takes a path component for ``.git``."""
+    return _GIT_FOLDER.fullmatch(name_on_disk(name)) is not None
 
 
 def link_leads_out(path: bytes, target: bytes) -> bool:
@@ -166,12 +179,6 @@ def link_leads_out(path: bytes, target: bytes) -> bool:
         return True
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     return end != b"." and not is_legal(end)
-
-
-_IGNORED_BY_HFS = frozenset(
-    map(chr, (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF))
-)
-"""From git's next_hfs_char (utf8.c)."""
 
 
 def _reason(
