@@ -102,13 +102,12 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
     Raises SandboxError.
     """
     attrs, host = container.attrs, container.attrs["HostConfig"]
-    image = attrs["Config"]["Image"]
-    nano_cpus = _positive(host.get("NanoCpus"))
+    image, nano_cpus = attrs["Config"]["Image"], _positive(host.get("NanoCpus"))
     options = host.get("StorageOpt") or {}
     quota = options.get("size") if attrs.get("Driver") in _QUOTA_DRIVERS else None
-    file_bytes = [
-        u["Hard"] for u in host.get("Ulimits") or () if u["Name"].lower().endswith("fsize")
-    ]
+    ulimits = {
+        u["Name"].lower().removeprefix("rlimit_"): u["Hard"] for u in host.get("Ulimits") or ()
+    }
     return {
         "sandbox": "docker",
         "image": image,
@@ -118,7 +117,7 @@ def read_enforced(client: docker.DockerClient, container: Container) -> dict[str
         "cpus": nano_cpus / 1e9 if nano_cpus else None,
         "pids": _positive(host.get("PidsLimit")),
         "disk_bytes": int(parse_bytes(quota)) if quota else None,
-        "file_bytes": _positive(file_bytes[0]) if file_bytes else None,
+        "file_bytes": _positive(ulimits.get("fsize")),
         "shm_bytes": _positive(host.get("ShmSize")),
         "capabilities": sorted(name.removeprefix("CAP_") for name in host.get("CapAdd") or ()),
         "no_new_privileges": any("no-new-privileges" in o for o in host.get("SecurityOpt") or ()),
@@ -320,16 +319,15 @@ def _make(
     """Make the container without the quota or sysctls that its engine has refused before."""
     if client in _without_sysctls:
         config = config | {"sysctls": {}}
-    storage = None
-    if quota and client not in _without_quota:
-        storage = {"size": str(parse_bytes(quota))}
+    has_quota = quota and client not in _without_quota
+    storage = {"size": str(parse_bytes(quota))} if quota and has_quota else None
     try:
         return client.containers.create(image, [], storage_opt=storage, **config)
     except APIError as error:
         if storage is None or not _NO_QUOTA.search(reason(error)):
             raise
     _without_quota.add(client)
-    return _make(client, image, quota, config)
+    return client.containers.create(image, [], **config)
 
 
 def _locked_in(limits: Limits) -> dict[str, Any]:

@@ -109,27 +109,22 @@ class DockerSandbox:
         Raises SandboxError if that fails, or if the repository can't be read.
         """
         self._instance = instance
-        folder = shlex.quote(instance.workdir)
+        folder, base = shlex.quote(instance.workdir), instance.base_commit
         activate = (
             f"if [[ -f {_ACTIVATE} ]]; then source {_ACTIVATE} testbed; "
             f"elif [[ -f {folder}/{_VENV} ]]; then source {folder}/{_VENV}; fi"
         )
         self._set_up(f"{activate}; cd -- {folder}", keep_state=True)
+        image = (self._processes.container.attrs["Image"], instance.workdir, base)
         if instance.bug_patch:
             self.write_file(_BUG_FILE, instance.bug_patch.encode("utf-8", "surrogateescape"))
             self._set_up(bug_command(instance, _BUG_FILE))
-            self._run_script(
-                "git_history.sh", instance.workdir, f"refs/tags/{instance.base_commit}"
-            )
-            return
-        image = (self._processes.container.attrs["Image"], instance.workdir, instance.base_commit)
-        known = "whole" if image in _WHOLE else ""
-        printed = self._run_script("git_history.sh", instance.workdir, instance.base_commit, known)
-        if printed.endswith("whole\n"):
+            base = f"refs/tags/{base}"
+        known = "whole" if image in _WHOLE and not instance.bug_patch else ""
+        arguments = shlex.join((instance.workdir, base, known))
+        printed = self._set_up(f"set -- {arguments}\n{script('git_history.sh')}")
+        if printed.endswith("whole\n") and not instance.bug_patch:
             _WHOLE.add(image)
-
-    def _run_script(self, name: str, *arguments: str) -> str:
-        return self._set_up(f"set -- {shlex.join(arguments)}\n{script(name)}")
 
     def _set_up(self, command: str, keep_state: bool = False) -> str:
         result = self.exec(command, _SETUP_TIMEOUT_S, keep_state)

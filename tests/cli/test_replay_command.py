@@ -17,15 +17,11 @@ from srl_swe.cli.replay_table import LiveTable, print_result
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import held_alone
 from srl_swe.instances import load_instances, row_from_instance
-from srl_swe.replay import (
-    Attempt,
-    Ending,
-    Match,
-    ReplayedStep,
-    certify_all,
-    load_certificates,
-    summarise,
-)
+from srl_swe.replay import Ending, certify_all, summarise
+from srl_swe.replay.batch import Attempt
+from srl_swe.replay.certificate import load_certificates
+from srl_swe.replay.normalise import Match
+from srl_swe.replay.run import ReplayedStep
 from srl_swe.steps.card import load_card
 from srl_swe.trajectories import load_trajectories, save_jsonl
 from srl_swe.types import Action, Observation, Step, Trajectory

@@ -311,7 +311,7 @@ def test_a_grading_that_was_killed_continues_and_its_containers_go(
     code = """
 import sys
 from pathlib import Path
-from srl_swe.evaluation import grade
+from srl_swe.evaluation.grading import grade
 from srl_swe.instances import load_instances
 from srl_swe.types import Prediction
 instances = load_instances("starter")[:2]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from srl_swe.errors import ImageMissing, SandboxDied
-from srl_swe.evaluation.leaks import find_leak, find_leaks
+from srl_swe.evaluation.bench_check import find_leak, find_leaks
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Instance

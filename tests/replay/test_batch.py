@@ -9,7 +9,9 @@ from typing import ClassVar
 import pytest
 
 from srl_swe.errors import EngineUnavailable, ImageMissing, SandboxDied, SandboxError, UserError
-from srl_swe.replay import Attempt, Ending, Match, attempt_all, replay_all
+from srl_swe.replay import Ending, attempt_all, replay_all
+from srl_swe.replay.batch import Attempt
+from srl_swe.replay.normalise import Match
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Step, Trajectory

@@ -3,21 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from srl_swe.replay import (
-    Attempt,
-    Cause,
-    Certificate,
-    Ending,
-    Match,
-    PatchComparison,
-    Replay,
-    ReplayedStep,
-    Summary,
-    certify_all,
-    load_certificates,
-    summarise,
-)
-from srl_swe.replay.certificate import save_results
+from srl_swe.replay import Ending, certify_all, summarise
+from srl_swe.replay.batch import Attempt
+from srl_swe.replay.certificate import Certificate, Summary, load_certificates, save_results
+from srl_swe.replay.normalise import Cause, Match
+from srl_swe.replay.patches import PatchComparison
+from srl_swe.replay.run import Replay, ReplayedStep
 from srl_swe.types import Action, Instance, Observation, Outcome, Step, Trajectory, Verdict
 
 from ..html_page import HtmlPage

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from srl_swe.replay import Cause, Comparison, Match, compare_observations
-from srl_swe.replay.compare import SIMILAR_FROM, edit_succeeded, is_edit, text_ratio
+from srl_swe.replay.compare import (
+    SIMILAR_FROM,
+    compare_observations,
+    edit_succeeded,
+    is_edit,
+    text_ratio,
+)
+from srl_swe.replay.normalise import Cause, Comparison, Match
 from srl_swe.types import Action, Observation
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "samples" / "editor_golden"

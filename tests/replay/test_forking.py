@@ -9,7 +9,8 @@ import pytest
 
 from srl_swe.bundled import bundled
 from srl_swe.instances import load_instances
-from srl_swe.replay import checkpoints_at, fork_at
+from srl_swe.replay import fork_at
+from srl_swe.replay.run import checkpoints_at
 from srl_swe.sandbox import ForkableSandbox
 from srl_swe.trajectories import load_trajectories
 

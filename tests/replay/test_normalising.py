@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.replay import Cause
-from srl_swe.replay.normalise import RULES, apply_rules, harmless_cause
+from srl_swe.replay.normalise import RULES, Cause, apply_rules, harmless_cause
 
 
 @pytest.mark.parametrize(

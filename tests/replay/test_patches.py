@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl_swe.replay import PatchComparison, compare_patches
-from srl_swe.replay.patches import edited_files, parse_patch
+from srl_swe.replay.patches import PatchComparison, compare_patches, edited_files, parse_patch
 
 
 def changed(path: str, line: str = "+y", *, context: str = "") -> str:

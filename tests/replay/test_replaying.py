@@ -4,16 +4,9 @@ import pytest
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.replay import (
-    Cause,
-    Match,
-    as_recorded,
-    checkpoints_at,
-    fork_at,
-    replay_trajectory,
-    with_fresh_observations,
-)
-from srl_swe.replay.run import replay_steps
+from srl_swe.replay import as_recorded, fork_at, replay_trajectory
+from srl_swe.replay.normalise import Cause, Match
+from srl_swe.replay.run import checkpoints_at, replay_steps, with_fresh_observations
 from srl_swe.sandbox import ExecResult
 from srl_swe.steps.contexts import StepContext, make_step_contexts
 from srl_swe.testing import FakeSandbox

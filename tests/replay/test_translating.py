@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import get_dialect
-from srl_swe.replay import Cause, Match, Replay, as_recorded, replay_trajectory
+from srl_swe.replay import as_recorded, replay_trajectory
+from srl_swe.replay.normalise import Cause, Match
+from srl_swe.replay.run import Replay
 from srl_swe.sandbox import Sandbox
 from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts
 from srl_swe.tools.translation import carry_out

@@ -6,7 +6,9 @@ import pytest
 
 from srl_swe.bundled import bundled
 from srl_swe.instances import load_instances
-from srl_swe.replay import Match, PatchComparison, compare_patches, replay_all
+from srl_swe.replay import replay_all
+from srl_swe.replay.normalise import Match
+from srl_swe.replay.patches import PatchComparison, compare_patches
 from srl_swe.tools import SUBMIT
 from srl_swe.trajectories import load_trajectories
 from srl_swe.types import StopReason
