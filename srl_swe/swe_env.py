@@ -98,7 +98,7 @@ class SweEnv:
             raise UserError("an environment needs at least one instance.")
         for instance in instances:
             check_testable(instance)
-        self._instances = {one.instance_id: one for one in instances}
+        self._instances = {instance.instance_id: instance for instance in instances}
         self._open_sandbox = open_sandbox
         self._rules = rules
         self._reward = reward

@@ -138,7 +138,7 @@ class SweToolEnvironment:
         self._reward: float | None = None
 
     def reset(self, *, instance_id: str, **_: Any) -> str:
-        """Begin with the row's instance, and return its issue, which TRL appends to the prompt.
+        """The issue of the row's instance, which TRL appends to the prompt.
 
         TRL resets one environment after the other, so the container is opened in the background.
         """
@@ -203,8 +203,8 @@ class SweToolEnvironment:
     async def get_reward(self) -> float | None:
         """The reward of the tests, or None if the sandbox broke.
 
-        An episode without a submission is tested too.
-        TRL does not report the end of tool calls: it is recorded as STEP_LIMIT.
+        TRL does not report the end of tool calls: an episode without a submission is tested too,
+        and recorded as STEP_LIMIT.
         """
         return await self._on_thread(self._final_reward)
 

@@ -16,7 +16,7 @@ import docker
 from srl_swe.errors import EngineUnavailable
 from srl_swe.instances import NETWORK_REPOS
 from srl_swe.types import Instance
-from srl_swe_envs.doctor import Finding, failure, ok, warning
+from srl_swe_envs.doctor import Finding, failure, few, ok, warning
 from srl_swe_envs.engine import ENGINE_ERRORS, connect
 from srl_swe_envs.images import is_built_here
 from srl_swe_envs.pulls import (
@@ -41,7 +41,6 @@ SECONDS_PER_INSTANCE = 260.0
 on 32 cores, as published by its users."""
 EMULATED = 6.0
 """Images for x86-64 take about this many times as long on arm64."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +328,7 @@ def _hours(plan: BenchPlan) -> Finding:
 
 
 def _named(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return f"{len(ids)} instances ({', '.join(ids[:_SHOWN])}{more})"
+    return f"{len(ids)} instances ({few(ids)})"
 
 
 def _range(least_most: tuple[int, int]) -> str:

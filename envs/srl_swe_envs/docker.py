@@ -234,11 +234,10 @@ def start_sandbox(
 def move_files(source: Container, target: Container, folder: str) -> list[bytes]:
     """Copy the files under ``folder`` of ``source`` to the same folder of ``target``.
 
-    Uses only the engine's archive calls and no program of either container: even if commands have
-    replaced or ruined programs in the first, the second gets the files on its disk. Git
-    repositories are not copied. Returns the paths below ``folder`` of files that are too
-    large. Raises OSError if it is not a folder or holds more than can be moved in two minutes,
-    and SandboxError.
+    Uses only the engine's archive calls: programs that commands have replaced or ruined play no
+    part. Git repositories are not copied. Returns the paths below ``folder`` of files that are too
+    large. Raises OSError if it is not a folder or holds more than can be moved in two minutes, and
+    SandboxError.
     """
     parent = posixpath.dirname(folder.rstrip("/"))
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as moved:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +52,12 @@ class Finding:
     health: Health
     found: str
     way_out: str = ""
+
+
+def few(names: Sequence[str]) -> str:
+    """At most three names, and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def ok(subject: str, found: str) -> Finding:
@@ -306,9 +312,6 @@ def _nvidia_smi() -> str | None:
     return "; ".join(said.stdout.splitlines()) if said.returncode == 0 else None
 
 
-_SHOWN = 3
-
-
 def examine() -> list[Finding]:
     """One finding per check; without an engine, its checks are left out."""
     try:
@@ -349,16 +352,9 @@ def check_images(current: list[str], stale: list[str], missing: list[str]) -> Fi
     """Check the bundled suite's images; each list holds the names in one state."""
     if not stale and not missing:
         return ok("images", f"all {len(current)} of the bundled suite are up to date")
-    found = []
-    for state, names in (("missing", missing), ("out of date", stale)):
-        if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            found.append(f"{state}: {', '.join(names[:_SHOWN])}{more}")
-    return warning(
-        "images",
-        f"of the bundled suite {'; '.join(found)}",
-        "`srl-swe images build` makes them",
-    )
+    states = {"missing": missing, "out of date": stale}
+    found = "; ".join(f"{state}: {few(names)}" for state, names in states.items() if names)
+    return warning("images", f"of the bundled suite {found}", "`srl-swe images build` makes them")
 
 
 def _check_images(client: docker.DockerClient) -> Finding:

@@ -189,13 +189,8 @@ def _causes(error: Exception) -> Iterator[Exception]:
         if id(cause) not in seen:
             seen.add(id(cause))
             yield cause
-            inner = (
-                cause.__cause__,
-                cause.__context__,
-                getattr(cause, "reason", None),
-                *cause.args,
-            )
-            waiting.extend(each for each in inner if isinstance(each, Exception))
+            inner = cause.__cause__, cause.__context__, getattr(cause, "reason", None)
+            waiting.extend(e for e in (*inner, *cause.args) if isinstance(e, Exception))
 
 
 def _setup_script() -> Path:

@@ -114,12 +114,10 @@ def family_of(row: Row, dataset: str = "") -> Family | None:
     image = canonical(_named_image(row))
     has = {key for key, value in row.items() if value not in (None, "")}
     tests: tuple[Callable[[Family], bool], ...] = (
-        lambda family: _matches(dataset, family.datasets),
-        lambda family: _matches(image, family.images),
-        lambda family: (
-            bool(family.fields) and has.issuperset(family.fields) and has.isdisjoint(family.without)
-        ),
-        lambda family: row.get("repo") in family.repos,
+        lambda f: _matches(dataset, f.datasets),
+        lambda f: _matches(image, f.images),
+        lambda f: bool(f.fields) and has.issuperset(f.fields) and has.isdisjoint(f.without),
+        lambda f: row.get("repo") in f.repos,
     )
     return next((family for test in tests for family in families() if test(family)), None)
 

@@ -79,10 +79,9 @@ class LocalSandbox:
             folder.mkdir()
         self._paths = LocalPaths({workdir: self.folder, "/tmp": temporary})
         # `python` is the running Python; the rest is as in the images of the starter suite.
-        path = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
         environment = {
             **limits.environment,
-            "PATH": os.pathsep.join(path),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "TMPDIR": str(temporary),
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -274,15 +273,11 @@ def check_out(instance: Instance, folder: Path) -> None:
 def _git(folder: Path, *arguments: str) -> None:
     who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _AUTHOR.items()}
     nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    theirs = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    command, environment = ["git", *arguments], theirs | nobodys | who
     try:
         subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment | nobodys | who,
-            check=True,
-            capture_output=True,
-            text=True,
+            command, cwd=folder, env=environment, check=True, capture_output=True, text=True
         )
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or error

@@ -235,10 +235,10 @@ def build_repository_image(
 
 
 def _install_script(spec: RepositorySpec) -> str:
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends"
     packages = [
         "apt-get update -qq",
-        "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "
-        f"{shlex.join(spec.packages)}",
+        f"{apt} {shlex.join(spec.packages)}",
         "rm -rf /var/lib/apt/lists/*",
     ]
     lines = [
