@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -136,21 +137,26 @@ def row_from_instance(instance: Instance) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
 
 
+def read_test_names(value: Any) -> tuple[str, ...] | None:
+    """Test names from a list as in newer data sets, JSON text as in older, or Python's as in a few.
+
+    None for anything else.
+    """
+    if not value:
+        return ()
+    for read in (json.loads, ast.literal_eval) if isinstance(value, str) else ():
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = read(value)
+            break
+    is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_list else None
+
+
 def _test_names(row: Row, field: str, where: str) -> tuple[str, ...]:
-    """Reads a list as in newer data sets, JSON text as in older, or Python's as in a few."""
-    value = row.get(field) or []
-    try:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                value = ast.literal_eval(value)
-        names = list(value) if not isinstance(value, str | Mapping) else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    names = read_test_names(row.get(field))
+    if names is None:
         raise UserError(f"{where}: {field} must be a list of test names, or its JSON text.")
-    return tuple(names)
+    return names
 
 
 def _rows(name: str, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Any]]:

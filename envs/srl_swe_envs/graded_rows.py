@@ -9,7 +9,6 @@ into a script only quoted, as a here-document, or as the commands that the row i
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from srl_swe.evaluation.test_run import END_MARKER, START_MARKER
+from srl_swe.instances import read_test_names
 
 _CONDA = ("source /opt/miniconda3/bin/activate", "conda activate testbed")
 _MIRROR = re.compile(r"swesmith/(?P<owner>.+?)__(?P<name>.+)\.[0-9a-f]{8}")
@@ -92,7 +92,7 @@ def completed(row: Mapping[str, Any], grading: Grading) -> dict[str, Any]:
     own = _text(config.get("test_cmd"))
     command = f"{own} {{files}}" if own else _of_repository(grading.commands, repo)
     patch = str(row.get("test_patch") or "")
-    failing, passing = (_names(row.get(key)) for key in ("FAIL_TO_PASS", "PASS_TO_PASS"))
+    failing, passing = (read_test_names(row.get(k)) for k in ("FAIL_TO_PASS", "PASS_TO_PASS"))
     if row.get("eval_script") or not command or not failing or passing is None:
         return dict(row)
     tests = _Tests.changed_by(patch) if patch else _Tests.named(failing)
@@ -158,16 +158,6 @@ def _of_repository(table: Mapping[str, Sequence[str]], repo: str) -> str:
     """The key whose repositories include ``repo``, in any case of letters; empty if none does."""
     found = (key for key, repos in table.items() if repo.lower() in map(str.lower, repos))
     return next(found, "")
-
-
-def _names(value: Any) -> list[str] | None:
-    """Test names from a list or its text; None for anything else, which others refuse."""
-    for read in (json.loads, ast.literal_eval) if isinstance(value, str) and value else ():
-        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = read(value)
-            break
-    names = list(value) if isinstance(value, list | tuple) else None if value else []
-    return names if names is None or all(isinstance(name, str) for name in names) else None
 
 
 def _text(value: Any) -> str:
