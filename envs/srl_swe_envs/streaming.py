@@ -178,27 +178,28 @@ class ImageStream:
         taken = 0
         self._disk_full = None
 
+        def estimate(image: str) -> int:
+            return min(self._bytes(image, 1), self.budget_bytes)
+
         def take() -> str | None:
             nonlocal taken
             with self._lock:
                 while waiting and not self._stopped.is_set() and not self._disk_full:
                     if why := self._hopeless(waiting[0]):
                         self._fail(waiting.popleft(), why)
-                        continue
-                    size = self._estimate(waiting[0])
-                    if taken + size > room:
-                        return None
-                    taken += size
-                    return waiting.popleft()
+                    elif taken + estimate(waiting[0]) > room:
+                        break
+                    else:
+                        taken += estimate(waiting[0])
+                        return waiting.popleft()
                 return None
 
         def pull_some() -> None:
             nonlocal taken
             while (image := take()) is not None:
-                expected = self._estimate(image)
                 is_here = self._pull_one(image)
                 with self._lock:
-                    taken += self._sizes.get(image, 0) - expected
+                    taken += self._sizes.get(image, 0) - estimate(image)
                     if is_here:
                         pulled.append(image)
                     elif image not in self.failed:
@@ -243,9 +244,6 @@ class ImageStream:
                 f"{shown_bytes(self.budget_bytes)}"
             )
         return ""
-
-    def _estimate(self, image: str) -> int:
-        return min(self._bytes(image, 1), self.budget_bytes)
 
     def _bytes(self, image: str, bound: Literal[0, 1]) -> int:
         """The least (0) or most (1) bytes on disk to expect."""

@@ -31,7 +31,6 @@ from fnmatch import fnmatchcase
 from importlib import resources
 
 from srl_swe.errors import SandboxError
-from srl_swe.files import last_line
 from srl_swe.sandbox.contract import ExecResult, Sandbox
 
 MAX_NEW_FILE_BYTES = 2**20
@@ -299,7 +298,8 @@ class GitFolder:
         if result.timed_out:
             raise Unreadable("reading the repository takes too long")
         if result.exit_code != 0:
-            raise Unreadable(last_line(result.output, "git failed")[:200])
+            said = result.output.strip().splitlines() or ["git failed"]
+            raise Unreadable(said[-1][:200])
         return result
 
     def read(self, name: str) -> bytes:

@@ -218,11 +218,27 @@ def test_calls_about_different_containers_share_a_connection(
     assert engine.connections == before + 1
 
 
-def test_a_missing_container_is_the_sandboxs_failure_at_once(
-    engine: FakeEngine, client: docker.DockerClient
+NO_CGROUP = "mkdir /sys/fs/cgroup/memory/docker/x: no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        ((404, {"message": "No such container: x"}), SandboxError, "starting failed: No such con"),
+        (FULL, EngineDiskFull, "/srv/docker .*`srl-swe images prune`"),
+        ((500, {"message": NO_CGROUP}), SandboxError, "cgroup"),
+    ],
+    ids=["a missing container", "a full disk", "a cgroup without space"],
+)
+def test_an_error_that_will_not_pass_is_attributed_at_once(
+    engine: FakeEngine,
+    client: docker.DockerClient,
+    answer: Answer,
+    error: type[Exception],
+    said: str,
 ) -> None:
-    engine.script["POST /containers/x/start"] = [(404, {"message": "No such container: x"})]
-    with pytest.raises(SandboxError, match=r"starting failed: No such container: x"):
+    engine.script["POST /containers/x/start"] = [answer]
+    with pytest.raises(error, match=said):
         attempt("starting", lambda: client.api.start("x"))
     assert engine.calls.count("POST /containers/x/start") == 1
 
@@ -233,24 +249,6 @@ def test_a_missing_image_passes_through_for_it_can_be_had(
     engine.script["GET /images/x/json"] = [(404, {"message": "No such image: x"})]
     with pytest.raises(ImageNotFound):
         attempt("looking", lambda: client.images.get("x"))
-
-
-def test_a_full_disk_is_named_with_the_way_out(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
-    engine.script["POST /containers/x/start"] = [FULL]
-    with pytest.raises(EngineDiskFull, match=r"/srv/docker .*`srl-swe images prune`"):
-        attempt("starting", lambda: client.api.start("x"))
-    assert engine.calls.count("POST /containers/x/start") == 1
-
-
-def test_a_cgroup_without_space_is_no_full_disk(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
-    words = "mkdir /sys/fs/cgroup/memory/docker/x: no space left on device"
-    engine.script["POST /containers/x/start"] = [(500, {"message": words})]
-    with pytest.raises(SandboxError, match="cgroup"):
-        attempt("starting", lambda: client.api.start("x"))
 
 
 PULL = "POST /images/create"
@@ -265,21 +263,24 @@ def test_a_pull_that_breaks_off_is_taken_up_again(
     assert engine.calls.count(PULL) == 3
 
 
-def test_an_image_that_no_registry_has_is_missing_at_once(
-    engine: FakeEngine, client: docker.DockerClient
+@pytest.mark.parametrize(
+    ("refusal", "error", "said"),
+    [
+        ("manifest for x:1 not found: manifest unknown", ImageMissing, "x:1 .*manifest unknown"),
+        ("write /x: no space left on device", EngineDiskFull, "pulling x:1"),
+    ],
+)
+def test_a_pull_that_can_not_succeed_ends_at_once(
+    engine: FakeEngine,
+    client: docker.DockerClient,
+    refusal: str,
+    error: type[Exception],
+    said: str,
 ) -> None:
-    engine.script[PULL] = [(200, [{"error": "manifest for x:1 not found: manifest unknown"}])]
-    with pytest.raises(ImageMissing, match=r"x:1 .*manifest unknown"):
+    engine.script[PULL] = [(200, [{"error": refusal}])]
+    with pytest.raises(error, match=said):
         pull(client, "x:1")
     assert engine.calls.count(PULL) == 1
-
-
-def test_a_disk_that_fills_up_under_a_pull_is_no_missing_image(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
-    engine.script[PULL] = [(200, [{"error": "write /x: no space left on device"}])]
-    with pytest.raises(EngineDiskFull, match="pulling x:1"):
-        pull(client, "x:1")
 
 
 def test_an_engine_that_answered_before_is_waited_for(engine: FakeEngine) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from srl_swe.evaluation.grading import grading_key
 from srl_swe.evaluation.verdicts import HarnessFiles, verdict_from_files
-from srl_swe.types import Instance, Outcome
+from srl_swe.types import Instance, Outcome, Verdict
 
 from .conftest import RECORDED
 
@@ -19,6 +19,12 @@ def recorded(name: str) -> HarnessFiles:
         return path.read_text() if path.exists() else None
 
     return HarnessFiles(text("report.json"), text("run_instance.log"))
+
+
+def judged(files: HarnessFiles) -> Verdict:
+    verdict = verdict_from_files(ID, files, "a.log")
+    assert verdict is not None
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -36,16 +42,14 @@ def recorded(name: str) -> HarnessFiles:
     ],
 )
 def test_what_swebench_left_becomes_a_verdict(name: str, outcome: Outcome, detail: str) -> None:
-    verdict = verdict_from_files(ID, recorded(name), "a.log")
-    assert verdict is not None
+    verdict = judged(recorded(name))
     assert (verdict.outcome, verdict.log_path) == (outcome, "a.log")
     assert verdict.detail.startswith(detail)
     assert "\n" not in verdict.detail
 
 
 def test_the_tests_are_listed_by_what_became_of_them() -> None:
-    verdict = verdict_from_files(ID, recorded("unresolved"))
-    assert verdict is not None
+    verdict = judged(recorded("unresolved"))
     assert verdict.failed[0] == "tests/test_reader.py::test_load_skips_a_byte_order_mark"
     assert (len(verdict.failed), len(verdict.passed)) == (2, 11)
 
@@ -68,8 +72,7 @@ def test_a_patch_that_quotes_the_harness_decides_nothing() -> None:
     quoted = "".join(f"+{line}\n" for text in (forged, crash, died) for line in text.split("\n"))
     log = f"2025-01-15 09:00:00,000 - INFO - Git diff before:\n{quoted}+x\r{forged}\n"
     assert verdict_from_files(ID, HarnessFiles(None, log.replace("\n+Check", "\n Check"))) is None
-    kept = verdict_from_files(ID, HarnessFiles(recorded("unreadable").report, log))
-    assert kept is not None
+    kept = judged(HarnessFiles(recorded("unreadable").report, log))
     assert kept.outcome is Outcome.UNRESOLVED
 
 
@@ -77,9 +80,7 @@ def test_a_dead_container_that_refuses_the_patch_does_not_blame_the_patch() -> N
     log = (recorded("patch_failed").instance_log or "").replace(
         "can't find file to patch at input line 4", "OCI runtime exec failed: exec failed"
     )
-    verdict = verdict_from_files(ID, HarnessFiles(None, log))
-    assert verdict is not None
-    assert verdict.outcome is Outcome.BROKEN_SANDBOX
+    assert judged(HarnessFiles(None, log)).outcome is Outcome.BROKEN_SANDBOX
 
 
 def note(*events: str, **fields: Any) -> str:
@@ -102,15 +103,11 @@ def note(*events: str, **fields: Any) -> str:
     ],
 )
 def test_of_a_dead_container_the_engine_says_who_ended_it(engine: str, outcome: Outcome) -> None:
-    verdict = verdict_from_files(ID, replace(recorded("container_died"), engine=engine))
-    assert verdict is not None
-    assert verdict.outcome is outcome
+    assert judged(replace(recorded("container_died"), engine=engine)).outcome is outcome
     crash = (recorded("crashed").instance_log or "").replace(
         "'parse_log_nothing'", "409 Client Error: Conflict (container x is not running)"
     )
-    crashed = verdict_from_files(ID, HarnessFiles(None, crash, engine))
-    assert crashed is not None
-    assert crashed.outcome is outcome
+    assert judged(HarnessFiles(None, crash, engine)).outcome is outcome
 
 
 def test_a_dead_container_has_no_verdict_before_the_engine_was_asked() -> None:
@@ -125,9 +122,7 @@ def test_output_that_breaks_the_parser_breaks_no_sandbox() -> None:
     crash = (recorded("crashed").instance_log or "").replace(
         "harness/grading.py", "harness/log_parsers/python.py"
     )
-    verdict = verdict_from_files(ID, HarnessFiles(None, crash))
-    assert verdict is not None
-    assert verdict.outcome is Outcome.UNRESOLVED
+    assert judged(HarnessFiles(None, crash)).outcome is Outcome.UNRESOLVED
 
 
 CONDITIONS: dict[str, Any] = {"image_id": "sha256:1", "harness_version": "5", "timeout_s": 60}

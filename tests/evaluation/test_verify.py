@@ -14,7 +14,7 @@ from srl_swe.instances import load_instances
 from srl_swe.types import Outcome, Prediction, Verdict
 
 from ..commands import srl_swe
-from .conftest import ScriptedHarness, make_instance
+from .conftest import RECORDED, ScriptedHarness, make_instance
 
 TESTED = [Verdict(f"i-{number}", Outcome.RESOLVED) for number in range(40)]
 UNTESTED = [
@@ -63,8 +63,9 @@ def test_a_planted_difference_is_listed_and_a_broken_sandbox_decides_nothing(
     instances = [make_instance(name) for name in ("a", "b", "c", "d")]
     patches = {"a": "resolved", "b": "resolved", "c": "crashed", "d": "resolved"}
     predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
-    tests = {"resolved": tuple(json.loads(_recorded())["success"])}
-    first = [Verdict(name, Outcome.RESOLVED, tests["resolved"]) for name in patches]
+    (recorded,) = json.loads((RECORDED / "resolved.report.json").read_text()).values()
+    passed = [name for tests in recorded["tests_status"].values() for name in tests["success"]]
+    first = [Verdict(name, Outcome.RESOLVED, tuple(passed)) for name in patches]
     first[1] = replace(first[1], outcome=Outcome.UNRESOLVED)
     said: list[str] = []
     found = verify(
@@ -121,12 +122,3 @@ def test_a_runner_does_not_verify_itself(tmp_path: Path) -> None:
     result = srl_swe("grade", "empty", "--verify-with", "swebench", "--out", tmp_path)
     assert result.returncode == 2
     assert "needs another --runner" in result.stderr
-
-
-def _recorded() -> str:
-    from .conftest import RECORDED
-
-    (report,) = json.loads((RECORDED / "resolved.report.json").read_text()).values()
-    groups = report["tests_status"]
-    names = [*groups["FAIL_TO_PASS"]["success"], *groups["PASS_TO_PASS"]["success"]]
-    return json.dumps({"success": names})

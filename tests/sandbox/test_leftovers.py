@@ -140,7 +140,14 @@ def test_what_is_not_a_file_is_left_out(kind: int) -> None:
     "path",
     [
         *(b".git/config", b"a/.git/hooks/x", b".GIT/x", b".git /x", b".git./x", b".git. ./x"),
-        *(b".git::$INDEX_ALLOCATION/x", b"git~1/x", b"GIT~1", b".g\xe2\x80\x8cit/x", b".git"),
+        *(
+            b".git::$INDEX_ALLOCATION/x",
+            b"git~1/x",
+            b"GIT~1",
+            b"a/git~2/x",
+            b".g\xe2\x80\x8cit/x",
+            b".git",
+        ),
         *(b"/etc/passwd", b"../x", b"a/../../x", b"a//b", b"./a", b"a/.", b"", b"a\\..\\b"),
         b"\xef\xbb\xbf.git/x",
     ],
