@@ -319,8 +319,7 @@ def _make(
     """Make the container without the quota or sysctls that its engine has refused before."""
     if client in _without_sysctls:
         config = config | {"sysctls": {}}
-    has_quota = quota and client not in _without_quota
-    storage = {"size": str(parse_bytes(quota))} if quota and has_quota else None
+    storage = {"size": str(parse_bytes(quota))} if quota and client not in _without_quota else None
     try:
         return client.containers.create(image, [], storage_opt=storage, **config)
     except APIError as error:
