@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +56,14 @@ class FakeEngine:
         )
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
+    @cached_property
+    def client(self) -> docker.DockerClient:
+        """A client of this engine, which DOCKER_HOST names."""
+        return connect()
+
     def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
         self._server.shutdown()
         self._server.server_close()
 
@@ -104,12 +111,6 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     yield engine
     engine.close()
-
-
-@pytest.fixture
-def client(engine: FakeEngine) -> Iterator[docker.DockerClient]:
-    with closing(connect()) as client:
-        yield client
 
 
 def api_error(status: int | None, words: str) -> APIError:
@@ -202,16 +203,14 @@ def test_pauses_grow_and_differ_between_callers() -> None:
     assert len({round(pause, 4) for pause in pauses}) == 4
 
 
-def test_a_busy_engine_is_asked_again(engine: FakeEngine, client: docker.DockerClient) -> None:
+def test_a_busy_engine_is_asked_again(engine: FakeEngine) -> None:
     engine.script["POST /containers/x/start"] = [BUSY, HANG_UP, (204, "")]
-    attempt("starting", lambda: client.api.start("x"))
+    attempt("starting", lambda: engine.client.api.start("x"))
     assert engine.calls.count("POST /containers/x/start") == 3
 
 
-def test_calls_about_different_containers_share_a_connection(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
-    before = engine.connections
+def test_calls_about_different_containers_share_a_connection(engine: FakeEngine) -> None:
+    client, before = engine.client, engine.connections
     for name in "abcd":
         engine.script[f"GET /containers/{name}/json"] = [(200, {"Id": name})]
         assert client.api.inspect_container(name) == {"Id": name}
@@ -232,34 +231,29 @@ NO_CGROUP = "mkdir /sys/fs/cgroup/memory/docker/x: no space left on device"
 )
 def test_an_error_that_will_not_pass_is_attributed_at_once(
     engine: FakeEngine,
-    client: docker.DockerClient,
     answer: Answer,
     error: type[Exception],
     said: str,
 ) -> None:
     engine.script["POST /containers/x/start"] = [answer]
     with pytest.raises(error, match=said):
-        attempt("starting", lambda: client.api.start("x"))
+        attempt("starting", lambda: engine.client.api.start("x"))
     assert engine.calls.count("POST /containers/x/start") == 1
 
 
-def test_a_missing_image_passes_through_for_it_can_be_had(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
+def test_a_missing_image_passes_through_for_it_can_be_had(engine: FakeEngine) -> None:
     engine.script["GET /images/x/json"] = [(404, {"message": "No such image: x"})]
     with pytest.raises(ImageNotFound):
-        attempt("looking", lambda: client.images.get("x"))
+        attempt("looking", lambda: engine.client.images.get("x"))
 
 
 PULL = "POST /images/create"
 
 
-def test_a_pull_that_breaks_off_is_taken_up_again(
-    engine: FakeEngine, client: docker.DockerClient
-) -> None:
+def test_a_pull_that_breaks_off_is_taken_up_again(engine: FakeEngine) -> None:
     broken = [{"status": "Downloading"}, {"error": "unexpected EOF"}]
     engine.script[PULL] = [BUSY, (200, broken), (200, [{"status": "Downloaded"}])]
-    pull(client, "registry.invalid/x:1")
+    pull(engine.client, "registry.invalid/x:1")
     assert engine.calls.count(PULL) == 3
 
 
@@ -272,14 +266,13 @@ def test_a_pull_that_breaks_off_is_taken_up_again(
 )
 def test_a_pull_that_can_not_succeed_ends_at_once(
     engine: FakeEngine,
-    client: docker.DockerClient,
     refusal: str,
     error: type[Exception],
     said: str,
 ) -> None:
     engine.script[PULL] = [(200, [{"error": refusal}])]
     with pytest.raises(error, match=said):
-        pull(client, "x:1")
+        pull(engine.client, "x:1")
     assert engine.calls.count(PULL) == 1
 
 
@@ -301,11 +294,11 @@ REMOVAL = "DELETE /containers/x"
 
 
 def test_a_container_that_can_not_be_removed_is_said_and_costs_no_result(
-    engine: FakeEngine, client: docker.DockerClient, caplog: pytest.LogCaptureFixture
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.script["GET /containers/x/json"] = [(200, {"Id": "x", "Name": "/x"})]
     engine.script[REMOVAL] = [(400, {"message": "it is stuck"})]
-    remove(client.containers.get("x"))
+    remove(engine.client.containers.get("x"))
     assert "it is stuck" in caplog.text
     assert "srl-swe cleanup" in caplog.text
 
@@ -313,21 +306,20 @@ def test_a_container_that_can_not_be_removed_is_said_and_costs_no_result(
 @pytest.mark.parametrize("status", [404, 409])
 def test_a_container_that_somebody_else_removes_is_not_worth_a_word(
     engine: FakeEngine,
-    client: docker.DockerClient,
     caplog: pytest.LogCaptureFixture,
     status: int,
 ) -> None:
     engine.script["GET /containers/x/json"] = [(200, {"Id": "x", "Name": "/x"})]
     engine.script[REMOVAL] = [(status, {"message": "removal is already in progress"})]
-    remove(client.containers.get("x"))
+    remove(engine.client.containers.get("x"))
     assert not caplog.records
 
 
 def test_a_start_does_not_fail_of_the_cleanup_before_it(
-    engine: FakeEngine, client: docker.DockerClient, caplog: pytest.LogCaptureFixture
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.script["GET /containers/json"] = [(400, {"message": "the engine has a cold"})]
-    clean_up_or_warn(client)
+    clean_up_or_warn(engine.client)
     assert "the engine has a cold" in caplog.text
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,133 +20,127 @@ from .conftest import ScriptedHarness, make_instance
 A, B, C = (make_instance(name) for name in ("a-1", "b-1", "c-1"))
 
 
-def outcomes(verdicts: list[Verdict]) -> list[Outcome]:
-    return [verdict.outcome for verdict in verdicts]
+@dataclass
+class Grader:
+    """Grades patches, by instance id, in one folder."""
+
+    folder: Path
+    harness: ScriptedHarness
+
+    def __call__(
+        self,
+        patches: dict[str, str],
+        instances: tuple[Instance, ...] = (A, B, C),
+        **options: Any,
+    ) -> list[Outcome]:
+        predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
+        verdicts = grade(instances, predictions, self.folder, harness=self.harness, **options)
+        return [verdict.outcome for verdict in verdicts]
 
 
-def judge(
-    folder: Path,
-    harness: ScriptedHarness,
-    patches: dict[str, str],
-    instances: tuple[Instance, ...] = (A, B, C),
-    **options: Any,
-) -> list[Outcome]:
-    predictions = [Prediction(name, "m", patch) for name, patch in patches.items()]
-    return outcomes(grade(instances, predictions, folder, harness=harness, **options))
+@pytest.fixture
+def grader(tmp_path: Path, harness: ScriptedHarness) -> Grader:
+    return Grader(tmp_path, harness)
 
 
-def test_each_instance_gets_its_verdict_in_order(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_each_instance_gets_its_verdict_in_order(grader: Grader) -> None:
     patches = {"c-1": "patch_failed", "a-1": "resolved", "b-1": "timed_out"}
-    assert judge(tmp_path, harness, patches) == ["resolved", "timed_out", "patch_failed"]
+    assert grader(patches) == ["resolved", "timed_out", "patch_failed"]
 
 
-def test_what_needs_no_test_starts_nothing(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_what_needs_no_test_starts_nothing(grader: Grader) -> None:
     patches = {"a-1": " \n", "b-1": "\udc80"}
-    assert judge(tmp_path, harness, patches) == ["empty_patch", "patch_failed", "not_attempted"]
-    assert harness.runs == 0
+    assert grader(patches) == ["empty_patch", "patch_failed", "not_attempted"]
+    assert grader.harness.runs == 0
 
 
-def test_what_was_graded_is_answered_without_the_harness(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_what_was_graded_is_answered_without_the_harness(grader: Grader) -> None:
     patches = {"a-1": "resolved", "b-1": "unresolved", "c-1": "timed_out"}
-    first = judge(tmp_path, harness, patches)
-    assert judge(tmp_path, harness, patches) == first
-    assert harness.runs == 1
+    first = grader(patches)
+    assert grader(patches) == first
+    assert grader.harness.runs == 1
 
 
-def test_only_a_changed_patch_is_graded_again(tmp_path: Path, harness: ScriptedHarness) -> None:
-    judge(tmp_path, harness, {"a-1": "unresolved", "b-1": "unresolved"})
-    harness.judged.clear()
+def test_only_a_changed_patch_is_graded_again(grader: Grader) -> None:
+    grader({"a-1": "unresolved", "b-1": "unresolved"})
+    grader.harness.judged.clear()
     patches = {"a-1": "unresolved", "b-1": "resolved"}
-    assert judge(tmp_path, harness, patches, (A, B)) == ["unresolved", "resolved"]
-    assert harness.judged == ["b-1"]
+    assert grader(patches, (A, B)) == ["unresolved", "resolved"]
+    assert grader.harness.judged == ["b-1"]
 
 
-def test_another_image_under_the_same_name_is_graded_again(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
-    judge(tmp_path, harness, {"a-1": "resolved"})
-    harness.image_version = "2"
-    judge(tmp_path, harness, {"a-1": "resolved"})
-    assert harness.runs == 2
+def test_another_image_under_the_same_name_is_graded_again(grader: Grader) -> None:
+    grader({"a-1": "resolved"})
+    grader.harness.image_version = "2"
+    grader({"a-1": "resolved"})
+    assert grader.harness.runs == 2
 
 
-def test_a_broken_sandbox_is_tried_again(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_a_broken_sandbox_is_tried_again(grader: Grader) -> None:
     for broken in ("container_died", "crashed"):
-        assert judge(tmp_path, harness, {"a-1": broken}, (A,)) == ["broken_sandbox"]
-        judge(tmp_path, harness, {"a-1": broken}, (A,))
-    assert harness.runs == 4
+        assert grader({"a-1": broken}, (A,)) == ["broken_sandbox"]
+        grader({"a-1": broken}, (A,))
+    assert grader.harness.runs == 4
 
 
-def test_a_prediction_that_the_harness_dropped_is_broken_not_wrong(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
-    assert judge(tmp_path, harness, {"a-1": "no such recording"}, (A,)) == ["broken_sandbox"]
+def test_a_prediction_that_the_harness_dropped_is_broken_not_wrong(grader: Grader) -> None:
+    assert grader({"a-1": "no such recording"}, (A,)) == ["broken_sandbox"]
 
 
-def test_a_killed_grading_continues(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_a_killed_grading_continues(grader: Grader) -> None:
     patches = {"a-1": "patch_failed", "b-1": "unseen", "c-1": "dies"}
     with pytest.raises(KeyboardInterrupt):
-        judge(tmp_path, harness, patches)
-    harness.judged.clear()
+        grader(patches)
+    grader.harness.judged.clear()
     expected = ["patch_failed", "resolved", "resolved"]
-    assert judge(tmp_path, harness, {**patches, "c-1": "resolved"}) == expected
-    assert harness.judged == ["c-1"]
+    assert grader({**patches, "c-1": "resolved"}) == expected
+    assert grader.harness.judged == ["c-1"]
 
 
-def test_a_line_cut_short_in_the_log_costs_one_verdict(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_a_line_cut_short_in_the_log_costs_one_verdict(grader: Grader) -> None:
     patches = {"a-1": "patch_failed", "b-1": "resolved", "c-1": "resolved"}
-    judge(tmp_path, harness, patches)
-    log = tmp_path / "verdicts.jsonl"
+    grader(patches)
+    log = grader.folder / "verdicts.jsonl"
     log.write_bytes(log.read_bytes()[:-40])
-    assert judge(tmp_path, harness, patches) == ["patch_failed", "resolved", "resolved"]
+    assert grader(patches) == ["patch_failed", "resolved", "resolved"]
     logged = [json.loads(line)["instance_id"] for line in log.read_text().splitlines()]
     assert logged == ["a-1", "b-1", "c-1"]
 
 
-def test_every_verdict_is_logged_with_its_conditions(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
-    judge(tmp_path, harness, {"a-1": "resolved"}, timeout_s=7)
-    (line,) = (tmp_path / "verdicts.jsonl").read_text().splitlines()
+def test_every_verdict_is_logged_with_its_conditions(grader: Grader) -> None:
+    grader({"a-1": "resolved"}, timeout_s=7)
+    (line,) = (grader.folder / "verdicts.jsonl").read_text().splitlines()
     row = json.loads(line)
     assert (row["image_id"], row["harness"], row["timeout_s"]) == (
         "sha256:image-1",
         "swebench of the tests",
         7,
     )
-    assert (tmp_path / row["log_path"]).parent.is_dir()
+    assert (grader.folder / row["log_path"]).parent.is_dir()
 
 
-def test_a_missing_image_breaks_its_own_instances_only(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_a_missing_image_breaks_its_own_instances_only(grader: Grader) -> None:
     lost = replace(A, image="missing")
     patches = {"a-1": "resolved", "b-1": "resolved"}
-    assert judge(tmp_path, harness, patches, (lost, B)) == ["broken_sandbox", "resolved"]
+    assert grader(patches, (lost, B)) == ["broken_sandbox", "resolved"]
 
 
-def test_without_any_image_nothing_is_graded(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_without_any_image_nothing_is_graded(grader: Grader) -> None:
     with pytest.raises(ImageMissing, match="build it"):
-        judge(tmp_path, harness, {"a-1": "resolved"}, (replace(A, image="missing"),))
+        grader({"a-1": "resolved"}, (replace(A, image="missing"),))
 
 
-def test_images_that_nothing_needs_are_not_missed(tmp_path: Path, harness: ScriptedHarness) -> None:
+def test_images_that_nothing_needs_are_not_missed(grader: Grader) -> None:
     lost = replace(A, image="missing"), replace(C, image="missing")
     patches = {"a-1": "", "b-1": "resolved"}
     expected = ["empty_patch", "resolved", "not_attempted"]
-    assert judge(tmp_path, harness, patches, (lost[0], B, lost[1])) == expected
+    assert grader(patches, (lost[0], B, lost[1])) == expected
 
 
-def test_a_missing_image_is_reported_and_not_counted_as_known(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_a_missing_image_is_reported_and_not_counted_as_known(grader: Grader) -> None:
     said: list[str] = []
     lost = replace(A, image="missing")
-    judge(tmp_path, harness, {"a-1": "x", "b-1": "resolved"}, (lost, B), report=said.append)
+    grader({"a-1": "x", "b-1": "resolved"}, (lost, B), report=said.append)
     assert said[0] == "a-1: broken_sandbox (the image missing is nowhere; build it.)"
     assert said[1] == "[1/1] b-1: resolved"
 
@@ -158,7 +152,7 @@ def test_the_harness_is_ended_with_the_last_verdict(tmp_path: Path) -> None:
         def run(self, job: HarnessJob, done: Callable[[], bool]) -> None:
             super().run(job, lambda: bool(asked.append(done()) or asked[-1]))
 
-    judge(tmp_path, Asking(), {"a-1": "resolved", "b-1": "timed_out", "c-1": "unresolved"})
+    Grader(tmp_path, Asking())({"a-1": "resolved", "b-1": "timed_out", "c-1": "unresolved"})
     assert asked == [False, False, True]
 
 
@@ -175,39 +169,33 @@ def test_the_network_of_the_containers_is_kept_with_each_verdict(tmp_path: Path)
         assert [verdict.network for verdict in verdicts] == ["bridge", ""]
 
 
-def test_an_instance_without_tests_is_refused_before_anything_runs(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_an_instance_without_tests_is_refused_before_anything_runs(grader: Grader) -> None:
     with pytest.raises(UserError, match=r"b-1 can be rolled out but not graded: .* eval_script"):
-        judge(tmp_path, harness, {"a-1": "x", "b-1": "x"}, (A, replace(B, eval_script="")))
-    assert harness.runs == 0
+        grader({"a-1": "x", "b-1": "x"}, (A, replace(B, eval_script="")))
+    assert grader.harness.runs == 0
 
 
-def test_predictions_for_another_bench_are_refused_and_some_are_said(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_predictions_for_another_bench_are_refused_and_some_are_said(grader: Grader) -> None:
     with pytest.raises(UserError, match=r"none of the 1 predictions .* \(the first is for z-1\)"):
-        judge(tmp_path, harness, {"z-1": "x"})
+        grader({"z-1": "x"})
     said: list[str] = []
-    judge(tmp_path, harness, {"a-1": "resolved", "z-1": "x"}, (A,), report=said.append)
+    grader({"a-1": "resolved", "z-1": "x"}, (A,), report=said.append)
     assert said[0] == "1 predictions are for other instances and are not graded"
 
 
-def test_progress_names_the_instance_and_the_time_left(
-    tmp_path: Path, harness: ScriptedHarness
-) -> None:
+def test_progress_names_the_instance_and_the_time_left(grader: Grader) -> None:
     said: list[str] = []
-    judge(tmp_path, harness, {"a-1": "resolved", "b-1": "timed_out"}, report=said.append)
+    grader({"a-1": "resolved", "b-1": "timed_out"}, report=said.append)
     assert said[0].startswith("[1/2, about 0 s left] a-1: resolved")
     assert said[1] == "[2/2] b-1: timed_out (Test timed out after 5 seconds.)"
 
 
-def test_two_gradings_do_not_share_a_folder(tmp_path: Path, harness: ScriptedHarness) -> None:
-    (tmp_path / "harness").mkdir()
-    with (tmp_path / "harness" / "lock").open("w") as lock:
+def test_two_gradings_do_not_share_a_folder(grader: Grader) -> None:
+    (grader.folder / "harness").mkdir()
+    with (grader.folder / "harness" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another grading is at work"):
-            judge(tmp_path, harness, {"a-1": "resolved"})
+            grader({"a-1": "resolved"})
 
 
 @pytest.mark.parametrize(
