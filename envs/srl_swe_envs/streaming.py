@@ -101,7 +101,6 @@ class ImageStream:
 
     ``manifests`` give sizes; an image without one counts as a large one. Images count whole, though
     they share layers. ``failed`` has the reason for each image that could not be had.
-    ``images_at_once`` are pulled in parallel.
     """
 
     client: docker.DockerClient
@@ -109,7 +108,6 @@ class ImageStream:
     budget_bytes: int
     report: Report
     manifests: Mapping[str, Manifest] = field(default_factory=dict)
-    images_at_once: int = WORKERS
     failed: dict[str, str] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of the images on the engine that this run has pulled."""
@@ -205,8 +203,8 @@ class ImageStream:
                     elif image not in self.failed:
                         waiting.appendleft(image)
 
-        with ThreadPoolExecutor(self.images_at_once) as pool:
-            for job in [pool.submit(pull_some) for _ in range(self.images_at_once)]:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for job in [pool.submit(pull_some) for _ in range(WORKERS)]:
                 job.result()
         return pulled
 

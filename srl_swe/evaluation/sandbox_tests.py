@@ -268,18 +268,16 @@ class CachedTestRunner:
                 del self._verdicts[key]
 
 
-def derive_tests(
-    instance: Instance, open_sandbox: OpenSandbox, timeout_s: float = DEFAULT_TESTS_TIMEOUT_S
-) -> Instance:
+def derive_tests(instance: Instance, open_sandbox: OpenSandbox) -> Instance:
     """The instance with FAIL_TO_PASS and PASS_TO_PASS, from test runs before and after its patch.
 
     SWE-bench's lists were made in the same way (arXiv 2310.06770, section 2.1). A test passes if
     swebench's parser reports it as passed or as an expected failure. Raises SandboxError, and
-    UserError if the patch does not apply, the tests take longer than ``timeout_s`` or print
+    UserError if the patch does not apply, the tests take longer than the default limit or print
     nothing readable, or if no test fails before the patch and passes after it.
     """
-    before = _passing(instance, "", open_sandbox, timeout_s)
-    after = _passing(instance, instance.gold_patch, open_sandbox, timeout_s)
+    before = _passing(instance, "", open_sandbox)
+    after = _passing(instance, instance.gold_patch, open_sandbox)
     if not after - before:
         raise UserError(
             f"{instance.instance_id}: no test fails before the patch and passes after it "
@@ -292,9 +290,7 @@ def derive_tests(
     )
 
 
-def _passing(
-    instance: Instance, patch: str, open_sandbox: OpenSandbox, timeout_s: float
-) -> set[str]:
+def _passing(instance: Instance, patch: str, open_sandbox: OpenSandbox) -> set[str]:
     from swebench.harness.constants import TestStatus
     from swebench.harness.grading import get_logs_eval
 
@@ -303,9 +299,10 @@ def _passing(
         refused = apply_patch(patch, sandbox, instance) if patch else None
         if refused is not None:
             raise UserError(f"{instance.instance_id}: its patch does not apply: {refused}.")
-        run = run_eval_script(spec.eval_script_list, sandbox, timeout_s)
+        run = run_eval_script(spec.eval_script_list, sandbox, DEFAULT_TESTS_TIMEOUT_S)
     if run.timed_out:
-        raise UserError(f"{instance.instance_id}: its tests run longer than {timeout_s:g} s.")
+        limit = f"{DEFAULT_TESTS_TIMEOUT_S:g} s"
+        raise UserError(f"{instance.instance_id}: its tests run longer than {limit}.")
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace") as log:
         log.write(run.log)
         log.flush()

@@ -182,13 +182,10 @@ def replay_all(
     instances: Mapping[str, Instance],
     open_sandbox: OpenSandbox,
     folder: Path | None = None,
-    *,
-    workers: int = 2,
 ) -> list[Replay]:
     """Like :func:`attempt_all`; raises SandboxError if any trajectory was not replayed."""
-    attempts = attempt_all(trajectories, instances, open_sandbox, folder, workers=workers)
     replays = []
-    for attempt in attempts:
+    for attempt in attempt_all(trajectories, instances, open_sandbox, folder):
         if attempt.replay is None:
             raise SandboxError(describe(attempt))
         replays.append(attempt.replay)
