@@ -22,4 +22,4 @@ fi
 echo "set-up: virtual environment $venv with the versions of docker/constraints.txt (minutes, once)"
 "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gym,math,view,dev}]"
+    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gym,math,view,generate,dev}]"

@@ -18,6 +18,7 @@ _BROUGHT_BY = {
     "ray": "ray",
     "gguf": "gguf",
     "math_verify": "math",
+    **dict.fromkeys(("swesmith", "libcst", "tree_sitter", "astor"), "generate"),
 }
 
 

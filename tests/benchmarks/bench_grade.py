@@ -24,10 +24,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import docker
 from bench_table import Row, publish, row, seconds
+from evaluation.patches import HONEST, Kind
+from evaluation.test_cheats import cheats
 
 from srl_swe.engines import GraderSettings, harness_for, load_bench
 from srl_swe.evaluation.from_logs import grade_from_logs
@@ -38,8 +40,6 @@ from srl_swe.evaluation.verify import difference
 from srl_swe.instances import row_from_instance
 from srl_swe.progress import say
 from srl_swe.types import Instance, Prediction, Verdict
-from tests.evaluation.patches import HONEST, Kind
-from tests.evaluation.test_cheats import cheats
 
 _HERE = Path(__file__).parent
 _TURNS = 2

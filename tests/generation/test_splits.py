@@ -1,0 +1,49 @@
+"""Held-out repositories and operators, and near-duplicates of several seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from srl_swe.generation.bugs import Bug
+from srl_swe.generation.splits import draw_operators, split_of, without_near_duplicates
+
+
+def _bug(source: str = "a", *operators: str, marks: tuple[str, ...] = ()) -> Bug:
+    return Bug("1", source, operators or ("x",), 1, "", (), marks)
+
+
+@pytest.mark.parametrize(
+    ("bug", "split"),
+    [
+        (_bug("a", "x"), "train"),
+        (_bug("b", "x"), "held_out_repository"),
+        (_bug("b", "y"), "held_out_repository"),
+        (_bug("a", "y"), "held_out_operator"),
+        (_bug("a", "x", "y"), "held_out_operator"),
+    ],
+)
+def test_split(bug: Bug, split: str) -> None:
+    assert split_of(bug, repositories={"b"}, operators={"y"}) == split
+
+
+def test_operators_are_drawn_by_seed() -> None:
+    names = [f"o{i}" for i in range(20)]
+    drawn = draw_operators(names, share=0.2, seed=1)
+    assert drawn == draw_operators(reversed(names), share=0.2, seed=1)
+    assert len(drawn) == 4
+    assert set(drawn) <= set(names)
+    assert {draw_operators(names, share=0.2, seed=seed) for seed in range(5)} != {drawn}
+
+
+@pytest.mark.parametrize(("share", "number"), [(0, 0), (0.01, 1), (0.5, 2), (1, 3)])
+def test_some_operators_are_always_left_for_training(share: float, number: int) -> None:
+    assert len(draw_operators("abcd", share=share, seed=1)) == number
+
+
+def test_near_duplicates_of_a_source_are_dropped() -> None:
+    first = _bug(marks=("edit 1", "text 1"))
+    same_text = _bug(marks=("edit 2", "text 1"))
+    other = _bug(marks=("edit 2", "text 2"))
+    elsewhere = _bug("b", marks=("edit 1", "text 1"))
+    kept = without_near_duplicates([first, same_text, other, elsewhere])
+    assert list(kept) == [first, other, elsewhere]
