@@ -306,9 +306,8 @@ def dropped_keyword(code: CodeFile, function: Function) -> Iterator[Replacement]
     """The last keyword argument of a call is lost: ``f(a, key=b)`` becomes ``f(a)``."""
     for node in own_nodes(function):
         if isinstance(node, ast.Call) and node.keywords and (last := node.keywords[-1]).arg:
-            before = max(
-                (code.span(one)[1] for one in (*node.args, *node.keywords[:-1])), default=0
-            )
+            others: list[ast.expr | ast.keyword] = [*node.args, *node.keywords[:-1]]
+            before = max((code.span(other)[1] for other in others), default=0)
             start, end = code.span(last)
             if re.fullmatch(r"\)*\s*,\s*", gap := code.text[before:start]):
                 yield before + gap.index(","), end, ""

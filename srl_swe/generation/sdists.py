@@ -15,6 +15,7 @@ import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -143,7 +144,15 @@ def _indexes() -> list[str]:
 
 def _pip_settings() -> dict[str, str]:
     """Options of pip from its files and from the environment, which wins; by their long names."""
-    settings = {"extra-index-url": ""}
+    settings = {"extra-index-url": "", **_pip_files()}
+    for option in ("index-url", "extra-index-url", "cert"):
+        if given := os.environ.get(f"PIP_{option.upper().replace('-', '_')}"):
+            settings[option] = given
+    return settings
+
+
+@cache
+def _pip_files() -> dict[str, str]:
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
         capture_output=True,
@@ -151,15 +160,13 @@ def _pip_settings() -> dict[str, str]:
         check=False,
         timeout=_TIMEOUT_S,
     ).stdout  # empty without pip
+    options = {}
     for line in listed.splitlines():
         key, _, value = line.partition("=")
         section, _, option = key.rpartition(".")
         if section in {"global", "download"} and value[:1] in {"'", '"'}:
-            settings[option] = str(ast.literal_eval(value))
-    for option in ("index-url", "extra-index-url", "cert"):
-        if given := os.environ.get(f"PIP_{option.upper().replace('-', '_')}"):
-            settings[option] = given
-    return settings
+            options[option] = str(ast.literal_eval(value))
+    return options
 
 
 def _get(url: str, headers: Mapping[str, str] | None = None) -> Any:
@@ -174,12 +181,12 @@ def _get(url: str, headers: Mapping[str, str] | None = None) -> Any:
     return response
 
 
-def unpack(archive: Path) -> dict[str, tuple[bool, bytes]]:
+def unpack(archive: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, tuple[bool, bytes]]:
     """The files of a source distribution by path, without its top folder: (executable, contents).
 
     Links are left out. Raises UserError if it is not a tar archive, or holds a device, a path that
     leads out of its one top folder or into ``.git``, the same path twice, or more than MAX_FILES
-    files or MAX_BYTES.
+    files or ``max_bytes``.
     """
     files: dict[str, tuple[bool, bytes]] = {}
     tops, size = set(), 0
@@ -189,7 +196,10 @@ def unpack(archive: Path) -> dict[str, tuple[bool, bytes]]:
                 if member.isdir() or member.issym() or member.islnk():
                     continue
                 size += member.size
-                if reason := _refusal(member, files, size):
+                reason = _refusal(member, files)
+                if len(files) >= MAX_FILES or size > max_bytes:
+                    reason = f"exceeds {MAX_FILES} files or {max_bytes} bytes"
+                if reason:
                     raise UserError(f"{archive.name}: {member.name!r} {reason}.")
                 content = tar.extractfile(member)
                 assert content is not None  # as it is a file
@@ -203,7 +213,7 @@ def unpack(archive: Path) -> dict[str, tuple[bool, bytes]]:
     return files
 
 
-def _refusal(member: tarfile.TarInfo, files: Mapping[str, object], size: int) -> str:
+def _refusal(member: tarfile.TarInfo, files: Mapping[str, object]) -> str:
     path = member.name.removeprefix("./")
     parts = path.split("/")
     if not member.isreg() or member.issparse():
@@ -216,6 +226,4 @@ def _refusal(member: tarfile.TarInfo, files: Mapping[str, object], size: int) ->
         return "would be git's own file"
     if path.partition("/")[2] in files:
         return "occurs twice"
-    if len(files) >= MAX_FILES or size > MAX_BYTES:
-        return f"exceeds the limit of {MAX_FILES} files or {MAX_BYTES >> 20} MiB"
     return ""

@@ -129,6 +129,7 @@ def test_a_small_source_has_bugs_of_many_kinds(words: Source, bugs: list[Bug]) -
     assert any(name.startswith("func_pm_") for name in kinds)
 
 
+@pytest.mark.slow
 def test_each_bug_applies_compiles_and_is_undone(words: Source, bugs: list[Bug]) -> None:
     clean = {path: CodeFile(path, text) for path, text in FILES.items()}
     for bug in bugs:
@@ -195,6 +196,7 @@ def test_one_or_two_edits_over_one_or_two_files(bugs: list[Bug]) -> None:
     assert shapes == {(1, 1), (2, 1), (2, 2)}
 
 
+@pytest.mark.slow
 def test_a_larger_count_and_another_process_give_the_same_stream(words: Source) -> None:
     program = (
         "import json, sys\n"
