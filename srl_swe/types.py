@@ -108,6 +108,14 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertReply:
+    """The thought and action of an expert that was asked what it would do in a state."""
+
+    thought: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One thought, one action, one observation.
 
@@ -116,6 +124,7 @@ class Step:
     run (blocked, refused, format error); a replay skips it. ``turn`` counts the policy's messages
     from 0: the steps of one message share it and its thought; it is None if every step is a message
     of its own. ``translation`` is None for calls of our own tools and for untranslated ones.
+    ``expert``: an expert's answer to the state before this step; None if it was not asked.
     """
 
     thought: str
@@ -124,6 +133,7 @@ class Step:
     executed: bool = True
     turn: int | None = None
     translation: Translation | None = None
+    expert: ExpertReply | None = None
 
 
 class StopReason(StrEnum):

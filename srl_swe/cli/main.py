@@ -18,6 +18,7 @@ from srl_swe.cli import (
     doctor,
     evaluate,
     experiments,
+    experts,
     images,
     model,
     plan,
@@ -65,6 +66,7 @@ app = typer.Typer(
 )
 app.command()(experiments.demo)
 app.command()(replay.replay)
+app.command()(experts.experts)
 app.command()(steps.steps)
 app.command()(convert.convert)
 app.command()(steps.difficulty)

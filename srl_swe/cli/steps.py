@@ -13,6 +13,7 @@ import typer
 
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
+from srl_swe.cli.experts import OnPolicyOptions
 from srl_swe.engines import load_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import TOKENIZERS, TRAINING, need_packages
@@ -353,6 +354,8 @@ def steps(
     solutions: WorkedOptions,
     selected: SelectionOptions,
     reading: options.ReadingOptions,
+    on_policy: OnPolicyOptions,
+    sandboxes: options.SandboxOptions,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores if left out.")
     ] = None,
@@ -372,7 +375,8 @@ def steps(
     """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR.
 
     With --domain math the source holds worked solutions: rows of s1K-1.1 or with other columns,
-    chats, or texts of a problem and its numbered steps.
+    chats, or texts of a problem and its numbered steps. With --on-policy an expert answers in the
+    states that a policy reaches (DAgger).
     """
     from srl_swe.steps import load_card, render_summary
     from srl_swe.steps.card import push as upload
@@ -388,6 +392,7 @@ def steps(
     if push is not None:
         check_name(push)
     maker, found = _making(source, prompts, solutions, selected, reading)
+    found, maker = on_policy.mix(found, maker, prompts, sandboxes, out, reading.seed)
     folders = build(found, maker, out, workers or os.cpu_count() or 1) if out else {}
     cards = {folder: load_card(folder) for folder in folders.values()}
     rows = read_rows(found, maker, out, examples) if examples else []

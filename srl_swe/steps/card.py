@@ -222,11 +222,22 @@ def render_summary(card: Card) -> str:
         ("steps dropped", _counts(card.dropped_steps) or "none"),
         ("not writable", _counts(card.not_writable) or "none"),
         ("translated calls", _counts(card.translated) or "none"),
+        *_on_policy(card.config.get("on_policy")),
         ("records read", f"{card.records}"),
         ("records dropped", _counts(card.dropped_records) or "none"),
     ]
     lengths = (_lengths("Prompts", facts.prompt), _lengths("Completions", facts.completion))
     return "\n\n".join([_table(("", ""), rows), *lengths])
+
+
+def _on_policy(settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Where on-policy examples are from, and how many of both splits were kept of each kind."""
+    if settings is None:
+        return []
+    rows, policy = settings["rows"], f"{settings['policy']} ({settings['weights'][:12]})"
+    kept = f"{rows['on_policy_kept']} of {rows['on_policy']} in states of {policy}"
+    others = f"{rows['experts_kept']} of {rows['experts']} of experts' trajectories"
+    return [("on-policy share", f"{settings['share']:g}: {kept}; {others}")]
 
 
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

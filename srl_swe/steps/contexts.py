@@ -23,8 +23,9 @@ from srl_swe.steps.prompt import (
     make_pair,
     make_prompt,
 )
+from srl_swe.tools import SUBMIT
 from srl_swe.tools.own_calls import OwnStep, is_own_call, make_own_steps
-from srl_swe.types import Message, Trajectory
+from srl_swe.types import Message, Step, Trajectory
 
 Observations = Literal["recorded", "replayed"]
 """``replayed`` in a container of this project, or ``recorded`` at the source."""
@@ -75,6 +76,12 @@ class DropReason(StrEnum):
     in its window is such a call."""
     OVER_BUDGET = "over_budget"
     """The issue alone exceeds the token budget."""
+    NOT_ASKED = "not_asked"
+    """An expert was asked in other states of this rollout, but not in this one."""
+    REPEATED = "repeated"
+    """An earlier state of the same rollout has this prompt and this target."""
+    OTHER_SHARE = "other_share"
+    """Left out by chance for the share of on-policy examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +109,28 @@ def make_step_contexts(
     neither a target nor part of later prompts; an answered reply without an action is part of
     them, as the policy saw the format error. Calls are translated to our own tools, and the
     repository's paths to those of prompts (:mod:`srl_swe.tools.translation`).
+
+    If an expert was asked in the states of a rollout (``Step.expert``), its replies are the
+    targets: of every step, whether that ran or not; ``submit`` counts as the last step.
     """
     own, calls = make_own_steps(trajectory)
-    making = _Making(own, trajectory_id(trajectory), calls, dialect, window, count_tokens)
+    making = _Making(own, trajectory_id(trajectory), dialect, window, count_tokens)
     past: list[Pair] = []
+    is_labelled = any(step.expert for step in own.steps)
+    made = set[tuple[object, ...]]()
     for index, step in enumerate(own.steps):
-        if index == len(own.steps) - 1 and not include_last:
+        if is_labelled:
+            item = making.labelled_example(index, past, include_last=include_last)
+            if isinstance(item, StepContext):
+                key = (*(message["content"] for message in item.prompt), item.expert_action)
+                if key in made:
+                    item = Dropped(own.instance_id, index, DropReason.REPEATED)
+                made.add(key)
+            yield item
+        elif index == len(own.steps) - 1 and not include_last:
             yield Dropped(own.instance_id, index, DropReason.LAST_STEP)
         else:
-            yield making.example(index, past)
+            yield making.example(index, past, step, calls[index])
         answers_format_error = (
             step.action is None and bool(step.thought.strip()) and step.observation is not None
         )
@@ -129,22 +149,38 @@ def trajectory_id(trajectory: Trajectory) -> str:
         action = step.action.text if step.action else None
         seen = step.observation.text if step.observation else None
         digest.update(repr((step.thought, action, seen, step.executed)).encode())
+        if step.expert:
+            digest.update(repr((step.expert.thought, step.expert.action.text)).encode())
     return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    """The examples of one trajectory. ``calls`` are its steps as calls of our own tools."""
+    """The examples of one trajectory."""
 
     trajectory: Trajectory
     trajectory_id: str
-    calls: Sequence[OwnStep]
     dialect: Dialect
     window: Window
     count_tokens: CountTokens | None
 
-    def example(self, index: int, past: Sequence[Pair]) -> StepContext | Dropped:
-        trajectory, step, call = self.trajectory, self.trajectory.steps[index], self.calls[index]
+    def labelled_example(
+        self, index: int, past: Sequence[Pair], *, include_last: bool
+    ) -> StepContext | Dropped:
+        """The example whose target is the expert's reply to the state before the step."""
+        instance_id, reply = self.trajectory.instance_id, self.trajectory.steps[index].expert
+        if reply is None:
+            return Dropped(instance_id, index, DropReason.NOT_ASKED)
+        if reply.action.tool == SUBMIT and not include_last:
+            return Dropped(instance_id, index, DropReason.LAST_STEP)
+        step = Step(reply.thought, reply.action)
+        return self.example(index, past, step, OwnStep(step))
+
+    def example(
+        self, index: int, past: Sequence[Pair], step: Step, call: OwnStep
+    ) -> StepContext | Dropped:
+        """The example whose target is ``step``, of which ``call`` has the translation."""
+        trajectory = self.trajectory
         drop = partial(Dropped, trajectory.instance_id, index)
         if step.action is None:
             return drop(DropReason.NO_ACTION)

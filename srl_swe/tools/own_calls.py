@@ -20,7 +20,7 @@ from srl_swe.tools.search import EDITORS, READERS, WRITERS
 from srl_swe.tools.toolbox import WORKDIR
 from srl_swe.tools.toolsets import BUNDLED, MINI, TOOLSETS, Toolset
 from srl_swe.tools.translation import Untranslated, edit_call, translate_from_record
-from srl_swe.types import Action, Observation, Step, Trajectory, Translation
+from srl_swe.types import Action, ExpertReply, Observation, Step, Trajectory, Translation
 
 FOREIGN_SHELL = "foreign_shell"
 """The tool of a command that needs programs of its harness's shell."""
@@ -239,9 +239,14 @@ def _own_step(step: Step, translation: Translation | None, source: str) -> OwnSt
 
 
 def _move(step: Step, move: Callable[[str], str]) -> Step:
-    action, seen = step.action, step.observation
-    if action is not None:
-        moved = {name: move(value) for name, value in action.arguments.items()}
-        action = Action(action.tool, moved)
+    action, seen, expert = step.action, step.observation, step.expert
+    action = action and _move_call(action, move)
     seen = seen and replace(seen, text=move(seen.text))
-    return replace(step, thought=move(step.thought), action=action, observation=seen)
+    if expert is not None:
+        expert = ExpertReply(move(expert.thought), _move_call(expert.action, move))
+    thought = move(step.thought)
+    return replace(step, thought=thought, action=action, observation=seen, expert=expert)
+
+
+def _move_call(action: Action, move: Callable[[str], str]) -> Action:
+    return Action(action.tool, {name: move(value) for name, value in action.arguments.items()})

@@ -63,7 +63,7 @@ def push_rows(path: Path, name: str) -> None:
 
 FORMAT = "srl-swe-trajectory-1"
 
-_LATER_FIELDS = {"enforced", "exit_status", "notes", "normal_form", "turn", "translation"}
+_LATER_FIELDS = {"enforced", "exit_status", "notes", "normal_form", "turn", "translation", "expert"}
 """Left out if empty: older readers, and keys made of lines, do not know them."""
 
 
