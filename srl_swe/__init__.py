@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         grade,
         load_instances,
         load_trajectories,
+        make_expert_trajectories,
         make_steps,
         run_rollouts,
         train,
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
     from srl_swe.evaluation.samples import SamplesReport
     from srl_swe.evaluation_run import EvalSettings
+    from srl_swe.expert_run import ExpertSettings
     from srl_swe.types import Instance, Trajectory
 
 __version__ = "0.2.0"
 
 __all__ = [
     "EvalSettings",
+    "ExpertSettings",
     "Instance",
     "Report",
     "SamplesReport",
@@ -35,6 +38,7 @@ __all__ = [
     "grade",
     "load_instances",
     "load_trajectories",
+    "make_expert_trajectories",
     "make_steps",
     "run_rollouts",
     "train",
@@ -42,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "EvalSettings": "srl_swe.evaluation_run",
+    "ExpertSettings": "srl_swe.expert_run",
     "Instance": "srl_swe.types",
     "Report": "srl_swe.evaluation.report",
     "SamplesReport": "srl_swe.evaluation.samples",

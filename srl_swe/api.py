@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from srl_swe.evaluation.report import Report
     from srl_swe.evaluation.samples import SamplesReport
     from srl_swe.evaluation_run import EvalSettings
+    from srl_swe.expert_run import ExpertSettings
     from srl_swe.rollout.agents import AgentSettings
     from srl_swe.rollout.endpoint import Endpoint
     from srl_swe.rollout.usage import Prices
@@ -66,6 +67,21 @@ def load_instances(
     ``ids`` selects instances; ``limit`` keeps the first ones.
     """
     return load_bench(bench, ids, limit)
+
+
+def make_expert_trajectories(
+    instances: Sequence[Instance], out: str | Path, settings: ExpertSettings | None = None
+) -> list[Trajectory]:
+    """Let experts that know the gold patches resolve the instances; one trajectory each by default.
+
+    They act as if they did not know them: search, view, reproduce, edit, test, submit. Writes the
+    trajectories that the tests resolve to the JSON-lines file ``out``, and returns them. A second
+    call continues in the folder ``NAME-run`` beside it.
+    """
+    from srl_swe.expert_run import ExpertSettings, make_expert_trajectories
+
+    made = make_expert_trajectories(instances, Path(out), settings or ExpertSettings())
+    return list(made.kept)
 
 
 def make_steps(

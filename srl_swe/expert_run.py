@@ -18,6 +18,7 @@ from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
 from srl_swe.evaluation_run import SAMPLE_FOLDER
 from srl_swe.experts import Expert, ExpertAgent, LabellingAgent, find_leak
 from srl_swe.experts.expert import EXPERT_VERSION
+from srl_swe.experts.gold import check_gold
 from srl_swe.files import held_alone
 from srl_swe.progress import say
 from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
@@ -76,7 +77,7 @@ class ExpertTrajectories:
 def make_expert_trajectories(
     instances: Sequence[Instance], out: Path, settings: ExpertSettings
 ) -> ExpertTrajectories:
-    """Let experts resolve the instances in sandboxes, and write the resolved trajectories to ``out``.
+    """Let experts resolve the instances in sandboxes, and write the trajectories to ``out``.
 
     The folder ``NAME-run`` beside ``out`` holds rollouts and verdicts: a second call keeps them,
     and may ask for more per instance. Left out are trajectories that the tests do not resolve,
@@ -190,13 +191,16 @@ def label_rollouts(
 
     Rollouts that the folder holds are kept, except those that infrastructure has ended, which are
     left out of the result. The policy is opened only if a rollout is missing. Raises UserError if
-    the folder holds a run of another config, or if several episodes would be equal.
+    the folder holds a run of another config, if several episodes would be equal, or for an instance
+    whose gold patch an expert can't use.
     """
     if settings.episodes > 1 and not settings.agent.temperature:
         raise UserError(
             f"{settings.episodes} episodes at temperature 0 are equal: raise --temperature, for "
             "instance to 1.0, or take one episode."
         )
+    for instance in instances:
+        check_gold(instance)
     policy = find_endpoint(policy) if is_served(policy) else policy
     name, config = policy_name(policy), settings.config(policy)
     batch = settings.batch_size or settings.workers

@@ -42,8 +42,8 @@ class OnPolicyOptions:
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="Roll out this policy (folder, hub name or URL) on --bench, ask the expert in each "
-            "state, and add these step contexts. OUT-on-policy holds the rollouts.",
+            help="Roll out this policy (folder, hub name or URL) on --bench, ask the expert in "
+            "each state, and add these step contexts. OUT-on-policy holds the rollouts.",
         ),
     ] = None
     on_policy_share: Annotated[
@@ -90,6 +90,8 @@ class OnPolicyOptions:
 
         if self.bench is None or out is None:
             raise UserError("--on-policy needs the instances, --bench, and a folder, --out.")
+        if source.reader is not None:
+            raise UserError("--on-policy is for the domain software.")
         if prompts.dialect != "xml":
             raise UserError("--on-policy: the expert calls the tools of --dialect xml.")
         if not source.repeatable:

@@ -56,7 +56,7 @@ class Gold:
         Raises UserError if the instance has no gold patch of text files, or one that does not
         apply; SandboxError if the base commit can't be read.
         """
-        patched = _parse(instance)
+        patched = check_gold(instance)
         base = BaseCommit.open(sandbox, instance.base_commit, instance.workdir)
         old_paths = [_old_path(file) for file in patched]
         held = base.read([path for path in dict.fromkeys(old_paths) if path in base.entries])
@@ -232,7 +232,8 @@ def _changes(
     return [(j1, j2, ()) if in_new else (i1, i2, new[j1:j2]) for i1, i2, j1, j2 in merged]
 
 
-def _parse(instance: Instance) -> list[PatchedFile]:
+def check_gold(instance: Instance) -> list[PatchedFile]:
+    """The files of the gold patch. Raises UserError if an expert can't use it."""
     try:
         files = list(PatchSet(instance.gold_patch))
     except UnidiffParseError as error:

@@ -7,6 +7,7 @@ optional moves are made, and how, is a matter of habits, which a seed decides.
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -468,7 +469,7 @@ def _known_call(here: Situation) -> str:
     module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     for call in here.seen.issue.calls:
         used = {n.id for n in ast.walk(ast.parse(call)) if isinstance(n, ast.Name)}
-        needed = sorted(used - set(dir(__builtins__)))
+        needed = sorted(used - set(dir(builtins)))
         if needed and all(_is_defined(target.current or "", name) for name in needed):
             code = f"from {module} import {', '.join(needed)}; print(repr({call}))"
             return f"python -c {shlex.quote(code)}"

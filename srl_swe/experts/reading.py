@@ -82,7 +82,9 @@ class Issue:
         found = [
             re.split(r"['\"\[\d(]", text)[0].strip(" :,") for _, text in _ERROR.findall(self.text)
         ]
-        return [text for text in dict.fromkeys(found) if len(text.split()) > 1]
+        return [
+            text for text in dict.fromkeys(found) if len(text.split()) > 1 and text[0].isalpha()
+        ]
 
     @cached_property
     def script(self) -> str:
