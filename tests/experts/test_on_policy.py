@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
 from srl_swe.experts import Expert, LabellingAgent
 from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
 from srl_swe.steps import StepMaker, StepSettings
 from srl_swe.steps.contexts import Dropped, DropReason, StepContext, make_step_contexts
 from srl_swe.steps.mixture import MixedSource
 from srl_swe.testing import ScriptedPolicy
+from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import parse_line, render_line, save_jsonl
 from srl_swe.types import Action, ExpertReply, Observation, Step, Trajectory
 from srl_swe_envs.local import open_local_sandbox
@@ -45,8 +47,8 @@ def labelled(number: int, steps: int = 4, same: bool = False) -> Trajectory:
     )
 
 
-def contexts(trajectory: Trajectory, **options: bool) -> list[StepContext]:
-    items = make_step_contexts(trajectory, XML, **options)
+def contexts(trajectory: Trajectory, include_last: bool = False) -> list[StepContext]:
+    items = make_step_contexts(trajectory, XML, include_last=include_last)
     return [item for item in items if isinstance(item, StepContext)]
 
 
@@ -68,7 +70,6 @@ def test_an_example_has_the_prompt_that_the_policy_saw_and_the_experts_reply() -
 
 @pytest.mark.slow
 def test_the_experts_actions_are_executed_by_chance() -> None:
-    agent = LabellingAgent(Agent(ScriptedPolicy([]), RULES), Expert(0), expert_actions=1.0)
     limited = Rules(RULES.replies, limits=EpisodeLimits(steps=4))
     agent = LabellingAgent(Agent(ScriptedPolicy([]), limited), Expert(0), 1.0)
     with open_local_sandbox(INSTANCES["texttable-1"]) as sandbox:
@@ -118,8 +119,6 @@ def test_rows_of_the_other_kind_are_left_out_until_the_share_is_met(
     )
     mixed, maker = source.mix(StepMaker(StepSettings()), seed=3)
     counts: Counter[str] = Counter()
-    from srl_swe.trajectories import ReadReport
-
     for trajectory in mixed.stream(ReadReport()):
         counts[trajectory.source] += len(maker.rows(trajectory))
     assert (counts["on-policy"], counts["srl-swe"]) == kept
@@ -133,8 +132,8 @@ def test_the_command_rolls_out_once_and_the_card_names_the_policy(tmp_path: Path
     replies = [reply(text) for text in (written("ls"), WRONG, SUBMIT) * 2]
     out = tmp_path / "steps"
     ids = ("--id", "starter__texttable-1", "--id", "starter__inikit-1")
-    options = ("--bench", "starter", *ids, "--sandbox", "local", "--trust-commands")
-    options = (*options, "--containers", "1", "--include-submit")
+    local = ("--sandbox", "local", "--trust-commands", "--containers", "1")
+    options = ("--bench", "starter", *ids, *local, "--include-submit")
     with OpenAiServer(*replies).running() as server:
         command = ("steps", "--on-policy", server.url, *options)
         first = invoke(*command, "--out", out, "--on-policy-share", "0.25")
@@ -165,8 +164,6 @@ def test_the_command_rolls_out_once_and_the_card_names_the_policy(tmp_path: Path
 def test_a_mistake_is_found_before_the_policy_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
 ) -> None:
-    from srl_swe.errors import UserError
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
         invoke("steps", *options, "--on-policy", "http://localhost:1/v1")
