@@ -23,7 +23,7 @@ Split = Literal["train", "validation", "held_out"]
 Form = Literal["told", "expression", "equation"]
 Operator = Literal["+", "-", "*"]
 
-OPERATIONS = (2, 3, 5, 7)
+OPERATIONS = (2, 3, 4, 5, 7)
 """Operations of a problem by level, from 0, the easiest."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))

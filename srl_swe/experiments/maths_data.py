@@ -35,7 +35,8 @@ _EVERY_STEP = {
     kind: WorkedSettings(next_title=kind == "titled", include_last=True)
     for kind in ("titled", "untitled")
 }
-_OTHER_SHARE = 1 / 3
+_LEVEL_SHARES = (0.1, 0.3, 0.6)
+"""Shares of the easy levels in the base's problems."""
 _CARD = """\
 # Easy problems
 
@@ -82,8 +83,8 @@ def save_data(kind: Data, folder: Path) -> Path:
 def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
     """Write the data set that the base policy learns: easy problems, in all forms of reply.
 
-    A problem gives its whole solution, and some (:data:`_OTHER_SHARE`) a reply in another form
-    too: a step with its title given, a step without, or the rest of the solution.
+    A problem gives its whole solution, and a reply in another form: a step with its title given, a
+    step without, or the rest of the solution.
     """
     contexts = list(_demonstrations(plan, seed))
     random.Random(seed).shuffle(contexts)
@@ -104,13 +105,11 @@ def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
 
 def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
     draw = random.Random(seed)
-    easiest = plan.base_problems // 10
-    for level, count in zip(EASY, (easiest, plan.base_problems - easiest), strict=True):
+    for level, share in zip(EASY, _LEVEL_SHARES, strict=True):
+        count = round(share * plan.base_problems)
         for made in make_problems(level, count, "train", seed):
             solution = MATH.reader({}).read(asdict(made), made.id)
             yield from _contexts(solution, _SETTINGS["solutions"])
-            if draw.random() > _OTHER_SHARE:
-                continue
             form = draw.choice(("titled", "untitled", "rest"))
             steps = _contexts(solution, _EVERY_STEP["titled" if form == "titled" else "untitled"])
             index = draw.randrange(len(steps))

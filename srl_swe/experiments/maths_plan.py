@@ -22,10 +22,10 @@ HARD_SHARE = 0.02
 """The base should solve fewer of the hard problems with 16 samples (the paper's hard set)."""
 TOKENS_PER_UPDATE = 4800
 """About the tokens of the replies of an update: 256 steps, 64 solutions, or 80 rests of one."""
-HARD, HARDER = 2, 3
+HARD, HARDER = 3, 4
 """The level that all arms train on, and the one above it, which no arm has seen."""
-EASY = (0, 1)
-"""The levels that the base policy is made on."""
+EASY = (0, 1, 2)
+"""The levels that the base policy is made on, most problems of the last."""
 
 Data = Literal["titled", "untitled", "rests", "solutions", "problems"]
 
@@ -47,11 +47,11 @@ class Way:
     changes: dict[str, str] = field(default_factory=dict)
 
 
-_RL_RATES = (2e-4, 5e-4, 1e-3)
+_RL_RATES = (5e-5, 1.5e-4, 5e-4)
 WAYS = {
     way.name: way
     for way in (
-        Way("sft", "SFT", "study-math-sft", "solutions", (5e-4, 1e-3, 2e-3)),
+        Way("sft", "SFT", "study-math-sft", "solutions", (1.5e-4, 5e-4, 1.5e-3)),
         Way("rlvr", "RLVR", "study-math-rlvr", "problems", _RL_RATES),
         Way("srl", "SRL", "study-math-srl", "titled", _RL_RATES),
         Way(
@@ -155,7 +155,7 @@ class MathsPlan:
     hidden: int = 192
     layers: int = 3
     base_problems: int = 24000
-    base_updates: int = 1400
+    base_updates: int = 2000
     max_new_tokens: int = 176
 
 
