@@ -1,9 +1,9 @@
 r"""Problems of arithmetic and of linear equations, made by a program, with titled expert solutions.
 
-A problem has two quantities, a and b, and operations on whole numbers that change them in turn; the
-number of operations grows with the level. It is told as instructions, as two expressions, or as two
-equations for the starts, whose solution undoes the operations from the last to the first. Answers
-are exact: a pair of values, which a guess hardly ever hits.
+A problem has two quantities, a and b, and operations on whole numbers that change them in turn. It
+is told as instructions, as two expressions, or as two equations for the starts, whose solution undoes
+the operations from the last to the first. Answers are exact: a pair of values, which a guess hardly
+ever hits. Levels differ in the number of operations and in the share of those with large numbers.
 
 Problems are drawn by a seed. A chain of operations belongs to one split by its digest, in every
 surface form: the splits have no chain in common, whatever their seeds and sizes.
@@ -23,8 +23,18 @@ Split = Literal["train", "validation", "held_out"]
 Form = Literal["told", "expression", "equation"]
 Operator = Literal["+", "-", "*"]
 
-OPERATIONS = (2, 3, 4, 5, 7)
-"""Operations of a problem by level, from 0, the easiest."""
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The difficulty of a problem: its number of operations, and the share of large ones."""
+
+    operations: int
+    large: float
+
+
+_RARE = 0.02
+LEVELS = (Level(2, _RARE), Level(3, _RARE), Level(4, _RARE), Level(3, 1.0), Level(4, 1.0))
+"""From the easiest: small operations with hardly a large one, then large ones only."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
@@ -32,6 +42,8 @@ LARGEST = 59
 """The largest value of a chain; the smallest is 0."""
 _STARTS = range(2, 21)
 _NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
+_LARGE = range(10, 20)
+"""Numbers of large operations, which add or subtract."""
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _TITLES = {
@@ -120,7 +132,7 @@ class MadeProblem:
 def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterator[MadeProblem]:
     r"""Different problems of a level, all forms in turn; the same ones for the same arguments.
 
-    ``level``: from 0, an index of :data:`OPERATIONS`. Raises UserError if the split has fewer.
+    ``level``: from 0, an index of :data:`LEVELS`. Raises UserError if the split has fewer.
 
     >>> (made,) = make_problems(0, 1, "train", seed=1)
     >>> made.form, made.solution.count("**"), made.solution.endswith(f"\\boxed{{{made.answer}}}.")
@@ -132,7 +144,7 @@ def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterat
     while len(seen) < count:
         if (in_vain := in_vain + 1) > _MOST_IN_VAIN:
             raise UserError(f"level {level} has few more than {len(seen)} problems in {split}.")
-        starts, chain = _draw_chain(draw, OPERATIONS[level])
+        starts, chain = _draw_chain(draw, LEVELS[level])
         key = _key(starts, chain)
         if key in seen or split_of(key) != split:
             continue
@@ -147,16 +159,17 @@ def split_of(chain: str) -> Split:
     return next(split for split, end in _SHARES if percent < end)
 
 
-def _draw_chain(draw: random.Random, length: int) -> tuple[Starts, list[Operation]]:
+def _draw_chain(draw: random.Random, level: Level) -> tuple[Starts, list[Operation]]:
     """Starts of a and b, and operations on them in turn; values stay from 0 to :data:`LARGEST`.
 
     None undoes the one before on the same quantity.
     """
     starts = (draw.choice(_STARTS), draw.choice(_STARTS))
     values, chain = list(starts), list[Operation]()
-    while len(chain) < length:
-        operator: Operator = draw.choice(("+", "-", "*"))
-        operation = Operation(operator, draw.choice(_NUMBERS[operator]))
+    while len(chain) < level.operations:
+        large = draw.random() < level.large
+        operator: Operator = draw.choice(("+", "-") if large else ("+", "-", "*"))
+        operation = Operation(operator, draw.choice(_LARGE if large else _NUMBERS[operator]))
         turn = len(chain) % 2
         undoes = len(chain) > 1 and _undoes(operation, chain[-2])
         if not undoes and 0 <= operation.on(values[turn]) <= LARGEST:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from srl_swe.experiments.made_problems import OPERATIONS
+from srl_swe.experiments.made_problems import LEVELS
 from srl_swe.experiments.maths_plan import (
     EASY,
     HARD,
@@ -209,12 +209,12 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
     """The design in a few sentences, with the check that the hard level is hard for the base."""
     seeds = len({result.seed for result in results})
     text = (
-        f"{counted(seeds, 'seed')}; {plan.solutions} expert solutions of {OPERATIONS[HARD]} "
-        f"operations for all arms; {plan.held_out} held-out problems of {OPERATIONS[HARD]} "
-        f"operations (hard) and of {OPERATIONS[HARDER]} (harder). Accuracy is "
+        f"{counted(seeds, 'seed')}; {plan.solutions} expert solutions of the hard level for all "
+        f"arms, which is {_level(HARD)}; {plan.held_out} held-out problems of it, and of the "
+        f"harder one, {_level(HARDER)}. Accuracy is "
         "the mean over seeds, with its 95 % interval over problems in brackets, and ± half of the "
         "95 % interval over seeds (Student's t). Easy: greedy accuracy on held-out problems of "
-        f"{OPERATIONS[EASY[-1]]} operations, as the base has learned. Step by step: each step is "
+        f"{_level(EASY[-1])}, as the base has learned. Step by step: each step is "
         "asked for alone. Paper: Qwen2.5-7B-Instruct, average of four benches."
     )
     for result in sorted(results, key=lambda result: result.seed):
@@ -226,6 +226,11 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
             hard = result.any_of_16 < HARD_SHARE
             text += "." if hard else f", more than the {HARD_SHARE:.0%} of a hard set."
     return text
+
+
+def _level(index: int) -> str:
+    level = LEVELS[index]
+    return f"{level.operations} operations, {level.large:.0%} of them large"
 
 
 def study_charts(results: Sequence[MathsResult]) -> Iterator[Chart]:

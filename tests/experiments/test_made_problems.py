@@ -13,10 +13,9 @@ from srl_swe.dialects.text_steps import split_solution
 from srl_swe.domains import MATH
 from srl_swe.domains.worked import last_boxed
 from srl_swe.errors import UserError
-from srl_swe.experiments.made_problems import OPERATIONS, MadeProblem, Split, make_problems
+from srl_swe.experiments.made_problems import LEVELS, MadeProblem, Split, make_problems
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
-LEVELS = range(len(OPERATIONS))
 
 
 def made(level: int, split: Split = "train", count: int = 60, seed: int = 0) -> list[MadeProblem]:
@@ -29,7 +28,7 @@ def value(text: str, start: int = 0) -> int:
     return int(eval(text, {"__builtins__": {}}, {"a": start, "b": start}))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", range(len(LEVELS)))
 def test_answers_are_right_in_every_form(level: int) -> None:
     forms = set()
     for problem in made(level):
@@ -62,12 +61,12 @@ def test_answers_are_right_in_every_form(level: int) -> None:
     assert forms == {"told", "expression", "equation"}
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", range(len(LEVELS)))
 def test_a_solution_is_a_titled_step_per_operation_and_the_answer(level: int) -> None:
     for problem in made(level, count=30):
         split = split_solution(problem.solution)
         assert split.form == "titled"
-        assert len(split.steps) == OPERATIONS[level] + 1
+        assert len(split.steps) == LEVELS[level].operations + 1
         assert last_boxed(problem.solution) == problem.answer
         for step in split.steps[:-1]:
             left, right = re.fullmatch(
