@@ -1,8 +1,8 @@
 r"""Problems of arithmetic and of linear equations, made by a program, with titled expert solutions.
 
 A problem has two quantities, a and b, and operations on whole numbers that change them in turn. It
-is told as instructions, as two expressions, or as two equations whose solution undoes the operations
-from the last to the first. Answers are exact: a pair of values, which a guess hardly
+is told as instructions, as two expressions, or as two equations, which are solved by undoing the
+operations from the last to the first. Answers are exact: a pair of values, which a guess hardly
 ever hits. Levels differ in the number of operations and in the share of those with large numbers.
 
 Problems are drawn by a seed. A chain of operations belongs to one split by its digest, in every
