@@ -26,14 +26,23 @@ Operator = Literal["+", "-", "*"]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The difficulty of a problem: its number of operations, and the share of large ones."""
+    """The difficulty of a problem: its number of operations, and the share of large ones.
+
+    Large operations add or subtract one of the numbers ``large``.
+    """
 
     operations: int
-    large: float
+    share: float
+    large: range
 
 
-_RARE = 0.02
-LEVELS = (Level(2, _RARE), Level(3, _RARE), Level(4, _RARE), Level(3, 1.0), Level(4, 1.0))
+_RARE, _TEENS, _TWENTIES = 0.01, range(10, 20), range(20, 30)
+LEVELS = (
+    Level(2, _RARE, _TEENS),
+    Level(3, _RARE, _TEENS),
+    Level(3, 1.0, _TEENS),
+    Level(3, 1.0, _TWENTIES),
+)
 """From the easiest: small operations with hardly a large one, then large ones only."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
@@ -42,8 +51,6 @@ LARGEST = 59
 """The largest value of a chain; the smallest is 0."""
 _STARTS = range(2, 21)
 _NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
-_LARGE = range(10, 20)
-"""Numbers of large operations, which add or subtract."""
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _TITLES = {
@@ -167,9 +174,9 @@ def _draw_chain(draw: random.Random, level: Level) -> tuple[Starts, list[Operati
     starts = (draw.choice(_STARTS), draw.choice(_STARTS))
     values, chain = list(starts), list[Operation]()
     while len(chain) < level.operations:
-        large = draw.random() < level.large
+        large = draw.random() < level.share
         operator: Operator = draw.choice(("+", "-") if large else ("+", "-", "*"))
-        operation = Operation(operator, draw.choice(_LARGE if large else _NUMBERS[operator]))
+        operation = Operation(operator, draw.choice(level.large if large else _NUMBERS[operator]))
         turn = len(chain) % 2
         undoes = len(chain) > 1 and _undoes(operation, chain[-2])
         if not undoes and 0 <= operation.on(values[turn]) <= LARGEST:

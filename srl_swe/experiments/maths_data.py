@@ -35,7 +35,7 @@ _EVERY_STEP = {
     kind: WorkedSettings(next_title=kind == "titled", include_last=True)
     for kind in ("titled", "untitled")
 }
-_LEVEL_SHARES = (0.2, 0.4, 0.4)
+_LEVEL_SHARES = (0.2, 0.8)
 """Shares of the easy levels in the base's problems."""
 _CARD = """\
 # Easy problems
@@ -112,7 +112,7 @@ def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
             yield from _contexts(solution, _SETTINGS["solutions"])
             if draw.random() < 0.5:
                 continue
-            form = draw.choice(("titled", "untitled", "rest"))
+            form = draw.choice(("titled", "untitled", "untitled", "rest"))
             steps = _contexts(solution, _EVERY_STEP["titled" if form == "titled" else "untitled"])
             index = draw.randrange(len(steps))
             yield _with_thought(steps, index, made.thoughts[index], rest=form == "rest")

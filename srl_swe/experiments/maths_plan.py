@@ -22,9 +22,9 @@ HARD_SHARE = 0.02
 """The base should solve fewer of the hard problems with 16 samples (the paper's hard set)."""
 TOKENS_PER_UPDATE = 4800
 """About the tokens of the replies of an update: 256 steps, 64 solutions, or 80 rests of one."""
-HARD, HARDER = 3, 4
+HARD, HARDER = 2, 3
 """The level that all arms train on, and the one above it, which no arm has seen."""
-EASY = (0, 1, 2)
+EASY = (0, 1)
 """The levels that the base policy is made on, most problems of the last."""
 
 Data = Literal["titled", "untitled", "rests", "solutions", "problems"]

@@ -230,7 +230,8 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
 
 def _level(index: int) -> str:
     level = LEVELS[index]
-    return f"{level.operations} operations, {level.large:.0%} of them large"
+    numbers = f"{level.large[0]} to {level.large[-1]}"
+    return f"{level.operations} operations, {level.share:.0%} of them with {numbers}"
 
 
 def study_charts(results: Sequence[MathsResult]) -> Iterator[Chart]:
