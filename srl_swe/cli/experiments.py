@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.generated_study import GeneratedOptions, run_generated
 from srl_swe.cli.train import phase_runner
 from srl_swe.engines import owned_harness, sandboxes_for, testable_bench
 from srl_swe.errors import UserError
@@ -18,6 +19,7 @@ from srl_swe.instances import load_instances
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from srl_swe.experiments.generated_plan import GeneratedPlan
     from srl_swe.experiments.maths_plan import MathsPlan
     from srl_swe.experiments.study_plan import StudyPlan
 
@@ -35,7 +37,9 @@ class PlanOptions:
     arms: Annotated[
         list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")
     ] = None
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per arm.")] = 3
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds per arm; 3 if left out.")
+    ] = None
     updates: Annotated[int | None, typer.Option(min=1, help="Updates per arm.")] = None
     quick: Annotated[
         bool, typer.Option("--quick", help="Few arms and one seed, too short to learn anything.")
@@ -48,7 +52,7 @@ class PlanOptions:
 
         if self.model:
             check_folder(self.model)
-        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds)
+        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds or FULL.seeds)
         return replace(
             usual,
             suite=suite,
@@ -65,9 +69,20 @@ class PlanOptions:
         for name in ("trajectories", "model"):
             if getattr(self, name):
                 raise UserError(f"--{name} is for the domain software.")
-        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds)
+        usual = QUICK if self.quick else replace(FULL, seeds=self.seeds or 3)
         arms, updates = tuple(self.arms or usual.arms), self.updates or usual.updates
         return replace(usual, arms=arms, updates=updates)
+
+    def generated(self, asked: GeneratedOptions, bench: str) -> GeneratedPlan:
+        """The plan on generated instances."""
+        return asked.plan(
+            bench,
+            trajectories=self.trajectories,
+            model=self.model,
+            arms=self.arms or (),
+            seeds=self.seeds,
+            quick=self.quick,
+        )
 
 
 def demo(
@@ -102,13 +117,21 @@ def demo(
 @options.takes_groups
 def study(
     bench: options.Bench = "starter",
-    old_bench: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="generated",
+            help="generated: instances of `srl-swe generate` by --bench, measured on repositories "
+            "that are held out.",
+        ),
+    ] = None,
     *,
     domain: Annotated[
         Literal["software", "math"],
         typer.Option(help="math: problems made by a program, and a tiny policy from scratch."),
     ] = "software",
     asked: PlanOptions,
+    generated: GeneratedOptions,
     out: options.Out = None,
     at_once: Annotated[
         int | None,
@@ -123,20 +146,27 @@ def study(
     """Run the paper's comparison: one policy trained in several ways at equal budgets, and graded.
 
     Arms: base, SFT, SRL, SRL without dynamic sampling, holistic similarity, RLVR, SRL then RLVR;
-    with --domain math also SFT then RLVR, and SRL without the next title. If it is killed, the same
-    command continues.
+    with --domain math also SFT then RLVR, and SRL without the next title; with --suite generated
+    SFT, SRL by several rewards and RLVR from one warm start. If it is killed, the same command
+    continues.
     """
     need_packages("a study", TRAINING)
-    folder = options.results_folder(out, "study" if domain == "software" else "study-math")
+    name = "study" if domain == "software" else "study-math"
+    folder = options.results_folder(out, "study-generated" if suite == "generated" else name)
     check_output_folder(folder)
     if domain == "math":
         return _study_maths(asked.maths_plan(), folder, at_once, sandboxes, as_json)
+    if suite == "generated":
+        plan = asked.generated(generated, bench)
+        return run_generated(
+            plan, folder, sandboxes, workers=workers, at_once=at_once, as_json=as_json
+        )
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study
     from srl_swe.experiments.study_report import TITLE, results_table
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
-    plan = asked.plan(old_bench or bench)
+    plan = asked.plan(suite or bench)  # --suite named the bench in 0.1
     instances = testable_bench(plan.suite)
     open_sandbox = sandboxes_for(instances, settings)
     at_once = at_once or phases_at_once()

@@ -105,7 +105,7 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
         max_new_tokens=on.max_new_tokens,
         template=trained.template if trained else {},
     )
-    agent = _make_agent(policy, on, trained)
+    agent = make_agent(policy, on, trained)
     rollouts = rollout_all(agent, on.instances, on.open_sandbox, folder)
     submitted = predictions(rollouts, name)
     verdicts = grade(on.instances, submitted, on.grading, report=say, harness=on.harness)
@@ -122,7 +122,9 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
     return result
 
 
-def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None) -> Agent:
+def make_agent(
+    policy: Path, on: EvaluationSettings, trained: Prompting | None, batch_size: int = 1
+) -> Agent:
     """A greedy agent with the window of the settings; warns if training had another."""
     from srl_swe.rollout.local_policy import LocalPolicy
 
@@ -131,7 +133,11 @@ def _make_agent(policy: Path, on: EvaluationSettings, trained: Prompting | None)
     if differing := differences(known, used):
         say(f"warning: {policy} is not prompted as it was trained: {differing}")
     opened = LocalPolicy(
-        str(policy), max_new_tokens=on.max_new_tokens, temperature=0.0, template=known.template
+        str(policy),
+        max_new_tokens=on.max_new_tokens,
+        temperature=0.0,
+        template=known.template,
+        batch_size=batch_size,
     )
     check_thought(str(policy), opened.opening, known.strictness)
     replies = ReplyFormat(dialect, known.strictness, opened.opening == "opened")

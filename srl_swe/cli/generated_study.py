@@ -1,0 +1,135 @@
+"""``srl-swe study --suite generated``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from srl_swe.cli import options
+from srl_swe.cli.train import phase_runner
+from srl_swe.engines import GraderSettings, harness_for, sandboxes_for, testable_bench
+from srl_swe.errors import UserError
+
+if TYPE_CHECKING:
+    from srl_swe.experiments.generated_plan import GeneratedPlan
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedOptions:
+    """The budget of a study on generated instances."""
+
+    budget: Annotated[
+        Literal["hour", "night", "gpu"],
+        typer.Option(
+            help="--suite generated: hour has the arms warm start, SFT and SRL, one seed and 12 "
+            "held-out instances; night and gpu have all arms and at least 100."
+        ),
+    ] = "hour"
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--held-out",
+            metavar="REPO",
+            help="--suite generated: hold out this repository; repeat it for more. A quarter of "
+            "them if left out.",
+        ),
+    ] = None
+    test_instances: Annotated[
+        int | None, typer.Option(min=1, help="--suite generated: held-out instances to roll out.")
+    ] = None
+    warm_steps: Annotated[
+        int | None, typer.Option(min=1, help="--suite generated: expert steps of the warm start.")
+    ] = None
+    further_steps: Annotated[
+        int | None, typer.Option(min=8, help="--suite generated: expert steps of each arm.")
+    ] = None
+    no_gate: Annotated[
+        bool,
+        typer.Option(
+            "--no-gate",
+            help="--suite generated: continue though the warm start resolves under 5 or over 80 %.",
+        ),
+    ] = False
+
+    def plan(
+        self,
+        bench: str,
+        *,
+        trajectories: str,
+        model: str,
+        arms: Sequence[str],
+        seeds: int | None,
+        quick: bool,
+    ) -> GeneratedPlan:
+        """Raises UserError for missing trajectories, a missing model or an unknown arm."""
+        from srl_swe.experiments.generated_plan import BUDGETS, QUICK, with_arms
+        from srl_swe.rollout.weights import check_folder
+
+        if not trajectories and bench != "starter":
+            raise UserError("name the experts' trajectories of these instances: --trajectories.")
+        if model:
+            check_folder(model)
+        elif not quick:
+            raise UserError(
+                "name a pretrained policy by --model; `srl-swe model smollm2 --out DIR` makes one."
+            )
+        plan = QUICK if quick else BUDGETS[self.budget]
+        plan = with_arms(plan, arms) if arms else plan
+        given = {
+            "seeds": None if quick else seeds,
+            "test_instances": self.test_instances,
+            "warm_steps": self.warm_steps,
+            "further_steps": self.further_steps,
+            "gate_instances": 0 if self.no_gate else None,
+        }
+        return replace(
+            plan,
+            bench=bench,
+            trajectories=trajectories,
+            model=model,
+            held_out=tuple(self.held_out or ()),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+
+def run_generated(
+    plan: GeneratedPlan,
+    folder: Path,
+    sandboxes: options.SandboxOptions,
+    *,
+    workers: int,
+    at_once: int | None,
+    as_json: bool,
+) -> None:
+    """Run the study, and print its table and the page's path."""
+    from srl_swe.experiments.experiment import load_suite
+    from srl_swe.experiments.generated_plan import split_instances
+    from srl_swe.experiments.generated_report import TITLE, results_table
+    from srl_swe.experiments.generated_study import run_generated_study
+    from srl_swe.training.curriculum import PhaseStopped, phases_at_once
+
+    instances = testable_bench(plan.bench)
+    experts = load_suite(plan.bench, instances, plan.trajectories).trajectories
+    at_once = at_once or phases_at_once()
+    try:
+        results = run_generated_study(
+            plan,
+            instances,
+            experts,
+            folder,
+            sandboxes_for(instances, sandboxes.settings()),
+            phase_runner(sandboxes, workers=workers, at_once=at_once),
+            at_once=at_once,
+            harness=harness_for(instances, GraderSettings("sandbox")),
+        )
+    except PhaseStopped as stopped:
+        raise typer.Exit(stopped.code) from None
+    if as_json:
+        return options.print_json(results)
+    split = split_instances(instances, experts, plan.held_out)
+    options.console().print(results_table(results, split, folder).draw(TITLE))
+    return typer.echo(f"{folder}/report.html")

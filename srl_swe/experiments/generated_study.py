@@ -1,0 +1,424 @@
+"""A study on generated instances: arms from one warm start, measured on held-out repositories.
+
+FOLDER/split.json                 repositories and instances by use, and the costs of a step
+FOLDER/data/                      step contexts: warm, further, held-out, training; training.jsonl
+FOLDER/seed-0/warm/final/         where all arms of that seed start
+FOLDER/seed-0/ARM/01-srl/         a run folder for each phase of an arm
+FOLDER/seed-0/measured-ARM/       its evaluation (:mod:`srl_swe.experiments.generated_evaluation`)
+FOLDER/executed-edits.jsonl       executed edits, shared by all policies
+FOLDER/results.jsonl              one line per arm and seed, in the order in which they end
+FOLDER/report.html, table.md      rewritten after each of them; view.html at the end
+
+A second run continues: finished trainings, rollouts, edits, verdicts and results are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+from srl_swe.dialects import get_dialect
+from srl_swe.errors import UserError
+from srl_swe.evaluation.executed_edits import last_edit
+from srl_swe.evaluation.harness import Harness
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner
+from srl_swe.experiments.experiment import Stage, run_stages
+from srl_swe.experiments.generated_evaluation import (
+    GeneratedSettings,
+    evaluate_generated,
+    roll_out,
+)
+from srl_swe.experiments.generated_plan import (
+    STEPS_PER_UPDATE,
+    ArmPhase,
+    Costs,
+    GeneratedArm,
+    GeneratedPlan,
+    GeneratedResult,
+    Split,
+    append_result,
+    check_gate,
+    expected_seconds,
+    get_arms,
+    load_results,
+    split_instances,
+)
+from srl_swe.experiments.generated_report import measured, save_report
+from srl_swe.experiments.policy_evaluation import EvaluationSettings
+from srl_swe.experiments.study import training_seconds
+from srl_swe.experiments.warm_start import make_tiny_policy
+from srl_swe.files import write_atomic
+from srl_swe.instances import load_instances, row_from_instance
+from srl_swe.progress import say
+from srl_swe.reports.page import Hrefs
+from srl_swe.reports.record import load_run, number
+from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.run_folder import claim
+from srl_swe.sandbox import OpenSandbox
+from srl_swe.steps import StepSettings, save_step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id
+from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe
+from srl_swe.training.data import load_tokenizer
+from srl_swe.training.load_recipe import load_recipe, recipe_path
+from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
+from srl_swe.types import Instance, Outcome, Trajectory
+from srl_swe.view.beside import VIEWER_FILE, save_viewer
+from srl_swe.view.collect import Sources
+
+LabelRollouts = Callable[[Path, Sequence[Instance], Path], Sequence[Trajectory]]
+"""Rolls out a policy on instances, keeping its work in a folder, and returns trajectories whose
+steps are the states it reached with the experts' answers (DAgger, arXiv 1011.0686)."""
+
+_CARD = "# Step contexts of a study on generated instances\n\nMade by `srl-swe study`: {name}.\n"
+_TEST_TIMEOUT_S = 120.0
+SPLIT_FILE = "split.json"
+
+
+def run_generated_study(
+    plan: GeneratedPlan,
+    instances: Sequence[Instance],
+    trajectories: Sequence[Trajectory],
+    folder: Path,
+    open_sandbox: OpenSandbox,
+    run_phase: RunPhase,
+    *,
+    at_once: int = 1,
+    harness: Harness | None = None,
+    label: LabelRollouts | None = None,
+) -> list[GeneratedResult]:
+    """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
+
+    ``trajectories``: experts' that resolve instances. ``label`` None leaves out the arm on its own
+    states. Raises UserError if the folder holds another plan, if the instances can't be split, or
+    if the gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if
+    a training fails.
+    """
+    arms = get_arms(plan.arms)
+    if label is None and (own := [arm.label for arm in arms if _is_on_policy(arm)]):
+        say(f"warning: no expert answers in a policy's states here; left out: {', '.join(own)}")
+        arms = [arm for arm in arms if not _is_on_policy(arm)]
+    claim(folder, asdict(plan))
+    study = GeneratedStudy(
+        plan=plan,
+        split=split_instances(instances, trajectories, plan.held_out),
+        instances={instance.instance_id: instance for instance in instances},
+        experts={trajectory.instance_id: trajectory for trajectory in reversed(trajectories)},
+        folder=folder,
+        open_sandbox=open_sandbox,
+        harness=harness,
+        run_phase=run_phase,
+        label=label,
+        starts={seed: Lock() for seed in range(plan.seeds)},
+        test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
+    )
+    costs = study.prepare()
+    jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
+    jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
+    stages = []
+    for seed, arm in jobs:
+        expected_s = expected_seconds(arm, plan, costs)
+        run = partial(study.train_and_evaluate, seed, arm, costs)
+        stages.append(Stage(f"seed {seed}: {arm.label}", expected_s, run))
+    expected = [f"{arm.label} {expected_seconds(arm, plan, costs) / 60:.0f}" for arm in arms]
+    say(f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}")
+    labels = {arm.name: arm.label for arm in arms}
+    spent_s = {
+        f"seed {done.seed}: {labels[done.arm]}": done.seconds
+        for done in load_results(folder)
+        if done.arm in labels
+    }
+    report = partial(save_report, plan, study.split, costs, folder=folder)
+
+    def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
+        append_result(folder, result)
+        report(load_results(folder))
+
+    run_stages("study", stages, spent_s, keep, at_once=at_once)
+    results = load_results(folder)
+    report(results, episodes=study.save_episodes(results))
+    return results
+
+
+def _is_on_policy(arm: GeneratedArm) -> bool:
+    return any(phase.on_policy for phase in arm.phases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedStudy:
+    """The parts of a study; several may run at once.
+
+    ``experts``: one trajectory per instance. Locks: ``starts``, one per seed's warm start;
+    ``evaluating``: policies are evaluated one by one, as their verdicts share a folder.
+    """
+
+    plan: GeneratedPlan
+    split: Split
+    instances: Mapping[str, Instance]
+    experts: Mapping[str, Trajectory]
+    folder: Path
+    open_sandbox: OpenSandbox
+    harness: Harness | None
+    run_phase: RunPhase
+    label: LabelRollouts | None
+    starts: Mapping[int, Lock]
+    test: CachedTestRunner
+    evaluating: Lock = field(default_factory=Lock)
+
+    # Data.
+
+    @property
+    def data(self) -> Path:
+        """The folder of data sets."""
+        return self.folder / "data"
+
+    def prepare(self) -> Costs:
+        """Write the data sets that are missing, and ``split.json``; returns the costs of a step.
+
+        Raises UserError if there are fewer further steps than an update takes.
+        """
+        plan, split = self.plan, self.split
+        half = max(1, len(split.training) // 2)
+        warm, used = self._take(split.training[:half], plan.warm_steps)
+        further, of_arms = self._take(split.training[used:], plan.further_steps)
+        further = further[: len(further) // STEPS_PER_UPDATE * STEPS_PER_UPDATE]
+        if not further:
+            raise UserError(
+                f"the experts' trajectories leave fewer than {STEPS_PER_UPDATE} steps beside the "
+                "warm start, and an update takes as many; add trajectories."
+            )
+        shown = [name for name in split.held_out if name in self.experts]
+        edits = self.trials()
+        held_out = [
+            context
+            for place, name in enumerate(shown[: max(plan.step_instances, plan.edit_instances)])
+            for context in self._contexts([self.experts[name]])
+            if place < plan.step_instances or (context.trajectory_id, context.step_index) in edits
+        ]
+        if not held_out:
+            raise UserError(
+                f"no expert trajectory of {', '.join(split.held_out_repos)}: steps of held-out "
+                "repositories can't be evaluated; add some to --trajectories."
+            )
+        training, _ = self._take(split.training[: plan.training_instances], None)
+        sets = {"warm": warm, "further": further, "held-out": held_out, "training": training}
+        for name, contexts in sets.items():
+            self._save(contexts, self.data / name)
+        rows = [row_from_instance(self.instances[name]) for name in split.training[used:]]
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows[:of_arms])
+        write_atomic(self.data / "training.jsonl", lines)
+        costs = self._costs(further)
+        sizes = {name: len(contexts) for name, contexts in sets.items()}
+        record = {**asdict(split), "steps": sizes, "costs": asdict(costs)}
+        write_atomic(self.folder / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
+        return costs
+
+    def trials(self) -> dict[tuple[str, int], tuple[Instance, Trajectory]]:
+        """Instance and expert's trajectory of each last edit that is executed."""
+        found = {}
+        shown = [name for name in self.split.held_out if name in self.experts]
+        for name in shown[: self.plan.edit_instances]:
+            expert = self.experts[name]
+            if (place := last_edit(expert)) is not None:
+                found[trajectory_id(expert), place] = (self.instances[name], expert)
+        return found
+
+    def _take(self, names: Sequence[str], most: int | None) -> tuple[list[StepContext], int]:
+        """The steps of whole instances until there are ``most``, cut; and how many instances."""
+        contexts: list[StepContext] = []
+        used = 0
+        for name in names:
+            if most is not None and len(contexts) >= most:
+                break
+            contexts += self._contexts([self.experts[name]])
+            used += 1
+        return contexts[:most], used
+
+    def _contexts(self, trajectories: Iterable[Trajectory]) -> list[StepContext]:
+        dialect = get_dialect("xml")
+        return [
+            item
+            for trajectory in trajectories
+            for item in make_step_contexts(trajectory, dialect, self.plan.window, include_last=True)
+            if isinstance(item, StepContext)
+        ]
+
+    def _save(self, contexts: Sequence[StepContext], folder: Path) -> None:
+        if not folder.exists():
+            settings = asdict(StepSettings(window=self.plan.window, include_last=True))
+            save_step_contexts(contexts, folder, _CARD.format(name=folder.name), settings)
+
+    def _costs(self, further: Sequence[StepContext]) -> Costs:
+        """Mean tokens under the tokenizer of the model."""
+        tokenizer = load_tokenizer(str(self.model(seed=0)), {})
+        count = TokenCounter(tokenizer, {})
+        prompts, replies, episodes = [], [], []
+        for context in further:
+            prompts.append(count(context.prompt))
+            replies.append(len(tokenizer(context.expert_reply)["input_ids"]))
+            if context.step_index == context.n_steps - 1:
+                episodes.append(prompts[-1] + replies[-1])
+        longest = statistics.fmean(episodes or [max(prompts) + max(replies)])
+        return Costs(statistics.fmean(prompts), statistics.fmean(replies), longest)
+
+    # Policies.
+
+    def place(self, seed: int) -> Path:
+        """The folder of one seed."""
+        return self.folder / f"seed-{seed}"
+
+    def model(self, seed: int) -> Path:
+        """The pretrained policy: the plan's, or a tiny one with random weights, for tests."""
+        if self.plan.model:
+            return Path(self.plan.model)
+        tiny = self.place(seed) / "untrained"
+        return tiny if tiny.exists() else make_tiny_policy(self.data / "further", tiny, seed)
+
+    def warm_start(self, seed: int) -> Path:
+        """The start of all arms of the seed; the first caller trains it."""
+        with self.starts[seed]:
+            recipe = self._recipe("sft", self.model(seed), self.place(seed) / "warm", seed)
+            return self._train(replace(recipe, data=str(self.data / "warm")))
+
+    def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:
+        """The arm's result; makes the seed's warm start if it is missing."""
+        policy, result = self.train(seed, arm, costs)
+        name, folder = f"{arm.name}-{seed}", self.folder / measured(result)
+        with self.evaluating:
+            if not arm.phases and seed == 0 and self.plan.gate_instances:
+                self._check_gate(policy, name, folder)
+            say(f"seed {seed}: evaluating {arm.label}")
+            evaluate_generated(policy, name, self._settings(), folder)
+        return result
+
+    def train(self, seed: int, arm: GeneratedArm, costs: Costs) -> tuple[Path, GeneratedResult]:
+        """The arm's final policy, and what it cost; finished phases are not trained again."""
+        policy = self.warm_start(seed)
+        if not arm.phases:
+            seconds = training_seconds(self.place(seed) / "warm")
+            return policy, GeneratedResult(arm.name, seed, 0, 0, round(seconds, 1))
+        steps, tokens, seconds = 0, 0, 0.0
+        for count, phase in enumerate(arm.phases, 1):
+            output = self.place(seed) / arm.name / f"{count:02d}-{phase.method}"
+            policy = self._train(self.recipe(phase, policy, output, seed, costs))
+            steps += phase.method != "rlvr" and round(phase.share * self._further_steps())
+            tokens += _tokens(output)
+            seconds += training_seconds(output)
+        return policy, GeneratedResult(arm.name, seed, steps, tokens, round(seconds, 1))
+
+    def recipe(
+        self, phase: ArmPhase, policy: Path, output: Path, seed: int, costs: Costs
+    ) -> Recipe:
+        """The recipe of a phase: its data, budget and reward."""
+        recipe = self._recipe(phase.method, policy, output, seed)
+        updates = max(1, round(phase.share * self._further_steps() / STEPS_PER_UPDATE))
+        if phase.method == "sft":
+            passes = costs.passes if phase.same_tokens else 1
+            return replace(recipe, trainer={**recipe.trainer, "max_steps": passes * updates})
+        if phase.method == "rlvr":
+            updates = costs.rlvr_updates(self._further_steps(), phase.share)
+        recipe = replace(recipe, trainer={**recipe.trainer, "max_steps": updates})
+        if isinstance(recipe, SrlRecipe):
+            sampling = recipe.dynamic_sampling if phase.filtered else None
+            recipe = replace(recipe, rewards={phase.reward: 1.0}, dynamic_sampling=sampling)
+            if phase.on_policy:
+                recipe = replace(recipe, data=str(self._on_policy(seed)))
+        return recipe
+
+    def _recipe(self, method: str, policy: Path, output: Path, seed: int) -> Recipe:
+        """The bundled recipe with the study's places, seed and limits."""
+        plan = self.plan
+        changes = {"model": str(policy), "output": str(output), "trainer.seed": str(seed)}
+        if plan.gpu:
+            changes |= {"trainer.use_cpu": "false", "trainer.bf16": "true"}
+        if method == "rlvr":
+            changes["bench"] = str(self.data / "training.jsonl")
+            changes["limits.steps"] = str(plan.max_steps)
+            changes["window.observation_chars"] = str(plan.observation_chars)
+        else:
+            changes["data"] = str(self.data / "further")
+        if method != "sft":
+            changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
+        return load_recipe(recipe_path(f"generated-{method}"), changes)
+
+    def _train(self, recipe: Recipe) -> Path:
+        """The final policy of the run. Raises PhaseStopped if the training fails."""
+        output = Path(recipe.output)
+        finished = (output / "final").is_dir()
+        if not finished and (code := self.run_phase(method_of(recipe), save_recipe(recipe))):
+            raise PhaseStopped(str(output), code)
+        return output / "final"
+
+    def _further_steps(self) -> int:
+        record = json.loads((self.folder / SPLIT_FILE).read_text("utf-8"))
+        return int(record["steps"]["further"])
+
+    def _on_policy(self, seed: int) -> Path:
+        """Step contexts in the states of the warm start, as many as the further steps."""
+        assert self.label is not None, "the arm is left out without experts"
+        folder = self.place(seed) / "on-policy"
+        if not (folder / "steps").exists():
+            further = load_instances(str(self.data / "training.jsonl"))
+            found = self.label(self.warm_start(seed), further, folder / "rollouts")
+            self._save(self._contexts(found)[: self._further_steps()], folder / "steps")
+        return folder / "steps"
+
+    # Evaluation.
+
+    def _settings(self) -> GeneratedSettings:
+        plan, split = self.plan, self.split
+        names = [
+            *split.held_out[: plan.test_instances],
+            *split.training[: plan.training_instances],
+        ]
+        rollouts = EvaluationSettings(
+            data=self.data / "held-out",
+            instances=[self.instances[name] for name in names],
+            open_sandbox=self.open_sandbox,
+            grading=self.folder / "grading",
+            window=plan.window,
+            max_steps=plan.max_steps,
+            max_new_tokens=plan.max_new_tokens,
+            harness=self.harness,
+        )
+        return GeneratedSettings(
+            rollouts, self.data / "training", self.trials(), self.folder, self.test
+        )
+
+    def _check_gate(self, policy: Path, name: str, folder: Path) -> None:
+        on = self._settings().rollouts
+        tried = self.split.held_out[: min(self.plan.gate_instances, self.plan.test_instances)]
+        say(f"gate: rolling out the warm start on {len(tried)} held-out instances")
+        verdicts = roll_out(policy, name, on, [self.instances[i] for i in tried], folder)
+        resolved = sum(verdict.outcome is Outcome.RESOLVED for verdict in verdicts)
+        check_gate(resolved, len(verdicts))
+
+    def save_episodes(self, results: Sequence[GeneratedResult]) -> Hrefs:
+        """Write ``view.html``; returns the addresses of its episodes for the study's page."""
+        known = Sources(self.instances, self.experts)
+        viewer = save_viewer([self.folder], self.folder / VIEWER_FILE, known, "study")
+        run = self.folder.resolve().name
+        return {
+            (place, name): viewer.href(f"{run}/{place}/{name}")
+            for place in map(measured, results)
+            for name in self.instances
+        }
+
+
+def _tokens(output: Path) -> int:
+    """Tokens that a run has forwarded, a prompt once per group; as TRL counts them for SFT."""
+    rows = load_run(output).rows
+    needed = [
+        number(value) or 0.0
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("tokens/") and name.endswith("_needed")
+    ]
+    if needed:
+        return round(sum(needed))
+    counted = [number(row.get("num_tokens")) or 0.0 for row in rows]
+    return round(max(counted, default=0.0))

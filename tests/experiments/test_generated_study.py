@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+import pytest
+
+pytest.importorskip("trl", reason="needs the extra `train`")
+
+import torch
+from typer.testing import CliRunner
+
+from srl_swe.cli.main import app
+from srl_swe.errors import UserError
+from srl_swe.evaluation.sandbox_harness import SandboxHarness
+from srl_swe.evaluation.sandbox_tests import CachedTestRunner
+from srl_swe.experiments.experiment import load_suite
+from srl_swe.experiments.generated_evaluation import load_evaluation
+from srl_swe.experiments.generated_plan import (
+    ARMS,
+    QUICK,
+    RESULTS_FILE,
+    GeneratedPlan,
+    GeneratedResult,
+    split_instances,
+)
+from srl_swe.experiments.generated_study import SPLIT_FILE, GeneratedStudy, run_generated_study
+from srl_swe.instances import load_instances
+from srl_swe.training.data import load_step_contexts
+from srl_swe.training.load_recipe import load_recipe
+from srl_swe.training.recipe import Recipe, SftRecipe, SrlRecipe
+from srl_swe.training.train import train
+from srl_swe_envs.local import open_local_sandbox
+
+pytestmark = [pytest.mark.train, pytest.mark.slow]
+
+INSTANCES = load_instances("starter")
+EXPERTS = load_suite("starter", INSTANCES).trajectories
+HARNESS = SandboxHarness(open_local_sandbox, lambda image: f"sha256:{image}")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two gain nothing on matrices this small, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Trainer:
+    """Trains in this process, or only notes the recipe and copies the policy it starts from."""
+
+    def __init__(self, *, for_real: bool) -> None:
+        self.for_real = for_real
+        self.recipes: list[Recipe] = []
+
+    def __call__(self, method: str, recipe: Path) -> int:
+        read = load_recipe(recipe)
+        self.recipes.append(read)
+        if self.for_real:
+            train(read)  # type: ignore[arg-type]
+        else:
+            output = Path(read.output)
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "final").symlink_to(Path(read.model).resolve())
+            (output / "metrics.jsonl").write_text('{"step": 1, "num_tokens": 500}\n')
+        return 0
+
+
+def run(plan: GeneratedPlan, folder: Path, trainer: Trainer) -> list[GeneratedResult]:
+    return run_generated_study(
+        plan, INSTANCES, EXPERTS, folder, open_local_sandbox, trainer, harness=HARNESS
+    )
+
+
+def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    results = run(QUICK, folder, Trainer(for_real=True))
+    lines = [json.loads(line) for line in (folder / RESULTS_FILE).read_text().splitlines()]
+    assert [line["arm"] for line in lines] == ["warm", "sft", "srl"]
+    warm, sft, srl = lines
+    assert warm["expert_steps"] == 0
+    assert sft["expert_steps"] == srl["expert_steps"] == 8
+    assert srl["tokens"] > sft["tokens"] > 0
+    page = (folder / "report.html").read_text()
+    assert "view.html#" in page
+    assert 'href="seed-0/srl/01-srl/report.html"' in page
+    split = json.loads((folder / SPLIT_FILE).read_text())
+    held_out = load_evaluation(folder / "seed-0/measured-srl")
+    assert {reply.instance_id in split["held_out"] for reply in held_out.replies} == {True, False}
+    assert all((reply.instance_id in split["held_out"]) == reply.held_out
+               for reply in held_out.replies)  # fmt: skip
+    assert any(reply.executed is not None for reply in held_out.replies)
+
+    again = Trainer(for_real=True)
+    assert run(QUICK, folder, again) == results
+    assert again.recipes == []
+    with pytest.raises(UserError, match="further_steps"):
+        run(dataclasses.replace(QUICK, further_steps=16), folder, again)
+
+
+ALL = dataclasses.replace(QUICK, arms=tuple(arm.name for arm in ARMS), test_instances=1)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> GeneratedStudy:
+    """A study whose trainings only copy a policy; experts answer with their own trajectories."""
+    return GeneratedStudy(
+        plan=ALL,
+        split=split_instances(INSTANCES, EXPERTS, ()),
+        instances={instance.instance_id: instance for instance in INSTANCES},
+        experts={expert.instance_id: expert for expert in EXPERTS},
+        folder=tmp_path,
+        open_sandbox=open_local_sandbox,
+        harness=HARNESS,
+        run_phase=Trainer(for_real=False),
+        label=lambda policy, instances, folder: [
+            expert
+            for expert in EXPERTS
+            if expert.instance_id in {instance.instance_id for instance in instances}
+        ],
+        starts={0: Lock()},
+        test=CachedTestRunner(open_local_sandbox),
+    )
+
+
+def test_the_arms_differ_in_reward_budget_and_data_alone(
+    study: GeneratedStudy, tmp_path: Path
+) -> None:
+    costs = study.prepare()
+    for arm in ARMS:
+        study.train(0, arm, costs)
+    trainer = study.run_phase
+    assert isinstance(trainer, Trainer)
+    by_place = {
+        Path(recipe.output).relative_to(tmp_path / "seed-0").as_posix(): recipe
+        for recipe in trainer.recipes
+    }
+    start = str(tmp_path / "seed-0/warm/final")
+    firsts = {place: recipe for place, recipe in by_place.items() if "/01-" in place}
+    assert {recipe.model for recipe in firsts.values()} == {start}
+    assert len(firsts) == len(ARMS) - 1
+    assert by_place["srl-rlvr/02-rlvr"].model == str(tmp_path / "seed-0/srl-rlvr/01-srl/final")
+    srl = {place: recipe for place, recipe in by_place.items() if isinstance(recipe, SrlRecipe)}
+    assert {place: (*recipe.rewards,) for place, recipe in srl.items()} == {
+        "srl/01-srl": ("similarity",),
+        "srl-unfiltered/01-srl": ("similarity",),
+        "srl-structural/01-srl": ("structural",),
+        "srl-rule/01-srl": ("rule",),
+        "srl-on-policy/01-srl": ("similarity",),
+        "srl-rlvr/01-srl": ("similarity",),
+    }
+    unfiltered = [place for place, recipe in srl.items() if recipe.dynamic_sampling is None]
+    assert unfiltered == ["srl-unfiltered/01-srl"]
+    assert srl["srl-on-policy/01-srl"].data == str(tmp_path / "seed-0/on-policy/steps")
+    passes = [by_place[f"{name}/01-sft"].trainer["max_steps"] for name in ("sft", "sft-tokens")]
+    assert passes[1] > passes[0] == srl["srl/01-srl"].trainer["max_steps"] == 1
+    bench = load_instances(str(tmp_path / "data/training.jsonl"))
+    assert not {instance.instance_id for instance in bench} & set(study.split.held_out)
+
+
+def test_no_text_of_a_held_out_repository_is_in_a_training_context(
+    study: GeneratedStudy, tmp_path: Path
+) -> None:
+    study.prepare()
+    apart = {repo.rpartition("/")[2] for repo in study.split.held_out_repos}
+    texts = [
+        message["content"]
+        for name in ("warm", "further")
+        for row in load_step_contexts(str(tmp_path / "data" / name))
+        for message in [*row["prompt"], *row["completion"]]
+    ]
+    assert texts
+    assert not [text for text in texts for name in apart if name in text]
+
+
+def test_the_arm_on_its_own_states_is_left_out_without_experts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = dataclasses.replace(ALL, arms=("warm", "srl-on-policy"))
+    assert len(run(plan, tmp_path, Trainer(for_real=False))) == 1
+    assert "left out: SRL on its own states" in capsys.readouterr().err
+
+
+def test_a_warm_start_that_resolves_nothing_stops_the_study(tmp_path: Path) -> None:
+    trainer = Trainer(for_real=False)
+    with pytest.raises(UserError, match=r"resolves 0 of 1 held-out instances.*--warm-steps"):
+        run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer)
+    assert [type(recipe) for recipe in trainer.recipes] == [SftRecipe]
+    assert not (tmp_path / RESULTS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bench", "rows.jsonl"], "name the experts' trajectories"),
+        ([], "srl-swe model smollm2 --out DIR"),
+        (["--quick", "--arm", "slr"], "no arm 'slr'. Did you mean 'srl'"),
+        (["--model", "./nowhere"], "no model folder at ./nowhere"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_trained(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
+    line = ["study", "--suite", "generated", "--out", str(tmp_path / "out"), *options]
+    ended = CliRunner().invoke(app, line)
+    assert isinstance(ended.exception, UserError)
+    assert words in str(ended.exception)
+    assert not (tmp_path / "out").exists()
