@@ -157,9 +157,9 @@ def study(
     if domain == "math":
         return _study_maths(asked.maths_plan(), folder, at_once, sandboxes, as_json)
     if suite == "generated":
-        plan = asked.generated(generated, bench)
+        of_generated = asked.generated(generated, bench)
         return run_generated(
-            plan, folder, sandboxes, workers=workers, at_once=at_once, as_json=as_json
+            of_generated, folder, sandboxes, workers=workers, at_once=at_once, as_json=as_json
         )
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study

@@ -79,20 +79,17 @@ class GeneratedOptions:
             )
         plan = QUICK if quick else BUDGETS[self.budget]
         plan = with_arms(plan, arms) if arms else plan
-        given = {
-            "seeds": None if quick else seeds,
-            "test_instances": self.test_instances,
-            "warm_steps": self.warm_steps,
-            "further_steps": self.further_steps,
-            "gate_instances": 0 if self.no_gate else None,
-        }
         return replace(
             plan,
             bench=bench,
             trajectories=trajectories,
             model=model,
             held_out=tuple(self.held_out or ()),
-            **{name: value for name, value in given.items() if value is not None},
+            seeds=plan.seeds if quick else seeds or plan.seeds,
+            test_instances=self.test_instances or plan.test_instances,
+            warm_steps=self.warm_steps or plan.warm_steps,
+            further_steps=self.further_steps or plan.further_steps,
+            gate_instances=0 if self.no_gate else plan.gate_instances,
         )
 
 

@@ -58,7 +58,7 @@ def results_table(results: Sequence[GeneratedResult], split: Split, folder: Path
     evaluations = load_evaluations(results, folder)
     columns = ("arm", "resolved, held out", "edits that pass", "similarity", "in the format")
     columns += ("exact", "resolved, training", "expert steps", "tokens", "seconds")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
         costs = [result for result in results if result.arm == arm.name]
         held_out = [_replies(each, held_out=True) for each in mine]
@@ -108,7 +108,7 @@ def kinds_table(evaluations: Evaluations) -> TextTable:
     }
     kinds = [kind for kind, count in counts.items() if count]
     columns = ("arm", *(f"{kind} (n = {counts[kind]})" for kind in kinds))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
         replies = [reply for each in mine for reply in _replies(each, held_out=True)]
         of_kind = [[reply for reply in replies if reply.kind is kind] for kind in kinds]
@@ -123,7 +123,7 @@ def kinds_table(evaluations: Evaluations) -> TextTable:
 def edits_table(evaluations: Evaluations) -> TextTable:
     """The last edits of held-out trajectories: counts over all seeds."""
     columns = ("arm", "edits", "in the format", "exact", "no-op", "change a file", "tests pass")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
         edits = [r for each in mine for r in each.replies if r.executed is not None]
         passing = sum(sum(each.executed().values()) for each in mine)
@@ -141,7 +141,7 @@ def edits_table(evaluations: Evaluations) -> TextTable:
 def seeds_table(evaluations: Evaluations, split: Split) -> TextTable:
     """Every seed of every arm: resolved held-out instances, and edits that pass."""
     columns = ("arm", "seed", "resolved, held out", "edits that pass", "resolved, training")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm, _ in _arms(evaluations):
         for seed, found in evaluations[arm.name].items():
             parts = (found.resolved(split.held_out), found.executed())
@@ -159,7 +159,7 @@ def pairs_table(evaluations: Evaluations, split: Split) -> TextTable:
     """
     columns = ("arm", "beside", "seed", "resolved: only here", "only there", "p")
     columns += ("edits: only here", "only there", "p")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm, _ in _arms(evaluations):
         for reference, _ in _arms(evaluations):
             if reference.name not in REFERENCES or reference.name == arm.name:

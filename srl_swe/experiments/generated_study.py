@@ -281,8 +281,8 @@ class GeneratedStudy:
     def warm_start(self, seed: int) -> Path:
         """The start of all arms of the seed; the first caller trains it."""
         with self.starts[seed]:
-            recipe = self._recipe("sft", self.model(seed), self.place(seed) / "warm", seed)
-            return self._train(replace(recipe, data=str(self.data / "warm")))
+            output = self.place(seed) / "warm"
+            return self._train(self._recipe("sft", self.model(seed), output, seed, data="warm"))
 
     def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:
         """The arm's result; makes the seed's warm start if it is missing."""
@@ -329,7 +329,9 @@ class GeneratedStudy:
                 recipe = replace(recipe, data=str(self._on_policy(seed)))
         return recipe
 
-    def _recipe(self, method: str, policy: Path, output: Path, seed: int) -> Recipe:
+    def _recipe(
+        self, method: str, policy: Path, output: Path, seed: int, data: str = "further"
+    ) -> Recipe:
         """The bundled recipe with the study's places, seed and limits."""
         plan = self.plan
         changes = {"model": str(policy), "output": str(output), "trainer.seed": str(seed)}
@@ -340,7 +342,7 @@ class GeneratedStudy:
             changes["limits.steps"] = str(plan.max_steps)
             changes["window.observation_chars"] = str(plan.observation_chars)
         else:
-            changes["data"] = str(self.data / "further")
+            changes["data"] = str(self.data / data)
         if method != "sft":
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)
