@@ -56,7 +56,13 @@ def load_evaluations(results: Sequence[GeneratedResult], folder: Path) -> Evalua
 def results_table(results: Sequence[GeneratedResult], split: Split, folder: Path) -> TextTable:
     """One row per arm: shares of held-out instances, edits and steps, and the costs."""
     evaluations = load_evaluations(results, folder)
-    columns = ("arm", "resolved, held out", "edits that pass", "similarity", "in the format")
+    columns: tuple[str, ...] = (
+        "arm",
+        "resolved, held out",
+        "edits that pass",
+        "similarity",
+        "in the format",
+    )
     columns += ("exact", "resolved, training", "expert steps", "tokens", "seconds")
     rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
@@ -157,7 +163,7 @@ def pairs_table(evaluations: Evaluations, split: Split) -> TextTable:
 
     The counts are of instances (or edits) that only the one or only the other gets right.
     """
-    columns = ("arm", "beside", "seed", "resolved: only here", "only there", "p")
+    columns: tuple[str, ...] = ("arm", "beside", "seed", "resolved: only here", "only there", "p")
     columns += ("edits: only here", "only there", "p")
     rows: list[tuple[str, ...]] = []
     for arm, _ in _arms(evaluations):
