@@ -208,7 +208,7 @@ def _scored_replies(
 ) -> list[tuple[StepReply, str | None]]:
     """Each reply with the text of its action, None out of format."""
     from srl_swe.rollout.local_policy import LocalModel
-    from srl_swe.rollout.replies import opens_thought
+    from srl_swe.rollout.replies import thought_opening
     from srl_swe.training.data import load_tokenizer
     from srl_swe.training.generate import greedy_replies
 
@@ -219,7 +219,8 @@ def _scored_replies(
     say(f"replies to {len(rows)} steps")
     texts = greedy_replies(model, [row["prompt"] for row in rows], on.max_new_tokens, _BATCH)
     strictness = trained.strictness if trained else "strict"
-    form = ReplyFormat(get_dialect(on.dialect), strictness, opens_thought(tokenizer, template))
+    is_opened = thought_opening(tokenizer, template) == "opened"
+    form = ReplyFormat(get_dialect(on.dialect), strictness, is_opened)
     read = [read_reply(text, form) for text in texts]
     experts = [row["expert_action"] for row in rows]
     rewards = batch_rewards(read, experts, similarity_rewards)
