@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from srl_swe.dialects import ReplyFormat, get_dialect, read_actions
-from srl_swe.evaluation import grade
 from srl_swe.evaluation.executed_edits import EditTrial, TestPatch, execute_edits
+from srl_swe.evaluation.grading import grade
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, make_agent
 from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
