@@ -13,7 +13,7 @@ from pathlib import Path
 
 from srl_swe.engines import GraderSettings, SandboxSettings, harness_for, sandboxes_for
 from srl_swe.errors import UserError
-from srl_swe.evaluation import grade
+from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
 from srl_swe.evaluation_run import SAMPLE_FOLDER
 from srl_swe.experts import Expert, ExpertAgent, LabellingAgent, find_leak
