@@ -19,6 +19,7 @@ from srl_swe.cli import (
     evaluate,
     experiments,
     experts,
+    generate,
     images,
     model,
     plan,
@@ -70,6 +71,7 @@ app.command()(experts.experts)
 app.command()(steps.steps)
 app.command()(convert.convert)
 app.command()(steps.difficulty)
+app.command()(generate.generate)
 app.command()(model.model)
 app.add_typer(train.app, name="train")
 app.add_typer(runs.app, name="runs")

@@ -24,7 +24,7 @@ from typing import Any
 from srl_swe.errors import UserError
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug
-from srl_swe.generation.repositories import Source
+from srl_swe.generation.repositories import Source, read_source
 from srl_swe.generation.validation import Judgement
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance
@@ -103,21 +103,26 @@ def _message(repo: str) -> str:
 
 def source_of_row(built_from: Mapping[str, Any]) -> Source:
     """The source named in a row's ``built_from``, fetched again if needed. Raises UserError."""
-    repository, name = str(built_from["repository"]), str(built_from["name"])
-    folder = Path(repository)
-    if not (folder / ".git").is_dir():
+    origin = "sha256" if built_from.get("sha256") else "base_commit"
+    keys = {
+        "name": built_from["name"],
+        "repository": built_from["repository"],
+        origin: built_from.get("sha256") or built_from["commit"],
+        "packages": built_from["packages"],
+        "install": built_from["install"],
+        "test": "unused",
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]  # TOML's strings too
+    with tempfile.TemporaryDirectory(prefix="srl-swe-spec-") as folder:
+        path = Path(folder, "row.toml")
+        path.write_text("\n".join(lines), "utf-8")
+        source = read_source(path)
+    if source.commit != built_from["commit"]:
         raise UserError(
-            f"the image {built_from['image']} of {name} is missing; run `srl-swe generate` with "
-            "its spec again, which builds it."
+            f"{source.name}: {source.repository} gives the commit {source.commit}, not that of the "
+            f"rows, {built_from['commit']}."
         )
-    return Source(
-        name=name,
-        repository=repository,
-        commit=str(built_from["commit"]),
-        folder=folder,
-        packages=tuple(built_from["packages"]),
-        install=tuple(built_from["install"]),
-    )
+    return source
 
 
 def hideable(test: str, bug: Bug) -> bool:
@@ -290,7 +295,7 @@ def make_row(
     spec = {
         "image": repository_image(source),
         "name": source.name,
-        "repository": source.repository,
+        "repository": _anywhere(source),
         "commit": source.commit,
         "sha256": source.sha256,
         "packages": list(source.packages),
@@ -324,6 +329,14 @@ def make_row(
         "seed": bug.seed,
         "bug_id": bug.bug_id,
     }
+
+
+def _anywhere(source: Source) -> str:
+    """The repository for any working folder: a spec's folder is relative to the spec."""
+    is_folder = "://" not in source.repository and not source.repository.startswith(
+        ("pypi:", "git@")
+    )
+    return str(source.folder.resolve()) if is_folder else source.repository
 
 
 def task_files(row: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,154 @@
+"""``srl-swe generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srl_swe.cli import options
+from srl_swe.engines import SourceEngine
+from srl_swe.errors import UserError
+from srl_swe.files import check_output_folder
+
+if TYPE_CHECKING:
+    from srl_swe.generation.bugs import Bug
+    from srl_swe.generation.issue_text import WriteText
+    from srl_swe.generation.repositories import Source
+    from srl_swe.types import Message
+
+_SPLITS = {
+    "train": "train",
+    "held_out_repository": "test",
+    "held_out_operator": "test_operators",
+}
+
+
+def generate(
+    specs: Annotated[
+        list[Path],
+        typer.Argument(help="Spec files of repositories, or folders of them (docs/generate.md)."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the instances and the run's files.")],
+    count: Annotated[
+        int, typer.Option(min=1, help="Instances in all, in equal shares of the repositories.")
+    ] = 100,
+    seed: options.Seed = 0,
+    workers: options.Workers = 2,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Hold this repository out for the split test; repeat."),
+    ] = None,
+    hold_out_operators: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=0.9,
+            help="Hold out this share of the operators, for the split test_operators.",
+        ),
+    ] = 0.0,
+    issues: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An OpenAI-compatible endpoint that writes the issue texts; a text that leaks is "
+            "replaced by ours.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The endpoint's model, if it serves several.")] = "",
+    pip_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PIP_CERT",
+            help="Certificates that pip trusts while an image is built, as a file.",
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make validated benchmark instances from repositories with tests.
+
+    Small bugs are planted in a repository and judged by its tests in sandboxes. Instances are
+    written as a task repo and as DIR/SPLIT.parquet, which --bench takes. A killed run continues;
+    the same seed gives the same instances, whatever the number of workers.
+    """
+    from srl_swe.generation.bugs import propose_bugs
+    from srl_swe.generation.generate import (
+        OVERSAMPLED,
+        Part,
+        summary_fields,
+        summary_table,
+    )
+    from srl_swe.generation.generate import generate as run
+    from srl_swe.generation.repositories import read_source
+
+    check_output_folder(out)
+    sources = [read_source(path) for path in _spec_files(specs)]
+    split = _splitter(sources, hold_out or [], hold_out_operators, seed)
+    writer, write = _writer(issues, model, seed)
+    shares = [
+        count // len(sources) + (number < count % len(sources)) for number in range(len(sources))
+    ]
+    parts = [
+        Part(source, list(propose_bugs(source, count=OVERSAMPLED * n, seed=seed)), n, split)
+        for source, n in zip(sources, shares, strict=True)
+        if n
+    ]
+    engine = SourceEngine(certificates=pip_cert)
+    summaries = run(parts, out, engine, workers=workers, write=write, writer=writer)
+    if as_json:
+        options.print_json(summary_fields(summaries))
+        return
+    options.console().print(summary_table(summaries))
+    made = sum(summary.kept for summary in summaries)
+    typer.echo(f"{made} of {count} instances in {out}")
+
+
+def _spec_files(named: Sequence[Path]) -> list[Path]:
+    """The spec files, those of a folder by name. Raises UserError for an empty folder."""
+    found: list[Path] = []
+    for path in named:
+        inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path} holds no spec (*.toml).")
+        found += inside
+    return found
+
+
+def _splitter(
+    sources: Sequence[Source], hold_out: Sequence[str], share: float, seed: int
+) -> Callable[[Bug], str]:
+    """The split of a bug's instance. Raises UserError for an unknown repository."""
+    from srl_swe.generation.operators import own_operators
+    from srl_swe.generation.splits import draw_operators, split_of
+    from srl_swe.generation.swe_smith import swe_smith_modifiers
+
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise UserError("two specs have the same name; give one of them another 'name'.")
+    if unknown := sorted(set(hold_out) - set(names)):
+        raise UserError(f"--hold-out {unknown[0]}: not among {', '.join(names)}.")
+    held = {*hold_out, *(source.name for source in sources if source.held_out)}
+    operators = [operator.name for operator in own_operators()]
+    operators += [modifier.name for modifier in swe_smith_modifiers()]
+    drawn = draw_operators(operators, share=share, seed=seed)
+    return lambda bug: _SPLITS[split_of(bug, repositories=held, operators=drawn)]
+
+
+def _writer(url: str | None, model: str, seed: int) -> tuple[str, WriteText | None]:
+    """The name of the endpoint's model, and the function that asks it; none without a URL."""
+    if url is None:
+        return "", None
+    from srl_swe.rollout.endpoint import Endpoint, find_endpoint
+    from srl_swe.rollout.served_policy import ServedPolicy
+
+    policy = ServedPolicy(
+        find_endpoint(Endpoint(url, model=model)), max_new_tokens=512, temperature=0.7, seed=seed
+    )
+
+    def write(messages: Sequence[Message]) -> str:
+        return policy.reply(messages).text
+
+    return policy.name, write

@@ -1,0 +1,142 @@
+"""Validation of candidate bugs against SWE-smith's way: candidates per minute, and equal verdicts.
+
+SWE-smith (arXiv 2504.21798) makes a container per candidate, applies the patch and runs the whole
+suite. The peer does so through the same engine, with as many workers; images, suites of the clean
+sources and the rule of the verdict are the same. Its containers stop at once, as our base image
+starts ``tini``; SWE-smith's own wait for ``docker stop``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from queue import Queue
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from bench_table import Row, publish
+from swebench.harness.log_parsers import PARSER_REGISTRY
+
+from srl_swe.engines import SourceEngine
+from srl_swe.generation.bugs import Bug, propose_bugs
+from srl_swe.generation.repositories import Source, read_source
+from srl_swe.generation.rows import WORKDIR, repository_image
+from srl_swe.generation.validation import CleanSuite, Judgement, Reason, SuiteSandbox
+from srl_swe.parallel import run_parallel
+from srl_swe.progress import say
+from srl_swe.types import Instance
+from srl_swe_envs.engine import shared_client
+
+_PEER = "a container per candidate, whole suite"
+_WORKERS = 2
+
+
+def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
+    """Both metrics over all specs, ``count`` candidates of each."""
+    ours_s = theirs_s = 0.0
+    differing = judged = 0
+    for spec in specs:
+        source = read_source(spec)
+        bugs = list(propose_bugs(source, count=6 if quick else count, seed=0))
+        SourceEngine().build(source)
+        clean, ours, spent_s = _ours(source, bugs)
+        theirs, peer_s = _theirs(source, bugs, clean)
+        ours_s, theirs_s, judged = ours_s + spent_s, theirs_s + peer_s, judged + len(bugs)
+        for bug in bugs:
+            if _verdict(ours[bug.bug_id]) != _verdict(theirs[bug.bug_id]):
+                differing += 1
+                say(
+                    f"warning: {source.name} {bug.bug_id}: {_shown(ours[bug.bug_id])} by us, "
+                    f"{_shown(theirs[bug.bug_id])} by the peer"
+                )
+        kept = sum(judgement.reason is Reason.KEPT for judgement in ours.values())
+        say(f"{source.name}: {kept} of {len(bugs)} kept; ours {spent_s:.1f} s, peer {peer_s:.1f} s")
+    ours_rate, peer_rate = judged / ours_s * 60, judged / theirs_s * 60
+    ratio = ours_rate / peer_rate
+    return [
+        Row("validated_per_min", "1/min", ours_rate, peer_rate, _PEER, ratio, judged),
+        Row("verdicts_different", "verdicts", differing, None, _PEER, None, judged),
+    ]
+
+
+def _verdict(judged: Judgement) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+    return judged.reason is Reason.KEPT, judged.fail_to_pass, judged.pass_to_pass
+
+
+def _shown(judged: Judgement) -> str:
+    return f"{judged.reason} ({len(judged.fail_to_pass)} fail)"
+
+
+def _ours(source: Source, bugs: Sequence[Bug]) -> tuple[CleanSuite, dict[str, Judgement], float]:
+    """The judgements, and the seconds with the sandboxes; the clean suite is measured before."""
+    engine, idle = SourceEngine(), Queue[SuiteSandbox]()
+    instance = Instance(
+        f"generated__{source.name}", "x/y", source.commit, "", repository_image(source)
+    )
+    with engine.open(instance) as sandbox:
+        clean = SuiteSandbox(sandbox, source, WORKDIR).measure()
+
+    def work(bug: Bug) -> Judgement:
+        suite = idle.get()
+        try:
+            return suite.judge(bug, clean)
+        finally:
+            idle.put(suite)
+
+    started = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(_WORKERS):
+            box = stack.enter_context(engine.open(instance))
+            idle.put(SuiteSandbox(box, source, WORKDIR))
+        judged = _all(work, bugs)
+    return clean, judged, time.monotonic() - started
+
+
+def _theirs(
+    source: Source, bugs: Sequence[Bug], clean: CleanSuite
+) -> tuple[dict[str, Judgement], float]:
+    client, image = shared_client(), repository_image(source)
+    test = f"timeout -s KILL {clean.limit_s:.0f} bash -c {shlex.quote(source.test)} 2>&1"
+    script = f"cd {WORKDIR} && git apply --whitespace=nowarn /tmp/bug.diff && {test}"
+
+    def work(bug: Bug) -> Judgement:
+        container = client.containers.create(
+            image, command=["sleep", "infinity"], network_mode="none"
+        )
+        try:
+            container.start()
+            put = f"cat >/tmp/bug.diff <<'END_OF_BUG'\n{bug.patch}\nEND_OF_BUG\n"
+            log = container.exec_run(["bash", "-c", put + script]).output.decode("utf-8", "replace")
+        finally:
+            container.remove(force=True)
+        return clean.decide(bug.bug_id, PARSER_REGISTRY[source.log_parser](log, None))
+
+    started = time.monotonic()
+    judged = _all(work, bugs)
+    return judged, time.monotonic() - started
+
+
+def _all(work: Callable[[Bug], Judgement], bugs: Sequence[Bug]) -> dict[str, Judgement]:
+    found: dict[str, Judgement] = {}
+
+    def keep(bug: Bug, judged: Judgement) -> None:
+        found[bug.bug_id] = judged
+
+    run_parallel(work, bugs, keep, workers=_WORKERS)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--spec", type=Path, action="append")
+    parser.add_argument("--count", type=int, default=100)
+    asked, rest = parser.parse_known_args()
+    specs = Path(__file__).parents[2] / "envs" / "generated" / "specs"
+    chosen = asked.spec or sorted(specs.glob("*.toml"))[:2]
+    publish("Validation of candidates", partial(rows, chosen, asked.count), rest)
