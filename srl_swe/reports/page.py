@@ -90,17 +90,30 @@ def visible(text: str) -> str:
     return text.translate(_PICTURES)
 
 
+def cut_long(text: str, most: int) -> str:
+    r"""The text with control characters visible, without its middle if it is longer than ``most``.
+
+    >>> cut_long("abcdef", 4)
+    'ab\n[2 characters left out]\nef'
+    """
+    shown, half = visible(text), most // 2
+    if len(shown) <= most:
+        return shown
+    return f"{shown[:half]}\n[{len(shown) - 2 * half:,} characters left out]\n{shown[-half:]}"
+
+
 def render_page(template: str, **view: Any) -> str:
     """Fill in ``templates/TEMPLATE``. Raises jinja2.UndefinedError if ``view`` lacks a name."""
-    return _environment().get_template(template).render(view)
+    return templates("srl_swe.reports").get_template(template).render(view)
 
 
 @cache
-def _environment() -> Environment:
+def templates(package: str, folder: str = "templates") -> Environment:
+    """The templates in a folder of a package."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("srl_swe.reports"),
+        loader=PackageLoader(package, folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,21 +24,27 @@ Row = Mapping[str, Any]
 """The metrics of one step, under ``step`` and the names of the log."""
 
 
+def read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file with one per line; none if it is missing.
+
+    Any other line is skipped, such as the torn last one of a run under way.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line.decode("utf-8", errors="replace"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``, without a torn last line.
 
     Rows without a step, as in another program's file of that name, are skipped too.
     """
-    rows: list[dict[str, Any]] = []
-    lines = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
-    for line in lines.split("\n"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return [row for row in read_whole_lines(path) if isinstance(row.get("step"), int)]
 
 
 @dataclass(frozen=True, slots=True)

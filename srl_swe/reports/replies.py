@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.reports.charts import evenly_spaced
-from srl_swe.reports.page import visible
+from srl_swe.reports.page import cut_long, visible
 
 COMPLETIONS = "completions"
 SHOWN_STEPS, SHOWN_GROUPS = 24, 100
@@ -131,14 +131,15 @@ def _read_table(
     )
 
 
-def _rewards(row: Mapping[str, Any]) -> dict[str, float | None]:
+def rewards_of(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The rewards of a sampled reply by name; None for one that was not given."""
     prefix = "rewards/"
     return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
 def _total(row: Mapping[str, Any], weights: Mapping[str, float]) -> float:
     """The weighted sum of the rewards that were given, as TRL forms it."""
-    given = [(weights.get(k, 1.0), v) for k, v in _rewards(row).items() if v is not None]
+    given = [(weights.get(k, 1.0), v) for k, v in rewards_of(row).items() if v is not None]
     return math.fsum(weight * value for weight, value in given)
 
 
@@ -158,16 +159,17 @@ def _groups(rows: Sequence[Mapping[str, Any]], totals: Sequence[float]) -> list[
 
 def _reply(row: Mapping[str, Any], total: float) -> ShownReply:
     expert = row.get("expert_action") or row.get("expert_solution") or ""
+    rewards = rewards_of(row)
     return ShownReply(
         round=row.get("round") or 0,
         group=row.get("group") or 0,
         place=_place(row),
         ending=_ending(row),
-        text=_shown(row["completion"]),
-        expert=_shown(expert),
+        text=cut_long(str(row["completion"]), _SHOWN_CHARS),
+        expert=cut_long(str(expert), _SHOWN_CHARS),
         tokens=row["tokens"],
         reward=total,
-        rewards=_rewards(row) if len(_rewards(row)) > 1 else {},
+        rewards=rewards if len(rewards) > 1 else {},
         advantage=row.get("advantage") or 0.0,
         kept=bool(row.get("kept")),
     )
@@ -188,12 +190,3 @@ def _ending(row: Mapping[str, Any]) -> str:
     if row.get("truncated") and "truncated" not in words:
         words.append("cut at the token limit")
     return ", ".join(words) or "not recorded"
-
-
-def _shown(text: Any) -> str:
-    """The text with control characters made visible, cut in its middle if it is long."""
-    shown = visible(str(text))
-    if len(shown) <= _SHOWN_CHARS:
-        return shown
-    half = _SHOWN_CHARS // 2
-    return f"{shown[:half]}\n[{len(shown) - 2 * half:,} characters left out]\n{shown[-half:]}"

@@ -7,7 +7,6 @@ Any other file is tried as trajectories of any family.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,10 +21,11 @@ from pydantic import TypeAdapter, ValidationError
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.predictions import load_predictions
-from srl_swe.files import read_lines
 from srl_swe.replay.batch import REPLAYS_FILE, replay_key
 from srl_swe.replay.certificate import Certificate
 from srl_swe.replay.run import Replay
+from srl_swe.reports.record import read_whole_lines
+from srl_swe.reports.replies import written_steps
 from srl_swe.rollout.batch import ROLLOUTS_FILE
 from srl_swe.rollout.episode import Completion
 from srl_swe.rollout.prompting import Prompting
@@ -34,13 +34,12 @@ from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.steps.contexts import trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
-from srl_swe.trajectories.fields import BrokenRecord
-from srl_swe.trajectories.jsonl import parse_line
+from srl_swe.trajectories.jsonl import is_jsonl, read_jsonl
 from srl_swe.types import Instance, Trajectory
 from srl_swe.view.episodes import Beside, Prompts, make_episode
 from srl_swe.view.records import Item
 from srl_swe.view.targets import data_set_targets, training_targets
-from srl_swe.view.verdicts import REPORT_FILE, VERDICTS_FILE, Graded, read_grading
+from srl_swe.view.verdicts import REPORT_FILE, VERDICTS_FILE, Graded, read_grading, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _kinds_of_folder(folder: Path, names: frozenset[str]) -> list[Kind]:
         kinds.append(Kind.PREDICTIONS)
     if REPLAYS_FILE in names:
         kinds.append(Kind.REPLAY)
-    if any((folder / "completions").glob("step-*.parquet")):
+    if written_steps(folder):
         kinds.append(Kind.TRAINING)
     return kinds
 
@@ -186,11 +185,13 @@ def _read_part(part: Part, sources: Sources) -> Iterator[Item]:
 def _beside(trajectory: Trajectory, sources: Sources, graded: Graded, prompts: Prompts) -> Beside:
     name = trajectory.instance_id
     instance, expert = sources.instances.get(name), sources.experts.get(name)
+    verdict = graded.verdict(name, trajectory.patch, instance)
     is_expert = expert is not None and trajectory_id(expert) == trajectory_id(trajectory)
     return Beside(
         instance=instance,
         expert=None if is_expert else expert,
-        tests=graded.tests(name, trajectory.patch, instance),
+        tests=verdict,
+        test_log=graded.log(verdict.log_path) if verdict else "",
         marks=graded.marks.get(name, ()),
         prompts=prompts,
     )
@@ -198,17 +199,11 @@ def _beside(trajectory: Trajectory, sources: Sources, graded: Graded, prompts: P
 
 def _rollouts(part: Part, sources: Sources) -> Iterator[Item]:
     """The last rollout of each instance, those that infrastructure ended too."""
-    found: dict[str, Trajectory] = {}
     path = part.path / ROLLOUTS_FILE
-    for where, line in read_lines(path, "delete that line"):
-        try:
-            trajectory = parse_line(line, where)
-        except BrokenRecord:
-            continue  # the torn last line of a run that is being written
-        found[trajectory.instance_id] = trajectory
+    rollouts = [read_jsonl(row, str(path)) for row in read_whole_lines(path) if is_jsonl(row)]
     graded = read_grading(part.path, part.path.parent / "grading")
     prompts, usage = _prompts(part.path), _usage(part.path)
-    for name, trajectory in found.items():
+    for name, trajectory in {rollout.instance_id: rollout for rollout in rollouts}.items():
         beside = _beside(trajectory, sources, graded, prompts)
         beside = replace(beside, replies=usage.get(name, ()))
         yield make_episode(trajectory, f"{part.run}/{name}", part.run, beside)
@@ -224,7 +219,7 @@ def _usage(folder: Path) -> Mapping[str, Sequence[Completion]]:
 
 def _prompts(folder: Path) -> Prompts:
     """How the run's policy was prompted, by its config."""
-    config = _read_config(folder)
+    config = read_object(folder / CONFIG_FILE)
     if config.get("setting", "agent") != "agent":
         return Prompts(problem=f"the setting {config['setting']} has prompts of its own")
     try:
@@ -234,14 +229,6 @@ def _prompts(folder: Path) -> Prompts:
         return Prompts(of_rollout=True)
     window = replace(prompting.window or PAPER_WINDOW, token_budget=None)
     return Prompts(dialect, window, of_rollout=True)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _predictions(part: Part, sources: Sources) -> Iterator[Item]:
@@ -280,17 +267,10 @@ def _replays(part: Part, sources: Sources) -> Iterator[Item]:
     A replay whose trajectory is not at hand has no steps to show, and says where it should be.
     """
     certificates = _load_certificates(part.path / _CERTIFICATES)
-    config = _read_config(part.path)
+    config = read_object(part.path / CONFIG_FILE)
     recorded = list(_recorded_trajectories(part.path, config, sources))
-    records: dict[str, dict[str, Any]] = {}
-    for _, line in read_lines(part.path / REPLAYS_FILE, "delete that line"):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and "key" in record:
-            records[str(record["key"])] = record
-    for key, record in records.items():
+    rows = read_whole_lines(part.path / REPLAYS_FILE)
+    for key, record in {str(row["key"]): row for row in rows if "key" in row}.items():
         certificate = certificates.get(key)
         name = str(record.get("instance_id"))
         candidates = [t for t in recorded if t.instance_id == name]
@@ -303,9 +283,9 @@ def _replays(part: Part, sources: Sources) -> Iterator[Item]:
 def _load_certificates(path: Path) -> dict[str, Certificate]:
     found: dict[str, Certificate] = {}
     adapter = TypeAdapter(Certificate)
-    for _, line in read_lines(path, "run the replay again"):
+    for row in read_whole_lines(path):
         try:
-            certificate = adapter.validate_json(line)
+            certificate = adapter.validate_python(row)
         except ValidationError:
             continue
         found[certificate.key] = certificate

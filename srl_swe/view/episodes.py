@@ -9,7 +9,7 @@ from srl_swe.dialects import Dialect, UnwritableStep, get_dialect, read_actions
 from srl_swe.evaluation.details import courses
 from srl_swe.replay.compare import CUT_MARK
 from srl_swe.replay.patches import edited_files
-from srl_swe.replay.run import Replay, ReplayedStep
+from srl_swe.replay.run import Replay
 from srl_swe.reports.page import counted
 from srl_swe.rollout.episode import Completion
 from srl_swe.steps.contexts import Dropped, make_step_contexts
@@ -23,17 +23,21 @@ from srl_swe.types import (
     Step,
     StopReason,
     Trajectory,
-    Translation,
+    Verdict,
 )
-from srl_swe.view.edits import count_changes, find_edits
-from srl_swe.view.pairing import compare_lines, find_forgiven, pair_actions
+from srl_swe.view.pairing import (
+    compare_lines,
+    count_changes,
+    find_edit,
+    find_forgiven,
+    pair_actions,
+)
 from srl_swe.view.records import (
     Episode,
     ReplayView,
     Seen,
     StepReplay,
     StepView,
-    TestsView,
     repo_of,
 )
 
@@ -62,7 +66,8 @@ class Beside:
     instance: Instance | None = None
     expert: Trajectory | None = None
     replies: Sequence[Completion] = ()
-    tests: TestsView | None = None
+    tests: Verdict | None = None
+    test_log: str = ""
     marks: Sequence[str] = ()
     replay: Replay | None = None
     replay_seconds: float = 0.0
@@ -91,6 +96,8 @@ def make_episode(trajectory: Trajectory, key: str, run: str, beside: Beside) -> 
         patch=trajectory.patch,
         gold_patch=instance.gold_patch if instance else "",
         tests=beside.tests or _recorded_outcome(trajectory),
+        test_log=beside.test_log,
+        fail_to_pass=instance.fail_to_pass if instance else (),
         replay=_replay_view(beside),
         expert=(beside.expert.model or "expert") if beside.expert else "",
         left_expert_at=left,
@@ -110,7 +117,7 @@ def _step_views(
     beside: Beside,
 ) -> Iterator[StepView]:
     """The steps; ``own_steps`` have the calls of our own tools, ``actions`` are the expert's."""
-    edits, replies = find_edits(calls), _replies_of_steps(trajectory, beside.replies)
+    replies = _replies_of_steps(trajectory, beside.replies)
     prompts = list(_prompts(trajectory, beside))
     for index, step in enumerate(trajectory.steps):
         reply, own = replies.get(index), own_steps[index].action
@@ -129,7 +136,7 @@ def _step_views(
             prompt_tokens=reply.prompt_tokens if reply else None,
             completion_tokens=reply.completion_tokens if reply else None,
             reply_truncated=bool(reply and reply.truncated),
-            edit=edits[index],
+            edit=find_edit(calls[index]),
             pairing=pair_actions(own.text, expert) if own and expert else None,
             same_as_expert=_same_step(own.text, index, actions) if own else None,
             replay=_step_replay(step, index, beside.replay),
@@ -220,9 +227,11 @@ def _prompts(trajectory: Trajectory, beside: Beside) -> Iterator[tuple[tuple[Mes
 def _step_replay(step: Step, index: int, replay: Replay | None) -> StepReplay | None:
     if replay is None or index >= len(replay.steps):
         return None
-    done: ReplayedStep = replay.steps[index]
-    recorded, fresh = step.observation, done.observation
-    both = recorded is not None and fresh is not None and recorded.text != fresh.text
+    done, recorded = replay.steps[index], step.observation
+    fresh, translation = done.observation, ""
+    if done.translation:
+        call = done.translation.action
+        translation = call.text if call else f"none: {done.translation.reason}"
     return StepReplay(
         match=done.match.value,
         cause=done.cause.value if done.cause else None,
@@ -230,16 +239,10 @@ def _step_replay(step: Step, index: int, replay: Replay | None) -> StepReplay | 
         seconds=done.seconds,
         same_effect=done.same_effect,
         fresh=see(fresh),
-        diff=compare_lines(recorded.text, fresh.text) if both and recorded and fresh else (),
-        forgiven=find_forgiven(recorded.text, fresh.text) if both and recorded and fresh else (),
-        translation=_translation(done.translation),
+        diff=compare_lines(recorded.text, fresh.text) if recorded and fresh else (),
+        forgiven=find_forgiven(recorded.text, fresh.text) if recorded and fresh else (),
+        translation=translation,
     )
-
-
-def _translation(translation: Translation | None) -> str:
-    if translation is None:
-        return ""
-    return translation.action.text if translation.action else f"none: {translation.reason}"
 
 
 def _replay_view(beside: Beside) -> ReplayView | None:
@@ -285,18 +288,19 @@ def _glance(
     yield "Why it ended", ended
     yield "Changes", _changes(trajectory, beside)
     if tests := beside.tests or _recorded_outcome(trajectory):
-        yield "Tests", _tests_line(tests)
+        yield "Tests", _tests_line(tests, beside.instance)
     if beside.replay is not None:
         yield "Replay", _replay_line(beside.replay, trajectory)
     if beside.expert is not None:
         yield "Beside the expert", _departure(calls, actions, left)
 
 
-def _recorded_outcome(trajectory: Trajectory) -> TestsView | None:
+def _recorded_outcome(trajectory: Trajectory) -> Verdict | None:
     if trajectory.resolved is None:
         return None
     outcome = Outcome.RESOLVED if trajectory.resolved else Outcome.UNRESOLVED
-    return TestsView(outcome.value, "By the record; its tests are not at hand.")
+    detail = "By the record; its tests are not at hand."
+    return Verdict(trajectory.instance_id, outcome, detail=detail)
 
 
 def _replay_line(replay: Replay, trajectory: Trajectory) -> str:
@@ -330,8 +334,8 @@ def _changes(trajectory: Trajectory, beside: Beside) -> str:
     return f"{line} The gold patch changes {', '.join(gold)}." if gold else line
 
 
-def _tests_line(tests: TestsView) -> str:
-    failed, wanted = len(tests.failed), set(tests.fail_to_pass)
+def _tests_line(tests: Verdict, instance: Instance | None) -> str:
+    failed, wanted = len(tests.failed), instance.fail_to_pass if instance else ()
     line = tests.outcome.replace("_", " ").capitalize()
     if tests.passed or tests.failed:
         line += f": {counted(len(tests.passed), 'test')} passed, {failed} failed"

@@ -18,15 +18,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from srl_swe.files import check_output_file, write_atomic
+from srl_swe.reports.page import templates
 from srl_swe.steps.rows import move_into_place
 from srl_swe.view.records import Item, make_row
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 SCRIPTS = ("text.js", "compare.js", "list.js", "episode.js", "target.js", "app.js")
 """The parts of the page's script, in their order; they share one scope."""
@@ -37,14 +35,13 @@ _SHARED_CHARS = 60
 """Shorter strings are written where they occur, even if they repeat."""
 
 
-def link(key: str, step: int | None = None) -> str:
-    """The fragment of an address that opens an item, at a step.
+def link(key: str) -> str:
+    """The fragment of an address that opens an item; ``&step=3`` after it, at a step.
 
-    >>> link("demo/measured-srl/a__b-1", 3)
-    '#key=demo/measured-srl/a__b-1&step=3'
+    >>> link("demo/measured-srl/a b")
+    '#key=demo/measured-srl/a%20b'
     """
-    at = "" if step is None else f"&step={step}"
-    return f"#key={quote(key, safe='/')}{at}"
+    return f"#key={quote(key, safe='/')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ def render_app(facts: Mapping[str, Any], blocks: Mapping[str, str]) -> str:
     script, style = app_script(live), app_style()
     held = {"facts": json.dumps(facts), **blocks}
     return (
-        _environment()
+        templates("srl_swe.view", "static")
         .get_template("view.html")
         .render(
             title=facts["title"],
@@ -237,16 +234,3 @@ def app_style() -> str:
     shared = resources.files("srl_swe.reports").joinpath("templates", "style.css")
     own = resources.files("srl_swe.view").joinpath("static", "view.css")
     return f"{shared.read_text('utf-8')}\n{own.read_text('utf-8')}"
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("srl_swe.view", "static"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

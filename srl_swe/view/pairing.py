@@ -1,15 +1,19 @@
-"""Two texts side by side: actions by the similarity's blocks, observations by line."""
+"""Differences of texts: actions by the similarity's blocks, observations by line, edits."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 
 from cydifflib import SequenceMatcher
 
+from srl_swe.replay.compare import edit_succeeded
 from srl_swe.replay.normalise import RULES, apply_rules
+from srl_swe.replay.patches import parse_patch
 from srl_swe.rewards.similarity import similarity_reward
 from srl_swe.rewards.structural import structural_fields, structural_rewards
-from srl_swe.view.records import DiffRow, Forgiven, Pairing, Piece
+from srl_swe.tools.own_calls import OwnStep
+from srl_swe.view.records import DiffRow, Edit, Forgiven, Pairing, Piece
 
 MOST_PAIRS = 4_000_000
 """Most pairs of characters for marking blocks; beyond, only the figures are given."""
@@ -141,6 +145,8 @@ def find_forgiven(recorded: str, fresh: str) -> tuple[Forgiven, ...]:
     >>> find_forgiven("took 1.20s", "took 1.31s")
     (Forgiven(rule='duration', cause='duration', recorded=('1.20s',), fresh=('1.31s',)),)
     """
+    if recorded == fresh:
+        return ()
     then, now = apply_rules(recorded).taken, apply_rules(fresh).taken
     return tuple(
         Forgiven(
@@ -152,3 +158,51 @@ def find_forgiven(recorded: str, fresh: str) -> tuple[Forgiven, ...]:
         for rule in RULES
         if then.get(rule.name, []) != now.get(rule.name, [])
     )
+
+
+def find_edit(call: OwnStep) -> Edit | None:
+    """The edit of a step as a small diff; None for a step without one.
+
+    Edits by shell commands are not recorded as such; only the final patch shows them.
+    """
+    action, answer = call.step.action, call.step.observation
+    if action is None or action.tool != "str_replace_editor" or not call.step.executed:
+        return None
+    given, command = action.arguments, action.arguments.get("command", "")
+    path, head = given.get("path", ""), ""
+    old, new = "", ""
+    match command:
+        case "create":
+            new = given.get("file_text", "")
+        case "str_replace":
+            old, new = given.get("old_str", ""), given.get("new_str", "")
+        case "insert":
+            new, head = given.get("new_str", ""), f"@@ after line {given.get('insert_line', '?')}\n"
+        case _:
+            return None
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=3, lineterm=""))[2:]
+    shown = [line for line in lines if not line.startswith("@@")]
+    return Edit(
+        path=path,
+        command=command,
+        diff=head + "\n".join(shown),
+        added=sum(line.startswith("+") for line in shown),
+        removed=sum(line.startswith("-") for line in shown),
+        applied=None if answer is None else edit_succeeded(answer),
+    )
+
+
+def count_changes(patch: str) -> dict[str, tuple[int, int]]:
+    r"""Added and removed lines by path of a unified diff; empty for text that is not a diff.
+
+    >>> count_changes("--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n")
+    {'x.py': (1, 1)}
+    """
+    counts = {}
+    for path, file in parse_patch(patch).items():
+        lines = file.body.split("\n")
+        first = next((n for n, line in enumerate(lines) if line.startswith("@@")), len(lines))
+        body = lines[first:]
+        added = sum(line.startswith("+") for line in body)
+        counts[path] = (added, sum(line.startswith("-") for line in body))
+    return counts

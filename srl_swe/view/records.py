@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from srl_swe.rewards.structural import FieldScore
-from srl_swe.types import Message
+from srl_swe.types import Message, Observation, Verdict
 
 Piece = tuple[str, int]
 """A part of a text and the number of its matching block, or -1 if it matches nothing."""
@@ -39,13 +40,9 @@ class Pairing:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Observation):
     """An observation. ``cuts``: the marks of parts cut out of ``text``, in order."""
 
-    text: str
-    exit_code: int | None = None
-    truncated: bool = False
-    timed_out: bool = False
     cuts: tuple[str, ...] = ()
 
 
@@ -139,26 +136,6 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
-class TestsView:
-    """The verdict on the patch. ``log`` is the text of the tests' log, cut in its middle.
-
-    ``fail_to_pass`` are the tests that the fix has to make pass; empty if the instance is unknown.
-    """
-
-    __test__ = False  # not a class of tests
-
-    outcome: str
-    detail: str = ""
-    passed: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    fail_to_pass: tuple[str, ...] = ()
-    log: str = ""
-    log_path: str = ""
-    network: str = ""
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReplayView:
     """The replay as a whole. ``faithful`` None: it was not replayed, for the ``reason``.
 
@@ -210,7 +187,9 @@ class Episode:
     ``key`` is unique in a page and part of links. ``run`` names the folder or file that holds it.
     ``glance``: why it ended, the changes, the failing tests and the departure from the expert,
     as pairs of a heading and a sentence. ``expert`` names the expert's trajectory, empty without
-    one; ``left_expert_at``: the first step with another action than the expert's.
+    one; ``left_expert_at``: the first step with another action than the expert's. ``tests`` is the
+    verdict on the patch, ``test_log`` the text of its log, cut in its middle; ``fail_to_pass`` are
+    the tests that the fix has to make pass, empty if the instance is unknown.
     """
 
     key: str
@@ -225,7 +204,9 @@ class Episode:
     glance: tuple[tuple[str, str], ...]
     patch: str | None = None
     gold_patch: str = ""
-    tests: TestsView | None = None
+    tests: Verdict | None = None
+    test_log: str = ""
+    fail_to_pass: tuple[str, ...] = ()
     replay: ReplayView | None = None
     expert: str = ""
     left_expert_at: int | None = None
@@ -285,37 +266,49 @@ _BROKEN_STOPS = frozenset({"sandbox_error", "policy_error"})
 
 def make_row(item: Item) -> Row:
     """The item's row of the list."""
-    match item:
-        case Episode():
-            return _episode_row(item)
-        case Target():
-            return _target_row(item)
-
-
-def _episode_row(episode: Episode) -> Row:
-    outcome = episode.tests.outcome if episode.tests else ""
-    if not outcome and episode.replay:
-        words = {True: "faithful", False: "not_faithful", None: "not_replayed"}
-        outcome = words[episode.replay.faithful]
-    pairs = [step.pairing.similarity for step in episode.steps if step.pairing]
-    return Row(
-        key=episode.key,
-        kind="episode",
-        run=episode.run,
-        instance_id=episode.instance_id,
-        repo=episode.repo,
-        model=episode.model,
-        outcome=outcome,
-        stop=episode.stop,
-        tools=tuple(sorted({step.tool for step in episode.steps} - {""})),
-        steps=len(episode.steps),
-        marked=bool(episode.marks),
-        rank=_rank(outcome, episode.stop),
-        title=_first_line(episode.issue),
-        seconds=episode.seconds,
-        tokens=episode.tokens,
-        score=sum(pairs) / len(pairs) if pairs else None,
+    row = partial(
+        Row,
+        key=item.key,
+        run=item.run,
+        instance_id=item.instance_id,
+        repo=item.repo,
+        model=item.model,
     )
+    match item:
+        case Episode(steps=steps, tests=tests, replay=replay):
+            words = {True: "faithful", False: "not_faithful", None: "not_replayed"}
+            outcome = str(tests.outcome) if tests else words[replay.faithful] if replay else ""
+            pairs = [step.pairing.similarity for step in steps if step.pairing]
+            return row(
+                kind="episode",
+                outcome=outcome,
+                stop=item.stop,
+                tools=tuple(sorted({step.tool for step in steps} - {""})),
+                steps=len(steps),
+                marked=bool(item.marks),
+                rank=_rank(outcome, item.stop),
+                title=_first_line(item.issue),
+                seconds=item.seconds,
+                tokens=item.tokens,
+                score=sum(pairs) / len(pairs) if pairs else None,
+            )
+        case Target(samples=samples):
+            rewards = [sum(filter(None, sample.rewards.values())) for sample in samples]
+            count = f", {len(samples)} samples" if samples else ""
+            action = _first_line(" ".join(item.expert_action.split()))
+            kept = "kept" if any(sample.kept for sample in samples) else "dropped"
+            return row(
+                kind="target",
+                outcome=kept if samples else "",
+                stop="",
+                tools=(item.tool,),
+                steps=len(samples),
+                marked=False,
+                rank=2,
+                title=f"step {item.step_index} of {item.n_steps}{count}: {action}",
+                tokens=sum(sample.tokens or 0 for sample in samples) or None,
+                score=sum(rewards) / len(rewards) if rewards else None,
+            )
 
 
 def _rank(outcome: str, stop: str) -> int:
@@ -324,37 +317,6 @@ def _rank(outcome: str, stop: str) -> int:
     if outcome:
         return 3 if outcome in _GOOD else 0
     return 2 if stop in {"", "submitted"} else 0
-
-
-def _target_row(target: Target) -> Row:
-    rewards = [
-        sum(value for value in sample.rewards.values() if value is not None)
-        for sample in target.samples
-    ]
-    kept = any(sample.kept for sample in target.samples)
-    return Row(
-        key=target.key,
-        kind="target",
-        run=target.run,
-        instance_id=target.instance_id,
-        repo=target.repo,
-        model=target.model,
-        outcome=("kept" if kept else "dropped") if target.samples else "",
-        stop="",
-        tools=(target.tool,),
-        steps=len(target.samples),
-        marked=False,
-        rank=2,
-        title=_target_title(target),
-        tokens=sum(sample.tokens or 0 for sample in target.samples) or None,
-        score=sum(rewards) / len(rewards) if rewards else None,
-    )
-
-
-def _target_title(target: Target) -> str:
-    count = f", {len(target.samples)} samples" if target.samples else ""
-    action = " ".join(target.expert_action.split())
-    return f"step {target.step_index} of {target.n_steps}{count}: {_first_line(action)}"
 
 
 def _first_line(text: str, most: int = 160) -> str:

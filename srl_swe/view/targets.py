@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.errors import UserError
+from srl_swe.reports.replies import rewards_of, written_steps
 from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.types import Message
 from srl_swe.view.pairing import pair_actions
 from srl_swe.view.records import SampleView, Target, repo_of
+from srl_swe.view.verdicts import read_object
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,53 +56,47 @@ def data_set_targets(folder: Path, run: str) -> Iterator[Target]:
             n_steps=row["n_steps"],
             tool=row["tool"],
             expert_action=row["expert_action"],
-            expert_reply=row["completion"][0]["content"] if row["completion"] else "",
+            expert_reply=_reply(row),
             prompt=_messages(row["prompt"]),
             facts={name: row.get(name) for name in _FACTS if row.get(name) is not None},
         )
+
+
+def _reply(row: Mapping[str, Any]) -> str:
+    return str(row["completion"][0]["content"]) if row["completion"] else ""
 
 
 def _messages(rows: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     return tuple({"role": row["role"], "content": row["content"]} for row in rows)
 
 
-@dataclass(frozen=True, slots=True)
 class _Prompts:
-    """The rows of the data set that a run trained on, by instance and step."""
+    """The rows of the data set that a run trained on, if it is still at its place."""
 
-    rows: Dataset | None
-    places: Mapping[tuple[str, int], list[int]]
+    def __init__(self, run_folder: Path) -> None:
+        self._rows: Dataset | None = None
+        self._places: dict[tuple[str, int], list[int]] = {}
+        named = read_object(run_folder / CONFIG_FILE).get("data")
+        data = Path(named) if isinstance(named, str) and named else run_folder
+        for folder in (data, run_folder / data, run_folder.parent / data.name):
+            if not (folder / "dataset_info.json").is_file():
+                continue
+            with suppress(UserError):
+                rows = read_data_set(folder)
+                self._rows = rows
+                keys = zip(rows["instance_id"], rows["step_index"], strict=True)
+                for place, key in enumerate(keys):
+                    self._places.setdefault(key, []).append(place)
+                break
 
     def find(self, sample: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
         """The prompt and the expert's reply of a sample; empty if its row is not found."""
         key = (str(sample.get("instance_id")), int(sample.get("step_index") or 0))
-        for place in self.places.get(key, ()):
-            row = self.rows[place] if self.rows is not None else {}
+        for place in self._places.get(key, ()) if self._rows is not None else ():
+            row = self._rows[place]
             if row["expert_action"] == sample.get("expert_action"):
-                reply = row["completion"][0]["content"] if row["completion"] else ""
-                return _messages(row["prompt"]), reply
+                return _messages(row["prompt"]), _reply(row)
         return (), ""
-
-
-def _prompts_of(run_folder: Path) -> _Prompts:
-    """The data set named by the run's config, if it is still at its place."""
-    try:
-        config = json.loads((run_folder / CONFIG_FILE).read_text("utf-8"))
-        named = Path(str(config["data"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return _Prompts(None, {})
-    for folder in (named, run_folder / named, run_folder.parent / named.name):
-        if (folder / "dataset_info.json").is_file():
-            try:
-                rows = read_data_set(folder)
-            except UserError:
-                continue
-            places: dict[tuple[str, int], list[int]] = {}
-            keys = zip(rows["instance_id"], rows["step_index"], strict=True)
-            for place, key in enumerate(keys):
-                places.setdefault(key, []).append(place)
-            return _Prompts(rows, places)
-    return _Prompts(None, {})
 
 
 def training_targets(run_folder: Path, run: str) -> Iterator[Target]:
@@ -109,8 +104,8 @@ def training_targets(run_folder: Path, run: str) -> Iterator[Target]:
 
     Read from ``completions/step-*.parquet``. Raises UserError for a damaged file.
     """
-    prompts = _prompts_of(run_folder)
-    for path in sorted((run_folder / "completions").glob("step-*.parquet")):
+    prompts = _Prompts(run_folder)
+    for _, path in sorted(written_steps(run_folder).items()):
         rows = sorted(_read_table(path), key=_group_of)
         for key, group in groupby(rows, _group_of):
             yield _group_target(key, list(group), run, prompts)
@@ -160,12 +155,11 @@ def _group_target(
 
 def _sample(number: int, row: Mapping[str, Any], expert: str) -> SampleView:
     action = row.get("action")
-    prefix = "rewards/"
     return SampleView(
         number=number,
         text=str(row.get("completion") or ""),
         format=str(row.get("format") or row.get("ended") or ""),
-        rewards={n.removeprefix(prefix): row[n] for n in row if n.startswith(prefix)},
+        rewards=rewards_of(row),
         advantage=row.get("advantage"),
         kept=bool(row.get("kept")),
         tokens=row.get("tokens"),

@@ -5,8 +5,8 @@ All text of runs is shown as text, without markup and with its control character
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from srl_swe.reports.page import counted, visible
+from srl_swe.reports.page import counted, cut_long
 from srl_swe.view.records import Episode, Item, Row, SampleView, StepView, Target, make_row
 
 _COLUMNS = ("instance", "outcome", "ended by", "steps", "score", "run")
@@ -27,11 +27,7 @@ _SHOWN_CHARS = 20_000
 
 def plain(text: str) -> str:
     """The text for a terminal: control characters visible, a long text cut in its middle."""
-    shown = visible(text)
-    if len(shown) <= _SHOWN_CHARS:
-        return shown
-    half = _SHOWN_CHARS // 2
-    return f"{shown[:half]}\n[{len(shown) - 2 * half:,} characters left out]\n{shown[-half:]}"
+    return cut_long(text, _SHOWN_CHARS)
 
 
 class Browser(App[None]):
@@ -52,43 +48,35 @@ class Browser(App[None]):
 
     def __init__(self, items: Iterable[Item]) -> None:
         super().__init__()
-        self.items = {item.key: item for item in items}
-        rows = [make_row(item) for item in self.items.values()]
-        self.rows: Sequence[Row] = sorted(rows, key=lambda row: row.rank)
+        self._items = {item.key: item for item in items}
 
     def on_mount(self) -> None:
         """Begin with the list."""
-        self.push_screen(ListScreen(self.rows, self.open_item))
-
-    def open_item(self, keys: Sequence[str], at: int) -> None:
-        """Show the item of ``keys[at]``; its neighbours are those of the list."""
-        self.push_screen(ItemScreen([self.items[key] for key in keys], at))
+        self.push_screen(ListScreen(self._items))
 
 
 class ListScreen(Screen[None]):
     """The list, with a search for all words that are typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "search", "Search"),
+        Binding("slash", "go('#search')", "Search"),
         Binding("f", "failures", "Failures only"),
-        Binding("j", "table('cursor_down')", "Next", show=False),
-        Binding("k", "table('cursor_up')", "Previous", show=False),
-        Binding("escape", "leave_search", "Back to the list", show=False),
+        Binding("j", "focused.cursor_down", "Next", show=False),
+        Binding("k", "focused.cursor_up", "Previous", show=False),
+        Binding("escape", "go('#list')", "Back to the list", show=False),
     ]
 
-    def __init__(
-        self, rows: Sequence[Row], open_item: Callable[[Sequence[str], int], None]
-    ) -> None:
+    def __init__(self, items: Mapping[str, Item]) -> None:
         super().__init__()
-        self._rows, self._open = rows, open_item
-        self._failures = False
-        self.chosen: list[Row] = []
+        self._items, self._failures = items, False
+        self._rows = sorted(map(make_row, items.values()), key=lambda row: row.rank)
+        self._chosen: list[Row] = []
 
     def compose(self) -> ComposeResult:
         """Search, count, table and keys."""
         yield Input(placeholder="search: id, model, issue, tool, outcome, run", id="search")
         yield Static(id="count", markup=False)
-        yield DataTable[Text](cursor_type="row", zebra_stripes=True)
+        yield DataTable[Text](id="list", cursor_type="row", zebra_stripes=True)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -103,17 +91,17 @@ class ListScreen(Screen[None]):
 
     def _choose(self, search: str) -> None:
         words = search.lower().split()
-        self.chosen = [
+        self._chosen = [
             row
             for row in self._rows
             if (not self._failures or row.rank == 0) and all(word in _words(row) for word in words)
         ]
         self._table.clear()
-        for row in self.chosen:
+        for row in self._chosen:
             self._table.add_row(*_cells(row))
-        of = "" if len(self.chosen) == len(self._rows) else f" of {len(self._rows)}"
-        empty = "" if self.chosen else ": none fits the search"
-        self.query_one("#count", Static).update(f"{len(self.chosen)}{of} items{empty}")
+        of = "" if len(self._chosen) == len(self._rows) else f" of {len(self._rows)}"
+        empty = "" if self._chosen else ": none fits the search"
+        self.query_one("#count", Static).update(f"{len(self._chosen)}{of} items{empty}")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Search with each letter."""
@@ -124,25 +112,18 @@ class ListScreen(Screen[None]):
         self._table.focus()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Open the row."""
-        self._open([row.key for row in self.chosen], event.cursor_row)
+        """Open the row; its neighbours are those of the list."""
+        items = [self._items[row.key] for row in self._chosen]
+        self.app.push_screen(ItemScreen(items, event.cursor_row))
 
-    def action_search(self) -> None:
-        """Begin to type a search."""
-        self.query_one(Input).focus()
-
-    def action_leave_search(self) -> None:
-        """Return to the table."""
-        self._table.focus()
+    def action_go(self, to: str) -> None:
+        """Move to the search or to the table."""
+        self.query_one(to).focus()
 
     def action_failures(self) -> None:
         """Show failures only, or all again."""
         self._failures = not self._failures
         self._choose(self.query_one(Input).value)
-
-    def action_table(self, name: str) -> None:
-        """Move in the table."""
-        getattr(self._table, f"action_{name}")()
 
 
 class ItemScreen(Screen[None]):
@@ -235,7 +216,7 @@ def episode_parts(episode: Episode) -> list[tuple[str, Text]]:
         verdict = _text(
             ("Outcome", " ".join((tests.outcome.replace("_", " "), tests.detail))),
             (f"{counted(len(tests.failed), 'failing test')}", "\n".join(tests.failed) or "none"),
-            ("Log", tests.log or f"not at hand: {tests.log_path or 'not recorded'}"),
+            ("Log", episode.test_log or f"not at hand: {tests.log_path or 'not recorded'}"),
         )
         parts.append(("Tests", verdict))
     return parts
@@ -281,13 +262,10 @@ def _sample_title(sample: SampleView) -> str:
 
 def _sample_text(sample: SampleView) -> Text:
     advantage = "none" if sample.advantage is None else f"{sample.advantage:+.2f}"
-    facts: dict[str, Any] = {
-        "format": sample.format,
-        "advantage": advantage,
-        "group": "kept" if sample.kept else "dropped",
-        "tokens": sample.tokens,
-    }
-    lines = "\n".join(f"{name}: {value}" for name, value in facts.items())
+    group = "kept" if sample.kept else "dropped"
+    lines = (
+        f"format: {sample.format}\nadvantage: {advantage}\ngroup: {group}\ntokens: {sample.tokens}"
+    )
     return _text((_sample_title(sample), lines), ("Reply", sample.text))
 
 

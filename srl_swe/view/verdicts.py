@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.evaluation.grading import grading_key
+from srl_swe.reports.record import read_whole_lines
 from srl_swe.steps.prompt import cut_middle
 from srl_swe.types import Instance, Outcome, Verdict
-from srl_swe.view.records import TestsView
 
 VERDICTS_FILE, REPORT_FILE, RESULT_FILE = "verdicts.jsonl", "report.json", "result.json"
 _MOST_LOG_CHARS = 60_000
@@ -30,32 +30,19 @@ class Graded:
     folder: Path
     lines: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     final: Mapping[str, Verdict] = field(default_factory=dict)
-    outcomes: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def tests(
+    def verdict(
         self, instance_id: str, patch: str | None, known: Instance | None
-    ) -> TestsView | None:
+    ) -> Verdict | None:
         """The verdict on the instance's patch; None if it was not graded."""
         verdict = self.final.get(instance_id) or self._logged(instance_id, patch, known)
-        outcome = self.outcomes.get(instance_id) or (verdict.outcome.value if verdict else None)
-        if outcome is None:
-            return None
-        if verdict is None or verdict.outcome.value != outcome:
-            detail = self.details.get(instance_id, "")
-            return TestsView(outcome, detail, fail_to_pass=known.fail_to_pass if known else ())
-        return TestsView(
-            outcome=outcome,
-            detail=verdict.detail or self.details.get(instance_id, ""),
-            passed=verdict.passed,
-            failed=verdict.failed,
-            fail_to_pass=known.fail_to_pass if known else (),
-            log=self._log(verdict.log_path),
-            log_path=verdict.log_path or "",
-            network=verdict.network,
-            seconds=verdict.seconds,
-        )
+        outcome, detail = self.outcomes.get(instance_id), self.details.get(instance_id, "")
+        if outcome and (verdict is None or verdict.outcome != outcome):
+            return Verdict(instance_id, outcome, detail=detail)
+        return verdict if verdict is None or verdict.detail else replace(verdict, detail=detail)
 
     def _logged(
         self, instance_id: str, patch: str | None, known: Instance | None
@@ -71,7 +58,7 @@ class Graded:
                 found = verdict
         return found
 
-    def _log(self, path: str | None) -> str:
+    def log(self, path: str | None) -> str:
         """The text of a log inside the folder, cut in its middle; empty if it can't be read."""
         if not path:
             return ""
@@ -104,10 +91,10 @@ def read_grading(folder: Path, shared: Path | None = None) -> Graded:
 
     A damaged file counts as missing: the page shows what can be read.
     """
-    result, report = _read_json(folder / RESULT_FILE), _read_json(folder / REPORT_FILE)
+    result, report = read_object(folder / RESULT_FILE), read_object(folder / REPORT_FILE)
     place = folder if (folder / VERDICTS_FILE).is_file() or shared is None else shared
     lines: dict[str, list[dict[str, Any]]] = {}
-    for line in _read_lines(place / VERDICTS_FILE):
+    for line in read_whole_lines(place / VERDICTS_FILE):
         lines.setdefault(str(line.get("instance_id")), []).append(line)
     final = {}
     for row in result.get("verdicts") or ():
@@ -121,7 +108,12 @@ def read_grading(folder: Path, shared: Path | None = None) -> Graded:
         for name, found in (report.get("marks") or {}).items()
     }
     details = dict(report.get("failure_reasons") or {})
-    return Graded(place, lines, final, _outcomes(report), details, marks)
+    outcomes = {
+        str(name): outcome
+        for field_name, outcome in _IDS_OF_OUTCOMES.items()
+        for name in report.get(field_name) or ()
+    }
+    return Graded(place, lines, final, outcomes, details, marks)
 
 
 _IDS_OF_OUTCOMES = {
@@ -136,33 +128,10 @@ _IDS_OF_OUTCOMES = {
 """Fields of a report by the outcome of the instances that they list."""
 
 
-def _outcomes(report: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        str(name): outcome.value
-        for field_name, outcome in _IDS_OF_OUTCOMES.items()
-        for name in report.get(field_name) or ()
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if it can't be read as one."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        texts = path.read_text("utf-8", errors="replace").split("\n")
-    except OSError:
-        return []
-    found = []
-    for text in texts:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            found.append(line)
-    return found

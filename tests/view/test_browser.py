@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from srl_swe.trajectories.jsonl import save_jsonl
-from srl_swe.types import Trajectory
+from srl_swe.types import Outcome, Trajectory, Verdict
 from srl_swe.view.collect import Sources, collect
 from srl_swe.view.page import link, write_page
 from srl_swe.view.pairing import compare_lines, find_forgiven
-from srl_swe.view.records import Episode, Item, TestsView
+from srl_swe.view.records import Episode, Item
 
 from .conftest import ATTACKS, AXE, STARTER, Opened, make_episode_record
 
@@ -31,7 +31,7 @@ GROUP = "stored_0_1/srl/step-1/group-0.0"
 EXPERT = "starter.jsonl/starter__inikit-1"
 PLACES = {
     "list": "",
-    "episode": link(EXPERT, 3),
+    "episode": link(EXPERT) + "&step=3",
     "replay": link(REPLAY),
     "group": link(GROUP),
     "row": link("stored_0_1/steps/row-2"),
@@ -120,11 +120,11 @@ def test_keys_move_open_go_back_and_search(open_page: OpenPage, stored_page: Pat
 def test_a_link_opens_a_step_and_keys_move_between_steps(
     open_page: OpenPage, stored_page: Path
 ) -> None:
-    page = open_page(stored_page).go(link(EXPERT, 3))
+    page = open_page(stored_page).go(link(EXPERT) + "&step=3")
     assert page.evaluate("document.activeElement.id") == "step-3"
     assert page.locator("#step-3").bounding_box()["y"] < 200  # type: ignore[index]
     page.keyboard.press("j")
-    assert page.url.endswith(link(EXPERT, 4))
+    assert page.url.endswith(link(EXPERT) + "&step=4")
     page.keyboard.press("k")
     page.keyboard.press("k")
     assert page.evaluate("document.activeElement.id") == "step-2"
@@ -133,7 +133,7 @@ def test_a_link_opens_a_step_and_keys_move_between_steps(
 def test_the_prompt_of_a_step_is_that_of_training(
     open_page: OpenPage, stored_page: Path, sources: Sources
 ) -> None:
-    page = open_page(stored_page).go(link(EXPERT, 3))
+    page = open_page(stored_page).go(link(EXPERT) + "&step=3")
     assert page.locator(".messages").count() == 0  # made on demand
     page.locator("#step-3 summary", has_text="Exact prompt").click()
     page.locator("#step-3 .messages").wait_for()
@@ -153,9 +153,10 @@ def test_a_failed_episode_answers_why_what_and_which_test(
         "starter__lrucache-1", ("\x1b[31mFAILED\x1b[0m <response clipped> end",), patch=""
     )
     (episode,) = _episodes(tmp_path, record, sources)
-    tests = TestsView("unresolved", "", ("t::a",), ("t::b",), ("t::b",), "log of b")
+    tests = Verdict(episode.instance_id, Outcome.UNRESOLVED, ("t::a",), ("t::b",))
+    episode = replace(episode, tests=tests, test_log="log of b", fail_to_pass=("t::b",))
     out = tmp_path / "page.html"
-    write_page([replace(episode, tests=tests)], out, "t")
+    write_page([episode], out, "t")
     page = open_page(out).go(link(episode.key))
     assert page.locator(".glance dd").first.inner_text() == "It submitted its changes after 1 step."
     row = page.locator(".tests tbody tr").first.inner_text()

@@ -86,7 +86,7 @@ def test_a_resolved_and_a_failed_episode_have_their_tests_and_marks(
     assert good.tests is not None
     assert bad.tests is not None
     assert (good.tests.outcome, bad.tests.outcome) == ("resolved", "unresolved")
-    assert (bad.tests.failed, bad.tests.log) == (("t::two",), "1 failed, 2 passed")
+    assert (bad.tests.failed, bad.test_log) == (("t::two",), "1 failed, 2 passed")
     assert bad.marks == ("tests: tests/test_x.py",)
     assert [make_row(each).rank for each in (good, bad)] == [3, 0]
     glance = dict(bad.glance)
@@ -101,15 +101,18 @@ def test_a_log_outside_of_the_run_is_not_read(make_run: Callable[..., Path]) -> 
     (run.parent / "secret.log").write_text("secret")
     (episode,) = episodes(run)
     assert episode.tests is not None
-    assert episode.tests.log == ""
+    assert episode.test_log == ""
 
 
-def test_the_torn_line_of_a_running_rollout_is_left_out(make_run: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("torn", [b'{"format": "srl-swe-traj', '{"model": "é'.encode()[:-1]])
+def test_the_torn_line_of_a_running_rollout_is_left_out(
+    make_run: Callable[..., Path], torn: bytes
+) -> None:
     run = make_run([make_episode_record("a__b-1")])
-    with (run / "rollouts.jsonl").open("a") as file:
-        file.write('{"format": "srl-swe-traj')
+    with (run / "rollouts.jsonl").open("ab") as file:
+        file.write(torn)
     assert [episode.instance_id for episode in episodes(run)] == ["a__b-1"]
-    assert (run / "rollouts.jsonl").read_text().endswith("srl-swe-traj")  # a reader writes nothing
+    assert (run / "rollouts.jsonl").read_bytes().endswith(torn)  # a reader writes nothing
 
 
 def test_tokens_and_seconds_belong_to_their_steps(make_run: Callable[..., Path]) -> None:
@@ -190,7 +193,7 @@ def test_a_graded_patch_has_its_gold_patch_beside_it(stored: Path, sources: Sour
     assert episode.gold_patch
     assert episode.tests is not None
     assert episode.tests.outcome == "resolved"
-    assert "passed" in episode.tests.log
+    assert "passed" in episode.test_log
 
 
 def test_trajectories_of_every_family_can_be_shown(tmp_path: Path) -> None:

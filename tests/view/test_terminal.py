@@ -11,16 +11,8 @@ pytest.importorskip("textual", reason="needs the extra `view`")
 from textual.pilot import Pilot
 from textual.widgets import DataTable, OptionList, Static
 
-from srl_swe.view.records import (
-    Episode,
-    Item,
-    Pairing,
-    SampleView,
-    Seen,
-    StepView,
-    Target,
-    TestsView,
-)
+from srl_swe.types import Verdict
+from srl_swe.view.records import Episode, Item, Pairing, SampleView, Seen, StepView, Target
 from srl_swe.view.terminal import Browser, episode_parts, plain
 
 pytestmark = pytest.mark.slow
@@ -55,7 +47,8 @@ def episode(name: str, outcome: str, **fields: Any) -> Episode:
         "stop": "submitted",
         "glance": (("Why it ended", "It submitted."),),
         "patch": "+1",
-        "tests": TestsView(outcome, failed=("test_x",), log="the log"),
+        "tests": Verdict(name, outcome, failed=("test_x",)),  # type: ignore[arg-type]
+        "test_log": "the log",
     }
     return Episode(**held | fields)
 

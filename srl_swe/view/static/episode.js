@@ -125,19 +125,18 @@ class EpisodeView {
   }
 
   tests() {
-    const tests = this.episode.tests;
+    const { tests, test_log: log, fail_to_pass } = this.episode;
     if (!tests) return null;
-    const wanted = new Set(tests.fail_to_pass);
+    const wanted = new Set(fail_to_pass);
     const rows = [...tests.failed.map((name) => [name, "failed"]), ...tests.passed.map((name) => [name, "passed"])];
     rows.sort((a, b) => (a[1] === b[1] ? Number(wanted.has(b[0])) - Number(wanted.has(a[0])) : a[1] === "failed" ? -1 : 1));
     const facts = [seconds(tests.seconds), tests.network && `network ${tests.network}`, tests.log_path].filter(Boolean).join(" \u00b7 ");
-    this.log = tests.log ? folded("Log of the tests", () => block("log of the tests", terminal(tests.log), "log")) : null;
     return el("section", {}, el("h2", { id: "tests" }, "Tests ", outcome(tests.outcome)),
       el("p", {}, tests.detail), el("p", { class: "facts" }, facts),
       rows.length ? el("div", { class: "scroll tests", tabIndex: 0, role: "group", "aria-label": "tests" }, el("table", {},
         el("thead", {}, el("tr", {}, ["test", "result", wanted.size ? "the fix" : null].filter(Boolean).map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, rows.map(([name, result]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, el("span", { class: result === "failed" ? "bad" : "good" }, result === "failed" ? "\u2717 failed" : "\u2713 passed")), wanted.size ? el("td", {}, wanted.has(name) ? "has to make it pass" : "must not break it") : null))))) : null,
-      this.log);
+      log ? folded("Log of the tests", () => block("log of the tests", terminal(log), "log")) : null);
   }
 
   replay() {
