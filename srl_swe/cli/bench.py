@@ -9,8 +9,7 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.options import AsJson, BenchOptions, TestTimeout
-from srl_swe.cli.options_grading import RunnerOptions
-from srl_swe.cli.options_ray import Ray, check_ray
+from srl_swe.cli.options_grading import Ray, RunnerOptions, check_ray
 from srl_swe.engines import SandboxSettings, harness_for, sandboxes_for
 from srl_swe.files import check_output_folder
 from srl_swe.nodes import cluster_at

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
-from srl_swe.cli.options_ray import Ray
+from srl_swe.cli.options_grading import Ray
 from srl_swe.cli.settings import describe_settings
 from srl_swe.errors import UserError
 from srl_swe.nodes import clean_up_engine, cluster_at

@@ -18,10 +18,17 @@ from srl_swe.cli.options import (
     SandboxOptions,
     TestTimeout,
 )
-from srl_swe.cli.options_grading import GraderOptions
+from srl_swe.cli.options_grading import (
+    Faulty,
+    GraderOptions,
+    Ray,
+    SampleOptions,
+    Samples,
+    check_ray,
+    on_nodes,
+    read_faulty,
+)
 from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
-from srl_swe.cli.options_ray import Ray, check_ray, on_nodes
-from srl_swe.cli.options_samples import Faulty, SampleOptions, Samples, read_faulty
 from srl_swe.cli.plan import DiskBudget
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file, check_output_folder, write_atomic

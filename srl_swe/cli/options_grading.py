@@ -1,15 +1,21 @@
-"""Options of the commands that grade."""
+"""Options of the commands that roll out and grade: samples, the runner of the tests, a cluster."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from srl_swe.cli.options import Seed
 from srl_swe.engines import GraderSettings, sandbox_settings
 from srl_swe.errors import UserError
+from srl_swe.files import check_output_file
+
+if TYPE_CHECKING:
+    from srl_swe.evaluation_run import EvalSettings
+    from srl_swe.parallel import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +82,101 @@ class GraderOptions(RunnerOptions):
             raise UserError(f"--verify-with {self.runner} needs another --runner, as sandbox.")
         share = self.share if self.verify_with else None
         return replace(settings, verify_share=share, seed=self.seed)
+
+
+Samples = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Rollouts per instance, with the seeds --seed, --seed + 1 ...; more than one needs a "
+        "--temperature, and each sample has a subfolder of --out.",
+    ),
+]
+
+
+Faulty = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Give a second rate without the instances of a file, as bench check's faulty.txt.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOptions:
+    """Several samples, the best of them, and a second rate."""
+
+    samples: Samples = 1
+    best_of: Annotated[
+        Literal["majority", "tests"] | None,
+        typer.Option(
+            help="Pick a patch per instance from the samples into best.jsonl, and score it: the "
+            "most frequent one, or one that the tests resolve (an oracle: an upper bound).",
+        ),
+    ] = None
+    keep_resolved: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the resolved rollouts as trajectories, for srl-swe steps.",
+        ),
+    ] = None
+
+    faulty: Faulty = None
+
+    def settings(self, settings: EvalSettings) -> EvalSettings:
+        """The settings with these. Raises UserError for a choice among a single sample."""
+        if self.best_of is not None and self.samples == 1:
+            raise UserError("--best-of picks from several samples: name their number by --samples.")
+        if self.keep_resolved is not None:
+            check_output_file(self.keep_resolved)
+        return replace(
+            settings,
+            samples=self.samples,
+            best_of=self.best_of,
+            keep_resolved=self.keep_resolved,
+            faulty=read_faulty(self.faulty),
+        )
+
+
+def read_faulty(path: Path | None) -> frozenset[str]:
+    """The instances of the file; none without one. Raises UserError if it can't be read."""
+    from srl_swe.instances import read_ids
+
+    return frozenset(read_ids(path)) if path is not None else frozenset()
+
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        envvar="SRL_SWE_RAY",
+        help="Work on the nodes of a Ray cluster, each with its own container engine and --workers "
+        "containers: auto, HOST:PORT or ray://HOST:PORT.",
+    ),
+]
+
+
+def check_ray(
+    ray: str | None, *, grader: GraderSettings | None = None, disk_budget: str | None = None
+) -> None:
+    """Raises UserError for settings that a cluster excludes.
+
+    ``grader``: of a command that only runs tests.
+    """
+    if ray and disk_budget:
+        raise UserError("--disk-budget bounds the images of one machine: leave it out with --ray.")
+    if ray and grader and (grader.runner != "sandbox" or grader.from_logs):
+        raise UserError("--ray: only --runner sandbox runs tests on other machines.")
+
+
+def on_nodes(settings: EvalSettings, cluster: Cluster | None) -> EvalSettings:
+    """The settings of an evaluation whose containers are on the nodes of the cluster, if any."""
+    return replace(
+        settings,
+        sandboxes=replace(settings.sandboxes, cluster=cluster),
+        grader=replace(settings.grader, cluster=cluster),
+    )

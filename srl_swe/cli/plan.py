@@ -12,7 +12,7 @@ from srl_swe.cli import options
 from srl_swe.cli.doctor import print_findings
 from srl_swe.cli.images import parse_size
 from srl_swe.cli.options import BenchOptions
-from srl_swe.cli.options_samples import Samples
+from srl_swe.cli.options_grading import Samples
 from srl_swe.errors import UserError
 
 DiskBudget = Annotated[

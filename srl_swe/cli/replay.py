@@ -12,7 +12,7 @@ import typer
 
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
-from srl_swe.cli.options_ray import Ray
+from srl_swe.cli.options_grading import Ray
 from srl_swe.engines import (
     SandboxSettings,
     load_bench,

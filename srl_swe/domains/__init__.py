@@ -40,30 +40,25 @@ class Domain(Protocol):
     @property
     def name(self) -> str:
         """Its name in configs, recipes and on the command line."""
-        ...
 
     def reader(self, columns: Mapping[str, str]) -> Reader | None:
         """Reads a record of a source as a solution in steps.
 
         ``columns``: the record's columns by role. None: the format of each record is detected.
         """
-        ...
 
     def make_steps(
         self, solution: Trajectory, settings: Any, count_tokens: CountTokens | None
     ) -> Iterator[StepContext | Dropped]:
         """One item per step: its example, or the reason why it has none."""
-        ...
 
     def prompt(self, problem: Instance) -> list[Message]:
         """The messages that ask for a solution of the problem, before the first step."""
-        ...
 
     def parse_reply(
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Reply:
         """The single step of a reply, or its fault. Never raises."""
-        ...
 
     def verifier(
         self, open_sandbox: OpenSandbox, timeout_s: float
@@ -72,7 +67,6 @@ class Domain(Protocol):
 
         A broken sandbox is BROKEN_SANDBOX, never a wrong answer.
         """
-        ...
 
 
 DOMAINS: Mapping[str, Domain] = {"software": SOFTWARE, "math": MATH}

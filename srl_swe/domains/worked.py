@@ -239,14 +239,12 @@ class WorkedDomain(TextSteps):
         row = getattr(record, "value", None)
         return isinstance(row, Mapping) and "repo" not in row and _first(row, "problem") is not None
 
-    def load_problems(
-        self, bench: str, ids: Sequence[str] | None = None, columns: Mapping[str, str] | None = None
-    ) -> list[Instance]:
+    def load_problems(self, bench: str, ids: Sequence[str] | None = None) -> list[Instance]:
         """The problems of a bench of ours, a file or ``hf:OWNER/NAME[:split]``, in its order.
 
-        Their ids are the bench's name and a number, unless ``columns`` names one. Problems
-        without an answer are left out, with a remark. Raises UserError if none is left, for a
-        record that can't be read, and for an unknown id.
+        Their ids are the bench's name and a number. Problems without an answer are left out, with a
+        remark. Raises UserError if none is left, for a record that can't be read, and for an
+        unknown id.
         """
         problems: list[Instance] = []
         name = Path(bench).stem if Path(bench).suffix else bench.rpartition("/")[2]
@@ -259,13 +257,10 @@ class WorkedDomain(TextSteps):
         for count, record in enumerate(read_records(source), start=1):
             if isinstance(record, BrokenRecord):
                 raise record
-            parts = read_parts(record.value, record.where, columns or {})
-            if parts.answer is None:
-                continue
-            known_by = parts.id or f"{name}-{count}"
-            problems.append(
-                Problem(known_by, name, "", parts.problem, image="", answer=parts.answer)
-            )
+            parts = read_parts(record.value, record.where, {})
+            if parts.answer is not None:
+                known_by = f"{name}-{count}"
+                problems.append(Problem(known_by, name, "", parts.problem, "", answer=parts.answer))
         if left := count - len(problems):
             say(f"{bench}: {left} of {count} problems have no answer to verify and are left out")
         if not problems:

@@ -6,7 +6,6 @@ A :class:`Toolbox` holds the tools of one tool set for one episode.
 
 from __future__ import annotations
 
-from srl_swe.sandbox import Sandbox
 from srl_swe.tools.toolbox import (
     SUBMIT,
     Tool,
@@ -15,7 +14,6 @@ from srl_swe.tools.toolbox import (
     open_recorded_toolbox,
     open_toolbox,
 )
-from srl_swe.types import Action, Observation
 
 __all__ = [
     "SUBMIT",
@@ -24,14 +22,4 @@ __all__ = [
     "find_tool",
     "open_recorded_toolbox",
     "open_toolbox",
-    "perform",
 ]
-
-
-def perform(action: Action, sandbox: Sandbox) -> Observation:
-    """Carry out one action with the bundled tools, without state between calls.
-
-    A mistake of the policy, such as an unknown tool, is an observation. Raises SandboxError
-    if the infrastructure fails, and nothing else.
-    """
-    return open_toolbox().perform(action, sandbox)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from srl_swe.trajectories.chat_events import is_mini_output, read_mini_answer
-from srl_swe.trajectories.fields import Fields, Reader, render_arguments
+from srl_swe.trajectories.chat_events import is_mini_output, read_call, read_mini_answer
+from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import (
     find_instance,
     find_issue,
@@ -156,6 +156,4 @@ def _read_reply(reply: Fields) -> Turn:
 
 def _tool_call(function: Fields, call: Fields) -> Call:
     """A call of the chat API or the Responses API, which name the id differently."""
-    arguments = render_arguments(function.mapping("arguments").values)
-    call_id = call.optional_text("call_id") or call.optional_text("id")
-    return Call(Action(function.text("name"), arguments), call_id)
+    return read_call(function, call.optional_text("call_id") or call.optional_text("id"))

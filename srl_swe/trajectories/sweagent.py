@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from srl_swe.dialects.xml import NO_OUTPUT
-from srl_swe.trajectories.chat_events import clean_thought, read_xml_calls
-from srl_swe.trajectories.fields import Fields, Reader, first_has, render_arguments
+from srl_swe.trajectories.chat_events import clean_thought, read_call, read_xml_calls
+from srl_swe.trajectories.fields import Fields, Reader, first_has
 from srl_swe.trajectories.row_facts import (
     NamedInstance,
     find_instance,
@@ -299,12 +299,10 @@ def read_issue(messages: Iterable[Fields]) -> str | None:
 
 def read_calls(message: Fields) -> tuple[Call, ...]:
     """The calls in ``tool_calls``."""
-    calls = []
-    for call in message.items("tool_calls"):
-        function = call.mapping("function")
-        arguments = render_arguments(function.mapping("arguments").values)
-        calls.append(Call(Action(function.text("name"), arguments), call.optional_text("id")))
-    return tuple(calls)
+    return tuple(
+        read_call(call.mapping("function"), call.optional_text("id"))
+        for call in message.items("tool_calls")
+    )
 
 
 def read_answer(text: str) -> Observation:

@@ -4,14 +4,14 @@ import pytest
 
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.testing import FakeSandbox
-from srl_swe.tools import perform
+from srl_swe.tools import open_toolbox
 from srl_swe.types import Action, Observation
 
 PATH = "/testbed/a.py"
 
 
 def edit(sandbox: Sandbox, **arguments: str) -> Observation:
-    return perform(Action("str_replace_editor", arguments), sandbox)
+    return open_toolbox().perform(Action("str_replace_editor", arguments), sandbox)
 
 
 def sandbox_with(text: str) -> FakeSandbox:
