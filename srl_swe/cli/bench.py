@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from srl_swe.cli import options
-from srl_swe.cli.options import AsJson, BenchOptions, TestTimeout
 from srl_swe.cli.options_grading import Ray, RunnerOptions, check_ray
 from srl_swe.engines import SandboxSettings, harness_for, sandboxes_for
 from srl_swe.files import check_output_folder
@@ -21,16 +20,16 @@ app = typer.Typer(help="Check benchmarks.", no_args_is_help=True)
 @app.command()
 @options.takes_groups
 def check(
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     tests: RunnerOptions,
     out: options.Out = None,
     workers: options.Workers = 2,
     ray: Ray = None,
-    test_timeout: TestTimeout = 1800,
+    test_timeout: options.TestTimeout = 1800,
     repeat: Annotated[
         int, typer.Option(min=1, help="Rounds; an instance at fault in some of them is flaky.")
     ] = 1,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check that a benchmark is sound: every gold patch resolves, no unpatched instance does.
 

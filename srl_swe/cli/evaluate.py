@@ -11,13 +11,6 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.images import parse_size
-from srl_swe.cli.options import (
-    AsJson,
-    BenchOptions,
-    EndpointOptions,
-    SandboxOptions,
-    TestTimeout,
-)
 from srl_swe.cli.options_grading import (
     Faulty,
     GraderOptions,
@@ -57,11 +50,11 @@ Policy = Annotated[
 def rollout(
     policy: Policy = None,
     *,
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     setting: SettingOptions,
     prompting: PolicyOptions,
-    endpoint: EndpointOptions,
-    sandboxes: SandboxOptions,
+    endpoint: options.EndpointOptions,
+    sandboxes: options.SandboxOptions,
     samples: Samples = 1,
     domain: options.Domain = None,
     out: options.Out = None,
@@ -93,7 +86,7 @@ def grade(
     predictions: Annotated[
         str, typer.Argument(help="predictions.jsonl or .json as swebench takes them, or 'gold'.")
     ],
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     tests: GraderOptions,
     from_logs: Annotated[
         Path | None,
@@ -106,9 +99,9 @@ def grade(
     out: options.Out = None,
     workers: options.Workers = 2,
     ray: Ray = None,
-    test_timeout: TestTimeout = 1800,
+    test_timeout: options.TestTimeout = 1800,
     disk_budget: DiskBudget = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Grade patches by their tests; writes verdicts.jsonl, report.json and report.html.
 
@@ -146,20 +139,20 @@ def grade(
 def evaluate(
     policy: Policy = None,
     *,
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     setting: SettingOptions,
     prompting: PolicyOptions,
-    endpoint: EndpointOptions,
-    sandboxes: SandboxOptions,
+    endpoint: options.EndpointOptions,
+    sandboxes: options.SandboxOptions,
     tests: GraderOptions,
     sampling: SampleOptions,
     domain: options.Domain = None,
     out: options.Out = None,
     workers: options.Workers = 2,
     ray: Ray = None,
-    test_timeout: TestTimeout = 1800,
+    test_timeout: options.TestTimeout = 1800,
     disk_budget: DiskBudget = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Roll a policy out on a benchmark, grade its patches, and report the resolved instances.
 
@@ -187,11 +180,11 @@ def evaluate(
 
 def _checked(
     policy: str | None,
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     setting: SettingOptions,
     prompting: PolicyOptions,
-    endpoint: EndpointOptions,
-    sandboxes: SandboxOptions,
+    endpoint: options.EndpointOptions,
+    sandboxes: options.SandboxOptions,
     folder: Path,
     workers: int,
     domain: str | None,
@@ -282,7 +275,7 @@ def compare(
             "NAME-episodes.html beside it."
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two evaluations of the same instances: an exact McNemar test, and the differences.
 

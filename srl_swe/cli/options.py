@@ -332,14 +332,12 @@ class EndpointOptions:
     serve: Annotated[
         Literal["local", "vllm"],
         typer.Option(
-            "--serve",
             help="local samples in this process; vllm starts servers for the run, and ends them.",
         ),
     ] = "local"
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size",
             min=1,
             help="Most replies sampled together by --serve local; as many as --workers if left "
             "out.",
@@ -348,19 +346,15 @@ class EndpointOptions:
     gpus: Annotated[
         str | None,
         typer.Option(
-            "--gpus",
             metavar="0,1",
             help="GPUs of --serve vllm: a server per --tensor-parallel of them. One server if left "
             "out.",
         ),
     ] = None
-    tensor_parallel: Annotated[
-        int, typer.Option("--tensor-parallel", min=1, help="GPUs of each vLLM server.")
-    ] = 1
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of each vLLM server.")] = 1
     vllm_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--vllm-option",
             metavar="OPTION",
             help="An option of vLLM's server, as --vllm-option=--max-model-len=8192; repeat it for "
             "more.",
@@ -369,7 +363,6 @@ class EndpointOptions:
     vllm_python: Annotated[
         Path | None,
         typer.Option(
-            "--vllm-python",
             envvar="SRL_SWE_VLLM_PYTHON",
             help="Python with vLLM, if it has an environment of its own.",
         ),

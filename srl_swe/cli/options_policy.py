@@ -138,7 +138,6 @@ class PolicyOptions:
     template: Annotated[
         list[str] | None,
         typer.Option(
-            "--template",
             metavar="NAME=VALUE",
             help="A variable of the chat template, such as enable_thinking=false; repeat it for "
             "more. As the policy was trained, or else none.",

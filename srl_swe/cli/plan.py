@@ -11,7 +11,6 @@ import typer
 from srl_swe.cli import options
 from srl_swe.cli.doctor import print_findings
 from srl_swe.cli.images import parse_size
-from srl_swe.cli.options import BenchOptions
 from srl_swe.cli.options_grading import Samples
 from srl_swe.errors import UserError
 
@@ -28,7 +27,7 @@ DiskBudget = Annotated[
 
 @options.takes_groups
 def plan(
-    bench: BenchOptions,
+    bench: options.BenchOptions,
     workers: options.Workers = 2,
     samples: Samples = 1,
     disk_budget: DiskBudget = None,

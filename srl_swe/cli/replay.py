@@ -269,6 +269,7 @@ def _save_record(
     Warns of unfaithful replays, and of issues that differ from the bench's.
     """
     from srl_swe.replay import as_recorded
+    from srl_swe.reports.page import first_names
     from srl_swe.trajectories import save_jsonl
 
     done = [(one.trajectory, one.replay) for one in attempts if one.replay]
@@ -276,7 +277,7 @@ def _save_record(
     if drifted:
         say(
             f"warning: {len(drifted)} of {len(done)} recorded replays are not faithful: their "
-            f"observations belong to other states than the expert's ({_some(drifted)})."
+            f"observations belong to other states than the expert's ({first_names(drifted, 3)})."
         )
     other = [
         theirs.instance_id
@@ -288,15 +289,10 @@ def _save_record(
     if other:
         say(
             f"warning: the issue of {len(other)} of {len(done)} trajectories is not that of the "
-            f"bench; the trajectory's own is kept ({_some(other)})."
+            f"bench; the trajectory's own is kept ({first_names(other, 3)})."
         )
     fresh = [as_recorded(theirs, instances[theirs.instance_id], replay) for theirs, replay in done]
     save_jsonl(path, fresh)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _report(

@@ -13,7 +13,6 @@ import typer
 
 from srl_swe.api import run_recipe
 from srl_swe.cli import options
-from srl_swe.cli.options import SandboxOptions
 from srl_swe.engines import check_benches, check_start
 from srl_swe.errors import UserError
 from srl_swe.extras import TRAINING, need_packages
@@ -32,7 +31,7 @@ LOG = "output.log"
 
 
 def phase_runner(
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     *,
     workers: int,
     ids: Sequence[str] = (),
@@ -147,7 +146,7 @@ def _train(
 def sft(
     context: typer.Context,
     asked: RecipeOptions,
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     workers: options.Workers = 8,
 ) -> None:
     """Supervised fine-tuning on the expert's replies.
@@ -165,7 +164,7 @@ def sft(
 def srl(
     context: typer.Context,
     asked: RecipeOptions,
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     workers: options.Workers = 8,
 ) -> None:
     """Supervised reinforcement learning: GRPO on the similarity of single steps.
@@ -184,7 +183,7 @@ def srl(
 def rlvr(
     context: typer.Context,
     asked: RecipeOptions,
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     ids: options.Ids = None,
     limit: options.Limit = None,
     workers: options.Workers = 8,
@@ -204,7 +203,7 @@ def rlvr(
 def curriculum(
     context: typer.Context,
     asked: RecipeOptions,
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     ids: options.Ids = None,
     limit: options.Limit = None,
     workers: options.Workers = 8,
@@ -235,7 +234,7 @@ def _run(
     kind: RecipeType,
     asked: RecipeOptions,
     arguments: Sequence[str],
-    sandboxes: SandboxOptions,
+    sandboxes: options.SandboxOptions,
     workers: int,
     ids: Sequence[str] | None = None,
     limit: int | None = None,

@@ -15,6 +15,8 @@ from srl_swe.cli import options
 from srl_swe.engines import load_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import need_packages
+from srl_swe.progress import say
+from srl_swe.reports.page import counted, first_names
 
 if TYPE_CHECKING:
     from srl_swe.view.collect import Sources
@@ -64,26 +66,23 @@ def view(
 
     The page needs no server. Large data lies in a folder beside it.
     """
-    names = [path.resolve().name for path in paths]
-    title = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    title = first_names([path.resolve().name for path in paths], 3)
     if serve and terminal:
         raise UserError("--serve and --terminal exclude each other.")
     if terminal:
         need_packages("--terminal", ("textual",))
+    sources = make_sources(bench, experts)
     if serve:
-        return _serve(paths, make_sources(bench, experts), title, port)
-    from srl_swe.progress import say
-    from srl_swe.reports.page import counted
+        return _serve(paths, sources, title, port)
     from srl_swe.view.collect import collect
     from srl_swe.view.page import INLINE_BYTES, write_page
 
-    limit = 2**62 if one_file else INLINE_BYTES
-    items = collect(paths, make_sources(bench, experts))
+    items = collect(paths, sources)
     if terminal:
         from srl_swe.view.terminal import Browser
 
-        Browser(items).run()
-        return None
+        return Browser(items).run()
+    limit = 2**62 if one_file else INLINE_BYTES
     written = write_page(items, out, title, inline_bytes=limit)
     if as_json:
         return options.print_json(written)

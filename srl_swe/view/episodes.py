@@ -10,7 +10,7 @@ from srl_swe.evaluation.details import courses
 from srl_swe.replay.compare import CUT_MARK
 from srl_swe.replay.patches import edited_files
 from srl_swe.replay.run import Replay
-from srl_swe.reports.page import counted
+from srl_swe.reports.page import counted, first_names
 from srl_swe.rollout.episode import Completion
 from srl_swe.steps.contexts import Dropped, make_step_contexts
 from srl_swe.steps.prompt import PAPER_WINDOW, WORKDIR, Window, make_messages
@@ -311,7 +311,7 @@ def _replay_line(replay: Replay, trajectory: Trajectory) -> str:
     seen, reasons = replay.against_record, list[str]()
     for name in ("missing", "extra", "differing"):
         if seen and (paths := getattr(seen, name)):
-            reasons.append(f"{name} in the patch: {_some(paths)}")
+            reasons.append(f"{name} in the patch: {first_names(paths, 2)}")
     for index, (old, new) in enumerate(zip(trajectory.steps, replay.steps, strict=False)):
         if not new.same_effect and len(reasons) < 3:
             tool = old.action.tool if old.action else "no action"
@@ -340,15 +340,10 @@ def _tests_line(tests: Verdict, instance: Instance | None) -> str:
     if tests.passed or tests.failed:
         line += f": {counted(len(tests.passed), 'test')} passed, {failed} failed"
     if still := [name for name in tests.failed if name in wanted]:
-        line += f"; to be fixed and still failing: {_some(still)}"
+        line += f"; to be fixed and still failing: {first_names(still, 2)}"
     elif tests.failed:
-        line += f" ({_some(tests.failed)})"
+        line += f" ({first_names(tests.failed, 2)})"
     return f"{line}. {tests.detail}".strip()
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more
 
 
 def _departure(calls: Sequence[OwnStep], actions: Sequence[str], left: int | None) -> str:

@@ -11,7 +11,7 @@ function visible(text) {
   return text.replace(/\r\n/g, "\n").replace(HIDDEN, (char) => SYMBOLS.get(char) ?? `[U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 }
 
-const PROPERTIES = new Set(["hidden", "open", "value", "disabled", "selected", "checked", "tabIndex", "type", "id", "name", "colSpan", "scope", "placeholder", "htmlFor", "autocomplete"]);
+const PROPERTIES = new Set(["open", "value", "selected", "checked", "tabIndex", "type", "id", "name", "colSpan", "scope", "placeholder", "htmlFor", "autocomplete"]);
 
 /** An element. `of` holds properties, aria-* attributes, `class`, `link` (a fragment) and `on` (listeners). */
 function el(tag, of = {}, ...children) {
