@@ -74,16 +74,33 @@ def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[st
     return complete
 
 
-Shuffle = Annotated[bool, typer.Option("--shuffle", help="Shuffle by --seed, before --slice.")]
 Seed = Annotated[int, typer.Option(help="Random seed, of sampled replies too.")]
 
 
-def _parse_slice(text: str | None) -> tuple[int, int | None]:
-    """The bounds of ``A:B``; None is all. Raises UserError."""
-    match = re.fullmatch(r"(\d*):(\d*)", ":" if text is None else text)
-    if match is None or (match[2] and int(match[2]) < int(match[1] or 0)):
-        raise UserError(f"--slice {text!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
-    return int(match[1] or 0), int(match[2]) if match[2] else None
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N.")]
+
+
+@dataclass(frozen=True, slots=True)
+class PartOptions:
+    """A part of a source, taken after the filters."""
+
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="Shuffle by --seed, before --slice.")
+    ] = False
+    seed: Seed = 0
+    part: Annotated[
+        str | None,
+        typer.Option("--slice", metavar="A:B", help="Only A to B-1, as in a Python slice."),
+    ] = None
+    limit: Limit = None
+
+    def bounds(self) -> tuple[int | None, int, int | None, int | None]:
+        """The seed of the shuffle or None, and A, B and the limit. Raises UserError."""
+        match = re.fullmatch(r"(\d*):(\d*)", ":" if self.part is None else self.part)
+        if match is None or (match[2] and int(match[2]) < int(match[1] or 0)):
+            raise UserError(f"--slice {self.part!r}: write A:B with 0 <= A <= B, as 0:100 or 50:.")
+        last = int(match[2]) if match[2] else None
+        return self.seed if self.shuffle else None, int(match[1] or 0), last, self.limit
 
 
 # Trajectories: source and selection.
@@ -101,7 +118,7 @@ Source = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class ReadingOptions:
+class ReadingOptions(PartOptions):
     """The source of trajectories and the selection from it."""
 
     only: Annotated[
@@ -113,17 +130,6 @@ class ReadingOptions:
             "unknown; repeat it for more.",
         ),
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N trajectories.")] = (
-        None
-    )
-    part: Annotated[
-        str | None,
-        typer.Option(
-            "--slice", metavar="A:B", help="Use trajectories A to B-1, as in a Python slice."
-        ),
-    ] = None
-    shuffle: Shuffle = False
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count records that can't be read.")
     ] = False
@@ -146,14 +152,10 @@ class ReadingOptions:
 
         if self.reader is not None:
             named_reader(self.reader)
-        first, last = _parse_slice(self.part)
         return Reading(
-            on_broken="skip" if self.skip_broken else "fail",
-            filters=tuple(parse_filter(text) for text in self.only or ()),
-            shuffle_seed=self.seed if self.shuffle else None,
-            first=first,
-            last=last,
-            limit=self.limit,
+            "skip" if self.skip_broken else "fail",
+            tuple(parse_filter(text) for text in self.only or ()),
+            *self.bounds(),
             instance=self.instance,
             reader=self.reader,
         )
@@ -199,11 +201,10 @@ BenchOrNone = Annotated[str | None, _BENCH]
 Ids = Annotated[
     list[str] | None, typer.Option("--id", help="Only this instance; repeat it for more.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N instances.")]
 
 
 @dataclass(frozen=True, slots=True)
-class BenchOptions:
+class BenchOptions(PartOptions):
     """The instances of a bench."""
 
     bench: Bench = "starter"
@@ -228,13 +229,6 @@ class BenchOptions:
             help="Only those of an instance=, repo= or version=; repeat it for more.",
         ),
     ] = None
-    shuffle: Shuffle = False
-    seed: Seed = 0
-    part: Annotated[
-        str | None,
-        typer.Option("--slice", metavar="A:B", help="Use instances A to B-1, as in Python."),
-    ] = None
-    limit: Limit = None
     mirror: Annotated[
         str | None,
         typer.Option(
@@ -254,14 +248,10 @@ class BenchOptions:
         from srl_swe.instances import InstanceSelection, parse_instance_filter, read_ids
 
         ids = list(self.ids or ()) + (read_ids(self.ids_file) if self.ids_file else [])
-        first, last = _parse_slice(self.part)
         selection = InstanceSelection(
             tuple(map(parse_instance_filter, self.only or ())),
             frozenset(name for path in self.exclude or () for name in read_ids(path)),
-            self.seed if self.shuffle else None,
-            first,
-            last,
-            self.limit,
+            *self.bounds(),
         )
         if domain is None:
             return load_bench(self.bench, ids or None, selection=selection, mirror=self.mirror)

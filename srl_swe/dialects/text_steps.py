@@ -234,7 +234,7 @@ class TextSteps:
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Reply:
         """The single step of a reply. Never raises."""
-        read = self._parse(text, strictness, think_opened)
+        read = self.parse_solution(text, strictness, think_opened=think_opened)
         if len(read.actions) > 1:
             return Reply(read.thought, None, FormatReason.TWO_ACTIONS)
         return Reply(read.thought, read.actions[0] if read.actions else None, read.reason)
@@ -243,9 +243,6 @@ class TextSteps:
         self, text: str, strictness: Strictness = "strict", *, think_opened: bool = False
     ) -> Solution:
         """All steps of a reply. Never raises."""
-        return self._parse(text, strictness, think_opened)
-
-    def _parse(self, text: str, strictness: Strictness, think_opened: bool) -> Solution:
         thought, rest = split_thought(text, think_opened=think_opened)
         fault = thought_fault(thought, strictness)
         if fault is None and ("<think>" in rest or "</think>" in rest):

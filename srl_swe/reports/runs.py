@@ -241,7 +241,9 @@ def differences(first: RunRecord, second: RunRecord) -> list[Difference]:
     known = set(_effective(first)) & set(_effective(second))
     held, other = _settings(first, known), _settings(second, known)
     keys = [key for key in {**held, **other} if held.get(key) != other.get(key)]
-    return [Difference(key, _text(held, key), _text(other, key)) for key in keys]
+    return [
+        Difference(key, str(held.get(key, ABSENT)), str(other.get(key, ABSENT))) for key in keys
+    ]
 
 
 def results(first: RunRecord, second: RunRecord) -> list[Result]:
@@ -322,10 +324,6 @@ def _settings(run: RunRecord, known: set[str]) -> dict[str, Any]:
         **flatten(starts[-1].get("packages") or {}, "packages."),
     }
     return {name: value for name, value in settings.items() if name not in _PLACES}
-
-
-def _text(settings: dict[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else ABSENT
 
 
 def _best(run: RunRecord, headline: Headline) -> str:
