@@ -10,6 +10,7 @@ import typer
 from srl_swe.cli import options
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file
+from srl_swe.reports.page import counted
 
 
 @options.takes_groups
@@ -53,7 +54,7 @@ def convert(
     asked = reading.reading()
     with options.reporting(report):
         count = convert.convert(stream_trajectories(source, asked, report), out, to)
-    typer.echo(f"{count} trajectories written to {out}")
+    typer.echo(f"{counted(count, 'trajectory', 'trajectories')} written to {out}")
     if push is not None:
         push_rows(out, push)
         typer.echo(f"pushed to https://huggingface.co/datasets/{push}")

@@ -17,6 +17,7 @@ from srl_swe.errors import UserError
 from srl_swe.files import check_output_file, write_atomic
 from srl_swe.instances import row_from_instance
 from srl_swe.progress import progress, say
+from srl_swe.reports.page import counted
 
 if TYPE_CHECKING:
     from srl_swe.types import Instance
@@ -115,7 +116,7 @@ def pull(
     for image, why in failed.items():
         typer.echo(f"failed: {image}: {why}")
     if failed:
-        typer.echo(f"{len(failed)} not pulled; run the same command again to go on")
+        typer.echo(f"{len(failed)} not pulled; run the same command again to continue")
         raise typer.Exit(1)
 
 
@@ -144,7 +145,8 @@ def list_(as_json: options.AsJson = False) -> None:
         table.add_row(image.name, shown_bytes(image.size_bytes), digest, last_used, created)
     options.console().print(table)
     return typer.echo(
-        f"{len(images)} images, {shown_bytes(disk_bytes(images))} with each layer counted once"
+        f"{counted(len(images), 'image')}, {shown_bytes(disk_bytes(images))} with each layer "
+        "counted once"
     )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from srl_swe.errors import UserError
 from srl_swe.files import check_output_file, write_atomic
 from srl_swe.reports.page import templates
 from srl_swe.steps.rows import move_into_place
@@ -31,6 +34,7 @@ SCRIPTS = ("text.js", "compare.js", "list.js", "episode.js", "target.js", "app.j
 INLINE_BYTES = 16_000_000
 """Larger data lies beside the page."""
 CHUNK_BYTES = 1_000_000
+_CHUNK_FILE = re.compile(r"chunk-\d+\.js")
 _SHARED_CHARS = 60
 """Shorter strings are written where they occur, even if they repeat."""
 
@@ -76,9 +80,13 @@ def write_page(
             chunks.add(item)
         chunks.flush()
         if chunks.spilled:
+            if data.exists() and not _holds_chunks(data):
+                raise UserError(
+                    f"{data} is not of a page, and would be replaced; name another --out."
+                )
             move_into_place(chunks.folder, data)
-        else:
-            shutil.rmtree(data, ignore_errors=True)
+        elif _holds_chunks(data):
+            shutil.rmtree(data)
     finally:
         shutil.rmtree(chunks.folder, ignore_errors=True)
     blocks = {"rows": encode_rows(chunks.rows)}
@@ -87,6 +95,11 @@ def write_page(
     facts = {"title": title, "chunks": chunks.count, "data": beside, "version": version}
     write_atomic(out, render_app(facts, blocks))
     return WrittenPage(out, len(chunks.rows), data if chunks.spilled else None)
+
+
+def _holds_chunks(folder: Path) -> bool:
+    """Whether the folder holds chunks of a page, or nothing, and may go."""
+    return folder.is_dir() and all(_CHUNK_FILE.fullmatch(path.name) for path in folder.iterdir())
 
 
 @dataclass
@@ -134,12 +147,17 @@ class _Chunks:
 
 
 def as_json(value: Any) -> Any:
-    """A record with all inner ones as dicts and lists; the strings are not copied."""
+    """A record with all inner ones as dicts and lists; the strings are not copied.
+
+    Numbers that are not finite, which JSON can't spell, become None.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {name: as_json(inner) for name, inner in value.items()}
-    return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -150,6 +168,8 @@ def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def encode_chunk(items: Sequence[Mapping[str, Any]]) -> str:
     """Items as JSON; a long string that repeats is written once, and referred to as ``{"$": n}``.
+
+    A name that begins with ``$`` gets another one.
 
     >>> encode_chunk([{"text": "ab"}])
     '{"texts": [], "items": [{"text": "ab"}]}'
@@ -162,7 +182,8 @@ def encode_chunk(items: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(value, str):
             return {"$": number[value]} if value in number else value
         if isinstance(value, Mapping):
-            return {name: shared(inner) for name, inner in value.items()}
+            names = {name: f"${name}" if str(name).startswith("$") else name for name in value}
+            return {names[name]: shared(inner) for name, inner in value.items()}
         return [shared(inner) for inner in value] if isinstance(value, list | tuple) else value
 
     return json.dumps({"texts": texts, "items": [shared(item) for item in items]}, default=str)

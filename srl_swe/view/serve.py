@@ -133,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(HTTPStatus.FORBIDDEN, b"The host in the address is not this machine.")
         if self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             return self._send(HTTPStatus.FORBIDDEN, b"Open this page by its own address.")
-        word, _, name = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
-        if not secrets.compare_digest(word.encode(), self.server.word.encode()):
+        word, slash, name = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
+        if not slash or not secrets.compare_digest(word.encode(), self.server.word.encode()):
             return self._send(HTTPStatus.NOT_FOUND, b"Open the address that the command printed.")
         live = self.server.live
         if name == "version":

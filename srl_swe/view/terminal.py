@@ -99,9 +99,10 @@ class ListScreen(Screen[None]):
         self._table.clear()
         for row in self._chosen:
             self._table.add_row(*_cells(row))
-        of = "" if len(self._chosen) == len(self._rows) else f" of {len(self._rows)}"
+        shown = "" if len(self._chosen) == len(self._rows) else f"{len(self._chosen)} of "
         empty = "" if self._chosen else ": none fits the search"
-        self.query_one("#count", Static).update(f"{len(self._chosen)}{of} items{empty}")
+        count = counted(len(self._rows), "item")
+        self.query_one("#count", Static).update(f"{shown}{count}{empty}")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Search with each letter."""

@@ -3,18 +3,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from srl_swe.errors import UserError
+from srl_swe.trajectories import save_jsonl
 from srl_swe.view.collect import Sources, collect
-from srl_swe.view.page import encode_chunk, encode_rows, link, write_page
+from srl_swe.view.page import as_json, encode_chunk, encode_rows, link, write_page
 
 from ..commands import invoke
 from ..html_page import HOSTILE, HtmlPage
-from .conftest import STARTER
+from .conftest import STARTER, make_episode_record
 
 
 def blocks(html: str) -> dict[str, object]:
@@ -72,6 +75,28 @@ def test_large_data_lies_beside_the_page_in_chunks(tmp_path: Path, sources: Sour
     small = write_page(collect([STARTER], sources), out, "t")
     assert small.data is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html"]
+
+
+def test_only_data_of_pages_is_replaced(tmp_path: Path, sources: Sources) -> None:
+    mine = tmp_path / "page-data" / "mine.csv"
+    mine.parent.mkdir()
+    mine.write_text("1")
+    write_page(collect([STARTER], sources), tmp_path / "page.html", "t")
+    with pytest.raises(UserError, match=r"page-data is not of a page.*--out"):
+        write_page(collect([STARTER], sources), tmp_path / "page.html", "t", inline_bytes=0)
+    assert [path.read_text() for path in mine.parent.iterdir()] == ["1"]
+
+
+def test_numbers_that_json_lacks_and_names_of_references_do_not_break_a_page(
+    tmp_path: Path,
+) -> None:
+    enforced = {"limit": math.inf, "$": 0}
+    save_jsonl(tmp_path / "rollouts.jsonl", [make_episode_record(enforced=enforced)])
+    (item,) = collect([tmp_path])
+    text = encode_chunk([as_json(replace(item, seconds=math.nan))])
+    (found,) = json.loads(text, parse_constant=pytest.fail)["items"]
+    assert found["enforced"] == {"limit": None, "$$": 0}
+    assert found["seconds"] is None
 
 
 def test_links_survive_any_key() -> None:

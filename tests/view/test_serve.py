@@ -137,6 +137,12 @@ def test_without_the_word_there_is_nothing(get: Get, path: str) -> None:
     assert get(path=path.replace("%s", "x")).status == 404
 
 
+def test_the_word_without_its_slash_would_be_a_page_without_data(
+    get: Get, server: LiveServer
+) -> None:
+    assert get(path=f"/{server.word}").status == 404
+
+
 @pytest.mark.parametrize(
     "name",
     ["v1.html", "v1-data/../v1.html", "..%2f..%2fetc%2fpasswd", "v1-data/", "v1-data/%00.js", "x"],

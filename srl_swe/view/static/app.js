@@ -17,7 +17,7 @@ function restore({ texts, items }) {
     if (Array.isArray(value)) return value.map(put);
     if (value === null || typeof value !== "object") return value;
     if (typeof value.$ === "number") return texts[value.$];
-    return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, put(inner)]));
+    return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name.startsWith("$") ? name.slice(1) : name, put(inner)]));
   };
   return items.map(put);
 }
