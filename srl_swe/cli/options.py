@@ -80,7 +80,7 @@ Seed = Annotated[int, typer.Option(help="Random seed, of sampled replies too.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N.")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)  # listed after a subclass's own options
 class PartOptions:
     """A part of a source, taken after the filters."""
 
