@@ -61,8 +61,8 @@ class ListScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "go('#search')", "Search"),
         Binding("f", "failures", "Failures only"),
-        Binding("j", "focused.cursor_down", "Next", show=False),
-        Binding("k", "focused.cursor_up", "Previous", show=False),
+        Binding("j", "table('cursor_down')", "Next", show=False),
+        Binding("k", "table('cursor_up')", "Previous", show=False),
         Binding("escape", "go('#list')", "Back to the list", show=False),
     ]
 
@@ -120,6 +120,10 @@ class ListScreen(Screen[None]):
     def action_go(self, to: str) -> None:
         """Move to the search or to the table."""
         self.query_one(to).focus()
+
+    def action_table(self, name: str) -> None:
+        """Move in the table."""
+        getattr(self._table, f"action_{name}")()
 
     def action_failures(self) -> None:
         """Show failures only, or all again."""
