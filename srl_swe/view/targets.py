@@ -92,7 +92,8 @@ class _Prompts:
     def find(self, sample: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
         """The prompt and the expert's reply of a sample; empty if its row is not found."""
         key = (str(sample.get("instance_id")), int(sample.get("step_index") or 0))
-        for place in self._places.get(key, ()) if self._rows is not None else ():
+        for place in self._places.get(key, ()):
+            assert self._rows is not None, "places are of rows"
             row = self._rows[place]
             if row["expert_action"] == sample.get("expert_action"):
                 return _messages(row["prompt"]), _reply(row)

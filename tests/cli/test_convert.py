@@ -88,7 +88,7 @@ def test_what_was_dropped_is_counted(tmp_path: Path) -> None:
         lines.write("{}\n")
     said = run(source, tmp_path / "out.jsonl", "--skip-broken", "--filter", "instance=a")
     assert "1 of 3 trajectories; dropped: 1 broken, 1 not instance=a" in said
-    assert "1 trajectories written" in said
+    assert "1 trajectory written" in said
 
 
 @pytest.mark.parametrize("to", WRITERS)
