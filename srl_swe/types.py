@@ -109,7 +109,7 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReply:
-    """The thought and action of an expert that was asked what it would do in a state."""
+    """The thought and action of an expert asked for its next step in a state."""
 
     thought: str
     action: Action

@@ -95,7 +95,7 @@ class StepReply:
 class GeneratedEvaluation:
     """One policy: its replies to steps, and the verdicts on its rollouts.
 
-    ``verdicts`` are of held-out and training instances, by whose ids they are told apart.
+    ``verdicts`` are of held-out and training instances, by whose ids they are separated.
     """
 
     label: str

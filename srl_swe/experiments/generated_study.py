@@ -296,7 +296,7 @@ class GeneratedStudy:
         return result
 
     def train(self, seed: int, arm: GeneratedArm, costs: Costs) -> tuple[Path, GeneratedResult]:
-        """The arm's final policy, and what it cost; finished phases are not trained again."""
+        """The arm's final policy and its cost; finished phases are not trained again."""
         policy = self.warm_start(seed)
         if not arm.phases:
             seconds = training_seconds(self.place(seed) / "warm")

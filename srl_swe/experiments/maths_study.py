@@ -4,7 +4,7 @@ FOLDER/problems/, FOLDER/data/     :mod:`srl_swe.experiments.maths_data`
 FOLDER/seed-0/base/final/          where all arms of that seed start
 FOLDER/seed-0/ARM/01-WAY/          a run folder for each way of an arm
 FOLDER/tuning/WAY-RATE/            short runs from the first seed's base, to choose the rates
-FOLDER/tuning.jsonl                one line per way: the rate that is used, and all that were tried
+FOLDER/tuning.jsonl                one line per way: the rate used, and all rates tried
 FOLDER/results.jsonl               one line per arm and seed, in the order in which they end
 FOLDER/report.html, table.md       rewritten after each of them
 

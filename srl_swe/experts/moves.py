@@ -262,7 +262,7 @@ def rerun(here: Situation) -> Move | None:
 
 
 def tidy(here: Situation) -> Move | None:
-    """Remove and take back what does not belong to the fix."""
+    """Remove and take back everything outside the fix."""
     strays = sorted(here.tree.strays)
     named = "\n".join([here.seen.text, *(action.text for _, action, _ in here.seen.acted)])
     if any(path not in named for path in strays):

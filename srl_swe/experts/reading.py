@@ -1,4 +1,4 @@
-"""What an issue names, and what an episode has shown so far. Pure."""
+"""The names in an issue, and the findings of an episode so far. Pure."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def _bare(action: Action) -> str:
     return re.sub(r"(?<=<parameter=command>)\s*cd \S+ && ", "", action.text)
 
 
-# The check that thoughts and actions are made from what was seen.
+# The check that thoughts and actions are made from things seen.
 
 
 def find_leak(trajectory: Trajectory, gold_patch: str) -> str | None:

@@ -167,7 +167,7 @@ def is_test(path: str) -> bool:
 def own_nodes(function: Function) -> Iterator[ast.AST]:
     """The nodes of a function in the order of its text.
 
-    Left out: nested functions and classes, decorators, annotations, docstrings, and what stands
+    Left out: nested functions and classes, decorators, annotations, docstrings, and code
     inside f-strings, where Python 3.11 has no true places.
     """
     for default in (*function.args.defaults, *filter(None, function.args.kw_defaults)):
@@ -221,5 +221,5 @@ class _WithoutTexts(ast.NodeTransformer):
 
 
 def _dump(statement: ast.stmt) -> str:
-    """What a statement does, as text; the statement loses its docstrings."""
+    """The effect of a statement, as text; the statement loses its docstrings."""
     return ast.dump(_WithoutTexts().visit(ast.Module([statement], type_ignores=[])))

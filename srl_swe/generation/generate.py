@@ -1,6 +1,6 @@
 """One run of ``srl-swe generate``: candidates are judged in order, and kept ones become rows.
 
-Every judgement is appended to ``candidates.jsonl`` under a key of what decides it, and a killed run
+Every judgement is appended to ``candidates.jsonl`` under a key of its inputs, and a killed run
 continues there. Rows depend on the order of the candidates only, never on the workers.
 """
 
@@ -99,7 +99,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the candidates of one source."""
+    """The fates of the candidates of one source."""
 
     source: str
     split: Mapping[str, int]
@@ -374,7 +374,7 @@ def summary_fields(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 
 def summary_table(summaries: Sequence[Summary]) -> Table:
-    """A row per source: candidates, instances by split, and what became of the others."""
+    """A row per source: candidates, instances by split, and the fates of the others."""
     from rich.table import Table
 
     reasons = [r for r in Reason if any(r.value in s.reasons for s in summaries)]

@@ -16,7 +16,7 @@ _CLONE_TIMEOUT_S = 1800.0
 
 
 def run_git(folder: Path, *arguments: str, stdin: bytes = b"", timeout_s: float = 120.0) -> str:
-    """What git prints in ``folder``, without this machine's hooks, filters and attributes.
+    """Git's output in ``folder``, without this machine's hooks, filters and attributes.
 
     Raises UserError if git is not installed, fails, or takes longer.
     """

@@ -1,7 +1,8 @@
 """Issue texts: the symptom in a user's words, from the assertions that fail with the bug.
 
-A text shows a call, what was expected and what came. It never holds a changed line, the source of a
-changed function, the operator, or a hidden test's name or path: :func:`find_leak` refuses those.
+A text shows a call, the expected result and the actual one. It never holds a changed line, the
+source of a changed function, the operator, or a hidden test's name or path: :func:`find_leak`
+refuses those.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _UNEQUAL = re.compile(r"(?s)(.+?) != (.+?)(?: : .*|\n.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """What a user sees. ``set_up`` are lines of code before the ``call``; ``got`` may be empty.
+    """The view of a user. ``set_up`` are lines of code before the ``call``; ``got`` may be empty.
 
     ``imported`` are the names that the set-up imports.
     """
@@ -347,7 +348,7 @@ _BUILT_IN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What an issue text must not hold.
+    """The words that an issue text must not hold.
 
     ``changed`` and ``sources`` are lines of code; ``words`` are operators, tests and paths.
     """

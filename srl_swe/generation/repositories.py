@@ -69,7 +69,7 @@ class Source:
     folder: Path
     """A git repository with ``commit`` checked out; it can be cloned for an image."""
     version: str = ""
-    """The version of a source distribution, else what the spec has, else empty."""
+    """The version of a source distribution, else the spec's, else empty."""
     sha256: str = ""
     """Of the source distribution's archive, else empty."""
     licence: str = ""
@@ -208,7 +208,7 @@ def _checked_out(path: Path, spec: SourceSpec, cache: Path) -> tuple[Path, str]:
 def licence_of(folder: Path) -> str:
     """The licence of a package by its metadata, as an SPDX expression if it names one.
 
-    Otherwise the name of the licence's file; empty if there is none.
+    Otherwise the name of the licence's file; empty without one.
     """
     for candidate in _named_licences(folder):
         try:
@@ -220,7 +220,7 @@ def licence_of(folder: Path) -> str:
 
 
 def _named_licences(folder: Path) -> list[str]:
-    """What the metadata of a source distribution names, or the project's own in pyproject.toml."""
+    """The licence in the metadata of a source distribution, or in its pyproject.toml."""
     found = []
     try:
         metadata = HeaderParser().parsestr((folder / "PKG-INFO").read_text("utf-8", "replace"))

@@ -235,7 +235,7 @@ def without_tests(text: str, names: Sequence[str]) -> str | None:
             _lines_of(child) <= doomed or _is_text(child) for child in node.body
         ):
             doomed |= _lines_of(node)
-    for number in sorted(doomed):  # and the blank lines after what goes
+    for number in sorted(doomed):  # and the blank lines after it
         following = number + 1
         while (
             following not in doomed and following <= len(lines) and not lines[following - 1].strip()

@@ -367,7 +367,7 @@ class Runs:
 
 
 def detail_of(item: Any, call: Any) -> Any:
-    """What the failing test did and saw: its source up to the failure, and the exception."""
+    """The failing test's actions and findings: its source up to the failure, and the exception."""
     raised = call.excinfo
     path = str(item.fspath)
     within = [entry for entry in raised.traceback if str(entry.path) == path]
@@ -438,7 +438,7 @@ def in_fork(work: Any, result: str, limit_s: float) -> Any:
 
 
 def end_children() -> None:
-    """Kill what the tests left running: as their reaper this process is the parent of all."""
+    """Kill processes that tests left running: this process, their reaper, is the parent of all."""
     me = str(os.getpid())
     while True:
         children = []

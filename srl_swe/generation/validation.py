@@ -82,7 +82,7 @@ def failure_from(test: str, detail: Mapping[str, Any]) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the tests found of one candidate; the two lists are empty unless it was kept."""
+    """The tests' findings on one candidate; the two lists are empty unless it was kept."""
 
     bug_id: str
     reason: Reason

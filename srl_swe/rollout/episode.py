@@ -68,7 +68,7 @@ class PromptTooLong(ValueError):
 
 
 def room_for_reply(prompt_tokens: int, context: int | None, most: int) -> int:
-    """Tokens of a reply: ``most``, or what the context leaves. Raises PromptTooLong for none."""
+    """Tokens of a reply: ``most``, or the rest of the context. Raises PromptTooLong for none."""
     room = most if context is None else min(most, context - prompt_tokens)
     if room < 1:
         raise PromptTooLong(f"{prompt_tokens} prompt tokens leave no room for a reply")

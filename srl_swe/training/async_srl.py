@@ -361,7 +361,7 @@ def make_async_trainer(
 ) -> AsyncSrlTrainer:
     """Make the trainer of a recipe with ``asynchronous``; ``args``: of a synchronous run.
 
-    Raises UserError for what can't be honoured, and for a server that does not fit.
+    Raises UserError for settings that can't be honoured, and for a server that does not fit.
     """
     assert recipe.asynchronous is not None
     check_asynchronous(recipe, args, model)

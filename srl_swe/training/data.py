@@ -399,7 +399,7 @@ def fitting_rows(
     """Keep the rows of ``folder`` whose ``part`` takes at most ``limit`` tokens.
 
     Raises UserError unless the others may be dropped, and if no row would be left. ``overlong``:
-    the recipe's choice, None if there is none. ``as_made``: as in :func:`fitting_prompts`.
+    the recipe's choice, None without one. ``as_made``: as in :func:`fitting_prompts`.
     """
     recorded_in = folder if as_made else None
     tokens = overlong_rows(data, tokenizer, limit, part, template, recorded_in=recorded_in)

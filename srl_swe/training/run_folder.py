@@ -319,7 +319,7 @@ def _on_this_rank_alone(accelerator: Any) -> Iterator[None]:
             plugin.set_deepspeed_weakref()
 
 
-# What is written beside the weights.
+# The files beside the weights.
 
 
 def trained_prompting(recipe: Recipe) -> Prompting:

@@ -51,7 +51,7 @@ class Sources:
 
 
 class Kind(StrEnum):
-    """What a part of the paths is."""
+    """The kind of a part of the paths."""
 
     ROLLOUTS = "rollouts"
     PREDICTIONS = "predictions"
@@ -264,7 +264,7 @@ def _trajectories(part: Part, sources: Sources) -> Iterator[Item]:
 def _replays(part: Part, sources: Sources) -> Iterator[Item]:
     """Each replay beside its recorded trajectory.
 
-    A replay whose trajectory is not at hand has no steps to show, and says where it should be.
+    A replay whose trajectory is not at hand has no steps to show, and states where it should be.
     """
     certificates = _load_certificates(part.path / _CERTIFICATES)
     config = read_object(part.path / CONFIG_FILE)

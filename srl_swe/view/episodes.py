@@ -58,7 +58,7 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What lies beside a trajectory; each part is empty if it is not at hand.
+    """The files beside a trajectory; each part is empty if it is not at hand.
 
     ``replies``: tokens and seconds of each reply. ``replay_seconds``: with opening the sandbox.
     """

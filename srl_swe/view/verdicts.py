@@ -89,7 +89,7 @@ def _is_of(line: Mapping[str, Any], instance: Instance, patch: str) -> bool:
 def read_grading(folder: Path, shared: Path | None = None) -> Graded:
     """The grading in a folder; ``shared`` is a folder of verdicts of several policies.
 
-    A damaged file counts as missing: the page shows what can be read.
+    A damaged file counts as missing: the page shows the readable rest.
     """
     result, report = read_object(folder / RESULT_FILE), read_object(folder / REPORT_FILE)
     place = folder if (folder / VERDICTS_FILE).is_file() or shared is None else shared
