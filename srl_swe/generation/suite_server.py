@@ -232,8 +232,7 @@ class Runs:
                 runs["whole"] = self._run(items, detailed=True)
                 outcomes = runs["whole"].get("tests", {})
                 failed = {t for t in self._request["passing"] if outcomes.get(t) not in PASSED}
-                near_names = {item.nodeid for item in near}
-                again = [i for i in items if i.nodeid in near_names or i.nodeid in failed]
+                again = [item for item in items if item.nodeid in failed]
                 if outcomes and 0 < len(failed) <= self._request["most_failing"]:
                     runs["again"] = self._run(again, reseeded=True)
         else:

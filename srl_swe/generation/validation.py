@@ -3,8 +3,8 @@
 The clean suite runs as the row's test command and then in a warm pytest (:mod:`.suite_server`),
 which also records the functions that each test calls; tests that differ between these runs are
 flaky and left out. Of a candidate, the tests that call a changed function run first, up to the
-first failure. Then the whole suite decides, and everything that failed or calls a changed function
-runs once more. The server resets the repository between candidates.
+first failure. Then the whole suite decides, and the tests that failed run once more. The server
+resets the repository between candidates.
 """
 
 from __future__ import annotations
