@@ -21,7 +21,8 @@ from srl_swe.generation.git import is_clean, make_repository
 from srl_swe.generation.operators import own_operators
 from srl_swe.generation.repositories import Source
 
-pytest.importorskip("swesmith", reason="needs the extra `generate`")
+for package in ("swesmith", "libcst", "tree_sitter", "astor"):
+    pytest.importorskip(package, reason="needs the extra `generate`")
 
 from srl_swe.generation.swe_smith import swe_smith_modifiers
 
