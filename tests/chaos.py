@@ -30,7 +30,6 @@ from .openai_server import Answer, OpenAiServer, refusal, reply
 
 MAX_STEPS = 5
 PATIENCE_S = 1800.0
-ROOT = Path(__file__).parents[1]
 BUNDLED = "tests.chaos:open_bundled"
 """The --sandbox of runs without an engine."""
 _FAILED = {"sandbox_error", "policy_error"}
@@ -176,12 +175,7 @@ class Run:
         while not (ended and self._is_done()):
             assert len(self.pids) < self.kills + 9, self.log.read_text()[-2000:]
             with self.log.open("a") as log:
-                process = subprocess.Popen(
-                    self._words(),
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},  # a package of swesmith is `tests`
-                )
+                process = subprocess.Popen(self._words(), stdout=log, stderr=log)
             self.pids.append(process.pid)
             if self.killed < self.kills:
                 self.killed += self._kill_in_the_middle(process, chance)
