@@ -82,7 +82,7 @@ def test_what_can_not_be_pulled_is_listed_at_the_end(tmp_path: Path) -> None:
     pulled = run("pull", "--bench", rows)
     assert pulled.exit_code == 1
     assert f"failed: {NOWHERE}:1: the image {NOWHERE}:1 is not on the engine" in pulled.output
-    assert "2 not pulled; run the same command again to go on" in pulled.output
+    assert "2 not pulled; run the same command again to continue" in pulled.output
 
 
 @pytest.mark.docker

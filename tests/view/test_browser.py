@@ -207,7 +207,7 @@ def test_a_replay_shows_both_texts_and_the_forgiving_rule(
     steps = (replace(step, replay=changed), *episode.steps[1:])
     out = tmp_path / "page.html"
     write_page([replace(episode, steps=steps)], out, "t")
-    page = open_page(out).go(link(episode.key, 0))
+    page = open_page(out).go(link(episode.key) + "&step=0")
     assert page.locator("#step-0 mark.differs").all_inner_texts() == ["10", "25"]
     rule = page.locator("#step-0 .replay table").nth(1).locator("tbody tr").inner_text()
     assert rule.split("\t") == ["duration", "duration", "0.10s", "0.25s"]
