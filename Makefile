@@ -7,7 +7,7 @@
 #   WORKERS=2           processes of test-fast and test-pure; 0: pytest's own, for a debugger
 
 PYTHON ?= python3
-export EXTRAS ?= train,gym,math,view,generate,dev
+export EXTRAS ?= train,gguf,gym,math,view,generate,dev
 version = $(shell "$(1)" -c 'import platform; print(platform.python_version())')
 PIP_ARGS ?=
 VENV := .venv

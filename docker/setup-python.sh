@@ -22,6 +22,6 @@ fi
 echo "set-up: virtual environment $venv with the versions of docker/constraints.txt (minutes, once)"
 "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gym,math,view,generate,dev}]"
+    --constraint "$here/constraints.txt" "$@" --editable ".[${EXTRAS:-train,gguf,gym,math,view,generate,dev}]"
 # swesmith's wheel installs its own tests as a package `tests`, which would hide the folder of ours.
 rm -rf "$venv"/lib/python3.*/site-packages/tests

@@ -2,7 +2,7 @@
 
 A *way* is one kind of training: a recipe, its data and the learning rates to try. An *arm* is a
 sequence of ways that share one budget of updates, from the same base policy. All ways sample, or
-learn from, about the same number of tokens per update (:data:`TOKENS_PER_UPDATE`).
+learn from, about 4,800 tokens of replies per update: 256 steps, 64 solutions, or 80 rests of one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_l
 
 HARD_SHARE = 0.02
 """The base should solve fewer of the hard problems with 16 samples (the paper's hard set)."""
-TOKENS_PER_UPDATE = 4800
-"""About the tokens of the replies of an update: 256 steps, 64 solutions, or 80 rests of one."""
 HARD, HARDER = 2, 3
 """The level that all arms train on, and the one above it, which no arm has seen."""
 EASY = (0, 1)

@@ -63,7 +63,7 @@ def accuracy_table(results: Sequence[MathsResult], samples: int) -> TextTable:
     return TextTable(columns, rows)
 
 
-def budget_table(results: Sequence[MathsResult], tuned: Mapping[str, Tuned]) -> TextTable:
+def budget_table(results: Sequence[MathsResult]) -> TextTable:
     """One row per arm: rates, updates, tokens and seconds; means over seeds."""
     columns = (
         "arm",
@@ -185,7 +185,7 @@ def save_report(
         return
     tables = {
         "Accuracy by arm, %": accuracy_table(results, plan.samples),
-        "Budget by arm": budget_table(results, tuned),
+        "Budget by arm": budget_table(results),
         "Learning rates": tuning_table(tuned),
         "Pairs of arms, points": pairs_table(results),
     }
