@@ -83,8 +83,8 @@ def save_data(kind: Data, folder: Path) -> Path:
 def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
     """Write the data set that the base policy learns: easy problems, in all forms of reply.
 
-    A problem gives its whole solution, and every other one a reply in another form too: a step
-    with its title given, a step without, or the rest of the solution.
+    A problem gives its whole solution, and a reply in another form: a step with its title given,
+    a step without, or the rest of the solution.
     """
     contexts = list(_demonstrations(plan, seed))
     random.Random(seed).shuffle(contexts)
@@ -110,8 +110,6 @@ def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
         for made in make_problems(level, count, "train", seed):
             solution = MATH.reader({}).read(asdict(made), made.id)
             yield from _contexts(solution, _SETTINGS["solutions"])
-            if draw.random() < 0.5:
-                continue
             form = draw.choice(("titled", "untitled", "untitled", "rest"))
             steps = _contexts(solution, _EVERY_STEP["titled" if form == "titled" else "untitled"])
             index = draw.randrange(len(steps))

@@ -153,7 +153,7 @@ class MathsPlan:
     hidden: int = 192
     layers: int = 3
     base_problems: int = 24000
-    base_updates: int = 1600
+    base_updates: int = 2400
     max_new_tokens: int = 176
 
 
