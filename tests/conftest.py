@@ -14,6 +14,9 @@ from srl_swe_envs.engine import connect
 
 pytest.register_assert_rewrite("srl_swe.testing.sandbox_contract")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+# Read when torch is imported, here and in processes of tests: two threads gain nothing on small
+# matrices, and wait for each other beside another process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile(

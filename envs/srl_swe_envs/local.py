@@ -85,6 +85,7 @@ class LocalSandbox:
             "TMPDIR": str(temporary),
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of the running Python
         }
         self._processes = LocalProcesses(self.folder, environment)
         self._shell = PersistentShell(self._processes, limits.output_chars)

@@ -70,6 +70,13 @@ def test_two_sandboxes_share_no_temporary_folder() -> None:
         assert two.exec("ls -A /tmp").output == ""
 
 
+def test_pytest_has_no_plugins_of_the_running_python() -> None:
+    with open_local_sandbox() as sandbox:
+        printed = sandbox.exec("echo 'def test_it(): pass' >test_it.py; python -m pytest").output
+    assert "1 passed" in printed
+    assert "plugins:" not in printed
+
+
 def test_nothing_is_left_of_it() -> None:
     with open_local_sandbox() as sandbox:
         started = sandbox.exec("mkdir -p a/b; chmod 0 a; sleep 60 >/dev/null & echo $!")

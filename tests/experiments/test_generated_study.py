@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
@@ -10,7 +9,6 @@ import pytest
 
 pytest.importorskip("trl", reason="needs the extra `train`")
 
-import torch
 from typer.testing import CliRunner
 
 from srl_swe.cli.main import app
@@ -40,15 +38,6 @@ pytestmark = [pytest.mark.train, pytest.mark.slow]
 INSTANCES = load_instances("starter")
 EXPERTS = load_suite("starter", INSTANCES).trajectories
 HARNESS = SandboxHarness(open_local_sandbox, lambda image: f"sha256:{image}")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two gain nothing on matrices this small, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Trainer:

@@ -36,7 +36,7 @@ def old(tmp_path: Path) -> Path:
 
 def srl_swe(folder: Path, *arguments: str, code: int = 0) -> str:
     """The command's output; it runs in ``folder``, whose old configs hold relative paths."""
-    done = run_command(*arguments, cwd=folder, OMP_NUM_THREADS="1", COLUMNS="120")
+    done = run_command(*arguments, cwd=folder, COLUMNS="120")
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -201,16 +200,13 @@ def test_data_that_a_later_phase_lacks_is_named_before_the_first_one_runs(
     assert fake.ran == []
 
 
-ON_ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def command(path: Path, *options: str) -> list[str]:
     return ["-m", "srl_swe", "train", "curriculum", "--config", str(path), *options]
 
 
 def kill_after(saved: Path, recipe: Path) -> None:
     """Run the curriculum until the file is there, then kill it; its phase ends with it."""
-    process = subprocess.Popen([sys.executable, *command(recipe)], env=ON_ONE_THREAD)
+    process = subprocess.Popen([sys.executable, *command(recipe)])
     wait_until(lambda: saved.exists() or process.poll() is not None, 240)
     assert process.poll() is None, "it ended early"
     (phase,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -232,7 +228,6 @@ def test_a_curriculum_killed_in_any_phase_goes_on_where_it_was(
         assert not (out / name / "final").exists(), "it was too fast to be killed"
     ended = subprocess.run(
         [sys.executable, *command(path)],
-        env=ON_ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
@@ -255,7 +250,6 @@ def test_the_ranks_of_a_launcher_meet_anew_in_each_phase(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [sys.executable, *launcher, *command(write())],
-        env=ON_ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,

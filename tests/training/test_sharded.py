@@ -93,7 +93,7 @@ def runs(
         "--config_file", str(accelerate_preset(preset)), "--num_processes", "2",
         "--mixed_precision", "no", "--main_process_port", "0", str(SCRIPT), *map(str, paths),
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
     ended = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
