@@ -5,11 +5,16 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-_IN_CHECKOUT = {"starter": "envs/starter", "trajectories": "trajectories", "docker": "docker"}
+_IN_CHECKOUT = {
+    "starter": "envs/starter",
+    "generated": "envs/generated",
+    "trajectories": "trajectories",
+    "docker": "docker",
+}
 
 
 def bundled(name: str) -> Path:
-    """The bundled folder ``starter`` (instances), ``trajectories`` or ``docker``.
+    """The bundled folder ``starter`` (instances), ``generated``, ``trajectories`` or ``docker``.
 
     A wheel has it as package data in ``srl_swe/_data``, a checkout beside the package. Raises
     KeyError for another name, and FileNotFoundError if the installation lacks the folder.

@@ -13,18 +13,19 @@ from srl_swe.files import check_output_folder, damage_named, write_atomic
 CONFIG_FILE = "config.json"
 
 
-def claim(folder: Path, config: Mapping[str, Any]) -> Path:
+def claim(folder: Path, config: Mapping[str, Any], *, growing: str | None = None) -> Path:
     """Make ``folder`` the run of ``config``, or continue it there.
 
-    ``config`` holds everything that decides the results, as JSON. Raises UserError that names the
-    differing keys if the folder holds a run of another config.
+    ``config`` holds everything that decides the results, as JSON. ``growing`` names a number in it
+    that may be larger than before. Raises UserError that names the differing keys if the folder
+    holds a run of another config.
     """
-    refuse_other(folder, config)
+    refuse_other(folder, config, growing=growing)
     write_atomic(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
     return folder
 
 
-def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
+def refuse_other(folder: Path, config: Mapping[str, Any], *, growing: str | None = None) -> bool:
     """Whether ``folder`` holds a run of ``config``; False if it holds no run.
 
     Raises UserError that names the differing keys if it holds a run of another config. Raises
@@ -38,6 +39,13 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> bool:
         held = flatten(json.loads(path.read_text("utf-8")))
     asked = flatten(json.loads(json.dumps(config)))
     differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
+    if growing in differing and growing in held:
+        if held[growing] > asked[growing]:
+            raise UserError(
+                f"{folder} holds a run of {growing} {held[growing]}, which can't be reduced to "
+                f"{asked[growing]}. Ask for {held[growing]} or more, or name another folder."
+            )
+        differing.remove(growing)
     if differing:
         changes = "; ".join(f"{k}: {held.get(k)!r} -> {asked.get(k)!r}" for k in differing)
         raise UserError(

@@ -42,7 +42,12 @@ def test_a_wheel_puts_two_packages_at_the_top_and_no_more(wheel: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "where"),
-    [("envs/starter", "starter"), ("trajectories", "trajectories"), ("docker", "docker")],
+    [
+        ("envs/starter", "starter"),
+        ("envs/generated", "generated"),
+        ("trajectories", "trajectories"),
+        ("docker", "docker"),
+    ],
 )
 def test_a_wheel_holds_all_bundled_files(wheel: Path, folder: str, where: str) -> None:
     listed = subprocess.run(
@@ -72,7 +77,7 @@ def test_the_command_runs_from_the_wheel_in_a_bare_environment(wheel: Path, tmp_
     subprocess.run([*pip, *constraints, "typer"], check=True)
     probe = (
         "from srl_swe.bundled import bundled\n"
-        "print(*(bundled(name) for name in ('starter', 'trajectories', 'docker')), sep='\\n')"
+        "print(*(bundled(name) for name in ('starter', 'generated', 'docker')), sep='\\n')"
     )
     python = str(tmp_path / "venv/bin/python")
     folders = subprocess.run(

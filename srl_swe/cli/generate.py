@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srl_swe.bundled import bundled
 from srl_swe.cli import options
 from srl_swe.engines import SourceEngine
 from srl_swe.errors import UserError
@@ -28,12 +29,21 @@ _SPLITS = {
 
 def generate(
     specs: Annotated[
-        list[Path],
-        typer.Argument(help="Spec files of repositories, or folders of them (docs/generate.md)."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Spec files of repositories, or folders of them (docs/generate.md), or names of "
+            "bundled ones. All ten bundled ones if left out."
+        ),
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the instances and the run's files.")],
     count: Annotated[
-        int, typer.Option(min=1, help="Instances in all, in equal shares of the repositories.")
+        int,
+        typer.Option(
+            min=1,
+            help="Instances in all, in equal shares of the repositories; more than before "
+            "continues a run.",
+        ),
     ] = 100,
     seed: options.Seed = 0,
     workers: options.Workers = 2,
@@ -71,8 +81,8 @@ def generate(
     """Make validated benchmark instances from repositories with tests.
 
     Small bugs are planted in a repository and judged by its tests in sandboxes. Instances are
-    written as a task repo and as DIR/SPLIT.parquet, which --bench takes. A killed run continues;
-    the same seed gives the same instances, whatever the number of workers.
+    written as a task repo, as DIR/all.parquet and as DIR/SPLIT.parquet, which --bench takes. A
+    killed run continues; the same seed gives the same instances, whatever the number of workers.
     """
     from srl_swe.generation.bugs import propose_bugs
     from srl_swe.generation.generate import (
@@ -85,16 +95,15 @@ def generate(
     from srl_swe.generation.repositories import read_source
 
     check_output_folder(out)
-    sources = [read_source(path) for path in _spec_files(specs)]
+    sources = [read_source(path) for path in _spec_files(specs or [bundled("generated") / "specs"])]
     split = _splitter(sources, hold_out or [], hold_out_operators, seed)
     writer, write = _writer(issues, model, seed)
     shares = [
         count // len(sources) + (number < count % len(sources)) for number in range(len(sources))
     ]
     parts = [
-        Part(source, list(propose_bugs(source, count=OVERSAMPLED * n, seed=seed)), n, split)
+        Part(source, propose_bugs(source, count=OVERSAMPLED * max(n, 1), seed=seed), n, split)
         for source, n in zip(sources, shares, strict=True)
-        if n
     ]
     engine = SourceEngine(certificates=pip_cert)
     summaries = run(parts, out, engine, workers=workers, write=write, writer=writer)
@@ -108,8 +117,10 @@ def generate(
 
 def _spec_files(named: Sequence[Path]) -> list[Path]:
     """The spec files, those of a folder by name. Raises UserError for an empty folder."""
+    ours = {spec.stem: spec for spec in (bundled("generated") / "specs").glob("*.toml")}
     found: list[Path] = []
-    for path in named:
+    for name in named:
+        path = name if name.exists() else ours.get(str(name), name)
         inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path} holds no spec (*.toml).")

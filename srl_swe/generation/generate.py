@@ -10,13 +10,14 @@ import hashlib
 import json
 import queue
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.files import append_line, drop_torn_line, read_json_lines, write_atomic, written_whole
@@ -46,10 +47,12 @@ from srl_swe.types import Instance
 if TYPE_CHECKING:
     from rich.table import Table
 
+T = TypeVar("T")
 CANDIDATES_FILE, SUMMARY_FILE = "candidates.jsonl", "summary.json"
-OVERSAMPLED = 4
-"""Candidates proposed per wanted instance."""
+OVERSAMPLED = 10
+"""The most candidates tried per wanted instance."""
 _TRIES = 2
+_OVER: Any = object()
 _REMEDY = "delete that line; its candidate is judged again"
 
 
@@ -73,11 +76,11 @@ class Engine(Protocol):
 class Part:
     """A source, its candidates in the order in which they are tried, and its share of instances.
 
-    ``split`` names the split of each instance by its bug.
+    ``split`` names the split of each instance by its bug. ``bugs`` is read as far as needed, once.
     """
 
     source: Source
-    bugs: Sequence[Bug]
+    bugs: Iterable[Bug]
     wanted: int
     split: Callable[[Bug], str]
 
@@ -92,6 +95,7 @@ class Judged:
     reason: Reason
     detail: str = ""
     row: Mapping[str, Any] | None = None
+    operators: tuple[str, ...] = ()
     issue_by: str = ""
     """``template``, ``endpoint``, or ``fallback`` if the endpoint failed or leaked."""
     seconds: float = 0.0
@@ -107,6 +111,10 @@ class Summary:
     flaky: int
     """Tests of the clean suite that were left out."""
     issues: Mapping[str, int] = field(default_factory=dict)
+    operators: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By operator: the candidates kept, and all. A candidate of two edits counts for both."""
+    seconds: float = 0.0
+    """Of all candidates together, in as many sandboxes as there were workers."""
 
     @property
     def kept(self) -> int:
@@ -125,32 +133,58 @@ def generate(
 ) -> list[Summary]:
     """Judge the candidates of every part and write the rows; continues an earlier run there.
 
-    ``write`` asks the endpoint named ``writer`` for issue texts. Raises UserError if a source can't
-    be used, or if ``folder`` holds a run of other settings.
+    Rows take turns by source, hence the rows of a run are the first ones of a run for more, which
+    continues in the same folder. ``write`` asks the endpoint named ``writer`` for issue texts.
+    Raises UserError if a source can't be used, or if ``folder`` holds a run of other settings or
+    for more instances.
     """
-    claim(folder, {"issues": writer, "parts": [_config(part) for part in parts]})
+    parts = [replace(part, bugs=iter(part.bugs)) for part in parts]
+    first = [list(islice(part.bugs, OVERSAMPLED)) for part in parts]
+    configs = [_config(part, bugs) for part, bugs in zip(parts, first, strict=True)]
+    sources = {config["name"]: config for config in configs}
+    count = sum(part.wanted for part in parts)
+    claim(folder, {"issues": writer, "sources": sources, "count": count}, growing="count")
     path = folder / CANDIDATES_FILE
     drop_torn_line(path)
     known = {record["key"]: _judged(record) for _, record in read_json_lines(path, _REMEDY)}
-    summaries, rows = [], []
-    for part in parts:
-        summary, made = _Run(part, folder, engine, workers, write, known).finish()
-        summaries.append(summary)
-        rows += made
-    write_rows(rows, folder)
+    kept = Counter(judged.source for judged in known.values() if judged.reason is Reason.KEPT)
+    missing = sum(max(part.wanted - kept[part.source.name], 0) for part in parts)
+    summaries: list[Summary] = []
+    rows: list[list[dict[str, Any]]] = []
+    with progress("generate", missing) as advance:
+        for part, bugs in zip(parts, first, strict=True):
+            if not part.wanted:
+                continue
+            whole = replace(part, bugs=chain(bugs, part.bugs))
+            summary, made = _Run(whole, folder, engine, workers, write, known, advance).finish()
+            summaries.append(summary)
+            rows.append(made)
+    write_rows(in_turns(rows), folder)
     write_atomic(folder / SUMMARY_FILE, json.dumps(summary_fields(summaries), indent=2) + "\n")
     return summaries
 
 
-def _config(part: Part) -> dict[str, Any]:
+def in_turns(lists: Sequence[Sequence[T]]) -> list[T]:
+    """The first item of each list, then the second ones, and so on.
+
+    >>> in_turns(["ad", "b", "ce"])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    turns = zip_longest(*lists, fillvalue=_OVER)
+    return [item for turn in turns for item in turn if item is not _OVER]
+
+
+def _config(part: Part, bugs: Sequence[Bug] = ()) -> dict[str, Any]:
+    """The settings of a part; ``bugs`` stand for the seed, the operators and the splits."""
     source = asdict(part.source)
     del source["folder"]
-    candidates = hashlib.sha256("".join(bug.patch for bug in part.bugs).encode()).hexdigest()[:16]
-    return {**source, "wanted": part.wanted, "candidates": candidates}
+    candidates = _digest(*(text for bug in bugs for text in (bug.patch, part.split(bug))))
+    return {**source, "candidates": candidates}
 
 
 def _judged(record: Mapping[str, Any]) -> Judged:
-    return Judged(**{**record, "reason": Reason(record["reason"])})
+    exact = {"reason": Reason(record["reason"]), "operators": tuple(record["operators"])}
+    return Judged(**{**record, **exact})
 
 
 class _Run:
@@ -164,9 +198,11 @@ class _Run:
         workers: int,
         write: WriteText | None,
         known: dict[str, Judged],
+        advance: Advance,
     ) -> None:
         self.part, self.source, self.folder = part, part.source, folder
         self.engine, self.workers, self.write, self.known = engine, workers, write, known
+        self.advance = advance
         source = part.source
         self.instance = Instance(
             instance_id=f"generated__{source.name}",
@@ -183,48 +219,41 @@ class _Run:
     def finish(self) -> tuple[Summary, list[dict[str, Any]]]:
         """Judge candidates until enough are kept; returns the rows in the candidates' order."""
         image_id = self.engine.build(self.source)
-        bugs = list(self.part.bugs)
-        keys = {bug.bug_id: self._key(bug, image_id) for bug in bugs}
-        with self.opened, progress(self.source.name, self.part.wanted) as advance:
-            tried = 0
-            while (
-                tried < len(bugs)
-                and (missing := self.part.wanted - self._kept(bugs[:tried], keys)) > 0
-            ):
-                batch = bugs[tried : tried + max(missing, self.workers)]
-                tried += len(batch)
-                self._judge_all(batch, keys, image_id, advance)
-        judged = [self.known[k] for bug in bugs[:tried] if (k := keys[bug.bug_id]) in self.known]
-        return self._outcome(judged)
-
-    def _kept(self, bugs: Sequence[Bug], keys: Mapping[str, str]) -> int:
-        judged = (self.known.get(keys[bug.bug_id]) for bug in bugs)
-        return sum(j is not None and j.reason is Reason.KEPT for j in judged)
-
-    def _judge_all(
-        self, batch: Sequence[Bug], keys: Mapping[str, str], image_id: str, advance: Advance
-    ) -> None:
-        left = [
-            bug for bug in batch if self.known.get(keys[bug.bug_id], _OPEN).reason is Reason.OPEN
-        ]
-        if left and self.clean is None:
+        stream = iter(self.part.bugs)
+        keys: dict[str, Bug] = {}
+        with self.opened:
             self.clean = self._clean_suite(image_id)
+            while (missing := self.part.wanted - len(self._kept(keys))) > 0:
+                batch = islice(stream, max(missing, self.workers))
+                added = {self._key(bug, image_id): bug for bug in batch}
+                if not added:
+                    say(
+                        f"{self.source.name}: {missing} instances are missing; no candidate is left"
+                    )
+                    break
+                keys |= added
+                self._judge_all(added)
+        return self._outcome([self.known[key] for key in keys if key in self.known])
 
-        def keep(bug: Bug, judged: Judged) -> None:
-            self.known[judged.key] = judged
+    def _kept(self, keys: Iterable[str]) -> list[Judged]:
+        judged = (self.known.get(key, _OPEN) for key in keys)
+        return [j for j in judged if j.reason is Reason.KEPT]
+
+    def _judge_all(self, batch: Mapping[str, Bug]) -> None:
+        def keep(key: str, judged: Judged) -> None:
+            self.known[key] = judged
             append_line(self.folder / CANDIDATES_FILE, json.dumps(asdict(judged)))
-            if judged.reason is Reason.KEPT:
+            if judged.row is not None:
                 mine = [j for j in self.known.values() if j.source == self.source.name]
                 kept = sum(j.reason is Reason.KEPT for j in mine)
-                failing = len(judged.row["FAIL_TO_PASS"]) if judged.row else 0
                 if kept > self.part.wanted:  # jobs that ran beside the last one
                     return
                 share = f"{kept} of {len(mine)} candidates kept ({kept / len(mine):.0%})"
-                advance(f"{bug.bug_id}: {failing} tests fail; {share}")
+                failing = len(judged.row["FAIL_TO_PASS"])
+                self.advance(f"{self.source.name} {judged.bug_id}: {failing} tests fail; {share}")
 
-        run_parallel(
-            lambda bug: self._judge(bug, keys[bug.bug_id]), left, keep, workers=self.workers
-        )
+        left = [key for key in batch if self.known.get(key, _OPEN).reason is Reason.OPEN]
+        run_parallel(lambda key: self._judge(batch[key], key), left, keep, workers=self.workers)
 
     def _judge(self, bug: Bug, key: str) -> Judged:
         """Judge one candidate, in another sandbox if the first breaks."""
@@ -237,16 +266,18 @@ class _Run:
                 break
             except SandboxError as error:
                 judged = replace(judged, detail=str(error))
-        fields = {"key": key, "source": self.source.name, "bug_id": bug.bug_id}
         row, issue_by = None, ""
         if judged.reason is Reason.KEPT:
             judged, row, issue_by = self._row(bug, judged)
         spent = round(monotonic() - started, 3)
         return Judged(
-            **fields,
+            key=key,
+            source=self.source.name,
+            bug_id=bug.bug_id,
             reason=judged.reason,
             detail=judged.detail,
             row=row,
+            operators=bug.operators,
             issue_by=issue_by,
             seconds=spent,
         )
@@ -305,20 +336,21 @@ class _Run:
         return clean
 
     def _key(self, bug: Bug, image_id: str) -> str:
-        settings = json.dumps(_config(replace(self.part, bugs=(), wanted=0)), sort_keys=True)
+        settings = json.dumps(_config(self.part), sort_keys=True)
         return _digest(image_id, settings, _server_text(), bug.patch, self.part.split(bug))
 
     def _outcome(self, judged: Sequence[Judged]) -> tuple[Summary, list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = []
-        for line in judged:
-            if line.row is not None and len(rows) < self.part.wanted:
-                rows.append(dict(line.row))
+        rows = [dict(line.row) for line in judged if line.row is not None][: self.part.wanted]
+        tried = Counter(name for line in judged for name in set(line.operators))
+        kept = Counter(name for line in judged if line.row for name in set(line.operators))
         summary = Summary(
             self.source.name,
             dict(Counter(str(row["split"]) for row in rows)),
             dict(Counter(line.reason.value for line in judged)),
             len(self.clean.flaky) if self.clean else 0,
             dict(Counter(line.issue_by for line in judged if line.issue_by)),
+            {name: (kept[name], tried[name]) for name in sorted(tried)},
+            round(sum(line.seconds for line in judged), 1),
         )
         return summary, rows
 
@@ -341,7 +373,7 @@ def _server_text() -> str:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write a task repo and ``{split}.parquet`` files. Raises UserError if that fails."""
+    """Write a task repo, ``{split}.parquet`` and ``all.parquet``. Raises UserError on failure."""
     import pyarrow
     import pyarrow.parquet
 
@@ -359,9 +391,10 @@ def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     splits = sorted({str(row["split"]) for row in rows})
     lines = [f"datasets:\n- {DATASET}\nsplits:\n", *(f"- {split}\n" for split in splits)]
     write_atomic(folder / "sweb.yaml", "".join(lines))
-    for split in splits:
-        table = pyarrow.Table.from_pylist([row for row in rows if row["split"] == split])
-        with written_whole(folder / f"{split}.parquet") as scratch:
+    parts = {split: [row for row in rows if row["split"] == split] for split in splits}
+    for name, part in {"all": rows, **parts}.items():
+        table = pyarrow.Table.from_pylist(list(part))
+        with written_whole(folder / f"{name}.parquet") as scratch:
             pyarrow.parquet.write_table(table, scratch, compression="zstd")
 
 

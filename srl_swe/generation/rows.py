@@ -101,6 +101,19 @@ def _message(repo: str) -> str:
     return f"{repo.rpartition('/')[2]}: the state of the task"
 
 
+def built_from(source: Source) -> dict[str, Any]:
+    """The column of this name, from which :func:`source_of_row` reads the source."""
+    return {
+        "image": repository_image(source),
+        "name": source.name,
+        "repository": _anywhere(source),
+        "commit": source.commit,
+        "sha256": source.sha256,
+        "packages": list(source.packages),
+        "install": list(source.install),
+    }
+
+
 def source_of_row(built_from: Mapping[str, Any]) -> Source:
     """The source named in a row's ``built_from``, fetched again if needed. Raises UserError."""
     origin = "sha256" if built_from.get("sha256") else "base_commit"
@@ -112,10 +125,10 @@ def source_of_row(built_from: Mapping[str, Any]) -> Source:
         "install": built_from["install"],
         "test": "unused",
     }
-    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]  # TOML's strings too
+    toml = {key: json.dumps(value, ensure_ascii=False) for key, value in keys.items()}
     with tempfile.TemporaryDirectory(prefix="srl-swe-spec-") as folder:
         path = Path(folder, "row.toml")
-        path.write_text("\n".join(lines), "utf-8")
+        path.write_text("\n".join(f"{key} = {text}" for key, text in toml.items()), "utf-8")
         source = read_source(path)
     if source.commit != built_from["commit"]:
         raise UserError(
@@ -292,15 +305,6 @@ def make_row(
     state = make_state(source, bug, judged.fail_to_pass)
     instance_id = instance_id_of(bug)
     slug = f"{_slug(source.name)}-{bug.bug_id[:12]}"
-    spec = {
-        "image": repository_image(source),
-        "name": source.name,
-        "repository": _anywhere(source),
-        "commit": source.commit,
-        "sha256": source.sha256,
-        "packages": list(source.packages),
-        "install": list(source.install),
-    }
     instance = Instance(
         instance_id=instance_id,
         repo=f"generated/{source.name}",
@@ -316,7 +320,7 @@ def make_row(
         eval_script=make_eval_script(source, state.base_commit, state.test_patch),
         log_parser=source.log_parser,
         eval_type="pass_and_fail",
-        built_from=json.dumps(spec),
+        built_from=json.dumps(built_from(source)),
     )
     return {
         **row_from_instance(instance),

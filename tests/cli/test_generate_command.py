@@ -6,7 +6,7 @@ import pytest
 
 from srl_swe.cli.generate import _spec_files, _splitter, _writer
 from srl_swe.errors import UserError
-from srl_swe.generation.repositories import Source
+from srl_swe.generation.repositories import Source, read_spec
 from tests.commands import invoke
 
 
@@ -20,6 +20,13 @@ def test_specs_are_files_or_folders_of_them(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="holds no spec"):
         _spec_files([tmp_path / "none"])
+
+
+def test_bundled_specs_have_names() -> None:
+    (toolz,) = _spec_files([Path("toolz")])
+    assert read_spec(toolz).repository.startswith("pypi:toolz==")
+    with pytest.raises(UserError, match="toolx can't be read"):
+        read_spec(*_spec_files([Path("toolx")]))
 
 
 def test_a_missing_spec_is_one_line(tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def test_a_folder_belongs_to_one_run(source: Source, bugs: dict[str, Bug], tmp_p
         generate([part(source, [bugs["kept"]])], out, _BrokenEngine())
     with pytest.raises(UserError, match="holds a run of another config"):
         generate([part(source, [bugs["kept too"]])], out, _BrokenEngine())
+    with pytest.raises(UserError, match="a run of count 2, which can't be reduced to 1"):
+        generate([part(source, [bugs["kept"]], wanted=1)], out, _BrokenEngine())
+    with pytest.raises(UserError, match="its sandbox breaks"):
+        generate([part(source, [bugs["kept"]], wanted=3)], out, _BrokenEngine())
 
 
 _RUN = """\
@@ -100,6 +104,11 @@ def test_a_killed_run_continues_and_workers_change_nothing(
     assert after[: len(before)] == before and len(after) > len(before)
     assert len({json.loads(line)["key"] for line in after}) == len(after)
     assert rows(killed) == rows(whole)
+    grown = tmp_path / "grown"
+    generate([part(source, candidates, wanted=1)], grown, SourceEngine())
+    assert rows(grown) == rows(whole)[:1]
+    generate([part(source, candidates)], grown, SourceEngine())
+    assert rows(grown) == rows(whole)
     _check_by_the_harness(whole, tmp_path / "check")
 
 

@@ -20,6 +20,7 @@ from srl_swe.errors import UserError
 from srl_swe.generation import sdists
 from srl_swe.generation.git import is_clean, run_git
 from srl_swe.generation.repositories import licence_of, read_source, read_spec
+from srl_swe.generation.rows import built_from, repository_image, source_of_row
 from srl_swe.generation.sdists import unpack
 
 FILES = {
@@ -128,6 +129,28 @@ def test_a_source_is_kept_and_mended_without_the_index(
     assert read_source(path, cache=tmp_path / "a") == source
     assert (source.folder / "acme/__init__.py").read_text("utf-8") == "é = 1\n"
     assert not (source.folder / "acme/more.py").exists()
+
+
+def test_a_row_leads_to_its_distribution(
+    index: Path,
+    archive: bytes,
+    spec: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    commands = ["packages = ['python3-yaml']", "install = ['echo \"😀 \\']", ""]
+    source = read_source(spec(_pinned(archive) + "\n".join(commands)), cache=tmp_path / "a")
+    row = json.loads(json.dumps(built_from(source)))
+    found = source_of_row(row)
+    for name in ("name", "repository", "commit", "sha256", "packages", "install", "version"):
+        assert getattr(found, name) == getattr(source, name)
+    assert repository_image(found) == row["image"]
+    assert found.folder.is_relative_to(tmp_path / "another machine")
+    with pytest.raises(UserError, match=r"gives the commit fd28bfe.*, not that of the rows, 0"):
+        source_of_row({**row, "commit": "0" * 40})
+    with pytest.raises(UserError, match="no source distribution of the index has the sha256"):
+        source_of_row({**row, "sha256": "0" * 64})
 
 
 def test_a_missing_digest_is_offered(

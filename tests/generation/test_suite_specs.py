@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from srl_swe.bundled import bundled
 from srl_swe.generation.repositories import read_spec
 
-SPECS = sorted((Path(__file__).parents[2] / "envs" / "generated" / "specs").glob("*.toml"))
+SPECS = sorted((bundled("generated") / "specs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
