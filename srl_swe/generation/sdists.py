@@ -158,7 +158,6 @@ def _pip_files() -> dict[str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=_TIMEOUT_S,
     ).stdout  # empty without pip
     options = {}
     for line in listed.splitlines():
