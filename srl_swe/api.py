@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from srl_swe.evaluation_run import EvalSettings
     from srl_swe.expert_run import ExpertSettings
     from srl_swe.rollout.agents import AgentSettings
-    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.rollout.endpoint import Endpoint, VllmSettings
     from srl_swe.rollout.usage import Prices
-    from srl_swe.rollout.vllm_server import VllmSettings
     from srl_swe.steps import StepSettings
     from srl_swe.training.recipe import Recipe
     from srl_swe.trajectories import Reading

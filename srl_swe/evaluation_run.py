@@ -39,10 +39,9 @@ from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
 from srl_swe.rollout.agents import AgentSettings, Answers, agent_settings, opening, policy_name
 from srl_swe.rollout.attempts import Answering, Setting, make_baseline, no_sandbox
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
-from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+from srl_swe.rollout.endpoint import Endpoint, VllmSettings, find_endpoint, is_served
 from srl_swe.rollout.prompting import version_of_text
 from srl_swe.rollout.usage import Prices, load_usage
-from srl_swe.rollout.vllm_server import VllmSettings
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Trajectory

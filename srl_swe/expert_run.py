@@ -25,9 +25,8 @@ from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
 from srl_swe.rollout.agents import AgentSettings, opening, policy_name
 from srl_swe.rollout.attempts import Setting
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
-from srl_swe.rollout.endpoint import Endpoint, find_endpoint, is_served
+from srl_swe.rollout.endpoint import Endpoint, VllmSettings, find_endpoint, is_served
 from srl_swe.rollout.episode import Agent, EpisodeLimits
-from srl_swe.rollout.vllm_server import VllmSettings
 from srl_swe.run_folder import claim, refuse_other
 from srl_swe.trajectories.jsonl import save_jsonl
 from srl_swe.types import Instance, Outcome, StopReason, Trajectory, Verdict

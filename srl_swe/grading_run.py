@@ -22,6 +22,7 @@ from srl_swe.engines import (
     owned_harness,
 )
 from srl_swe.errors import UserError
+from srl_swe.evaluation.compare import sample_to_verify, verify
 from srl_swe.evaluation.details import RunDetails, courses
 from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
 from srl_swe.evaluation.grading import grade as run_grading
@@ -37,7 +38,6 @@ from srl_swe.evaluation.samples import (
     samples_fields,
 )
 from srl_swe.evaluation.verdicts import needing_tests
-from srl_swe.evaluation.verify import sample_to_verify, verify
 from srl_swe.files import check_output_folder, write_atomic
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import say

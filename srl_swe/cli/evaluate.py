@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srl_swe.cli import options
+from srl_swe.cli.bench import DiskBudget
 from srl_swe.cli.images import parse_size
 from srl_swe.cli.options_grading import (
     Faulty,
     GraderOptions,
+    PolicyOptions,
     Ray,
     SampleOptions,
     Samples,
+    SettingOptions,
     check_ray,
     on_nodes,
     read_faulty,
 )
-from srl_swe.cli.options_policy import PolicyOptions, SettingOptions
-from srl_swe.cli.plan import DiskBudget
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file, check_output_folder, write_atomic
 from srl_swe.nodes import cluster_at
@@ -241,8 +242,8 @@ def _save_episodes(evaluated: Sequence[Path], out: Path) -> Hrefs:
     Reports of other programs have no episodes; there is no page if neither has any.
     """
     from srl_swe.cli.view import make_sources
-    from srl_swe.view.beside import save_viewer
     from srl_swe.view.collect import Kind, find_parts
+    from srl_swe.view.page import save_viewer
 
     folders = {path: path if path.is_dir() else path.parent for path in evaluated}
     kinds = {path: {part.kind for part in find_parts(folder)} for path, folder in folders.items()}

@@ -86,7 +86,7 @@ class OnPolicyOptions:
         if self.on_policy is None:
             return source, maker
         from srl_swe.expert_run import label_rollouts
-        from srl_swe.steps.mixture import MixedSource
+        from srl_swe.steps.source import MixedSource
 
         if self.bench is None or out is None:
             raise UserError("--on-policy needs the instances, --bench, and a folder, --out.")

@@ -21,10 +21,7 @@ from srl_swe.cli import (
     experts,
     generate,
     images,
-    model,
-    plan,
     replay,
-    runs,
     steps,
     train,
     view,
@@ -72,9 +69,9 @@ app.command()(steps.steps)
 app.command()(convert.convert)
 app.command()(steps.difficulty)
 app.command()(generate.generate)
-app.command()(model.model)
+app.command()(train.model)
 app.add_typer(train.app, name="train")
-app.add_typer(runs.app, name="runs")
+app.add_typer(view.runs_app, name="runs")
 app.command()(view.view)
 app.command()(experiments.study)
 app.command()(evaluate.rollout)
@@ -84,7 +81,7 @@ app.command()(evaluate.compare)
 app.add_typer(bench.app, name="bench")
 app.command("gold-check")(bench.check)
 app.add_typer(images.app, name="images")
-app.command()(plan.plan)
+app.command()(bench.plan)
 app.command()(doctor.cleanup)
 app.command()(doctor.doctor)
 # The names of version 0.1, until 0.3.

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from srl_swe.domains import WorkedDomain
-    from srl_swe.rollout.endpoint import Endpoint
+    from srl_swe.rollout.endpoint import Endpoint, VllmSettings
     from srl_swe.rollout.usage import Prices
-    from srl_swe.rollout.vllm_server import VllmSettings
     from srl_swe.trajectories import Reading, ReadReport
     from srl_swe.types import Instance
 
@@ -418,7 +417,7 @@ class EndpointOptions:
 
     def vllm(self) -> VllmSettings | None:
         """None unless vLLM serves the policy. Raises UserError if it is not installed."""
-        from srl_swe.rollout.vllm_server import VllmSettings
+        from srl_swe.rollout.endpoint import VllmSettings
 
         if self.serve == "local":
             return None

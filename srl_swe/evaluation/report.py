@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from srl_swe.evaluation.compare import Verification, verification_fields
 from srl_swe.evaluation.details import (
     GradedRun,
     RunDetails,
@@ -25,7 +26,6 @@ from srl_swe.evaluation.log_reading import read_log
 from srl_swe.evaluation.patch_paths import PathKind, touched_paths
 from srl_swe.evaluation.runner_hooks import SETTINGS_FILES, protected_files
 from srl_swe.evaluation.test_run import END_MARKER, TestRun
-from srl_swe.evaluation.verify import Verification, verification_fields
 from srl_swe.files import write_atomic
 from srl_swe.reports.intervals import wilson_interval
 from srl_swe.reports.page import counted, render_page

@@ -36,8 +36,8 @@ from srl_swe.reports.runs import save_report
 from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories import load_jsonl, save_jsonl
-from srl_swe.view.beside import VIEWER_FILE, save_viewer
 from srl_swe.view.collect import Sources
+from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

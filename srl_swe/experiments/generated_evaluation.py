@@ -208,7 +208,7 @@ def _scored_replies(
 ) -> list[tuple[StepReply, str | None]]:
     """Each reply with the text of its action, None out of format."""
     from srl_swe.rollout.local_policy import LocalModel
-    from srl_swe.rollout.replies import thought_opening
+    from srl_swe.rollout.tokens import thought_opening
     from srl_swe.training.data import load_tokenizer
     from srl_swe.training.generate import greedy_replies
 

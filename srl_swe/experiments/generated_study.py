@@ -67,8 +67,8 @@ from srl_swe.training.data import load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
 from srl_swe.types import Instance, Outcome, Trajectory
-from srl_swe.view.beside import VIEWER_FILE, save_viewer
 from srl_swe.view.collect import Sources
+from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 LabelRollouts = Callable[[Path, Sequence[Instance], Path], Sequence[Trajectory]]
 """Rolls out a policy on instances, keeping its work in a folder, and returns trajectories whose

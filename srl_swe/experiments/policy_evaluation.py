@@ -15,7 +15,7 @@ from srl_swe.files import damage_named, write_atomic
 from srl_swe.progress import say
 from srl_swe.rollout import Agent, EpisodeLimits, Rules, predictions, rollout_all
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting
-from srl_swe.rollout.replies import check_thought
+from srl_swe.rollout.tokens import check_thought
 from srl_swe.rollout.weights import find_weights
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps.prompt import PAPER_WINDOW, Window

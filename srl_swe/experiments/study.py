@@ -47,8 +47,8 @@ from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, tra
 from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe
 from srl_swe.types import Instance
-from srl_swe.view.beside import VIEWER_FILE, save_viewer
 from srl_swe.view.collect import Sources
+from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 _BASE_RECIPE = "study-base"
 

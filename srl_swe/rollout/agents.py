@@ -14,12 +14,11 @@ from srl_swe.errors import UserError
 from srl_swe.progress import say
 from srl_swe.rollout.agentless import Agentless
 from srl_swe.rollout.attempts import Setting
-from srl_swe.rollout.endpoint import Endpoint
+from srl_swe.rollout.endpoint import Endpoint, VllmSettings, serve_by_vllm
 from srl_swe.rollout.episode import Agent, Attempt, EpisodeLimits, Policy, Rules
 from srl_swe.rollout.prompting import Prompting, differences, load_prompting, version_of_text
 from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
-from srl_swe.rollout.replies import check_thought
-from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+from srl_swe.rollout.tokens import check_thought
 from srl_swe.rollout.weights import find_weights
 from srl_swe.steps.prompt import PAPER_WINDOW
 from srl_swe.tools import find_tool

@@ -13,12 +13,14 @@ large models are served by vLLM, which has both.
 from __future__ import annotations
 
 import threading
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -33,13 +35,97 @@ from transformers import (
 
 from srl_swe.errors import PolicyError, UserError
 from srl_swe.progress import say
-from srl_swe.rollout.batched_calls import BatchedCalls
 from srl_swe.rollout.decoding import generate, until_end
 from srl_swe.rollout.episode import Completion, room_for_reply
-from srl_swe.rollout.replies import Opening, decode_reply, find_end_ids, thought_opening
-from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.rollout.tokens import (
+    Opening,
+    TokenCounter,
+    decode_reply,
+    find_end_ids,
+    thought_opening,
+)
 from srl_swe.rollout.weights import find_weights, hide_weight_bars
 from srl_swe.types import Message
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BatchedCalls(Generic[Item, Result]):
+    """A function of one item that calls a function of many; any number of threads at once.
+
+    One of the waiting threads makes the call for all of them, in the order of their arrival, while
+    later ones wait for the next call. There is no thread to end or to lose: an exception of a call
+    is raised in each thread that shares it.
+
+    >>> BatchedCalls(lambda items: [2 * item for item in items], size=8)(21)
+    42
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        size: int,
+        patience: float = 0.1,
+    ) -> None:
+        """``call``: a result per item, or the exception to raise for that item only.
+
+        ``size``: most items of a call. ``patience``: how long a call waits to be full, as a share
+        of the last call's seconds. Threads that act between two calls would fall into groups
+        that wait for each other without it.
+        """
+        self._call, self._size, self._patience = call, size, patience
+        self._waiting: list[tuple[Item, Future[Result]]] = []
+        self._changed = threading.Condition()
+        self._is_busy = False
+        self._last_s = 0.0
+
+    def __call__(self, item: Item) -> Result:
+        """The result of the item."""
+        future: Future[Result] = Future()
+        with self._changed:
+            self._waiting.append((item, future))
+            self._changed.notify_all()
+        while self._takes_turn(future):
+            self._call_together()
+        return future.result()
+
+    def _takes_turn(self, future: Future[Result]) -> bool:
+        """Wait for the item's result, or for the turn to make the next call."""
+        with self._changed:
+            self._changed.wait_for(lambda: future.done() or not self._is_busy)
+            if future.done():
+                return False
+            self._is_busy = True
+            return True
+
+    def _call_together(self) -> None:
+        batch: list[tuple[Item, Future[Result]]] = []
+        try:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: len(self._waiting) >= self._size, timeout=self._patience * self._last_s
+                )
+                batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
+            started = time.monotonic()
+            results = self._call([item for item, _ in batch])
+            self._last_s = time.monotonic() - started
+            for (_, future), result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):  # an interrupt ends the calling thread too
+                raise
+        finally:
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+
 
 PLAIN: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 """The model's own distribution, as options of both transformers and TRL's GRPOConfig."""

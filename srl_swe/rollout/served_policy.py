@@ -24,8 +24,7 @@ from tenacity.wait import wait_exponential_jitter
 from srl_swe.errors import PolicyError
 from srl_swe.rollout.endpoint import Endpoint, connect, tokenize_url
 from srl_swe.rollout.episode import Completion, PromptTooLong, room_for_reply
-from srl_swe.rollout.replies import Opening, thought_opening
-from srl_swe.rollout.tokens import TokenCounter, token_counter
+from srl_swe.rollout.tokens import Opening, TokenCounter, thought_opening, token_counter
 from srl_swe.types import Message
 
 Result = TypeVar("Result")

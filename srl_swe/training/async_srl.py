@@ -42,7 +42,14 @@ from srl_swe.training.async_sampler import (
     GroupScorer,
     GroupWorker,
     ScoredGroup,
+    StepGroups,
+    StepShape,
     Taken,
+    advantages,
+    group_std,
+    loss_factors,
+    sample_of,
+    take_step,
 )
 from srl_swe.training.async_server import (
     FolderTransfer,
@@ -51,15 +58,6 @@ from srl_swe.training.async_server import (
     check_fit,
     find_server,
     tree_attention,
-)
-from srl_swe.training.async_steps import (
-    StepGroups,
-    StepShape,
-    advantages,
-    group_std,
-    loss_factors,
-    sample_of,
-    take_step,
 )
 from srl_swe.training.grpo_trainer import SampledReplies, SampledReply
 from srl_swe.training.recipe import SrlRecipe, field_names

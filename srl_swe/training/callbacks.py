@@ -30,7 +30,7 @@ import srl_swe
 from srl_swe.files import append_line, write_atomic
 from srl_swe.progress import progress_line, say
 from srl_swe.reports.record import ALARMS, MANIFEST, METRICS, read_manifest
-from srl_swe.rollout.replies import decode_reply
+from srl_swe.rollout.tokens import decode_reply
 from srl_swe.training.alarms import TrainingAlarms, drop_steps_after
 from srl_swe.training.grpo_trainer import SampledReply
 from srl_swe.training.recipe import Recipe, SftRecipe, method_of
@@ -211,7 +211,7 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose version can change a result; missing ones are left out."""
 REWARD_CODE = (
-    "types.py", "dialects/*.py", "rewards/*.py", "rollout/replies.py", "rollout/repair.py",
+    "types.py", "dialects/*.py", "rewards/*.py", "rollout/tokens.py", "rollout/repair.py",
     "sandbox/normal_forms.py",
     "training/srl_trainer.py", "training/async_sampler.py", "training/rlvr_patch.py",
     "evaluation/verdicts.py", "evaluation/sandbox_tests.py", "evaluation/runner_hooks.py",

@@ -23,8 +23,7 @@ from srl_swe.dialects import Dialect, ReplyFormat, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import asks_for_solution
 from srl_swe.rewards.holistic import solution_text
-from srl_swe.rollout.replies import check_thought, find_end_ids, thought_opening
-from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.rollout.tokens import TokenCounter, check_thought, find_end_ids, thought_opening
 from srl_swe.rollout.weights import CONFIG, check_folder
 from srl_swe.steps.rows import load_rows, recorded_settings
 from srl_swe.training.recipe import Overlong, Recipe, SrlRecipe

@@ -37,7 +37,7 @@ from srl_swe.rewards import (
     weight_shares,
 )
 from srl_swe.rollout.local_policy import LocalModel, Sampling
-from srl_swe.rollout.replies import check_thought, thought_opening
+from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.rollout.weights import find_weights
 from srl_swe.run_folder import claim
 from srl_swe.steps import save_dataset

@@ -12,7 +12,7 @@ from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
 from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
-from srl_swe.rollout.replies import thought_opening
+from srl_swe.rollout.tokens import thought_opening
 from srl_swe.training.data import (
     check_expert_actions,
     expert_column,

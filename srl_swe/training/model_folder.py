@@ -39,7 +39,7 @@ from srl_swe.files import (
     written_whole,
 )
 from srl_swe.progress import say
-from srl_swe.rollout.replies import check_thought, thought_opening
+from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.rollout.weights import find_weights, hide_weight_bars
 from srl_swe.training.data import check_end, check_replies, load_tokenizer, max_positions
 

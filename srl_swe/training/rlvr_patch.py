@@ -19,8 +19,7 @@ from srl_swe.errors import SandboxError, UserError
 from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
 from srl_swe.rollout.repair import oracle_paths, read_repair, repair_messages
-from srl_swe.rollout.replies import decode_reply
-from srl_swe.rollout.tokens import TokenCounter
+from srl_swe.rollout.tokens import TokenCounter, decode_reply
 from srl_swe.sandbox import OpenSandbox, Sandbox
 from srl_swe.steps.prompt import OverBudget
 from srl_swe.training.stats import NO_ANSWER, Tested

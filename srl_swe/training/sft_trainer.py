@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from srl_swe.rollout.replies import check_thought, thought_opening
+from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
     check_replies,

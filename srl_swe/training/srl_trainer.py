@@ -23,7 +23,7 @@ from srl_swe.rewards import (
     read_reply,
     weight_shares,
 )
-from srl_swe.rollout.replies import decode_reply
+from srl_swe.rollout.tokens import decode_reply
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
     check_dialect,

@@ -24,8 +24,8 @@ from srl_swe.steps.prompt import PAPER_WINDOW, OverBudget, Window, make_messages
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.training.data import reply_format, room_for_prompt, warn
 from srl_swe.training.generate import Reply
-from srl_swe.training.lockstep import play_in_lockstep
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation, ValidationInstances
+from srl_swe.training.rlvr_episodes import play_in_lockstep
 from srl_swe.training.run_folder import trained_prompting
 from srl_swe.training.trl_config import template_kwargs
 from srl_swe.trajectories.jsonl import render_line

@@ -3,7 +3,7 @@
 The page's content policy allows exactly its own script and style, by their digests. All text of
 runs is data that the script puts into text nodes. If the data is large, it lies beside the page in
 chunks: script files that a page opened from disk can load, which the policy allows the page's own
-script only (``strict-dynamic``).
+script only (``strict-dynamic``). :func:`save_viewer` writes a page for links from a report.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -27,7 +27,8 @@ from srl_swe.errors import UserError
 from srl_swe.files import check_output_file, write_atomic
 from srl_swe.reports.page import templates
 from srl_swe.steps.rows import move_into_place
-from srl_swe.view.records import Item, make_row
+from srl_swe.view.collect import Sources, collect
+from srl_swe.view.records import Episode, Item, Target, make_row
 
 SCRIPTS = ("text.js", "compare.js", "list.js", "episode.js", "target.js", "app.js")
 """The parts of the page's script, in their order; they share one scope."""
@@ -255,3 +256,66 @@ def app_style() -> str:
     shared = resources.files("srl_swe.reports").joinpath("templates", "style.css")
     own = resources.files("srl_swe.view").joinpath("static", "view.css")
     return f"{shared.read_text('utf-8')}\n{own.read_text('utf-8')}"
+
+
+VIEWER_FILE = "view.html"
+
+
+Place = tuple[int, int, int]
+"""A group of sampled replies: its training step, its round and its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A written page, and where its items are.
+
+    ``keys``: of all items. ``by_path``: keys of the episodes directly in one of the paths, by path
+    and instance. ``groups``: keys of sampled replies, by the run's name in the page.
+    """
+
+    path: Path
+    keys: frozenset[str]
+    by_path: Mapping[tuple[Path, str], str]
+    groups: Mapping[str, Mapping[Place, str]]
+
+    def href(self, key: str, folder: str = "") -> str:
+        """The address of an item for a page in the viewer's folder; empty if it has no such item.
+
+        ``folder``: the way from the page to the viewer's folder, such as ``../``.
+        """
+        return f"{folder}{self.path.name}{link(key)}" if key in self.keys else ""
+
+    def listed(self, run: str) -> str:
+        """The address of the list of a run's items, for a page in the viewer's folder."""
+        return f"{self.path.name}#run={quote(run, safe='')}"
+
+    def group_hrefs(self, run: str, folder: str) -> dict[Place, str]:
+        """The addresses of a training run's groups; ``folder`` as in :meth:`href`."""
+        return {place: self.href(key, folder) for place, key in self.groups.get(run, {}).items()}
+
+
+def save_viewer(paths: Sequence[Path], out: Path, sources: Sources, title: str) -> Viewer:
+    """Write the page of all items of the paths. Raises UserError if a path has nothing to show."""
+    keys: set[str] = set()
+    by_path: dict[tuple[Path, str], str] = {}
+    groups: dict[str, dict[Place, str]] = {}
+
+    def noted() -> Iterator[Item]:
+        for path in paths:
+            for item in collect([path], sources):
+                key = item.key
+                while key in keys:  # two folders of the same name
+                    key += "~"
+                keys.add(key)
+                match item:
+                    case Episode():
+                        if item.run == path.resolve().name:
+                            by_path[path, item.instance_id] = key
+                    case Target():
+                        if item.training_step is not None:
+                            place = (item.training_step, item.facts["round"], item.facts["group"])
+                            groups.setdefault(item.run, {})[place] = key
+                yield replace(item, key=key)
+
+    write_page(noted(), out, title)
+    return Viewer(out, frozenset(keys), by_path, groups)

@@ -32,11 +32,11 @@ from evaluation.patches import HONEST, Kind
 from evaluation.test_cheats import cheats
 
 from srl_swe.engines import GraderSettings, harness_for, load_bench
+from srl_swe.evaluation.compare import difference
 from srl_swe.evaluation.from_logs import grade_from_logs
 from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.predictions import gold_predictions, save_predictions
-from srl_swe.evaluation.verify import difference
 from srl_swe.instances import row_from_instance
 from srl_swe.progress import say
 from srl_swe.types import Instance, Prediction, Verdict

@@ -55,7 +55,7 @@ def test_a_folder_without_a_run_is_said_in_a_line(tmp_path: Path) -> None:
 
 def test_looking_at_runs_needs_no_torch(runs: tuple[Path, Path]) -> None:
     code = (
-        "import sys; from pathlib import Path; from srl_swe.cli.runs import compare; "
+        "import sys; from pathlib import Path; from srl_swe.cli.view import compare; "
         f"compare(Path({str(runs[0])!r}), Path({str(runs[1])!r}), None); "
         "assert not {'torch', 'transformers', 'trl'} & set(sys.modules)"
     )

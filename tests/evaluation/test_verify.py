@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from srl_swe.evaluation.compare import Verification, difference, sample_to_verify, verify
 from srl_swe.evaluation.report import Report, headline, report_fields
-from srl_swe.evaluation.verify import Verification, difference, sample_to_verify, verify
 from srl_swe.instances import load_instances
 from srl_swe.types import Outcome, Prediction, Verdict
 

@@ -14,7 +14,7 @@ from srl_swe.experts import Expert, LabellingAgent
 from srl_swe.rollout.episode import Agent, EpisodeLimits, Rules
 from srl_swe.steps import StepMaker, StepSettings
 from srl_swe.steps.contexts import Dropped, DropReason, StepContext, make_step_contexts
-from srl_swe.steps.mixture import MixedSource
+from srl_swe.steps.source import MixedSource
 from srl_swe.testing import ScriptedPolicy
 from srl_swe.trajectories import ReadReport
 from srl_swe.trajectories.jsonl import parse_line, render_line, save_jsonl

@@ -67,7 +67,7 @@ def figures() -> list[Figure]:
         Figure("source files", len(sources), at_most=280),
         Figure("source lines", sum(lines), at_most=59_500),
         Figure("lines per file, median", median(lines)),
-        Figure("lines per file, 90th percentile", percentile(lines, 0.9), at_most=380),
+        Figure("lines per file, 90th percentile", percentile(lines, 0.9), at_most=390),
         Figure("lines per file, longest", lines[-1], at_most=550),
         Figure("lines per function, median", median(functions)),
         Figure("lines per function, 90th percentile", percentile(functions, 0.9), at_most=24),

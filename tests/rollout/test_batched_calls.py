@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from srl_swe.errors import PolicyError
-from srl_swe.rollout.batched_calls import BatchedCalls
+from srl_swe.rollout.local_policy import BatchedCalls
 
 
 class Doubling:

@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from srl_swe.cli.main import app
 from srl_swe.dialects import get_dialect
 from srl_swe.instances import load_instances
-from srl_swe.rollout.endpoint import Endpoint
+from srl_swe.rollout.endpoint import Endpoint, VllmSettings, serve_by_vllm
 from srl_swe.rollout.local_policy import LocalPolicy
 from srl_swe.rollout.served_policy import ServedPolicy
-from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
 from srl_swe.rollout.weights import find_weights
 from srl_swe.steps.prompt import make_messages
 from srl_swe.training.tiny_policy import make_tiny_policy

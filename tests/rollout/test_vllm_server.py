@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+from srl_swe.rollout.endpoint import VllmSettings, serve_by_vllm
 
 from ..commands import is_alive, wait_until
 
@@ -131,7 +131,7 @@ def test_nothing_of_a_server_outlives_its_run_or_its_guard(
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+        from srl_swe.rollout.endpoint import VllmSettings, serve_by_vllm
         with serve_by_vllm("folder", "m", VllmSettings(), Path({str(tmp_path)!r})):
             print("up", flush=True)
             time.sleep(600)

@@ -24,8 +24,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srl_swe.reports.record import read_metrics
-from srl_swe.rollout.endpoint import Endpoint
-from srl_swe.rollout.vllm_server import VllmSettings, serve_by_vllm
+from srl_swe.rollout.endpoint import Endpoint, VllmSettings, serve_by_vllm
 from srl_swe.steps.rows import load_rows
 
 pytestmark = pytest.mark.train

@@ -42,6 +42,10 @@ from srl_swe.training.async_sampler import (
     GroupScorer,
     ScoredGroup,
     Taken,
+    advantages,
+    loss_factors,
+    sample_of,
+    take_step,
 )
 from srl_swe.training.async_server import (
     FolderTransfer,
@@ -51,7 +55,6 @@ from srl_swe.training.async_server import (
     tree_attention,
 )
 from srl_swe.training.async_srl import check_answers
-from srl_swe.training.async_steps import advantages, loss_factors, sample_of, take_step
 from srl_swe.training.load_recipe import recipe_path
 from srl_swe.training.preflight import check_run
 from srl_swe.training.recipe import Asynchronous, DynamicSampling, SrlRecipe

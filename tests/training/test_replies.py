@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.rollout.replies import (
+from srl_swe.rollout.tokens import (
     check_thought,
     decode_reply,
     thought_opening,

@@ -222,7 +222,7 @@ def test_the_rewards_of_this_reward_version_are_these() -> None:
 @pytest.mark.parametrize(
     "decides",
     [
-        "types.py", "dialects/xml.py", "rewards/similarity.py", "rollout/replies.py",
+        "types.py", "dialects/xml.py", "rewards/similarity.py", "rollout/tokens.py",
         "rollout/repair.py", "sandbox/normal_forms.py", "training/srl_trainer.py",
         "training/rlvr_patch.py", "evaluation/verdicts.py",
         "evaluation/runner_hooks.py", "evaluation/sandbox_tests.py", "evaluation/patch_paths.py",

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from srl_swe.errors import UserError
 from srl_swe.rollout.decoding import plain_generation
 from srl_swe.rollout.local_policy import LocalModel, LocalPolicy, Sampling
-from srl_swe.rollout.replies import decode_reply, find_end_ids
+from srl_swe.rollout.tokens import decode_reply, find_end_ids
 from srl_swe.training.generate import greedy_replies
 from srl_swe.types import Message
 

@@ -10,8 +10,8 @@ from srl_swe.errors import UserError
 from srl_swe.reports.runs import save_report
 from srl_swe.trajectories import save_jsonl
 from srl_swe.types import Action, Step, Trajectory
-from srl_swe.view.beside import Viewer, save_viewer
 from srl_swe.view.collect import Sources
+from srl_swe.view.page import Viewer, save_viewer
 
 from ..html_page import dead_links
 

@@ -23,8 +23,8 @@ from srl_swe.reports.page import Way
 from srl_swe.reports.record import load_run
 from srl_swe.reports.runs import render_comparison, save_report
 from srl_swe.types import Outcome, Verdict
-from srl_swe.view.beside import save_viewer
 from srl_swe.view.collect import Sources
+from srl_swe.view.page import save_viewer
 from srl_swe.view.serve import LiveServer, opened_server
 
 from ..html_page import HOSTILE
