@@ -159,13 +159,7 @@ def prune(budget: Budget = None, dry_run: DryRun = False) -> None:
     """
     from srl_swe_envs.engine import connect
     from srl_swe_envs.owners import clean_up_once
-    from srl_swe_envs.pulls import (
-        disk_bytes,
-        remove_images,
-        shown_bytes,
-        stored_images,
-        to_evict,
-    )
+    from srl_swe_envs.pulls import disk_bytes, remove_images, shown_bytes, stored_images, to_evict
 
     budget_bytes = parse_size(budget)
     if budget_bytes is None:

@@ -13,12 +13,7 @@ import typer
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
 from srl_swe.cli.options_grading import Ray
-from srl_swe.engines import (
-    SandboxSettings,
-    load_bench,
-    owned_harness,
-    sandboxes_for,
-)
+from srl_swe.engines import SandboxSettings, load_bench, owned_harness, sandboxes_for
 from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder, held_alone
 from srl_swe.nodes import cluster_at

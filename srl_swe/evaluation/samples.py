@@ -13,12 +13,7 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal
 
-from srl_swe.evaluation.details import (
-    GradedRun,
-    RunDetails,
-    details_fields,
-    details_tables,
-)
+from srl_swe.evaluation.details import GradedRun, RunDetails, details_fields, details_tables
 from srl_swe.evaluation.report import (
     MOST_BROKEN,
     Report,

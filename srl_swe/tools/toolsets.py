@@ -10,14 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from srl_swe.tools.bash import LIST_SHELLS, Output, Shell
-from srl_swe.tools.editor_styles import (
-    ACI_0_3,
-    ANTHROPIC,
-    R2E,
-    SWE_AGENT,
-    SWE_MASTER,
-    EditorStyle,
-)
+from srl_swe.tools.editor_styles import ACI_0_3, ANTHROPIC, R2E, SWE_AGENT, SWE_MASTER, EditorStyle
 from srl_swe.tools.windowed import VERSION_0, VERSION_1, WindowStyle
 
 _EDITORS = ("str_replace_editor", "file_editor", "str_replace_based_edit_tool")

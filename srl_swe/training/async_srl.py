@@ -26,10 +26,7 @@ from transformers import AttentionInterface
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.experimental.async_grpo import async_grpo_trainer
 from trl.experimental.async_grpo.async_grpo_config import AsyncGRPOConfig
-from trl.experimental.async_grpo.async_grpo_trainer import (
-    AsyncGRPOTrainer,
-    DataCollatorForRollout,
-)
+from trl.experimental.async_grpo.async_grpo_trainer import AsyncGRPOTrainer, DataCollatorForRollout
 from trl.experimental.async_grpo.packing import TREE_ATTENTION, TreeRow
 from trl.experimental.async_grpo.vllm_client import VLLMClient
 

@@ -28,12 +28,7 @@ from trl.trainer.utils import RepeatSampler, pad
 
 from srl_swe.errors import UserError
 from srl_swe.training.alarms import WeightSyncAlarm
-from srl_swe.training.micro_batches import (
-    by_length,
-    ignores_padding,
-    order_by_length,
-    used_columns,
-)
+from srl_swe.training.micro_batches import by_length, ignores_padding, order_by_length, used_columns
 from srl_swe.training.recipe import DynamicSampling
 from srl_swe.training.shared_prompts import accept_packed, check_shared_prompts, shared_logps
 from srl_swe.training.timing import TimedGRPOTrainer

@@ -32,14 +32,7 @@ from srl_swe.view.pairing import (
     find_forgiven,
     pair_actions,
 )
-from srl_swe.view.records import (
-    Episode,
-    ReplayView,
-    Seen,
-    StepReplay,
-    StepView,
-    repo_of,
-)
+from srl_swe.view.records import Episode, ReplayView, Seen, StepReplay, StepView, repo_of
 
 
 @dataclass(frozen=True, slots=True)
