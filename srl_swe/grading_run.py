@@ -22,7 +22,7 @@ from srl_swe.engines import (
     owned_harness,
 )
 from srl_swe.errors import UserError
-from srl_swe.evaluation.compare import sample_to_verify, verify
+from srl_swe.evaluation.compare import REPORT_FILE, sample_to_verify, verify
 from srl_swe.evaluation.details import RunDetails, courses
 from srl_swe.evaluation.from_logs import grade_from_logs, grader_of_logs
 from srl_swe.evaluation.grading import grade as run_grading
@@ -47,7 +47,6 @@ from srl_swe.rollout.usage import load_rollout_usage
 from srl_swe.trajectories.jsonl import save_jsonl
 from srl_swe.types import Instance, Outcome, Prediction, Trajectory, Verdict
 
-REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
 BEST_FILE = "best.jsonl"
 

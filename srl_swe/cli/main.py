@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 from srl_swe import __version__
 from srl_swe.cli import (
     bench,
-    convert,
     doctor,
     evaluate,
     experiments,
@@ -66,7 +65,7 @@ app.command()(experiments.demo)
 app.command()(replay.replay)
 app.command()(experts.experts)
 app.command()(steps.steps)
-app.command()(convert.convert)
+app.command()(replay.convert)
 app.command()(steps.difficulty)
 app.command()(generate.generate)
 app.command()(train.model)

@@ -1,4 +1,4 @@
-"""``srl-swe replay``."""
+"""``srl-swe replay`` and ``srl-swe convert``: commands on recorded trajectories."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from srl_swe.errors import ImageMissing, UserError
 from srl_swe.files import check_output_file, check_output_folder, held_alone
 from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
+from srl_swe.reports.page import counted
 from srl_swe.run_folder import claim
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from srl_swe.replay.run import ReplayedStep
     from srl_swe.trajectories import Reading
     from srl_swe.types import Instance, Trajectory, Verdict
-
 
 # ``srl-swe replay --grade``: the tests of the instances, on the replays' patches.
 
@@ -315,3 +315,50 @@ def _report(
         if not as_json:
             typer.echo(f"{out}/report.html")
     return summary.all_faithful
+
+
+@options.takes_groups
+def convert(
+    source: Annotated[str, typer.Argument(help=options.SOURCES + ".", show_default=False)],
+    reading: options.ReadingOptions,
+    old_out: Annotated[Path | None, typer.Argument(hidden=True, metavar="")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write, or folder (traj, atif: a file per trajectory)."),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="jsonl (our own), traj (SWE-agent), atif (Harbor), or parquet (a row each)."
+        ),
+    ] = "jsonl",
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Also push the parquet file to this data set of the hub; a new one is private.",
+        ),
+    ] = None,
+) -> None:
+    """Write trajectories of any format in another one."""
+    from srl_swe.trajectories import ReadReport, convert, stream_trajectories
+    from srl_swe.trajectories.jsonl import check_name, push_rows
+
+    out = out or old_out
+    if out is None:
+        raise UserError("name the file or folder to write by --out.")
+    convert.find_writer(to)
+    if not out.is_dir():  # find_writer's own check refuses an existing one
+        check_output_file(out)
+    if push is not None:
+        check_name(push)
+        if to != "parquet":
+            raise UserError("--push pushes rows: say --to parquet.")
+    report = ReadReport()
+    asked = reading.reading()
+    with options.reporting(report):
+        count = convert.convert(stream_trajectories(source, asked, report), out, to)
+    typer.echo(f"{counted(count, 'trajectory', 'trajectories')} written to {out}")
+    if push is not None:
+        push_rows(out, push)
+        typer.echo(f"pushed to https://huggingface.co/datasets/{push}")

@@ -134,7 +134,7 @@ def difference(first: Verdict, second: Verdict) -> str:
 
 
 REPORT_FILE = "report.json"
-_OUTCOMES = {
+OUTCOMES = {
     "incomplete_ids": "not_attempted",
     "error_ids": "error",
     "unresolved_ids": "unresolved",
@@ -199,7 +199,7 @@ def load_evaluation(path: Path) -> Evaluation:
         broken = set(map(str, fields.get("infra_failure_ids", ())))
         networks = dict(fields.get("grading_networks", {}))
         outcomes = {
-            str(name): outcome for key, outcome in _OUTCOMES.items() for name in fields.get(key, ())
+            str(name): outcome for key, outcome in OUTCOMES.items() for name in fields.get(key, ())
         }
     counted_ids = frozenset((resolved | listed) - broken)
     return Evaluation(str(path), resolved, counted_ids, networks, outcomes)

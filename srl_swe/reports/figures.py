@@ -16,7 +16,7 @@ _FORWARDING = {
     "logprob": "Tokens of passes without a gradient",
     "backward": "Tokens of training passes",
 }
-_THIRDS = ("first_third", "middle_third", "last_third")
+THIRDS = ("first_third", "middle_third", "last_third")
 _SHARE = (0.0, 1.0)
 
 
@@ -165,14 +165,14 @@ SECTIONS: Mapping[str, Sequence[Figure]] = {
             "Of the replies in the format.",
             "similarity",
             below=("similarity/", ""),
-            leave=tuple(f"similarity/{name}" for name in ("mean", "std", "p10", "p90", *_THIRDS)),
+            leave=tuple(f"similarity/{name}" for name in ("mean", "std", "p10", "p90", *THIRDS)),
             holds=_SHARE,
         ),
         Figure(
             "Similarity by position",
             "By the step's third of its trajectory.",
             "similarity",
-            tuple((third.replace("_", " "), f"similarity/{third}") for third in _THIRDS),
+            tuple((third.replace("_", " "), f"similarity/{third}") for third in THIRDS),
             holds=_SHARE,
         ),
         Figure(

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
 from srl_swe.dialects import FormatReason, Strictness, read_answer
 from srl_swe.errors import PolicyError, SandboxError, nearest_name
-from srl_swe.rollout.episode import OnReply, Policy, PromptTooLong, ask, failed_attempt
+from srl_swe.rollout.episode import OfPolicy, OnReply, PromptTooLong, ask, failed_attempt
 from srl_swe.rollout.repair import (
     EditFault,
     apply_edits,
@@ -63,7 +63,7 @@ class _Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Agentless:
+class Agentless(OfPolicy):
     """Localize and repair, one reply each; with ``oracle``, repair the gold patch's files.
 
     ``think_opened`` as in :class:`~srl_swe.dialects.ReplyFormat`. ``token_budget``: tokens of a
@@ -71,16 +71,10 @@ class Agentless:
     FORMAT_ERRORS, a prompt over the budget with TOKEN_LIMIT, both with an empty patch.
     """
 
-    policy: Policy
     strictness: Strictness = "lenient"
     think_opened: bool = False
     token_budget: int | None = None
     oracle: bool = False
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self.policy.name
 
     def __call__(
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
@@ -113,10 +107,6 @@ class Agentless:
             notes=(ended.note,) if ended.note else (),
             normal_form=normal_form(ended.changes),
         )
-
-    def with_seed(self, seed: int) -> Agentless:
-        """The same with another seed of the policy."""
-        return replace(self, policy=self.policy.with_seed(seed))
 
     def _attempt(
         self, instance: Instance, base: BaseCommit, steps: list[Step], on_reply: OnReply

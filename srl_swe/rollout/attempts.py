@@ -20,7 +20,7 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.progress import say
 from srl_swe.replay import as_recorded, replay_trajectory
 from srl_swe.rollout.agentless import LOCALIZE_PROMPT
-from srl_swe.rollout.episode import Attempt, OnReply, Policy, PromptTooLong, ask
+from srl_swe.rollout.episode import Attempt, OfPolicy, OnReply, PromptTooLong, ask
 from srl_swe.rollout.prompting import version_of_text
 from srl_swe.sandbox import Sandbox
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
@@ -139,20 +139,14 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(OfPolicy):
     """Asks a policy for a whole solution; its ``patch`` is the answer in the reply.
 
     ``prompt``: the messages of a problem. ``read_answer``: None for a reply without an answer.
     """
 
-    policy: Policy
     prompt: Callable[[Instance], list[Message]]
     read_answer: Callable[[str], str | None]
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self.policy.name
 
     def __call__(
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
@@ -174,10 +168,6 @@ class Answering:
             stop_reason=StopReason.TOKEN_LIMIT if reply.truncated else StopReason.SUBMITTED,
             patch=answer or "",
         )
-
-    def with_seed(self, seed: int) -> Answering:
-        """The same questions to the policy with another seed."""
-        return replace(self, policy=self.policy.with_seed(seed))
 
 
 def no_sandbox(instance: Instance) -> AbstractContextManager[Sandbox]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import PolicyError, SandboxError
@@ -126,26 +126,32 @@ class Attempt(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
-    """A policy and its rules: the attempt in which the policy acts step by step."""
+class OfPolicy:
+    """The part of an attempt that asks a policy: the name and the seed are the policy's."""
 
     policy: Policy
-    rules: Rules
 
     @property
     def name(self) -> str:
         """The policy's name."""
         return self.policy.name
 
+    def with_seed(self, seed: int) -> Self:
+        """The same attempt by the policy with another seed."""
+        return replace(self, policy=self.policy.with_seed(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Agent(OfPolicy):
+    """A policy and its rules: the attempt in which the policy acts step by step."""
+
+    rules: Rules
+
     def __call__(
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None
     ) -> Trajectory:
         """:func:`rollout`."""
         return rollout(self, instance, sandbox, on_reply)
-
-    def with_seed(self, seed: int) -> Agent:
-        """The agent of the policy with another seed."""
-        return replace(self, policy=self.policy.with_seed(seed))
 
 
 class Episode:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from srl_swe.reports.figures import THIRDS
 from srl_swe.rewards import StepScore
 from srl_swe.types import Outcome
 
@@ -51,9 +52,6 @@ def outcome_stats(tested: Sequence[Tested]) -> dict[str, float]:
         "truncated": sum(one.truncated for one in tested) / count,
         "steps/mean": statistics.fmean(one.steps for one in tested),
     }
-
-
-THIRDS = ("first_third", "middle_third", "last_third")
 
 
 @dataclass(frozen=True, slots=True)

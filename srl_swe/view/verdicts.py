@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from srl_swe.evaluation.compare import OUTCOMES, REPORT_FILE
 from srl_swe.evaluation.grading import grading_key
 from srl_swe.reports.record import read_whole_lines
 from srl_swe.steps.prompt import cut_middle
 from srl_swe.types import Instance, Outcome, Verdict
 
-VERDICTS_FILE, REPORT_FILE, RESULT_FILE = "verdicts.jsonl", "report.json", "result.json"
+VERDICTS_FILE, RESULT_FILE = "verdicts.jsonl", "result.json"
 _MOST_LOG_CHARS = 60_000
 _VERDICT = TypeAdapter(Verdict)
 
@@ -109,23 +110,12 @@ def read_grading(folder: Path, shared: Path | None = None) -> Graded:
     }
     details = dict(report.get("failure_reasons") or {})
     outcomes = {
-        str(name): outcome
-        for field_name, outcome in _IDS_OF_OUTCOMES.items()
+        str(name): Outcome(outcome)
+        for field_name, outcome in OUTCOMES.items()
         for name in report.get(field_name) or ()
+        if outcome in set(Outcome)  # an error is listed by its own outcome too
     }
     return Graded(place, lines, final, outcomes, details, marks)
-
-
-_IDS_OF_OUTCOMES = {
-    "resolved_ids": Outcome.RESOLVED,
-    "unresolved_ids": Outcome.UNRESOLVED,
-    "empty_patch_ids": Outcome.EMPTY_PATCH,
-    "patch_failed_ids": Outcome.PATCH_FAILED,
-    "timed_out_ids": Outcome.TIMED_OUT,
-    "infra_failure_ids": Outcome.BROKEN_SANDBOX,
-    "incomplete_ids": Outcome.NOT_ATTEMPTED,
-}
-"""Fields of a report by the outcome of the instances that they list."""
 
 
 def read_object(path: Path) -> dict[str, Any]:

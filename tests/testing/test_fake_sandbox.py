@@ -4,8 +4,7 @@ import pytest
 
 from srl_swe.errors import SandboxDied, SandboxError
 from srl_swe.sandbox import ExecResult, Sandbox, diff
-from srl_swe.testing import FakeSandbox
-from srl_swe.testing.fakes import PATCH_FILE
+from srl_swe.testing import PATCH_FILE, FakeSandbox
 
 
 def test_it_answers_as_it_is_told_and_remembers_what_it_was_asked() -> None:
