@@ -39,9 +39,9 @@ class Level:
 _RARE, _TEENS, _TWENTIES = 0.001, range(10, 20), range(20, 30)
 LEVELS = (
     Level(2, _RARE, _TEENS),
-    Level(3, _RARE, _TEENS),
-    Level(3, 1.0, _TEENS),
-    Level(3, 1.0, _TWENTIES),
+    Level(5, _RARE, _TEENS),
+    Level(5, 1.0, _TEENS),
+    Level(5, 1.0, _TWENTIES),
 )
 """From the easiest: small operations with hardly a large one, then large ones only."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")

@@ -227,15 +227,24 @@ class MathsResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """The learning rate of a way, with the accuracy on validation problems of each one tried.
+class RateTried:
+    """A learning rate, with the greedy accuracy that it gave on the validation problems.
 
-    Equal accuracies are decided for the rate nearest to the middle of those tried.
+    ``whole``: of solutions in one reply; ``stepwise``: of solutions step by step.
     """
+
+    rate: float
+    whole: float
+    stepwise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The learning rate of a way, and all rates tried, in ascending order."""
 
     way: str
     rate: float
-    tried: tuple[tuple[float, float], ...]
+    tried: tuple[RateTried, ...]
 
 
 def rates_to_try(way: Way, count: int) -> tuple[float, ...]:
@@ -244,15 +253,23 @@ def rates_to_try(way: Way, count: int) -> tuple[float, ...]:
     return way.rates[start : start + count]
 
 
-def best_rate(tried: Sequence[tuple[float, float]]) -> float:
-    """The rate with the highest accuracy, of equal ones the nearest to the middle.
+def best_rate(tried: Sequence[RateTried]) -> float:
+    """The rate with the highest accuracy of whole solutions; of equal ones, of those step by step.
 
-    >>> best_rate([(0.1, 0.0), (0.2, 0.0), (0.3, 0.0)]), best_rate([(0.1, 0.5), (0.2, 0.4)])
-    (0.2, 0.1)
+    If these are equal too, it is the rate nearest to the middle of those tried.
+
+    >>> best_rate([RateTried(0.1, 0.0, 0.0), RateTried(0.2, 0.0, 0.0), RateTried(0.3, 0.0, 0.0)])
+    0.2
+    >>> best_rate([RateTried(0.1, 0.5, 0.0), RateTried(0.2, 0.4, 1.0), RateTried(0.3, 0.5, 0.1)])
+    0.3
     """
     middle = (len(tried) - 1) / 2
-    best = max(range(len(tried)), key=lambda place: (tried[place][1], -abs(place - middle)))
-    return tried[best][0]
+
+    def merit(place: int) -> tuple[float, float, float]:
+        found = tried[place]
+        return found.whole, found.stepwise, -abs(place - middle)
+
+    return tried[max(range(len(tried)), key=merit)].rate
 
 
 def append_record(path: Path, record: MathsResult | Tuned) -> None:

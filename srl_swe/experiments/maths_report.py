@@ -87,16 +87,19 @@ def budget_table(results: Sequence[MathsResult]) -> TextTable:
 
 
 def tuning_table(tuned: Mapping[str, Tuned]) -> TextTable:
-    """One row per way: the accuracy on validation problems at each learning rate tried."""
+    """One row per way: the accuracy on validation problems at each learning rate tried.
+
+    Whole solutions first, then those step by step.
+    """
     rows = [
         (
             WAYS[found.way].label,
-            ", ".join(f"{rate:g}: {accuracy:.1%}" for rate, accuracy in found.tried),
+            "; ".join(f"{one.rate:g}: {one.whole:.1%}, {one.stepwise:.1%}" for one in found.tried),
             f"{found.rate:g}",
         )
         for found in sorted(tuned.values(), key=lambda found: list(WAYS).index(found.way))
     ]
-    return TextTable(("training", "accuracy by learning rate", "used"), rows)
+    return TextTable(("training", "accuracy by learning rate: whole, step by step", "used"), rows)
 
 
 def pairs_table(results: Sequence[MathsResult]) -> TextTable:

@@ -39,6 +39,7 @@ from srl_swe.experiments.maths_plan import (
     MathsArm,
     MathsPlan,
     MathsResult,
+    RateTried,
     Tuned,
     Way,
     append_record,
@@ -167,13 +168,18 @@ class MathsStudy:
         with self.rates[way.name]:
             if known := load_tuned(self.folder).get(way.name):
                 return known.rate
-            base, tried = self.base_policy(0), []
+            base, tried = self.base_policy(0), list[RateTried]()
             for rate in rates_to_try(way, self.plan.rates_tried):
                 output = self.folder / "tuning" / f"{way.name}-{rate:g}"
                 recipe = self.recipe(way, base, rate, self.plan.tuning_updates, 0, output)
                 policy = self._train([Phase(f"01-{way.name}", recipe)], output)
-                tried.append((rate, self._accuracy(policy)))
-                say(f"{way.label} at {rate:g}: accuracy {tried[-1][1]:.3f} on validation problems")
+                problems = load_held_out(self.folder, "validation")
+                measured = MathsPolicy(policy, self.plan.max_new_tokens)
+                whole, stepwise = map(
+                    accuracy, (measured.greedy(problems), measured.stepwise(problems))
+                )
+                tried.append(RateTried(rate, whole, stepwise))
+                say(f"{way.label} at {rate:g}: accuracy {whole:.3f}, step by step {stepwise:.3f}")
             found = Tuned(way.name, best_rate(tried), tuple(tried))
             append_record(self.folder / TUNING_FILE, found)
         return found.rate

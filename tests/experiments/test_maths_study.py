@@ -32,6 +32,7 @@ from srl_swe.experiments.maths_plan import (
     WAYS,
     LevelScore,
     MathsResult,
+    RateTried,
     Tuned,
     append_record,
     get_maths_arms,
@@ -83,13 +84,13 @@ def test_no_problem_is_in_two_files(problems: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "rows", "heading"),
-    [("titled", 18, True), ("untitled", 18, False), ("rests", 24, False), ("solutions", 6, False)],
+    [("titled", 30, True), ("untitled", 30, False), ("rests", 36, False), ("solutions", 6, False)],
 )
 def test_each_data_set_has_its_targets_of_the_same_solutions(
     problems: Path, kind: str, rows: int, heading: bool
 ) -> None:
     data = load_step_contexts(str(save_data(kind, problems)))
-    assert len(data) == rows, "3 of 4 steps, all steps, or a whole solution of 6 problems"
+    assert len(data) == rows, "5 of 6 steps, all steps, or a whole solution of 6 problems"
     assert all(("## The next step" in row["prompt"][-1]["content"]) == heading for row in data)
     whole = sum("\\boxed" in row["expert_action"] for row in data)
     assert whole == (0 if "titled" in kind else 6), "the answer's step is a target of whole ones"
@@ -98,7 +99,7 @@ def test_each_data_set_has_its_targets_of_the_same_solutions(
 def test_demonstrations_are_replies_of_all_forms(tmp_path: Path) -> None:
     save_demonstrations(QUICK, tmp_path / "data", seed=0)
     rows = load_step_contexts(str(tmp_path / "data"))
-    assert QUICK.base_problems < len(rows) < 2 * QUICK.base_problems
+    assert len(rows) == 2 * QUICK.base_problems
     kinds = set()
     for row in rows:
         system, reply = row["prompt"][0]["content"], row["completion"][0]["content"]
@@ -170,9 +171,16 @@ def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None
     assert srl[3].startswith("50.0 (") and srl[-1] == "27.6"
     (pair,) = pairs_table(results).rows
     assert pair[:4] == ("SRL (step-wise)", "base", "+50.0", "0.5")
-    save_report(QUICK, results, {"srl": Tuned("srl", 1e-3, ((1e-3, 0.25),))}, tmp_path)
+    save_report(
+        QUICK, results, {"srl": Tuned("srl", 1e-3, (RateTried(1e-3, 0.25, 0.5),))}, tmp_path
+    )
     page = HtmlPage((tmp_path / "report.html").read_text()).text
-    for text in ("62.5 (", "0.001: 25.0%", "Accuracy by arm", "The base of seed 0 solves 50.0%"):
+    for text in (
+        "62.5 (",
+        "0.001: 25.0%, 50.0%",
+        "Accuracy by arm",
+        "The base of seed 0 solves 50.0%",
+    ):
         assert text in page or text in (tmp_path / "table.md").read_text()
 
 
