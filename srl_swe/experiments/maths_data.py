@@ -70,6 +70,20 @@ def load_held_out(folder: Path, name: str) -> list[Problem]:
     return [problem for problem in loaded if isinstance(problem, Problem)]
 
 
+def load_single_steps(folder: Path, name: str) -> list[StepContext]:
+    """One step of the expert's solution of each problem of a file, its title given.
+
+    Steps are taken in turn: the first of the first problem, the second of the second.
+    """
+    contexts = []
+    with problem_file(folder, name).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            row = json.loads(line)
+            steps = _contexts(MATH.reader({}).read(row, row["id"]), _SETTINGS["titled"])
+            contexts.append(steps[number % len(steps)])
+    return contexts
+
+
 def save_data(kind: Data, folder: Path) -> Path:
     """Make the data set from the training problems as ``srl-swe steps`` does; return its folder."""
     source = StepSource(str(problem_file(folder, "train")), reader=MATH.reader({}))

@@ -14,6 +14,7 @@ from srl_swe.domains import MATH, Problem
 from srl_swe.domains.worked import same_text, step_prompt
 from srl_swe.experiments.maths_plan import LevelScore, MathsPlan
 from srl_swe.rollout.local_policy import LocalModel, Sampling
+from srl_swe.steps.contexts import StepContext
 from srl_swe.training.data import load_tokenizer
 from srl_swe.training.generate import batches_by_length
 from srl_swe.types import Message
@@ -30,11 +31,17 @@ class MathsPolicy:
         self._model = LocalModel.load(policy, load_tokenizer(str(policy), {}), device="cpu")
         self._max_new_tokens = max_new_tokens
 
-    def score(self, problems: Sequence[Problem], plan: MathsPlan, seed: int) -> LevelScore:
-        """All figures on the problems of a level; ``seed``: of the sampled solutions."""
+    def score(
+        self, problems: Sequence[Problem], steps: Sequence[StepContext], plan: MathsPlan, seed: int
+    ) -> LevelScore:
+        """All figures on the problems of a level, and one step of each.
+
+        ``seed``: of the sampled solutions.
+        """
         return LevelScore(
             greedy=tuple(self.greedy(problems)),
             stepwise=tuple(self.stepwise(problems)),
+            single=tuple(self.single_steps(steps)),
             right=tuple(self.count_right(problems, plan.samples, seed)),
             samples=plan.samples,
         )
@@ -48,6 +55,15 @@ class MathsPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self._count(problems, Sampling(self._max_new_tokens, 1.0, samples))
+
+    def single_steps(self, steps: Sequence[StepContext]) -> list[bool]:
+        """Whether each greedy reply is in format, and its step the expert's."""
+        replies = self._replies([step.prompt for step in steps], Sampling(self._max_new_tokens))
+        actions = [MATH.parse_reply(text).action for (text,) in replies]
+        return [
+            action is not None and action.arguments["text"].strip() == step.expert_action.strip()
+            for action, step in zip(actions, steps, strict=True)
+        ]
 
     def stepwise(self, problems: Sequence[Problem]) -> list[bool]:
         """Whether each problem is solved if every step is asked for alone, greedily.

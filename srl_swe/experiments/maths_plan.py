@@ -186,12 +186,14 @@ class LevelScore:
     """One policy on the held-out problems of a level, in their order.
 
     ``greedy``: whether its greedy solution ends in the answer; ``stepwise``: whether it does if
-    each step is asked for alone, with its own earlier steps in the prompt; ``right``: number of
-    ``samples`` sampled solutions that do.
+    each step is asked for alone, with its own earlier steps in the prompt; ``single``: whether it
+    writes one step of the expert's solution exactly, with the steps before and the title in the
+    prompt; ``right``: number of ``samples`` sampled solutions that end in the answer.
     """
 
     greedy: tuple[bool, ...]
     stepwise: tuple[bool, ...]
+    single: tuple[bool, ...]
     right: tuple[int, ...]
     samples: int
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from srl_swe.experiments.made_problems import LEVELS
 from srl_swe.experiments.maths_plan import (
@@ -36,31 +37,26 @@ CAVEAT = (
 )
 
 
-def accuracy_table(results: Sequence[MathsResult], samples: int) -> TextTable:
-    """One row per arm: accuracy in percent over seeds, with its two kinds of 95 % intervals."""
-    columns = (
-        "arm",
-        "easy",
-        "hard, greedy",
-        f"hard, Avg@{samples}",
-        "hard, step by step",
-        "harder, greedy",
-        f"harder, Avg@{samples}",
-        "harder, step by step",
-        "paper",
-    )
+def accuracy_table(
+    results: Sequence[MathsResult], samples: int, level: Literal["hard", "harder"] = "hard"
+) -> TextTable:
+    """One row per arm: accuracy in percent over seeds, with its two kinds of 95 % intervals.
+
+    The hard level has the accuracy on easy problems and the paper's beside it.
+    """
+    columns = ("arm", "greedy", f"Avg@{samples}", "step by step", "single steps")
     rows = []
     for arm, mine in _by_arm(results):
-        hard, harder = [r.hard for r in mine], [r.harder for r in mine]
+        scores = [getattr(result, level) for result in mine]
         cells = [
             _cell(scores, figure)
-            for scores in (hard, harder)
-            for figure in (greedy_share, sampled_share, stepwise_share)
+            for figure in (greedy_share, sampled_share, stepwise_share, single_share)
         ]
-        easy = f"{100 * statistics.fmean(result.easy for result in mine):.1f}"
-        paper = "–" if arm.paper is None else f"{arm.paper:.1f}"
-        rows.append((arm.label, easy, *cells, paper))
-    return TextTable(columns, rows)
+        if level == "hard":
+            easy = f"{100 * statistics.fmean(result.easy for result in mine):.1f}"
+            cells += [easy, "–" if arm.paper is None else f"{arm.paper:.1f}"]
+        rows.append((arm.label, *cells))
+    return TextTable((*columns, "easy", "paper") if level == "hard" else columns, rows)
 
 
 def budget_table(results: Sequence[MathsResult]) -> TextTable:
@@ -175,6 +171,11 @@ def stepwise_share(score: LevelScore) -> list[float]:
     return [float(right) for right in score.stepwise]
 
 
+def single_share(score: LevelScore) -> list[float]:
+    """1 or 0 by problem."""
+    return [float(right) for right in score.single]
+
+
 def sampled_share(score: LevelScore) -> list[float]:
     """The share of right samples by problem."""
     return [count / score.samples for count in score.right]
@@ -187,7 +188,8 @@ def save_report(
     if not results:
         return
     tables = {
-        "Accuracy by arm, %": accuracy_table(results, plan.samples),
+        "Hard level: accuracy by arm, %": accuracy_table(results, plan.samples),
+        "Harder level: accuracy by arm, %": accuracy_table(results, plan.samples, "harder"),
         "Budget by arm": budget_table(results),
         "Learning rates": tuning_table(tuned),
         "Pairs of arms, points": pairs_table(results),
@@ -200,7 +202,7 @@ def save_report(
         title=TITLE,
         budget=about,
         caveat=CAVEAT,
-        results=tables.pop("Accuracy by arm, %"),
+        results=tables.pop("Hard level: accuracy by arm, %"),
         tables=tables,
         charts=[draw(chart) for chart in study_charts(results)],
         runs=_runs(results, folder),
@@ -218,7 +220,8 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
         "the mean over seeds, with its 95 % interval over problems in brackets, and ± half of the "
         "95 % interval over seeds (Student's t). Easy: greedy accuracy on held-out problems of "
         f"{_level(EASY[-1])}, as the base has learned. Step by step: each step is "
-        "asked for alone. Paper: Qwen2.5-7B-Instruct, average of four benches."
+        "asked for alone. Single steps: one of the expert's steps, its title and the steps before "
+        "given. Paper: Qwen2.5-7B-Instruct, average of four benches."
     )
     for result in sorted(results, key=lambda result: result.seed):
         if result.any_of_16 is not None:

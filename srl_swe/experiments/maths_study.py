@@ -24,6 +24,7 @@ from srl_swe.domains import MATH
 from srl_swe.experiments.experiment import Stage, run_stages
 from srl_swe.experiments.maths_data import (
     load_held_out,
+    load_single_steps,
     problem_file,
     sample_texts,
     save_data,
@@ -208,11 +209,17 @@ class MathsStudy:
         easy = accuracy(last.greedy(load_held_out(self.folder, "easy")))
         any_of_16 = None
         with self.randomness:
-            problems = load_held_out(self.folder, "hard")
-            hard = last.score(problems, plan, seed)
-            harder = last.score(load_held_out(self.folder, "harder"), plan, seed)
+            hard, harder = (
+                last.score(
+                    load_held_out(self.folder, name),
+                    load_single_steps(self.folder, name),
+                    plan,
+                    seed,
+                )
+                for name in ("hard", "harder")
+            )
             if not phases:
-                right = last.count_right(problems, 16, seed)
+                right = last.count_right(load_held_out(self.folder, "hard"), 16, seed)
                 any_of_16 = accuracy([count > 0 for count in right])
         tokens = [tokens_of(Path(phase.recipe.output), phase.recipe) for phase in phases]
         return MathsResult(

@@ -17,6 +17,7 @@ from srl_swe.domains import MATH
 from srl_swe.errors import UserError
 from srl_swe.experiments.maths_data import (
     load_held_out,
+    load_single_steps,
     problem_file,
     save_data,
     save_demonstrations,
@@ -56,7 +57,8 @@ from ..html_page import HtmlPage
 
 
 def score(*greedy: int, right: tuple[int, ...] = ()) -> LevelScore:
-    return LevelScore(tuple(map(bool, greedy)), (False,) * len(greedy), right or greedy, 2)
+    none = (False,) * len(greedy)
+    return LevelScore(tuple(map(bool, greedy)), none, none, right or greedy, 2)
 
 
 def result(arm: str, seed: int, hard: LevelScore, accuracy: float = 0.5) -> MathsResult:
@@ -166,9 +168,10 @@ def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None
         result("base", 0, score(0, 0, 0, 0)),
     ]
     base, srl = accuracy_table(results, samples=2).rows
-    assert base[:4] == ("base", "90.0", "0.0 (0.0–49.0)", "0.0 (0.0–49.0)")
-    assert srl[2].startswith("62.5 (") and srl[2].endswith("± 158.8")
-    assert srl[3].startswith("50.0 (") and srl[-1] == "27.6"
+    assert base[:3] == ("base", "0.0 (0.0–49.0)", "0.0 (0.0–49.0)")
+    assert srl[1].startswith("62.5 (") and srl[1].endswith("± 158.8")
+    assert srl[2].startswith("50.0 (") and srl[-2:] == ("90.0", "27.6")
+    assert len(accuracy_table(results, 2, "harder").rows[1]) == len(srl) - 2
     (pair,) = pairs_table(results).rows
     assert pair[:4] == ("SRL (step-wise)", "base", "+50.0", "0.5")
     save_report(
@@ -178,7 +181,7 @@ def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None
     for text in (
         "62.5 (",
         "0.001: 25.0%, 50.0%",
-        "Accuracy by arm",
+        "Harder level: accuracy by arm",
         "The base of seed 0 solves 50.0%",
     ):
         assert text in page or text in (tmp_path / "table.md").read_text()
@@ -226,6 +229,22 @@ def test_step_by_step_feeds_back_the_own_steps_until_an_answer_or_a_broken_reply
         return "<think>t</think>" + ("2. **Two**" if "**One**" in text else "1. **One**")
 
     assert Scripted(reply).stepwise([right, wrong]) == [True, False]
+
+
+def test_single_steps_are_the_experts_in_turn_and_compared_exactly(problems: Path) -> None:
+    steps = load_single_steps(problems, "hard")
+    assert [step.step_index for step in steps] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    texts = {step.prompt[-1]["content"]: step.expert_action for step in steps}
+    assert all("## The next step" in text for text in texts)
+
+    def reply(text: str) -> str:
+        right = texts[text]
+        return f"<think>t</think>\n{right}" if "+" in right else f"<think>t</think>{right}0"
+
+    expected = ["+" in step.expert_action for step in steps]
+    assert 0 < sum(expected) < len(steps)
+    assert Scripted(reply).single_steps(steps) == expected
+    assert not any(Scripted(lambda text: texts[text]).single_steps(steps)), "without a thought"
 
 
 @pytest.mark.train
