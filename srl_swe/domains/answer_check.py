@@ -31,6 +31,8 @@ _LONGEST = 2000
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d{1,4})(?!\w)")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z' -]+")
+_WHOLE = re.compile(r"-?\d+")
+_TUPLE = re.compile(r"\(-?\d+(?:,-?\d+)+\)")
 _SPACING = re.compile(r"\\[,;:! ]|~|\s+")
 
 
@@ -70,15 +72,22 @@ def as_latex(answer: str) -> str:
 def same_as_text(expected: str, given: str) -> bool | None:
     r"""Whether the answers are equal, if their texts decide it; None if they do not.
 
-    Words are compared as texts: SymPy would take their letters for factors.
+    Words are compared as texts: SymPy would take their letters for factors. Whole numbers, and
+    pairs or longer tuples of them, need no SymPy.
 
     >>> same_as_text("east", r"\text{east}"), same_as_text("east", "seat")
     (True, False)
+    >>> same_as_text("(1, 20)", "(1, 21)"), same_as_text("20", "20.0")
+    (False, None)
     """
     if not given.strip() or len(given) > _LONGEST:
         return False
-    if plain(expected) == plain(given):
+    texts = plain(expected), plain(given)
+    if texts[0] == texts[1]:
         return True
+    if any(all(map(form.fullmatch, texts)) for form in (_WHOLE, _TUPLE)):
+        first, second = (list(map(int, _WHOLE.findall(text))) for text in texts)
+        return first == second
     return False if _is_word(expected) or _is_word(given) else None
 
 
