@@ -85,6 +85,12 @@ def load_instances(
     return [instance for instance in instances if instance.instance_id in set(ids)]
 
 
+def load_splits(name: str) -> dict[str, str]:
+    """The split that the row of each instance of :func:`load_instances` states, '' if none."""
+    rows = (row for _, row in _rows(name, "test", None))
+    return {row["instance_id"]: str(row.get("split") or "") for row in rows}
+
+
 def instance_from_row(row: Row, where: str = "row") -> Instance:
     """Converts one row of swebench 5's schema; ``where`` names the row in errors.
 

@@ -18,6 +18,7 @@ from srl_swe.instances import (
     Row,
     instance_from_row,
     load_instances,
+    load_splits,
     parse_instance_filter,
     read_ids,
     row_from_instance,
@@ -145,6 +146,13 @@ def write(folder: Path, form: str) -> Path:
 def test_every_kind_of_file_gives_the_same_instances(form: str, tmp_path: Path) -> None:
     expected = [instance_from_row(ROW), instance_from_row(OTHER)]
     assert load_instances(str(write(tmp_path, form))) == expected
+
+
+def test_rows_may_state_their_split(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text(json.dumps({**ROW, "split": "train"}) + "\n" + json.dumps(OTHER) + "\n")
+    splits = {ROW["instance_id"]: "train", OTHER["instance_id"]: ""}
+    assert load_splits(str(path)) == splits
 
 
 def test_a_folder_is_read_by_split(tmp_path: Path) -> None:

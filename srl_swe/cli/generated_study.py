@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,11 +12,20 @@ import typer
 
 from srl_swe.cli import options
 from srl_swe.cli.train import phase_runner
-from srl_swe.engines import GraderSettings, harness_for, sandboxes_for, testable_bench
+from srl_swe.engines import (
+    GraderSettings,
+    SandboxSettings,
+    harness_for,
+    sandboxes_for,
+    testable_bench,
+)
 from srl_swe.errors import UserError
+from srl_swe.instances import load_splits
+from srl_swe.progress import say
 
 if TYPE_CHECKING:
     from srl_swe.experiments.generated_plan import GeneratedPlan
+    from srl_swe.types import Instance, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +44,8 @@ class GeneratedOptions:
         typer.Option(
             "--held-out",
             metavar="REPO",
-            help="--suite generated: hold out this repository; repeat it for more. A quarter of "
-            "them if left out.",
+            help="--suite generated: hold out this repository; repeat it for more. If left out, "
+            "those whose rows are of the split test; without splits, a quarter of all.",
         ),
     ] = None
     test_instances: Annotated[
@@ -104,13 +114,29 @@ def run_generated(
 ) -> None:
     """Run the study, and print its table and the page's path."""
     from srl_swe.experiments.experiment import load_suite
-    from srl_swe.experiments.generated_plan import split_instances
+    from srl_swe.experiments.generated_plan import held_out_by_rows, split_instances
     from srl_swe.experiments.generated_report import TITLE, results_table
     from srl_swe.experiments.generated_study import run_generated_study
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
-    instances = testable_bench(plan.bench)
+    if (whole := Path(plan.bench) / "all.parquet").is_file():  # a folder of srl-swe generate
+        plan = replace(plan, bench=str(whole))
+    instances, splits = testable_bench(plan.bench), load_splits(plan.bench)
+    if operators := [i for i in instances if splits[i.instance_id] == "test_operators"]:
+        say(f"left out: {len(operators)} instances of held-out operators (test_operators)")
+        instances = [instance for instance in instances if instance not in operators]
+    reason = "--held-out"
+    if not plan.held_out:
+        plan = replace(plan, held_out=held_out_by_rows(instances, splits))
+        reason = "their rows' split" if plan.held_out else "a digest of the names"
     experts = load_suite(plan.bench, instances, plan.trajectories).trajectories
+    split = split_instances(instances, experts, plan.held_out)
+    say(
+        f"held out by {reason}: {', '.join(split.held_out_repos)}, {len(split.held_out)} "
+        f"instances; {len(split.training)} to train on"
+    )
+    tested = {*split.held_out, *split.training[: plan.training_instances]}
+    evaluated = [instance for instance in instances if instance.instance_id in tested]
     at_once = at_once or phases_at_once()
     try:
         results = run_generated_study(
@@ -118,15 +144,44 @@ def run_generated(
             instances,
             experts,
             folder,
-            sandboxes_for(instances, sandboxes.settings()),
+            sandboxes_for(evaluated, sandboxes.settings()),
             phase_runner(sandboxes, workers=workers, at_once=at_once),
+            partial(label_states, plan, sandboxes.settings(), workers),
             at_once=at_once,
-            harness=harness_for(instances, GraderSettings("sandbox")),
+            harness=harness_for(evaluated, GraderSettings("sandbox")),
         )
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
     if as_json:
         return options.print_json(results)
-    split = split_instances(instances, experts, plan.held_out)
     options.console().print(results_table(results, split, folder).draw(TITLE))
     return typer.echo(f"{folder}/report.html")
+
+
+def label_states(
+    plan: GeneratedPlan,
+    sandboxes: SandboxSettings,
+    workers: int,
+    policy: Path,
+    instances: Sequence[Instance],
+    folder: Path,
+    episodes: int,
+) -> list[Trajectory]:
+    """Rollouts of the policy with the expert's answers; sampled, as SRL samples replies."""
+    from srl_swe.expert_run import OnPolicySettings, label_rollouts
+    from srl_swe.rollout.agents import agent_settings
+
+    agent = agent_settings(
+        str(policy),
+        max_steps=plan.max_steps,
+        max_new_tokens=plan.max_new_tokens,
+        temperature=1.0,
+        pairs=-1,
+        observation_chars=plan.observation_chars,
+        thoughts="keep",
+        dialect="xml",
+    )
+    settings = OnPolicySettings(
+        agent, bench=plan.bench, episodes=episodes, workers=workers, sandboxes=sandboxes
+    )
+    return label_rollouts(str(policy), instances, folder, settings)

@@ -88,6 +88,9 @@ def execute_edit(trial: EditTrial, open_sandbox: OpenSandbox, test: TestPatch) -
     instance, name = trial.instance, trial.instance.instance_id
     if trial.action is None:
         return ExecutedEdit(trial.key, name, Outcome.EMPTY_PATCH, False, "out of format")
+    values = trial.action.arguments
+    if values.get("old_str") is not None and values["old_str"] == values.get("new_str"):
+        return ExecutedEdit(trial.key, name, Outcome.EMPTY_PATCH, False, "a no-op")
     try:
         with open_sandbox(instance) as sandbox:
             replay_steps(trial.trajectory, instance, sandbox, until=trial.step_index)

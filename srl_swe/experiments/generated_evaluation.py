@@ -1,7 +1,8 @@
 """Evaluates a policy for a study on generated instances: replies, executed edits, rollouts.
 
-FOLDER/result.json        all of it; a result of the same weights is kept
-FOLDER/rollouts.jsonl     greedy rollouts, kept too
+FOLDER/result.json            all of it; a result of the same weights is kept
+FOLDER/step-replies.jsonl     greedy replies, kept too
+FOLDER/rollouts.jsonl         greedy rollouts, kept too
 
 Greedy replies are compared with the expert's on held-out and on training steps; the last edit of
 each held-out trajectory is executed (:mod:`srl_swe.evaluation.executed_edits`).
@@ -9,6 +10,7 @@ each held-out trajectory is executed (:mod:`srl_swe.evaluation.executed_edits`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,8 +23,14 @@ from srl_swe.dialects import ReplyFormat, get_dialect, read_actions
 from srl_swe.evaluation.executed_edits import EditTrial, TestPatch, execute_edits
 from srl_swe.evaluation.grading import grade
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, make_agent
-from srl_swe.files import damage_named, write_atomic
-from srl_swe.progress import say
+from srl_swe.files import (
+    append_line,
+    damage_named,
+    drop_torn_line,
+    read_json_lines,
+    write_atomic,
+)
+from srl_swe.progress import progress, say
 from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
 from srl_swe.rewards.words import program, shell_words
 from srl_swe.rollout import predictions, rollout_all
@@ -30,7 +38,8 @@ from srl_swe.rollout.prompting import load_prompting
 from srl_swe.rollout.weights import find_weights
 from srl_swe.types import Instance, Outcome, Trajectory, Verdict
 
-RESULT_FILE = "result.json"
+RESULT_FILE, REPLIES_FILE = "result.json", "step-replies.jsonl"
+_REMEDY = "delete that line, and its step is answered again"
 NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
 _BATCH = 8
 """Greedy replies, and rollouts, at once: the cores of a small machine gain little beyond."""
@@ -153,7 +162,7 @@ def evaluate_generated(
         held = load_evaluation(folder)
         if held.weights == weights and not held.broken:
             return held
-    replies = _reply_to_steps(policy, on)
+    replies = reply_to_steps(policy, on, folder)
     verdicts = roll_out(policy, name, on.rollouts, on.rollouts.instances, folder)
     found = GeneratedEvaluation(name, weights, tuple(replies), tuple(verdicts))
     write_atomic(path, TypeAdapter(GeneratedEvaluation).dump_json(found, indent=1))
@@ -177,8 +186,8 @@ def roll_out(
     return grade(instances, submitted, on.grading, report=say, harness=on.harness)
 
 
-def _reply_to_steps(policy: Path, on: GeneratedSettings) -> list[StepReply]:
-    """Greedy replies to all steps, with the last edits executed."""
+def reply_to_steps(policy: Path, on: GeneratedSettings, folder: Path) -> list[StepReply]:
+    """Greedy replies to all steps, with the last edits executed; ``folder`` keeps the replies."""
     from srl_swe.training.data import load_step_contexts
 
     rows: list[Mapping[str, Any]] = [
@@ -186,7 +195,7 @@ def _reply_to_steps(policy: Path, on: GeneratedSettings) -> list[StepReply]:
         for held_out, data in ((True, on.rollouts.data), (False, on.training_data))
         for row in load_step_contexts(str(data))
     ]
-    replies = _scored_replies(policy, rows, on.rollouts)
+    replies = _scored_replies(policy, rows, on.rollouts, folder / REPLIES_FILE)
     edits: dict[int, EditTrial] = {}
     for number, (row, (_, action)) in enumerate(zip(rows, replies, strict=True)):
         place = row["trajectory_id"], row["step_index"]
@@ -204,20 +213,38 @@ def _reply_to_steps(policy: Path, on: GeneratedSettings) -> list[StepReply]:
 
 
 def _scored_replies(
-    policy: Path, rows: Sequence[Mapping[str, Any]], on: EvaluationSettings
+    policy: Path, rows: Sequence[Mapping[str, Any]], on: EvaluationSettings, path: Path
 ) -> list[tuple[StepReply, str | None]]:
-    """Each reply with the text of its action, None out of format."""
-    from srl_swe.rollout.local_policy import LocalModel
+    """Each reply with the text of its action, None out of format; ``path`` keeps the replies."""
     from srl_swe.rollout.tokens import thought_opening
     from srl_swe.training.data import load_tokenizer
-    from srl_swe.training.generate import greedy_replies
 
     trained = load_prompting(str(policy))
     template = trained.template if trained else {}
     tokenizer = load_tokenizer(str(policy), {})
-    model = LocalModel.load(policy, tokenizer, template)
-    say(f"replies to {len(rows)} steps")
-    texts = greedy_replies(model, [row["prompt"] for row in rows], on.max_new_tokens, _BATCH)
+    weights = find_weights(str(policy)).fingerprint
+    places = [f"{weights} {row['trajectory_id']} {row['step_index']}" for row in rows]
+    drop_torn_line(path)
+    known: dict[str, str] = {}
+    for _, record in read_json_lines(path, _REMEDY):
+        known |= record
+    missing = [number for number, place in enumerate(places) if place not in known]
+    if missing:
+        from srl_swe.rollout.decoding import PromptCache
+        from srl_swe.rollout.local_policy import LocalModel, Sampling
+        from srl_swe.training.generate import batches_by_length
+
+        model = LocalModel.load(policy, tokenizer, template)
+        model.known = PromptCache()
+        prompts = [rows[number]["prompt"] for number in missing]
+        with progress("reply", len(missing)) as advance:
+            for batch in batches_by_length(prompts, _BATCH):
+                made = model.reply([prompts[each] for each in batch], Sampling(on.max_new_tokens))
+                for each, text in zip(batch, made, strict=True):
+                    known[places[missing[each]]] = text
+                    append_line(path, json.dumps({places[missing[each]]: text}))
+                    advance(rows[missing[each]]["instance_id"])
+    texts = [known[place] for place in places]
     strictness = trained.strictness if trained else "strict"
     is_opened = thought_opening(tokenizer, template) == "opened"
     form = ReplyFormat(get_dialect(on.dialect), strictness, is_opened)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -92,7 +92,8 @@ class GeneratedPlan(Plan):
     ``step_instances``: held-out instances with all steps evaluated; of ``edit_instances`` the last
     edit is executed; ``test_instances`` are rolled out. ``training_instances``: training
     instances for the same three. ``gate_instances``: held-out rollouts of the warm start by which
-    the study continues or stops; 0 for no gate. ``gpu``: train on a GPU in bf16.
+    the study continues or stops; 0 for no gate. ``prompt_tokens``: limit of a prompt, whose oldest
+    observations are left out; None in a plan with RLVR. ``gpu``: train on a GPU in bf16.
     """
 
     bench: str = ""
@@ -108,7 +109,8 @@ class GeneratedPlan(Plan):
     test_instances: int = 100
     training_instances: int = 10
     gate_instances: int = 40
-    observation_chars: int = 900
+    observation_chars: int = 1600
+    prompt_tokens: int | None = None
     max_steps: int = 14
     max_new_tokens: int = 256
     gpu: bool = False
@@ -116,7 +118,7 @@ class GeneratedPlan(Plan):
     @property
     def window(self) -> Window:
         """The whole history with its thoughts, since RLVR trains on an episode as one sequence."""
-        return Window(pairs=None, observation_chars=self.observation_chars, thoughts=True)
+        return Window(None, self.observation_chars, self.prompt_tokens, thoughts=True)
 
 
 Budget = Literal["hour", "night", "gpu"]
@@ -126,11 +128,12 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
         seeds=1,
         warm_steps=120,
         further_steps=40,
-        step_instances=6,
-        edit_instances=16,
+        step_instances=4,
+        edit_instances=100,
         test_instances=12,
-        training_instances=2,
+        training_instances=1,
         gate_instances=12,
+        prompt_tokens=1300,
     ),
     "night": GeneratedPlan(),
     "gpu": GeneratedPlan(
@@ -197,17 +200,43 @@ def split_instances(
     return Split(tuple(sorted(apart)), tuple(training), tuple(held))
 
 
+def held_out_by_rows(instances: Sequence[Instance], splits: Mapping[str, str]) -> tuple[str, ...]:
+    """The repositories whose rows state the split ``test``; empty if no row states ``train``.
+
+    ``splits``: by instance. Raises UserError if no row states ``test`` though some are of
+    ``train``, or if a repository has rows of both.
+    """
+    repos = {
+        split: {i.repo for i in instances if splits.get(i.instance_id) == split}
+        for split in ("train", "test")
+    }
+    if not repos["train"]:
+        return ()
+    if both := sorted(repos["train"] & repos["test"]):
+        raise UserError(
+            f"{both[0]} has rows of the splits train and test: a repository that is held out must "
+            "not be trained on; choose by --held-out."
+        )
+    if not repos["test"]:
+        raise UserError(
+            "nothing is held out: no row is of the split test; name all.parquet of `srl-swe "
+            "generate`, made with --hold-out, or choose by --held-out."
+        )
+    return tuple(sorted(repos["test"]))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Mean tokens of the further steps, and of a whole episode of an expert."""
+    """Mean tokens of the further steps and of a whole episode of an expert, and its ``turns``."""
 
     prompt: float
     reply: float
     episode: float
+    turns: float
 
     @property
     def of_imitation(self) -> float:
@@ -262,39 +291,50 @@ def load_results(folder: Path) -> list[GeneratedResult]:
 
 
 GATE = (0.05, 0.8)
-"""The lowest and the highest share that the warm start may resolve."""
+"""The lowest and the highest share of the warm start, of rollouts or of executed edits."""
 
 
-def check_gate(resolved: int, of: int) -> None:
+def check_gate(resolved: Collection[bool], edits: Collection[bool]) -> None:
     """Raises UserError if a comparison of arms from this warm start could show nothing.
 
-    >>> check_gate(2, 40)
+    ``resolved``: held-out rollouts of the warm start; ``edits``: whether its executed edits pass.
+    One of the two shares within :data:`GATE` is enough.
+
+    >>> check_gate([False] * 12, [True, False])
     """
-    share = resolved / of if of else 0.0
-    found = f"the warm start resolves {resolved} of {of} held-out instances"
-    if share < GATE[0]:
+    shares = [sum(found) / len(found) if found else 0.0 for found in (resolved, edits)]
+    if any(GATE[0] <= share <= GATE[1] for share in shares):
+        return
+    found = (
+        f"the warm start resolves {sum(resolved)} of {len(resolved)} held-out instances, and "
+        f"{sum(edits)} of {len(edits)} of its edits pass"
+    )
+    if shares[0] < GATE[0]:
         raise UserError(
             f"{found}, below {GATE[0]:.0%}: every arm would stay near 0. Raise --warm-steps, take "
             "a larger --model, or generate easier instances (one edit each); --no-gate continues."
         )
-    if share > GATE[1]:
-        raise UserError(
-            f"{found}, above {GATE[1]:.0%}: no arm could gain much. Lower --warm-steps, or "
-            "generate harder instances (two edits, over two files); --no-gate continues."
-        )
+    raise UserError(
+        f"{found}, above {GATE[1]:.0%}: no arm could gain much. Lower --warm-steps, or "
+        "generate harder instances (two edits, over two files); --no-gate continues."
+    )
 
 
-_SECONDS_PER_TOKEN = {"train": 1 / 200, "sample": 1 / 90, "read": 1 / 850}
-"""Of SmolLM2-135M on two cores (docs/study.md)."""
-_ROLLOUT_S = 40.0
+_TRAIN_S, _SAMPLE_S, _READ_S = 1 / 200, 1 / 90, 1 / 850
+"""Seconds per token of SmolLM2-135M on two cores (docs/study.md)."""
+_NEW_SHARE = 0.6
+"""Share of an evaluated step's prompt that no earlier prompt began with."""
+_SANDBOX_S = 3.0
+"""Seconds of containers and tests per executed edit and per rollout."""
 
 
 def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> float:
     """Seconds of an arm's training and evaluation on two cores, for the ETA; the model is 135M."""
-    train, sample, read = _SECONDS_PER_TOKEN.values()
-    step_s = costs.of_imitation * train
-    group_s = costs.of_srl / 2 * train + GROUP * costs.reply * sample + costs.prompt * read
-    episode_s = costs.episode * (train + read) + 8 * costs.reply * sample
+    step_s = costs.of_imitation * _TRAIN_S
+    group_s = costs.of_srl / 2 * _TRAIN_S + GROUP * costs.reply * _SAMPLE_S
+    group_s += costs.prompt * _READ_S
+    rollout_s = costs.episode * _READ_S + costs.turns * costs.reply * _SAMPLE_S + _SANDBOX_S
+    episode_s = rollout_s + costs.episode * _TRAIN_S
     total = 0.0
     for phase in arm.phases:
         steps = phase.share * plan.further_steps
@@ -303,17 +343,21 @@ def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> fl
                 total += steps * step_s * (costs.passes if phase.same_tokens else 1)
             case "srl":
                 total += steps * group_s
+                total += phase.on_policy * steps / costs.turns * rollout_s
             case "rlvr":
                 updates = costs.rlvr_updates(plan.further_steps, phase.share)
                 total += updates * GROUP * episode_s
     if not arm.phases:
         total += plan.warm_steps * step_s
-    replies = 8 * (plan.step_instances + plan.training_instances) + plan.edit_instances
-    total += replies * (costs.prompt * read + costs.reply * sample)
-    total += (plan.test_instances + plan.training_instances) * _ROLLOUT_S
-    return total
+    replies = costs.turns * (plan.step_instances + plan.training_instances) + plan.edit_instances
+    total += replies * (_NEW_SHARE * costs.prompt * _READ_S + costs.reply * _SAMPLE_S)
+    total += plan.edit_instances * _SANDBOX_S
+    return total + (plan.test_instances + plan.training_instances) * rollout_s
 
 
 def with_arms(plan: GeneratedPlan, names: Sequence[str]) -> GeneratedPlan:
     """The plan with these arms and the warm start, in the order of :data:`ARMS`."""
-    return replace(plan, arms=tuple(arm.name for arm in get_arms(["warm", *names])))
+    arms = get_arms(["warm", *names])
+    has_rlvr = any(phase.method == "rlvr" for arm in arms for phase in arm.phases)
+    tokens = None if has_rlvr else plan.prompt_tokens
+    return replace(plan, arms=tuple(arm.name for arm in arms), prompt_tokens=tokens)

@@ -197,15 +197,19 @@ def _paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> list[str]:
 
 def describe(plan: GeneratedPlan, split: Split, costs: Costs) -> str:
     """The design in a paragraph."""
+    of_tokens = {"sft-tokens", "rlvr", "srl-rlvr"} & set(plan.arms)
+    tokens = (
+        f" 'Tokens of SRL' repeats them {costs.passes} times, and RLVR has as many updates as take "
+        "SRL's tokens."
+    )
     return (
         f"Held out whole: {', '.join(split.held_out_repos)}. Shares are of held-out instances, "
         f"means over {counted(plan.seeds, 'seed')} with 95 % intervals over instances (Wilson's, "
         "or the bootstrap's for several seeds). Every arm starts from the warm start of its seed "
         f"(at most {plan.warm_steps} expert steps) and learns from the same further steps (at most "
-        f"{plan.further_steps}) of other instances. Expert steps are equal in SFT and SRL; "
-        f"'tokens of SRL' repeats them {costs.passes} times, and RLVR has as many updates as "
-        "take SRL's tokens. Tokens are those forwarded in sampling and training, a prompt once "
-        "per group."
+        f"{plan.further_steps}) of other instances. Expert steps are equal in SFT and SRL."
+        f"{tokens if of_tokens else ''} Tokens are those forwarded in sampling and training, a "
+        "prompt once per group."
     )
 
 

@@ -18,19 +18,21 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 
-from srl_swe.dialects import get_dialect
+from srl_swe.dialects import get_dialect, read_actions
 from srl_swe.errors import UserError
 from srl_swe.evaluation.executed_edits import last_edit
 from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.experiments.experiment import Stage, run_stages
 from srl_swe.experiments.generated_evaluation import (
+    GeneratedEvaluation,
     GeneratedSettings,
     evaluate_generated,
+    reply_to_steps,
     roll_out,
 )
 from srl_swe.experiments.generated_plan import (
@@ -53,7 +55,7 @@ from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
 from srl_swe.files import write_atomic
-from srl_swe.instances import load_instances, row_from_instance
+from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run, number
@@ -62,17 +64,19 @@ from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id
+from srl_swe.steps.prompt import CountTokens
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe
 from srl_swe.training.data import load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
-from srl_swe.types import Instance, Outcome, Trajectory
+from srl_swe.types import Instance, Trajectory
 from srl_swe.view.collect import Sources
 from srl_swe.view.page import VIEWER_FILE, save_viewer
 
-LabelRollouts = Callable[[Path, Sequence[Instance], Path], Sequence[Trajectory]]
-"""Rolls out a policy on instances, keeping its work in a folder, and returns trajectories whose
-steps are the states it reached with the experts' answers (DAgger, arXiv 1011.0686)."""
+LabelRollouts = Callable[[Path, Sequence[Instance], Path, int], Sequence[Trajectory]]
+"""Rolls out a policy on instances, so many episodes each, keeping its work in a folder, and returns
+trajectories whose steps are the states it reached with the experts' answers (DAgger, arXiv
+1011.0686)."""
 
 _CARD = "# Step contexts of a study on generated instances\n\nMade by `srl-swe study`: {name}.\n"
 _TEST_TIMEOUT_S = 120.0
@@ -86,22 +90,19 @@ def run_generated_study(
     folder: Path,
     open_sandbox: OpenSandbox,
     run_phase: RunPhase,
+    label: LabelRollouts,
     *,
     at_once: int = 1,
     harness: Harness | None = None,
-    label: LabelRollouts | None = None,
 ) -> list[GeneratedResult]:
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
-    ``trajectories``: experts' that resolve instances. ``label`` None leaves out the arm on its own
-    states. Raises UserError if the folder holds another plan, if the instances can't be split, or
-    if the gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if
-    a training fails.
+    ``trajectories``: experts' that resolve instances. ``label``: for the arm on its own states.
+    Raises UserError if the folder holds another plan, if the instances can't be split, or if the
+    gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if a
+    training fails.
     """
     arms = get_arms(plan.arms)
-    if label is None and (own := [arm.label for arm in arms if _is_on_policy(arm)]):
-        say(f"warning: no expert answers in a policy's states here; left out: {', '.join(own)}")
-        arms = [arm for arm in arms if not _is_on_policy(arm)]
     claim(folder, asdict(plan))
     study = GeneratedStudy(
         plan=plan,
@@ -119,19 +120,24 @@ def run_generated_study(
     costs = study.prepare()
     jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
     jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
-    stages = []
-    for seed, arm in jobs:
-        expected_s = expected_seconds(arm, plan, costs)
-        run = partial(study.train_and_evaluate, seed, arm, costs)
-        stages.append(Stage(f"seed {seed}: {arm.label}", expected_s, run))
-    expected = [f"{arm.label} {expected_seconds(arm, plan, costs) / 60:.0f}" for arm in arms]
-    say(f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}")
+    alone_s = {arm.name: expected_seconds(arm, plan, costs) for arm in arms}
+    stages = [
+        Stage(
+            f"seed {seed}: {arm.label}",
+            alone_s[arm.name] * at_once,  # as they share the cores
+            partial(study.train_and_evaluate, seed, arm, costs),
+        )
+        for seed, arm in jobs
+    ]
+    expected = [f"{arm.label} {alone_s[arm.name] / 60:.0f}" for arm in arms]
+    total = plan.seeds * sum(alone_s.values()) / 60
+    say(
+        f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}; "
+        f"{total:.0f} in all"
+    )
     labels = {arm.name: arm.label for arm in arms}
-    spent_s = {
-        f"seed {done.seed}: {labels[done.arm]}": done.seconds
-        for done in load_results(folder)
-        if done.arm in labels
-    }
+    done = {f"seed {each.seed}: {labels[each.arm]}" for each in load_results(folder)}
+    spent_s = {stage.title: stage.expected_s for stage in stages if stage.title in done}
     report = partial(save_report, plan, study.split, costs, folder=folder)
 
     def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
@@ -142,10 +148,6 @@ def run_generated_study(
     results = load_results(folder)
     report(results, episodes=study.save_episodes(results))
     return results
-
-
-def _is_on_policy(arm: GeneratedArm) -> bool:
-    return any(phase.on_policy for phase in arm.phases)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,7 @@ class GeneratedStudy:
     open_sandbox: OpenSandbox
     harness: Harness | None
     run_phase: RunPhase
-    label: LabelRollouts | None
+    label: LabelRollouts
     starts: Mapping[int, Lock]
     test: CachedTestRunner
     evaluating: Lock = field(default_factory=Lock)
@@ -191,14 +193,7 @@ class GeneratedStudy:
                 f"the experts' trajectories leave fewer than {STEPS_PER_UPDATE} steps beside the "
                 "warm start, and an update takes as many; add trajectories."
             )
-        shown = [name for name in split.held_out if name in self.experts]
-        edits = self.trials()
-        held_out = [
-            context
-            for place, name in enumerate(shown[: max(plan.step_instances, plan.edit_instances)])
-            for context in self._contexts([self.experts[name]])
-            if place < plan.step_instances or (context.trajectory_id, context.step_index) in edits
-        ]
+        held_out = self._held_out_contexts()
         if not held_out:
             raise UserError(
                 f"no expert trajectory of {', '.join(split.held_out_repos)}: steps of held-out "
@@ -217,13 +212,28 @@ class GeneratedStudy:
         write_atomic(self.folder / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
         return costs
 
-    def trials(self) -> dict[tuple[str, int], tuple[Instance, Trajectory]]:
-        """Instance and expert's trajectory of each last edit that is executed."""
-        found = {}
+    def _held_out_contexts(self) -> list[StepContext]:
+        """All steps of the first held-out instances, and last edits until there are enough."""
+        contexts: list[StepContext] = []
+        edits, trials = 0, self.trials()
         shown = [name for name in self.split.held_out if name in self.experts]
-        for name in shown[: self.plan.edit_instances]:
-            expert = self.experts[name]
-            if (place := last_edit(expert)) is not None:
+        for place, name in enumerate(shown):
+            is_whole = place < self.plan.step_instances
+            if not is_whole and edits >= self.plan.edit_instances:
+                break
+            for context in self._contexts([self.experts[name]]):
+                is_edit = (context.trajectory_id, context.step_index) in trials
+                edits += is_edit
+                if is_edit or is_whole:
+                    contexts.append(context)
+        return contexts
+
+    def trials(self) -> dict[tuple[str, int], tuple[Instance, Trajectory]]:
+        """Instance and expert's trajectory of the last edit of each held-out trajectory."""
+        found = {}
+        for name in self.split.held_out:
+            expert = self.experts.get(name)
+            if expert and (place := last_edit(expert)) is not None:
                 found[trajectory_id(expert), place] = (self.instances[name], expert)
         return found
 
@@ -239,13 +249,23 @@ class GeneratedStudy:
         return contexts[:most], used
 
     def _contexts(self, trajectories: Iterable[Trajectory]) -> list[StepContext]:
-        dialect = get_dialect("xml")
+        """The step contexts, without edits of text that the prompt does not show."""
+        dialect, window = get_dialect("xml"), self.plan.window
         return [
             item
             for trajectory in trajectories
-            for item in make_step_contexts(trajectory, dialect, self.plan.window, include_last=True)
-            if isinstance(item, StepContext)
+            for item in make_step_contexts(
+                trajectory, dialect, window, include_last=True, count_tokens=self.count_tokens
+            )
+            if isinstance(item, StepContext) and shows_edit(item)
         ]
+
+    @cached_property
+    def count_tokens(self) -> CountTokens | None:
+        """Counts the tokens of a prompt, if the plan limits them."""
+        if self.plan.prompt_tokens is None:
+            return None
+        return TokenCounter(load_tokenizer(str(self.model(seed=0)), {}), {})
 
     def _save(self, contexts: Sequence[StepContext], folder: Path) -> None:
         if not folder.exists():
@@ -262,8 +282,9 @@ class GeneratedStudy:
             replies.append(len(tokenizer(context.expert_reply)["input_ids"]))
             if context.step_index == context.n_steps - 1:
                 episodes.append(prompts[-1] + replies[-1])
-        longest = statistics.fmean(episodes or [max(prompts) + max(replies)])
-        return Costs(statistics.fmean(prompts), statistics.fmean(replies), longest)
+        episode = statistics.fmean(episodes or [max(prompts) + max(replies)])
+        turns = statistics.fmean(context.n_steps for context in further)
+        return Costs(statistics.fmean(prompts), statistics.fmean(replies), episode, turns)
 
     # Policies.
 
@@ -360,13 +381,25 @@ class GeneratedStudy:
         return int(record["steps"]["further"])
 
     def _on_policy(self, seed: int) -> Path:
-        """Step contexts in the states of the warm start, as many as the further steps."""
-        assert self.label is not None, "the arm is left out without experts"
-        folder = self.place(seed) / "on-policy"
-        if not (folder / "steps").exists():
-            further = load_instances(str(self.data / "training.jsonl"))
-            found = self.label(self.warm_start(seed), further, folder / "rollouts")
-            self._save(self._contexts(found)[: self._further_steps()], folder / "steps")
+        """Step contexts in the states of the warm start, at most as many as the further steps."""
+        folder, wanted = self.place(seed) / "on-policy", self._further_steps()
+        if (folder / "steps").exists():
+            return folder / "steps"
+        further = load_instances(str(self.data / "training.jsonl"))
+        states: dict[str, StepContext] = {}
+        for episodes in (1, 2, 4, 8):
+            found = self.label(self.warm_start(seed), further, folder / "rollouts", episodes)
+            states = {repr(each.prompt): each for each in self._contexts(found)}
+            say(f"the warm start has reached {len(states)} states, {wanted} are wanted")
+            if len(states) >= wanted:
+                break
+        if len(states) < STEPS_PER_UPDATE:
+            raise UserError(
+                f"the warm start has reached {len(states)} states, and an update takes "
+                f"{STEPS_PER_UPDATE}: raise --warm-steps, or leave srl-on-policy out."
+            )
+        chosen = [[*states.values()][index] for index in evenly_spread(len(states), wanted)]
+        self._save(chosen, folder / "steps")
         return folder / "steps"
 
     # Evaluation.
@@ -392,12 +425,14 @@ class GeneratedStudy:
         )
 
     def _check_gate(self, policy: Path, name: str, folder: Path) -> None:
-        on = self._settings().rollouts
+        on = self._settings()
         tried = self.split.held_out[: min(self.plan.gate_instances, self.plan.test_instances)]
         say(f"gate: rolling out the warm start on {len(tried)} held-out instances")
-        verdicts = roll_out(policy, name, on, [self.instances[i] for i in tried], folder)
-        resolved = sum(verdict.outcome is Outcome.RESOLVED for verdict in verdicts)
-        check_gate(resolved, len(verdicts))
+        tested = [self.instances[name] for name in tried]
+        verdicts = roll_out(policy, name, on.rollouts, tested, folder)
+        replies = reply_to_steps(policy, on, folder)
+        found = GeneratedEvaluation(name, "", tuple(replies), tuple(verdicts))
+        check_gate(found.resolved(tried).values(), found.executed().values())
 
     def save_episodes(self, results: Sequence[GeneratedResult]) -> Hrefs:
         """Write ``view.html``; returns the addresses of its episodes for the study's page."""
@@ -411,11 +446,21 @@ class GeneratedStudy:
         }
 
 
+def shows_edit(context: StepContext) -> bool:
+    """Whether the prompt shows each line that the expert's edit replaces; any other step does."""
+    shown = "\n".join(message["content"] for message in context.prompt)
+    old = (action.arguments.get("old_str", "") for action in read_actions(context.expert_action))
+    return all(line.strip() in shown for text in old for line in text.splitlines())
+
+
 def _tokens(output: Path) -> int:
-    """Tokens that a run has forwarded, a prompt once per group; as TRL counts them for SFT."""
+    """Tokens that a run has forwarded, a prompt once per group; as TRL counts them for SFT.
+
+    Fewer are computed than needed if the turns of an episode are read from the last one on.
+    """
     rows = load_run(output).rows
     needed = [
-        number(value) or 0.0
+        min(number(value) or 0.0, number(row.get(name.replace("_needed", "_computed"))) or 0.0)
         for row in rows
         for name, value in row.items()
         if name.startswith("tokens/") and name.endswith("_needed")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,12 +105,69 @@ def plain_generation(model: Any) -> Iterator[None]:
             part.generation_config = config
 
 
+class PromptCache:
+    """Keys and values of the latest prompts: a prompt that begins like one is read from there on.
+
+    The turns of an episode begin alike, and all episodes with the same system prompt. For one
+    model whose weights stay; ``most_bytes``: beyond them, prompts not used for longest are dropped.
+    """
+
+    def __init__(self, most_bytes: int = 2**30) -> None:
+        self._most = most_bytes
+        self._known: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+
+    def forward(self, model: Any, ids: Tensor) -> tuple[DynamicCache, Tensor]:
+        """The cache of the prompt ``ids``, (1, columns), and the logits after it, (1, tokens)."""
+        wanted = tuple(ids[0].tolist())
+        longest = max(self._known, key=lambda held: _common(held, wanted), default=())
+        start = min(_common(longest, wanted), len(wanted) - 1)
+        past: Any = DynamicCache(config=model.config)
+        if start:
+            layers = self._known.pop(longest)
+            for number, (keys, values) in enumerate(layers):
+                past.update(keys[:, :, :start], values[:, :, :start], number)
+            if start < len(longest):  # else the new prompt holds all of it
+                self._known[longest] = layers
+        output = model(
+            input_ids=ids[:, start:],
+            position_ids=torch.arange(start, len(wanted), device=ids.device)[None],
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._known[wanted] = [(layer.keys, layer.values) for layer in past.layers]
+        while len(self._known) > 1 and sum(map(_bytes_of, self._known.values())) > self._most:
+            del self._known[next(iter(self._known))]
+        return past, output.logits[:, -1]
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens they begin with alike.
+
+    >>> _common((5, 6, 7), (5, 6, 8, 9))
+    2
+    """
+    return next(
+        (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )
+
+
+def _bytes_of(layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+    return sum(keys.nbytes + values.nbytes for keys, values in layers)
+
+
 def generate(
-    model: Any, prompts: Sequence[Sequence[int]], options: Any, **hooks: Any
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    options: Any,
+    known: PromptCache | None = None,
+    **hooks: Any,
 ) -> list[list[int]]:
     """New token ids, the samples of each prompt one after another; padded to one length.
 
     ``options``: a GenerationConfig of transformers; the checkpoint's own is ignored.
+    ``known``: prompts that were forwarded before, which gets these too.
     ``hooks``: ``logits_processor`` and ``stopping_criteria`` of transformers, by rows.
     """
     width = max(map(len, prompts))
@@ -125,7 +183,7 @@ def generate(
             input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             generation_config=options,
-            custom_generate=_decode if shares else None,
+            custom_generate=partial(_decode, known=known) if shares else None,
             **hooks,
         )
     ids: list[list[int]] = output[:, width:].tolist()
@@ -148,12 +206,13 @@ def _decode(
     logits_processor: Any,
     stopping_criteria: Any,
     generation_config: Any,
+    known: PromptCache | None,
     **model_inputs: Any,
 ) -> Tensor:
     """The loop of transformers' ``generate``: the prompts and replies, (rows, columns)."""
     mask = model_inputs["attention_mask"]  # None if nothing is padded
     mask = torch.ones_like(input_ids) if mask is None else mask
-    batch, logits = _prefill(model, input_ids, mask)
+    batch, logits = _prefill(model, input_ids, mask, known)
     live = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
     while True:
         scores = logits_processor(input_ids, logits.to(torch.float32, copy=True))
@@ -241,7 +300,9 @@ class _Columns(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
 
-def _prefill(model: Any, input_ids: Tensor, mask: Tensor) -> tuple[_Batch, Tensor]:
+def _prefill(
+    model: Any, input_ids: Tensor, mask: Tensor, known: PromptCache | None
+) -> tuple[_Batch, Tensor]:
     """Forward each distinct prompt, and return the logits of each row's first token."""
     marked = input_ids.masked_fill(mask == 0, -1)
     prompts, prompt_of = torch.unique(marked, dim=0, return_inverse=True)
@@ -250,8 +311,14 @@ def _prefill(model: Any, input_ids: Tensor, mask: Tensor) -> tuple[_Batch, Tenso
     prompts, lengths, prompt_of = prompts[order], lengths[order], order.argsort()[prompt_of]
     width = input_ids.size(1)
     caches, firsts = [], []
-    for start, end in _passes(lengths.tolist()):
+    alone = ((row, row + 1) for row in range(len(prompts)))
+    for start, end in _passes(lengths.tolist()) if known is None else alone:
         ids = prompts[start:end, width - int(lengths[end - 1]) :]
+        if known is not None:
+            cache, first = known.forward(model, ids)
+            caches.append(cache)
+            firsts.append(first)
+            continue
         seen = (ids >= 0).long()
         output = model(
             input_ids=ids.clamp(min=0),

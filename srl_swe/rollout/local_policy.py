@@ -5,9 +5,7 @@ Rollouts, evaluation, validation and difficulty sample through :class:`LocalMode
 ``generation_config.json`` are used: Qwen2.5's also asks for a ``repetition_penalty`` of 1.05 to
 1.1, a temperature, ``top_p`` and ``top_k``, which training does not use.
 
-Threads that wait together share a batch of ``generate``, with random numbers per row. Continuous
-batching in transformers would let requests join a running batch, but has one seed for all of them;
-large models are served by vLLM, which has both.
+Threads that wait together share a batch of ``generate``, with random numbers per row.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from transformers import (
 
 from srl_swe.errors import PolicyError, UserError
 from srl_swe.progress import say
-from srl_swe.rollout.decoding import generate, until_end
+from srl_swe.rollout.decoding import PromptCache, generate, until_end
 from srl_swe.rollout.episode import Completion, room_for_reply
 from srl_swe.rollout.tokens import (
     Opening,
@@ -172,6 +170,9 @@ class Draw:
 class LocalModel:
     """A model in eval mode with its tokenizer; samples replies to batches of prompts."""
 
+    known: PromptCache | None = None
+    """Earlier prompts; None reads each one whole."""
+
     def __init__(
         self,
         model: Any,
@@ -204,8 +205,7 @@ class LocalModel:
     @property
     def context_length(self) -> int | None:
         """The model's context length in tokens; None if its config has none."""
-        config = self._model.config.get_text_config()
-        positions = getattr(config, "max_position_embeddings", None)
+        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return int(positions) if positions else None
 
     def tokenize(self, prompt: Sequence[Any]) -> list[int]:
@@ -221,7 +221,7 @@ class LocalModel:
 
     def generate(self, encoded: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
         """New token ids, the samples of each prompt one after another; padded to one length."""
-        return generate(self._model, encoded, self._options(sampling.options))
+        return generate(self._model, encoded, self._options(sampling.options), self.known)
 
     def sample(self, draws: Sequence[Draw]) -> list[list[int]]:
         """The ids of a reply per draw, up to the first token that ends it, in one batch.
@@ -235,7 +235,7 @@ class LocalModel:
             width = max(map(len, prompts))
             hooks["stopping_criteria"] = [_RowLimits(torch.tensor(limits) + width)]
         options = self._options({"max_new_tokens": max(limits), **_GREEDY})
-        ids = generate(self._model, prompts, options, **hooks)
+        ids = generate(self._model, prompts, options, self.known, **hooks)
         return [
             until_end(row[:limit], self.end_ids) for row, limit in zip(ids, limits, strict=True)
         ]
@@ -280,8 +280,7 @@ class _RowLimits(StoppingCriteria):
         self._lengths = lengths
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.BoolTensor:
-        self._lengths = self._lengths.to(input_ids.device)
-        ended: Any = input_ids.size(1) >= self._lengths
+        ended: Any = input_ids.size(1) >= self._lengths.to(input_ids.device)
         return ended  # type: ignore[no-any-return]
 
 
@@ -321,6 +320,7 @@ class LocalPolicy:
             self._model = LocalModel.load(folder, tokenizer, template)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
+        self._model.known = PromptCache() if batch_size > 1 else None  # a batch of 1 is exact
         self.context_length = self._model.context_length
         self._count = TokenCounter(tokenizer, self._model.template)
         self._seed = seed

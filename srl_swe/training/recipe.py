@@ -270,13 +270,12 @@ class SftRecipe:
 class RlvrRecipe:
     """Reinforcement learning with the tests of instances as the reward.
 
-    ``bench``: the name or path of the instances. ``setting``: ``patch`` is one reply that
-    rewrites files, ``episode`` acts in a sandbox within ``limits``. ``reward``: a name of
+    ``bench``: name or path of the instances. ``setting``: ``patch`` is one reply that rewrites
+    files, ``episode`` acts in a sandbox within ``limits``. ``reward``: a name of
     srl_swe/rewards/outcome.py. ``window``: ``token_budget`` bounds a patch's prompt or a whole
-    episode, ``observation_chars`` each observation; ``pairs`` stays null. ``domain``: that of
-    the instances. In a domain of worked solutions a reply is a whole solution and its answer is
-    verified; ``setting``, ``limits`` and ``tests_timeout_s`` are not used. ``share_prompt`` and
-    ``share_prompt_tokens``: as for SRL, but not with ``setting: episode``.
+    episode, ``observation_chars`` each observation; ``pairs`` stays null. ``domain``: that of the
+    instances. In a domain of worked solutions the answer of a whole solution is verified, without
+    ``setting``, ``limits``, ``tests_timeout_s``. ``share_prompt*``: as for SRL, not in episodes.
     """
 
     model: str
@@ -339,8 +338,8 @@ def check(record: type[Checked], content: Mapping[str, Any], where: str) -> Chec
         raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         found = error.errors(include_url=False)
-        unknown = [mistake for mistake in found if mistake["type"] in _UNKNOWN]
-        raise _refusal((unknown or found)[0], record, where) from None
+        first = min(found, key=lambda mistake: mistake["type"] not in _UNKNOWN)
+        raise _refusal(first, record, where) from None
 
 
 _UNKNOWN = {"unexpected_keyword_argument", "invalid_key"}
@@ -349,7 +348,8 @@ _UNKNOWN = {"unexpected_keyword_argument", "invalid_key"}
 def _refusal(error: ErrorDetails, record: Any, where: str) -> UserError:
     *sections, name = map(str, error["loc"])
     given, path = error["input"], ".".join([*sections, name])
-    kind, message = error["type"], re.split(", | after", error["msg"])[0]
+    kind, reason = error["type"], re.split(", | after", error["msg"])[0]
+    message = re.sub(r"^\w+ should", "must", reason)
     if kind in _UNKNOWN:
         for section in sections:
             hint = get_type_hints(record)[section]
@@ -361,9 +361,7 @@ def _refusal(error: ErrorDetails, record: Any, where: str) -> UserError:
         message = "must hold `name: value` lines"
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
-    shown = "null" if given is None else repr(given)
-    must = re.sub(r"^\w+ should", "must", message)
-    return UserError(f"{where}: {path} {must}, not {shown}.")
+    return UserError(f"{where}: {path} {message}, not {'null' if given is None else repr(given)}.")
 
 
 def unknown_field(name: object, known: Sequence[str], where: str) -> UserError:

@@ -27,6 +27,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from srl_swe.errors import SandboxError
+from srl_swe.rollout.decoding import PromptCache
 from srl_swe.rollout.tokens import decode_reply
 from srl_swe.swe_env import StepResult, SweEnv
 from srl_swe.training.grpo_trainer import TOKENS_WRITTEN
@@ -218,7 +219,11 @@ class EpisodeRollout:
             replies, logprobs = trainer._generate_single_turn(contexts, None, {}, num_generations=1)
             return list(zip(replies, logprobs or [None] * count, strict=True))[: len(running)]
 
-        play_in_lockstep(attempts, sample, trainer.accelerator, self.workers, len(prompts))
+        trainer.known_prompts = PromptCache()  # a turn begins like the one before it
+        try:
+            play_in_lockstep(attempts, sample, trainer.accelerator, self.workers, len(prompts))
+        finally:
+            trainer.known_prompts = None  # the weights change
         written = [sum(attempt.tokens.mask) for attempt in attempts]
         for attempt in attempts:
             attempt.hide_untaught(masks_truncated=trainer.mask_truncated_completions)

@@ -35,7 +35,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from srl_swe.reports.figures import TOKEN_KINDS
-from srl_swe.rollout.decoding import generate, plain_generation, until_end
+from srl_swe.rollout.decoding import PromptCache, generate, plain_generation, until_end
 from srl_swe.training.alarms import warned_after
 
 
@@ -195,6 +195,8 @@ class TimedGRPOTrainer(GRPOTrainer):
     ref_model: Any
     reward_call_s: float | None = None
     """Limit beyond which a reward call is warned of; None never warns."""
+    known_prompts: PromptCache | None = None
+    """Prompts that the present weights have read, for rollouts of several turns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -252,7 +254,7 @@ class TimedGRPOTrainer(GRPOTrainer):
                 )
             return sampled
         with live_model(self) as model:
-            replies = generate(model, prompt_ids, self.generation_config)
+            replies = generate(model, prompt_ids, self.generation_config, self.known_prompts)
         ended = [until_end(ids, self.eos_token_ids) for ids in replies]
         if self.model.training:
             self.tokens.add("generate", prompt_ids, list(map(len, ended)))

@@ -25,6 +25,7 @@ from srl_swe.experiments.generated_plan import (
     check_gate,
     expected_seconds,
     get_arms,
+    held_out_by_rows,
     load_results,
     split_instances,
     with_arms,
@@ -46,7 +47,7 @@ from srl_swe.types import Action, Instance, Outcome, Trajectory, Verdict
 from ..html_page import HtmlPage
 
 SPLIT = Split(("held/out",), ("t1", "t2"), ("h1", "h2", "h3"))
-COSTS = Costs(prompt=1000, reply=100, episode=2000)
+COSTS = Costs(prompt=1000, reply=100, episode=2000, turns=9)
 
 
 def instances(*repos: str, each: int = 3) -> list[Instance]:
@@ -95,15 +96,40 @@ def test_a_suite_that_can_not_be_split_is_refused(
         split_instances(rows, experts(rows[:shown]), held_out)
 
 
+def test_the_split_of_the_rows_decides_which_repositories_are_held_out() -> None:
+    rows = instances("a/a", "b/b", "c/c")
+
+    def splits(*of_repos: str) -> dict[str, str]:
+        by_repo = dict(zip(("a/a", "b/b", "c/c"), of_repos, strict=True))
+        return {row.instance_id: by_repo[row.repo] for row in rows}
+
+    assert held_out_by_rows(rows, splits("train", "test", "test")) == ("b/b", "c/c")
+    assert held_out_by_rows(rows, splits("test", "test", "test")) == (), "nothing to train on"
+    assert held_out_by_rows(rows, splits("", "", "")) == ()
+    with pytest.raises(UserError, match=r"nothing is held out: .*--hold-out, or .*--held-out"):
+        held_out_by_rows(rows, splits("train", "train", "train"))
+    both = {**splits("train", "test", "test"), rows[0].instance_id: "test"}
+    with pytest.raises(UserError, match="a/a has rows of the splits train and test"):
+        held_out_by_rows(rows, both)
+
+
 @pytest.mark.parametrize(
-    ("resolved", "of", "knob"),
-    [(1, 40, "Raise --warm-steps"), (33, 40, "Lower --warm-steps"), (0, 0, "Raise"), (2, 40, "")],
+    ("resolved", "edits", "knob"),
+    [
+        (1, 1, "Raise --warm-steps"),
+        (33, 33, "Lower --warm-steps"),
+        (0, 20, ""),
+        (2, 0, ""),
+        (40, 8, ""),
+    ],
 )
-def test_the_gate_names_the_knob_to_turn(resolved: int, of: int, knob: str) -> None:
+def test_the_gate_names_the_knob_to_turn(resolved: int, edits: int, knob: str) -> None:
+    shares = [[place < count for place in range(40)] for count in (resolved, edits)]
     if not knob:
-        return check_gate(resolved, of)
-    with pytest.raises(UserError, match=f"{resolved} of {of} held-out instances.*{knob}"):
-        check_gate(resolved, of)
+        return check_gate(*shares)
+    words = f"{resolved} of 40 held-out instances, and {edits} of 40 of its edits.*{knob}"
+    with pytest.raises(UserError, match=words):
+        check_gate(*shares)
     return None
 
 
@@ -119,7 +145,8 @@ def test_an_hour_has_three_arms_and_a_night_has_all() -> None:
     assert BUDGETS["hour"].arms == ("warm", "sft", "srl")
     assert BUDGETS["night"].arms == tuple(arm.name for arm in ARMS)
     assert BUDGETS["night"].test_instances >= 100
-    costs = Costs(prompt=1100, reply=80, episode=1800)
+    assert all(budget.edit_instances >= 100 for budget in BUDGETS.values())
+    costs = Costs(prompt=1100, reply=80, episode=1800, turns=9)
     hour = BUDGETS["hour"]
     minutes = sum(expected_seconds(arm, hour, costs) for arm in get_arms(hour.arms)) / 60
     assert 30 < minutes < 70

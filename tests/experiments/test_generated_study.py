@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -11,12 +13,14 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 
 from typer.testing import CliRunner
 
+from srl_swe.cli.generated_study import label_states
 from srl_swe.cli.main import app
+from srl_swe.engines import SandboxSettings
 from srl_swe.errors import UserError
 from srl_swe.evaluation.sandbox_harness import SandboxHarness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
 from srl_swe.experiments.experiment import load_suite
-from srl_swe.experiments.generated_evaluation import load_evaluation
+from srl_swe.experiments.generated_evaluation import StepKind, load_evaluation, step_kind
 from srl_swe.experiments.generated_plan import (
     ARMS,
     QUICK,
@@ -29,7 +33,8 @@ from srl_swe.experiments.generated_study import SPLIT_FILE, GeneratedStudy, run_
 from srl_swe.instances import load_instances
 from srl_swe.training.data import load_step_contexts
 from srl_swe.training.load_recipe import load_recipe
-from srl_swe.training.recipe import Recipe, SftRecipe, SrlRecipe
+from srl_swe.training.recipe import Recipe, RlvrRecipe, SftRecipe, SrlRecipe
+from srl_swe.training.rlvr_trainer import train_rlvr
 from srl_swe.training.train import train
 from srl_swe_envs.local import open_local_sandbox
 
@@ -51,7 +56,10 @@ class Trainer:
         read = load_recipe(recipe)
         self.recipes.append(read)
         if self.for_real:
-            train(read)  # type: ignore[arg-type]
+            if isinstance(read, RlvrRecipe):
+                train_rlvr(read, open_local_sandbox, load_instances(read.bench))
+            else:
+                train(read)
         else:
             output = Path(read.output)
             output.mkdir(parents=True, exist_ok=True)
@@ -61,8 +69,9 @@ class Trainer:
 
 
 def run(plan: GeneratedPlan, folder: Path, trainer: Trainer) -> list[GeneratedResult]:
+    label = partial(label_states, plan, SandboxSettings("local"), 2)
     return run_generated_study(
-        plan, INSTANCES, EXPERTS, folder, open_local_sandbox, trainer, harness=HARNESS
+        plan, INSTANCES, EXPERTS, folder, open_local_sandbox, trainer, label, harness=HARNESS
     )
 
 
@@ -107,7 +116,7 @@ def study(tmp_path: Path) -> GeneratedStudy:
         open_sandbox=open_local_sandbox,
         harness=HARNESS,
         run_phase=Trainer(for_real=False),
-        label=lambda policy, instances, folder: [
+        label=lambda policy, instances, folder, episodes: [
             expert
             for expert in EXPERTS
             if expert.instance_id in {instance.instance_id for instance in instances}
@@ -167,20 +176,39 @@ def test_no_text_of_a_held_out_repository_is_in_a_training_context(
     assert not [text for text in texts for name in apart if name in text]
 
 
-def test_the_arm_on_its_own_states_is_left_out_without_experts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = dataclasses.replace(ALL, arms=("warm", "srl-on-policy"))
-    assert len(run(plan, tmp_path, Trainer(for_real=False))) == 1
-    assert "left out: SRL on its own states" in capsys.readouterr().err
+def test_every_arm_trains(tmp_path: Path) -> None:
+    trainer = Trainer(for_real=True)
+    results = run(ALL, tmp_path, trainer)
+    assert [result.arm for result in results] == [arm.name for arm in ARMS]
+    assert all(result.tokens > 0 for result in results if result.arm != "warm")
+    steps = load_step_contexts(str(tmp_path / "seed-0/on-policy/steps"))
+    assert {row["source"] for row in steps} == {"on-policy"}
+    assert 0 < len(steps) <= 8
+    table = (tmp_path / "table.md").read_text()
+    assert all(f"| {arm.label} |" in table for arm in ARMS)
 
 
 def test_a_warm_start_that_resolves_nothing_stops_the_study(tmp_path: Path) -> None:
     trainer = Trainer(for_real=False)
-    with pytest.raises(UserError, match=r"resolves 0 of 1 held-out instances.*--warm-steps"):
+    with pytest.raises(UserError, match=r"0 of 1 held-out instances, and 0 of 1 .*--warm-steps"):
         run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer)
     assert [type(recipe) for recipe in trainer.recipes] == [SftRecipe]
     assert not (tmp_path / RESULTS_FILE).exists()
+
+
+def test_an_edit_of_text_that_its_prompt_does_not_show_is_left_out(
+    study: GeneratedStudy, tmp_path: Path
+) -> None:
+    plan = dataclasses.replace(ALL, observation_chars=300)
+    (tmp_path / "short").mkdir()
+    short = dataclasses.replace(study, plan=plan, folder=tmp_path / "short")
+    study.prepare()
+    short.prepare()
+    kinds = [
+        Counter(step_kind(row["expert_action"]) for row in load_step_contexts(str(data)))
+        for data in (tmp_path / "data/held-out", tmp_path / "short/data/held-out")
+    ]
+    assert kinds[0] - kinds[1] == {StepKind.EDIT: 1}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from srl_swe.rollout import decoding
-from srl_swe.rollout.decoding import generate, shares_prompts, until_end
+from srl_swe.rollout.decoding import PromptCache, generate, shares_prompts, until_end
 
 SMALL = {
     "vocab_size": 97,
@@ -194,3 +194,17 @@ def test_an_error_of_the_model_leaves_it_as_it_was() -> None:
         generate(model, [[5], [96 + 1]], asked())
     assert model.generation_config is held
     assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("room", [2**30, 0], ids=["room for all", "for the last"])
+def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there_on(room: int) -> None:
+    model, known = make_model(LlamaConfig(**SMALL)), PromptCache(room)
+    read: list[int] = []
+    turns = [[5, 6, 7], [9, 9, 9], [5, 6, 7, 9, 9], [5, 6, 8, 8], [5, 6, 8, 8]]
+    expected = [generate(model, [turn], asked()) for turn in turns]
+    model.register_forward_pre_hook(
+        lambda _, __, options: read.append(options["input_ids"].size(1)), with_kwargs=True
+    )
+    assert [generate(model, [turn], asked(), known) for turn in turns] == expected
+    assert [count for count in read if count > 1] == ([3, 3, 2, 2] if room else [3, 3, 5, 2])
+    assert generate(model, turns, asked(), known) == generate(model, turns, asked())
