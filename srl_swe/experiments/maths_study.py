@@ -62,6 +62,8 @@ from srl_swe.training.recipe import CurriculumRecipe, Phase, Recipe, SftRecipe
 from srl_swe.training.tiny_policy import make_tiny_policy
 
 _BASE_RECIPE = "study-math-base"
+_TUNING_S = 150.0
+"""To find the learning rate of a way, on two cores; only the ETA depends on it."""
 
 
 def run_maths_study(
@@ -82,8 +84,7 @@ def run_maths_study(
             save_data(kind, folder)
     ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
     stages: list[Stage[MathsResult | None]] = [
-        Stage(f"learning rate of {WAYS[name].label}", 150, partial(study.tune, WAYS[name]))
-        for name in ways
+        Stage(_tuning_title(name), _TUNING_S, partial(study.tune, WAYS[name])) for name in ways
     ]
     jobs = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
     jobs.sort(key=lambda job: job[0] - (not job[1].ways))  # a base is made one seed ahead
@@ -96,7 +97,7 @@ def run_maths_study(
         _title(done.seed, by_name[done.arm]): done.seconds
         for done in load_results(folder)
         if done.arm in by_name
-    }
+    } | {_tuning_title(name): _TUNING_S for name in load_tuned(folder)}
 
     def keep(_: Stage[MathsResult | None], result: MathsResult | None) -> None:
         if result is not None:
@@ -107,6 +108,10 @@ def run_maths_study(
     results = load_results(folder)
     save_report(plan, results, load_tuned(folder), folder)
     return results
+
+
+def _tuning_title(way: str) -> str:
+    return f"learning rate of {WAYS[way].label}"
 
 
 def _title(seed: int, arm: MathsArm) -> str:
