@@ -31,7 +31,23 @@ _SHORTEST_SOURCE = 18
 """As above, of another line of a changed function."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|(?<=id=)\d{6,}")
 _SCRATCH = re.compile(r"/tmp/\.srl_swe[^\s'\",)]*")
-_DID_NOT_RAISE = re.compile(r"DID NOT RAISE <class '([\w.]+)'>")
+_DID_NOT_RAISE = re.compile(r"DID NOT RAISE <class '(?P<kind>[\w.]+)'>|(?P<name>\w+) not raised")
+_OF_UNITTEST = {
+    "assertTrue": "{}",
+    "assertIs": "{} is {}",
+    "assertIsNot": "{} is not {}",
+    "assertIsNone": "{} is None",
+    "assertIsNotNone": "{} is not None",
+    "assertIn": "{} in {}",
+    "assertNotIn": "{} not in {}",
+    "assertNotEqual": "{} != {}",
+    "assertGreater": "{} > {}",
+    "assertGreaterEqual": "{} >= {}",
+    "assertLess": "{} < {}",
+    "assertLessEqual": "{} <= {}",
+    "assertIsInstance": "isinstance({}, {})",
+}
+"""The expressions that assertions of unittest take for true, by their names."""
 _UNEQUAL = re.compile(r"(?s)(.+?) != (.+?)(?: : .*|\n.*)?")
 
 
@@ -80,9 +96,9 @@ def _of_statement(node: ast.stmt, kind: str, message: str) -> tuple[str, str, st
             return ast.unparse(value), "a false value", raised or "a true value"
         case ast.Assert(test=test):
             return ast.unparse(test), "this to hold", raised or "it does not"
-        case ast.With(body=body) if _DID_NOT_RAISE.search(message):
-            name = message and _DID_NOT_RAISE.search(message)
-            return "\n".join(map(ast.unparse, body)), f"`{name and name[1]}`", "no error"
+        case ast.With(body=body) if missing := _DID_NOT_RAISE.search(message):
+            name = missing["kind"] or missing["name"]
+            return "\n".join(map(ast.unparse, body)), f"`{name}`", "no error"
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr="assertEqual"), args=[a, b, *_])):
             sides = _UNEQUAL.fullmatch(message)
             got, wanted = (sides[1], sides[2]) if sides else ("", "")
@@ -90,8 +106,11 @@ def _of_statement(node: ast.stmt, kind: str, message: str) -> tuple[str, str, st
                 a, b, got, wanted = b, a, wanted, got
             expected = ast.unparse(b) if _is_literal(b) else wanted or ast.unparse(b)
             return ast.unparse(a), f"`{expected}`", raised or _quoted(got)
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="assertTrue"), args=[a, *_])):
-            return ast.unparse(a), "a true value", raised or "a false value"
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name), args=[*given])) if (
+            len(given) >= (form := _OF_UNITTEST.get(name, "")).count("{}") > 0
+        ):
+            call = form.format(*map(ast.unparse, given))
+            return call, "a true value", raised or "a false value"
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr="assertFalse"), args=[a, *_])):
             return ast.unparse(a), "a false value", raised or "a true value"
         case ast.With() | ast.For() | ast.FunctionDef() | ast.ClassDef():

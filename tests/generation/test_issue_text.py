@@ -74,6 +74,22 @@ def bug(bugs: dict[str, Bug]) -> Bug:
             "a false value",
         ),
         (
+            "self.assertIn(1, f(2), 'a message')",
+            "AssertionError",
+            "1 not found in []",
+            "1 in f(2)",
+            "a true value",
+            "a false value",
+        ),
+        (
+            "with self.assertRaises(ValueError):\n    self.f(1)",
+            "AssertionError",
+            "ValueError not raised",
+            "f(1)",
+            "`ValueError`",
+            "no error",
+        ),
+        (
             "with pytest.raises(ValueError):\n    f(1)",
             "Failed",
             "DID NOT RAISE <class 'ValueError'>",
