@@ -25,7 +25,7 @@ from srl_swe.evaluation.details import RunDetails
 from srl_swe.evaluation.predictions import save_predictions
 from srl_swe.evaluation.report import Report
 from srl_swe.evaluation.samples import BestOf, SamplesReport
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_output_folder, claim, refuse_other
 from srl_swe.grading_run import (
     Grading,
     check_budget,
@@ -42,7 +42,6 @@ from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, VllmSettings, find_endpoint, is_served
 from srl_swe.rollout.prompting import version_of_text
 from srl_swe.rollout.usage import Prices, load_usage
-from srl_swe.run_folder import claim, refuse_other
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.types import Instance, Trajectory
 

@@ -19,7 +19,7 @@ from srl_swe.evaluation_run import SAMPLE_FOLDER
 from srl_swe.experts import Expert, ExpertAgent, LabellingAgent, find_leak
 from srl_swe.experts.expert import EXPERT_VERSION
 from srl_swe.experts.gold import check_gold
-from srl_swe.files import held_alone
+from srl_swe.files import claim, held_alone, refuse_other
 from srl_swe.progress import say
 from srl_swe.rollout import Attempt, Sample, predictions, rollout_samples
 from srl_swe.rollout.agents import AgentSettings, opening, policy_name
@@ -27,7 +27,6 @@ from srl_swe.rollout.attempts import Setting
 from srl_swe.rollout.batch import ROLLOUTS_FILE, load_rollouts
 from srl_swe.rollout.endpoint import Endpoint, VllmSettings, find_endpoint, is_served
 from srl_swe.rollout.episode import Agent, EpisodeLimits
-from srl_swe.run_folder import claim, refuse_other
 from srl_swe.trajectories.jsonl import save_jsonl
 from srl_swe.types import Instance, Outcome, StopReason, Trajectory, Verdict
 

@@ -1,4 +1,4 @@
-"""Atomic writes, and reading the files back.
+"""Atomic writes, reading the files back, and folders that belong to one config.
 
 A failed write and a damaged file raise UserError: one line with the way out.
 """
@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -251,3 +251,63 @@ def _mode(path: Path) -> int | None:
         return path.stat().st_mode
     except (OSError, ValueError):  # ValueError: a NUL in its name
         return None
+
+
+CONFIG_FILE = "config.json"
+
+
+def claim(folder: Path, config: Mapping[str, Any], *, growing: str | None = None) -> Path:
+    """Make ``folder`` the run of ``config``, or continue it there.
+
+    ``config`` holds everything that decides the results, as JSON. ``growing`` names a number in it
+    that may be larger than before. Raises UserError that names the differing keys if the folder
+    holds a run of another config.
+    """
+    refuse_other(folder, config, growing=growing)
+    write_atomic(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def refuse_other(folder: Path, config: Mapping[str, Any], *, growing: str | None = None) -> bool:
+    """Whether ``folder`` holds a run of ``config``; False if it holds no run.
+
+    Raises UserError that names the differing keys if it holds a run of another config. Raises
+    UserError too if the folder can't be written to, or its config can't be read.
+    """
+    path = folder / CONFIG_FILE
+    check_output_folder(folder)
+    if not path.exists():
+        return False
+    with damage_named(str(path), "name another folder"):
+        held = flatten(json.loads(path.read_text("utf-8")))
+    asked = flatten(json.loads(json.dumps(config)))
+    differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
+    if growing in differing and growing in held:
+        if held[growing] > asked[growing]:
+            raise UserError(
+                f"{folder} holds a run of {growing} {held[growing]}, which can't be reduced to "
+                f"{asked[growing]}. Ask for {held[growing]} or more, or name another folder."
+            )
+        differing.remove(growing)
+    if differing:
+        changes = "; ".join(f"{k}: {held.get(k)!r} -> {asked.get(k)!r}" for k in differing)
+        raise UserError(
+            f"{folder} holds a run of another config ({changes}). "
+            "Name another folder, or delete that one."
+        )
+    return True
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names.
+
+    >>> flatten({"a": {"b": 1, "c": {}}, "d": None})
+    {'a.b': 1, 'd': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -8,6 +8,7 @@ import pytest
 from srl_swe.errors import UserError
 from srl_swe.files import (
     append_line,
+    claim,
     drop_torn_line,
     full_disk_named,
     held_alone,
@@ -15,7 +16,6 @@ from srl_swe.files import (
     written_whole,
 )
 from srl_swe.progress import progress
-from srl_swe.run_folder import claim
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:

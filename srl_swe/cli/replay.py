@@ -15,11 +15,10 @@ from srl_swe.cli import options
 from srl_swe.cli.options_grading import Ray
 from srl_swe.engines import SandboxSettings, load_bench, owned_harness, sandboxes_for
 from srl_swe.errors import ImageMissing, UserError
-from srl_swe.files import check_output_file, check_output_folder, held_alone
+from srl_swe.files import check_output_file, check_output_folder, claim, held_alone
 from srl_swe.nodes import cluster_at
 from srl_swe.progress import say
 from srl_swe.reports.page import counted
-from srl_swe.run_folder import claim
 
 if TYPE_CHECKING:
     from srl_swe.replay.batch import Attempt

@@ -27,13 +27,12 @@ from srl_swe.experiments.demo_report import CurvePoint, DemoSummary, render_html
 from srl_swe.experiments.experiment import Experiment, Plan, Stage, Suite, load_suite, run_stages
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
-from srl_swe.files import damage_named, write_atomic
+from srl_swe.files import claim, damage_named, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.replay import as_recorded, replay_all
 from srl_swe.reports.page import Way
 from srl_swe.reports.record import number, read_metrics
 from srl_swe.reports.runs import save_report
-from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.trajectories import load_jsonl, save_jsonl
 from srl_swe.view.collect import Sources

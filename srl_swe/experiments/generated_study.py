@@ -54,13 +54,12 @@ from srl_swe.experiments.generated_report import measured, save_report
 from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
-from srl_swe.files import write_atomic
+from srl_swe.files import claim, write_atomic
 from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run, number
 from srl_swe.rollout.tokens import TokenCounter
-from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id

@@ -52,9 +52,9 @@ from srl_swe.experiments.maths_plan import (
 )
 from srl_swe.experiments.maths_report import save_report
 from srl_swe.experiments.study import training_seconds
+from srl_swe.files import claim
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
-from srl_swe.run_folder import claim
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
 from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path

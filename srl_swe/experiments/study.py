@@ -37,10 +37,10 @@ from srl_swe.experiments.study_plan import (
 )
 from srl_swe.experiments.study_report import measured, save_report
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
+from srl_swe.files import claim
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run
-from srl_swe.run_folder import claim
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSource
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum

@@ -20,7 +20,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from srl_swe.errors import SandboxError, UserError
-from srl_swe.files import append_line, drop_torn_line, read_json_lines, write_atomic, written_whole
+from srl_swe.files import (
+    append_line,
+    claim,
+    drop_torn_line,
+    read_json_lines,
+    write_atomic,
+    written_whole,
+)
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.issue_text import WriteText, make_issue
 from srl_swe.generation.repositories import Source
@@ -40,7 +47,6 @@ from srl_swe.generation.validation import (
 )
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import Advance, progress, say
-from srl_swe.run_folder import claim
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Instance
 

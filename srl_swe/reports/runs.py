@@ -9,13 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from srl_swe.files import write_atomic
+from srl_swe.files import flatten, write_atomic
 from srl_swe.reports.charts import Chart, Drawing, averaging_steps, draw
 from srl_swe.reports.figures import PHASES, REST, TOKEN_KINDS, Figure, chart, overlay, sections
 from srl_swe.reports.page import TextTable, render_page
 from srl_swe.reports.record import RunRecord, load_run
 from srl_swe.reports.replies import SHOWN_GROUPS, load_replies, written_steps
-from srl_swe.run_folder import flatten
 
 ABSENT = "–"
 """Shown for a missing value."""

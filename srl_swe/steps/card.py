@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
-from srl_swe.files import damage_named, write_atomic
-from srl_swe.run_folder import flatten
+from srl_swe.files import damage_named, flatten, write_atomic
 from srl_swe.steps import rows as columns
 
 _BINS = 12

@@ -33,9 +33,8 @@ from pydantic import TypeAdapter
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import cannot_write, damage_named, held_alone, write_atomic, written_whole
+from srl_swe.files import cannot_write, claim, damage_named, held_alone, write_atomic, written_whole
 from srl_swe.progress import progress_line, say
-from srl_swe.run_folder import claim
 from srl_swe.steps.card import Card, CardShard, Split, read_facts, save_card
 from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW, CountTokens, Window

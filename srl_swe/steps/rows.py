@@ -30,8 +30,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.errors import UserError
-from srl_swe.files import write_atomic
-from srl_swe.run_folder import CONFIG_FILE, claim, refuse_other
+from srl_swe.files import CONFIG_FILE, claim, refuse_other, write_atomic
 from srl_swe.steps.contexts import StepContext
 from srl_swe.steps.prompt import Window
 

@@ -25,10 +25,9 @@ from pathlib import Path
 import yaml
 
 from srl_swe.errors import SrlSweError, UserError
-from srl_swe.files import write_atomic
+from srl_swe.files import CONFIG_FILE, write_atomic
 from srl_swe.guard import die_with
 from srl_swe.progress import say
-from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.training.data import load_step_contexts
 from srl_swe.training.recipe import CurriculumRecipe, Recipe, RlvrRecipe, method_of
 from srl_swe.training.run_folder import open_run

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import append_line, claim, damage_named, drop_torn_line, read_json_lines
 from srl_swe.progress import progress
 from srl_swe.rewards import (
     asks_for_solution,
@@ -39,7 +39,6 @@ from srl_swe.rewards import (
 from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.rollout.weights import find_weights
-from srl_swe.run_folder import claim
 from srl_swe.steps import save_dataset
 from srl_swe.steps.rows import read_config
 from srl_swe.training.data import (

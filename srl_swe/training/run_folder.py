@@ -34,7 +34,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import full_disk_named, write_atomic
+from srl_swe.files import claim, full_disk_named, refuse_other, write_atomic
 from srl_swe.reports.record import ALARMS
 from srl_swe.reports.runs import save_report
 from srl_swe.rewards import asks_for_solution
@@ -46,7 +46,6 @@ from srl_swe.rollout.prompting import (
     version_of_text,
 )
 from srl_swe.rollout.repair import SYSTEM_PROMPT as REPAIR_PROMPT
-from srl_swe.run_folder import claim, refuse_other
 from srl_swe.steps.prompt import Window
 from srl_swe.steps.rows import move_into_place, recorded_settings, restore_moved
 from srl_swe.training.recipe import EPISODE_WINDOW, Recipe, RlvrRecipe, SftRecipe, SrlRecipe

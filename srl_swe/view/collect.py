@@ -22,6 +22,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.compare import REPORT_FILE
 from srl_swe.evaluation.predictions import load_predictions
+from srl_swe.files import CONFIG_FILE
 from srl_swe.replay.batch import REPLAYS_FILE, replay_key
 from srl_swe.replay.certificate import Certificate
 from srl_swe.replay.run import Replay
@@ -31,7 +32,6 @@ from srl_swe.rollout.batch import ROLLOUTS_FILE
 from srl_swe.rollout.episode import Completion
 from srl_swe.rollout.prompting import Prompting
 from srl_swe.rollout.usage import load_reply_usage
-from srl_swe.run_folder import CONFIG_FILE
 from srl_swe.steps.contexts import trajectory_id
 from srl_swe.steps.prompt import PAPER_WINDOW
 from srl_swe.trajectories import Reading, ReadReport, stream_trajectories
