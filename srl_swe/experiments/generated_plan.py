@@ -102,12 +102,12 @@ class GeneratedPlan(Plan):
     held_out: tuple[str, ...] = ()
     arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
     seeds: int = 3
-    warm_steps: int = 320
-    further_steps: int = 256
-    step_instances: int = 30
+    warm_steps: int = 240
+    further_steps: int = 128
+    step_instances: int = 10
     edit_instances: int = 100
     test_instances: int = 100
-    training_instances: int = 10
+    training_instances: int = 5
     gate_instances: int = 40
     observation_chars: int = 1600
     prompt_tokens: int | None = None
@@ -133,7 +133,7 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
         test_instances=12,
         training_instances=1,
         gate_instances=12,
-        prompt_tokens=1300,
+        prompt_tokens=1600,
     ),
     "night": GeneratedPlan(),
     "gpu": GeneratedPlan(
@@ -322,7 +322,7 @@ def check_gate(resolved: Collection[bool], edits: Collection[bool]) -> None:
 
 _TRAIN_S, _SAMPLE_S, _READ_S = 1 / 200, 1 / 90, 1 / 850
 """Seconds per token of SmolLM2-135M on two cores (docs/study.md)."""
-_NEW_SHARE = 0.6
+_NEW_SHARE = 0.8
 """Share of an evaluated step's prompt that no earlier prompt began with."""
 _SANDBOX_S = 3.0
 """Seconds of containers and tests per executed edit and per rollout."""
