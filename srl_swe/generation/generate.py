@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from time import monotonic
@@ -44,6 +43,7 @@ from srl_swe.generation.validation import (
     Judgement,
     Reason,
     SuiteSandbox,
+    server_files,
 )
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import Advance, progress, say
@@ -343,7 +343,8 @@ class _Run:
 
     def _key(self, bug: Bug, image_id: str) -> str:
         settings = json.dumps(_config(self.part), sort_keys=True)
-        return _digest(image_id, settings, _server_text(), bug.patch, self.part.split(bug))
+        texts = server_files().values()
+        return _digest(image_id, settings, *texts, bug.patch, self.part.split(bug))
 
     def _outcome(self, judged: Sequence[Judged]) -> tuple[Summary, list[dict[str, Any]]]:
         rows = [dict(line.row) for line in judged if line.row is not None][: self.part.wanted]
@@ -366,16 +367,12 @@ _OPEN = Judged("", "", "", Reason.OPEN)
 
 def suite_path(folder: Path, source: Source, image_id: str) -> Path:
     """The file with the measurements of a clean suite."""
-    key = _digest(image_id, source.test, source.log_parser, _server_text())
+    key = _digest(image_id, source.test, source.log_parser, *server_files().values())
     return folder / "suites" / f"{source.name}-{key}.json"
 
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _server_text() -> str:
-    return files("srl_swe.generation").joinpath("suite_server.py").read_text("utf-8")
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -1,16 +1,22 @@
 """Runs inside the sandbox: a warm pytest that judges candidate after candidate.
 
-The text of this file becomes a script in the sandbox, so it imports nothing of ours and must run on
-any Python from 3.8. The server imports pytest and the suite's dependencies once. For a request it
-applies the patch to the repository and forks; the fork imports and collects the suite afresh, as a
-new pytest would, and forks again for each run of tests, so that a run sees no trace of another.
-The source's bytecode is cached, keyed by times of change that no two candidates share.
+The texts of this file and of :mod:`.live_code` become a package in the sandbox, so they import
+nothing else of ours and must run on any Python from 3.8. The server imports pytest and the suite's
+dependencies once. For a request it applies the patch to the repository and forks. The fork forks
+again for each run of tests, so that a run sees no trace of another.
+
+There are two kinds of forks. One has collected the clean suite before, and gives the changed
+functions their new code (:mod:`.live_code`); it serves changes that imports can't notice: bodies of
+functions that nothing calls before the tests. The other imports and collects the suite afresh, as a
+new pytest would; the source's bytecode is cached, keyed by times of change that no two candidates
+share.
 
 Requests and answers are JSON files, announced by a line in a named pipe each.
 """
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -19,11 +25,14 @@ import random
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
+
+from .live_code import LiveCode  # in the sandbox this package has another name
 
 _SUBREAPER = 36
 _MOST_CHARS = 4000
@@ -33,7 +42,14 @@ _MOST_DETAILS = 12
 """Failing tests whose assertion is reported."""
 _FIRST_CHANGE_S = 1_000_000_000
 PASSED = ("PASSED", "XFAIL")
+COLLECTING = ""
+"""Stands for importing and collecting where names of tests have their processor times."""
+_UNUSED = ("preload", "names", "patch")
 _TICK_S = 0.004
+_SLOWEST, _SLACK_S = 5.0, 1.0
+"""A test hangs if it takes so many times its processor time in the clean suite, and the slack."""
+_STARTS = 3
+"""Of the fork with the collected suite; a candidate that ends it costs one."""
 
 
 class Server:
@@ -50,6 +66,11 @@ class Server:
         self.litter = set(self._untracked())
         self.runs = Runs(folder, workdir)
         self.config = None  # type: Any
+        self.known = {}  # type: Any
+        """Settings of all requests to come."""
+        self.collected = None  # type: Any
+        """Process id and socket of the fork that has collected the clean suite."""
+        self.starts = _STARTS
         os.makedirs(self.scratch, exist_ok=True)
         os.environ["TMPDIR"] = self.scratch
         sys.argv = ["pytest", *self.arguments]
@@ -65,8 +86,12 @@ class Server:
         with os.fdopen(requests, "r") as lines:
             for line in lines:
                 name = line.strip()
-                with open(os.path.join(self.folder, name + ".request"), encoding="utf-8") as file:
+                path = os.path.join(self.folder, name + ".request")
+                with open(path, encoding="utf-8") as file:
                     request = json.load(file)
+                os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.folder, str(int(name) - 1) + ".answer"))
                 answer = self._answer(request)
                 with open(os.path.join(self.folder, name + ".answer"), "w") as file:
                     json.dump(answer, file)
@@ -76,7 +101,12 @@ class Server:
         if "preload" in request:
             self._warm_up(request["preload"])
         if "run" not in request:
+            self.known = request
             return {}
+        request = {**self.known, **request}
+        if request.get("tests") is not None:
+            request["tests"] = [self.known["names"][number] for number in request["tests"]]
+            self._collect(request["limit_s"])
         saved = {}  # type: dict[str, Any]
         try:
             for path in request.get("paths", ()):
@@ -112,18 +142,71 @@ class Server:
     def _run(self, request: Any) -> Any:
         os.makedirs(self.scratch, exist_ok=True)
         result = os.path.join(self.folder, "result")
-        limit_s = 3 * request["limit_s"] + 10  # of the runs together; each has its own
-        ended, answer = in_fork(lambda: self._session(request), result, limit_s)
-        end_children()
+        answer = self._ask_collected(request) if request.get("tests") is not None else None
+        if not answer:
+            answer = answer_of_fork(lambda: self._session(request), result, request["limit_s"])
+        end_children(self.collected[0] if self.collected else 0)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        if ended == "timeout":
-            return {"timeout": True}
-        return answer if answer is not None else {"crashed": ended}
+        return answer
+
+    def _collect(self, limit_s: float) -> None:
+        """Have a fork that collects the clean suite once, and then answers requests."""
+        if self.collected is not None or not self.starts:
+            return
+        self.starts -= 1
+        os.makedirs(self.scratch, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                ours.close()
+                self.runs.channel = theirs
+                self._session({"run": "serve"})
+            finally:
+                os._exit(0)
+        theirs.close()
+        ours.settimeout(limit_s)
+        self.collected = pid, ours
+        if self._line_of_collected() is None:
+            self.starts = 0  # it will not start the next time either
+
+    def _ask_collected(self, request: Any) -> Any:
+        """Its answer; None if it has ended, and an empty one if it can't exchange the code."""
+        if self.collected is None:
+            return None
+        _, channel = self.collected
+        channel.settimeout(_limit_of_all(request["limit_s"]) + 10)
+        asked = {key: value for key, value in request.items() if key not in _UNUSED}
+        with contextlib.suppress(OSError):
+            channel.sendall(json.dumps(asked).encode() + b"\n")
+        return self._line_of_collected()
+
+    def _line_of_collected(self) -> Any:
+        pid, channel = self.collected
+        line = b""
+        try:
+            while not line.endswith(b"\n"):
+                received = channel.recv(2**16)
+                if not received:
+                    raise EOFError
+                line += received
+            return json.loads(line)
+        except (OSError, EOFError, ValueError):
+            self.collected = None
+            channel.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            return None
 
     def _session(self, request: Any) -> Any:
         """In the fork: import, collect, and run as the request asks."""
         import pytest
 
+        if self.collected is not None:
+            self.collected[1].close()
         os.chdir(self.workdir)
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -131,6 +214,7 @@ class Server:
         sys.dont_write_bytecode = False
         sys.pycache_prefix = os.path.join(self.folder, "bytecode")
         self.runs.begin(request)
+        limit_cpu(self.known.get("cpu_s", {}).get(COLLECTING))  # ends when tests run
         if self.config is None or self._has_imported(request.get("paths", ())):
             exit_code = pytest.main(list(self.arguments), plugins=[self.runs])
         else:
@@ -195,6 +279,10 @@ class Runs:
         self._by_test = {}  # type: dict[str, set[Any]]
         self._by_fixture = {}  # type: dict[Any, set[Any]]
         self._starts_processes = False
+        self.channel = None  # type: Any
+        """The server's socket, in the fork that collects the clean suite."""
+        self._plain = set()  # type: set[str]
+        """Tests that pass without pytest's reports in the clean suite."""
         import pytest
 
         for around in (Runs.pytest_runtest_makereport, Runs.pytest_fixture_setup):
@@ -215,44 +303,113 @@ class Runs:
 
     def pytest_runtestloop(self, session: Any) -> Any:
         """All that is asked of the collected suite; its answer is written by the caller."""
+        limit_cpu(None)
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None  # pytest's own loop reports it
+        if self.channel is not None:
+            self._serve(session)
+            return True
         if self._request["run"] == "record":
             sys.setprofile(None)
             self.answer = self._record(session)
             return True
-        items = list(session.items)
-        wanted = self._request.get("tests")
-        names = None if wanted is None else set(wanted)
-        near = [item for item in items if names is None or item.nodeid in names]
-        runs = {}
-        if self._request["run"] == "judge":
-            runs["first"] = self._run(near, stop=set(self._request["passing"]))
-            if runs["first"].get("stopped"):
-                runs["whole"] = self._run(items, detailed=True)
-                outcomes = runs["whole"].get("tests", {})
-                failed = {t for t in self._request["passing"] if outcomes.get(t) not in PASSED}
-                again = [item for item in items if item.nodeid in failed]
-                if outcomes and 0 < len(failed) <= self._request["most_failing"]:
-                    runs["again"] = self._run(again, reseeded=True)
-        else:
-            runs["whole"] = self._run(items)
-        self.answer = {"runs": runs}
+        self.answer = {"runs": self._judge(session)}
         return True
 
+    def _serve(self, session: Any) -> None:
+        """Answer requests about candidates, each in a fork of the collected suite."""
+        live = LiveCode(self._workdir)
+        for item in session.items:
+            item.location, item.ihook  # noqa: B018  computed once, and kept by the item
+        gc.collect()
+        gc.freeze()
+        result = os.path.join(self._folder, "result")
+        _, passed = in_fork(lambda: self._passing_plainly(session.items), result, 60)
+        self._plain = set(passed or ())
+        self.channel.sendall(b"{}\n")
+        with self.channel.makefile("r", encoding="utf-8") as lines:
+            for line in lines:
+                self._request = json.loads(line)
+                work = functools.partial(self._judge_live, session, live)
+                answer = answer_of_fork(work, result, self._request["limit_s"])
+                self.channel.sendall(json.dumps(answer).encode() + b"\n")
+
+    def _judge_live(self, session: Any, live: Any) -> Any:
+        os.close(self.channel.fileno())
+        capture = session.config.pluginmanager.getplugin("capturemanager")
+        if capture is not None:
+            capture.read_global_capture()  # what a killed run has left in the shared file
+        if not all(live.exchange(path) for path in self._request["paths"]):
+            return {}
+        return {"runs": self._judge(session)}
+
+    def _judge(self, session: Any) -> Any:
+        items = list(session.items)
+        if self._request["run"] != "judge":
+            started = time.process_time()
+            return {"whole": {"collecting_s": started, **self._run(items)}}
+        runs, far = {}, set()  # type: dict[str, Any], set[str]
+        if self._request["tests"] is not None:
+            near = set(self._request["tests"])
+            first = [item for item in items if item.nodeid in near]
+            runs["first"] = self._run(first, stop=set(self._request["passing"]))
+            if "ended" in runs["first"]:
+                return runs
+            far = self._plain - (near if runs["first"]["stopped"] else set())
+        runs["whole"] = self._run(items, detailed=True, plain=far)
+        if "noticed" in runs["whole"]:
+            runs["whole"] = self._run(items, detailed=True)
+        outcomes = runs["whole"].get("tests", {})
+        failed = {t for t in self._request["passing"] if outcomes.get(t) not in PASSED}
+        again = [item for item in items if item.nodeid in failed]
+        if outcomes and 0 < len(failed) <= self._request["most_failing"]:
+            runs["again"] = self._run(again, reseeded=True)
+        return runs
+
+    def _passing_plainly(self, items: Any) -> Any:
+        from _pytest.python import Function
+        from _pytest.unittest import TestCaseFunction
+
+        if not items or not hasattr(items[0].session._setupstate, "setup"):  # pytest before 7
+            return []
+        following = zip(items, [*items[1:], None])
+        passed = [item for item, after in following if passes_plainly(item, after)]
+        return [i.nodeid for i in passed if type(i) in (Function, TestCaseFunction)]
+
     def _run(
-        self, items: Any, stop: Any = None, reseeded: bool = False, detailed: bool = False
+        self,
+        items: Any,
+        stop: Any = None,
+        reseeded: bool = False,
+        detailed: bool = False,
+        plain: Any = frozenset(),
     ) -> Any:
-        """The outcomes of these tests in a fork. ``stop``: at the first failure of one of these."""
+        """The outcomes of these tests in a fork. ``stop``: at the first failure of one of these.
+
+        Those of ``plain`` run without reports; if one does not pass, that is all of the answer.
+        """
+        clean_s = self._request.get("cpu_s", {})
+        # A fixture of several tests is made by the first of them that runs.
+        longest_s = max([s for name, s in clean_s.items() if name != COLLECTING], default=0.0)
 
         def work() -> Any:
             started = time.monotonic()
+            spent = {}  # type: dict[str, float]
             if reseeded:
                 random.seed()
             self._detailed = detailed
             stopped = False
             for item, following in zip(items, [*items[1:], None]):
+                if item.nodeid in clean_s:
+                    limit_cpu(clean_s[item.nodeid] + longest_s)
+                if item.nodeid in plain:
+                    if not passes_plainly(item, following) or item.nodeid in self._outcomes:
+                        return {"noticed": item.nodeid}
+                    self._outcomes[item.nodeid] = "PASSED"
+                    continue
+                before = time.process_time()
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                spent[item.nodeid] = time.process_time() - before
                 outcome = self._outcomes.get(item.nodeid)
                 if stop and item.nodeid in stop and outcome not in PASSED:
                     stopped = True
@@ -262,6 +419,7 @@ class Runs:
                 "details": self._details,
                 "stopped": stopped,
                 "seconds": time.monotonic() - started,
+                "cpu_s": spent,
             }
 
         result = os.path.join(self._folder, "result-of-run")
@@ -365,6 +523,21 @@ class Runs:
             self._outcomes[name] = "FAILED" if report.when == "call" else "ERROR"
 
 
+def passes_plainly(item: Any, following: Any) -> bool:
+    """Whether a test passes, with its fixtures but without the reports of pytest's protocol."""
+    state = item.session._setupstate
+    passed = False
+    with contextlib.suppress(BaseException):
+        state.setup(item)
+        item.runtest()
+        passed = not getattr(item, "_excinfo", None)  # of unittest, which raises nothing
+    try:
+        state.teardown_exact(following)
+    except BaseException:
+        return False
+    return passed
+
+
 def detail_of(item: Any, call: Any) -> Any:
     """The failing test's actions and findings: its source up to the failure, and the exception."""
     raised = call.excinfo
@@ -400,6 +573,27 @@ def lines_of(code: Any) -> Any:
             yield from lines_of(constant)
 
 
+def limit_cpu(clean_s: Any) -> None:
+    """End this process once it has spent far more processor time from now on; None: never.
+
+    Not its children, and not while it sleeps: these meet the limit of the whole run.
+    """
+    limit_s = 0.0 if clean_s is None else _SLOWEST * clean_s + _SLACK_S
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
+
+
+def answer_of_fork(work: Any, result: str, limit_s: float) -> Any:
+    """The answer of a fork that runs tests up to three times, each within the limit."""
+    ended, answer = in_fork(work, result, _limit_of_all(limit_s))
+    if ended == "timeout":
+        return {"timeout": True}
+    return answer if answer is not None else {"crashed": ended}
+
+
+def _limit_of_all(limit_s: float) -> float:
+    return 3 * limit_s + 10
+
+
 def in_fork(work: Any, result: str, limit_s: float) -> Any:
     """How a fork that does ``work`` ended, and its result; None if it left none."""
     with contextlib.suppress(FileNotFoundError):
@@ -429,6 +623,8 @@ def in_fork(work: Any, result: str, limit_s: float) -> Any:
             os.waitpid(pid, 0)
             return "timeout", None
         time.sleep(_TICK_S)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+        return "timeout", None
     try:
         with open(result) as file:
             return "finished", json.load(file)
@@ -436,15 +632,18 @@ def in_fork(work: Any, result: str, limit_s: float) -> Any:
         return f"status {status}", None
 
 
-def end_children() -> None:
-    """Kill processes that tests left running: this process, their reaper, is the parent of all."""
+def end_children(spared: int) -> None:
+    """Kill processes that tests left running, but for one id.
+
+    This process, their reaper, is the parent of all.
+    """
     me = str(os.getpid())
     while True:
         children = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError), open("/proc/" + name + "/stat") as file:
                 state, parent = file.read().rpartition(")")[2].split()[:2]
-                if parent == me:
+                if parent == me and int(name) != spared:
                     children.append((int(name), state))
         if not children:
             return

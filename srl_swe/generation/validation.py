@@ -3,8 +3,9 @@
 The clean suite runs as the row's test command and then in a warm pytest (:mod:`.suite_server`),
 which also records the functions that each test calls; tests that differ between these runs are
 flaky and left out. Of a candidate, the tests that call a changed function run first, up to the
-first failure. Then the whole suite decides, and the tests that failed run once more. The server
-resets the repository between candidates.
+first failure. Then the whole suite decides, in which other tests run without reports as long as
+they pass, and the tests that failed run once more. The server resets the repository between
+candidates.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ from srl_swe.sandbox import Sandbox
 CLEAN_LIMIT_S = 600.0
 """Time limit of one run of the clean suite."""
 SLOWEST, SLACK_S = 5.0, 10.0
-"""A candidate hangs if a run takes longer than ``SLOWEST`` times the clean one, and ``SLACK_S``."""
+"""A candidate hangs if a run takes longer than ``SLOWEST`` times the clean one, and ``SLACK_S``.
+
+The server has a stricter limit of processor time.
+"""
 MOST_FAILING = 0.5
 """A larger share of failing tests breaks the package rather than plants a bug."""
 _STARTED_WITHIN_S = 60.0
+_LONGEST_IN_COMMAND = 8192
+"""Characters of a request that travels in the command; a longer one is written to a file."""
 _PASSED = frozenset({"PASSED", "XFAIL"})
 
 
@@ -101,7 +107,7 @@ class CleanSuite:
     ``calls`` their numbers by test; ``imported`` are called outside of tests. ``everywhere`` are
     tests that start processes, whose calls are not seen. ``modules`` are imported ones of other
     packages. ``seconds`` are those of one run in the server; with a candidate one run may take
-    ``limit_s``.
+    ``limit_s``. ``cpu_s`` is the processor time by test, and under ``""`` that of collecting.
     """
 
     passing: tuple[str, ...]
@@ -113,6 +119,7 @@ class CleanSuite:
     modules: tuple[str, ...]
     seconds: float
     limit_s: float
+    cpu_s: Mapping[str, float]
     _known: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +143,7 @@ class CleanSuite:
             modules=tuple(record["modules"]),
             seconds=record["seconds"],
             limit_s=record["limit_s"],
+            cpu_s=record["cpu_s"],
         )
 
     def covering(self, changed: Sequence[ChangedFunction], folder: Path) -> list[str] | None:
@@ -218,6 +226,13 @@ def _is_class(function: ChangedFunction, folder: Path) -> bool:
     )
 
 
+def server_files() -> dict[str, str]:
+    """The texts of the modules that run in the sandbox, by file name."""
+    folder = files("srl_swe.generation")
+    names = ("suite_server.py", "live_code.py")
+    return {name: folder.joinpath(name).read_text("utf-8") for name in names}
+
+
 class SuiteSandbox:
     """The suite of one source in one sandbox, with a warm pytest that judges candidates."""
 
@@ -226,15 +241,16 @@ class SuiteSandbox:
         self._folder = f"/tmp/.srl_swe_suite_{secrets.token_hex(8)}"
         self._process = ""
         self._requests = 0
-        self._modules: tuple[str, ...] = ()
+        self._knows: CleanSuite | None = None
+        """The suite that the running server was told of."""
 
     def measure(self) -> CleanSuite:
         """Run the clean suite three times, once with records of calls. Raises UserError."""
         cold = self._run_command()
         recorded = self._ask({"run": "record", "limit_s": 10 * CLEAN_LIMIT_S}, 11 * CLEAN_LIMIT_S)
         self._check(recorded, "tests")
-        self._modules = tuple(recorded["modules"])
-        whole = self._ask({"run": "whole", "limit_s": CLEAN_LIMIT_S, "preload": self._modules})
+        preload = {"preload": recorded["modules"]}
+        whole = self._ask({"run": "whole", "limit_s": CLEAN_LIMIT_S, **preload})
         self._check(whole, "runs")
         warm = whole["runs"]["whole"]
         self._check(warm, "tests")
@@ -256,6 +272,7 @@ class SuiteSandbox:
                 "flaky": flaky,
                 "seconds": warm["seconds"],
                 "limit_s": SLOWEST * warm["seconds"] + SLACK_S,
+                "cpu_s": {**warm["cpu_s"], "": warm["collecting_s"]},
             }
         )
 
@@ -264,18 +281,25 @@ class SuiteSandbox:
         tests = clean.covering(bug.functions, self._source.folder)
         if tests is not None and not clean._known.intersection(tests):
             return Judgement(bug.bug_id, Reason.NOT_COVERED)
+        if self._knows != clean:
+            known = {
+                "preload": clean.modules,
+                "names": list(clean.calls),
+                "passing": clean.passing,
+                "most_failing": int(MOST_FAILING * len(clean.passing)),
+                "limit_s": clean.limit_s,
+                "cpu_s": clean.cpu_s,
+            }
+            self._ask(known, _STARTED_WITHIN_S)
+            self._knows = clean
+        numbers = {name: number for number, name in enumerate(clean.calls)}
         request = {
             "run": "judge",
             "patch": bug.patch,
             "paths": list(touched_paths(bug.patch)),
-            "tests": tests,
-            "passing": clean.passing,
-            "most_failing": int(MOST_FAILING * len(clean.passing)),
-            "limit_s": clean.limit_s,
+            "tests": None if tests is None else [numbers[test] for test in tests],
         }
-        if not self._process:
-            self._modules = clean.modules
-        return clean.judge(bug.bug_id, self._ask(request, 3 * clean.limit_s + 30))
+        return clean.judge(bug.bug_id, self._ask(request, 10 * clean.limit_s + 60))
 
     def close(self) -> None:
         """Remove the sandbox. Raises SandboxError."""
@@ -307,26 +331,29 @@ class SuiteSandbox:
             self._start()
         self._requests += 1
         name = f"{self._folder}/{self._requests}"
-        self._sandbox.write_file(f"{name}.request", json.dumps(request).encode())
+        text = json.dumps(request)
+        if len(text) > _LONGEST_IN_COMMAND:
+            self._sandbox.write_file(f"{name}.request", text.encode())
+            put = ""
+        else:
+            put = f"printf %s {shlex.quote(text)} >{name}.request; "
         waiting = (
-            f"exec 7<>{self._folder}/requests 8<>{self._folder}/replies; "
+            f"{put}exec 7<>{self._folder}/requests 8<>{self._folder}/replies; "
             f"echo {self._requests} >&7; "
             f"until read -r -t 1 -u 8 line; do kill -0 {self._process} || exit 70; done"
         )
         done = self._sandbox.exec(waiting, timeout_s, keep_state=False)
         if done.exit_code != 0:
-            self._process = ""
+            self._process, self._knows = "", None
             said = self._sandbox.exec(f"tail -c 500 {self._folder}/log", keep_state=False).output
             raise SandboxError(f"the warm pytest of {self._source.name} ended: {said.strip()}")
-        try:
-            return json.loads(self._sandbox.read_file(f"{name}.answer"))
-        finally:
-            self._sandbox.exec(f"rm -f {name}.request {name}.answer", keep_state=False)
+        return json.loads(self._sandbox.read_file(f"{name}.answer"))
 
     def _start(self) -> None:
-        script = files("srl_swe.generation").joinpath("suite_server.py").read_bytes()
-        self._sandbox.write_file(f"{self._folder}/suite_server.py", script)
-        words = [f"{self._folder}/suite_server.py", self._folder, self._workdir, self._source.test]
+        for name, text in server_files().items():
+            self._sandbox.write_file(f"{self._folder}/srl_swe_suite/{name}", text.encode())
+        module = ["-m", "srl_swe_suite.suite_server"]
+        words = [*module, self._folder, self._workdir, self._source.test]
         started = self._sandbox.exec(
             f"cd {shlex.quote(self._workdir)} && cd {self._folder} && rm -f requests replies && "
             "mkfifo requests replies && "
@@ -338,5 +365,3 @@ class SuiteSandbox:
         if not self._process.isdigit():
             self._process = ""
             raise SandboxError(f"a warm pytest can't be started: {started.output.strip()}")
-        if self._modules:
-            self._ask({"preload": self._modules}, _STARTED_WITHIN_S)

@@ -42,13 +42,26 @@ class Box:
 
     def fits(self, other):
         return self.size >= other.size
+
+
+_limits = []
+
+
+def limits():
+    if not _limits:
+        _limits.extend(read_limits())
+    return _limits
+
+
+def read_limits():
+    return [1, 10]
 '''
 TESTS = '''\
 import os
 
 import pytest
 
-from sizes import Box, largest, shrink
+from sizes import Box, largest, limits, shrink
 
 
 def test_the_largest_is_found():
@@ -71,6 +84,14 @@ def test_sizes_are_numbers(size):
 
 def test_boxes_fit():
     assert Box(2).fits(Box(2))
+
+
+def test_limits_are_read():
+    assert limits()[0] == 1
+
+
+def test_limits_are_kept():
+    assert limits()[1] == 10
 
 
 def test_the_weather():
@@ -160,4 +181,5 @@ def bugs(make_bug: MakeBug) -> dict[str, Bug]:
         "no test fails": make_bug("largest", 4, 9, "size > found", "size >= found"),
         "tests not collected": make_bug("shrink", 12, 15, "step=1", "step=1 / 0"),
         "kept too": make_bug("Box.fits", 26, 27, ">=", ">"),
+        "kept too, by a test that does not call it": make_bug("read_limits", 39, 40, "10", "9"),
     }

@@ -58,6 +58,7 @@ def test_a_broken_sandbox_is_never_a_verdict(
         modules=(),
         seconds=1.0,
         limit_s=15.0,
+        cpu_s={},
     )
     out = tmp_path / "out"
     with pytest.raises(UserError, match="sizes: its sandbox breaks: the engine has gone away"):
