@@ -6,6 +6,9 @@ suites of the clean sources and the rule of the verdict are the same. It is fast
 own: its containers are removed by force, in place of ``docker stop``, and nothing is copied to them
 but the patch.
 
+``processor_s`` is the processor time per candidate in the containers and in this process. The
+engine's, which starts containers, is left out. It depends less on the machine's load.
+
 The two packages have the middle sizes of the documented suite, of about 170 and 190 tests.
 """
 
@@ -15,8 +18,9 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -38,20 +42,53 @@ from srl_swe_envs.engine import shared_client
 
 _PEER = "a container per candidate, whole suite"
 _WORKERS = 2
+_CPU_MARK = "== processor times =="
+_CPU = f"echo; echo '{_CPU_MARK}'; cat /proc/[0-9]*/stat"
+"""Prints the records of a container's processes; those of ended ones are in their parents'."""
 _PACKAGES = ("toolz", "voluptuous")
 
 
+@dataclass
+class Spent:
+    """Seconds of one side: of the clock and of processors."""
+
+    clock_s: float = 0.0
+    parts_s: list[float] = field(default_factory=list)
+    """Of processors; threads append to it."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Of processors."""
+        return sum(self.parts_s)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Add what the block takes here; processor time of containers is added by :meth:`add`."""
+        started, spent = time.monotonic(), time.process_time()
+        yield
+        self.clock_s += time.monotonic() - started
+        self.parts_s.append(time.process_time() - spent)
+
+    def add(self, printed: str) -> str:
+        """Add the times that ``_CPU`` has printed; returns the output before them."""
+        output, _, records = printed.rpartition(_CPU_MARK)
+        for record in records.split("\n"):
+            fields = record.rpartition(")")[2].split()  # proc_pid_stat(5), from the third on
+            self.parts_s.append(sum(map(int, fields[11:15])) / 100)
+        return output
+
+
 def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
-    """Both metrics over all specs, ``count`` candidates of each."""
-    ours_s = theirs_s = 0.0
+    """All metrics over all specs, ``count`` candidates of each."""
+    mine, peer = Spent(), Spent()
     differing = judged = 0
     for spec in specs:
         source = read_source(spec)
         bugs = list(propose_bugs(source, count=6 if quick else count, seed=0))
         SourceEngine().build(source)
-        clean, ours, spent_s = _ours(source, bugs)
-        theirs, peer_s = _theirs(source, bugs, clean)
-        ours_s, theirs_s, judged = ours_s + spent_s, theirs_s + peer_s, judged + len(bugs)
+        clean, ours = _ours(source, bugs, mine)
+        theirs = _theirs(source, bugs, clean, peer)
+        judged += len(bugs)
         for bug in bugs:
             if _verdict(ours[bug.bug_id]) != _verdict(theirs[bug.bug_id]):
                 differing += 1
@@ -60,11 +97,13 @@ def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
                     f"{_shown(theirs[bug.bug_id])} by the peer"
                 )
         kept = sum(judgement.reason is Reason.KEPT for judgement in ours.values())
-        say(f"{source.name}: {kept} of {len(bugs)} kept; ours {spent_s:.1f} s, peer {peer_s:.1f} s")
-    ours_rate, peer_rate = judged / ours_s * 60, judged / theirs_s * 60
-    ratio = ours_rate / peer_rate
+        times = f"so far ours {mine.clock_s:.0f} s, peer {peer.clock_s:.0f} s"
+        say(f"{source.name}: {kept} of {len(bugs)} kept; {times}")
+    rates = [judged / spent.clock_s * 60 for spent in (mine, peer)]
+    cpu = [spent.cpu_s / judged for spent in (mine, peer)]
     return [
-        Row("validated_per_min", "1/min", ours_rate, peer_rate, _PEER, ratio, judged),
+        Row("validated_per_min", "1/min", *rates, _PEER, rates[0] / rates[1], judged),
+        Row("processor_s", "s", *cpu, _PEER, cpu[1] / cpu[0], judged),
         Row("verdicts_different", "verdicts", differing, None, _PEER, None, judged),
     ]
 
@@ -77,8 +116,10 @@ def _shown(judged: Judgement) -> str:
     return f"{judged.reason} ({len(judged.fail_to_pass)} fail)"
 
 
-def _ours(source: Source, bugs: Sequence[Bug]) -> tuple[CleanSuite, dict[str, Judgement], float]:
-    """The judgements, and the seconds with the sandboxes; the clean suite is measured before."""
+def _ours(
+    source: Source, bugs: Sequence[Bug], spent: Spent
+) -> tuple[CleanSuite, dict[str, Judgement]]:
+    """The judgements. The clean suite is measured before; sandboxes and servers count."""
     engine, idle = SourceEngine(), Queue[SuiteSandbox]()
     instance = Instance(
         f"generated__{source.name}", "x/y", source.commit, "", repository_image(source)
@@ -93,21 +134,22 @@ def _ours(source: Source, bugs: Sequence[Bug]) -> tuple[CleanSuite, dict[str, Ju
         finally:
             idle.put(suite)
 
-    started = time.monotonic()
-    with ExitStack() as stack:
-        for _ in range(_WORKERS):
-            box = stack.enter_context(engine.open(instance))
+    with spent.measured(), ExitStack() as stack:
+        boxes = [stack.enter_context(engine.open(instance)) for _ in range(_WORKERS)]
+        for box in boxes:
             idle.put(SuiteSandbox(box, source, WORKDIR))
         judged = _all(work, bugs)
-    return clean, judged, time.monotonic() - started
+        for box in boxes:
+            spent.add(box.exec(_CPU).output)
+    return clean, judged
 
 
 def _theirs(
-    source: Source, bugs: Sequence[Bug], clean: CleanSuite
-) -> tuple[dict[str, Judgement], float]:
+    source: Source, bugs: Sequence[Bug], clean: CleanSuite, spent: Spent
+) -> dict[str, Judgement]:
     client, image = shared_client(), repository_image(source)
     test = f"timeout -s KILL {clean.limit_s:.0f} bash -c {shlex.quote(source.test)} 2>&1"
-    script = f"cd {WORKDIR} && git apply --whitespace=nowarn /tmp/bug.diff && {test}"
+    script = f"cd {WORKDIR} && git apply --whitespace=nowarn /tmp/bug.diff && {test}; {_CPU}"
 
     def work(bug: Bug) -> Judgement:
         container = client.containers.create(
@@ -122,11 +164,11 @@ def _theirs(
             )
         finally:
             container.remove(force=True)
-        return clean.decide(bug.bug_id, PARSER_REGISTRY[source.log_parser](log, None))
+        tests = PARSER_REGISTRY[source.log_parser](spent.add(log), None)
+        return clean.decide(bug.bug_id, tests)
 
-    started = time.monotonic()
-    judged = _all(work, bugs)
-    return judged, time.monotonic() - started
+    with spent.measured():
+        return _all(work, bugs)
 
 
 def _all(work: Callable[[Bug], Judgement], bugs: Sequence[Bug]) -> dict[str, Judgement]:
