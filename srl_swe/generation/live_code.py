@@ -32,7 +32,7 @@ class LiveCode:
         self._workdir = workdir
         self._functions = {}  # type: dict[str, dict[Any, list[Any]]]
         self._texts = {}  # type: dict[str, bytes]
-        running = set()
+        running = set()  # type: set[Any]
         for thing in gc.get_objects():
             if isinstance(thing, types.FunctionType):
                 code = thing.__code__
