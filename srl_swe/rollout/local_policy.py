@@ -3,9 +3,8 @@
 Rollouts, evaluation, validation and difficulty sample through :class:`LocalModel`, and it through
 :func:`srl_swe.rollout.decoding.generate`, as training does. Only the end tokens of a checkpoint's
 ``generation_config.json`` are used: Qwen2.5's also asks for a ``repetition_penalty`` of 1.05 to
-1.1, a temperature, ``top_p`` and ``top_k``, which training does not use.
-
-Threads that wait together share a batch of ``generate``, with random numbers per row.
+1.1, a temperature, ``top_p`` and ``top_k``, which training does not use. Threads that wait together
+share a batch of ``generate``, with random numbers per row.
 """
 
 from __future__ import annotations
@@ -376,6 +375,7 @@ class LocalPolicy:
             if not should_reduce_batch_size(error):
                 raise
             why = str(error).splitlines()[0]
+        self._model.known = None
         clear_device_cache(garbage_collection=True)  # here, where no traceback holds tensors
         if len(draws) == 1:
             tokens = len(draws[0].prompt)

@@ -129,8 +129,12 @@ def ask_at_once(opened: LocalPolicy) -> list[object]:
 
 
 def watch_rows(opened: LocalPolicy, most_tokens: int = 10**9) -> list[int]:
-    """The rows of each forward pass; an input of too many tokens exhausts the memory for real."""
+    """The rows of each forward pass; an input of too many tokens exhausts the memory for real.
+
+    Each prompt is read whole, so that its length is that of the input.
+    """
     rows: list[int] = []
+    opened._model.known = None
 
     def before(module: Any, _: Any, inputs: dict[str, Any]) -> None:
         rows.append(inputs["input_ids"].size(0))
