@@ -15,6 +15,7 @@ The two packages have the middle sizes of the documented suite, of about 170 and
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import time
@@ -72,9 +73,9 @@ class Spent:
     def add(self, printed: str) -> str:
         """Add the times that ``_CPU`` has printed; returns the output before them."""
         output, _, records = printed.rpartition(_CPU_MARK)
-        for record in records.split("\n"):
-            fields = record.rpartition(")")[2].split()  # proc_pid_stat(5), from the third on
-            self.parts_s.append(sum(map(int, fields[11:15])) / 100)
+        for record in re.findall(r"^\d+ \(.*\) (.*)", records, re.MULTILINE):
+            ticks = record.split()[11:15]  # proc_pid_stat(5): own ones and those of ended children
+            self.parts_s.append(sum(map(int, ticks)) / 100)
         return output
 
 
