@@ -36,7 +36,7 @@ class Level:
     large: range
 
 
-_RARE, _TEENS, _TWENTIES = 0.001, range(10, 20), range(20, 30)
+_RARE, _TEENS, _TWENTIES = 0.01, range(10, 20), range(20, 30)
 LEVELS = (
     Level(2, _RARE, _TEENS),
     Level(5, _RARE, _TEENS),
