@@ -19,7 +19,12 @@ WITH_EXAMPLES = [
     for path in sorted(root.rglob("*.py"))
     if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.MULTILINE)
 ]
-WITH_TORCH = ("srl_swe.training.", "srl_swe.experiments.", "srl_swe.rollout.decoding")
+WITH_TORCH = (
+    "srl_swe.training.",
+    "srl_swe.experiments.",
+    "srl_swe.rollout.decoding",
+    "srl_swe.rollout.local_policy",
+)
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

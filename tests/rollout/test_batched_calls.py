@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+pytest.importorskip("torch", reason="needs the extra `train`")
+
 from srl_swe.errors import PolicyError
 from srl_swe.rollout.local_policy import BatchedCalls
 
