@@ -1,8 +1,8 @@
 """The plan of a study on made problems of mathematics: ways to train, arms, budgets, results.
 
 A *way* is one kind of training: a recipe, its data and the learning rates to try. An *arm* is a
-sequence of ways that share one budget of updates, from the same base policy. All ways sample, or
-learn from, about 4,800 tokens of replies per update: 256 steps, 64 solutions, or 80 rests of one.
+sequence of ways that share one budget of updates, from the same base policy. An update takes 256
+sampled steps, 64 solutions (67 tokens each), or 80 rests of one; a refill of groups samples again.
 """
 
 from __future__ import annotations
@@ -198,9 +198,9 @@ class LevelScore:
     samples: int
 
     @property
-    def average(self) -> float:
-        """Avg@k: the mean accuracy of the sampled solutions."""
-        return sum(self.right) / (self.samples * len(self.right))
+    def shares(self) -> list[float]:
+        """The share of right samples by problem, whose mean is Avg@k."""
+        return [count / self.samples for count in self.right]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,12 @@ def accuracy_table(
     columns = ("arm", "greedy", f"Avg@{samples}", "step by step", "single steps")
     rows = []
     for arm, mine in _by_arm(results):
-        scores = [getattr(result, level) for result in mine]
+        scores: list[LevelScore] = [getattr(result, level) for result in mine]
         cells = [
-            _cell(scores, figure)
-            for figure in (greedy_share, sampled_share, stepwise_share, single_share)
+            _cell([score.greedy for score in scores]),
+            _cell([score.shares for score in scores]),
+            _cell([score.stepwise for score in scores]),
+            _cell([score.single for score in scores]),
         ]
         if level == "hard":
             easy = f"{100 * statistics.fmean(result.easy for result in mine):.1f}"
@@ -161,26 +163,6 @@ def compare_arms(first: Sequence[LevelScore], second: Sequence[LevelScore]) -> A
     )
 
 
-def greedy_share(score: LevelScore) -> list[float]:
-    """1 or 0 by problem."""
-    return [float(right) for right in score.greedy]
-
-
-def stepwise_share(score: LevelScore) -> list[float]:
-    """1 or 0 by problem."""
-    return [float(right) for right in score.stepwise]
-
-
-def single_share(score: LevelScore) -> list[float]:
-    """1 or 0 by problem."""
-    return [float(right) for right in score.single]
-
-
-def sampled_share(score: LevelScore) -> list[float]:
-    """The share of right samples by problem."""
-    return [count / score.samples for count in score.right]
-
-
 def save_report(
     plan: MathsPlan, results: Sequence[MathsResult], tuned: Mapping[str, Tuned], folder: Path
 ) -> None:
@@ -276,9 +258,8 @@ def _by_arm(results: Sequence[MathsResult]) -> Iterator[tuple[MathsArm, list[Mat
             yield arm, sorted(mine, key=lambda result: result.seed)
 
 
-def _cell(scores: Sequence[LevelScore], share: Callable[[LevelScore], list[float]]) -> str:
+def _cell(by_seed: Sequence[Sequence[float]]) -> str:
     """Mean, interval over problems, and half of the interval over seeds, in percent."""
-    by_seed = [share(score) for score in scores]
     by_problem = [statistics.fmean(values) for values in zip(*by_seed, strict=True)]
     over_problems = share_interval(by_problem)
     over_seeds = mean_interval([statistics.fmean(values) for values in by_seed])

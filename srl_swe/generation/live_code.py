@@ -1,7 +1,8 @@
 """Runs inside the sandbox: gives the functions of a process the code of a changed file.
 
 A function keeps its defaults, decorators, closure and docstring, made when its module or the
-function around it was executed. So the code is exchanged only if all these stay as they are.
+function around it was executed. So the code is exchanged only if all these stay as they are. From
+Python 3.13 on the body of a class holds its line number, so a change that moves a class is refused.
 """
 
 import contextlib

@@ -119,9 +119,8 @@ def test_living_functions_take_new_bodies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
 ) -> None:
     exchanged = _exchanged(tmp_path, monkeypatch, old, new)
-    if exchanged is None and sys.version_info >= (3, 12):
-        pytest.skip("refused: the candidate is collected afresh, which is slower")
-    assert exchanged == _results(LIVE.replace(old, new))
+    moves_class = new.count("\n") > old.count("\n") and sys.version_info >= (3, 13)
+    assert exchanged == (None if moves_class else _results(LIVE.replace(old, new)))
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,7 @@ def unfold(page: Page) -> None:
     page.evaluate(
         "document.querySelectorAll('main details').forEach((part) => { part.open = true })"
     )
-    page.wait_for_function(
-        "document.querySelector('main details[open]:not(:has(:nth-child(2)))') === null"
-    )
+    page.locator("main details[open]:not(:has(:nth-child(2)))").first.wait_for(state="detached")
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
