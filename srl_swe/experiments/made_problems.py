@@ -4,6 +4,7 @@ A problem has two quantities, a and b, and operations on whole numbers that chan
 is told as instructions, as two expressions, or as two equations, which are solved by undoing the
 operations from the last to the first. Answers are exact: a pair of values, which a guess hardly
 ever hits. Levels differ in the number of operations and in the share of those with large numbers.
+Solutions with slips get operations wrong at times, for a policy that is to be unsure of them.
 
 Problems are drawn by a seed. A chain of operations belongs to one split by its digest, in every
 surface form: the splits have no chain in common, whatever their seeds and sizes.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from srl_swe.errors import UserError
@@ -36,14 +37,14 @@ class Level:
     large: range
 
 
-_RARE, _TEENS, _TWENTIES = 0.01, range(10, 20), range(20, 30)
+_TEENS, _TWENTIES = range(10, 20), range(20, 30)
 LEVELS = (
-    Level(2, _RARE, _TEENS),
-    Level(5, _RARE, _TEENS),
-    Level(5, 1.0, _TEENS),
-    Level(5, 1.0, _TWENTIES),
+    Level(2, 0.0, _TEENS),
+    Level(4, 0.0, _TEENS),
+    Level(4, 1.0, _TEENS),
+    Level(4, 1.0, _TWENTIES),
 )
-"""From the easiest: small operations with hardly a large one, then large ones only."""
+"""From the easiest: small operations only, then large ones only."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
@@ -51,6 +52,8 @@ LARGEST = 59
 """The largest value of a chain; the smallest is 0."""
 _STARTS = range(2, 21)
 _NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
+_TENS_LOST = 0.6
+"""The share of slips that forget the ten of a carry or of a borrow; others are wrong by 1 to 3."""
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _TITLES = {
@@ -136,16 +139,21 @@ class MadeProblem:
     thoughts: tuple[str, ...]
 
 
-def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterator[MadeProblem]:
+def make_problems(
+    level: int, count: int, split: Split, seed: int = 0, slips: float = 0.0
+) -> Iterator[MadeProblem]:
     r"""Different problems of a level, all forms in turn; the same ones for the same arguments.
 
-    ``level``: from 0, an index of :data:`LEVELS`. Raises UserError if the split has fewer.
+    ``level``: from 0, an index of :data:`LEVELS`. ``slips``: the share of operations that a solution
+    gets wrong, for levels without multiplication; it goes on from the wrong value, and the answer
+    is the one that it arrives at. Raises UserError if the split has fewer.
 
     >>> (made,) = make_problems(0, 1, "train", seed=1)
     >>> made.form, made.solution.count("**"), made.solution.endswith(f"\\boxed{{{made.answer}}}.")
     ('told', 6, True)
     """
     draw = random.Random(f"{split}/{level}/{seed}")
+    slip = _Slips(random.Random(f"slips/{split}/{level}/{seed}"), slips)
     seen: set[str] = set()
     in_vain = 0
     while len(seen) < count:
@@ -157,7 +165,7 @@ def make_problems(level: int, count: int, split: Split, seed: int = 0) -> Iterat
             continue
         form, in_vain = FORMS[len(seen) % len(FORMS)], 0
         seen.add(key)
-        yield _write(starts, chain, form, level, key)
+        yield _write(starts, chain, form, level, key, slip)
 
 
 def split_of(chain: str) -> Split:
@@ -204,8 +212,33 @@ def _changes(starts: Starts, chain: Sequence[Operation]) -> list[Change]:
     return changes
 
 
+@dataclass(frozen=True, slots=True)
+class _Slips:
+    """Errors of a hasty solver. ``share``: of additions and subtractions that are wrong."""
+
+    draw: random.Random
+    share: float
+
+    def compute(self, changes: Sequence[Change]) -> Iterator[Change]:
+        """The changes as the solver computes them, each from the value found before."""
+        values: dict[str, int] = {}
+        for change in changes:
+            before, number = values.get(change.name, change.before), change.operation.number
+            right = before + number if change.operator == "+" else before - number
+            after = min(max(right + self._error(change.operator), 0), LARGEST)
+            values[change.name] = after
+            yield replace(change, before=before, after=after)
+
+    def _error(self, operator: str) -> int:
+        if self.draw.random() >= self.share:
+            return 0
+        if self.draw.random() < _TENS_LOST:
+            return -10 if operator == "+" else 10
+        return self.draw.choice((-3, -2, -1, 1, 2, 3))
+
+
 def _write(
-    starts: Starts, chain: Sequence[Operation], form: Form, level: int, key: str
+    starts: Starts, chain: Sequence[Operation], form: Form, level: int, key: str, slips: _Slips
 ) -> MadeProblem:
     changes = _changes(starts, chain)
     ends = tuple(changes[place].after for place in sorted((-2, -1), key=lambda p: changes[p].name))
@@ -222,7 +255,10 @@ def _write(
             problem = f"Solve {first} = {ends[0]} and {second} = {ends[1]}."
     if form == "equation":
         changes = [change.undone for change in reversed(changes)]
-    answer = "({}, {})".format(*(starts if form == "equation" else ends))
+    if slips.share:
+        changes = list(slips.compute(changes))
+    found = {change.name: change.after for change in changes}
+    answer = f"({found['a']}, {found['b']})"
     steps = [(change.title, f"{change.name}: {change.equation}.") for change in changes]
     steps.append(("Answer", f"The answer is \\boxed{{{answer}}}."))
     numbered = (f"{n}. **{title}**\n   {text}" for n, (title, text) in enumerate(steps, start=1))

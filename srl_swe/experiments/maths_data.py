@@ -35,13 +35,13 @@ _EVERY_STEP = {
     kind: WorkedSettings(next_title=kind == "titled", include_last=True)
     for kind in ("titled", "untitled")
 }
-_LEVEL_SHARES = (0.2, 0.8)
-"""Shares of the easy levels in the base's problems."""
+_BASE_SHARES = {0: 0.2, 1: 0.4, HARD: 0.3, HARDER: 0.1}
+"""Shares of the levels in the base's problems; solutions of the last two have slips."""
 _CARD = """\
-# Easy problems
+# Easy problems, and hard ones with slips
 
-Whole solutions of easy problems, and single steps and rests of solutions with a thought. They make
-the base policy of a study and serve no other purpose.
+Whole solutions of problems, and single steps and rests of solutions with a thought. Solutions of hard
+problems get most operations wrong. They make the base policy of a study and serve no other purpose.
 """
 
 
@@ -95,9 +95,9 @@ def save_data(kind: Data, folder: Path) -> Path:
 
 
 def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
-    """Write the data set that the base policy learns: easy problems, in all forms of reply.
+    """Write the data set that the base policy learns, in all forms of reply.
 
-    A problem gives its whole solution, and a reply in another form: a step with its title given,
+    Easy problems are solved right; most operations of hard ones are wrong. A problem gives its whole solution, and a reply in another form: a step with its title given,
     a step without, or the rest of the solution.
     """
     contexts = list(_demonstrations(plan, seed))
@@ -119,9 +119,10 @@ def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
 
 def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
     draw = random.Random(seed)
-    for level, share in zip(EASY, _LEVEL_SHARES, strict=True):
+    for level, share in _BASE_SHARES.items():
         count = round(share * plan.base_problems)
-        for made in make_problems(level, count, "train", seed):
+        slips = 0.0 if level in EASY else plan.base_slips
+        for made in make_problems(level, count, "train", seed + 1, slips):  # 0: those of the arms
             solution = MATH.reader({}).read(asdict(made), made.id)
             yield from _contexts(solution, _SETTINGS["solutions"])
             form = draw.choice(("titled", "untitled", "untitled", "rest"))

@@ -23,7 +23,7 @@ HARD_SHARE = 0.02
 HARD, HARDER = 2, 3
 """The level that all arms train on, and the one above it, which no arm has seen."""
 EASY = (0, 1)
-"""The levels that the base policy is made on, most problems of the last."""
+"""The levels that the base policy learns without slips."""
 
 Data = Literal["titled", "untitled", "rests", "solutions", "problems"]
 
@@ -136,7 +136,8 @@ class MathsPlan:
     evaluate on, with ``samples`` replies each besides a greedy one; ``validation``: problems that
     choose the learning rates and draw the curves, measured ``points`` times per arm.
     ``rates_tried``: most learning rates to try per way, from the middle of its own.
-    ``base_problems``: easy problems that the base learns, for ``base_updates``.
+    ``base_problems``: that the base learns, for ``base_updates``; ``base_slips``: the share of
+    operations that its solutions of hard ones get wrong.
     """
 
     domain: Literal["math"] = "math"
@@ -154,6 +155,7 @@ class MathsPlan:
     layers: int = 3
     base_problems: int = 24000
     base_updates: int = 2400
+    base_slips: float = 5 / 6
     max_new_tokens: int = 176
 
 
