@@ -44,8 +44,10 @@ def open_shell(sandbox: Sandbox, label: str) -> None:
     """
     check_terminal(needs_docker=isinstance(sandbox, DockerSandbox))
     if isinstance(sandbox, DockerSandbox):
-        rc = _rc(sandbox.restore, label) + f"rm -f {_RC_FILE}\n".encode()
-        sandbox.write_file(_RC_FILE, rc)
+        columns, rows = os.get_terminal_size(sys.stdin.fileno())
+        # The client may send the size before there is a terminal inside, and then gives up.
+        size = f"stty rows {rows} cols {columns} 2>/dev/null\nrm -f {_RC_FILE}\n"
+        sandbox.write_file(_RC_FILE, _rc(sandbox.restore, label) + size.encode())
         into = ("docker", "exec", "-it", "--user", "0", sandbox.container_id)
         _run([*into, *_SHELL, _RC_FILE, "-i"])
     elif isinstance(sandbox, LocalSandbox):

@@ -13,7 +13,7 @@ from srl_swe.dialects.text_steps import split_solution
 from srl_swe.domains import MATH
 from srl_swe.domains.worked import last_boxed
 from srl_swe.errors import UserError
-from srl_swe.experiments.made_problems import LEVELS, MadeProblem, Split, make_problems
+from srl_swe.experiments.made_problems import LARGEST, LEVELS, MadeProblem, Split, make_problems
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
@@ -73,6 +73,25 @@ def test_a_solution_is_a_titled_step_per_operation_and_the_answer(level: int) ->
                 r"[ab]: (.+) = (\d+)\.", step.text.splitlines()[1].strip()
             ).groups()
             assert eval(left) == int(right)
+
+
+def test_slips_make_operations_wrong_by_the_share_and_later_steps_go_on_from_them() -> None:
+    wrong = []
+    pairs = zip(made(2), make_problems(2, 60, "train", slips=0.75), strict=True)
+    for right, slipped in pairs:
+        assert slipped.problem == right.problem
+        values: dict[str, int] = {}
+        for name, before, sign, number, after in re.findall(
+            r"([ab]): (\d+) ([+-]) (\d+) = (\d+)\.", slipped.solution
+        ):
+            assert values.get(name, int(before)) == int(before)
+            values[name] = int(after)
+            result = int(before) + int(f"{sign}{number}")
+            wrong.append(int(after) - result if 0 <= result <= LARGEST else 99)
+        assert slipped.answer == f"({values['a']}, {values['b']})"
+    inside = [error for error in wrong if error != 99]
+    assert sum(map(bool, inside)) / len(inside) == pytest.approx(0.75, abs=0.08)
+    assert set(inside) <= {0, -10, 10, *range(-3, 4)}
 
 
 def test_the_same_arguments_make_the_same_problems_and_other_seeds_others() -> None:

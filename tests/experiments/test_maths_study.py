@@ -86,13 +86,13 @@ def test_no_problem_is_in_two_files(problems: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "rows", "heading"),
-    [("titled", 30, True), ("untitled", 30, False), ("rests", 36, False), ("solutions", 6, False)],
+    [("titled", 24, True), ("untitled", 24, False), ("rests", 30, False), ("solutions", 6, False)],
 )
 def test_each_data_set_has_its_targets_of_the_same_solutions(
     problems: Path, kind: str, rows: int, heading: bool
 ) -> None:
     data = load_step_contexts(str(save_data(kind, problems)))
-    assert len(data) == rows, "5 of 6 steps, all steps, or a whole solution of 6 problems"
+    assert len(data) == rows, "4 of 5 steps, all steps, or a whole solution of 6 problems"
     assert all(("## The next step" in row["prompt"][-1]["content"]) == heading for row in data)
     whole = sum("\\boxed" in row["expert_action"] for row in data)
     assert whole == (0 if "titled" in kind else 6), "the answer's step is a target of whole ones"
@@ -233,7 +233,7 @@ def test_step_by_step_feeds_back_the_own_steps_until_an_answer_or_a_broken_reply
 
 def test_single_steps_are_the_experts_in_turn_and_compared_exactly(problems: Path) -> None:
     steps = load_single_steps(problems, "hard")
-    assert [step.step_index for step in steps] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert [step.step_index for step in steps] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
     texts = {step.prompt[-1]["content"]: step.expert_action for step in steps}
     assert all("## The next step" in text for text in texts)
 
