@@ -47,6 +47,10 @@ _CPU_MARK = "== processor times =="
 _CPU = f"echo; echo '{_CPU_MARK}'; cat /proc/[0-9]*/stat"
 """Prints the records of a container's processes; those of ended ones are in their parents'."""
 _PACKAGES = ("toolz", "voluptuous")
+_KILLED = "== killed =="
+_PATIENCE = 10
+"""The peer's clock may take that many times our limit: load must not end a suite. Processor time
+ends an endless loop, at our limit."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Spent:
 def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
     """All metrics over all specs, ``count`` candidates of each."""
     mine, peer = Spent(), Spent()
-    differing = judged = 0
+    differing = judged = hanging = killed = 0
     for spec in specs:
         source = read_source(spec)
         bugs = list(propose_bugs(source, count=6 if quick else count, seed=0))
@@ -90,6 +94,8 @@ def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
         clean, ours = _ours(source, bugs, mine)
         theirs = _theirs(source, bugs, clean, peer)
         judged += len(bugs)
+        hanging += sum(judgement.reason is Reason.HANGS for judgement in ours.values())
+        killed += sum(judgement.reason is Reason.HANGS for judgement in theirs.values())
         for bug in bugs:
             if _verdict(ours[bug.bug_id]) != _verdict(theirs[bug.bug_id]):
                 differing += 1
@@ -106,6 +112,7 @@ def rows(specs: Sequence[Path], count: int, quick: bool) -> list[Row]:
         Row("validated_per_min", "1/min", *rates, _PEER, rates[0] / rates[1], judged),
         Row("processor_s", "s", *cpu, _PEER, cpu[1] / cpu[0], judged),
         Row("verdicts_different", "verdicts", differing, None, _PEER, None, judged),
+        Row("killed", "suites", hanging, killed, _PEER, None, judged),
     ]
 
 
@@ -149,8 +156,12 @@ def _theirs(
     source: Source, bugs: Sequence[Bug], clean: CleanSuite, spent: Spent
 ) -> dict[str, Judgement]:
     client, image = shared_client(), repository_image(source)
-    test = f"timeout -s KILL {clean.limit_s:.0f} bash -c {shlex.quote(source.test)} 2>&1"
-    script = f"cd {WORKDIR} && git apply --whitespace=nowarn /tmp/bug.diff && {test}; {_CPU}"
+    limited = f"ulimit -t {clean.limit_s:.0f}; {source.test}"
+    test = f"timeout -s KILL {_PATIENCE * clean.limit_s:.0f} bash -c {shlex.quote(limited)} 2>&1"
+    ended = f"[ $? -le 128 ] || echo '{_KILLED}'"
+    script = (
+        f"cd {WORKDIR} && git apply --whitespace=nowarn /tmp/bug.diff && {test}; {ended}; {_CPU}"
+    )
 
     def work(bug: Bug) -> Judgement:
         container = client.containers.create(
@@ -165,8 +176,10 @@ def _theirs(
             )
         finally:
             container.remove(force=True)
-        tests = PARSER_REGISTRY[source.log_parser](spent.add(log), None)
-        return clean.decide(bug.bug_id, tests)
+        output = spent.add(log)
+        if _KILLED in output:
+            return Judgement(bug.bug_id, Reason.HANGS)
+        return clean.decide(bug.bug_id, PARSER_REGISTRY[source.log_parser](output, None))
 
     with spent.measured():
         return _all(work, bugs)
