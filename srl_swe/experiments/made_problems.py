@@ -144,9 +144,9 @@ def make_problems(
 ) -> Iterator[MadeProblem]:
     r"""Different problems of a level, all forms in turn; the same ones for the same arguments.
 
-    ``level``: from 0, an index of :data:`LEVELS`. ``slips``: the share of operations that a solution
-    gets wrong, for levels without multiplication; it goes on from the wrong value, and the answer
-    is the one that it arrives at. Raises UserError if the split has fewer.
+    ``level``: from 0, an index of :data:`LEVELS`. ``slips``: the share of operations that a
+    solution gets wrong, for levels without multiplication; it goes on from the wrong value, and
+    the answer is the one that it arrives at. Raises UserError if the split has fewer.
 
     >>> (made,) = make_problems(0, 1, "train", seed=1)
     >>> made.form, made.solution.count("**"), made.solution.endswith(f"\\boxed{{{made.answer}}}.")

@@ -40,8 +40,9 @@ _BASE_SHARES = {0: 0.2, 1: 0.4, HARD: 0.3, HARDER: 0.1}
 _CARD = """\
 # Easy problems, and hard ones with slips
 
-Whole solutions of problems, and single steps and rests of solutions with a thought. Solutions of hard
-problems get most operations wrong. They make the base policy of a study and serve no other purpose.
+Whole solutions of problems, and single steps and rests of solutions with a thought. Solutions of
+hard problems get most operations wrong. They make the base policy of a study and serve no other
+purpose.
 """
 
 
@@ -97,8 +98,9 @@ def save_data(kind: Data, folder: Path) -> Path:
 def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
     """Write the data set that the base policy learns, in all forms of reply.
 
-    Easy problems are solved right; most operations of hard ones are wrong. A problem gives its whole solution, and a reply in another form: a step with its title given,
-    a step without, or the rest of the solution.
+    Easy problems are solved right; most operations of hard ones are wrong. A problem gives its
+    whole solution, and a reply in another form: a step with its title given, a step without, or
+    the rest of the solution.
     """
     contexts = list(_demonstrations(plan, seed))
     random.Random(seed).shuffle(contexts)

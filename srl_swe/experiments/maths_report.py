@@ -201,7 +201,8 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
         f"harder one, {_level(HARDER)}. Accuracy is "
         "the mean over seeds, with its 95 % interval over problems in brackets, and ± half of the "
         "95 % interval over seeds (Student's t). Easy: greedy accuracy on held-out problems of "
-        f"{_level(EASY[-1])}, as the base has learned. Step by step: each step is "
+        f"{_level(EASY[-1])}, as the base has learned; its solutions of hard and harder ones had "
+        f"{plan.base_slips:.0%} of the operations wrong. Step by step: each step is "
         "asked for alone. Single steps: one of the expert's steps, its title and the steps before "
         "given. Paper: Qwen2.5-7B-Instruct, average of four benches."
     )
@@ -218,6 +219,8 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
 
 def _level(index: int) -> str:
     level = LEVELS[index]
+    if not level.share:
+        return f"{level.operations} operations with small numbers"
     numbers = f"{level.large[0]} to {level.large[-1]}"
     return f"{level.operations} operations, {level.share:.0%} of them with {numbers}"
 

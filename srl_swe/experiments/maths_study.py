@@ -134,7 +134,7 @@ class MathsStudy:
     randomness: Lock = field(default_factory=Lock)
 
     def base_policy(self, seed: int) -> Path:
-        """The start of all arms of the seed: a tiny policy that has learned the easy levels."""
+        """The start of all arms of the seed: a tiny policy, sure of the easy levels only."""
         place, plan = self.folder / f"seed-{seed}", self.plan
         output, tiny, data = place / "base", place / "untrained", place / "demonstrations"
         with self.bases[seed]:
