@@ -37,23 +37,23 @@ class Level:
     large: range
 
 
-_TEENS, _TWENTIES = range(10, 20), range(20, 30)
+_LARGE, _LARGER = range(6, 12), range(12, 18)
 LEVELS = (
-    Level(2, 0.0, _TEENS),
-    Level(4, 0.0, _TEENS),
-    Level(4, 1.0, _TEENS),
-    Level(4, 1.0, _TWENTIES),
+    Level(2, 0.0, _LARGE),
+    Level(4, 0.0, _LARGE),
+    Level(4, 1.0, _LARGE),
+    Level(4, 1.0, _LARGER),
 )
 """From the easiest: small operations only, then large ones only."""
 FORMS: tuple[Form, ...] = ("told", "expression", "equation")
 _SHARES: tuple[tuple[Split, int], ...] = (("train", 60), ("validation", 80), ("held_out", 100))
 """The splits, with the upper ends of their shares of all chains in percent."""
-LARGEST = 59
+LARGEST = 39
 """The largest value of a chain; the smallest is 0."""
-_STARTS = range(2, 21)
-_NUMBERS: dict[Operator, range] = {"+": range(2, 10), "-": range(2, 10), "*": range(2, 4)}
-_TENS_LOST = 0.6
-"""The share of slips that forget the ten of a carry or of a borrow; others are wrong by 1 to 3."""
+_STARTS = range(2, 16)
+_NUMBERS: dict[Operator, range] = {"+": range(2, 6), "-": range(2, 6), "*": range(2, 4)}
+_TOO_MANY = (1, 1, 1, 2, 3)
+"""Errors of slips, each as often as another: never too few, or two of them could cancel out."""
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _TITLES = {
@@ -225,16 +225,10 @@ class _Slips:
         for change in changes:
             before, number = values.get(change.name, change.before), change.operation.number
             right = before + number if change.operator == "+" else before - number
-            after = min(max(right + self._error(change.operator), 0), LARGEST)
+            wrong = self.draw.random() < self.share
+            after = min(max(right + wrong * self.draw.choice(_TOO_MANY), 0), LARGEST)
             values[change.name] = after
             yield replace(change, before=before, after=after)
-
-    def _error(self, operator: str) -> int:
-        if self.draw.random() >= self.share:
-            return 0
-        if self.draw.random() < _TENS_LOST:
-            return -10 if operator == "+" else 10
-        return self.draw.choice((-3, -2, -1, 1, 2, 3))
 
 
 def _write(
