@@ -35,6 +35,8 @@ _EVERY_STEP = {
     kind: WorkedSettings(next_title=kind == "titled", include_last=True)
     for kind in ("titled", "untitled")
 }
+_BASE_SEED = 1
+"""Of the base's problems; those of the arms are drawn by 0."""
 _BASE_SHARES = {0: 0.2, 1: 0.4, HARD: 0.3, HARDER: 0.1}
 """Shares of the levels in the base's problems; solutions of the last two have slips."""
 _CARD = """\
@@ -95,15 +97,15 @@ def save_data(kind: Data, folder: Path) -> Path:
     return out
 
 
-def save_demonstrations(plan: MathsPlan, folder: Path, seed: int) -> None:
+def save_demonstrations(plan: MathsPlan, folder: Path) -> None:
     """Write the data set that the base policy learns, in all forms of reply.
 
     Easy problems are solved right; most operations of hard ones are wrong. A problem gives its
     whole solution, and a reply in another form: a step with its title given, a step without, or
     the rest of the solution.
     """
-    contexts = list(_demonstrations(plan, seed))
-    random.Random(seed).shuffle(contexts)
+    contexts = list(_demonstrations(plan))
+    random.Random(0).shuffle(contexts)
     save_step_contexts(contexts, folder, _CARD, asdict(WorkedSettings()))
 
 
@@ -119,12 +121,12 @@ def sample_texts(folder: Path, demonstrations: Path) -> list[str]:
     return texts
 
 
-def _demonstrations(plan: MathsPlan, seed: int) -> Iterator[StepContext]:
-    draw = random.Random(seed)
+def _demonstrations(plan: MathsPlan) -> Iterator[StepContext]:
+    draw = random.Random(0)
     for level, share in _BASE_SHARES.items():
         count = round(share * plan.base_problems)
         slips = 0.0 if level in EASY else plan.base_slips
-        for made in make_problems(level, count, "train", seed + 1, slips):  # 0: those of the arms
+        for made in make_problems(level, count, "train", _BASE_SEED, slips):
             solution = MATH.reader({}).read(asdict(made), made.id)
             yield from _contexts(solution, _SETTINGS["solutions"])
             form = draw.choice(("titled", "untitled", "untitled", "rest"))

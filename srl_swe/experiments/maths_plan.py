@@ -1,7 +1,7 @@
 """The plan of a study on made problems of mathematics: ways to train, arms, budgets, results.
 
 A *way* is one kind of training: a recipe, its data and the learning rates to try. An *arm* is a
-sequence of ways that share one budget of updates, from the same base policy. An update takes 256
+sequence of ways that share one budget of updates, from the one base policy. An update takes 256
 sampled steps, 64 solutions (67 tokens each), or 80 rests of one; a refill of groups samples again.
 """
 

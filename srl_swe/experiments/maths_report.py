@@ -209,8 +209,8 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
     for result in sorted(results, key=lambda result: result.seed):
         if result.any_of_16 is not None:
             text += (
-                f" The base of seed {result.seed} solves {result.any_of_16:.1%} of the hard "
-                f"problems with 16 samples"
+                f" With 16 samples the base solves {result.any_of_16:.1%} of the hard problems "
+                f"under seed {result.seed}"
             )
             hard = result.any_of_16 < HARD_SHARE
             text += "." if hard else f", more than the {HARD_SHARE:.0%} of a hard set."

@@ -1,9 +1,9 @@
 """A study on made problems of mathematics: the paper's arms and ablations at equal budgets.
 
 FOLDER/problems/, FOLDER/data/     :mod:`srl_swe.experiments.maths_data`
-FOLDER/seed-0/base/final/          where all arms of that seed start
+FOLDER/base/final/                 where all arms start, under every seed
 FOLDER/seed-0/ARM/01-WAY/          a run folder for each way of an arm
-FOLDER/tuning/WAY-RATE/            short runs from the first seed's base, to choose the rates
+FOLDER/tuning/WAY-RATE/            short runs, to choose the rates
 FOLDER/tuning.jsonl                one line per way: the rate used, and all rates tried
 FOLDER/results.jsonl               one line per arm and seed, in the order in which they end
 FOLDER/report.html, table.md       rewritten after each of them
@@ -86,11 +86,10 @@ def run_maths_study(
     stages: list[Stage[MathsResult | None]] = [
         Stage(_tuning_title(name), _TUNING_S, partial(study.tune, WAYS[name])) for name in ways
     ]
-    jobs = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
-    jobs.sort(key=lambda job: job[0] - (not job[1].ways))  # a base is made one seed ahead
     stages += [
         Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
-        for seed, arm in jobs
+        for seed in range(plan.seeds)
+        for arm in arms
     ]
     by_name = {arm.name: arm for arm in arms}
     spent_s = {
@@ -122,24 +121,24 @@ def _title(seed: int, arm: MathsArm) -> str:
 class MathsStudy:
     """The parts of a study; several may run at once.
 
-    Locks: ``bases`` and ``rates``, one per seed and way: the first caller makes it.
-    ``randomness``: tiny policies and evaluations draw the process's random numbers.
+    Locks: the first caller makes the ``base``, and finds the rate of a way (``rates``).
+    ``randomness``: a tiny policy and evaluations draw the process's random numbers.
     """
 
     plan: MathsPlan
     folder: Path
     run_phase: RunPhase
-    bases: Mapping[int, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    base: Lock = field(default_factory=Lock)
     rates: Mapping[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     randomness: Lock = field(default_factory=Lock)
 
-    def base_policy(self, seed: int) -> Path:
-        """The start of all arms of the seed: a tiny policy, sure of the easy levels only."""
-        place, plan = self.folder / f"seed-{seed}", self.plan
-        output, tiny, data = place / "base", place / "untrained", place / "demonstrations"
-        with self.bases[seed]:
+    def base_policy(self) -> Path:
+        """The start of all arms: a tiny policy, sure of the easy levels only."""
+        plan, output = self.plan, self.folder / "base"
+        tiny, data = self.folder / "untrained", self.folder / "demonstrations"
+        with self.base:
             if not tiny.exists():
-                save_demonstrations(plan, data, seed)
+                save_demonstrations(plan, data)
                 texts = sample_texts(self.folder, data)
                 with self.randomness:
                     make_tiny_policy(
@@ -149,14 +148,12 @@ class MathsStudy:
                         hidden=plan.hidden,
                         layers=plan.layers,
                         whole_numbers=True,
-                        seed=seed,
                     )
             changes = {
                 "model": str(tiny),
                 "data": str(data),
                 "output": str(output),
                 "trainer.max_steps": str(plan.base_updates),
-                "trainer.seed": str(seed),
             }
             recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
             if not (output / "final").is_dir() and (
@@ -174,7 +171,7 @@ class MathsStudy:
         with self.rates[way.name]:
             if known := load_tuned(self.folder).get(way.name):
                 return known.rate
-            base, tried = self.base_policy(0), list[RateTried]()
+            base, tried = self.base_policy(), list[RateTried]()
             for rate in rates_to_try(way, self.plan.rates_tried):
                 output = self.folder / "tuning" / f"{way.name}-{rate:g}"
                 recipe = self.recipe(way, base, rate, self.plan.tuning_updates, 0, output)
@@ -191,8 +188,8 @@ class MathsStudy:
         return found.rate
 
     def train_and_evaluate(self, seed: int, arm: MathsArm) -> MathsResult:
-        """The arm's result; makes the seed's base policy and the rates if they are missing."""
-        base = self.base_policy(seed)
+        """The arm's result; makes the base policy and the rates if they are missing."""
+        base = self.base_policy()
         rates = {name: self.rate(WAYS[name]) for name in arm.ways}
         updates = self.plan.updates // max(1, len(arm.ways))
         output = self.folder / f"seed-{seed}" / arm.name
