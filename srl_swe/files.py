@@ -14,10 +14,13 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from srl_swe.errors import UserError
+
+Record = TypeVar("Record")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SAID_OF_A_FULL_DISK = (
@@ -157,6 +160,26 @@ def read_json_lines(path: Path, remedy: str) -> Iterator[tuple[str, dict[str, An
             if not isinstance(record, dict):
                 raise ValueError("not a JSON object")
         yield where, record
+
+
+def append_record(path: Path, record: Any) -> None:
+    """Add the fields of a dataclass's instance as a line."""
+    append_line(path, json.dumps(asdict(record)))
+
+
+def load_records(path: Path, kind: type[Record], remedy: str) -> list[Record]:
+    """The dataclass's instances of all lines; a torn last line is cut off.
+
+    Raises UserError for a damaged line, with the ``remedy``.
+    """
+    from pydantic import TypeAdapter
+
+    drop_torn_line(path)
+    adapter, records = TypeAdapter(kind), []
+    for where, fields in read_json_lines(path, remedy):
+        with damage_named(where, remedy):
+            records.append(adapter.validate_python(fields))
+    return records
 
 
 def last_line(text: str, otherwise: str = "no reason given") -> str:

@@ -12,15 +12,12 @@ action: policies that make the same edit share it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from srl_swe.errors import ImageMissing, SandboxError
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import append_record, load_records
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress
 from srl_swe.replay import replay_steps
@@ -130,7 +127,7 @@ def execute_edits(
                 broken[edit.key] = edit
             else:
                 known[edit.key] = edit
-                append_line(path, json.dumps(asdict(edit)))
+                append_record(path, edit)
             advance(f"{trial.instance.instance_id}: {edit.outcome}")
 
         run_parallel(
@@ -141,11 +138,4 @@ def execute_edits(
 
 def load_executed_edits(path: Path) -> dict[str, ExecutedEdit]:
     """The kept results by key. Raises UserError for a damaged line."""
-    drop_torn_line(path)
-    adapter = TypeAdapter(ExecutedEdit)
-    found: dict[str, ExecutedEdit] = {}
-    for where, record in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            edit = adapter.validate_python(record)
-        found[edit.key] = edit
-    return found
+    return {edit.key: edit for edit in load_records(path, ExecutedEdit, _REMEDY)}

@@ -7,17 +7,14 @@ the warm start, and the rest gives the further steps on which the arms are compa
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.experiments.experiment import Plan
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 from srl_swe.types import Instance, Trajectory
 
@@ -274,20 +271,9 @@ class GeneratedResult:
     seconds: float
 
 
-def append_result(folder: Path, result: GeneratedResult) -> None:
-    """Add a line to the results."""
-    append_line(folder / RESULTS_FILE, json.dumps(asdict(result)))
-
-
 def load_results(folder: Path) -> list[GeneratedResult]:
     """All results in the folder, in file order. Raises UserError for a damaged line."""
-    path = folder / RESULTS_FILE
-    drop_torn_line(path)
-    adapter, results = TypeAdapter(GeneratedResult), []
-    for where, record in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            results.append(adapter.validate_python(record))
-    return results
+    return load_records(folder / RESULTS_FILE, GeneratedResult, _REMEDY)
 
 
 GATE = (0.05, 0.8)

@@ -36,6 +36,7 @@ from srl_swe.experiments.generated_evaluation import (
     roll_out,
 )
 from srl_swe.experiments.generated_plan import (
+    RESULTS_FILE,
     STEPS_PER_UPDATE,
     ArmPhase,
     Costs,
@@ -43,7 +44,6 @@ from srl_swe.experiments.generated_plan import (
     GeneratedPlan,
     GeneratedResult,
     Split,
-    append_result,
     check_gate,
     expected_seconds,
     get_arms,
@@ -54,7 +54,7 @@ from srl_swe.experiments.generated_report import measured, save_report
 from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
-from srl_swe.files import claim, write_atomic
+from srl_swe.files import append_record, claim, write_atomic
 from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
@@ -140,7 +140,7 @@ def run_generated_study(
     report = partial(save_report, plan, study.split, costs, folder=folder)
 
     def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
-        append_result(folder, result)
+        append_record(folder / RESULTS_FILE, result)
         report(load_results(folder))
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)

@@ -7,16 +7,13 @@ sampled steps, 64 solutions (67 tokens each), or 80 rests of one; a refill of gr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import load_records
 
 HARD_SHARE = 0.02
 """The base should solve fewer of the hard problems with 16 samples (the paper's hard set)."""
@@ -276,28 +273,12 @@ def best_rate(tried: Sequence[RateTried]) -> float:
     return tried[max(range(len(tried)), key=merit)].rate
 
 
-def append_record(path: Path, record: MathsResult | Tuned) -> None:
-    """Add the record to the file as a line."""
-    append_line(path, json.dumps(asdict(record)))
-
-
 def load_results(folder: Path) -> list[MathsResult]:
     """All results in the folder, in file order. Raises UserError for a damaged line."""
-    return list(_load(folder / RESULTS_FILE, TypeAdapter(MathsResult)))
+    return load_records(folder / RESULTS_FILE, MathsResult, _REMEDY)
 
 
 def load_tuned(folder: Path) -> dict[str, Tuned]:
     """The learning rates found so far, by way. Raises UserError for a damaged line."""
-    return {tuned.way: tuned for tuned in _load(folder / TUNING_FILE, TypeAdapter(Tuned))}
-
-
-Record = TypeVar("Record")
-
-
-def _load(path: Path, adapter: TypeAdapter[Record]) -> list[Record]:
-    drop_torn_line(path)
-    records = []
-    for where, record in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            records.append(adapter.validate_python(record))
-    return records
+    tuned = load_records(folder / TUNING_FILE, Tuned, _REMEDY)
+    return {found.way: found for found in tuned}

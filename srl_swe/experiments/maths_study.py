@@ -43,7 +43,6 @@ from srl_swe.experiments.maths_plan import (
     RateTried,
     Tuned,
     Way,
-    append_record,
     best_rate,
     get_maths_arms,
     load_results,
@@ -52,7 +51,7 @@ from srl_swe.experiments.maths_plan import (
 )
 from srl_swe.experiments.maths_report import save_report
 from srl_swe.experiments.study import training_seconds
-from srl_swe.files import claim
+from srl_swe.files import append_record, claim
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
 from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum

@@ -28,16 +28,16 @@ from srl_swe.experiments.experiment import (
     run_stages,
 )
 from srl_swe.experiments.study_plan import (
+    RESULTS_FILE,
     Arm,
     ArmResult,
     StudyPlan,
-    append_result,
     get_arms,
     load_results,
 )
 from srl_swe.experiments.study_report import measured, save_report
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
-from srl_swe.files import claim
+from srl_swe.files import append_record, claim
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run
@@ -96,7 +96,7 @@ def run_study(
     }
 
     def keep(_: Stage[ArmResult], result: ArmResult) -> None:
-        append_result(folder, result)
+        append_record(folder / RESULTS_FILE, result)
         save_report(plan, suite, load_results(folder), folder)
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from srl_swe.errors import UserError
 from srl_swe.experiments.experiment import Plan
-from srl_swe.files import append_line, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 
 ACTIONS_PER_UPDATE = 64
@@ -112,17 +109,6 @@ class ArmResult:
     seconds: float
 
 
-def append_result(folder: Path, result: ArmResult) -> None:
-    """Add a line to the results."""
-    append_line(folder / RESULTS_FILE, json.dumps(asdict(result)))
-
-
 def load_results(folder: Path) -> list[ArmResult]:
     """All results in the folder, in file order. Raises UserError for a damaged line."""
-    path = folder / RESULTS_FILE
-    drop_torn_line(path)
-    results, adapter = [], TypeAdapter(ArmResult)
-    for where, record in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            results.append(adapter.validate_python(record))
-    return results
+    return load_records(folder / RESULTS_FILE, ArmResult, _REMEDY)

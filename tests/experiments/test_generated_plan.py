@@ -17,11 +17,11 @@ from srl_swe.experiments.generated_evaluation import (
 from srl_swe.experiments.generated_plan import (
     ARMS,
     BUDGETS,
+    RESULTS_FILE,
     Costs,
     GeneratedPlan,
     GeneratedResult,
     Split,
-    append_result,
     check_gate,
     expected_seconds,
     get_arms,
@@ -40,7 +40,7 @@ from srl_swe.experiments.generated_report import (
     save_report,
     seeds_table,
 )
-from srl_swe.files import write_atomic
+from srl_swe.files import append_record, write_atomic
 from srl_swe.reports.intervals import wilson_interval
 from srl_swe.types import Action, Instance, Outcome, Trajectory, Verdict
 
@@ -210,7 +210,7 @@ def results(tmp_path: Path) -> list[GeneratedResult]:
     made = []
     for (arm, seed), each in found.items():
         made.append(GeneratedResult(arm, seed, 8 if arm == "srl" else 0, 4000, 60.0))
-        append_result(tmp_path, made[-1])
+        append_record(tmp_path / RESULTS_FILE, made[-1])
         place = tmp_path / measured(made[-1]) / RESULT_FILE
         write_atomic(place, TypeAdapter(GeneratedEvaluation).dump_json(each))
     assert load_results(tmp_path) == made

@@ -35,7 +35,6 @@ from srl_swe.experiments.maths_plan import (
     MathsResult,
     RateTried,
     Tuned,
-    append_record,
     get_maths_arms,
     load_results,
     load_tuned,
@@ -48,6 +47,7 @@ from srl_swe.experiments.maths_report import (
     study_charts,
 )
 from srl_swe.experiments.maths_study import run_maths_study
+from srl_swe.files import append_record
 from srl_swe.training.data import load_step_contexts
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import SftRecipe, SrlRecipe

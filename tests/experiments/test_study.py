@@ -22,12 +22,11 @@ from srl_swe.experiments.study_plan import (
     Arm,
     ArmResult,
     StudyPlan,
-    append_result,
     get_arms,
     load_results,
 )
 from srl_swe.experiments.study_report import measured, results_table, save_report, study_charts
-from srl_swe.files import write_atomic
+from srl_swe.files import append_record, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum, recipe_path
 from srl_swe.types import Outcome, Verdict
@@ -70,7 +69,7 @@ def test_a_suite_without_experts_is_refused() -> None:
 def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     results = [result("base", 0, 0.0), result("srl", 0, 0.5)]
     for one in results:
-        append_result(tmp_path, one)
+        append_record(tmp_path / RESULTS_FILE, one)
     with (tmp_path / RESULTS_FILE).open("a") as file:
         file.write('{"arm": "rl')
     assert load_results(tmp_path) == results
