@@ -152,7 +152,7 @@ class MathsPlan:
     layers: int = 3
     base_problems: int = 24000
     base_updates: int = 2400
-    base_slips: float = 5 / 6
+    base_slips: float = 7 / 8
     max_new_tokens: int = 176
 
 
