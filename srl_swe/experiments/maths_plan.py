@@ -141,8 +141,8 @@ class MathsPlan:
     arms: tuple[str, ...] = tuple(arm.name for arm in MATHS_ARMS)
     seeds: int = 5
     solutions: int = 300
-    updates: int = 60
-    tuning_updates: int = 20
+    updates: int = 48
+    tuning_updates: int = 16
     rates_tried: int = 3
     points: int = 6
     held_out: int = 500
