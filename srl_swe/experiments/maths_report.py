@@ -30,6 +30,7 @@ from srl_swe.reports.intervals import mean_interval, share_interval, sign_test
 from srl_swe.reports.page import TextTable, Way, counted, render_page
 
 TITLE = "The paper's comparison on made problems of mathematics"
+_NBSP = "\N{NO-BREAK SPACE}"
 CAVEAT = (
     "A policy of about a million parameters, made from scratch, on arithmetic of a few steps: the "
     "order of the arms is that of this miniature. It can't show how they would rank for a "
@@ -266,7 +267,7 @@ def _cell(by_seed: Sequence[Sequence[float]]) -> str:
     by_problem = [statistics.fmean(values) for values in zip(*by_seed, strict=True)]
     over_problems = share_interval(by_problem)
     over_seeds = mean_interval([statistics.fmean(values) for values in by_seed])
-    half = "" if over_seeds.half is None else f" ± {100 * over_seeds.half:.1f}"
+    half = "" if over_seeds.half is None else f"{_NBSP}±{_NBSP}{100 * over_seeds.half:.1f}"
     low, high = 100 * over_problems.low, 100 * over_problems.high
     return f"{100 * over_seeds.mean:.1f} ({low:.1f}–{high:.1f}){half}"
 

@@ -169,7 +169,7 @@ def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None
     ]
     base, srl = accuracy_table(results, samples=2).rows
     assert base[:3] == ("base", "0.0 (0.0–49.0)", "0.0 (0.0–49.0)")
-    assert srl[1].startswith("62.5 (") and srl[1].endswith("± 158.8")
+    assert srl[1].startswith("62.5 (") and srl[1].endswith("\xa0±\xa0158.8")
     assert srl[2].startswith("50.0 (") and srl[-2:] == ("90.0", "27.6")
     assert len(accuracy_table(results, 2, "harder").rows[1]) == len(srl) - 2
     (pair,) = pairs_table(results).rows
