@@ -100,7 +100,7 @@ def test_keys_move_open_go_back_and_search(open_page: OpenPage, stored_page: Pat
         assert page.locator("tr.current").get_attribute("aria-rowindex") == str(row + 2), key
     opened = page.locator("tr.current a").inner_text()
     page.keyboard.press("Enter")
-    assert page.locator("h1").inner_text().startswith(opened)
+    page.locator("h1", has_text=opened).wait_for()
     page.keyboard.press("ArrowRight")
     page.locator(".crumbs", has_text="3 of").wait_for()
     page.keyboard.press("Escape")
@@ -119,13 +119,13 @@ def test_a_link_opens_a_step_and_keys_move_between_steps(
     open_page: OpenPage, stored_page: Path
 ) -> None:
     page = open_page(stored_page).go(link(EXPERT) + "&step=3")
-    assert page.evaluate("document.activeElement.id") == "step-3"
+    page.locator("#step-3:focus").wait_for()
     assert page.locator("#step-3").bounding_box()["y"] < 200  # type: ignore[index]
     page.keyboard.press("j")
-    assert page.url.endswith(link(EXPERT) + "&step=4")
+    page.wait_for_url(lambda url: url.endswith(link(EXPERT) + "&step=4"))
     page.keyboard.press("k")
     page.keyboard.press("k")
-    assert page.evaluate("document.activeElement.id") == "step-2"
+    page.locator("#step-2:focus").wait_for()
 
 
 def test_the_prompt_of_a_step_is_that_of_training(
@@ -186,7 +186,7 @@ def test_a_group_shows_every_sample_with_reward_and_advantage(
     ]
     assert page.locator("main tbody tr").count() == 2
     page.get_by_role("link", name="sample 1", exact=True).click()
-    assert page.evaluate("document.activeElement.id") == "step-1"
+    page.locator("#step-1:focus").wait_for()
 
 
 def test_a_replay_shows_both_texts_and_the_forgiving_rule(
