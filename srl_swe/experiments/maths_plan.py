@@ -2,7 +2,7 @@
 
 A *way* is one kind of training: a recipe, its data and the learning rates to try. An *arm* is a
 sequence of ways that share one budget of updates, from the one base policy. An update takes 256
-sampled steps, 64 solutions (67 tokens each), or 80 rests of one; a refill of groups samples again.
+sampled steps, 64 solutions (55 tokens each), or 80 rests of one; a refill of groups samples again.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ class MathsPlan:
     evaluate on, with ``samples`` replies each besides a greedy one; ``validation``: problems that
     choose the learning rates and draw the curves, measured ``points`` times per arm.
     ``rates_tried``: most learning rates to try per way, from the middle of its own.
-    ``base_problems``: that the base learns, for ``base_updates``; ``base_slips``: the share of
-    operations that its solutions of hard ones get wrong.
+    ``base_problems``: number that the base learns, in ``base_updates``; ``base_slips``: the share
+    of operations that its solutions of hard ones get wrong.
     """
 
     domain: Literal["math"] = "math"
