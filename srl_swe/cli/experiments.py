@@ -195,9 +195,9 @@ def _study_maths(
     from srl_swe.training.curriculum import PhaseStopped, phases_at_once
 
     at_once = at_once or phases_at_once()
-    run = phase_runner(sandboxes, workers=1, at_once=at_once)
+    run, alone = (phase_runner(sandboxes, workers=1, at_once=n) for n in (at_once, 1))
     try:
-        results = run_maths_study(plan, folder, run, at_once=at_once)
+        results = run_maths_study(plan, folder, run, at_once=at_once, run_alone=alone)
     except PhaseStopped as stopped:
         raise typer.Exit(stopped.code) from None
     if as_json:

@@ -8,13 +8,13 @@ FOLDER/grading/       verdicts, shared by all policies
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from srl_swe.bundled import bundled
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResult, evaluate_policy
 from srl_swe.parallel import run_parallel
@@ -129,6 +129,27 @@ class Experiment(Generic[PlanT]):
             harness=self.harness,
         )
         return evaluate_policy(policy, name, settings, folder)
+
+
+class NamedArm(Protocol):
+    """An arm of a study, as far as it is chosen by its name."""
+
+    @property
+    def name(self) -> str:
+        """Unique in the study."""
+        ...
+
+
+ArmT = TypeVar("ArmT", bound=NamedArm)
+
+
+def get_arms(arms: Sequence[ArmT], names: Collection[str]) -> list[ArmT]:
+    """The named arms in the order of ``arms``. Raises UserError for an unknown name."""
+    known = [arm.name for arm in arms]
+    if unknown := [name for name in names if name not in known]:
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(f"no arm {unknown[0]!r}.{hint} Known: {', '.join(known)}.")
+    return [arm for arm in arms if arm.name in names]
 
 
 Result = TypeVar("Result")

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.experiments.experiment import Plan
+from srl_swe.experiments.experiment import (
+    Plan,
+    get_arms,
+)
 from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 from srl_swe.types import Instance, Trajectory
@@ -69,15 +72,6 @@ ARMS = (
     ),
 )
 HOUR_ARMS = ("warm", "sft", "srl")
-
-
-def get_arms(names: Sequence[str]) -> list[GeneratedArm]:
-    """The named arms in the order of :data:`ARMS`. Raises UserError for an unknown name."""
-    known = [arm.name for arm in ARMS]
-    if unknown := [name for name in names if name not in known]:
-        hint = did_you_mean(unknown[0], known)
-        raise UserError(f"no arm {unknown[0]!r}.{hint} Known: {', '.join(known)}.")
-    return [arm for arm in ARMS if arm.name in names]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,7 +337,7 @@ def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> fl
 
 def with_arms(plan: GeneratedPlan, names: Sequence[str]) -> GeneratedPlan:
     """The plan with these arms and the warm start, in the order of :data:`ARMS`."""
-    arms = get_arms(["warm", *names])
+    arms = get_arms(ARMS, ["warm", *names])
     has_rlvr = any(phase.method == "rlvr" for arm in arms for phase in arm.phases)
     tokens = None if has_rlvr else plan.prompt_tokens
     return replace(plan, arms=tuple(arm.name for arm in arms), prompt_tokens=tokens)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from srl_swe.evaluation.compare import Evaluation, compare_evaluations
+from srl_swe.experiments.experiment import get_arms
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
     GeneratedEvaluation,
@@ -15,12 +16,12 @@ from srl_swe.experiments.generated_evaluation import (
     load_evaluation,
 )
 from srl_swe.experiments.generated_plan import (
+    ARMS,
     Costs,
     GeneratedArm,
     GeneratedPlan,
     GeneratedResult,
     Split,
-    get_arms,
 )
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
@@ -44,7 +45,7 @@ def measured(result: GeneratedResult) -> str:
 def load_evaluations(results: Sequence[GeneratedResult], folder: Path) -> Evaluations:
     """The evaluations whose folders are there, arms in the order of the plan."""
     found: dict[str, dict[int, GeneratedEvaluation]] = {}
-    for arm in get_arms([result.arm for result in results]):
+    for arm in get_arms(ARMS, [result.arm for result in results]):
         mine = sorted((r for r in results if r.arm == arm.name), key=lambda each: each.seed)
         for result in mine:
             if (folder / measured(result) / RESULT_FILE).exists():
@@ -323,7 +324,9 @@ def _runs(arms: Sequence[GeneratedArm], folder: Path) -> list[Way]:
 
 
 def _arms(evaluations: Evaluations) -> list[tuple[GeneratedArm, list[GeneratedEvaluation]]]:
-    return [(arm, list(evaluations[arm.name].values())) for arm in get_arms(list(evaluations))]
+    return [
+        (arm, list(evaluations[arm.name].values())) for arm in get_arms(ARMS, list(evaluations))
+    ]
 
 
 def _first(evaluations: Evaluations) -> GeneratedEvaluation:

@@ -27,7 +27,11 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation.executed_edits import last_edit
 from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
-from srl_swe.experiments.experiment import Stage, run_stages
+from srl_swe.experiments.experiment import (
+    Stage,
+    get_arms,
+    run_stages,
+)
 from srl_swe.experiments.generated_evaluation import (
     GeneratedEvaluation,
     GeneratedSettings,
@@ -36,6 +40,7 @@ from srl_swe.experiments.generated_evaluation import (
     roll_out,
 )
 from srl_swe.experiments.generated_plan import (
+    ARMS,
     RESULTS_FILE,
     STEPS_PER_UPDATE,
     ArmPhase,
@@ -46,7 +51,6 @@ from srl_swe.experiments.generated_plan import (
     Split,
     check_gate,
     expected_seconds,
-    get_arms,
     load_results,
     split_instances,
 )
@@ -101,7 +105,7 @@ def run_generated_study(
     gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if a
     training fails.
     """
-    arms = get_arms(plan.arms)
+    arms = get_arms(ARMS, plan.arms)
     claim(folder, asdict(plan))
     study = GeneratedStudy(
         plan=plan,

@@ -52,8 +52,11 @@ LARGEST = 39
 """The largest value of a chain; the smallest is 0."""
 _STARTS = range(2, 16)
 _NUMBERS: dict[Operator, range] = {"+": range(2, 6), "-": range(2, 6), "*": range(2, 4)}
-_TOO_MANY = (1, 1, 1, 2, 3)
-"""Errors of slips, each as often as another: never too few, or two of them could cancel out."""
+_TOO_MANY = (4, 4, 4, 5, 6)
+"""Errors of slips, each as often as another: never too few, or two of them could cancel out.
+
+They are larger than a policy's own errors, most of which are of 1 and would cancel small slips.
+"""
 _MOST_IN_VAIN = 1000
 """Draws without a new problem of the split, after which there are hardly any more."""
 _TITLES = {

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from srl_swe.errors import UserError
 from srl_swe.files import load_records
 
 HARD_SHARE = 0.02
@@ -116,14 +115,6 @@ PAIRS = (
 """Arms to compare problem by problem, the first with the second."""
 
 
-def get_maths_arms(names: Sequence[str]) -> list[MathsArm]:
-    """The named arms in the order of :data:`MATHS_ARMS`. Raises UserError for an unknown name."""
-    known = [arm.name for arm in MATHS_ARMS]
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"no arm {unknown[0]!r}. Known: {', '.join(known)}.")
-    return [arm for arm in MATHS_ARMS if arm.name in names]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathsPlan:
     """Everything that decides the results.
@@ -203,14 +194,26 @@ class LevelScore:
 
 
 @dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """A policy in training. ``accuracy``: greedy, on the validation problems.
+
+    ``updates``, ``tokens_sampled``: spent by the arm until then.
+    """
+
+    updates: int
+    tokens_sampled: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class MathsResult:
     """One arm under one seed.
 
     ``rates``: learning rates by way. ``tokens_sampled``: of all replies, those of refills and of
     groups without spread included; ``tokens_trained``: those in the loss. ``seconds``: of its
     training. ``easy``: greedy accuracy on held-out problems of the last easy level. ``curve``:
-    updates, and the greedy accuracy on the validation problems after them. ``any_of_16``: for the
-    base, the share of hard problems that one of 16 samples solves; else None.
+    measured at the base and at each checkpoint. ``any_of_16``: for the base, the share of hard
+    problems that one of 16 samples solves; else None.
     """
 
     arm: str
@@ -223,7 +226,7 @@ class MathsResult:
     easy: float
     hard: LevelScore
     harder: LevelScore
-    curve: tuple[tuple[int, float], ...]
+    curve: tuple[CurvePoint, ...]
     any_of_16: float | None = None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from srl_swe.experiments.experiment import get_arms
 from srl_swe.experiments.made_problems import LEVELS
 from srl_swe.experiments.maths_plan import (
     EASY,
@@ -17,12 +18,12 @@ from srl_swe.experiments.maths_plan import (
     MATHS_ARMS,
     PAIRS,
     WAYS,
+    CurvePoint,
     LevelScore,
     MathsArm,
     MathsPlan,
     MathsResult,
     Tuned,
-    get_maths_arms,
 )
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Band, Chart, Series, draw
@@ -83,6 +84,46 @@ def budget_table(results: Sequence[MathsResult]) -> TextTable:
         ]
         rows.append((arm.label, rates, *(f"{mean:,.0f}" for mean in means)))
     return TextTable(columns, rows)
+
+
+def equal_budget_table(results: Sequence[MathsResult]) -> TextTable:
+    """Accuracy on validation problems at equal updates, and at equal tokens; means over seeds.
+
+    The tokens are the fewest that an arm sampled which samples from its first update.
+    """
+    fewest = min(
+        (
+            result.tokens_sampled
+            for arm, mine in _by_arm(results)
+            if arm.ways and "sft" not in arm.ways
+            for result in mine
+        ),
+        default=0,
+    )
+    rows = []
+    for arm, mine in _by_arm(results):
+        if arm.ways:
+            last = statistics.fmean(result.curve[-1].accuracy for result in mine)
+            within = statistics.fmean(accuracy_within(result.curve, fewest) for result in mine)
+            rows.append((arm.label, f"{100 * last:.1f}", f"{100 * within:.1f}"))
+    return TextTable(("arm", "after all updates", f"after {fewest:,} sampled tokens"), rows)
+
+
+def accuracy_within(curve: Sequence[CurvePoint], tokens: int) -> float:
+    """The accuracy after so many sampled tokens, between two points by a straight line.
+
+    A curve that ends before, or samples none, has its last accuracy.
+
+    >>> curve = (CurvePoint(0, 0, 0.1), CurvePoint(8, 200, 0.2), CurvePoint(16, 400, 0.6))
+    >>> [accuracy_within(curve, tokens) for tokens in (0, 300, 900)]
+    [0.1, 0.4, 0.6]
+    """
+    later = next((at for at, point in enumerate(curve) if point.tokens_sampled > tokens), None)
+    if later is None:
+        return curve[-1].accuracy
+    before, after = curve[later - 1], curve[later]
+    share = (tokens - before.tokens_sampled) / (after.tokens_sampled - before.tokens_sampled)
+    return before.accuracy + share * (after.accuracy - before.accuracy)
 
 
 def tuning_table(tuned: Mapping[str, Tuned]) -> TextTable:
@@ -174,6 +215,7 @@ def save_report(
         "Hard level: accuracy by arm, %": accuracy_table(results, plan.samples),
         "Harder level: accuracy by arm, %": accuracy_table(results, plan.samples, "harder"),
         "Budget by arm": budget_table(results),
+        "Equal budgets: greedy accuracy on validation problems, %": equal_budget_table(results),
         "Learning rates": tuning_table(tuned),
         "Pairs of arms, points": pairs_table(results),
     }
@@ -228,14 +270,14 @@ def _level(index: int) -> str:
 
 def study_charts(results: Sequence[MathsResult]) -> Iterator[Chart]:
     """Per arm the accuracy on validation problems by updates: mean, lowest and highest seed."""
-    top = max((value for result in results for _, value in result.curve), default=0.0)
+    top = max((point.accuracy for result in results for point in result.curve), default=0.0)
     for arm, mine in _by_arm(results):
         if not arm.ways:
             continue
         curve: dict[int, list[float]] = {}
         for result in mine:
-            for update, accuracy in result.curve:
-                curve.setdefault(update, []).append(accuracy)
+            for point in result.curve:
+                curve.setdefault(point.updates, []).append(point.accuracy)
         low, high = _series("lowest", curve, min), _series("highest", curve, max)
         yield Chart(
             title=arm.label,
@@ -276,7 +318,7 @@ def _runs(results: Sequence[MathsResult], folder: Path) -> list[Way]:
     """Links to the pages of the trainings."""
     ways = []
     for result in results:
-        (arm,) = get_maths_arms([result.arm])
+        (arm,) = get_arms(MATHS_ARMS, [result.arm])
         for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
             about = f"{page.parent.name}: curves and sampled replies"
             place = page.relative_to(folder).as_posix()

@@ -13,6 +13,7 @@ A second run continues: finished trainings, rates and results are kept.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 from srl_swe.domains import MATH
-from srl_swe.experiments.experiment import Stage, run_stages
+from srl_swe.experiments.experiment import Stage, get_arms, run_stages
 from srl_swe.experiments.maths_data import (
     load_held_out,
     load_single_steps,
@@ -33,9 +34,11 @@ from srl_swe.experiments.maths_data import (
 )
 from srl_swe.experiments.maths_evaluation import MathsPolicy, accuracy
 from srl_swe.experiments.maths_plan import (
+    MATHS_ARMS,
     RESULTS_FILE,
     TUNING_FILE,
     WAYS,
+    CurvePoint,
     Data,
     MathsArm,
     MathsPlan,
@@ -44,7 +47,6 @@ from srl_swe.experiments.maths_plan import (
     Tuned,
     Way,
     best_rate,
-    get_maths_arms,
     load_results,
     load_tuned,
     rates_to_try,
@@ -66,17 +68,25 @@ _TUNING_S = 150.0
 
 
 def run_maths_study(
-    plan: MathsPlan, folder: Path, run_phase: RunPhase, *, at_once: int = 1
+    plan: MathsPlan,
+    folder: Path,
+    run_phase: RunPhase,
+    *,
+    at_once: int = 1,
+    run_alone: RunPhase | None = None,
 ) -> list[MathsResult]:
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
-    Raises UserError if the folder holds another plan, PhaseStopped if a training fails.
+    ``run_alone``: trains the base, for which the others wait; None means ``run_phase``. Raises
+    UserError if the folder holds another plan, PhaseStopped if a training fails.
     """
-    arms = get_maths_arms(plan.arms)
+    arms = get_arms(MATHS_ARMS, plan.arms)
     MATH.verified_by()  # fails early if math-verify is missing
     claim(folder, asdict(plan))
     save_problems(plan, folder)
-    study = MathsStudy(plan=plan, folder=folder, run_phase=run_phase)
+    study = MathsStudy(
+        plan=plan, folder=folder, run_phase=run_phase, run_alone=run_alone or run_phase
+    )
     kinds: set[Data] = {"rests", *(WAYS[name].data for arm in arms for name in arm.ways)}
     for kind in kinds:  # the rests also for the tokenizer
         if kind != "problems":
@@ -120,13 +130,15 @@ def _title(seed: int, arm: MathsArm) -> str:
 class MathsStudy:
     """The parts of a study; several may run at once.
 
-    Locks: the first caller makes the ``base``, and finds the rate of a way (``rates``).
-    ``randomness``: a tiny policy and evaluations draw the process's random numbers.
+    ``run_alone``: for a phase that no other runs beside. Locks: the first caller makes the
+    ``base``, and finds the rate of a way (``rates``). ``randomness``: a tiny policy and
+    evaluations draw the process's random numbers.
     """
 
     plan: MathsPlan
     folder: Path
     run_phase: RunPhase
+    run_alone: RunPhase
     base: Lock = field(default_factory=Lock)
     rates: Mapping[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     randomness: Lock = field(default_factory=Lock)
@@ -156,7 +168,7 @@ class MathsStudy:
             }
             recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
             if not (output / "final").is_dir() and (
-                code := self.run_phase("sft", save_recipe(recipe))
+                code := self.run_alone("sft", save_recipe(recipe))
             ):
                 raise PhaseStopped(_BASE_RECIPE, code)
         return output / "final"
@@ -202,10 +214,12 @@ class MathsStudy:
         policy = self._train(phases, output) if phases else base
         folders = [Path(phase.recipe.output) for phase in phases]
         say(f"seed {seed}: evaluating {arm.label}")
-        curve = [(0, self._accuracy(base))]
+        curve, sampled = [CurvePoint(0, 0, self._accuracy(base))], 0
         for index, place in enumerate(folders):
             for step, checkpoint in checkpoints(place):
-                curve.append((index * updates + step, self._accuracy(checkpoint)))
+                spent = sampled + tokens_sampled(place, step)
+                curve.append(CurvePoint(index * updates + step, spent, self._accuracy(checkpoint)))
+            sampled += tokens_sampled(place)
         plan, last = self.plan, MathsPolicy(policy, self.plan.max_new_tokens)
         easy = accuracy(last.greedy(load_held_out(self.folder, "easy")))
         any_of_16 = None
@@ -222,14 +236,13 @@ class MathsStudy:
             if not phases:
                 right = last.count_right(load_held_out(self.folder, "hard"), 16, seed)
                 any_of_16 = accuracy([count > 0 for count in right])
-        tokens = [tokens_of(Path(phase.recipe.output), phase.recipe) for phase in phases]
         return MathsResult(
             arm=arm.name,
             seed=seed,
             rates=rates,
             updates=updates * len(phases),
-            tokens_sampled=sum(sampled for sampled, _ in tokens),
-            tokens_trained=sum(trained for _, trained in tokens),
+            tokens_sampled=sampled,
+            tokens_trained=sum(tokens_trained(phase.recipe) for phase in phases),
             seconds=sum(map(training_seconds, folders)),
             easy=easy,
             hard=hard,
@@ -275,16 +288,18 @@ def checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
     yield from sorted(found)
 
 
-def tokens_of(run: Path, recipe: Recipe) -> tuple[int, int]:
-    """Tokens sampled by a finished run, and tokens of replies in its loss."""
+def tokens_sampled(run: Path, until: float = math.inf) -> int:
+    """Tokens of all replies that a finished run has sampled in its updates up to ``until``."""
+    values = load_run(run).values("dynamic_sampling/tokens_sampled")
+    return round(sum(value or 0 for step, value in values if step <= until))
+
+
+def tokens_trained(recipe: Recipe) -> int:
+    """Tokens of replies in the loss of a finished run."""
+    held = load_run(Path(recipe.output))
     if isinstance(recipe, SftRecipe):
         rows, tokenizer = load_step_contexts(recipe.data), load_tokenizer(recipe.model, {})
         tokens = [len(tokenizer(row["completion"][0]["content"])["input_ids"]) for row in rows]
-        seen = load_run(run).step * int(recipe.trainer["per_device_train_batch_size"])
-        return 0, round(seen * sum(tokens) / len(tokens))
-    held = load_run(run)
-    sampled, trained = (
-        sum(value or 0 for _, value in held.values(f"dynamic_sampling/tokens_{kind}"))
-        for kind in ("sampled", "trained")
-    )
-    return round(sampled), round(trained)
+        seen = held.step * int(recipe.trainer["per_device_train_batch_size"])
+        return round(seen * sum(tokens) / len(tokens))
+    return round(sum(value or 0 for _, value in held.values("dynamic_sampling/tokens_trained")))

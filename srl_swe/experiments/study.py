@@ -24,15 +24,16 @@ from srl_swe.experiments.experiment import (
     Stage,
     Suite,
     bundled_trajectories,
+    get_arms,
     load_suite,
     run_stages,
 )
 from srl_swe.experiments.study_plan import (
+    ARMS,
     RESULTS_FILE,
     Arm,
     ArmResult,
     StudyPlan,
-    get_arms,
     load_results,
 )
 from srl_swe.experiments.study_report import measured, save_report
@@ -68,7 +69,7 @@ def run_study(
     ``instances``: those of ``plan.suite``. Raises UserError if the folder holds another plan,
     PhaseStopped if a training fails.
     """
-    arms = get_arms(plan.arms)
+    arms = get_arms(ARMS, plan.arms)
     claim(folder, asdict(plan))
     suite = load_suite(plan.suite, instances, plan.trajectories)
     study = Study(
@@ -125,7 +126,7 @@ def _title(seed: int, arm: Arm) -> str:
 def _bases_one_seed_ahead(job: tuple[int, Arm]) -> tuple[int, bool]:
     """A sort key that puts each base one seed early: it is ready when the arms reach its seed.
 
-    >>> jobs = [(seed, arm) for seed in (0, 1) for arm in get_arms(["base", "srl"])]
+    >>> jobs = [(seed, arm) for seed in (0, 1) for arm in get_arms(ARMS, ["base", "srl"])]
     >>> [(seed, arm.name) for seed, arm in sorted(jobs, key=_bases_one_seed_ahead)]
     [(0, 'base'), (1, 'base'), (0, 'srl'), (1, 'srl')]
     """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from srl_swe.errors import UserError
 from srl_swe.experiments.experiment import Plan
 from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
@@ -47,14 +45,6 @@ ARMS = (
     Arm("rlvr", "RLVR", 540, (("rlvr", 1.0),)),
     Arm("srl-rlvr", "SRL, then RLVR", 430, (("srl", 0.5), ("rlvr", 0.5))),
 )
-
-
-def get_arms(names: Sequence[str]) -> list[Arm]:
-    """The named arms in the order of :data:`ARMS`. Raises UserError for an unknown name."""
-    known = [arm.name for arm in ARMS]
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"no arm {unknown[0]!r}. Known: {', '.join(known)}.")
-    return [arm for arm in ARMS if arm.name in names]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

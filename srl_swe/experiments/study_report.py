@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from srl_swe.experiments.experiment import Suite
+from srl_swe.experiments.experiment import (
+    Suite,
+    get_arms,
+)
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, load_result
 from srl_swe.experiments.study_plan import (
     ACTIONS_PER_UPDATE,
+    ARMS,
     Arm,
     ArmResult,
     StudyPlan,
-    get_arms,
 )
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
@@ -67,7 +70,7 @@ def results_table(results: Sequence[ArmResult]) -> TextTable:
         "seconds",
     )
     rows: list[tuple[str, ...]] = []
-    for arm in get_arms([result.arm for result in results]):
+    for arm in get_arms(ARMS, [result.arm for result in results]):
         mine = [result for result in results if result.arm == arm.name]
         rows.append(
             (
@@ -109,7 +112,7 @@ def save_report(
         caveat=limits,
         results=table,
         charts=[draw(chart) for chart in study_charts(results, folder)],
-        arms=[arm.label for arm in get_arms([result.arm for result in results])],
+        arms=[arm.label for arm in get_arms(ARMS, [result.arm for result in results])],
         outcomes=_outcomes(suite, results, folder, episodes or {}),
         notes=dict.fromkeys(suite.held_out_ids, "held out"),
         episodes=bool(episodes),
@@ -146,7 +149,7 @@ def _outcomes(
             if name in verdicts
         ]
 
-    arms = get_arms(list(by_arm))
+    arms = get_arms(ARMS, list(by_arm))
     names = (*suite.training_ids, *suite.held_out_ids)
     return {name: [marks(arm, name) for arm in arms] for name in names}
 
@@ -156,7 +159,7 @@ def _runs(results: Sequence[ArmResult], folder: Path) -> list[Way]:
     ways = []
     for result in results:
         for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
-            (arm,) = get_arms([result.arm])
+            (arm,) = get_arms(ARMS, [result.arm])
             title = f"{arm.label}, seed {result.seed}"
             about = f"phase {page.parent.name}: curves and sampled replies"
             ways.append(Way(title, page.relative_to(folder).as_posix(), about))
@@ -175,7 +178,7 @@ def study_charts(results: Sequence[ArmResult], folder: Path) -> Iterator[Chart]:
     """Curves of the first seed, an arm's phases one after the other."""
     for key, methods, title, about in CURVES:
         series = []
-        for arm in get_arms([result.arm for result in results]):
+        for arm in get_arms(ARMS, [result.arm for result in results]):
             values = _curve(folder / "seed-0" / arm.name, key, methods)
             if values:
                 series.append(Series(arm.label, values))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
+from srl_swe.experiments.experiment import get_arms
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
     GeneratedEvaluation,
@@ -24,7 +25,6 @@ from srl_swe.experiments.generated_plan import (
     Split,
     check_gate,
     expected_seconds,
-    get_arms,
     held_out_by_rows,
     load_results,
     split_instances,
@@ -148,7 +148,7 @@ def test_an_hour_has_three_arms_and_a_night_has_all() -> None:
     assert all(budget.edit_instances >= 100 for budget in BUDGETS.values())
     costs = Costs(prompt=1100, reply=80, episode=1800, turns=9)
     hour = BUDGETS["hour"]
-    minutes = sum(expected_seconds(arm, hour, costs) for arm in get_arms(hour.arms)) / 60
+    minutes = sum(expected_seconds(arm, hour, costs) for arm in get_arms(ARMS, hour.arms)) / 60
     assert 30 < minutes < 70
     assert with_arms(hour, ["srl-rule"]).arms == ("warm", "srl-rule")
     with pytest.raises(UserError, match=r"no arm 'srl-rul'. Did you mean 'srl-rule'"):

@@ -15,6 +15,7 @@ pytest.importorskip("math_verify", reason="needs the extra `math`")
 from srl_swe.cli.experiments import PlanOptions
 from srl_swe.domains import MATH
 from srl_swe.errors import UserError
+from srl_swe.experiments.experiment import get_arms
 from srl_swe.experiments.maths_data import (
     load_held_out,
     load_single_steps,
@@ -31,17 +32,18 @@ from srl_swe.experiments.maths_plan import (
     QUICK,
     RESULTS_FILE,
     WAYS,
+    CurvePoint,
     LevelScore,
     MathsResult,
     RateTried,
     Tuned,
-    get_maths_arms,
     load_results,
     load_tuned,
 )
 from srl_swe.experiments.maths_report import (
     accuracy_table,
     compare_arms,
+    equal_budget_table,
     pairs_table,
     save_report,
     study_charts,
@@ -62,7 +64,7 @@ def score(*greedy: int, right: tuple[int, ...] = ()) -> LevelScore:
 
 
 def result(arm: str, seed: int, hard: LevelScore, accuracy: float = 0.5) -> MathsResult:
-    curve = ((0, 0.0), (60, accuracy))
+    curve = (CurvePoint(0, 0, 0.0), CurvePoint(60, 10, accuracy))
     ways = {name: 1e-3 for found in MATHS_ARMS if found.name == arm for name in found.ways}
     return MathsResult(
         arm, seed, ways, 60, 10, 5, 1.0, 0.9, hard, hard, curve, 0.5 if arm == "base" else None
@@ -138,7 +140,7 @@ def test_arms_and_pairs_name_ways_and_arms() -> None:
     assert {name for pair in PAIRS for name in pair} <= arms
     assert {name for arm in MATHS_ARMS for name in arm.ways} == set(WAYS)
     with pytest.raises(UserError, match="no arm 'ppo'"):
-        get_maths_arms(["ppo"])
+        get_arms(MATHS_ARMS, ["ppo"])
 
 
 @pytest.mark.parametrize("option", ["trajectories", "model"])
@@ -193,6 +195,31 @@ def test_a_curve_has_the_band_of_its_seeds() -> None:
     assert chart.series[0].values == [(0, 0.0), (60, pytest.approx(0.4))]
     assert chart.band is not None
     assert chart.band.points() == [(0, 0.0, 0.0), (60, 0.2, 0.6)]
+
+
+def test_arms_are_compared_at_equal_tokens_too() -> None:
+    curves = {
+        "srl": [(0, 0, 0.0), (30, 100, 0.25), (60, 300, 0.75)],
+        "srl-unfiltered": [(0, 0, 0.0), (60, 200, 0.5)],
+        "sft": [(0, 0, 0.0), (60, 0, 0.125)],
+        "sft-rlvr": [(0, 0, 0.0), (30, 0, 0.25), (60, 50, 0.375)],
+    }
+    results = [
+        dataclasses.replace(
+            result(arm, 0, score(1)),
+            tokens_sampled=points[-1][1],
+            curve=tuple(CurvePoint(*point) for point in points),
+        )
+        for arm, points in curves.items()
+    ]
+    table = equal_budget_table([*results, result("base", 0, score(0))])
+    assert table.columns == ("arm", "after all updates", "after 200 sampled tokens")
+    assert table.rows == [
+        ("SFT", "12.5", "12.5"),
+        ("SFT, then RLVR", "37.5", "37.5"),
+        ("SRL (step-wise)", "75.0", "50.0"),
+        ("SRL without dynamic sampling", "50.0", "50.0"),
+    ]
 
 
 def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> None:
@@ -276,7 +303,9 @@ def test_a_quick_study_trains_evaluates_and_continues(tmp_path: Path) -> None:
     assert set(last.rates) == set(load_tuned(folder)) == {"srl", "rlvr"}
     assert last.tokens_sampled > 0 and last.updates == 2
     assert len(last.hard.greedy) == QUICK.held_out
-    assert [update for update, _ in last.curve] == [0, 1, 2]
+    assert [point.updates for point in last.curve] == [0, 1, 2]
+    first, middle, end = (point.tokens_sampled for point in last.curve)
+    assert first == 0 < middle < end == last.tokens_sampled
     assert "SRL, then RLVR" in HtmlPage((folder / "report.html").read_text()).text
     trained.clear()
     assert run_maths_study(plan, folder, run_phase) == results

@@ -12,7 +12,11 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 from srl_swe.cli.options import SandboxOptions
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
-from srl_swe.experiments.experiment import Suite, load_suite
+from srl_swe.experiments.experiment import (
+    Suite,
+    get_arms,
+    load_suite,
+)
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, PolicyResult
 from srl_swe.experiments.study import run_study
 from srl_swe.experiments.study_plan import (
@@ -22,7 +26,6 @@ from srl_swe.experiments.study_plan import (
     Arm,
     ArmResult,
     StudyPlan,
-    get_arms,
     load_results,
 )
 from srl_swe.experiments.study_report import measured, results_table, save_report, study_charts
@@ -53,9 +56,9 @@ def test_every_arm_ships_as_a_curriculum_whose_phases_share_its_budget(arm: Arm)
 
 
 def test_an_unknown_arm_is_refused_with_those_that_are_known() -> None:
-    assert [arm.name for arm in get_arms(["srl", "base"])] == ["base", "srl"]
+    assert [arm.name for arm in get_arms(ARMS, ["srl", "base"])] == ["base", "srl"]
     with pytest.raises(UserError, match="no arm 'ppo'"):
-        get_arms(["ppo"])
+        get_arms(ARMS, ["ppo"])
 
 
 def test_a_suite_without_experts_is_refused() -> None:
