@@ -87,11 +87,11 @@ def test_slips_make_operations_wrong_by_the_share_and_later_steps_go_on_from_the
             assert values.get(name, int(before)) == int(before)
             values[name] = int(after)
             result = int(before) + int(f"{sign}{number}")
-            if 0 <= result <= LARGEST - 3:  # others are cut off
+            if 0 <= result <= LARGEST - 6:  # others are cut off
                 errors.append(int(after) - result)
         assert slipped.answer == f"({values['a']}, {values['b']})"
     assert sum(map(bool, errors)) / len(errors) == pytest.approx(0.75, abs=0.08)
-    assert set(errors) == {0, 1, 2, 3}
+    assert set(errors) == {0, 4, 5, 6}
 
 
 def test_the_same_arguments_make_the_same_problems_and_other_seeds_others() -> None:
