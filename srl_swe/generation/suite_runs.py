@@ -15,11 +15,9 @@ import threading
 import time
 from typing import Any
 
+from .failure_details import MOST_CHARS, detail_of, read_source
 from .live_code import LiveCode
 
-_MOST_CHARS = 4000
-"""Of a message or of a test's source."""
-_SIMPLE = (str, bytes, int, float, bool, type(None), list, tuple, dict, set)
 _MOST_DETAILS = 12
 """Failing tests whose assertion is reported."""
 PASSED = ("PASSED", "XFAIL")
@@ -66,7 +64,7 @@ class Runs:
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
-            self.errors.append(str(report.longrepr)[-_MOST_CHARS:])
+            self.errors.append(str(report.longrepr)[-MOST_CHARS:])
 
     def pytest_runtestloop(self, session: Any) -> Any:
         """All that is asked of the collected suite; its answer is written by the caller."""
@@ -88,6 +86,7 @@ class Runs:
         live = LiveCode(self._workdir)
         for item in session.items:
             item.location, item.ihook  # noqa: B018  computed once, and kept by the item
+            read_source(str(item.fspath))
         gc.collect()
         gc.freeze()
         result = os.path.join(self._folder, "result")
@@ -303,31 +302,6 @@ def passes_plainly(item: Any, following: Any) -> bool:
     except BaseException:
         return False
     return passed
-
-
-def detail_of(item: Any, call: Any) -> Any:
-    """The failing test's actions and findings: its source up to the failure, and the exception."""
-    raised = call.excinfo
-    path = str(item.fspath)
-    within = [entry for entry in raised.traceback if str(entry.path) == path]
-    statement, before, arguments = "", "", []
-    if within:
-        entry = within[0]
-        statement = str(entry.statement)
-        code = entry.frame.code.raw
-        source = str(entry.frame.code.fullsource or "").split("\n")
-        before = "\n".join(source[code.co_firstlineno - 1 : entry.lineno])
-        arguments = list(code.co_varnames[: code.co_argcount])
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return {
-        "when": call.when,
-        "type": raised.type.__name__,
-        "message": str(raised.value)[:_MOST_CHARS],
-        "statement": statement[:_MOST_CHARS],
-        "before": before[-_MOST_CHARS:],
-        "arguments": arguments,
-        "values": [(k, repr(v)[:_MOST_CHARS]) for k, v in params.items() if type(v) in _SIMPLE],
-    }
 
 
 def lines_of(code: Any) -> Any:

@@ -229,7 +229,7 @@ def _is_class(function: ChangedFunction, folder: Path) -> bool:
 def server_files() -> dict[str, str]:
     """The texts of the modules that run in the sandbox, by file name."""
     folder = files("srl_swe.generation")
-    names = ("suite_server.py", "suite_runs.py", "live_code.py")
+    names = ("suite_server.py", "suite_runs.py", "failure_details.py", "live_code.py")
     return {name: folder.joinpath(name).read_text("utf-8") for name in names}
 
 
