@@ -7,7 +7,7 @@ SrlSweError
 │   ├── EngineDiskFull        the disk of the engine is full
 │   └── ImageMissing          an image can be neither found, pulled nor built
 ├── PolicyError               the endpoint of a policy failed; its instance is tried again
-├── PhaseStopped              a phase of a curriculum has failed (srl_swe.training.curriculum)
+├── PhaseStopped              a phase of a curriculum has failed; its exit code
 └── SandboxError              infrastructure failed; never a wrong answer of the policy
     └── SandboxDied           the container or its shell is gone for good
         └── SandboxGivenUp    a command could not be ended; the engine is healthy
@@ -41,6 +41,14 @@ class ImageMissing(UserError):
 
 class PolicyError(SrlSweError):
     """The endpoint of a policy failed for good; not an answer of the policy."""
+
+
+class PhaseStopped(SrlSweError):
+    """A phase of a curriculum stopped early. Its own process printed the reason."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} stopped with exit code {code}.")
+        self.code = code
 
 
 class SandboxError(SrlSweError):

@@ -164,19 +164,16 @@ def study(
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study
     from srl_swe.experiments.study_report import TITLE, results_table
-    from srl_swe.training.curriculum import PhaseStopped, phases_at_once
+    from srl_swe.training.curriculum import phases_at_once
 
     plan = asked.plan(suite or bench)  # --suite named the bench in 0.1
     instances = testable_bench(plan.suite)
     open_sandbox = sandboxes_for(instances, settings)
     at_once = at_once or phases_at_once()
     run = phase_runner(sandboxes, workers=workers, at_once=at_once)
-    try:
-        results = run_study(
-            plan, instances, folder, open_sandbox, run, at_once=at_once, harness=owned_harness()
-        )
-    except PhaseStopped as stopped:
-        raise typer.Exit(stopped.code) from None
+    results = run_study(
+        plan, instances, folder, open_sandbox, run, at_once=at_once, harness=owned_harness()
+    )
     if as_json:
         return options.print_json(results)
     options.console().print(results_table(results).draw(TITLE))
@@ -192,14 +189,11 @@ def _study_maths(
 ) -> None:
     from srl_swe.experiments.maths_report import TITLE, accuracy_table
     from srl_swe.experiments.maths_study import run_maths_study
-    from srl_swe.training.curriculum import PhaseStopped, phases_at_once
+    from srl_swe.training.curriculum import phases_at_once
 
     at_once = at_once or phases_at_once()
     run, alone = (phase_runner(sandboxes, workers=1, at_once=n) for n in (at_once, 1))
-    try:
-        results = run_maths_study(plan, folder, run, at_once=at_once, run_alone=alone)
-    except PhaseStopped as stopped:
-        raise typer.Exit(stopped.code) from None
+    results = run_maths_study(plan, folder, run, at_once=at_once, run_alone=alone)
     if as_json:
         return options.print_json(results)
     options.console().print(accuracy_table(results, plan.samples).draw(TITLE))

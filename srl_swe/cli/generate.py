@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from srl_swe.generation.repositories import Source
     from srl_swe.types import Message
 
-_SPLITS = {
-    "train": "train",
-    "held_out_repository": "test",
-    "held_out_operator": "test_operators",
-}
+_SPLITS = {"train": "train", "held_out_repository": "test", "held_out_operator": "test_operators"}
 
 
 def generate(

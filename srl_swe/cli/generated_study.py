@@ -117,7 +117,7 @@ def run_generated(
     from srl_swe.experiments.generated_plan import held_out_by_rows, split_instances
     from srl_swe.experiments.generated_report import TITLE, results_table
     from srl_swe.experiments.generated_study import run_generated_study
-    from srl_swe.training.curriculum import PhaseStopped, phases_at_once
+    from srl_swe.training.curriculum import phases_at_once
 
     if (whole := Path(plan.bench) / "all.parquet").is_file():  # a folder of srl-swe generate
         plan = replace(plan, bench=str(whole))
@@ -138,20 +138,17 @@ def run_generated(
     tested = {*split.held_out, *split.training[: plan.training_instances]}
     evaluated = [instance for instance in instances if instance.instance_id in tested]
     at_once = at_once or phases_at_once()
-    try:
-        results = run_generated_study(
-            plan,
-            instances,
-            experts,
-            folder,
-            sandboxes_for(evaluated, sandboxes.settings()),
-            phase_runner(sandboxes, workers=workers, at_once=at_once),
-            partial(label_states, plan, sandboxes.settings(), workers),
-            at_once=at_once,
-            harness=harness_for(evaluated, GraderSettings("sandbox")),
-        )
-    except PhaseStopped as stopped:
-        raise typer.Exit(stopped.code) from None
+    results = run_generated_study(
+        plan,
+        instances,
+        experts,
+        folder,
+        sandboxes_for(evaluated, sandboxes.settings()),
+        phase_runner(sandboxes, workers=workers, at_once=at_once),
+        partial(label_states, plan, sandboxes.settings(), workers),
+        at_once=at_once,
+        harness=harness_for(evaluated, GraderSettings("sandbox")),
+    )
     if as_json:
         return options.print_json(results)
     options.console().print(results_table(results, split, folder).draw(TITLE))

@@ -26,7 +26,7 @@ from srl_swe.cli import (
     view,
 )
 from srl_swe.cli.settings import apply_settings
-from srl_swe.errors import SandboxError, UserError
+from srl_swe.errors import PhaseStopped, SandboxError, UserError
 from srl_swe.extras import explain_missing
 from srl_swe.files import WRITE_ERRORS, cannot_write
 from srl_swe.progress import QUIET
@@ -124,10 +124,10 @@ def main() -> None:
         sys.stdout.flush()
     except typer.TyperException as mistake:
         _stop(_in_one_line(mistake), mistake.exit_code)
-    except UserError as error:
-        _stop(f"srl-swe: {error}", 2)
-    except SandboxError as error:
-        _stop(f"srl-swe: {error}", 1)
+    except (UserError, SandboxError) as error:
+        _stop(f"srl-swe: {error}", 2 if isinstance(error, UserError) else 1)
+    except PhaseStopped as stopped:
+        sys.exit(stopped.code)
     except typer.Abort:
         _stop("srl-swe: aborted.", 1)
     except ModuleNotFoundError as error:

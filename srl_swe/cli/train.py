@@ -219,14 +219,10 @@ def curriculum(
     check = partial(check_start, ids=ids)
     recipe = load_curriculum(recipe_path(config), overrides, check)
     check_benches(recipe, ids, limit)
-    from srl_swe.training.curriculum import PhaseStopped, train_curriculum
+    from srl_swe.training.curriculum import train_curriculum
 
     run = phase_runner(sandboxes, workers=workers, ids=ids or (), limit=limit)
-    try:
-        final = train_curriculum(recipe, run)
-    except PhaseStopped as stopped:
-        raise typer.Exit(stopped.code) from None
-    _print_once(final)
+    _print_once(train_curriculum(recipe, run))
 
 
 def _run(

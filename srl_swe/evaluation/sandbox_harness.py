@@ -33,13 +33,7 @@ VERDICT_FILE = "verdict.json"
 """Written when a case has ended: a case without it runs again."""
 RUNNER_VERSION = 1
 """Raised if the runner may give another verdict on equal inputs."""
-RUNNER_CODE = (
-    "sandbox_tests.py",
-    "test_run.py",
-    "log_reading.py",
-    "evidence.py",
-    "verdicts.py",
-)
+RUNNER_CODE = ("sandbox_tests.py", "test_run.py", "log_reading.py", "evidence.py", "verdicts.py")
 """Files of this package that decide a verdict; their digest is part of a grader's name."""
 VERDICT = TypeAdapter(Verdict)
 

@@ -8,10 +8,10 @@ FOLDER/grading/       verdicts, shared by all policies
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
@@ -19,6 +19,7 @@ from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResult, evaluate_policy
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress_line, say
+from srl_swe.reports.page import Way
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepJob, StepMaker, StepSettings, build_step_dataset
 from srl_swe.steps.prompt import Window
@@ -131,13 +132,12 @@ class Experiment(Generic[PlanT]):
         return evaluate_policy(policy, name, settings, folder)
 
 
-class NamedArm(Protocol):
-    """An arm of a study, as far as it is chosen by its name."""
+@dataclass(frozen=True, slots=True)
+class NamedArm:
+    """An arm of a study. ``name``: in folders and options; ``label``: on pages."""
 
-    @property
-    def name(self) -> str:
-        """Unique in the study."""
-        ...
+    name: str
+    label: str
 
 
 ArmT = TypeVar("ArmT", bound=NamedArm)
@@ -150,6 +150,23 @@ def get_arms(arms: Sequence[ArmT], names: Collection[str]) -> list[ArmT]:
         hint = did_you_mean(unknown[0], known)
         raise UserError(f"no arm {unknown[0]!r}.{hint} Known: {', '.join(known)}.")
     return [arm for arm in arms if arm.name in names]
+
+
+def training_pages(arms: Iterable[NamedArm], folder: Path) -> list[Way]:
+    """Links to the pages of the arms' trainings in a study's folder, by seed."""
+    found = {
+        page.relative_to(folder): arm.label
+        for arm in arms
+        for page in folder.glob(f"seed-*/{arm.name}/**/report.html")
+    }
+    return [
+        Way(
+            f"{label}, {page.parts[0].replace('-', ' ')}",
+            page.as_posix(),
+            f"{page.parent.name}: curves and sampled replies",
+        )
+        for page, label in sorted(found.items())
+    ]
 
 
 Result = TypeVar("Result")

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.experiments.experiment import (
-    Plan,
-    get_arms,
-)
+from srl_swe.experiments.experiment import NamedArm, Plan, get_arms
 from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 from srl_swe.types import Instance, Trajectory
@@ -47,11 +44,9 @@ class ArmPhase:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedArm:
+class GeneratedArm(NamedArm):
     """One way to continue from the warm start."""
 
-    name: str
-    label: str
     phases: tuple[ArmPhase, ...] = ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from srl_swe.evaluation.compare import Evaluation, compare_evaluations
-from srl_swe.experiments.experiment import get_arms
+from srl_swe.experiments.experiment import get_arms, training_pages
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
     GeneratedEvaluation,
@@ -26,7 +26,7 @@ from srl_swe.experiments.generated_plan import (
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
 from srl_swe.reports.intervals import share_interval
-from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, counted, render_page
+from srl_swe.reports.page import Hrefs, Mark, TextTable, counted, render_page
 from srl_swe.reports.record import load_run
 
 TITLE = "Arms from one warm start, measured on held-out repositories"
@@ -269,7 +269,7 @@ def save_report(
         arms=[arm.label for arm in arms],
         outcomes=_outcomes(arms, evaluations, plan, split, episodes or {}),
         episodes=bool(episodes),
-        runs=_runs(arms, folder),
+        runs=training_pages(arms, folder),
     )
     write_atomic(folder / "report.html", page)
 
@@ -311,16 +311,6 @@ def _outcomes(
 
     names = split.held_out[: plan.test_instances]
     return {name: [marks(arm, name) for arm in arms] for name in names}
-
-
-def _runs(arms: Sequence[GeneratedArm], folder: Path) -> list[Way]:
-    """Links to the training pages of each phase."""
-    return [
-        Way(f"{arm.label}, {page.parts[-4 if arm.phases else -3]}", href, page.parent.name)
-        for arm in arms
-        for page in sorted(folder.glob(f"seed-*/{arm.name}/**/report.html"))
-        for href in [page.relative_to(folder).as_posix()]
-    ]
 
 
 def _arms(evaluations: Evaluations) -> list[tuple[GeneratedArm, list[GeneratedEvaluation]]]:

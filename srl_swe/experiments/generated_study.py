@@ -23,15 +23,11 @@ from pathlib import Path
 from threading import Lock
 
 from srl_swe.dialects import get_dialect, read_actions
-from srl_swe.errors import UserError
+from srl_swe.errors import PhaseStopped, UserError
 from srl_swe.evaluation.executed_edits import last_edit
 from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
-from srl_swe.experiments.experiment import (
-    Stage,
-    get_arms,
-    run_stages,
-)
+from srl_swe.experiments.experiment import Stage, get_arms, run_stages
 from srl_swe.experiments.generated_evaluation import (
     GeneratedEvaluation,
     GeneratedSettings,
@@ -68,7 +64,7 @@ from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id
 from srl_swe.steps.prompt import CountTokens
-from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe
+from srl_swe.training.curriculum import RunPhase, save_recipe
 from srl_swe.training.data import load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import Recipe, SrlRecipe, method_of

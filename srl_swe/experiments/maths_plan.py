@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from srl_swe.experiments.experiment import NamedArm
 from srl_swe.files import load_records
 
 HARD_SHARE = 0.02
@@ -74,7 +75,7 @@ WAYS = {
 
 
 @dataclass(frozen=True, slots=True)
-class MathsArm:
+class MathsArm(NamedArm):
     """One arm. ``ways``: names of :data:`WAYS`; each has an equal share of the updates.
 
     ``paper``: the paper's average over four benches in percent (section 4, Qwen2.5-7B-Instruct);
@@ -82,8 +83,6 @@ class MathsArm:
     full plan; only the ETA depends on them.
     """
 
-    name: str
-    label: str
     paper: float | None
     expected_s: float
     ways: tuple[str, ...] = ()

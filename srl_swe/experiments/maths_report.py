@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from srl_swe.experiments.experiment import get_arms
+from srl_swe.experiments.experiment import training_pages
 from srl_swe.experiments.made_problems import LEVELS
 from srl_swe.experiments.maths_plan import (
     EASY,
@@ -28,7 +28,7 @@ from srl_swe.experiments.maths_plan import (
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Band, Chart, Series, draw
 from srl_swe.reports.intervals import mean_interval, share_interval, sign_test
-from srl_swe.reports.page import TextTable, Way, counted, render_page
+from srl_swe.reports.page import TextTable, counted, render_page
 
 TITLE = "The paper's comparison on made problems of mathematics"
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -230,7 +230,7 @@ def save_report(
         results=tables.pop("Hard level: accuracy by arm, %"),
         tables=tables,
         charts=[draw(chart) for chart in study_charts(results)],
-        runs=_runs(results, folder),
+        runs=training_pages([arm for arm, _ in _by_arm(results)], folder),
     )
     write_atomic(folder / "report.html", page)
 
@@ -312,15 +312,3 @@ def _cell(by_seed: Sequence[Sequence[float]]) -> str:
     half = "" if over_seeds.half is None else f"{_NBSP}±{_NBSP}{100 * over_seeds.half:.1f}"
     low, high = 100 * over_problems.low, 100 * over_problems.high
     return f"{100 * over_seeds.mean:.1f} ({low:.1f}–{high:.1f}){half}"
-
-
-def _runs(results: Sequence[MathsResult], folder: Path) -> list[Way]:
-    """Links to the pages of the trainings."""
-    ways = []
-    for result in results:
-        (arm,) = get_arms(MATHS_ARMS, [result.arm])
-        for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
-            about = f"{page.parent.name}: curves and sampled replies"
-            place = page.relative_to(folder).as_posix()
-            ways.append(Way(f"{arm.label}, seed {result.seed}", place, about))
-    return sorted(ways, key=lambda way: way.href)

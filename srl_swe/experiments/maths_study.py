@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 from srl_swe.domains import MATH
+from srl_swe.errors import PhaseStopped
 from srl_swe.experiments.experiment import Stage, get_arms, run_stages
 from srl_swe.experiments.maths_data import (
     load_held_out,
@@ -56,7 +57,7 @@ from srl_swe.experiments.study import training_seconds
 from srl_swe.files import append_record, claim
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
-from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
+from srl_swe.training.curriculum import RunPhase, save_recipe, train_curriculum
 from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe, Phase, Recipe, SftRecipe

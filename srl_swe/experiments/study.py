@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from srl_swe.errors import PhaseStopped
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.experiment import (
     Experiment,
@@ -44,7 +45,7 @@ from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSource
-from srl_swe.training.curriculum import PhaseStopped, RunPhase, save_recipe, train_curriculum
+from srl_swe.training.curriculum import RunPhase, save_recipe, train_curriculum
 from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe
 from srl_swe.types import Instance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from srl_swe.experiments.experiment import Plan
+from srl_swe.experiments.experiment import NamedArm, Plan
 from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 
@@ -18,15 +18,13 @@ update.
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(NamedArm):
     """One way to train. ``phases``: the recipe's phases, each with its share of the budget.
 
     ``expected_s``: seconds on two cores with the default plan (docs/study.md), of training and
     evaluation; only the ETA depends on them.
     """
 
-    name: str
-    label: str
     expected_s: float
     phases: tuple[tuple[str, float], ...] = ()
 

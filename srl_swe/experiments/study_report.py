@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from srl_swe.experiments.experiment import (
-    Suite,
-    get_arms,
-)
+from srl_swe.experiments.experiment import Suite, get_arms, training_pages
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, load_result
-from srl_swe.experiments.study_plan import (
-    ACTIONS_PER_UPDATE,
-    ARMS,
-    Arm,
-    ArmResult,
-    StudyPlan,
-)
+from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ARMS, Arm, ArmResult, StudyPlan
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
 from srl_swe.reports.intervals import mean_interval
-from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, counted, render_page
+from srl_swe.reports.page import Hrefs, Mark, TextTable, counted, render_page
 from srl_swe.reports.record import load_run
 from srl_swe.types import Verdict
 
@@ -105,6 +96,7 @@ def save_report(
         "replies on every training step."
     )
     write_atomic(folder / "table.md", "\n".join([table.markdown(), "", budget, "", limits, ""]))
+    arms = get_arms(ARMS, [result.arm for result in results])
     page = render_page(
         "study.html",
         title=TITLE,
@@ -112,11 +104,11 @@ def save_report(
         caveat=limits,
         results=table,
         charts=[draw(chart) for chart in study_charts(results, folder)],
-        arms=[arm.label for arm in get_arms(ARMS, [result.arm for result in results])],
+        arms=[arm.label for arm in arms],
         outcomes=_outcomes(suite, results, folder, episodes or {}),
         notes=dict.fromkeys(suite.held_out_ids, "held out"),
         episodes=bool(episodes),
-        runs=_runs(results, folder),
+        runs=training_pages(arms, folder),
     )
     write_atomic(folder / "report.html", page)
 
@@ -152,18 +144,6 @@ def _outcomes(
     arms = get_arms(ARMS, list(by_arm))
     names = (*suite.training_ids, *suite.held_out_ids)
     return {name: [marks(arm, name) for arm in arms] for name in names}
-
-
-def _runs(results: Sequence[ArmResult], folder: Path) -> list[Way]:
-    """Links to the training pages of each phase."""
-    ways = []
-    for result in results:
-        for page in sorted((folder / f"seed-{result.seed}" / result.arm).glob("*/report.html")):
-            (arm,) = get_arms(ARMS, [result.arm])
-            title = f"{arm.label}, seed {result.seed}"
-            about = f"phase {page.parent.name}: curves and sampled replies"
-            ways.append(Way(title, page.relative_to(folder).as_posix(), about))
-    return sorted(ways, key=lambda way: way.href)
 
 
 def _cell(values: Sequence[float | None]) -> str:

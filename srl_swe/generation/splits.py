@@ -1,4 +1,4 @@
-"""Splits of bugs by repository and by operator, and near-duplicates.
+"""Splits of bugs by repository and by operator.
 
 A held-out repository is held out whole. A split by operator shares its repositories with the
 training part, but no kind of edit.
@@ -7,7 +7,7 @@ training part, but no kind of edit.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from srl_swe.generation.bugs import Bug
@@ -32,17 +32,3 @@ def draw_operators(names: Iterable[str], *, share: float, seed: int) -> tuple[st
     known = sorted(set(names))
     number = min(max(round(share * len(known)), 1), len(known) - 1) if share > 0 else 0
     return tuple(sorted(random.Random(f"operators {seed}").sample(known, max(number, 0))))
-
-
-def without_near_duplicates(bugs: Iterable[Bug]) -> Iterator[Bug]:
-    """The bugs in their order, without each that shares a fingerprint with an earlier one.
-
-    Two bugs of one source share one if they leave the same text of a function, or if they make the
-    same edit in a function: those of several seeds, for instance.
-    """
-    seen: dict[str, set[str]] = {}
-    for bug in bugs:
-        known = seen.setdefault(bug.source, set())
-        if known.isdisjoint(bug.fingerprints):
-            known.update(bug.fingerprints)
-            yield bug

@@ -117,12 +117,7 @@ SECTIONS: Mapping[str, Sequence[Figure]] = {
             (("kept", "dynamic_sampling/kept_frac"), ("filled", "dynamic_sampling/filled_frac")),
             holds=_SHARE,
         ),
-        Figure(
-            "Refill rounds",
-            "In a step.",
-            "rounds",
-            (("rounds", "dynamic_sampling/rounds"),),
-        ),
+        Figure("Refill rounds", "In a step.", "rounds", (("rounds", "dynamic_sampling/rounds"),)),
         Figure(
             "Spread of a group",
             "Population std of its rewards, mean over the groups.",

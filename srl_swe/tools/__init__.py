@@ -15,11 +15,4 @@ from srl_swe.tools.toolbox import (
     open_toolbox,
 )
 
-__all__ = [
-    "SUBMIT",
-    "Tool",
-    "Toolbox",
-    "find_tool",
-    "open_recorded_toolbox",
-    "open_toolbox",
-]
+__all__ = ["SUBMIT", "Tool", "Toolbox", "find_tool", "open_recorded_toolbox", "open_toolbox"]

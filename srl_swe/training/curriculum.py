@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from srl_swe.errors import SrlSweError, UserError
+from srl_swe.errors import PhaseStopped, UserError
 from srl_swe.files import CONFIG_FILE, write_atomic
 from srl_swe.guard import die_with
 from srl_swe.progress import say
@@ -109,14 +109,6 @@ def rank_environment(recipe: Path) -> Mapping[str, str]:
 
 RunPhase = Callable[[str, Path], int]
 """Trains by method and recipe file; returns the exit code, 0 if it finished."""
-
-
-class PhaseStopped(SrlSweError):
-    """A phase stopped early. Its own process printed the reason; run again to continue."""
-
-    def __init__(self, name: str, code: int) -> None:
-        super().__init__(f"{name} stopped with exit code {code}.")
-        self.code = code
 
 
 def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:

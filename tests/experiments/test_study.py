@@ -12,11 +12,7 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 from srl_swe.cli.options import SandboxOptions
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
-from srl_swe.experiments.experiment import (
-    Suite,
-    get_arms,
-    load_suite,
-)
+from srl_swe.experiments.experiment import Suite, get_arms, load_suite
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, PolicyResult
 from srl_swe.experiments.study import run_study
 from srl_swe.experiments.study_plan import (

@@ -1,11 +1,11 @@
-"""Held-out repositories and operators, and near-duplicates of several seeds."""
+"""Held-out repositories and operators."""
 
 from __future__ import annotations
 
 import pytest
 
 from srl_swe.generation.bugs import Bug
-from srl_swe.generation.splits import draw_operators, split_of, without_near_duplicates
+from srl_swe.generation.splits import draw_operators, split_of
 
 
 def _bug(source: str = "a", *operators: str, marks: tuple[str, ...] = ()) -> Bug:
@@ -38,12 +38,3 @@ def test_operators_are_drawn_by_seed() -> None:
 @pytest.mark.parametrize(("share", "number"), [(0, 0), (0.01, 1), (0.5, 2), (1, 3)])
 def test_some_operators_are_always_left_for_training(share: float, number: int) -> None:
     assert len(draw_operators("abcd", share=share, seed=1)) == number
-
-
-def test_near_duplicates_of_a_source_are_dropped() -> None:
-    first = _bug(marks=("edit 1", "text 1"))
-    same_text = _bug(marks=("edit 2", "text 1"))
-    other = _bug(marks=("edit 2", "text 2"))
-    elsewhere = _bug("b", marks=("edit 1", "text 1"))
-    kept = without_near_duplicates([first, same_text, other, elsewhere])
-    assert list(kept) == [first, other, elsewhere]

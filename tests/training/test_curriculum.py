@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from srl_swe.errors import UserError
+from srl_swe.errors import PhaseStopped, UserError
 from srl_swe.reports.record import read_metrics
 from srl_swe.rollout.prompting import load_prompting
-from srl_swe.training.curriculum import PhaseStopped, save_recipe, train_curriculum
+from srl_swe.training.curriculum import save_recipe, train_curriculum
 from srl_swe.training.load_recipe import load_curriculum, load_recipe
 from srl_swe.training.recipe import CurriculumRecipe, RlvrRecipe, SftRecipe, SrlRecipe
 from srl_swe.training.run_folder import open_run
