@@ -249,14 +249,13 @@ def describe(plan: MathsPlan, results: Sequence[MathsResult]) -> str:
         "asked for alone. Single steps: one of the expert's steps, its title and the steps before "
         "given. Paper: Qwen2.5-7B-Instruct, average of four benches."
     )
-    for result in sorted(results, key=lambda result: result.seed):
-        if result.any_of_16 is not None:
-            text += (
-                f" With 16 samples the base solves {result.any_of_16:.1%} of the hard problems "
-                f"under seed {result.seed}"
-            )
-            hard = result.any_of_16 < HARD_SHARE
-            text += "." if hard else f", more than the {HARD_SHARE:.0%} of a hard set."
+    bases = [r for r in results if r.any_of_16 is not None]
+    shares = [r.any_of_16 or 0.0 for r in sorted(bases, key=lambda result: result.seed)]
+    if shares:
+        listed = ", ".join(f"{share:.1%}" for share in shares)
+        hard = max(shares) < HARD_SHARE
+        text += f" With 16 samples the base solves {listed} of the hard problems, by seed"
+        text += "." if hard else f": more than the {HARD_SHARE:.0%} of a hard set."
     return text
 
 
