@@ -127,7 +127,7 @@ def main() -> None:
     except (UserError, SandboxError) as error:
         _stop(f"srl-swe: {error}", 2 if isinstance(error, UserError) else 1)
     except PhaseStopped as stopped:
-        sys.exit(stopped.code)
+        code = stopped.code
     except typer.Abort:
         _stop("srl-swe: aborted.", 1)
     except ModuleNotFoundError as error:
