@@ -33,6 +33,7 @@ from srl_swe.training.recipe import CurriculumRecipe, Recipe, RlvrRecipe, method
 from srl_swe.training.run_folder import open_run
 
 _PATIENCE = timedelta(minutes=30)
+_STDERR = 2
 
 
 def run_phase(
@@ -47,13 +48,13 @@ def run_phase(
 
     It dies with this process however that ends: two must not write to one folder. ``threads``: of
     torch; None means one per core. ``log``: a file to append the output to; None is this
-    process's own output.
+    process's stderr, as its stdout is for results.
     """
     line = [sys.executable, "-m", "srl_swe", "train", method, "--config", str(recipe), *options]
     environment = dict(rank_environment(recipe))
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    with log.open("ab") if log else nullcontext() as output:
+    with log.open("ab") if log else nullcontext(_STDERR) as output:
         child = subprocess.Popen(
             line,
             env=environment,
