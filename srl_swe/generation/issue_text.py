@@ -48,6 +48,10 @@ _OF_UNITTEST = {
     "assertIsInstance": "isinstance({}, {})",
 }
 """The expressions that assertions of unittest take for true, by their names."""
+_EQUALITIES = frozenset({"assertEqual", "assertEquals", "assert_equal", "assert_equals", "eq_"})
+"""The assertions, of unittest or by a function, whose arguments should be equal."""
+_RIGHT_VALUE = re.compile(r"(?:expect|want|desired|correct)\w*$")
+"""Names that hold the right value, which else is the second argument, or the literal."""
 _UNEQUAL = re.compile(r"(?s)(.+?) != (.+?)(?: : .*|\n.*)?")
 
 
@@ -99,10 +103,12 @@ def _of_statement(node: ast.stmt, kind: str, message: str) -> tuple[str, str, st
         case ast.With(body=body) if missing := _DID_NOT_RAISE.search(message):
             name = missing["kind"] or missing["name"]
             return "\n".join(map(ast.unparse, body)), f"`{name}`", "no error"
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="assertEqual"), args=[a, b, *_])):
+        case ast.Expr(
+            value=ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[a, b, *_])
+        ) if name in _EQUALITIES:
             sides = _UNEQUAL.fullmatch(message)
             got, wanted = (sides[1], sides[2]) if sides else ("", "")
-            if _is_literal(a) and not _is_literal(b):
+            if (_is_literal(a) and not _is_literal(b)) or _RIGHT_VALUE.match(ast.unparse(a)):
                 a, b, got, wanted = b, a, wanted, got
             expected = ast.unparse(b) if _is_literal(b) else wanted or ast.unparse(b)
             return ast.unparse(a), f"`{expected}`", raised or _quoted(got)

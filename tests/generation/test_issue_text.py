@@ -65,6 +65,9 @@ def bug(bugs: dict[str, Bug]) -> Bug:
         ("assert f(1) == 3", "TypeError", "no len", "f(1)", "`3`", "TypeError: no len"),
         ("f(1)", "KeyError", "'a'", "f(1)", "no error", "KeyError: 'a'"),
         ("self.assertEqual(self.f(1), 3)", "AssertionError", "1 != 3", "f(1)", "`3`", "`1`"),
+        ("assert_equal(expected, f(1))", "AssertionError", "", "f(1)", "`expected`", ""),
+        ("np.testing.assert_equal(f(1), g())", "AssertionError", "", "f(1)", "`g()`", ""),
+        ("eq_(3, f(1))", "TypeError", "no len", "f(1)", "`3`", "TypeError: no len"),
         (
             "self.assertTrue(f(1))",
             "AssertionError",
