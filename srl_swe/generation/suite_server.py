@@ -1,9 +1,10 @@
 """Runs inside the sandbox: a warm pytest that judges candidate after candidate.
 
-The texts of this file, :mod:`.suite_runs` and :mod:`.live_code` become a package in the sandbox, so
-they import nothing else of ours and must run on any Python from 3.8. The server imports pytest and
-the suite's dependencies once. For a request it applies the patch to the repository and forks. The
-fork forks again for each run of tests, so that a run sees no trace of another.
+The texts of this file, :mod:`.suite_runs`, :mod:`.failure_details` and :mod:`.live_code` become a
+package in the sandbox, so they import nothing else of ours and must run on any Python from 3.8. The
+server imports pytest and the suite's dependencies once. For a request it applies the patch to the
+repository and forks. The fork forks again for each run of tests, so that a run sees no trace of
+another.
 
 There are two kinds of forks. One has collected the clean suite before, and gives the changed
 functions their new code (:mod:`.live_code`); it serves changes that imports can't notice: bodies of
