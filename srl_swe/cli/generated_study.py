@@ -138,15 +138,17 @@ def run_generated(
     tested = {*split.held_out, *split.training[: plan.training_instances]}
     evaluated = [instance for instance in instances if instance.instance_id in tested]
     at_once = at_once or phases_at_once()
+    run, alone = (phase_runner(sandboxes, workers=workers, at_once=n) for n in (at_once, 1))
     results = run_generated_study(
         plan,
         instances,
         experts,
         folder,
         sandboxes_for(evaluated, sandboxes.settings()),
-        phase_runner(sandboxes, workers=workers, at_once=at_once),
+        run,
         partial(label_states, plan, sandboxes.settings(), workers),
         at_once=at_once,
+        run_alone=alone,
         harness=harness_for(evaluated, GraderSettings("sandbox")),
     )
     if as_json:

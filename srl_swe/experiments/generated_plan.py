@@ -78,8 +78,7 @@ class GeneratedPlan(Plan):
     ``step_instances``: held-out instances with all steps evaluated; of ``edit_instances`` the last
     edit is executed; ``test_instances`` are rolled out. ``training_instances``: training
     instances for the same three. ``gate_instances``: held-out rollouts of the warm start by which
-    the study continues or stops; 0 for no gate. ``prompt_tokens``: limit of a prompt, whose oldest
-    observations are left out; None in a plan with RLVR. ``gpu``: train on a GPU in bf16.
+    the study continues or stops; 0 for no gate. ``gpu``: train on a GPU in bf16.
     """
 
     bench: str = ""
@@ -96,15 +95,14 @@ class GeneratedPlan(Plan):
     training_instances: int = 5
     gate_instances: int = 40
     observation_chars: int = 1600
-    prompt_tokens: int | None = None
     max_steps: int = 14
     max_new_tokens: int = 256
     gpu: bool = False
 
     @property
     def window(self) -> Window:
-        """The whole history with its thoughts, since RLVR trains on an episode as one sequence."""
-        return Window(None, self.observation_chars, self.prompt_tokens, thoughts=True)
+        """The whole history with its thoughts: SFT and RLVR train on an episode as one sequence."""
+        return Window(None, self.observation_chars, thoughts=True)
 
 
 Budget = Literal["hour", "night", "gpu"]
@@ -112,14 +110,13 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
     "hour": GeneratedPlan(
         arms=HOUR_ARMS,
         seeds=1,
-        warm_steps=120,
-        further_steps=40,
+        warm_steps=400,
+        further_steps=64,
         step_instances=4,
         edit_instances=100,
         test_instances=12,
         training_instances=1,
         gate_instances=12,
-        prompt_tokens=1600,
     ),
     "night": GeneratedPlan(),
     "gpu": GeneratedPlan(
@@ -217,17 +214,16 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Mean tokens of the further steps and of a whole episode of an expert, and its ``turns``."""
+    """Mean tokens of the further steps and of a whole episode of an expert, and its ``turns``.
+
+    ``imitation``: tokens of one expert step in SFT, where the steps of an episode are one sequence.
+    """
 
     prompt: float
     reply: float
+    imitation: float
     episode: float
     turns: float
-
-    @property
-    def of_imitation(self) -> float:
-        """Tokens of one expert step in SFT: prompt and reply."""
-        return self.prompt + self.reply
 
     @property
     def of_srl(self) -> float:
@@ -237,7 +233,7 @@ class Costs:
     @property
     def passes(self) -> int:
         """Passes of SFT over the steps that take SRL's tokens."""
-        return max(1, round(self.of_srl / self.of_imitation))
+        return max(1, round(self.of_srl / self.imitation))
 
     def rlvr_updates(self, further_steps: int, share: float = 1.0) -> int:
         """Updates of RLVR, each with a group of episodes, that take SRL's tokens."""
@@ -305,7 +301,7 @@ _SANDBOX_S = 3.0
 
 def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> float:
     """Seconds of an arm's training and evaluation on two cores, for the ETA; the model is 135M."""
-    step_s = costs.of_imitation * _TRAIN_S
+    step_s = costs.imitation * _TRAIN_S
     group_s = costs.of_srl / 2 * _TRAIN_S + GROUP * costs.reply * _SAMPLE_S
     group_s += costs.prompt * _READ_S
     rollout_s = costs.episode * _READ_S + costs.turns * costs.reply * _SAMPLE_S + _SANDBOX_S
@@ -332,7 +328,4 @@ def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> fl
 
 def with_arms(plan: GeneratedPlan, names: Sequence[str]) -> GeneratedPlan:
     """The plan with these arms and the warm start, in the order of :data:`ARMS`."""
-    arms = get_arms(ARMS, ["warm", *names])
-    has_rlvr = any(phase.method == "rlvr" for arm in arms for phase in arm.phases)
-    tokens = None if has_rlvr else plan.prompt_tokens
-    return replace(plan, arms=tuple(arm.name for arm in arms), prompt_tokens=tokens)
+    return replace(plan, arms=tuple(arm.name for arm in get_arms(ARMS, ["warm", *names])))

@@ -18,7 +18,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -63,11 +63,11 @@ from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id
-from srl_swe.steps.prompt import CountTokens
 from srl_swe.training.curriculum import RunPhase, save_recipe
-from srl_swe.training.data import load_tokenizer
+from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
+from srl_swe.training.sft_trainer import join_steps
 from srl_swe.types import Instance, Trajectory
 from srl_swe.view.collect import Sources
 from srl_swe.view.page import VIEWER_FILE, save_viewer
@@ -92,11 +92,13 @@ def run_generated_study(
     label: LabelRollouts,
     *,
     at_once: int = 1,
+    run_alone: RunPhase | None = None,
     harness: Harness | None = None,
 ) -> list[GeneratedResult]:
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
     ``trajectories``: experts' that resolve instances. ``label``: for the arm on its own states.
+    ``run_alone``: trains the first warm start, for which the others wait; None means ``run_phase``.
     Raises UserError if the folder holds another plan, if the instances can't be split, or if the
     gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if a
     training fails.
@@ -112,6 +114,7 @@ def run_generated_study(
         open_sandbox=open_sandbox,
         harness=harness,
         run_phase=run_phase,
+        run_alone=run_alone or run_phase,
         label=label,
         starts={seed: Lock() for seed in range(plan.seeds)},
         test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
@@ -165,6 +168,7 @@ class GeneratedStudy:
     open_sandbox: OpenSandbox
     harness: Harness | None
     run_phase: RunPhase
+    run_alone: RunPhase
     label: LabelRollouts
     starts: Mapping[int, Lock]
     test: CachedTestRunner
@@ -253,18 +257,9 @@ class GeneratedStudy:
         return [
             item
             for trajectory in trajectories
-            for item in make_step_contexts(
-                trajectory, dialect, window, include_last=True, count_tokens=self.count_tokens
-            )
+            for item in make_step_contexts(trajectory, dialect, window, include_last=True)
             if isinstance(item, StepContext) and shows_edit(item)
         ]
-
-    @cached_property
-    def count_tokens(self) -> CountTokens | None:
-        """Counts the tokens of a prompt, if the plan limits them."""
-        if self.plan.prompt_tokens is None:
-            return None
-        return TokenCounter(load_tokenizer(str(self.model(seed=0)), {}), {})
 
     def _save(self, contexts: Sequence[StepContext], folder: Path) -> None:
         if not folder.exists():
@@ -281,9 +276,14 @@ class GeneratedStudy:
             replies.append(len(tokenizer(context.expert_reply)["input_ids"]))
             if context.step_index == context.n_steps - 1:
                 episodes.append(prompts[-1] + replies[-1])
-        episode = statistics.fmean(episodes or [max(prompts) + max(replies)])
-        turns = statistics.fmean(context.n_steps for context in further)
-        return Costs(statistics.fmean(prompts), statistics.fmean(replies), episode, turns)
+        joined = join_steps(load_step_contexts(str(self.data / "further")), tokenizer)
+        return Costs(
+            prompt=statistics.fmean(prompts),
+            reply=statistics.fmean(replies),
+            imitation=sum(map(len, joined["input_ids"])) / len(further),
+            episode=statistics.fmean(episodes or [max(prompts) + max(replies)]),
+            turns=statistics.fmean(context.n_steps for context in further),
+        )
 
     # Policies.
 
@@ -302,7 +302,8 @@ class GeneratedStudy:
         """The start of all arms of the seed; the first caller trains it."""
         with self.starts[seed]:
             output = self.place(seed) / "warm"
-            return self._train(self._recipe("sft", self.model(seed), output, seed, data="warm"))
+            recipe = self._recipe("sft", self.model(seed), output, seed, data="warm")
+            return self._train(recipe, self.run_phase if seed else self.run_alone)
 
     def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:
         """The arm's result; makes the seed's warm start if it is missing."""
@@ -324,7 +325,7 @@ class GeneratedStudy:
         steps, tokens, seconds = 0, 0, 0.0
         for count, phase in enumerate(arm.phases, 1):
             output = self.place(seed) / arm.name / f"{count:02d}-{phase.method}"
-            policy = self._train(self.recipe(phase, policy, output, seed, costs))
+            policy = self._train(self.recipe(phase, policy, output, seed, costs), self.run_phase)
             steps += phase.method != "rlvr" and round(phase.share * self._further_steps())
             tokens += _tokens(output)
             seconds += training_seconds(output)
@@ -335,10 +336,10 @@ class GeneratedStudy:
     ) -> Recipe:
         """The recipe of a phase: its data, budget and reward."""
         recipe = self._recipe(phase.method, policy, output, seed)
-        updates = max(1, round(phase.share * self._further_steps() / STEPS_PER_UPDATE))
         if phase.method == "sft":
             passes = costs.passes if phase.same_tokens else 1
-            return replace(recipe, trainer={**recipe.trainer, "max_steps": passes * updates})
+            return replace(recipe, trainer={**recipe.trainer, "num_train_epochs": passes})
+        updates = max(1, round(phase.share * self._further_steps() / STEPS_PER_UPDATE))
         if phase.method == "rlvr":
             updates = costs.rlvr_updates(self._further_steps(), phase.share)
         recipe = replace(recipe, trainer={**recipe.trainer, "max_steps": updates})
@@ -367,11 +368,11 @@ class GeneratedStudy:
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)
 
-    def _train(self, recipe: Recipe) -> Path:
+    def _train(self, recipe: Recipe, run: RunPhase) -> Path:
         """The final policy of the run. Raises PhaseStopped if the training fails."""
         output = Path(recipe.output)
         finished = (output / "final").is_dir()
-        if not finished and (code := self.run_phase(method_of(recipe), save_recipe(recipe))):
+        if not finished and (code := run(method_of(recipe), save_recipe(recipe))):
             raise PhaseStopped(str(output), code)
         return output / "final"
 

@@ -6,7 +6,7 @@ data: ...                    a folder of step contexts; rlvr has `bench:`, insta
 output: ...                  the folder of checkpoints, metrics.jsonl and final/
 rewards: {similarity: 1.0}   srl: names of srl_swe/rewards with their weights
 dynamic_sampling: {epsilon: 0.01, max_rounds: 4}       or null: plain GRPO
-share_prompt: true           srl and rlvr: forward a group's prompt once
+share_prompt: true           forward a shared prompt once, of a group or in sft of a trajectory
 trainer: {...}               any field of TRL's GRPOConfig or SFTConfig, passed through
 model_config: {...}          any field of TRL's ModelConfig: dtype, LoRA, quantisation
 validation: {data: ..., every_steps: 20}               and/or `instances:`; null: no validation
@@ -252,7 +252,8 @@ class SrlRecipe:
 class SftRecipe:
     """Supervised fine-tuning on the same rows; the loss is on the expert's reply only.
 
-    ``dialect`` and ``strictness`` are for reading replies in validation.
+    ``dialect`` and ``strictness`` are for reading replies in validation. ``share_prompt``: steps of
+    a trajectory whose prompts continue each other are one sequence.
     """
 
     model: str
@@ -260,6 +261,7 @@ class SftRecipe:
     output: str
     dialect: DialectName = "xml"
     strictness: Strictness = "strict"
+    share_prompt: Flag = False
     overlong: Overlong = "error"
     trainer: TrlSection = field(default_factory=dict)
     model_config: TrlSection = field(default_factory=dict)

@@ -5,13 +5,18 @@ Rows and format are SRL's; the loss is on the expert's whole reply, thought incl
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
@@ -20,6 +25,7 @@ from srl_swe.training.data import (
     load_step_contexts,
     load_tokenizer,
     max_positions,
+    rendered,
     with_thoughts,
 )
 from srl_swe.training.preflight import check_run, on_every_rank
@@ -73,8 +79,46 @@ def _checked(
         way_out = "make the step contexts with a smaller token budget, raise max_length"
         folder, overlong = recipe.data, recipe.overlong
         rows = fitting_rows(rows, folder, tokenizer, limit, "row", way_out, overlong=overlong)
-    rows = rows.select_columns(["prompt", "completion"])
     if args.chat_template_path is None:
         check_replies(recipe.model, tokenizer, rows[0])
+    elif recipe.share_prompt:
+        raise UserError(
+            "share_prompt joins steps by the chat template of the model itself; leave it or "
+            "`trainer: {chat_template_path: ...}` out."
+        )
+    if recipe.share_prompt:
+        rows = join_steps(rows, tokenizer)
+    else:
+        rows = rows.select_columns(["prompt", "completion"])
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
+
+
+def join_steps(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Lay steps of a trajectory whose prompts continue each other out as one sequence.
+
+    Columns: ``input_ids``, and ``completion_mask``, 1 for the tokens of each step's reply. A token
+    has the same context as in a row of its own, so that the sum of losses over all tokens is the
+    same. A step whose prompt leaves out or changes what came before starts a new sequence.
+    """
+    sequences: list[dict[str, list[int]]] = []
+    for _, steps in groupby(rows, key=itemgetter("trajectory_id")):
+        ids: list[int] = []
+        for step in sorted(steps, key=itemgetter("step_index")):
+            prompt = _encode(tokenizer, step["prompt"], add_generation_prompt=True)
+            whole = _encode(tokenizer, [*step["prompt"], *step["completion"]])
+            if not ids or prompt[: len(ids)] != ids:
+                sequences.append({"completion_mask": []})
+            mask = sequences[-1]["completion_mask"]
+            mask += [0] * (len(prompt) - len(mask)) + [1] * (len(whole) - len(prompt))
+            sequences[-1]["input_ids"] = ids = whole
+    return Dataset.from_list(sequences)
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **asks: bool
+) -> list[int]:
+    """Token ids of a conversation, as TRL makes them."""
+    text = rendered(tokenizer, messages, **asks)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

@@ -107,6 +107,7 @@ ALL = dataclasses.replace(QUICK, arms=tuple(arm.name for arm in ARMS), test_inst
 @pytest.fixture
 def study(tmp_path: Path) -> GeneratedStudy:
     """A study whose trainings only copy a policy; experts answer with their own trajectories."""
+    trainer = Trainer(for_real=False)
     return GeneratedStudy(
         plan=ALL,
         split=split_instances(INSTANCES, EXPERTS, ()),
@@ -115,7 +116,8 @@ def study(tmp_path: Path) -> GeneratedStudy:
         folder=tmp_path,
         open_sandbox=open_local_sandbox,
         harness=HARNESS,
-        run_phase=Trainer(for_real=False),
+        run_phase=trainer,
+        run_alone=trainer,
         label=lambda policy, instances, folder, episodes: [
             expert
             for expert in EXPERTS
@@ -155,8 +157,9 @@ def test_the_arms_differ_in_reward_budget_and_data_alone(
     unfiltered = [place for place, recipe in srl.items() if recipe.dynamic_sampling is None]
     assert unfiltered == ["srl-unfiltered/01-srl"]
     assert srl["srl-on-policy/01-srl"].data == str(tmp_path / "seed-0/on-policy/steps")
-    passes = [by_place[f"{name}/01-sft"].trainer["max_steps"] for name in ("sft", "sft-tokens")]
-    assert passes[1] > passes[0] == srl["srl/01-srl"].trainer["max_steps"] == 1
+    sft = [by_place[f"{name}/01-sft"].trainer for name in ("sft", "sft-tokens")]
+    assert [trainer["num_train_epochs"] for trainer in sft] == [1, costs.passes]
+    assert costs.passes > 1 == srl["srl/01-srl"].trainer["max_steps"]
     bench = load_instances(str(tmp_path / "data/training.jsonl"))
     assert not {instance.instance_id for instance in bench} & set(study.split.held_out)
 

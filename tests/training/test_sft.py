@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.reports.record import read_metrics
+from srl_swe.steps import StepSettings, save_step_contexts
+from srl_swe.steps.contexts import StepContext, make_step_contexts
+from srl_swe.steps.prompt import Window
 from srl_swe.training.data import load_step_contexts, with_thoughts
 from srl_swe.training.generate import greedy_scores
 from srl_swe.training.recipe import SftRecipe
-from srl_swe.training.sft_trainer import train_sft
+from srl_swe.training.sft_trainer import join_steps, train_sft
+from srl_swe.types import Action, Observation, Step, Trajectory
 
 pytestmark = pytest.mark.train
 
@@ -24,15 +30,16 @@ Tokenized = list[tuple[list[int], int]]
 MakeSftRecipe = Callable[..., SftRecipe]
 
 
+def encode(tokenizer: PreTrainedTokenizerBase, messages: Any, **options: Any) -> list[int]:
+    return list(tokenizer.apply_chat_template(messages, return_dict=False, **options))
+
+
 @pytest.fixture
 def tokenized(data: Path, tokenizer: PreTrainedTokenizerBase) -> Tokenized:
-    def encode(messages: Any, **options: Any) -> list[int]:
-        return list(tokenizer.apply_chat_template(messages, return_dict=False, **options))
-
     return [
         (
-            encode(row["prompt"] + row["completion"]),
-            len(encode(row["prompt"], add_generation_prompt=True)),
+            encode(tokenizer, row["prompt"] + row["completion"]),
+            len(encode(tokenizer, row["prompt"], add_generation_prompt=True)),
         )
         for row in load_from_disk(str(data))
     ]
@@ -101,6 +108,66 @@ def test_a_row_that_does_not_fit_is_an_error_unless_it_may_be_dropped(
     assert finding in caplog.text
     (row,) = read_metrics(Path(recipe.output) / "metrics.jsonl")
     assert row["loss"] == pytest.approx(reply_loss(policy, fitting), rel=1e-4)
+
+
+def test_steps_with_a_common_history_are_one_sequence_with_the_same_gradient(
+    one_step: MakeSftRecipe, policy: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    steps = tuple(
+        Step("look", Action("bash", {"command": f"ls {name}"}), Observation(name)) for name in "abc"
+    )
+    contexts = [
+        replace(context, prompt=context.prompt[1:])
+        for name in ("one", "two")
+        for context in make_step_contexts(
+            Trajectory(f"tiny__tests-{name}", steps, name),
+            get_dialect("xml"),
+            Window(None, thoughts=True),
+            include_last=True,
+        )
+        if isinstance(context, StepContext)
+    ]
+    assert len(contexts) == 6
+    save_step_contexts(contexts, tmp_path / "steps", "card", asdict(StepSettings()))
+    rows = load_step_contexts(str(tmp_path / "steps"))
+    joined = join_steps(rows, tokenizer)
+    assert [sum(mask) for mask in joined["completion_mask"]] == [
+        sum(
+            len(encode(tokenizer, row["prompt"] + row["completion"]))
+            - len(encode(tokenizer, row["prompt"], add_generation_prompt=True))
+            for row in rows
+            if row["trajectory_id"] == name
+        )
+        for name in dict.fromkeys(rows["trajectory_id"])
+    ]
+    logged = []
+    for share_prompt in (False, True):
+        recipe = replace(
+            one_step(), data=str(tmp_path / "steps"), output=str(tmp_path / f"run-{share_prompt}")
+        )
+        final = train_sft(replace(recipe, share_prompt=share_prompt))
+        logged += read_metrics(final.parent / "metrics.jsonl")
+    plain, shared = logged
+    assert shared["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert shared["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
+    assert shared["num_tokens"] == sum(map(len, joined["input_ids"])) < plain["num_tokens"] / 1.5
+
+
+def test_a_step_whose_prompt_leaves_something_out_starts_a_sequence(
+    data: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = load_step_contexts(str(data))
+    joined = join_steps(rows, tokenizer)
+    assert len(rows) == len(joined) == 8
+    assert joined["input_ids"] == [
+        encode(tokenizer, row["prompt"] + row["completion"]) for row in rows
+    ]
+
+
+def test_steps_are_not_joined_by_another_template(one_step: MakeSftRecipe) -> None:
+    recipe = replace(one_step(chat_template_path="template.jinja"), share_prompt=True)
+    with pytest.raises(UserError, match="share_prompt joins steps by the chat template of the"):
+        train_sft(recipe)
 
 
 def test_nothing_is_left_to_train_on_if_every_row_is_too_long(one_step: MakeSftRecipe) -> None:
