@@ -64,8 +64,6 @@ QUICK = DemoPlan(
 """Every stage, too short to learn anything; for tests."""
 
 _LABELS = {"untrained": "untrained", "sft": "after SFT", "srl": "after SRL"}
-_RENAMED = {"SFT warm start on careless demonstrations": "SFT warm start on noisy demonstrations"}
-"""New names of stages, by their names in release 0.1."""
 _AFRESH = "run the demo again with --fresh"
 
 
@@ -96,7 +94,7 @@ def run_demo(
     if times.exists():
         with damage_named(str(times), "run again with --fresh, or delete it to time anew"):
             held = json.loads(times.read_text(encoding="utf-8"))
-            spent_s = {_RENAMED.get(title, title): float(held[title]) for title in held}
+            spent_s = {title: float(held[title]) for title in held}
     run_stages("demo", demo.stages(), spent_s, lambda *_: _save_json(times, spent_s))
     summary = demo.summarise(spent_s)
     demo.save_pages(summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from srl_swe.evaluation.compare import Evaluation, compare_evaluations
@@ -57,14 +57,10 @@ def load_evaluations(results: Sequence[GeneratedResult], folder: Path) -> Evalua
 def results_table(results: Sequence[GeneratedResult], split: Split, folder: Path) -> TextTable:
     """One row per arm: shares of held-out instances, edits and steps, and the costs."""
     evaluations = load_evaluations(results, folder)
-    columns: tuple[str, ...] = (
-        "arm",
-        "resolved, held out",
-        "edits that pass",
-        "similarity",
-        "in the format",
+    columns = (
+        *("arm", "resolved, held out", "edits that pass", "similarity", "in the format", "exact"),
+        *("resolved, training", "expert steps", "tokens", "seconds"),
     )
-    columns += ("exact", "resolved, training", "expert steps", "tokens", "seconds")
     rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
         costs = [result for result in results if result.arm == arm.name]
@@ -134,14 +130,9 @@ def edits_table(evaluations: Evaluations) -> TextTable:
     for arm, mine in _arms(evaluations):
         edits = [r for each in mine for r in each.replies if r.executed is not None]
         passing = sum(sum(each.executed().values()) for each in mine)
-        tests: Sequence[Callable[[StepReply], bool]] = (
-            lambda reply: reply.in_format,
-            lambda reply: reply.exact,
-            lambda reply: reply.no_op,
-            lambda reply: reply.changed,
-        )
-        cells = [str(sum(map(test, edits))) for test in tests]
-        rows.append((arm.label, str(len(edits)), *cells, str(passing)))
+        marks = [(r.in_format, r.exact, r.no_op, r.changed) for r in edits]
+        counts = [len(edits), *map(sum, zip(*marks, strict=True)), passing]
+        rows.append((arm.label, *map(str, counts)))
     return TextTable(columns, rows)
 
 
@@ -164,14 +155,14 @@ def pairs_table(evaluations: Evaluations, split: Split) -> TextTable:
 
     The counts are of instances (or edits) that only the one or only the other gets right.
     """
-    columns: tuple[str, ...] = ("arm", "beside", "seed", "resolved: only here", "only there", "p")
-    columns += ("edits: only here", "only there", "p")
+    columns = (
+        *("arm", "beside", "seed", "resolved: only here", "only there", "p"),
+        *("edits: only here", "only there", "p"),
+    )
     rows: list[tuple[str, ...]] = []
     for arm, _ in _arms(evaluations):
         for reference, _ in _arms(evaluations):
-            if reference.name not in REFERENCES or reference.name == arm.name:
-                continue
-            if arm.name in REFERENCES and REFERENCES.index(arm.name) == 0:
+            if reference.name not in REFERENCES or arm.name in (REFERENCES[0], reference.name):
                 continue
             for seed, found in evaluations[arm.name].items():
                 other = evaluations[reference.name].get(seed)
@@ -242,11 +233,8 @@ def save_report(
     evaluations = load_evaluations(results, folder)
     if not evaluations:
         return
-    table, design, limits = (
-        results_table(results, split, folder),
-        describe(plan, split, costs),
-        caveat(plan, split),
-    )
+    table = results_table(results, split, folder)
+    design, limits = describe(plan, split, costs), caveat(plan, split)
     tables = {
         "Held-out steps by kind: exact / similarity": kinds_table(evaluations),
         "Last edits of held-out trajectories, executed": edits_table(evaluations),

@@ -233,12 +233,11 @@ class GeneratedStudy:
 
     def trials(self) -> dict[tuple[str, int], tuple[Instance, Trajectory]]:
         """Instance and expert's trajectory of the last edit of each held-out trajectory."""
-        found = {}
-        for name in self.split.held_out:
-            expert = self.experts.get(name)
-            if expert and (place := last_edit(expert)) is not None:
-                found[trajectory_id(expert), place] = (self.instances[name], expert)
-        return found
+        return {
+            (trajectory_id(expert), place): (self.instances[name], expert)
+            for name in self.split.held_out
+            if (expert := self.experts.get(name)) and (place := last_edit(expert)) is not None
+        }
 
     def _take(self, names: Sequence[str], most: int | None) -> tuple[list[StepContext], int]:
         """The steps of whole instances until there are ``most``, cut; and how many instances."""
@@ -370,11 +369,10 @@ class GeneratedStudy:
 
     def _train(self, recipe: Recipe, run: RunPhase) -> Path:
         """The final policy of the run. Raises PhaseStopped if the training fails."""
-        output = Path(recipe.output)
-        finished = (output / "final").is_dir()
-        if not finished and (code := run(method_of(recipe), save_recipe(recipe))):
-            raise PhaseStopped(str(output), code)
-        return output / "final"
+        final = Path(recipe.output) / "final"
+        if not final.is_dir() and (code := run(method_of(recipe), save_recipe(recipe))):
+            raise PhaseStopped(recipe.output, code)
+        return final
 
     def _further_steps(self) -> int:
         record = json.loads((self.folder / SPLIT_FILE).read_text("utf-8"))

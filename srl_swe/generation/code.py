@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from srl_swe.generation.git import run_git
+from srl_swe.git import run_git
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Span = tuple[int, int]

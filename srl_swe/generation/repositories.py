@@ -35,8 +35,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srl_swe.errors import UserError
 from srl_swe.files import held_alone
-from srl_swe.generation.git import clone_at, is_clean, make_repository
 from srl_swe.generation.sdists import fetch_sdist, unpack
+from srl_swe.git import clone_at, is_clean, make_repository
 
 _PYPI = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)")
 _URL = re.compile(r"[a-z+]+://|[\w.-]+@[\w.-]+:")

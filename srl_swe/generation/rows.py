@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.repositories import Source, read_source
 from srl_swe.generation.validation import Judgement
+from srl_swe.git import git_output
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance
 
@@ -191,14 +190,11 @@ def _index_of(source: Source) -> Iterator[Callable[..., str]]:
     with tempfile.TemporaryDirectory(prefix="srl-swe-state-") as folder:
         objects = Path(folder, "objects")
         objects.mkdir()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-        environment |= {
+        environment = {
             "GIT_DIR": str((source.folder / ".git").resolve()),
             "GIT_INDEX_FILE": f"{folder}/index",
             "GIT_OBJECT_DIRECTORY": str(objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((source.folder / ".git/objects").resolve()),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_LITERAL_PATHSPECS": "1",
             "GIT_AUTHOR_NAME": _AUTHOR,
             "GIT_AUTHOR_EMAIL": _EMAIL,
@@ -206,22 +202,12 @@ def _index_of(source: Source) -> Iterator[Callable[..., str]]:
             "GIT_COMMITTER_NAME": _AUTHOR,
             "GIT_COMMITTER_EMAIL": _EMAIL,
             "GIT_COMMITTER_DATE": _DATE,
-            "LC_ALL": "C",
         }
 
         def git(*arguments: str, data: str = "") -> str:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=folder,
-                env=environment,
-                input=data.encode("utf-8", "surrogateescape"),
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                said = done.stderr.decode("utf-8", "replace").strip()[:300]
-                raise UserError(f"{source.name}: git {arguments[0]} fails: {said}")
-            return done.stdout.decode("utf-8", "surrogateescape")
+            stdin = data.encode("utf-8", "surrogateescape")
+            done = git_output(folder, *arguments, stdin=stdin, environment=environment)
+            return done.decode("utf-8", "surrogateescape")
 
         yield git
 

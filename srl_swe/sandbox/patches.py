@@ -20,9 +20,7 @@ returns a context manager of that fresh sandbox, or None if it can't have this f
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +29,8 @@ from importlib import resources
 from itertools import groupby
 from pathlib import Path
 
-from srl_swe.errors import SandboxError, UserError
+from srl_swe.errors import SandboxError
+from srl_swe.git import GitFailed, git_output
 from srl_swe.sandbox.contract import Sandbox
 from srl_swe.sandbox.working_tree import (
     MAX_NEW_BINARY_BYTES,
@@ -55,7 +54,6 @@ MAX_PATCH_BYTES = 8 * 2**20
 _LINK = "120000"
 _BINARY_PROBE_BYTES = 8000
 """Git looks for a NUL in that much of a file (buffer_is_binary in xdiff-interface.c)."""
-_GIT_TIMEOUT_S = 120.0
 _PLAIN = (
     *("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv"),
     *("--src-prefix=a/", "--dst-prefix=b/"),
@@ -249,36 +247,11 @@ def _commit(ref: str, files: Iterator[tuple[bytes, Blob | None]]) -> Iterator[by
 
 
 def _git(folder: str, *arguments: str, stdin: bytes = b"") -> bytes:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment |= {
-        "GIT_DIR": folder,
-        "HOME": folder,
-        "XDG_CONFIG_HOME": folder,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_ATTR_NOSYSTEM": "1",
-        "LC_ALL": "C",
-    }
+    places = dict.fromkeys(("GIT_DIR", "HOME", "XDG_CONFIG_HOME"), folder)
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            check=True,
-            timeout=_GIT_TIMEOUT_S,
-        )
-    except FileNotFoundError as error:
-        raise UserError("git is not installed on this machine: apt-get install git") from error
-    except subprocess.TimeoutExpired as error:
-        raise DiffFailed(
-            f"git {' '.join(arguments[:4])} took more than {_GIT_TIMEOUT_S:.0f} s"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode("utf-8", "replace").strip()[:300]
-        raise DiffFailed(f"git {' '.join(arguments[:4])} failed: {said}") from error
-    return done.stdout
+        return git_output(folder, *arguments, stdin=stdin, environment=places)
+    except GitFailed as error:
+        raise DiffFailed(str(error)) from error
 
 
 def bug_command(instance: Instance, patch_file: str) -> str:

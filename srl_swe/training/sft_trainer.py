@@ -86,10 +86,8 @@ def _checked(
             "share_prompt joins steps by the chat template of the model itself; leave it or "
             "`trainer: {chat_template_path: ...}` out."
         )
-    if recipe.share_prompt:
-        rows = join_steps(rows, tokenizer)
-    else:
-        rows = rows.select_columns(["prompt", "completion"])
+    columns = ["prompt", "completion"]
+    rows = join_steps(rows, tokenizer) if recipe.share_prompt else rows.select_columns(columns)
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
 

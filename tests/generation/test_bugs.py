@@ -17,9 +17,9 @@ from unidiff import PatchSet
 from srl_swe.errors import UserError
 from srl_swe.generation.bugs import MAX_CHANGED_LINES, Bug, propose_bugs
 from srl_swe.generation.code import CodeFile, is_other_code, is_test
-from srl_swe.generation.git import is_clean, make_repository
 from srl_swe.generation.operators import own_operators
 from srl_swe.generation.repositories import Source
+from srl_swe.git import is_clean, make_repository
 
 for package in ("swesmith", "libcst", "tree_sitter", "astor"):
     pytest.importorskip(package, reason="needs the extra `generate`")

@@ -18,10 +18,10 @@ import pytest
 
 from srl_swe.errors import UserError
 from srl_swe.generation import sdists
-from srl_swe.generation.git import is_clean, run_git
 from srl_swe.generation.repositories import licence_of, read_source, read_spec
 from srl_swe.generation.rows import built_from, repository_image, source_of_row
 from srl_swe.generation.sdists import unpack
+from srl_swe.git import is_clean, run_git
 
 FILES = {
     "Acme.Widgets-1.0/PKG-INFO": b"Name: Acme.Widgets\nLicense: MIT\n",

@@ -1,4 +1,4 @@
-"""Repositories of sources, made and read by this machine's git without its settings."""
+"""This machine's git without its settings, and repositories made by it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from srl_swe.errors import UserError
 from srl_swe.files import written_whole
@@ -15,24 +16,36 @@ _BRANCH = "refs/heads/main"
 _CLONE_TIMEOUT_S = 1800.0
 
 
-def run_git(folder: Path, *arguments: str, stdin: bytes = b"", timeout_s: float = 120.0) -> str:
+class GitFailed(UserError):
+    """Git ended with an error, or took too long."""
+
+
+def git_output(
+    folder: str | Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    timeout_s: float = 120.0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """Git's output in ``folder``, without this machine's hooks, filters and attributes.
 
-    Raises UserError if git is not installed, fails, or takes longer.
+    Raises GitFailed, or UserError if git is not installed.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment |= {
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    ours |= {
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C",
+        **environment,
     }
+    command = f"git {' '.join(arguments[:4])}"
     try:
         done = subprocess.run(
             ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", *arguments],
             cwd=folder,
-            env=environment,
+            env=ours,
             input=stdin,
             capture_output=True,
             check=True,
@@ -41,12 +54,17 @@ def run_git(folder: Path, *arguments: str, stdin: bytes = b"", timeout_s: float 
     except FileNotFoundError as error:
         raise UserError("git is not installed on this machine: apt-get install git") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"git {arguments[0]} took more than {timeout_s:.0f} s.") from error
+        raise GitFailed(f"{command} took more than {timeout_s:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        reason = lines[-1][:300] if lines else "no reason given"
-        raise UserError(f"git {arguments[0]} failed in {folder}: {reason}") from error
-    return done.stdout.decode("utf-8", "surrogateescape")
+        reason = error.stderr.decode("utf-8", "replace").strip()[:300] or "no reason given"
+        raise GitFailed(f"{command} failed: {reason}") from error
+    return done.stdout
+
+
+def run_git(folder: Path, *arguments: str, stdin: bytes = b"", timeout_s: float = 120.0) -> str:
+    """:func:`git_output` as text."""
+    output = git_output(folder, *arguments, stdin=stdin, timeout_s=timeout_s)
+    return output.decode("utf-8", "surrogateescape")
 
 
 def make_repository(files: Mapping[str, tuple[bool, bytes]], message: str, folder: Path) -> str:
