@@ -135,7 +135,9 @@ def run_generated(
         f"held out by {reason}: {', '.join(split.held_out_repos)}, {len(split.held_out)} "
         f"instances; {len(split.training)} to train on"
     )
-    tested = {*split.held_out, *split.training[: plan.training_instances]}
+    shown = {expert.instance_id for expert in experts}  # first in held_out, for their edits
+    tested = split.held_out[: max(plan.test_instances, len(shown.intersection(split.held_out)))]
+    tested += split.training[: plan.training_instances]
     evaluated = [instance for instance in instances if instance.instance_id in tested]
     at_once = at_once or phases_at_once()
     run, alone = (phase_runner(sandboxes, workers=workers, at_once=n) for n in (at_once, 1))
@@ -175,7 +177,7 @@ def label_states(
         max_steps=plan.max_steps,
         max_new_tokens=plan.max_new_tokens,
         temperature=1.0,
-        pairs=-1,
+        pairs=-1 if plan.pairs is None else plan.pairs,
         observation_chars=plan.observation_chars,
         thoughts="keep",
         dialect="xml",

@@ -78,7 +78,8 @@ class GeneratedPlan(Plan):
     ``step_instances``: held-out instances with all steps evaluated; of ``edit_instances`` the last
     edit is executed; ``test_instances`` are rolled out. ``training_instances``: training
     instances for the same three. ``gate_instances``: held-out rollouts of the warm start by which
-    the study continues or stops; 0 for no gate. ``gpu``: train on a GPU in bf16.
+    the study continues or stops; 0 for no gate. ``pairs``: last action/observation pairs in a
+    prompt; None for all, as RLVR needs. ``gpu``: train on a GPU in bf16.
     """
 
     bench: str = ""
@@ -94,6 +95,7 @@ class GeneratedPlan(Plan):
     test_instances: int = 100
     training_instances: int = 5
     gate_instances: int = 40
+    pairs: int | None = None
     observation_chars: int = 1600
     max_steps: int = 14
     max_new_tokens: int = 256
@@ -101,8 +103,8 @@ class GeneratedPlan(Plan):
 
     @property
     def window(self) -> Window:
-        """The whole history with its thoughts: SFT and RLVR train on an episode as one sequence."""
-        return Window(None, self.observation_chars, thoughts=True)
+        """The history with its thoughts; RLVR, and SFT on all of it, read an episode once."""
+        return Window(self.pairs, self.observation_chars, thoughts=True)
 
 
 Budget = Literal["hour", "night", "gpu"]
@@ -110,13 +112,14 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
     "hour": GeneratedPlan(
         arms=HOUR_ARMS,
         seeds=1,
-        warm_steps=400,
-        further_steps=64,
+        warm_steps=200,
+        further_steps=48,
         step_instances=4,
         edit_instances=100,
         test_instances=12,
         training_instances=1,
         gate_instances=12,
+        pairs=2,
     ),
     "night": GeneratedPlan(),
     "gpu": GeneratedPlan(
@@ -328,4 +331,7 @@ def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> fl
 
 def with_arms(plan: GeneratedPlan, names: Sequence[str]) -> GeneratedPlan:
     """The plan with these arms and the warm start, in the order of :data:`ARMS`."""
-    return replace(plan, arms=tuple(arm.name for arm in get_arms(ARMS, ["warm", *names])))
+    arms = get_arms(ARMS, ["warm", *names])
+    has_rlvr = any(phase.method == "rlvr" for arm in arms for phase in arm.phases)
+    pairs = None if has_rlvr else plan.pairs
+    return replace(plan, arms=tuple(arm.name for arm in arms), pairs=pairs)

@@ -363,6 +363,8 @@ class GeneratedStudy:
             changes["window.observation_chars"] = str(plan.observation_chars)
         else:
             changes["data"] = str(self.data / data)
+        if method == "sft" and plan.pairs is None:  # a sequence is a trajectory
+            changes["trainer.gradient_accumulation_steps"] = "1"
         if method != "sft":
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)
