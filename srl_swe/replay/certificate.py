@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.files import write_atomic
 from srl_swe.replay.batch import Attempt, Ending
@@ -17,6 +18,7 @@ from srl_swe.replay.normalise import Cause, Match
 from srl_swe.replay.patches import PatchComparison, edited_files
 from srl_swe.replay.run import ReplayedStep
 from srl_swe.reports.page import render_page
+from srl_swe.reports.record import read_whole_lines
 from srl_swe.types import Instance, Step, Verdict
 
 Item = TypeVar("Item")
@@ -131,9 +133,12 @@ def certify_all(
 
 
 def load_certificates(path: Path) -> list[Certificate]:
-    """Read a ``certificates.jsonl`` of :func:`save_results`."""
-    adapter = TypeAdapter(Certificate)
-    return [adapter.validate_json(line) for line in path.read_bytes().splitlines()]
+    """Read a ``certificates.jsonl`` of :func:`save_results`, without damaged lines."""
+    found, adapter = list[Certificate](), TypeAdapter(Certificate)
+    for row in read_whole_lines(path):
+        with suppress(ValidationError):
+            found.append(adapter.validate_python(row))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

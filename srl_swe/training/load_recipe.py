@@ -113,11 +113,6 @@ def load_recipe(
     return draft.finished()
 
 
-def make_recipe(content: Mapping[str, Any], overrides: Overrides, where: str) -> Recipe:
-    """Make the recipe from its content and overrides; ``where`` is for error messages."""
-    return _draft(content, overrides, where).finished()
-
-
 def _draft(content: Mapping[str, Any], overrides: Overrides, where: str) -> _Draft:
     """Check all that can be checked without TRL: our own fields, and the names of TRL's."""
     lines = dict(content)

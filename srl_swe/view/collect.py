@@ -24,7 +24,7 @@ from srl_swe.evaluation.compare import REPORT_FILE
 from srl_swe.evaluation.predictions import load_predictions
 from srl_swe.files import CONFIG_FILE
 from srl_swe.replay.batch import REPLAYS_FILE, replay_key
-from srl_swe.replay.certificate import Certificate
+from srl_swe.replay.certificate import Certificate, load_certificates
 from srl_swe.replay.run import Replay
 from srl_swe.reports.record import read_whole_lines
 from srl_swe.reports.replies import written_steps
@@ -267,7 +267,7 @@ def _replays(part: Part, sources: Sources) -> Iterator[Item]:
 
     A replay whose trajectory is not at hand has no steps to show, and states where it should be.
     """
-    certificates = _load_certificates(part.path / _CERTIFICATES)
+    certificates = {held.key: held for held in load_certificates(part.path / _CERTIFICATES)}
     config = read_object(part.path / CONFIG_FILE)
     recorded = list(_recorded_trajectories(part.path, config, sources))
     rows = read_whole_lines(part.path / REPLAYS_FILE)
@@ -279,18 +279,6 @@ def _replays(part: Part, sources: Sources) -> Iterator[Item]:
         beside = _beside(trajectory, sources, Graded(part.path), Prompts())
         beside = replace(beside, expert=None, **_replay_of(record, certificate))
         yield make_episode(trajectory, f"{part.run}/{name}", part.run, beside)
-
-
-def _load_certificates(path: Path) -> dict[str, Certificate]:
-    found: dict[str, Certificate] = {}
-    adapter = TypeAdapter(Certificate)
-    for row in read_whole_lines(path):
-        try:
-            certificate = adapter.validate_python(row)
-        except ValidationError:
-            continue
-        found[certificate.key] = certificate
-    return found
 
 
 def _recorded_trajectories(

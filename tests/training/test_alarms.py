@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from srl_swe.errors import UserError
 from srl_swe.reports.record import read_alarms
 from srl_swe.training.alarms import TrainingAlarms, format_rate, warned_after
 from srl_swe.training.callbacks import add_callbacks
-from srl_swe.training.load_recipe import make_recipe
+from srl_swe.training.load_recipe import load_recipe
 from srl_swe.training.recipe import ALARMS_OF_TESTS, Alarms, SrlRecipe
 from srl_swe.training.run_folder import decisive_fields, open_run
 from srl_swe.training.srl_trainer import train_srl
@@ -135,23 +136,29 @@ def test_the_defaults_are_those_that_are_documented() -> None:
     assert Alarms(format_stops=False, reward_call_s=1800.0) == ALARMS_OF_TESTS
 
 
-def test_a_recipe_sets_thresholds_and_may_change_them_while_a_run_is_under_way() -> None:
+def test_a_recipe_sets_thresholds_and_may_change_them_while_a_run_is_under_way(
+    tmp_path: Path,
+) -> None:
     places = {"model": "m", "data": "d", "output": "o"}
-    content = {"method": "srl", **places, "alarms": {"format_steps": None, "drift_reward": 0.3}}
-    recipe = make_recipe(content, {"alarms.reward_call_s": "5"}, "recipe.yaml")
+    path = tmp_path / "recipe.yaml"
+    alarms = {"format_steps": None, "drift_reward": 0.3}
+    path.write_text(json.dumps({"method": "srl", **places, "alarms": alarms}))
+    recipe = load_recipe(path, {"alarms.reward_call_s": "5"})
     assert isinstance(recipe, SrlRecipe)
     assert recipe.alarms == Alarms(format_steps=None, drift_reward=0.3, reward_call_s=5.0)
-    plain = make_recipe({"method": "srl", **places}, {}, "recipe.yaml")
+    path.write_text(json.dumps({"method": "srl", **places}))
+    plain = load_recipe(path)
     assert decisive_fields(recipe) == decisive_fields(plain)
 
 
 @pytest.mark.parametrize(
     "section", [{"format_rte": 1}, {"format_steps": -1}, {"format_stops": "maybe"}]
 )
-def test_a_mistake_in_an_alarm_is_one_sentence(section: Logs) -> None:
+def test_a_mistake_in_an_alarm_is_one_sentence(section: Logs, tmp_path: Path) -> None:
     content = {"method": "srl", "model": "m", "data": "d", "output": "o", "alarms": section}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))
     with pytest.raises(UserError, match="alarms"):
-        make_recipe(content, {}, "recipe.yaml")
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 def test_a_slow_call_is_warned_of_while_it_runs(caplog: pytest.LogCaptureFixture) -> None:

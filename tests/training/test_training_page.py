@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from srl_swe.cli.train import RecipeOptions
-from srl_swe.training.load_recipe import load_curriculum, load_recipe, make_recipe, recipe_path
+from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.train import accelerate_preset
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,9 +35,11 @@ def test_every_command_of_the_page_is_one_that_would_start(command: str) -> None
 def test_the_recipes_on_the_page_are_recipes(tmp_path: Path) -> None:
     found = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     recipe, validation, curriculum = found
-    lines = yaml.safe_load(recipe)
-    assert make_recipe(lines, {}, "page").model_config["lora_r"] == 32
-    validated = make_recipe(lines | yaml.safe_load(validation), {}, "page").validation
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    assert load_recipe(path).model_config["lora_r"] == 32
+    path.write_text(yaml.safe_dump(yaml.safe_load(recipe) | yaml.safe_load(validation)))
+    validated = load_recipe(path).validation
     assert validated is not None
     assert validated.decides == "resolved"
     path = tmp_path / "curriculum.yaml"
