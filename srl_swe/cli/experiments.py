@@ -101,7 +101,7 @@ def demo(
     folder = options.results_folder(out, "demo-quick" if quick else "demo")
     check_output_folder(folder)
     from srl_swe.experiments.demo import FULL, QUICK, run_demo
-    from srl_swe.experiments.demo_report import CAVEAT, results_table
+    from srl_swe.experiments.demo_report import CAVEAT, family_line, results_table
 
     open_sandbox = sandboxes_for(load_instances("starter"))
     plan = QUICK if quick else FULL
@@ -110,7 +110,7 @@ def demo(
         return options.print_json(summary)
     table = results_table(summary).draw("the same policy before, between and after")
     options.console().print(table)
-    options.console().print(CAVEAT)
+    options.console().print(family_line(summary), CAVEAT, sep="\n")
     return typer.echo(f"{folder}/report.html")
 
 

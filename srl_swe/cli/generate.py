@@ -128,8 +128,8 @@ def _splitter(
     sources: Sequence[Source], hold_out: Sequence[str], share: float, seed: int
 ) -> Callable[[Bug], str]:
     """The split of a bug's instance. Raises UserError for an unknown repository."""
+    from srl_swe.generation.bugs import draw_operators, split_of
     from srl_swe.generation.operators import own_operators
-    from srl_swe.generation.splits import draw_operators, split_of
     from srl_swe.generation.swe_smith import swe_smith_modifiers
 
     names = [source.name for source in sources]

@@ -5,6 +5,7 @@ FOLDER/demonstrations/      noisy ones, for the warm start
 FOLDER/policy/              the untrained policy
 FOLDER/sft/, FOLDER/srl/    the two trainings
 FOLDER/measured-POLICY/     rollouts and result of each policy
+FOLDER/family/              the same for a family of made bugs, with functions that are held out
 FOLDER/stages.json          seconds of the finished stages; a resume skips them
 FOLDER/report.html          the page, with links to all others
 FOLDER/view.html            every episode, replay, step context and sampled reply
@@ -19,12 +20,14 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from srl_swe.errors import UserError
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.demo_report import CurvePoint, DemoSummary, render_html
 from srl_swe.experiments.experiment import Experiment, Plan, Stage, Suite, load_suite, run_stages
+from srl_swe.experiments.made_bugs import make_bugs
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
 from srl_swe.files import claim, damage_named, write_atomic
@@ -43,22 +46,30 @@ from srl_swe.view.page import VIEWER_FILE, save_viewer
 class DemoPlan(Plan):
     """``sft`` and ``srl`` override fields of the recipes ``sft-demo`` and ``srl-demo``.
 
-    ``training_instances`` and ``held_out_instances``: how many of each to roll out.
+    ``training_instances`` and ``held_out_instances``: how many of each to roll out. ``family``:
+    overrides of ``sft-demo`` for made bugs, of which there are ``family_training`` and
+    ``family_held_out``.
     """
 
     training_instances: int
     held_out_instances: int
+    family_training: int
+    family_held_out: int
     sft: dict[str, str] = field(default_factory=dict)
     srl: dict[str, str] = field(default_factory=dict)
+    family: dict[str, str] = field(default_factory=dict)
     observation_chars: int = 600
 
 
-FULL = DemoPlan(training_instances=8, held_out_instances=2)
+FULL = DemoPlan(training_instances=8, held_out_instances=2, family_training=64, family_held_out=12)
 QUICK = DemoPlan(
     training_instances=1,
     held_out_instances=1,
+    family_training=2,
+    family_held_out=1,
     sft={"max_steps": "20"},
     srl={"max_steps": "2"},
+    family={"max_steps": "2"},
     max_new_tokens=48,
 )
 """Every stage, too short to learn anything; for tests."""
@@ -116,7 +127,23 @@ class Demo(Experiment[DemoPlan]):
             self._evaluation("roll out and grade after SFT", 14, "sft"),
             Stage("SRL: GRPO on the similarity of each step", 240, self.srl),
             self._evaluation("roll out and grade after SRL", 15, "srl"),
+            Stage("made bugs: execute experts' actions in containers", 40, self.family.prepare),
+            Stage("made bugs: SFT of another tiny policy", 90, self.family.sft),
+            Stage("made bugs: roll out and grade on functions held out", 15, self.family.roll_out),
         ]
+
+    @cached_property
+    def family(self) -> Family:
+        """The family of made bugs, in the repository of the first instance."""
+        plan, host = self.plan, self.suite.instances[0]
+        made = make_bugs(host, plan.family_training + plan.family_held_out)
+        suite = Suite(
+            [instance for instance, _ in made],
+            [actions for _, actions in made[: plan.family_training]],
+            tuple(instance.instance_id for instance, _ in made[: plan.family_training]),
+        )
+        folder = self.folder / "family"
+        return Family(plan, suite, folder, self.open_sandbox, self.harness)
 
     def _evaluation(self, title: str, expected_s: float, name: str) -> Stage[object]:
         policy, place = self.policy(name), self.result_folder(name)
@@ -167,15 +194,8 @@ class Demo(Experiment[DemoPlan]):
         self._train("srl", self.steps, "sft", self.plan.srl)
 
     def _train(self, method: str, data: Path, start: str, overrides: Mapping[str, str]) -> None:
-        from srl_swe.training.load_recipe import load_recipe, recipe_path
-        from srl_swe.training.recipe import RlvrRecipe
-        from srl_swe.training.train import train
-
-        output = self.folder / method
-        places = {"model": str(self.policy(start)), "data": str(data), "output": str(output)}
-        recipe = load_recipe(recipe_path(f"{method}-demo"), {**overrides, **places})
-        assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
-        train(recipe)
+        places = {"model": self.policy(start), "data": data, "output": self.folder / method}
+        train_by_recipe(f"{method}-demo", overrides, places)
 
     def summarise(self, stage_seconds: Mapping[str, float]) -> DemoSummary:
         """The results of all stages as one record."""
@@ -208,24 +228,31 @@ class Demo(Experiment[DemoPlan]):
             examples=results[0].steps,
             parameters=_count_parameters(self.policy("untrained")),
             policies=tuple(results),
+            family_ids=self.family.suite.held_out_ids,
+            family=load_result(self.family.folder / "measured-sft"),
             curve=tuple(curve),
             stage_seconds=dict(stage_seconds),
         )
 
     def save_pages(self, summary: DemoSummary) -> None:
         """Write ``report.html`` and the pages it leads to: ``view.html``, and the trainings'."""
-        experts = {trajectory.instance_id: trajectory for trajectory in self.suite.trajectories}
-        instances = {item.instance_id: item for item in load_instances("starter")}
-        place, known = self.folder / VIEWER_FILE, Sources(instances, experts)
-        viewer = save_viewer([self.folder], place, known, "srl-swe demo")
+        known = [*self.suite.trajectories, *self.family.suite.trajectories]
+        experts = {trajectory.instance_id: trajectory for trajectory in known}
+        bundled = {item.instance_id: item for item in load_instances("starter")}
+        instances = bundled | {item.instance_id: item for item in self.family.suite.instances}
+        place = self.folder / VIEWER_FILE
+        viewer = save_viewer([self.folder], place, Sources(instances, experts), "srl-swe demo")
         run = self.folder.resolve().name
         for method in ("sft", "srl"):
             save_report(self.folder / method, viewer.group_hrefs(f"{run}/{method}", "../"))
+        save_report(self.family.folder / "sft")
         rollouts = {name: f"{run}/{self.result_folder(name).name}" for name in _LABELS}
         untrained, after_sft, after_srl = map(viewer.listed, rollouts.values())
         replays, steps = viewer.listed(run), viewer.listed(f"{run}/steps")
         sft, srl, replies = "sft/report.html", "srl/report.html", viewer.listed(f"{run}/srl")
-        places = (replays, steps, "", untrained, sft, after_sft, srl, after_srl)
+        family = (viewer.listed(f"{run}/family"), viewer.listed(f"{run}/family/measured-sft"))
+        places = [replays, steps, "", untrained, sft, after_sft, srl, after_srl]
+        places += [family[0], "family/sft/report.html", family[1]]
         titles = (stage.title for stage in self.stages())
         page = render_html(
             summary,
@@ -246,6 +273,48 @@ class Demo(Experiment[DemoPlan]):
             },
         )
         write_atomic(self.folder / "report.html", page)
+
+
+@dataclass(frozen=True)
+class Family(Experiment[DemoPlan]):
+    """The stages of the demo on made bugs; the suite's trajectories have no observations yet."""
+
+    def prepare(self) -> None:
+        """Execute the experts' actions, build step contexts, and make a policy."""
+        instances = {instance.instance_id: instance for instance in self.suite.instances}
+        replays = replay_all(self.suite.trajectories, instances, self.open_sandbox, self.folder)
+        pairs = zip(self.suite.trajectories, replays, strict=True)
+        fresh = [as_recorded(t, instances[t.instance_id], replay) for t, replay in pairs]
+        self.build_steps(fresh)
+        make_tiny_policy(self.steps, self.folder / "policy", whole_numbers=True)
+
+    def sft(self) -> None:
+        """Train on the experts' steps alone: their answers are all right."""
+        places = {
+            "model": self.folder / "policy",
+            "data": self.steps,
+            "output": self.folder / "sft",
+        }
+        train_by_recipe("sft-demo", {"max_steps": "500", **self.plan.family}, places)
+
+    def roll_out(self) -> None:
+        """Evaluate the policy on functions that are held out."""
+        policy, held_out = self.folder / "sft" / "final", self.suite.held_out_ids
+        chosen = [each for each in self.suite.instances if each.instance_id in held_out]
+        held = replace(self, suite=replace(self.suite, instances=chosen))
+        held.evaluate(policy, "family", self.folder / "measured-sft")
+
+
+def train_by_recipe(name: str, overrides: Mapping[str, str], places: Mapping[str, Path]) -> None:
+    """Train by a bundled recipe of SFT or SRL, its folders given by ``places``."""
+    from srl_swe.training.load_recipe import load_recipe, recipe_path
+    from srl_swe.training.recipe import RlvrRecipe
+    from srl_swe.training.train import train
+
+    changes = {**overrides, **{field: str(path) for field, path in places.items()}}
+    recipe = load_recipe(recipe_path(name), changes)
+    assert not isinstance(recipe, RlvrRecipe), "the demo trains by SFT and SRL"
+    train(recipe)
 
 
 def _count_parameters(policy: Path) -> int:

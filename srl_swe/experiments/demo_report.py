@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.experiments.warm_start import COPIES, UNFINISHED_SHARE, WRONG_SHARE
 from srl_swe.reports.charts import Chart, Series, averaging_steps, draw
-from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, render_page
+from srl_swe.reports.page import Hrefs, Mark, TextTable, Way, counted, render_page
 from srl_swe.types import Outcome, Verdict
 
 CAVEAT = (
     "This proves the plumbing, by memorising: a policy of under two million parameters learns "
-    "the bundled trajectories by heart. It says nothing about generalisation."
+    "the bundled trajectories by heart. Only the made bugs are about generalisation, within their "
+    "family: functions that are held out have names that combine known parts."
 )
 
 
@@ -34,7 +35,10 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """All numbers of the report; ``policies`` in the order of training."""
+    """All numbers of the report; ``policies`` in the order of training.
+
+    ``family``: the policy of the made bugs, ``family_ids`` those that were held out.
+    """
 
     training_ids: tuple[str, ...]
     held_out_ids: tuple[str, ...]
@@ -44,6 +48,8 @@ class DemoSummary:
     examples: int
     parameters: int
     policies: tuple[PolicyResult, ...]
+    family_ids: tuple[str, ...]
+    family: PolicyResult
     curve: tuple[CurvePoint, ...]
     stage_seconds: Mapping[str, float]
 
@@ -70,6 +76,15 @@ def results_table(summary: DemoSummary) -> TextTable:
             )
             for policy in summary.policies
         ],
+    )
+
+
+def family_line(summary: DemoSummary) -> str:
+    """The result on made bugs, as a sentence."""
+    return (
+        "Made bugs: another such policy, trained by SFT on "
+        f"{counted(summary.family.steps, 'expert step')}, resolves "
+        f"{_resolved(summary.family, summary.family_ids)} bugs in functions that it has not seen."
     )
 
 
@@ -106,6 +121,7 @@ def render_html(
         unfinished_share=UNFINISHED_SHARE,
         caveat=CAVEAT,
         results=results_table(summary),
+        family=family_line(summary),
         averaged=averaging_steps(len(summary.curve)),
         charts=[draw(chart) for chart in _charts(summary.curve)] if summary.curve else [],
         ways=ways,

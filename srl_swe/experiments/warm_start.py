@@ -29,10 +29,13 @@ They warm up the policy of an experiment and serve no other purpose.
 """
 
 
-def make_tiny_policy(steps: Path, folder: Path, seed: int = 0) -> Path:
+def make_tiny_policy(
+    steps: Path, folder: Path, seed: int = 0, *, whole_numbers: bool = False
+) -> Path:
     """Write a policy with random weights and a tokenizer trained on the texts of ``steps``.
 
     A large vocabulary and few layers: a reply is some 30 tokens, and training takes minutes.
+    ``whole_numbers``: no token holds a number and other text.
     """
     from srl_swe.training import tiny_policy
     from srl_swe.training.data import load_step_contexts
@@ -41,7 +44,13 @@ def make_tiny_policy(steps: Path, folder: Path, seed: int = 0) -> Path:
     messages = [message for row in rows for message in row["prompt"] + row["completion"]]
     texts = (message["content"] for message in messages)
     return tiny_policy.make_tiny_policy(
-        texts, folder, vocab_size=4096, hidden=192, layers=2, seed=seed
+        texts,
+        folder,
+        vocab_size=4096,
+        hidden=192,
+        layers=2,
+        whole_numbers=whole_numbers,
+        seed=seed,
     )
 
 

@@ -45,6 +45,8 @@ def make_summary(points: int = 30) -> DemoSummary:
             make_policy("untrained", Outcome.EMPTY_PATCH, Outcome.TIMED_OUT),
             make_policy("SRL", Outcome.RESOLVED, Outcome.BROKEN_SANDBOX, Outcome.UNRESOLVED),
         ),
+        family_ids=("starter__toy-1", "starter__toy-2"),
+        family=make_policy("family", Outcome.RESOLVED),
         curve=make_curve(points),
         stage_seconds={"replay": 14.2, "SRL": 211.9},
     )
@@ -70,6 +72,7 @@ def test_the_page_tells_what_was_run_and_what_it_does_not_prove() -> None:
     assert "59 step contexts" in text
     assert "1.23 million" in text
     assert "on 2 instances with such a trajectory and 1 held out" in text
+    assert "trained by SFT on 63 expert steps, resolves 1/2 bugs in functions" in text
     single = replace(make_summary(), trajectories=1, training_ids=("starter__toy-1",))
     text = HtmlPage(render_html(single)).text
     assert "1 expert trajectory was replayed" in text

@@ -36,17 +36,18 @@ def test_the_main_job_runs_through_is_killed_in_its_middle_and_continues(tmp_pat
     second = subprocess.run(command(out), capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr[-3000:]
     assert second.stderr.count("done before") == len(before)
-    assert len(stages(out)) == 8
+    assert len(stages(out)) == 11
     for label in ("untrained", "after SFT", "after SRL"):
         assert label in second.stdout
     page = (out / "report.html").read_text()
     assert "<svg" in page
     assert "memoris" in page
+    assert "/1 bugs in functions that it has not seen" in page
     assert page.count("view.html#key=") == 6, "an episode per policy and instance"
-    for pages in ("report.html", "sft/report.html", "srl/report.html"):
+    for pages in ("report.html", "sft/report.html", "srl/report.html", "family/sft/report.html"):
         assert dead_links(out / pages) == []
     assert "../view.html#key=" in (out / "srl/report.html").read_text()
 
     third = subprocess.run(command(out), capture_output=True, text=True, check=True)
-    assert third.stderr.count("done before") == 8
+    assert third.stderr.count("done before") == 11
     assert third.stdout == second.stdout

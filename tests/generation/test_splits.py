@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.generation.bugs import Bug
-from srl_swe.generation.splits import draw_operators, split_of
+from srl_swe.generation.bugs import Bug, draw_operators, split_of
 
 
 def _bug(source: str = "a", *operators: str, marks: tuple[str, ...] = ()) -> Bug:
