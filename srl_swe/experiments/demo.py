@@ -263,6 +263,7 @@ class Demo(Experiment[DemoPlan]):
                 Way("Step contexts", steps, "The prompts, and the expert's replies."),
                 Way("SFT", sft, "Curves of the warm start."),
                 Way("SRL", srl, "Curves, and the best and worst replies of a step."),
+                Way("Made bugs", family[1], "Episodes in functions that are held out."),
                 Way("Sampled replies", replies, "Groups with rewards, beside the expert's action."),
             ),
             stage_links={title: to for title, to in zip(titles, places, strict=True) if to},
@@ -295,7 +296,7 @@ class Family(Experiment[DemoPlan]):
             "data": self.steps,
             "output": self.folder / "sft",
         }
-        train_by_recipe("sft-demo", {"max_steps": "500", **self.plan.family}, places)
+        train_by_recipe("sft-demo", {"max_steps": "250", **self.plan.family}, places)
 
     def roll_out(self) -> None:
         """Evaluate the policy on functions that are held out."""

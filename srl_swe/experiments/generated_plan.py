@@ -217,16 +217,21 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Mean tokens of the further steps and of a whole episode of an expert, and its ``turns``.
+    """Mean tokens of the further steps, and the ``turns`` of an expert's episode.
 
-    ``imitation``: tokens of one expert step in SFT, where the steps of an episode are one sequence.
+    ``imitation``: tokens that a step adds to those before it, all of it if its prompt leaves out
+    some of them. Each is read once, in SFT and in rollouts.
     """
 
     prompt: float
     reply: float
     imitation: float
-    episode: float
     turns: float
+
+    @property
+    def episode(self) -> float:
+        """Tokens of a whole episode."""
+        return self.turns * self.imitation
 
     @property
     def of_srl(self) -> float:

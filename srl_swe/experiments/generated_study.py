@@ -269,18 +269,12 @@ class GeneratedStudy:
         """Mean tokens under the tokenizer of the model."""
         tokenizer = load_tokenizer(str(self.model(seed=0)), {})
         count = TokenCounter(tokenizer, {})
-        prompts, replies, episodes = [], [], []
-        for context in further:
-            prompts.append(count(context.prompt))
-            replies.append(len(tokenizer(context.expert_reply)["input_ids"]))
-            if context.step_index == context.n_steps - 1:
-                episodes.append(prompts[-1] + replies[-1])
+        replies = [tokenizer(context.expert_reply)["input_ids"] for context in further]
         joined = join_steps(load_step_contexts(str(self.data / "further")), tokenizer)
         return Costs(
-            prompt=statistics.fmean(prompts),
-            reply=statistics.fmean(replies),
+            prompt=statistics.fmean(count(context.prompt) for context in further),
+            reply=statistics.fmean(map(len, replies)),
             imitation=sum(map(len, joined["input_ids"])) / len(further),
-            episode=statistics.fmean(episodes or [max(prompts) + max(replies)]),
             turns=statistics.fmean(context.n_steps for context in further),
         )
 

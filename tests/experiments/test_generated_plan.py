@@ -47,7 +47,7 @@ from srl_swe.types import Action, Instance, Outcome, Trajectory, Verdict
 from ..html_page import HtmlPage
 
 SPLIT = Split(("held/out",), ("t1", "t2"), ("h1", "h2", "h3"))
-COSTS = Costs(prompt=1000, reply=100, imitation=250, episode=2000, turns=9)
+COSTS = Costs(prompt=1000, reply=100, imitation=250, turns=8)
 
 
 def instances(*repos: str, each: int = 3) -> list[Instance]:
@@ -146,7 +146,7 @@ def test_an_hour_has_three_arms_and_a_night_has_all() -> None:
     assert BUDGETS["night"].arms == tuple(arm.name for arm in ARMS)
     assert BUDGETS["night"].test_instances >= 100
     assert all(budget.edit_instances >= 100 for budget in BUDGETS.values())
-    costs = Costs(prompt=1100, reply=80, imitation=220, episode=1800, turns=9)
+    costs = Costs(prompt=1100, reply=80, imitation=1000, turns=9)
     hour = BUDGETS["hour"]
     minutes = sum(expected_seconds(arm, hour, costs) for arm in get_arms(ARMS, hour.arms)) / 60
     assert 30 < minutes < 70
