@@ -63,7 +63,7 @@ def pictures_of_reports(demo: Path) -> list[Picture]:
     """The pictures of the demo's page, of a training's, and of comparisons."""
     report, srl, learning = demo / "report.html", demo / "srl" / "report.html", "main h2"
     return [
-        Picture("demo-report", report, height=1530),
+        Picture("demo-report", report, height=1680),
         Picture("demo-phone", report, width=400, height=800, top=".outcomes"),
         Picture("training", srl, height=880, top=learning),
         Picture("training-dark", srl, width=900, height=460, colours="dark", top=learning),
