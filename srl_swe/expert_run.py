@@ -36,11 +36,13 @@ class ExpertSettings:
     """How experts act and how their patches are graded.
 
     ``per_instance``: trajectories of an instance, by the seeds ``seed``, ``seed`` + 1 and so on.
-    ``bench`` names the instances in the run's config. ``grader``: the runner of the tests.
+    ``brief``: see :class:`srl_swe.experts.Expert`. ``bench`` names the instances in the run's
+    config. ``grader``: the runner of the tests.
     """
 
     per_instance: int = 1
     seed: int = 0
+    brief: bool = False
     max_steps: int = 40
     bench: str = ""
     workers: int = 2
@@ -89,9 +91,11 @@ def make_expert_trajectories(
         "expert": EXPERT_VERSION,
         "seed": settings.seed,
         "max_steps": settings.max_steps,
+        **({"brief": True} if settings.brief else {}),
         **settings.sandboxes.decisive,
     }
-    agent = ExpertAgent(limits=EpisodeLimits(steps=settings.max_steps))
+    expert, limits = Expert(brief=settings.brief), EpisodeLimits(steps=settings.max_steps)
+    agent = ExpertAgent(expert, limits)
     seeds = range(settings.seed, settings.seed + settings.per_instance)
     with held_alone(folder):
         claim(folder, config)
@@ -162,13 +166,15 @@ class OnPolicySettings:
 
     ``agent``: prompting, sampling and limits. ``episodes``: rollouts of an instance, by the seeds
     ``agent.seed``, + 1 and so on. ``expert_actions``: the chance, per step, that the expert's
-    action is executed in place of the policy's. ``bench`` names the instances in the config.
+    action is executed in place of the policy's. ``brief``: see :class:`srl_swe.experts.Expert`.
+    ``bench`` names the instances in the config.
     """
 
     agent: AgentSettings
     bench: str = ""
     episodes: int = 1
     expert_actions: float = 0.0
+    brief: bool = False
     workers: int = 2
     batch_size: int | None = None
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
@@ -179,6 +185,8 @@ class OnPolicySettings:
         decisive = {"bench": self.bench, **self.agent.of(policy), **self.sandboxes.decisive}
         if self.vllm is not None:
             decisive["serve"] = "vllm"
+        if self.brief:
+            decisive["brief"] = True
         return {**decisive, "expert": EXPERT_VERSION, "expert_actions": self.expert_actions}
 
 
@@ -216,7 +224,7 @@ def label_rollouts(
             agent = open_attempt()
             assert isinstance(agent, Agent)
             claim(folder, config)
-            asked = LabellingAgent(agent, Expert(), settings.expert_actions)
+            asked = LabellingAgent(agent, Expert(brief=settings.brief), settings.expert_actions)
             seeds = range(settings.agent.seed, settings.agent.seed + settings.episodes)
             attempts = [asked.with_seed(seed) for seed in seeds]
             rollouts = _roll_out(folder, attempts, instances, settings.sandboxes, settings.workers)

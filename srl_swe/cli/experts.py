@@ -34,6 +34,16 @@ class ExpertRunner(RunnerOptions):
     ] = "sandbox"
 
 
+Brief = Annotated[
+    bool,
+    typer.Option(
+        "--brief",
+        help="Experts search, view, edit, test and submit in one way only, for policies that are "
+        "to learn from few trajectories.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class OnPolicyOptions:
     """Step contexts in the states that a policy reaches."""
@@ -61,6 +71,7 @@ class OnPolicyOptions:
             "policy's.",
         ),
     ] = 0.0
+    brief: Brief = False
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the policy; 0 is greedy.")] = 1.0
     max_steps: Annotated[int, typer.Option(min=1, help="Most actions of a rollout.")] = 40
     max_new_tokens: options.NewTokens = 1024
@@ -139,6 +150,7 @@ class OnPolicyOptions:
             bench=str(self.bench),
             episodes=self.episodes,
             expert_actions=self.expert_actions,
+            brief=self.brief,
             workers=self.containers,
             sandboxes=sandboxes.settings(),
             vllm=endpoint.vllm(),
@@ -161,6 +173,7 @@ def experts(
         int,
         typer.Option(min=1, help="Trajectories per instance, with seeds --seed, + 1 and so on."),
     ] = 1,
+    brief: Brief = False,
     max_steps: Annotated[int, typer.Option(min=1, help="Most actions of a trajectory.")] = 40,
     sandboxes: SandboxOptions,
     tests: ExpertRunner,
@@ -180,6 +193,7 @@ def experts(
     settings = ExpertSettings(
         per_instance=per_instance,
         seed=bench.seed,
+        brief=brief,
         max_steps=max_steps,
         bench=bench.name,
         workers=workers,

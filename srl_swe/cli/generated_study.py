@@ -117,6 +117,7 @@ def run_generated(
     from srl_swe.experiments.generated_plan import held_out_by_rows, split_instances
     from srl_swe.experiments.generated_report import TITLE, results_table
     from srl_swe.experiments.generated_study import run_generated_study
+    from srl_swe.experts.expert import BRIEF_NAME
     from srl_swe.training.curriculum import phases_at_once
 
     if (whole := Path(plan.bench) / "all.parquet").is_file():  # a folder of srl-swe generate
@@ -139,6 +140,7 @@ def run_generated(
     tested = split.held_out[: max(plan.test_instances, len(shown.intersection(split.held_out)))]
     tested += split.training[: plan.training_instances]
     evaluated = [instance for instance in instances if instance.instance_id in tested]
+    brief = all(expert.model == BRIEF_NAME for expert in experts)
     at_once = at_once or phases_at_once()
     run, alone = (phase_runner(sandboxes, workers=workers, at_once=n) for n in (at_once, 1))
     results = run_generated_study(
@@ -148,7 +150,7 @@ def run_generated(
         folder,
         sandboxes_for(evaluated, sandboxes.settings()),
         run,
-        partial(label_states, plan, sandboxes.settings(), workers),
+        partial(label_states, plan, sandboxes.settings(), workers, brief),
         at_once=at_once,
         run_alone=alone,
         harness=harness_for(evaluated, GraderSettings("sandbox")),
@@ -163,6 +165,7 @@ def label_states(
     plan: GeneratedPlan,
     sandboxes: SandboxSettings,
     workers: int,
+    brief: bool,
     policy: Path,
     instances: Sequence[Instance],
     folder: Path,
@@ -183,6 +186,11 @@ def label_states(
         dialect="xml",
     )
     settings = OnPolicySettings(
-        agent, bench=plan.bench, episodes=episodes, workers=workers, sandboxes=sandboxes
+        agent,
+        bench=plan.bench,
+        episodes=episodes,
+        brief=brief,
+        workers=workers,
+        sandboxes=sandboxes,
     )
     return label_rollouts(str(policy), instances, folder, settings)

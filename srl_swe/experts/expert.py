@@ -16,14 +16,14 @@ from random import Random
 from srl_swe.dialects import ReplyFormat, UnwritableStep, get_dialect
 from srl_swe.errors import PolicyError, SandboxError, UserError
 from srl_swe.experts.gold import Gold, read_tree
-from srl_swe.experts.moves import Habits, Situation, next_move
+from srl_swe.experts.moves import BRIEF, Habits, Situation, next_move
 from srl_swe.experts.reading import Issue, Seen
 from srl_swe.experts.thoughts import write_thought
 from srl_swe.rollout.episode import Episode, EpisodeLimits, OnReply, Rules
 from srl_swe.sandbox import Sandbox
 from srl_swe.types import Action, ExpertReply, Instance, Step, Trajectory
 
-EXPERT_NAME = "gold-expert"
+EXPERT_NAME, BRIEF_NAME = "gold-expert", "gold-expert-brief"
 """``model`` of its trajectories."""
 EXPERT_VERSION = 1
 """Another version may act differently under the same seed."""
@@ -35,10 +35,12 @@ XML = get_dialect("xml")
 class Expert:
     """Answers in any state; equal seeds, states and histories give equal answers.
 
-    ``seed`` decides order, tools, phrases, and wrong turns that it leaves again.
+    ``seed`` decides order, tools, phrases, and wrong turns that it leaves again. ``brief``: only
+    the necessary steps, in one order and in the same words, for policies that learn little.
     """
 
     seed: int = 0
+    brief: bool = False
     _golds: dict[tuple[str, str], Gold] = field(default_factory=dict, compare=False, repr=False)
 
     def act(self, instance: Instance, history: Sequence[Step], sandbox: Sandbox) -> ExpertReply:
@@ -50,7 +52,7 @@ class Expert:
         """
         seen = Seen(Issue(instance.problem_statement), history)
         gold = self._gold(instance, sandbox)
-        habits = Habits.of(self.seed, instance.instance_id)
+        habits = BRIEF if self.brief else Habits.of(self.seed, instance.instance_id)
         tree = read_tree(gold, instance, sandbox)
         here = Situation(instance, gold, tree, seen, habits, self._rng(instance, "turn"))
         move = next_move(here)
@@ -76,6 +78,8 @@ class Expert:
         return self._golds[key]
 
     def _rng(self, instance: Instance, purpose: str) -> Random:
+        if self.brief:
+            return Random("brief")
         return Random(f"{self.seed}\0{instance.instance_id}\0{purpose}")
 
 
@@ -88,8 +92,8 @@ class ExpertAgent:
 
     @property
     def name(self) -> str:
-        """:data:`EXPERT_NAME`."""
-        return EXPERT_NAME
+        """:data:`EXPERT_NAME` or :data:`BRIEF_NAME`."""
+        return BRIEF_NAME if self.expert.brief else EXPERT_NAME
 
     def __call__(
         self, instance: Instance, sandbox: Sandbox, on_reply: OnReply = lambda completion: None

@@ -37,7 +37,7 @@ _SCRIPT = "reproduce.py"
 class Habits:
     """Choices for one instance. ``wrong_turn``: a step that does not help; empty for none."""
 
-    reproduces: Literal["first", "searched", "viewed"]
+    reproduces: Literal["first", "searched", "viewed", "never"]
     writes_script: bool
     wrong_turn: Literal["word", "file", "tests", ""]
     reruns: bool
@@ -72,6 +72,21 @@ class Habits:
             margin_lines=rng.choice((0, 2, 5)),
             last_file_first=rng.random() < 0.3,
         )
+
+
+BRIEF = Habits(
+    reproduces="never",
+    writes_script=False,
+    wrong_turn="",
+    reruns=False,
+    tests_near=False,
+    tail=True,
+    reviews=False,
+    search_form=0,
+    margin_lines=2,
+    last_file_first=False,
+)
+"""Search, view, edit, test, submit, always in the same way."""
 
 
 @dataclass(frozen=True)
