@@ -35,14 +35,18 @@ _SCRIPT = "reproduce.py"
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """Choices for one instance. ``wrong_turn``: a step that does not help; empty for none."""
+    """Choices for one instance.
+
+    ``wrong_turn``: a step that does not help; empty for none. ``tail_lines``: those printed of a
+    test run; 0 for all.
+    """
 
     reproduces: Literal["first", "searched", "viewed", "never"]
     writes_script: bool
     wrong_turn: Literal["word", "file", "tests", ""]
     reruns: bool
     tests_near: bool
-    tail: bool
+    tail_lines: int
     reviews: bool
     search_form: int
     margin_lines: int
@@ -66,7 +70,7 @@ class Habits:
             wrong_turn=rng.choice(wrong),
             reruns=rng.random() < 0.8,
             tests_near=rng.random() < 0.4,
-            tail=rng.random() < 0.5,
+            tail_lines=15 if rng.random() < 0.5 else 0,
             reviews=rng.random() < 0.3,
             search_form=rng.randrange(4),
             margin_lines=rng.choice((0, 2, 5)),
@@ -80,9 +84,9 @@ BRIEF = Habits(
     wrong_turn="",
     reruns=False,
     tests_near=False,
-    tail=True,
+    tail_lines=1,
     reviews=False,
-    search_form=0,
+    search_form=4,
     margin_lines=2,
     last_file_first=False,
 )
@@ -370,12 +374,14 @@ def _grep(name: str, form: int, is_defined: bool) -> str:
     """A search for a name; one form finds definitions only."""
     word = shlex.quote(name)
     match form:
-        case 0 if is_defined:
+        case 0 | 4 if is_defined:
             return f"grep -rnE '(def|class) {name}\\b' --include='*.py' ."
         case 1:
             return f"grep -rnw {word} --include='*.py' . | head -n 40"
         case 2:
             return f"grep -rn {word} --include='*.py' ."
+        case 4:
+            return f"grep -rnw {word} --include='*.py' . | head -n 8"
         case _:
             return f"grep -rnw {word} . --include='*.py'"
 
@@ -502,5 +508,6 @@ def _near_tests(here: Situation) -> str:
 
 
 def _test_command(here: Situation, path: str = "") -> str:
-    tail = " 2>&1 | tail -n 15" if here.habits.tail else ""
+    lines = here.habits.tail_lines
+    tail = f" 2>&1 | tail -n {lines}" if lines else ""
     return f"python -m pytest -q{f' {shlex.quote(path)}' if path else ''}{tail}"

@@ -44,6 +44,21 @@ def test_the_expert_searches_views_edits_tests_and_submits(
     assert all(step.thought for step in episode.steps)
 
 
+@pytest.mark.parametrize("name", ["inikit-1", "minirouter-1"])
+def test_a_brief_expert_takes_the_same_necessary_steps_under_every_seed(
+    begin: Begin, name: str
+) -> None:
+    first, second = begin(name), begin(name)
+    made = commands(first.finish(Expert(3, brief=True)))
+    second.finish(Expert(4, brief=True))
+    assert first.is_gold
+    assert [step.thought for step in first.steps] == [step.thought for step in second.steps]
+    assert made == commands(second.steps)
+    assert made[0].startswith(("grep", "git ls-files"))
+    assert [command for command in made if "reproduce" in command or "git diff" in command] == []
+    assert made[-2] == "python -m pytest -q 2>&1 | tail -n 1"
+
+
 def half(episode: Play) -> None:
     episode.act(
         replace_in(
