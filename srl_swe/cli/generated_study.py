@@ -116,7 +116,7 @@ def run_generated(
     from srl_swe.experiments.experiment import load_suite
     from srl_swe.experiments.generated_plan import held_out_by_rows, split_instances
     from srl_swe.experiments.generated_report import TITLE, results_table
-    from srl_swe.experiments.generated_study import run_generated_study
+    from srl_swe.experiments.generated_study import fitting, run_generated_study
     from srl_swe.experts.expert import BRIEF_NAME
     from srl_swe.training.curriculum import phases_at_once
 
@@ -130,7 +130,7 @@ def run_generated(
     if not plan.held_out:
         plan = replace(plan, held_out=held_out_by_rows(instances, splits))
         reason = "their rows' split" if plan.held_out else "a digest of the names"
-    experts = load_suite(plan.bench, instances, plan.trajectories).trajectories
+    experts = fitting(load_suite(plan.bench, instances, plan.trajectories).trajectories, plan)
     split = split_instances(instances, experts, plan.held_out)
     say(
         f"held out by {reason}: {', '.join(split.held_out_repos)}, {len(split.held_out)} "
@@ -180,7 +180,7 @@ def label_states(
         max_steps=plan.max_steps,
         max_new_tokens=plan.max_new_tokens,
         temperature=1.0,
-        pairs=-1 if plan.pairs is None else plan.pairs,
+        pairs=-1,
         observation_chars=plan.observation_chars,
         thoughts="keep",
         dialect="xml",

@@ -78,8 +78,8 @@ class GeneratedPlan(Plan):
     ``step_instances``: held-out instances with all steps evaluated; of ``edit_instances`` the last
     edit is executed; ``test_instances`` are rolled out. ``training_instances``: training
     instances for the same three. ``gate_instances``: held-out rollouts of the warm start by which
-    the study continues or stops; 0 for no gate. ``pairs``: last action/observation pairs in a
-    prompt; None for all, as RLVR needs. ``gpu``: train on a GPU in bf16.
+    the study continues or stops; 0 for no gate. ``episode_tokens``: experts' trajectories with
+    more tokens are left out; None for no limit. ``gpu``: train on a GPU in bf16.
     """
 
     bench: str = ""
@@ -95,7 +95,7 @@ class GeneratedPlan(Plan):
     test_instances: int = 100
     training_instances: int = 5
     gate_instances: int = 40
-    pairs: int | None = None
+    episode_tokens: int | None = 2500
     observation_chars: int = 1600
     max_steps: int = 14
     max_new_tokens: int = 256
@@ -103,8 +103,8 @@ class GeneratedPlan(Plan):
 
     @property
     def window(self) -> Window:
-        """The history with its thoughts; RLVR, and SFT on all of it, read an episode once."""
-        return Window(self.pairs, self.observation_chars, thoughts=True)
+        """All of the history with its thoughts: SFT and RLVR read an episode once."""
+        return Window(None, self.observation_chars, thoughts=True)
 
 
 Budget = Literal["hour", "night", "gpu"]
@@ -119,7 +119,6 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
         test_instances=12,
         training_instances=1,
         gate_instances=12,
-        pairs=2,
     ),
     "night": GeneratedPlan(),
     "gpu": GeneratedPlan(
@@ -129,6 +128,7 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
         edit_instances=200,
         test_instances=200,
         training_instances=20,
+        episode_tokens=6000,
         gpu=True,
     ),
 }
@@ -142,6 +142,7 @@ QUICK = GeneratedPlan(
     test_instances=2,
     training_instances=1,
     gate_instances=0,
+    episode_tokens=None,
     max_steps=2,
     max_new_tokens=24,
 )
@@ -336,7 +337,4 @@ def expected_seconds(arm: GeneratedArm, plan: GeneratedPlan, costs: Costs) -> fl
 
 def with_arms(plan: GeneratedPlan, names: Sequence[str]) -> GeneratedPlan:
     """The plan with these arms and the warm start, in the order of :data:`ARMS`."""
-    arms = get_arms(ARMS, ["warm", *names])
-    has_rlvr = any(phase.method == "rlvr" for arm in arms for phase in arm.phases)
-    pairs = None if has_rlvr else plan.pairs
-    return replace(plan, arms=tuple(arm.name for arm in arms), pairs=pairs)
+    return replace(plan, arms=tuple(arm.name for arm in get_arms(ARMS, ["warm", *names])))

@@ -68,7 +68,7 @@ from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
 from srl_swe.training.sft_trainer import join_steps
-from srl_swe.types import Instance, Trajectory
+from srl_swe.types import Instance, Message, Trajectory
 from srl_swe.view.collect import Sources
 from srl_swe.view.page import VIEWER_FILE, save_viewer
 
@@ -357,8 +357,6 @@ class GeneratedStudy:
             changes["window.observation_chars"] = str(plan.observation_chars)
         else:
             changes["data"] = str(self.data / data)
-        if method == "sft" and plan.pairs is None:  # a sequence is a trajectory
-            changes["trainer.gradient_accumulation_steps"] = "1"
         if method != "sft":
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)
@@ -438,6 +436,23 @@ class GeneratedStudy:
             for place in map(measured, results)
             for name in self.instances
         }
+
+
+def fitting(trajectories: Sequence[Trajectory], plan: GeneratedPlan) -> list[Trajectory]:
+    """Those whose last prompt and reply fit into the plan's ``episode_tokens``."""
+    if plan.episode_tokens is None:
+        return list(trajectories)
+    dialect, count = get_dialect("xml"), TokenCounter(load_tokenizer(plan.model, {}), {})
+    kept = []
+    for trajectory in trajectories:
+        *_, last = make_step_contexts(trajectory, dialect, plan.window, include_last=True)
+        if isinstance(last, StepContext):
+            reply: Message = {"role": "assistant", "content": last.expert_reply}
+            if count([*last.prompt, reply]) <= plan.episode_tokens:
+                kept.append(trajectory)
+    left_out = len(trajectories) - len(kept)
+    say(f"left out: {left_out} trajectories of over {plan.episode_tokens} tokens")
+    return kept
 
 
 def shows_edit(context: StepContext) -> bool:

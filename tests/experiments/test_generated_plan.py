@@ -146,7 +146,7 @@ def test_an_hour_has_three_arms_and_a_night_has_all() -> None:
     assert BUDGETS["night"].arms == tuple(arm.name for arm in ARMS)
     assert BUDGETS["night"].test_instances >= 100
     assert all(budget.edit_instances >= 100 for budget in BUDGETS.values())
-    costs = Costs(prompt=1100, reply=80, imitation=1000, turns=9)
+    costs = Costs(prompt=1100, reply=80, imitation=220, turns=9)
     hour = BUDGETS["hour"]
     minutes = sum(expected_seconds(arm, hour, costs) for arm in get_arms(ARMS, hour.arms)) / 60
     assert 30 < minutes < 70

@@ -29,7 +29,12 @@ from srl_swe.experiments.generated_plan import (
     GeneratedResult,
     split_instances,
 )
-from srl_swe.experiments.generated_study import SPLIT_FILE, GeneratedStudy, run_generated_study
+from srl_swe.experiments.generated_study import (
+    SPLIT_FILE,
+    GeneratedStudy,
+    fitting,
+    run_generated_study,
+)
 from srl_swe.instances import load_instances
 from srl_swe.training.data import load_step_contexts
 from srl_swe.training.load_recipe import load_recipe
@@ -69,7 +74,7 @@ class Trainer:
 
 
 def run(plan: GeneratedPlan, folder: Path, trainer: Trainer) -> list[GeneratedResult]:
-    label = partial(label_states, plan, SandboxSettings("local"), 2)
+    label = partial(label_states, plan, SandboxSettings("local"), 2, False)
     return run_generated_study(
         plan, INSTANCES, EXPERTS, folder, open_local_sandbox, trainer, label, harness=HARNESS
     )
@@ -212,6 +217,16 @@ def test_an_edit_of_text_that_its_prompt_does_not_show_is_left_out(
         for data in (tmp_path / "data/held-out", tmp_path / "short/data/held-out")
     ]
     assert kinds[0] - kinds[1] == {StepKind.EDIT: 1}
+
+
+def test_trajectories_of_too_many_tokens_are_left_out(study: GeneratedStudy) -> None:
+    study.prepare()
+    plan = dataclasses.replace(ALL, model=str(study.model(0)))
+    assert fitting(EXPERTS, plan) == EXPERTS
+    assert fitting(EXPERTS, dataclasses.replace(plan, episode_tokens=100_000)) == EXPERTS
+    some = fitting(EXPERTS, dataclasses.replace(plan, episode_tokens=900))
+    assert 0 < len(some) < len(EXPERTS)
+    assert fitting(EXPERTS, dataclasses.replace(plan, episode_tokens=1)) == []
 
 
 @pytest.mark.parametrize(
