@@ -3,6 +3,7 @@
 SrlSweError
 ├── UserError                 a mistake of the caller's: one line, exit code 2
 │   ├── BrokenRecord          a record can't become a trajectory (srl_swe.trajectories)
+│   ├── GitFailed             git of this machine ended with an error (srl_swe.git)
 │   ├── EngineUnavailable     no container engine answers
 │   ├── EngineDiskFull        the disk of the engine is full
 │   └── ImageMissing          an image can be neither found, pulled nor built
