@@ -71,7 +71,10 @@ def make_demo() -> str:
     names = tuple(verdict.instance_id for verdict in VERDICTS)
     curve = tuple(CurvePoint(n, n / 9, n / 9, 1.0, 0.5) for n in range(1, 9))
     stages = {"replay": 9.0, "SRL": 99.0}
-    summary = DemoSummary(names[:2], names[2:], 8, 63, 63, 59, 10**6, policies, curve, stages)
+    family = (names[:1], policies[0])
+    summary = DemoSummary(
+        names[:2], names[2:], 8, 63, 63, 59, 10**6, policies, *family, curve, stages
+    )
     ways = [Way("Everything", "view.html", "Episodes and replies.")]
     hrefs = {("SRL", LONG): "view.html"}
     return demo_report.render_html(
