@@ -445,8 +445,8 @@ def fitting(trajectories: Sequence[Trajectory], plan: GeneratedPlan) -> list[Tra
     dialect, count = get_dialect("xml"), TokenCounter(load_tokenizer(plan.model, {}), {})
     kept = []
     for trajectory in trajectories:
-        *_, last = make_step_contexts(trajectory, dialect, plan.window, include_last=True)
-        if isinstance(last, StepContext):
+        made = list(make_step_contexts(trajectory, dialect, plan.window, include_last=True))
+        if made and isinstance(last := made[-1], StepContext):
             reply: Message = {"role": "assistant", "content": last.expert_reply}
             if count([*last.prompt, reply]) <= plan.episode_tokens:
                 kept.append(trajectory)

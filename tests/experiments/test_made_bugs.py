@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def test_the_expert_makes_the_gold_patch(planted: tuple[Instance, Trajectory, Pa
     (folder / MODULE).write_text(buggy)
     applied(folder, instance.gold_patch)
     assert edited == (folder / MODULE).read_text() != buggy
+
+
+def test_the_expert_names_no_function_but_the_one_with_the_bug() -> None:
+    made = make_bugs(HOST, 76)
+    held_out = {instance.instance_id.partition("__")[2] for instance, _ in made[64:]}
+    for instance, expert in made[:64]:
+        actions = [step.action.text for step in expert.steps if step.action]
+        texts = [instance.problem_statement, *actions, *(step.thought for step in expert.steps)]
+        assert not held_out & {word for text in texts for word in re.findall(r"times_\w+", text)}
 
 
 def test_every_function_occurs_once_and_a_seed_gives_the_same_bugs() -> None:
