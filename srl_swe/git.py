@@ -56,7 +56,8 @@ def git_output(
     except subprocess.TimeoutExpired as error:
         raise GitFailed(f"{command} took more than {timeout_s:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode("utf-8", "replace").strip()[:300] or "no reason given"
+        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = lines[-1][:300] if lines else "no reason given"
         raise GitFailed(f"{command} failed: {reason}") from error
     return done.stdout
 

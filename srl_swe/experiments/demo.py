@@ -61,7 +61,13 @@ class DemoPlan(Plan):
     observation_chars: int = 600
 
 
-FULL = DemoPlan(training_instances=8, held_out_instances=2, family_training=64, family_held_out=12)
+FULL = DemoPlan(
+    training_instances=8,
+    held_out_instances=2,
+    family_training=64,
+    family_held_out=12,
+    family={"max_steps": "250"},
+)
 QUICK = DemoPlan(
     training_instances=1,
     held_out_instances=1,
@@ -296,7 +302,7 @@ class Family(Experiment[DemoPlan]):
             "data": self.steps,
             "output": self.folder / "sft",
         }
-        train_by_recipe("sft-demo", {"max_steps": "250", **self.plan.family}, places)
+        train_by_recipe("sft-demo", self.plan.family, places)
 
     def roll_out(self) -> None:
         """Evaluate the policy on functions that are held out."""
