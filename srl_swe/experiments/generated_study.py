@@ -79,6 +79,8 @@ trajectories whose steps are the states it reached with the experts' answers (DA
 
 _CARD = "# Step contexts of a study on generated instances\n\nMade by `srl-swe study`: {name}.\n"
 _TEST_TIMEOUT_S = 120.0
+_WARM_CHANGES = {"trainer.learning_rate": "3.0e-4", "trainer.lr_scheduler_type": "linear"}
+"""From the recipe of the arms to that of the warm start, which has many updates."""
 SPLIT_FILE = "split.json"
 
 
@@ -187,9 +189,10 @@ class GeneratedStudy:
         Raises UserError if there are fewer further steps than an update takes.
         """
         plan, split = self.plan, self.split
-        half = max(1, len(split.training) // 2)
-        warm, used = self._take(split.training[:half], plan.warm_steps)
-        further, of_arms = self._take(split.training[used:], plan.further_steps)
+        half = len(split.training) // 2
+        further, of_arms = self._take(split.training[half:], plan.further_steps)
+        rest = split.training[:half] + split.training[half + of_arms :]
+        warm, _ = self._take(rest, plan.warm_steps)
         further = further[: len(further) // STEPS_PER_UPDATE * STEPS_PER_UPDATE]
         if not further:
             raise UserError(
@@ -206,8 +209,9 @@ class GeneratedStudy:
         sets = {"warm": warm, "further": further, "held-out": held_out, "training": training}
         for name, contexts in sets.items():
             self._save(contexts, self.data / name)
-        rows = [row_from_instance(self.instances[name]) for name in split.training[used:]]
-        lines = "".join(f"{json.dumps(row)}\n" for row in rows[:of_arms])
+        of_further = split.training[half : half + of_arms]
+        rows = [row_from_instance(self.instances[name]) for name in of_further]
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
         write_atomic(self.data / "training.jsonl", lines)
         costs = self._costs(further)
         sizes = {name: len(contexts) for name, contexts in sets.items()}
@@ -357,6 +361,8 @@ class GeneratedStudy:
             changes["window.observation_chars"] = str(plan.observation_chars)
         else:
             changes["data"] = str(self.data / data)
+        if data == "warm":
+            changes |= _WARM_CHANGES
         if method != "sft":
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)

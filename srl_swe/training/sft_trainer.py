@@ -5,12 +5,14 @@ Rows and format are SRL's; the loss is on the expert's whole reply, thought incl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import trl.trainer.utils
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
@@ -63,7 +65,8 @@ def train_sft(recipe: SftRecipe, bench: ValidationBench | None = None) -> Path:
             **model.for_trainer,
         )
     add_callbacks(trainer, recipe, run, bench)
-    return train_to_end(trainer, run)
+    with _replies_projected_alone() if recipe.share_prompt else nullcontext():
+        return train_to_end(trainer, run)
 
 
 def _checked(
@@ -90,6 +93,20 @@ def _checked(
     rows = join_steps(rows, tokenizer) if recipe.share_prompt else rows.select_columns(columns)
     check_run(recipe, args, model, len(rows))
     return tokenizer, rows
+
+
+@contextmanager
+def _replies_projected_alone() -> Iterator[None]:
+    """In it TRL projects only the tokens of replies to the vocabulary on CPUs too, as on GPUs.
+
+    Without Triton TRL 1.16 projects all tokens, to keep shapes; most of them are of prompts.
+    """
+    uses_triton = trl.trainer.utils._use_triton
+    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or uses_triton(device)
+    try:
+        yield
+    finally:
+        trl.trainer.utils._use_triton = uses_triton
 
 
 def join_steps(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
