@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,8 @@ def _count_records(path: Path) -> int:
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
-        return int(parquet.read_metadata(path).num_rows)
+        with suppress(OSError, ValueError):  # a damaged file is one broken record
+            return int(parquet.read_metadata(path).num_rows)
     return 1
 
 

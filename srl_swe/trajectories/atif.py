@@ -3,7 +3,7 @@
 Source: Harbor's ``rfcs/0001-trajectory-format.md``. Results are paired by ``source_call_id``;
 without one they belong to their step as one text. Steps copied from an earlier run belong to
 another file and count as not executed. Our own files (:func:`~.convert.render_atif`) are read back
-without loss.
+without loss, but for an expert's answer to a reply without a call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from srl_swe.trajectories.chat_events import (
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import NamedInstance, find_instance
 from srl_swe.trajectories.turns import Answer, Turn, find_stop_reason, make_steps
-from srl_swe.types import Observation, Step, StopReason, Trajectory, Translation
+from srl_swe.types import (
+    ExpertReply,
+    Observation,
+    Step,
+    StopReason,
+    Trajectory,
+    Translation,
+)
 
 OWN = "srl_swe"
 """The key in ``extra`` for facts without a field in the format."""
@@ -132,7 +139,7 @@ def _read_result(result: Fields) -> Observation:
 
 
 def _with_own_facts(steps: Sequence[Step], replies: Sequence[Fields]) -> tuple[Step, ...]:
-    """The steps with our own facts about each: whether it ran, and its translation."""
+    """The steps with our own facts: whether each ran, its translation, and an expert's answer."""
     owns: list[Fields] = []
     for reply in replies:
         calls = reply.items("tool_calls")
@@ -141,14 +148,15 @@ def _with_own_facts(steps: Sequence[Step], replies: Sequence[Fields]) -> tuple[S
         return tuple(steps)
     found = []
     for step, own in zip(steps, owns, strict=True):
-        ran, translation = own.optional_bool("executed"), step.translation
-        if own.get("translation") is not None:
-            try:
-                translation = TypeAdapter(Translation).validate_python(own.get("translation"))
-            except ValidationError as error:
-                raise own.broken("translation", error.errors()[0]["msg"]) from None
-        executed = step.executed if ran is None else ran
-        found.append(replace(step, executed=executed, translation=translation))
+        ran = own.optional_bool("executed")
+        facts: dict[str, Any] = {"executed": step.executed if ran is None else ran}
+        for name, kind in (("translation", Translation), ("expert", ExpertReply)):
+            if own.get(name) is not None:
+                try:
+                    facts[name] = TypeAdapter(kind).validate_python(own.get(name))
+                except ValidationError as error:
+                    raise own.broken(name, error.errors()[0]["msg"]) from None
+        found.append(replace(step, **facts))
     return tuple(found)
 
 
@@ -165,5 +173,6 @@ def _restore(trajectory: Trajectory, own: Fields) -> Trajectory:
         patch=own.optional_text("patch"),
         resolved=own.optional_bool("resolved"),
         exit_status=own.optional_text("exit_status"),
+        normal_form=own.optional_text("normal_form"),
         enforced=own.mapping("enforced").values if own.get("enforced") is not None else None,
     )

@@ -28,6 +28,7 @@ from srl_swe.trajectories.chat_events import (
     read_plain_answer,
     read_r2e_answer,
     read_task,
+    text_of,
 )
 from srl_swe.trajectories.fields import Fields, Reader, first_has, name_record
 from srl_swe.trajectories.row_facts import (
@@ -40,7 +41,7 @@ from srl_swe.trajectories.row_facts import (
     tidy_patch,
 )
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
-from srl_swe.types import StopReason, Trajectory
+from srl_swe.types import Action, StopReason, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajector
         for i, message in enumerate(messages):
             role = message.get("role" if message.get("from") is None else "from")
             text = message.get("content" if message.get("value") is None else "value")
-            messages[i] = replace(message, values={"role": role, "content": text})
+            messages[i] = replace(message, values={**message.values, "role": role, "content": text})
     form = columns.form or find_form(message.content() for message in messages)
     steps, notes = make_steps(read_messages(messages, form))
     instance = find_instance(row)
@@ -143,9 +144,10 @@ def _has_call(message: Any) -> bool:
     if not isinstance(role, str) or role not in ASSISTANT:
         return False
     content = message.get("content")
-    if isinstance(content, list):
-        return any(isinstance(p, Mapping) and p.get("type") == "tool_use" for p in content)
-    in_text = isinstance(content, str) and any(mark in content for mark in _IN_TEXT)
+    parts = content if isinstance(content, list) else []
+    if any(isinstance(part, Mapping) and part.get("type") == "tool_use" for part in parts):
+        return True
+    in_text = any(mark in text_of(content) for mark in _IN_TEXT)
     called = message.get("tool_calls") or message.get("function_call")
     return bool(called) or in_text or role == "function_call"
 
@@ -257,10 +259,11 @@ def read_responses(record: Any, where: str) -> Trajectory:
 
 
 RESPONSES = Reader("responses", is_responses, read_responses)
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
 def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
-    groups = groupby(items, lambda item: item.get("type") == "function_call_output")
+    groups = groupby(items, lambda item: item.get("type") in _OUTPUTS)
     for is_output, group in groups:
         said, calls = list[str](), list[Call]()
         for item in group:
@@ -270,6 +273,9 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
                 yield Answer(answer, item.optional_text("call_id"))
             elif kind == "function_call":
                 calls.append(read_call(item, item.optional_text("call_id")))
+            elif kind == "custom_tool_call":  # with a text, as Codex' apply_patch
+                action = Action(item.text("name"), {"input": item.text("input")})
+                calls.append(Call(action, item.optional_text("call_id")))
             elif kind == "message" and item.optional_text("role") in {"assistant", None}:
                 said.append(clean_thought(item.content()))
             elif kind == "reasoning":

@@ -21,7 +21,7 @@ from srl_swe.types import Action, Observation
 # mini-swe-agent's templates of observations.
 
 _RETURN_CODE = re.compile(
-    r"(?:<exception>.*?</exception>\n)?<returncode>(-?\d{1,9})</returncode>\n?"
+    r"(?:<exception>(.*?)</exception>\n)?<returncode>(-?\d{1,9})</returncode>\n?", re.DOTALL
 )
 _TIMED_OUT = "</command> timed out and has been killed."
 _TRUNCATED_INTO = ("output_head", "elided_chars", "output_tail")
@@ -56,13 +56,17 @@ def read_mini_output(text: str) -> Observation:
     code = _RETURN_CODE.match(text)
     if code is None:
         return make_observation(text)
-    rest = text[code.end() :]
+    exception, exit_code, rest = code[1] or "", int(code[2]), text[code.end() :]
+    if _NOT_EXECUTED in exception:
+        return Observation(_NOT_EXECUTED)
+    timed_out = "timed out" in exception
     head, note, tail = (_within(rest, tag) for tag in _TRUNCATED_INTO)
     if head is not None and tail is not None:
         parts = (head, f"[{(note or '').strip()}]\n", tail)
-        return Observation("".join(parts), int(code[1]), truncated=True)
+        return Observation("".join(parts), exit_code, truncated=True, timed_out=timed_out)
     output = _within(rest, "output")
-    return replace(make_observation(rest if output is None else output), exit_code=int(code[1]))
+    seen = make_observation(rest if output is None else output)
+    return replace(seen, exit_code=exit_code, timed_out=timed_out or seen.timed_out)
 
 
 def _within(text: str, tag: str) -> str | None:
@@ -118,7 +122,10 @@ def parse_calls(text: str) -> list[Action]:
         call = inner if isinstance(inner, Mapping) else item
         if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
             return []
-        arguments = call.get("arguments", call.get("parameters"))
+        arguments = call.get("arguments")
+        arguments = call.get("parameters") if arguments is None else arguments
+        if arguments is None or arguments == "":
+            arguments = {}
         arguments = _parse(arguments) if isinstance(arguments, str) else arguments
         if not isinstance(arguments, Mapping):
             return []
@@ -430,12 +437,17 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
     for part in _parts(message, "tool_use"):
         calls.append(read_call(part, part.optional_text("id"), arguments="input"))
     turn = Turn(clean_thought(text), tuple(calls)) if calls else form.read_reply(text)
-    hidden = message.get("reasoning_content") or message.get("reasoning")
-    if not isinstance(hidden, str):
-        thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
-        hidden = join_thoughts(*thinking)
     thought = drop_placeholder(turn.thought, turn.calls)
-    return replace(turn, thought=join_thoughts(hidden, thought))
+    return replace(turn, thought=join_thoughts(hidden_thought(message), thought))
+
+
+def hidden_thought(message: Fields) -> str:
+    """The reasoning that an API returns beside the content; empty without any."""
+    hidden = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(hidden, str):
+        return hidden
+    thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
+    return join_thoughts(*thinking)
 
 
 def _parts(message: Fields, kind: str) -> list[Fields]:
@@ -494,5 +506,11 @@ def first_texts(messages: object) -> list[str]:
     """The texts of the first messages; empty if it is not a chat."""
     if not has_role_messages(messages):
         return []
-    found = (m.get("content") for m in messages[:OPENING] if isinstance(m, Mapping))
-    return [text for text in found if isinstance(text, str)]
+    return [text_of(m.get("content")) for m in messages[:OPENING] if isinstance(m, Mapping)]
+
+
+def text_of(content: object) -> str:
+    """The text of a message's content, which may be a list of parts; others give none."""
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, Mapping) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))

@@ -18,7 +18,7 @@ from srl_swe.files import written_whole
 from srl_swe.trajectories.atif import OWN
 from srl_swe.trajectories.jsonl import render_line, save_rows
 from srl_swe.trajectories.sweagent import parse_exit_status
-from srl_swe.types import Action, Step, StopReason, Trajectory, Translation
+from srl_swe.types import Action, Step, StopReason, Trajectory
 
 # SWE-agent 1.x's files, for its inspector and its ``run-replay``.
 
@@ -143,6 +143,7 @@ def render_atif(trajectory: Trajectory) -> dict[str, Any]:
         "resolved": trajectory.resolved,
         "exit_status": trajectory.exit_status,
         "enforced": trajectory.enforced,
+        "normal_form": trajectory.normal_form,
     }
     return {
         "schema_version": "ATIF-v1.7",
@@ -160,8 +161,8 @@ def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
     for number, step in enumerate(steps, 1):
         call_id = f"call_{step_id}_{number}" if step.action else None
         if step.action is not None:
-            translation = TypeAdapter(Translation | None).dump_python(step.translation, mode="json")
-            own = _given({"executed": step.executed, "translation": translation})
+            plain = TypeAdapter(Step).dump_python(step, mode="json")
+            own = _given({name: plain[name] for name in ("executed", "translation", "expert")})
             calls.append(
                 {
                     "tool_call_id": call_id,

@@ -11,6 +11,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -154,8 +155,11 @@ _SAME = (
     "problem_statement",
     "patch",
     "notes",
+    "normal_form",
 )
 """Columns that hold a field of the trajectory unchanged."""
+_AS_JSON = ("translation", "expert")
+"""Columns of a step that hold its field as JSON; files of earlier versions lack them."""
 
 
 def is_hub_row(record: Any) -> bool:
@@ -187,6 +191,7 @@ def _read_step(step: Fields) -> dict[str, Any]:
             "timed_out": bool(step.get("timed_out")),
         }
     same = {name: step.get(name) for name in ("thought", "executed", "turn")}
+    same |= {name: step.parsed(name) for name in _AS_JSON}
     return {**same, "action": action, "observation": observation}
 
 
@@ -217,6 +222,11 @@ def _render_step(step: Step) -> dict[str, Any]:
         "exit_code": seen.exit_code if seen else None,
         "truncated": seen.truncated if seen else None,
         "timed_out": seen.timed_out if seen else None,
+        **{
+            name: json.dumps(asdict(value), ensure_ascii=False) if value is not None else None
+            for name in _AS_JSON
+            for value in [getattr(step, name)]
+        },
     }
 
 
@@ -236,6 +246,7 @@ def save_rows(path: Path, trajectories: Iterable[Trajectory]) -> int:
         "exit_code": number,
         "truncated": flag,
         "timed_out": flag,
+        **dict.fromkeys(_AS_JSON, text),
     }
     columns: dict[str, Any] = dict.fromkeys(("format", *_SAME, "enforced"), text)
     columns |= {"resolved": flag, "n_steps": number, "notes": pa.list_(text)}

@@ -110,7 +110,7 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
 def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
     if isinstance(record, BrokenRecord) or find_reader(record.value) is not None:
         return record
-    suffix = Path(record.where.partition(":")[0]).suffix
+    suffix = Path(re.sub(r"(?::\d+)+\Z", "", record.where)).suffix
     beside = isinstance(record.value, Mapping) and any(f <= record.value.keys() for f in _BESIDE)
     return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
 

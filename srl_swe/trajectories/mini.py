@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from srl_swe.trajectories.chat_events import is_mini_output, read_call, read_mini_answer
+from srl_swe.trajectories.chat_events import (
+    clean_thought,
+    hidden_thought,
+    is_mini_output,
+    join_thoughts,
+    read_call,
+    read_mini_answer,
+)
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import find_instance, find_issue, find_outcome, tidy_patch
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
@@ -119,7 +127,9 @@ def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
     for message in messages[replies[0] :] if replies else []:
         role = _role(message)
         if role == "assistant":
-            yield _read_reply(message)
+            turn = _read_reply(message)
+            thought = join_thoughts(hidden_thought(message), clean_thought(turn.thought))
+            yield replace(turn, thought=thought)
         elif message.mapping("extra").get("interrupt_type") != "FormatError":
             answered = message.optional_text("tool_call_id") or message.optional_text("call_id")
             yield Answer(read_mini_answer(message), answered)
@@ -129,9 +139,10 @@ def _read_reply(reply: Fields) -> Turn:
     """The reply's calls, else the blocks in its text, which ran only if there was exactly one."""
     if reply.get("object") == "response":
         parts = reply.items("output")
-        said = [part.content() for part in parts if part.get("type") == "message"]
+        hidden = [p.content("summary") + p.content() for p in parts if p.get("type") == "reasoning"]
+        said = [clean_thought(part.content()) for part in parts if part.get("type") == "message"]
         calls = [_tool_call(part, part) for part in parts if part.get("type") == "function_call"]
-        return Turn("\n".join(said).strip(), tuple(calls))
+        return Turn(join_thoughts(*hidden, "\n".join(said)), tuple(calls))
     text, blocks = reply.content(), list(_BLOCK.finditer(reply.content()))
     recorded, native = reply.mapping("extra").items("actions"), reply.items("tool_calls")
     if recorded and (native or not blocks):
@@ -139,14 +150,14 @@ def _read_reply(reply: Fields) -> Turn:
             Call(Action("bash", {"command": a.text("command")}), a.optional_text("tool_call_id"))
             for a in recorded
         ]
-        return Turn(text.strip(), tuple(calls))
+        return Turn(text, tuple(calls))
     if native:
         calls = [_tool_call(call.mapping("function"), call) for call in native]
-        return Turn(text.strip(), tuple(calls))
+        return Turn(text, tuple(calls))
     commands = ({"command": (block[1] or block[2] or "").strip()} for block in blocks)
     calls = [Call(Action("bash", command), runnable=len(blocks) == 1) for command in commands]
     thought = text[: blocks[0].start()] if blocks else text
-    return Turn(thought.strip(), tuple(calls))
+    return Turn(thought, tuple(calls))
 
 
 def _tool_call(function: Fields, call: Fields) -> Call:

@@ -47,12 +47,12 @@ def is_openhands(record: Any) -> bool:
 def read_openhands(record: Any, where: str) -> Trajectory:
     """One run; a bare list of events is named after its file."""
     row = Fields.of_record(record, where, "history")
-    name = "history" if row.get("history") is not None else "trajectory"
+    name = "history" if row.get("history") or row.get("trajectory") is None else "trajectory"
     value = row.parsed(name)
     if isinstance(value, list) and value and isinstance(value[0], list):
         value = [event for pair in value if isinstance(pair, list) for event in pair]
     events = Fields({name: value}, where).items(name)
-    if _are_v1(row.get("history")):
+    if _are_v1(value):
         steps, notes = make_steps(_read_v1_events(events))
         messages = (e for e in events if _short(e.text("kind")) == "MessageEvent")
         users = (m.mapping("llm_message") for m in messages if m.get("source") == "user")

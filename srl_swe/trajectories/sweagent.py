@@ -14,7 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from srl_swe.dialects.xml import NO_OUTPUT
-from srl_swe.trajectories.chat_events import clean_thought, read_call, read_xml_calls
+from srl_swe.trajectories.chat_events import (
+    clean_thought,
+    first_texts,
+    read_call,
+    read_xml_calls,
+)
 from srl_swe.trajectories.fields import Fields, Reader, first_has
 from srl_swe.trajectories.row_facts import (
     NamedInstance,
@@ -132,7 +137,8 @@ def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Ste
     for turn, (step, ran) in enumerate(zip(steps, states, strict=True)):
         command = (step.optional_text("action") or "").strip("\n")
         printed = step.optional_text("observation") or ""
-        thought = (step.optional_text("thought") or step.optional_text("response") or "").strip()
+        said = step.optional_text("thought") or step.optional_text("response") or ""
+        thought = clean_thought(said)
         if command.strip() in PSEUDO_ACTIONS | {""}:
             observation = Observation(printed) if printed else None
             read.append(Step(thought, None, observation, executed=False, turn=turn))
@@ -152,7 +158,6 @@ _LIMIT_THOUGHT = "Exit due to "
 _CALLS = ("<function=bash>", "<function=str_replace_editor>", "<function=submit>")
 _OTHERS = ("EXECUTION RESULT of [", "Execution output of [")
 _HISTORY_MARKS = ('"message_type"', '"tool_call_ids"')
-_MESSAGES_LOOKED_AT = 40
 
 
 def is_swesmith(record: Any) -> bool:
@@ -169,7 +174,7 @@ def is_swesmith(record: Any) -> bool:
             return False
     else:
         messages = record if isinstance(record, list) else None
-    text = messages if isinstance(messages, str) else _start_of(messages)
+    text = messages if isinstance(messages, str) else "\n".join(first_texts(messages))
     return (
         "OBSERVATION:" in text
         and any(call in text for call in _CALLS)
@@ -206,20 +211,6 @@ def read_swesmith(record: Any, where: str) -> Trajectory:
 
 
 SWE_SMITH = Reader("swe-smith", is_swesmith, read_swesmith)
-
-
-def _start_of(messages: Any) -> str:
-    """The texts of the first messages, on separate lines."""
-    if not isinstance(messages, list | tuple):
-        return ""
-    texts = []
-    for message in messages[:_MESSAGES_LOOKED_AT]:
-        if isinstance(message, Mapping) and "role" in message:
-            content = message.get("content")
-            parts = content if isinstance(content, list) else [{"text": content}]
-            found = (part.get("text") for part in parts if isinstance(part, Mapping))
-            texts.append("".join(text for text in found if isinstance(text, str)))
-    return "\n".join(texts)
 
 
 # Nebius' runs of SWE-agent 0.7 (HF ``nebius/SWE-agent-trajectories``, CC-BY-4.0). A reply is a
@@ -274,7 +265,7 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
             thought, command = last_fence(text)
             command = command or ""
             is_call = command.strip() not in PSEUDO_ACTIONS | {""}
-            yield Turn(thought, (Call(parse_command(command)),) if is_call else ())
+            yield Turn(clean_thought(thought), (Call(parse_command(command)),) if is_call else ())
         elif begun:
             yield Answer(read_answer(text))
 
@@ -346,9 +337,9 @@ def _read_reply(reply: Fields, *, in_fields: bool, in_xml: bool) -> Turn:
         return Turn(clean_thought(reply.optional_text("thought") or content), calls)
     if in_xml:
         thought, actions = read_xml_calls(content)
-        return Turn(thought, tuple(map(Call, actions)))
+        return Turn(clean_thought(thought), tuple(map(Call, actions)))
     thought, line = last_fence(content)
-    return Turn(thought, (Call(parse_command(line)),) if line is not None else ())
+    return Turn(clean_thought(thought), (Call(parse_command(line)),) if line is not None else ())
 
 
 _FENCE = re.compile(r"^```(\S*)[^\S\n]*(?:\n|\Z)", re.MULTILINE)

@@ -179,7 +179,9 @@ def make_steps(events: Iterable[Turn | Answer]) -> tuple[tuple[Step, ...], tuple
     steps: list[_Open] = []
     by_id: dict[str, list[_Open]] = {}
     for number, (turn, answers) in enumerate(groups):
-        as_one = turn.answered_as_one and len(answers) < 2
+        ids = {call.id for call in turn.calls if call.id}
+        is_named = any(answer.id in ids for answer in answers)
+        as_one = turn.answered_as_one and len(answers) < 2 and not is_named
         latest = [_Open(number, turn.thought, call, as_one) for call in turn.calls or (None,)]
         steps += latest
         named: dict[str, list[_Open]] = {}

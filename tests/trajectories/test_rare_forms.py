@@ -1,0 +1,174 @@
+"""Forms of known formats that few of their files have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srl_swe.steps.source import StepSource
+from srl_swe.trajectories import Reading, load_trajectories
+from srl_swe.trajectories.atif import read_atif
+from srl_swe.trajectories.chat_events import parse_calls, read_mini_output
+from srl_swe.trajectories.convert import render_atif
+from srl_swe.trajectories.jsonl import save_rows
+from srl_swe.trajectories.readers import read_record
+from srl_swe.types import Action, ExpertReply, Observation, Step, Trajectory, Translation
+
+LS = Action("bash", {"command": "ls"})
+CALL = {"id": "a", "function": {"name": "bash", "arguments": '{"command": "ls"}'}}
+
+
+def chat(content: Any, **fields: Any) -> list[dict[str, Any]]:
+    return [
+        {"role": "system", "content": "You fix bugs."},
+        {"role": "user", "content": "Fix it."},
+        {"role": "assistant", "content": content, **fields},
+        {"role": "tool", "tool_call_id": "a", "content": "x"},
+    ]
+
+
+def test_parquet_and_atif_keep_what_an_expert_answered(tmp_path: Path) -> None:
+    step = Step(
+        "I look.",
+        LS,
+        Observation("x", 0),
+        translation=Translation(LS, Observation("y")),
+        expert=ExpertReply("Better.", Action("submit")),
+    )
+    plain = Step("Done.", Action("submit"))
+    labelled = Trajectory("a__b-1", (step, plain), "Fix it.", normal_form="0f")
+    save_rows(tmp_path / "rows.parquet", [labelled])
+    assert list(load_trajectories(str(tmp_path / "rows.parquet"))) == [labelled]
+    again = read_atif(json.loads(json.dumps(render_atif(labelled))), "x")
+    assert again.steps[0].expert == step.expert
+    assert again.steps[0].translation == step.translation
+    assert again.normal_form == "0f"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (
+            "<exception>action was not executed</exception>\n<returncode>-1</returncode>\n"
+            "<output>\n</output>",
+            Observation("action was not executed"),
+        ),
+        (
+            "<exception>timed out\nafter 60 s</exception>\n<returncode>-1</returncode>\n"
+            "<output>\nhalf\n</output>",
+            Observation("half\n", -1, timed_out=True),
+        ),
+        ("<returncode>1</returncode>\n<output>\nno\n</output>", Observation("no\n", 1)),
+    ],
+)
+def test_the_exception_in_an_observation_of_mini_counts(text: str, seen: Observation) -> None:
+    assert read_mini_output(text) == seen
+
+
+def test_hidden_thoughts_lose_their_tags_in_every_format() -> None:
+    text = "<think>\nHm.\n</think>\n\nTHOUGHT: Look.\n\n```bash\nls\n```"
+    mini = read_record({"trajectory_format": "mini-swe-agent-1.1", "messages": chat(text)}, "x")
+    assert (mini.steps[0].thought, mini.steps[0].action) == ("Hm.\n\nTHOUGHT: Look.", LS)
+
+    xml = "<think>Hm.</think>\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
+    messages = [*chat(xml)[:3], {"role": "user", "content": "OBSERVATION:\nx"}]
+    smith = read_record({"traj_id": "a__b-1.run", "messages": messages}, "x")
+    assert (smith.steps[0].thought, smith.steps[0].action) == ("Hm.", LS)
+
+    row = {"action": "ls", "observation": "x", "thought": text, "state": {"a": "b"}}
+    run = read_record({"trajectory": [row], "history": [], "info": {}}, "x")
+    assert run.steps[0].thought.startswith("Hm.\n\nTHOUGHT")
+
+
+def test_mini_keeps_the_reasoning_of_an_api() -> None:
+    messages = chat(None, reasoning_content="I look first.", tool_calls=[CALL])
+    read = read_record({"trajectory_format": "mini-swe-agent-1.1", "messages": messages}, "x")
+    assert (read.steps[0].thought, read.steps[0].action) == ("I look first.", LS)
+
+
+def test_conversations_in_the_form_of_the_api_keep_their_calls() -> None:
+    read = read_record({"conversations": chat("", tool_calls=[CALL])}, "x")
+    assert [(step.action, step.executed) for step in read.steps] == [(LS, True)]
+
+
+def test_a_custom_call_of_the_responses_api_is_a_step() -> None:
+    output = [
+        {"type": "custom_tool_call", "call_id": "2", "name": "apply_patch", "input": "*** Begin"},
+        {"type": "custom_tool_call_output", "call_id": "2", "output": "Done"},
+    ]
+    (step,) = read_record({"response": {"output": output}}, "x").steps
+    assert step.action == Action("apply_patch", {"input": "*** Begin"})
+    assert step.observation == Observation("Done")
+
+
+@pytest.mark.parametrize("beside", [{}, {"history": []}])
+def test_events_of_openhands_may_be_a_trajectory(beside: dict[str, Any]) -> None:
+    asked = {"role": "user", "content": [{"type": "text", "text": "Fix it."}]}
+    action = {"kind": "TerminalAction", "command": "ls"}
+    events = [
+        {"kind": "MessageEvent", "source": "user", "id": "1", "llm_message": asked},
+        {
+            "kind": "ActionEvent",
+            "source": "agent",
+            "id": "2",
+            "tool_name": "terminal",
+            "tool_call_id": "a",
+            "action": action,
+        },
+    ]
+    read = read_record({**beside, "trajectory": events}, "x")
+    assert read.problem_statement == "Fix it."
+    assert len(read.steps) == 1
+
+
+def test_calls_in_the_parts_of_a_content_are_seen() -> None:
+    text = "Look.\n<function=execute_bash>\n<parameter=command>ls</parameter>\n</function>"
+    seen = "EXECUTION RESULT of [execute_bash]:\nx"
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": said}]}
+        for role, said in (("system", "You fix bugs."), ("user", "Fix."), ("assistant", text))
+    ]
+    messages.append({"role": "user", "content": [{"type": "text", "text": seen}]})
+    (step,) = read_record({"messages": messages}, "x").steps
+    assert step.action is not None
+    assert step.observation == Observation("x")
+
+
+def test_a_call_beside_an_answered_one_did_not_run() -> None:
+    calls = [
+        {"tool_call_id": number, "function_name": "bash", "arguments": {"command": "ls"}}
+        for number in "12"
+    ]
+    results = [{"source_call_id": "1", "content": "a"}]
+    agent = {"source": "agent", "message": "Look.", "step_id": 2, "tool_calls": calls}
+    steps = [
+        {"step_id": 1, "source": "user", "message": "Fix it."},
+        {**agent, "observation": {"results": results}},
+        {"step_id": 3, "source": "agent", "message": "Done."},
+    ]
+    read = read_record({"schema_version": "ATIF-v1.7", "steps": steps}, "x")
+    assert [step.executed for step in read.steps[:2]] == [True, False]
+
+
+@pytest.mark.parametrize("arguments", ['{"name": "submit"}', '{"name": "submit", "arguments": ""}',
+                                       '{"name": "submit", "arguments": null}'])  # fmt: skip
+def test_a_call_needs_no_arguments(arguments: str) -> None:
+    assert parse_calls(arguments) == [Action("submit")]
+    assert parse_calls('{"name": "submit", "arguments": "no JSON"}') == []
+
+
+def test_files_beside_trajectories_are_stray_in_a_folder_with_a_colon(tmp_path: Path) -> None:
+    folder = tmp_path / "2024-05-01T12:30:05"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"a": 1}')
+    (folder / "a.json").write_text(json.dumps(chat("", tool_calls=[CALL])))
+    assert len(list(load_trajectories(str(folder)))) == 1
+
+
+def test_a_damaged_table_is_one_broken_record(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    source = StepSource(str(tmp_path), Reading("skip"))
+    assert source.describe()
