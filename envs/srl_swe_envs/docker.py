@@ -249,7 +249,7 @@ def move_files(source: Container, target: Container, folder: str) -> list[bytes]
                     source.reload()  # raises as well if the container itself was not found
                     raise _Refused(f"the working folder {folder} is gone") from error
                 too_large = _filter(chunks, moved)
-        except _Refused as error:
+        except (_Refused, tarfile.TarError) as error:  # TarError: a file shrank meanwhile
             raise OSError(str(error)) from error
         moved.seek(0)
         with blame_sandbox("moving files to a fresh sandbox"):

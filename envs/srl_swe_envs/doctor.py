@@ -26,7 +26,7 @@ from packaging.version import Version
 from srl_swe.bundled import bundled
 from srl_swe.errors import EngineUnavailable, SrlSweError, UserError
 from srl_swe_envs.containers import create, read_enforced
-from srl_swe_envs.engine import ENGINE_ERRORS, connect, reason
+from srl_swe_envs.engine import ENGINE_ERRORS, connect, reason, setup_script
 from srl_swe_envs.images import image_id, is_built_from, recipes_of
 from srl_swe_envs.limits import Limits
 from srl_swe_envs.owners import Fate, Owned, find
@@ -243,7 +243,7 @@ def check_docker_client(path: str | None) -> Finding:
     return failure(
         "docker client",
         "no program `docker` on PATH, which SWE-bench's harness calls when it grades",
-        "install the client: `sh docker/setup-engine.sh`, or your distribution's docker-cli or "
+        f"install the client: `sh {setup_script()}`, or your distribution's docker-cli or "
         "podman-docker",
     )
 

@@ -160,12 +160,12 @@ def _unavailable(error: Exception) -> str:
             return (
                 f"no container engine answers at {where} ({_words_of(met)}): start that "
                 "one, correct DOCKER_HOST, or unset it and have a local engine with "
-                f"`sh {_setup_script()}`"
+                f"`sh {setup_script()}`"
             )
         case met:
             return (
                 f"no container engine answers at {where} ({_words_of(met or error)}): start one "
-                f"with `sh {_setup_script()}`, or set DOCKER_HOST to the address of one that runs"
+                f"with `sh {setup_script()}`, or set DOCKER_HOST to the address of one that runs"
             )
 
 
@@ -193,7 +193,7 @@ def _causes(error: Exception) -> Iterator[Exception]:
             waiting.extend(e for e in (*inner, *cause.args) if isinstance(e, Exception))
 
 
-def _setup_script() -> Path:
+def setup_script() -> Path:
     """The path of the script from here; a wheel contains it too."""
     script = bundled("docker") / "setup-engine.sh"
     return script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import docker
@@ -296,8 +297,15 @@ def _why_not_built(client: docker.DockerClient, tag: str, failed: SandboxError) 
 
 
 def image_id(client: docker.DockerClient, image: str) -> str | None:
-    """The engine's id of an image; None if the engine lacks it."""
+    """The engine's id of an image; None if the engine lacks it.
+
+    Raises ImageMissing for a name that can be none.
+    """
     try:
         return client.images.get(image).id
     except ImageNotFound:
         return None
+    except APIError as error:
+        if error.status_code != HTTPStatus.BAD_REQUEST:
+            raise
+        raise ImageMissing(f"{image!r} can't name an image ({reason(error)}).") from error

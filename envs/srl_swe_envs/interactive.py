@@ -19,6 +19,7 @@ from pathlib import Path
 from srl_swe.errors import UserError
 from srl_swe.sandbox import Sandbox
 from srl_swe_envs.docker import DockerSandbox
+from srl_swe_envs.engine import setup_script
 from srl_swe_envs.local import LocalSandbox
 
 _RC_FILE = "/tmp/.srl_swe.shellrc"
@@ -32,7 +33,7 @@ def check_terminal(*, needs_docker: bool) -> None:
     if needs_docker and shutil.which("docker") is None:
         raise UserError(
             "--shell runs `docker exec`, but there is no program `docker` on PATH: install the "
-            "client (`sh docker/setup-engine.sh`, or your distribution's docker-cli)."
+            f"client (`sh {setup_script()}`, or your distribution's docker-cli)."
         )
 
 

@@ -132,6 +132,6 @@ _SETTINGS = {
         lambda names: all(map(str.isidentifier, names)),
         "names such as SYS_PTRACE, with commas between them",
     ),
-    "output_chars": _COUNT,
+    "output_chars": _Setting(int, lambda number: number > 1, "a whole number above 1"),
 }
 _CAN_BE_LIFTED = frozenset({"memory", "cpus", "pids", "disk", "file_size"})

@@ -197,7 +197,10 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         mode = 0o644
         with suppress(FileNotFoundError):
-            mode = stat.S_IMODE(os.stat(target.name, dir_fd=folder).st_mode)
+            found = os.stat(target.name, dir_fd=folder).st_mode
+            if not (stat.S_ISREG(found) or stat.S_ISDIR(found)):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+            mode = stat.S_IMODE(found)
         with open(temporary, "xb", opener=partial(os.open, mode=mode, dir_fd=folder)) as file:
             os.fchmod(file.fileno(), mode)  # independent of the umask
             file.write(data)

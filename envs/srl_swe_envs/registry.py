@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 
 import requests
 from docker.auth import load_config, resolve_repository_name
-from docker.errors import DockerException
+from docker.errors import DockerException, InvalidRepository
 from docker.utils import parse_repository_tag
+
+from srl_swe.errors import ImageMissing
 
 HUB = "docker.io"
 _HUB_HOST = "registry-1.docker.io"
@@ -77,12 +79,15 @@ _answered: dict[str, Manifest] = {}
 
 
 def registry_of(image: str) -> str:
-    """The registry in an image's name.
+    """The registry in an image's name. Raises ImageMissing for a name that can be none.
 
     >>> registry_of("swebench/a:latest"), registry_of("ghcr.io/a/b")
     ('docker.io', 'ghcr.io')
     """
-    registry = str(resolve_repository_name(image)[0])
+    try:
+        registry = str(resolve_repository_name(image)[0])
+    except InvalidRepository as error:
+        raise ImageMissing(f"{image!r} can't name an image ({error}); correct its row.") from error
     return HUB if registry in {HUB, "index.docker.io", _HUB_HOST} else registry
 
 

@@ -500,6 +500,8 @@ class FilesShell:
         chunks: list[bytes] = []
         self._connection.send(command.encode("utf-8", "surrogateescape"), stdin)
         ending = self._connection.wait(chunks.append, _FILE_CALL_TIMEOUT_S)
+        if ending.restore is None:
+            raise EOFError("its shell was ended")
         return ending.exit_code, b"".join(chunks)
 
 

@@ -133,8 +133,8 @@ def attempt_all(
     A broken sandbox, a missing image and an unknown instance end only their own attempt. With
     a ``folder``, the replays that it holds are not run again; they are keyed by the trajectory,
     the image, ``until`` and ``conditions``: other settings that affect the output, such as
-    limits of the sandboxes. Raises UserError if no attempt can succeed: the engine is gone, or
-    its disk is full.
+    limits of the sandboxes; a replay on another state of the row is run again. Raises UserError
+    if no attempt can succeed: the engine is gone, or its disk is full.
     """
     held = [instances.get(trajectory.instance_id) for trajectory in trajectories]
     keys = [
@@ -142,7 +142,8 @@ def attempt_all(
         for trajectory, instance in zip(trajectories, held, strict=True)
     ]
     asked = dict(zip(keys, trajectories, strict=True))
-    done = _load(folder / REPLAYS_FILE, asked) if folder else {}
+    states = dict(zip(keys, map(_state, held), strict=True))
+    done = _load(folder / REPLAYS_FILE, asked, states) if folder else {}
     missing = [key for key in asked if key not in done]
 
     with open_watch(len(missing)) as watch:
@@ -150,7 +151,7 @@ def attempt_all(
         def keep(job: _Job, attempt: Attempt) -> None:
             done[job.key] = attempt
             if folder:
-                append_line(folder / REPLAYS_FILE, _render(attempt))
+                append_line(folder / REPLAYS_FILE, _render(attempt, states[job.key]))
             watch.end(attempt)
 
         jobs = [_Job(k, asked[k], instances.get(asked[k].instance_id)) for k in missing]
@@ -231,24 +232,37 @@ def _attempt(job: _Job, open_sandbox: OpenSandbox, until: int | None, watch: Wat
     return Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
 
 
-def _load(path: Path, trajectories: Mapping[str, Trajectory]) -> dict[str, Attempt]:
-    """The stored replays of these trajectories, without failed attempts. Raises UserError."""
+def _state(instance: Instance | None) -> str:
+    """16 hex digits of the files before the first step, as far as the row decides them."""
+    row = (instance.base_commit, instance.workdir, instance.bug_patch) if instance else ()
+    return hashlib.sha256("\0".join(row).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _load(
+    path: Path, trajectories: Mapping[str, Trajectory], states: Mapping[str, str]
+) -> dict[str, Attempt]:
+    """The stored replays of these trajectories, without failed attempts. Raises UserError.
+
+    Those of earlier versions have no state, and are kept.
+    """
     drop_torn_line(path)
     replays, held = TypeAdapter(Replay), {}
     for where, record in read_json_lines(path, _REMEDY):
         if record.get("schema") == _SCHEMA and record.get("replay") is not None:
             with damage_named(where, _REMEDY):
                 key, seconds = str(record["key"]), float(record["seconds"])
-                if trajectory := trajectories.get(key):
+                trajectory = trajectories.get(key)
+                if trajectory and record.get("state") in (None, states[key]):
                     done = replays.validate_python(record["replay"])
                     held[key] = Attempt(key, trajectory, Ending.REPLAYED, done, seconds=seconds)
     return held
 
 
-def _render(attempt: Attempt) -> str:
+def _render(attempt: Attempt, state: str) -> str:
     return json.dumps(
         {
             "key": attempt.key,
+            "state": state,
             "schema": _SCHEMA,
             "instance_id": attempt.trajectory.instance_id,
             "ending": attempt.ending,

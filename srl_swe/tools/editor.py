@@ -22,6 +22,7 @@ from srl_swe.tools.text_files import (
     find_fault,
     find_kind,
     number_lines,
+    printable,
     read_text,
     run_python,
     write_text,
@@ -146,14 +147,14 @@ def outline(
         gaps = [(int(a), int(b)) for a, b in bodies if b - a >= body_lines]
         if docstring_lines is not None:
             gaps += [(int(a) + 1, int(b) - 1) for a, b in docstrings if b - a >= docstring_lines]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
     lines, left_out = text.splitlines(), set[int]()
     for first, last in gaps:
         left_out.update(range(max(first, 0), min(last, len(lines)) + 1))
     shown = [(first, f"... eliding lines {first + 1}-{last + 1} ...") for first, last in gaps]
     shown += [(i, line) for i, line in enumerate(lines) if i not in left_out]
-    return "\n".join(f"{i + 1:6d} {line}" for i, line in sorted(shown))
+    return printable("\n".join(f"{i + 1:6d} {line}" for i, line in sorted(shown)))
 
 
 # The command ``view``: files with numbered lines, and folders.
@@ -183,8 +184,7 @@ def parse_range(value: str | None, style: EditorStyle) -> list[int] | None:
         return None
     if not re.fullmatch(r"[\[(]?\s*-?\d{1,9}[\s,]+-?\d{1,9}\s*[\])]?", value.strip()):
         raise Refused(style.messages.range_form.format(value=value))
-    bounds: list[int] = json.loads(f"[{','.join(re.findall(r'-?[0-9]+', value))}]")
-    return bounds
+    return [int(bound) for bound in re.findall(r"-?\d+", value)]
 
 
 class _RefusedBelow(Refused):

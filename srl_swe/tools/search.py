@@ -217,7 +217,7 @@ def _folder(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows) ->
 
 
 def _lines(command: str, sandbox: Sandbox) -> list[str]:
-    output = sandbox.exec(f"{command} 2>/dev/null", keep_state=False).output
+    output = sandbox.exec(f"{{ {command}; }} 2>/dev/null", keep_state=False).output
     return output.rstrip("\n").split("\n") if output.strip("\n") else []
 
 

@@ -157,7 +157,7 @@ def find_fault(path: str, text: str, sandbox: Sandbox) -> SyntaxFault | None:
         sandbox.write_file(_SCRATCH, encode(text))
         found = json.loads(run_python(_SCRIPT, [_SCRATCH, path], sandbox) or "null")
         return SyntaxFault(int(found[0]), str(found[1]), str(found[2])) if found else None
-    except (OSError, IndexError, KeyError, TypeError, ValueError):
+    except (OSError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
         return None  # a full disk, or the program called python is something else
 
 

@@ -72,6 +72,7 @@ def test_what_can_be_lifted_is_lifted_by_a_word(name: str) -> None:
         ("network", "", "the limit network"),
         ("capabilities", "ALL BUT ONE", "the limit capabilities"),
         ("output_chars", "unlimited", "the limit output_chars"),
+        ("output_chars", "1", "a whole number above 1"),
     ],
 )
 def test_a_mistake_is_said_with_the_way_out(name: str, value: str, said: str) -> None:

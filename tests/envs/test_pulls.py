@@ -256,6 +256,12 @@ def test_only_pulls_from_docker_hub_count_against_its_limits(image: str, hub: bo
     assert (registry_of(image) == HUB) is hub
 
 
+@pytest.mark.parametrize("image", ["docker://ghcr.io/a/b:1", "-a/b"])
+def test_a_name_that_no_image_can_have_is_named(image: str) -> None:
+    with pytest.raises(ImageMissing, match="can't name an image"):
+        registry_of(image)
+
+
 def test_the_disk_of_an_engine_elsewhere_is_not_known() -> None:
     assert free_bytes("/no/such/folder") is None
 

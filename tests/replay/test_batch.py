@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,6 +66,21 @@ def test_a_replay_under_other_conditions_is_another_one(tmp_path: Path) -> None:
         assert len(opener.opened) == opened
     run(tmp_path, opener, until=1)
     assert len(opener.opened) == 9
+
+
+def test_a_replay_is_repeated_if_the_row_has_other_files(tmp_path: Path) -> None:
+    opener = Opener()
+    run(tmp_path, opener)
+    changed = {name: replace(one, bug_patch="a bug") for name, one in INSTANCES.items()}
+    for _ in range(2):
+        attempt_all(TRAJECTORIES[:1], changed, opener, tmp_path)
+        assert len(opener.opened) == 4
+    path = tmp_path / "replays.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    older = [{k: v for k, v in line.items() if k != "state"} for line in lines]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in older))
+    run(tmp_path, opener)
+    assert len(opener.opened) == 4, "lines of earlier versions count"
 
 
 @pytest.mark.parametrize(

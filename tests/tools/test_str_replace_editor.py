@@ -27,6 +27,20 @@ def test_a_view_numbers_lines_and_a_range_starts_where_it_says() -> None:
     assert rest.text.endswith(":\n     3\tc\n     4\td\n")
 
 
+@pytest.mark.parametrize("bounds", ["[02, 03]", "(2 3)", "[\u0662, \u0663]"])
+def test_a_range_may_be_written_in_other_ways(bounds: str) -> None:
+    part = edit(sandbox_with("a\nb\nc\nd"), command="view", path=PATH, view_range=bounds)
+    assert part.text.endswith(":\n     2\tb\n     3\tc\n")
+
+
+@pytest.mark.parametrize("printed", ["[[[0, 1e999]],[]]", "[" * 50_000, "[[[0, 9]], []]"])
+def test_a_long_python_file_is_shown_whatever_python_prints(printed: str) -> None:
+    data = b"# Jos\xe9\n" + b"x = 1\n" * 4000
+    sandbox = FakeSandbox(lambda _: ExecResult(printed, 0), {PATH: data})
+    seen = edit(sandbox, command="view", path=PATH)
+    assert seen.text.encode()
+
+
 def test_a_long_view_is_clipped_and_says_so() -> None:
     text = edit(sandbox_with("x" * 20_000), command="view", path=PATH).text
     assert "<response clipped>" in text

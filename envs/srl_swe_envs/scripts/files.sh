@@ -28,9 +28,11 @@ store() { # store PATH SUFFIX LENGTH: the next LENGTH bytes of stdin are the fil
     else
         head -c "$3" | { base64 -d >"$temporary" || ! wc -c >&62; } || failed=28
     fi
+    [[ -e $target && ! -f $target ]] && failed=22 # a device or a pipe
     [[ -d $target ]] && failed=21
     if ((!failed)); then
-        [[ -e $target ]] && cp -p --attributes-only -- "$target" "$temporary"
+        # Without its time: by that a changed file is known to `make` and to Python.
+        [[ -e $target ]] && cp --attributes-only --preserve=mode,ownership -- "$target" "$temporary"
         mv -fT -- "$temporary" "$target" || failed=5
     fi
     ((failed)) && [[ -n $temporary ]] && rm -f -- "$temporary"

@@ -148,6 +148,9 @@ def test_what_is_no_file_is_refused_and_not_waited_for(used_sandbox: Sandbox) ->
     for path in (f"{folder_of(used_sandbox)}/fifo", "/dev/zero"):
         with pytest.raises(OSError, match="argument"):
             used_sandbox.read_file(path)
+    with pytest.raises(OSError, match="argument"):
+        used_sandbox.write_file(f"{folder_of(used_sandbox)}/fifo", b"x")
+    assert used_sandbox.exec("stat -c %F fifo").output == "fifo\n"
 
 
 def test_a_file_that_is_too_large_is_neither_read_nor_written(used_sandbox: Sandbox) -> None:
@@ -166,6 +169,12 @@ def test_writing_keeps_the_mode_and_follows_a_link(used_sandbox: Sandbox) -> Non
     used_sandbox.write_file(f"{folder}/link", b"echo new\n")
     after = used_sandbox.exec("./script; readlink link; stat -c %a script; ls -A")
     assert after.output == "new\nscript\n750\nlink\nscript\n"
+
+
+def test_a_written_file_is_newer_than_before(used_sandbox: Sandbox) -> None:
+    used_sandbox.exec("echo 'x = 1' >file; touch -d '2001-01-01' file; cp -p file old")
+    used_sandbox.write_file(f"{folder_of(used_sandbox)}/file", b"x = 2\n")
+    assert used_sandbox.exec("[[ file -nt old ]]").exit_code == 0
 
 
 def test_writing_through_a_link_to_nowhere_makes_what_it_points_to(used_sandbox: Sandbox) -> None:
