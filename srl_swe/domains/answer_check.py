@@ -132,7 +132,8 @@ class AnswerCheck:
 
 def _is_word(answer: str) -> bool:
     bare = _TEXT.sub(r"\1", answer.strip().strip("$")).strip().rstrip(".")
-    return _WORD.fullmatch(bare) is not None and len(bare) > 2
+    longest = max(map(len, re.findall("[A-Za-z]+", bare)), default=0)  # x - y has no word
+    return _WORD.fullmatch(bare) is not None and len(bare) > 2 and longest > 1
 
 
 class _Child:

@@ -11,6 +11,8 @@ from typing import Any
 
 MOST_CHARS = 4000
 """Of a message or of a test's source."""
+EXPECTATIONS = ("raises", "assertRaises", "assertRaisesRegex")
+"""Names of functions whose block has to raise an exception, their first argument."""
 _SIMPLE = (str, bytes, int, float, bool, type(None), list, tuple, dict, set)
 _STATEMENTS = (ast.stmt, ast.ExceptHandler)
 
@@ -24,8 +26,14 @@ def detail_of(item: Any, call: Any) -> Any:
         if str(entry.path) == path:
             code = entry.frame.code.raw
             lines, functions = read_source(path)
-            statement = statement_at(lines, functions.get(code.co_firstlineno), entry.lineno + 1)
-            before = "\n".join(lines[code.co_firstlineno - 1 : entry.lineno])
+            function, end = functions.get(code.co_firstlineno), entry.lineno
+            block = expectation_at(function, entry.lineno + 1)
+            if block is None:
+                statement = statement_at(lines, function, entry.lineno + 1)
+            else:
+                end = block.lineno - 1
+                statement = "\n".join(lines[end : block.end_lineno])
+            before = "\n".join(lines[code.co_firstlineno - 1 : end])
             arguments = list(code.co_varnames[: code.co_argcount])
             break
     params = getattr(getattr(item, "callspec", None), "params", {})
@@ -54,6 +62,16 @@ def read_source(path: str) -> Any:
             first = min([node.lineno] + [each.lineno for each in node.decorator_list])
             functions[first] = node
     return lines, functions
+
+
+def expectation_at(function: Any, number: int) -> Any:
+    """The ``with pytest.raises(...)`` around a line, or its like of unittest; None without one."""
+    for node in ast.walk(function) if function else ():
+        if isinstance(node, ast.With) and node.lineno <= number <= (node.end_lineno or 0):
+            called = getattr(node.items[0].context_expr, "func", None)
+            if getattr(called, "attr", getattr(called, "id", None)) in EXPECTATIONS:
+                return node
+    return None
 
 
 def statement_at(lines: Any, function: Any, number: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -376,21 +377,25 @@ def _digest(*parts: str) -> str:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write a task repo, ``{split}.parquet`` and ``all.parquet``. Raises UserError on failure."""
+    """Write a task repo, ``{split}.parquet`` and ``all.parquet``, of these rows alone.
+
+    Raises UserError on failure.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    for row in rows:
-        place = folder / "tasks" / row["instance_id"]
-        if (place / "task.yaml").exists():
-            continue
-        with written_whole(place) as scratch:
-            scratch.mkdir()
-            for name, text in task_files(row).items():
-                with (scratch / name).open(
-                    "w", encoding="utf-8", errors="surrogateescape", newline=""
-                ) as file:
-                    file.write(text)
+    tasks = {folder / "tasks" / row["instance_id"]: row for row in rows}
+    for place in {*(folder / "tasks").glob("*")} - {*tasks}:
+        shutil.rmtree(place)
+    for place, row in tasks.items():
+        texts = task_files(row).items()
+        files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts}
+        if {path.name: path.read_bytes() for path in place.glob("*")} != files:
+            shutil.rmtree(place, ignore_errors=True)
+            with written_whole(place) as scratch:
+                scratch.mkdir()
+                for name, raw in files.items():
+                    (scratch / name).write_bytes(raw)
     splits = sorted({str(row["split"]) for row in rows})
     lines = [f"datasets:\n- {DATASET}\nsplits:\n", *(f"- {split}\n" for split in splits)]
     write_atomic(folder / "sweb.yaml", "".join(lines))

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 
 from srl_swe.errors import PolicyError
 from srl_swe.generation.bugs import Bug
+from srl_swe.generation.failure_details import EXPECTATIONS
 from srl_swe.generation.repositories import Source
 from srl_swe.generation.validation import Failure
 from srl_swe.types import Message
@@ -31,7 +32,7 @@ _SHORTEST_SOURCE = 18
 """As above, of another line of a changed function."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|(?<=id=)\d{6,}")
 _SCRATCH = re.compile(r"/tmp/\.srl_swe[^\s'\",)]*")
-_DID_NOT_RAISE = re.compile(r"DID NOT RAISE <class '(?P<kind>[\w.]+)'>|(?P<name>\w+) not raised")
+_DID_NOT_RAISE = re.compile(r"DID NOT RAISE|\w+ not raised")
 _OF_UNITTEST = {
     "assertTrue": "{}",
     "assertIs": "{} is {}",
@@ -88,10 +89,11 @@ def symptom_of(failure: Failure, source: Source) -> Symptom | None:
 def _of_statement(node: ast.stmt, kind: str, message: str) -> tuple[str, str, str] | None:
     """Call, expectation and result; the last two may be empty."""
     first = message.partition("\n")[0]
+    compared = next((line for line in message.splitlines() if line.startswith("assert ")), first)
     raised = "" if kind in {"AssertionError", "Failed"} else f"{kind}: {first}".rstrip(": ")
     match node:
         case ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])):
-            got, wanted = _sides(first.removeprefix("assert "), "==")
+            got, wanted = _sides(compared.removeprefix("assert "), "==")
             if _is_literal(left) and not _is_literal(right):
                 left, right, got, wanted = right, left, wanted, got
             expected = ast.unparse(right) if _is_literal(right) else wanted or ast.unparse(right)
@@ -100,9 +102,16 @@ def _of_statement(node: ast.stmt, kind: str, message: str) -> tuple[str, str, st
             return ast.unparse(value), "a false value", raised or "a true value"
         case ast.Assert(test=test):
             return ast.unparse(test), "this to hold", raised or "it does not"
-        case ast.With(body=body) if missing := _DID_NOT_RAISE.search(message):
-            name = missing["kind"] or missing["name"]
-            return "\n".join(map(ast.unparse, body)), f"`{name}`", "no error"
+        case ast.With(
+            items=[
+                ast.withitem(
+                    ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[wanted, *_])
+                )
+            ],
+            body=body,
+        ) if name in EXPECTATIONS and (raised or _DID_NOT_RAISE.search(message)):
+            code = "\n".join(map(ast.unparse, body))
+            return code, f"`{ast.unparse(wanted)}`", raised or "no error"
         case ast.Expr(
             value=ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[a, b, *_])
         ) if name in _EQUALITIES:
@@ -132,8 +141,8 @@ def _sides(text: str, operator: str) -> tuple[str, str]:
         left, right = text[: at.start()], text[at.end() :]
         if _is_expression(left):
             return left, right
-    left, _, right = text.partition(f" {operator} ")
-    return left, right
+    left, found, right = text.partition(f" {operator} ")
+    return (left, right) if found else ("", "")
 
 
 def _is_expression(text: str) -> bool:
@@ -267,19 +276,13 @@ _OPENINGS = (
     "",
 )  # fmt: skip
 _EXPECTED = (
-    "Expected: {}",
-    "I expected {}.",
-    "It should be {}.",
-    "Expected result: {}",
+    "Expected: {}", "I expected {}.", "It should be {}.", "Expected result: {}",
     "I would expect {}.",
-)
+)  # fmt: skip
 _GOT = (
-    "Got: {}",
-    "Instead I get {}.",
-    "What comes back is {}.",
-    "Actual result: {}",
+    "Got: {}", "Instead I get {}.", "What comes back is {}.", "Actual result: {}",
     "I get {} instead.",
-)
+)  # fmt: skip
 _CLOSINGS = (
     "", "", "I have not found a workaround.", "Other inputs that I tried work.",
     "Could you have a look?", "Am I holding it wrong?", "Happens every time.",
@@ -352,22 +355,23 @@ def called_name(code: str, imported: frozenset[str] | None = None) -> str | None
 
 
 _BUILT_IN = frozenset(
-    {
-        "list",
-        "dict",
-        "set",
-        "tuple",
-        "sorted",
-        "len",
-        "str",
-        "repr",
-        "next",
-        "iter",
-        "type",
-        "isinstance",
-        "bool",
-        "int",
-    }
+    f.__name__
+    for f in (
+        list,
+        dict,
+        set,
+        tuple,
+        sorted,
+        len,
+        str,
+        repr,
+        next,
+        iter,
+        type,
+        isinstance,
+        bool,
+        int,
+    )
 )
 
 
@@ -389,7 +393,7 @@ class Secrets:
         changed = {line[1:].strip() for line in body if line.startswith(("+", "-"))}
         sources = set()
         for function in bug.functions:
-            lines = (source.folder / function.path).read_text("utf-8", "replace").splitlines()
+            lines = (source.folder / function.path).read_text("utf-8", "replace").split("\n")
             sources |= {
                 line.strip() for line in lines[function.first_line - 1 : function.last_line]
             }

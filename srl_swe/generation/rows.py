@@ -9,6 +9,7 @@ SWE-smith removes whole files; here the other tests of a file stay visible, as i
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shlex
@@ -16,12 +17,13 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from srl_swe.errors import UserError
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug
+from srl_swe.generation.code import is_test
 from srl_swe.generation.repositories import Source, read_source
 from srl_swe.generation.validation import Judgement
 from srl_swe.git import git_output
@@ -138,9 +140,16 @@ def source_of_row(built_from: Mapping[str, Any]) -> Source:
 
 
 def hideable(test: str, bug: Bug) -> bool:
-    """Whether a test can be kept from the policy: it is in a Python file that has no bug."""
-    path = test.partition("::")[0]
-    return path.endswith(".py") and path not in set(touched_paths(bug.patch))
+    """Whether a test can be kept from the policy: it is in a Python file that has no bug.
+
+    A doctest of a source file can't: it would take the file with it. Its name is dotted, or that of
+    its module.
+    """
+    path, _, name = test.partition("::")
+    if not path.endswith(".py") or path in set(touched_paths(bug.patch)):
+        return False
+    first = name.partition("[")[0].partition("::")[0]
+    return is_test(path) or ("." not in first and first != PurePosixPath(path).stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +231,7 @@ def without_tests(text: str, names: Sequence[str]) -> str | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return None
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # as Python counts them
     doomed: set[int] = set()
     for name in dict.fromkeys(name.partition("[")[0] for name in names):
         nodes = _find(tree, name.split("::"))

@@ -272,8 +272,8 @@ class Runs:
             self._calls.pop()
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
-        yield
-        if self._detailed and call.excinfo is not None and len(self._details) < _MOST_DETAILS:
+        outcome = yield
+        if self._detailed and len(self._details) < _MOST_DETAILS and outcome.get_result().failed:
             with contextlib.suppress(Exception):
                 self._details.setdefault(item.nodeid, detail_of(item, call))
 

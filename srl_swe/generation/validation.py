@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-from srl_swe.errors import SandboxError, UserError
+from srl_swe.errors import SandboxError, UserError, did_you_mean
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug, ChangedFunction
 from srl_swe.generation.repositories import Source
@@ -309,6 +309,11 @@ class SuiteSandbox:
         """The outcomes of the test command itself, by the log parser."""
         from swebench.harness.log_parsers import PARSER_REGISTRY
 
+        parse = PARSER_REGISTRY.get(self._source.log_parser)
+        if parse is None:
+            hint = did_you_mean(self._source.log_parser, PARSER_REGISTRY)
+            wanted = f"{self._source.name}: log_parser {self._source.log_parser!r}"
+            raise UserError(f"{wanted} is none of swebench's.{hint}")
         command = f"cd {shlex.quote(self._workdir)} && {self._source.test} >{self._folder}.log 2>&1"
         done = self._sandbox.exec(f"{command}; true", CLEAN_LIMIT_S, keep_state=False)
         if done.timed_out:
@@ -316,7 +321,7 @@ class SuiteSandbox:
                 f"{self._source.name}: `{self._source.test}` takes longer than {CLEAN_LIMIT_S:g} s."
             )
         log = self._sandbox.read_file(f"{self._folder}.log").decode("utf-8", "replace")
-        parsed: Mapping[str, str] = PARSER_REGISTRY[self._source.log_parser](log, None)
+        parsed: Mapping[str, str] = parse(log, None)
         return parsed
 
     def _check(self, answer: Mapping[str, Any], wanted: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest._code.source import Source
 
-from srl_swe.generation.failure_details import read_source, statement_at
+from srl_swe.generation.failure_details import expectation_at, read_source, statement_at
 
 _TESTS = '''\
 import pytest
@@ -58,6 +58,19 @@ def test_a_failing_statement_is_pytests_own(marker: str, tmp_path: Path) -> None
     function = functions[max(first for first in functions if first <= number)]
     found = statement_at(lines, function, number)
     assert found == str(Source(_TESTS).getstatement(number - 1))
+
+
+@pytest.mark.parametrize("marker", ["with pytest", "int(", '"x"'])
+def test_a_block_that_has_to_raise_is_one_statement(marker: str, tmp_path: Path) -> None:
+    path = tmp_path / "test_it.py"
+    path.write_text(_TESTS)
+    lines, functions = read_source(str(path))
+    number = next(at for at, line in enumerate(lines, start=1) if line.strip().startswith(marker))
+    (function,) = (node for node in functions.values() if node.name == "test_blocks")
+    block = expectation_at(function, number)
+    assert "\n".join(lines[block.lineno - 1 : block.end_lineno]).endswith("# a comment\n        )")
+    assert expectation_at(function, block.end_lineno + 3) is None
+    assert expectation_at(None, number) is None
 
 
 def test_every_statement_of_this_file_is_pytests_own() -> None:

@@ -100,6 +100,31 @@ def bug(bugs: dict[str, Bug]) -> Bug:
             "`ValueError`",
             "no error",
         ),
+        (
+            "with raises((KeyError, ValueError)):\n    x = f(1)\n    g(x)",
+            "Failed",
+            "DID NOT RAISE any of (KeyError, ValueError)",
+            "x = f(1)\ng(x)",
+            "`(KeyError, ValueError)`",
+            "no error",
+        ),
+        (
+            "with pytest.raises(ValueError, match='x'):\n    f(1)",
+            "TypeError",
+            "no len",
+            "f(1)",
+            "`ValueError`",
+            "TypeError: no len",
+        ),
+        (
+            "assert f(2) == 4, 'should double'",
+            "AssertionError",
+            "should double\nassert 3 == 4",
+            "f(2)",
+            "`4`",
+            "`3`",
+        ),
+        ("assert f(2) == 4, 'text'", "AssertionError", "text", "f(2)", "`4`", ""),
     ],
 )
 def test_the_symptom_is_read_from_the_failing_statement(

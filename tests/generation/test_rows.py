@@ -79,6 +79,9 @@ def test_a_doctest_of_the_changed_file_cant_be_hidden(bugs: dict[str, Bug]) -> N
     bug = bugs["kept"]
     assert hideable("tests/test_sizes.py::test_x", bug)
     assert not hideable("sizes.py::sizes.largest", bug)
+    assert not hideable("pkg/boxes.py::pkg.boxes.fit", bug), "a doctest of another source file"
+    assert not hideable("boxes.py::boxes", bug)
+    assert hideable("tests/test_sizes.py::test_sizes", bug)
     assert not hideable("README.rst::README.rst", bug)
 
 
@@ -122,3 +125,10 @@ def test_rows_are_a_task_repo_and_parquet(
     assert json.loads(from_repo.built_from)["commit"] == source.commit
     folder = tmp_path / "out" / "tasks" / from_repo.instance_id
     assert layer_of(from_repo).files["Dockerfile"] == (folder / "Dockerfile").read_text()
+
+    write_rows([{**row, "problem_statement": "# Another\n"}], tmp_path / "out")
+    (from_repo,) = load_instances(str(tmp_path / "out"), split="train")
+    assert from_repo.problem_statement == "# Another\n"
+    write_rows([{**row, "instance_id": "sizes-2"}], tmp_path / "out")
+    (from_repo,) = load_instances(str(tmp_path / "out"), split="train")
+    assert from_repo.instance_id == "sizes-2", "a row that is left out leaves no task"
