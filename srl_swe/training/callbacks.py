@@ -338,7 +338,8 @@ def add_callbacks(
     folder, digest = run.path, run.config.get("data_sha256")
     trainer.add_callback(ManifestLog(trainer, folder / MANIFEST, recipe, digest))
     trainer.add_callback(MetricsLog(folder / METRICS))
-    trainer.add_callback(StepTimes(trainer))
+    counts_apart = isinstance(recipe, SftRecipe)
+    trainer.add_callback(StepTimes(trainer, counts_apart=counts_apart))
     trainer.add_callback(CarriedByCheckpoints(run.notes))
     if not isinstance(recipe, SftRecipe) and recipe.completions_every:
         replies = CompletionsLog(trainer, folder / "completions", recipe.completions_every)

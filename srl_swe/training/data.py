@@ -169,6 +169,15 @@ def reply_format(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Any) 
     )
 
 
+def check_asks_for_steps(data: Dataset, folder: str) -> None:
+    """Raises UserError if the prompts ask for whole solutions (see :func:`with_solutions`)."""
+    if "expert_solution" in data.column_names:
+        raise UserError(
+            f"{folder} asks for whole solutions, as `srl-swe profile` found its pivots with the "
+            "reward holistic; train with `rewards: {holistic: 1}`, or profile single steps."
+        )
+
+
 def with_solutions(data: Dataset, dialect: Dialect) -> Dataset:
     """Add a column ``expert_solution``, and prompts that ask for all remaining actions.
 

@@ -114,6 +114,7 @@ def take_groups(
             f"{', '.join(sorted(unknown))}: switch it off (dynamic_sampling: null)."
         )
     fill = {"prompt_ids": pad_token_id, "completion_ids": pad_token_id, "tool_mask": 1}
+    fill["importance_sampling_ratio"] = 1  # vespo sums its logarithms, without a mask
     rows = [
         (slot.round, slot.group * group_size + member)
         for slot in slots
@@ -412,6 +413,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             written = sum(int(row.get(TOKENS_WRITTEN, len(ids))) for row, ids in rows)
             counts = torch.tensor([written], device=self.accelerator.device)
             self._tokens_written = int(self.accelerator.gather(counts).sum())
+            if TOKENS_WRITTEN in inputs[0]:  # TRL leaves out episodes that are not trained on
+                mean = self._tokens_written / len(rewards)
+                self._metrics["train"]["completions/mean_length"][-1] = mean
             by_rank = rewards.view(self.accelerator.num_processes, len(inputs), -1)
             mine = by_rank[self.accelerator.process_index]
             self._keep_replies(inputs, completion_ids_list, mine)

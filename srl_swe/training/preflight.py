@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -65,7 +65,9 @@ def model_size(empty: Any, init_kwargs: Mapping[str, Any]) -> ModelSize:
     asked = init_kwargs.get("dtype")
     dtype = (empty.config.dtype if asked == "auto" else asked) or torch.float32
     if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
+        dtype = getattr(torch, dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UserError(f"dtype {asked!r} is none of torch's, such as bfloat16.")
     return ModelSize(sum(weight.numel() for weight in empty.parameters()), dtype.itemsize)
 
 
@@ -166,8 +168,19 @@ LARGE = 1_000_000_000
 LEAST_RATE_OF_BF16 = 1e-4
 """Adam moves a weight by about the learning rate. Of weights around 0.02, in bfloat16, 300 steps
 of 5e-7 moved 1 %, and by 1 % of the update; of 1e-4, 90 %, by 75 %."""
-LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "luspo", "sapo", "vespo")
-"""TRL checks the name only at the first loss."""
+CHOICES: Mapping[str, Sequence[str]] = {
+    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "luspo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_importance_sampling_mode": (
+        "token_truncate",
+        "token_mask",
+        "sequence_truncate",
+        "sequence_mask",
+    ),
+}
+"""Fields whose values TRL checks only at the first rewards or the first loss."""
 GB = 1e9
 
 
@@ -192,17 +205,13 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     """Check a run of any method on ``rows`` rows; warns or raises UserError."""
     check_packages(args, model)
     check_ranks(Path(recipe.output), args)
-    warn_of_resuming(args)
     if not isinstance(recipe, SftRecipe):
-        if args.loss_type not in LOSS_TYPES:
-            raise UserError(
-                f"trainer: loss_type is {args.loss_type!r}; it must be one of "
-                f"{', '.join(LOSS_TYPES)}."
-            )
+        check_choices(args)
         check_sampling(args)
         check_batch(args, rows)
         if recipe.dynamic_sampling is not None:
             check_dynamic_sampling(args)
+    warn_of_resuming(args)
     empty = empty_model(recipe.model, model.init_kwargs)
     if empty is None:
         return
@@ -240,6 +249,18 @@ def check_packages(args: Any, model: ModelArguments) -> None:
         warn(" ".join(str(warning.message).split()))
 
 
+def check_choices(args: Any) -> None:
+    """Raise UserError for a value that TRL would refuse after it has sampled."""
+    for name, allowed in CHOICES.items():
+        found = getattr(args, name, allowed[0])
+        if found not in allowed:
+            known = ", ".join(allowed)
+            raise UserError(f"trainer: {name} is {found!r}; it must be one of {known}.")
+    for name in ("num_iterations", "steps_per_generation"):
+        if getattr(args, name, 1) < 1:
+            raise UserError(f"trainer: {name} must be 1 or more, not {getattr(args, name)}.")
+
+
 def check_sampling(args: Any) -> None:
     """Raise UserError for sampling settings or a reply limit that GRPO can't use."""
     if not args.temperature > 0:
@@ -250,7 +271,12 @@ def check_sampling(args: Any) -> None:
     for name in ("top_p", "repetition_penalty"):
         if not getattr(args, name) > 0:
             raise UserError(f"trainer: {name} must be more than 0, not {getattr(args, name)}.")
-    if args.max_completion_length is not None and args.max_completion_length < 1:
+    if args.max_completion_length is None:
+        raise UserError(
+            "trainer: max_completion_length must be a number; without one replies end after 20 "
+            "tokens, the default of transformers."
+        )
+    if args.max_completion_length < 1:
         raise UserError(
             f"trainer: max_completion_length must be 1 or more, not {args.max_completion_length}."
         )

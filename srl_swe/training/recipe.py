@@ -300,6 +300,14 @@ class RlvrRecipe:
     alarms: Annotated[Alarms, _over(ALARMS_OF_TESTS)] = ALARMS_OF_TESTS
     domain: DomainName = "software"
 
+    def __post_init__(self) -> None:
+        if self.setting != "episode" and self.validation and self.validation.instances:
+            raise UserError(
+                "validation.instances plays episodes, and a policy of `setting: "
+                f"{self.setting}` learns to answer in one reply; leave it out, and measure that "
+                "policy afterwards."
+            )
+
     @property
     def worked(self) -> WorkedDomain | None:
         """The domain if a reply is a whole solution, verified by its answer; None for software."""

@@ -200,7 +200,8 @@ class EpisodeRollout:
 
     __name__ = "tests"
 
-    make_env: Callable[[], SweEnv]
+    instances: Mapping[str, Instance]
+    make_env: Callable[[Sequence[Instance]], SweEnv]
     chat: ChatTokens
     longest_context: int
     workers: int
@@ -210,7 +211,11 @@ class EpisodeRollout:
     def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Play one episode per instance id; the ``rollout_func`` of TRL 1.16."""
         longest = self.longest_context
-        attempts = [_Attempt(name, self.make_env(), self.chat, longest) for name in prompts]
+        environments = (self.make_env([self.instances[name]]) for name in prompts)
+        attempts = [
+            _Attempt(name, environment, self.chat, longest)
+            for name, environment in zip(prompts, environments, strict=True)
+        ]
 
         def sample(running: Sequence[_Attempt], count: int) -> list[_Sampled]:
             """A collective, and vLLM's server takes equally many prompts from each rank."""

@@ -294,13 +294,14 @@ class _Setting:
         window = dataclasses.replace(EPISODE_WINDOW, observation_chars=chars)
         make_env = partial(
             SweEnv,
-            self.instances,
-            as_sandbox_errors(self.open_sandbox),
-            Rules(self.form, window, recipe.limits),
+            open_sandbox=as_sandbox_errors(self.open_sandbox),
+            rules=Rules(self.form, window, recipe.limits),
             reward=TEST_REWARDS[recipe.reward],
             test_runner=self.run_tests,
         )
-        rollout = EpisodeRollout(make_env, chat, token_budget - reply_tokens, self.workers)
+        by_id = {instance.instance_id: instance for instance in self.instances}
+        longest = token_budget - reply_tokens
+        rollout = EpisodeRollout(by_id, make_env, chat, longest, self.workers)
         return {
             "train_dataset": episode_dataset(self.instances),
             "reward_funcs": rollout,

@@ -22,6 +22,7 @@ from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
+    check_asks_for_steps,
     check_replies,
     fitting_rows,
     load_step_contexts,
@@ -75,6 +76,9 @@ def _checked(
     """The tokenizer and the rows to train on, after all checks."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
     check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
+    check_asks_for_steps(data, recipe.data)
+    if recipe.share_prompt and "trajectory_id" not in data.column_names:
+        raise UserError(f"{recipe.data} has no column trajectory_id, by which share_prompt joins.")
     rows = with_thoughts(data, recipe.data)
     limits = (max_positions(recipe.model, model.init_kwargs), args.max_length)
     limit = min((limit for limit in limits if limit is not None), default=None)
@@ -101,12 +105,13 @@ def _replies_projected_alone() -> Iterator[None]:
 
     Without Triton TRL 1.16 projects all tokens, to keep shapes; most of them are of prompts.
     """
-    uses_triton = trl.trainer.utils._use_triton
-    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or uses_triton(device)
+    utils: Any = trl.trainer.utils
+    uses_triton = utils._use_triton
+    utils._use_triton = lambda device: device.type == "cpu" or uses_triton(device)
     try:
         yield
     finally:
-        trl.trainer.utils._use_triton = uses_triton
+        utils._use_triton = uses_triton
 
 
 def join_steps(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:

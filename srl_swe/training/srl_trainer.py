@@ -26,6 +26,7 @@ from srl_swe.rewards import (
 from srl_swe.rollout.tokens import decode_reply
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
+    check_asks_for_steps,
     check_dialect,
     check_expert_actions,
     expert_column,
@@ -263,6 +264,8 @@ def _checked(
     form = reply_format(recipe, tokenizer, args)
     if form.whole_solution:
         data = with_solutions(data, form.dialect)
+    else:
+        check_asks_for_steps(data, recipe.data)
     rows = fitting_prompts(recipe, args, data, tokenizer, as_made=not form.whole_solution)
     check_run(recipe, args, model, len(rows))
     ends = reply_ends(recipe.model, tokenizer, model.init_kwargs.get("revision"))

@@ -296,7 +296,9 @@ class StepTimes(TrainerCallback):
     Tokens are TRL's count: tokens read and written, of all ranks, once each.
     """
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Any, *, counts_apart: bool = False) -> None:
+        """``counts_apart``: TRL counts in the trainer, as for SFT, and anew after a resume."""
+        self._trainer, self._counts_apart = trainer, counts_apart
         self._metrics = trainer._metrics["train"]
         self._ended = self._begun = self._updating = 0.0
         self._optimizer_s = 0.0
@@ -305,6 +307,8 @@ class StepTimes(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock; loading and compiling before the first step belong to no step."""
         self._ended, self._tokens = _now(), float(state.num_input_tokens_seen)
+        if self._counts_apart:
+            self._trainer._total_train_tokens = state.num_input_tokens_seen
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the phase ``other``."""
@@ -327,6 +331,8 @@ class StepTimes(TrainerCallback):
         self._metrics["time/step_s"].append(step_s)
         self._metrics["time/tokens_per_s"].append(tokens / step_s if step_s > 0 else 0.0)
         self._ended, self._tokens = now, counted
+        if self._counts_apart:
+            state.num_input_tokens_seen = self._trainer._total_train_tokens
 
 
 def _now() -> float:

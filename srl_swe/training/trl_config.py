@@ -215,6 +215,8 @@ def make_trainer_args(
             return config(**asked)
         except TypeError as error:
             raise UserError(f"trainer: {_one_line(error)}") from None
+        except ZeroDivisionError:
+            raise UserError("trainer: num_generations and batch sizes must be above 0.") from None
 
 
 @contextmanager

@@ -76,21 +76,24 @@ class InstanceEpisodes:
     """
 
     accelerator: Any
-    make_env: Callable[[], SweEnv]
-    instance_ids: Sequence[str]
+    make_env: Callable[[Sequence[Instance]], SweEnv]
+    instances: Sequence[Instance]
     workers: int
     folder: Path
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """``resolved`` and ``submitted`` are shares of the episodes whose sandboxes held."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        episodes = [_Episode(name, self.make_env()) for name in self.instance_ids[rank::ranks]]
+        episodes = [
+            _Episode(instance.instance_id, self.make_env([instance]))
+            for instance in self.instances[rank::ranks]
+        ]
 
         def sample(running: Sequence[_Episode], count: int) -> list[str]:
             spare = [_SPARE] * (count - len(running))
             return reply([*(episode.messages for episode in running), *spare])[: len(running)]
 
-        most = -(-len(self.instance_ids) // ranks)
+        most = -(-len(self.instances) // ranks)
         play_in_lockstep(episodes, sample, self.accelerator, self.workers, most)
         ended: list[Trajectory] = gather_object([episode.ended for episode in episodes])
         known = [trajectory for trajectory in ended if trajectory.resolved is not None]
@@ -151,14 +154,12 @@ def instance_episodes(
     open_sandbox = as_sandbox_errors(bench.open_sandbox)
     make_env = partial(
         SweEnv,
-        instances,
-        open_sandbox,
-        rules,
+        open_sandbox=open_sandbox,
+        rules=rules,
         test_runner=CachedTestRunner(open_sandbox, asked.tests_timeout_s),
         count_tokens=count,
     )
-    ids = [instance.instance_id for instance in instances]
-    return InstanceEpisodes(trainer.accelerator, make_env, ids, bench.workers, folder)
+    return InstanceEpisodes(trainer.accelerator, make_env, instances, bench.workers, folder)
 
 
 def _rules(
@@ -166,12 +167,6 @@ def _rules(
 ) -> Rules:
     """The recipe's rules of episodes for RLVR, else the data's; ``asked`` overrides them."""
     if isinstance(recipe, RlvrRecipe):
-        if recipe.setting != "episode":
-            raise UserError(
-                "validation.instances plays episodes, and a policy of `setting: "
-                f"{recipe.setting}` learns to answer in one reply; leave it out, and measure that "
-                "policy afterwards."
-            )
         window, limits = asked.window or recipe.window, asked.limits or recipe.limits
     else:
         warn_of_other_window(recipe, asked.window, "validation.instances", "the data")

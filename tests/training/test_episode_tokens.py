@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +72,8 @@ def play(
 ) -> tuple[EpisodeRollout, dict[str, Any]]:
     rules = Rules(ReplyFormat(XML), limits=limits or EpisodeLimits())
     rollout = EpisodeRollout(
-        lambda: SweEnv([INSTANCE], open_sandbox, rules),
+        {INSTANCE.instance_id: INSTANCE},
+        partial(SweEnv, open_sandbox=open_sandbox, rules=rules),
         ChatTokens(tokenizer, {}),
         longest_context=token_budget - trainer.max_completion_length,
         workers=2,

@@ -86,6 +86,10 @@ def test_groups_of_several_rounds_are_padded_to_one_width() -> None:
     assert taken["old_per_token_logps"][3].tolist() == [3, 3, 0, 0]
     assert taken["advantages"].tolist() == [1, 2, 1, 2]
     assert "num_items_in_batch" not in taken
+    for samples in (first, second):
+        samples["importance_sampling_ratio"] = 2.0 * samples["completion_mask"]
+    taken = take_groups([first, second], [Slot(1, 0, True), Slot(0, 0, True)], 2, PAD)
+    assert taken["importance_sampling_ratio"][2].tolist() == [2, 0, 1, 1]
 
 
 def test_columns_that_only_dropped_groups_filled_are_trimmed() -> None:

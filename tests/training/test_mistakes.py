@@ -242,6 +242,25 @@ def test_a_loss_that_trl_does_not_know_is_refused_before_anything_is_sampled(
     assert "loss_type is 'gpro'; it must be one of grpo," in refused(srl_recipe(loss_type="gpro"))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scale_rewards": "std"},
+        {"importance_sampling_level": "word"},
+        {"multi_objective_aggregation": "sum"},
+        {"vllm_importance_sampling_mode": "truncate"},
+        {"num_iterations": 0},
+        {"num_generations": 0},
+        {"model_init_kwargs": {"dtype": "bf16"}},
+    ],
+)
+def test_a_value_that_trl_checks_too_late_is_refused(
+    srl_recipe: MakeSrlRecipe, fields: dict[str, Any]
+) -> None:
+    said = refused(srl_recipe(**fields))
+    assert next(iter(fields)).removeprefix("model_init_kw").removeprefix("args") in said
+
+
 def test_the_loss_of_srl_is_the_papers_unless_the_recipe_names_another() -> None:
     plain = SrlRecipe("model", "data", "output")
     assert trainer_section(plain) == {"loss_type": "grpo"}
@@ -324,6 +343,7 @@ def test_prompts_that_are_one_text_are_refused(policy: Path, data: Path, tmp_pat
         ({"top_p": 0.0}, "top_p must be more than 0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0"),
         ({"max_completion_length": 0}, "max_completion_length must be 1 or more"),
+        ({"max_completion_length": None}, "max_completion_length must be a number"),
         ({"max_completion_length": 128}, "max_completion_length 128 leaves no room for a prompt"),
         ({"max_completion_length": 4096}, "max_completion_length 4096 leaves no room"),
     ],

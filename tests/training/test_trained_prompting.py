@@ -173,7 +173,7 @@ def test_validation_on_instances_goes_by_the_window_of_the_data(
     trainer.model.config.max_position_embeddings = 100_000
     with caplog.at_level(logging.WARNING, "srl_swe"):
         episodes = instance_episodes(trainer, recipe, BENCH, tmp_path)
-    env: Any = episodes.make_env()
+    env: Any = episodes.make_env(BENCH.instances)
     assert dataclasses.replace(env._rules.window, token_budget=None) == expected
     assert (said in caplog.text) and bool(said) == bool(caplog.text)
 

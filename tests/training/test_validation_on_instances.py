@@ -58,9 +58,8 @@ def episodes(
     tmp_path: Path, open_sandbox: OpenSandbox = open_local_sandbox, steps: int = 4, workers: int = 2
 ) -> InstanceEpisodes:
     rules = Rules(ReplyFormat(XML), Window(), EpisodeLimits(steps=steps))
-    make_env = partial(SweEnv, TWO, open_sandbox, rules)
-    ids = [one.instance_id for one in TWO]
-    return InstanceEpisodes(Accelerator(cpu=True), make_env, ids, workers, tmp_path)
+    make_env = partial(SweEnv, open_sandbox=open_sandbox, rules=rules)
+    return InstanceEpisodes(Accelerator(cpu=True), make_env, TWO, workers, tmp_path)
 
 
 def fixer(seen: list[int]) -> Callable[[Sequence[Sequence[Message]]], list[str]]:
