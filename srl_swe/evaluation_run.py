@@ -194,6 +194,8 @@ def roll_out(
     here. Raises UserError if a folder holds a run of another config, if several samples would be
     equal, or if the plan of the run can't work.
     """
+    if grading is None and not settings.setting.opens_sandboxes:
+        settings = replace(settings, disk_budget=None)  # nothing needs an image
     if settings.disk_budget is not None:
         check_budget(settings.grader, settings.sandboxes)
     settings.setting.check(instances)

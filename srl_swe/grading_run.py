@@ -113,9 +113,11 @@ class Grading:
         testable: list[Prediction] = []
         for prediction in submitted:
             name = prediction.instance_id
+            if name in verdicts:
+                continue
             if why := missing.get(by_id[name].image):
                 verdicts[name] = Verdict.broken(name, why)
-            elif name not in verdicts:
+            else:
                 testable.append(prediction)
         instances = [by_id[prediction.instance_id] for prediction in testable]
         newly = run_grading(
@@ -277,7 +279,10 @@ def _graded(
         read = grade_from_logs(instances, predictions, logs, folder, workers=workers, report=say)
         return Report(tuple(read), grader_of_logs())
     left = [instance for instance in instances if instance.instance_id not in known]
-    submitted = [p for p in predictions if p.instance_id not in known]
+    submitted = list(predictions)
+    if known:  # predictions for other instances were reported when these were graded
+        asked = {instance.instance_id for instance in left}
+        submitted = [p for p in predictions if p.instance_id in asked]
     harness = harness_for(needing_tests(left, submitted), grader)
     newly = run_grading(
         left,

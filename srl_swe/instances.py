@@ -19,6 +19,7 @@ from typing import Any
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
+from srl_swe.files import first_words, read_lines
 from srl_swe.types import Instance
 
 Row = Mapping[str, Any]
@@ -199,12 +200,13 @@ def _hub_name(name: str) -> tuple[str, str]:
 
 
 def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+    import yaml
     from swebench.task.repo import load_task, task_dirs
 
     try:
         folders = task_dirs(repo)
         rows = [(f"{folder}", load_task(folder)) for folder in folders]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"the task repo {repo} can't be read: {error}.") from error
     wanted = [(where, row) for where, row in rows if ids is not None or row.get("split") == split]
     if not wanted:
@@ -216,13 +218,11 @@ def _task_repo_rows(repo: Path, split: str, ids: Sequence[str] | None) -> Iterat
 def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     match path.suffix:
         case ".jsonl":
-            with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        yield f"{path}:{number}", _parsed(line, f"{path}:{number}")
+            for where, line in read_lines(path, "save it as UTF-8"):
+                yield where, _parsed(line, where)
             return
         case ".json":
-            rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+            rows = _parsed(path.read_bytes(), str(path))
             if not isinstance(rows, list):
                 raise UserError(f"{path} must hold a list of instances.")
         case ".parquet":
@@ -247,17 +247,17 @@ def _hub_rows(dataset: str, split: str) -> Iterator[tuple[str, Row]]:
     except (OSError, ValueError, DatasetsError) as error:
         raise UserError(
             f"the split {split!r} of {dataset} can't be loaded from the Hugging Face hub "
-            f"({str(error).splitlines()[0]}); check name, split and network, or download its "
+            f"({first_words(error)}); check name, split and network, or download its "
             "parquet file elsewhere and name that path."
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{dataset} ({split}), row {number}", row
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}.") from error
 
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, cast
 
 from srl_swe.errors import EngineDiskFull, EngineUnavailable, ImageMissing, SandboxError, UserError
@@ -32,12 +32,17 @@ def as_sandbox_errors(open_sandbox: OpenSandbox) -> OpenSandbox:
     This includes the calls of an open sandbox, which an episode makes outside of any ``with``.
     """
 
-    @contextmanager
-    def opened(instance: Instance) -> Iterator[Sandbox]:
-        with _blamed_on_the_sandbox(), open_sandbox(instance) as sandbox:
-            yield cast("Sandbox", _Blamed(sandbox))
+    def opened(instance: Instance) -> AbstractContextManager[Sandbox]:
+        with _blamed_on_the_sandbox():
+            return _opened_blamed(open_sandbox(instance))
 
     return opened
+
+
+@contextmanager
+def _opened_blamed(opening: AbstractContextManager[Sandbox]) -> Iterator[Sandbox]:
+    with _blamed_on_the_sandbox(), opening as sandbox:
+        yield cast("Sandbox", _Blamed(sandbox))
 
 
 @contextmanager
@@ -53,6 +58,13 @@ class _Blamed:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+
+    def reopened(self, workdir: str) -> AbstractContextManager[Sandbox] | None:
+        """See :mod:`srl_swe.sandbox.patches`."""
+        reopen = getattr(self._sandbox, "reopened", None)
+        with _blamed_on_the_sandbox():
+            fresh = reopen(workdir) if reopen else None
+        return None if fresh is None else _opened_blamed(fresh)
 
     def __getattr__(self, name: str) -> Any:
         with _blamed_on_the_sandbox():

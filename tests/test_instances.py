@@ -197,6 +197,10 @@ def test_a_name_that_is_nothing_says_what_would_be(name: str, said: str) -> None
         ("a.jsonl", json.dumps(ROW) + "\n{broken\n", r"a\.jsonl:2: not JSON"),
         ("a.jsonl", json.dumps(without("repo")), r"a\.jsonl:1 has no 'repo'"),
         ("a.jsonl", "[]", r"a\.jsonl:1: an instance is a JSON object, not list"),
+        ("a.jsonl", b"{}\n\xff", r"a\.jsonl:1 has no"),
+        ("a.jsonl", b"\xff{}\n", r"a\.jsonl:1: damaged .*; save it as UTF-8"),
+        ("a.json", b"\xff[]", r"a\.json: not JSON"),
+        ("a.json", "[" * 100_000, r"a\.json: not JSON"),
         ("a.json", "{}", "must hold a list"),
         ("a.json", json.dumps([ROW, without("repo")]), r"a\.json, row 2 has no 'repo'"),
         ("a.parquet", "no parquet", "is not a readable parquet file"),
@@ -204,9 +208,9 @@ def test_a_name_that_is_nothing_says_what_would_be(name: str, said: str) -> None
     ],
 )
 def test_a_broken_file_is_named_with_the_place(
-    name: str, text: str, said: str, tmp_path: Path
+    name: str, text: str | bytes, said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError, match=said):
         load_instances(str(tmp_path / name))
 
@@ -253,6 +257,15 @@ def test_a_task_repo_honours_the_split_but_ids_from_any() -> None:
     with pytest.raises(UserError, match=r"no tasks in the split 'dev'\. It has: test"):
         load_instances("starter", split="dev")
     assert len(load_instances("starter", split="dev", ids=["starter__inikit-1"])) == 1
+
+
+@pytest.mark.parametrize("text", ["a: [", ""])
+def test_a_broken_task_of_a_task_repo_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sweb.yaml").write_text("datasets: []\nsplits: [test]\n")
+    (tmp_path / "tasks/a__b-1").mkdir(parents=True)
+    (tmp_path / "tasks/a__b-1/task.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"the task repo .* can't be read"):
+        load_instances(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, closing, contextmanager
 import pytest
 
 from srl_swe.dialects import ReplyFormat, get_dialect
-from srl_swe.errors import SandboxDied, SandboxError, UserError
+from srl_swe.errors import EngineDiskFull, SandboxDied, SandboxError, UserError
 from srl_swe.instances import load_instances
 from srl_swe.rewards.outcome import partial_reward
 from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import ExecResult, Sandbox
 from srl_swe.steps.prompt import Window
-from srl_swe.swe_env import SweEnv
+from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Outcome, StopReason
 from srl_swe_envs.local import open_local_sandbox
@@ -167,6 +167,23 @@ def test_a_sandbox_that_breaks_under_the_tests_is_no_wrong_answer() -> None:
     assert truncated
     assert info["broken"] == "no room for another"
     assert opened.open == 0
+
+
+def test_a_full_disk_while_a_fresh_sandbox_opens_breaks_the_sandbox_alone() -> None:
+    @contextmanager
+    def full(workdir: str) -> Iterator[Sandbox]:
+        raise EngineDiskFull("the engine's disk is full")
+        yield
+
+    class Reopened(FakeSandbox):
+        def reopened(self, workdir: str) -> AbstractContextManager[Sandbox]:
+            return full(workdir)
+
+    blamed = as_sandbox_errors(lambda _: closing(Reopened()))
+    with blamed(INIKIT) as sandbox, pytest.raises(SandboxError, match="disk is full"):
+        sandbox.reopened("/testbed").__enter__()
+    with as_sandbox_errors(lambda _: closing(FakeSandbox()))(INIKIT) as sandbox:
+        assert sandbox.reopened("/testbed") is None
 
 
 def test_a_sandbox_that_can_not_be_opened_is_raised_as_nothing_was_asked_yet() -> None:

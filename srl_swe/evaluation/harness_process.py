@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.models.containers import Container, ContainerCollection
+from docker.models.containers import Container, ContainerCollection, ExecResult
 from docker.types import Mount
 
 from srl_swe.errors import EngineUnavailable
@@ -100,6 +100,14 @@ class OwnedContainer(Container):
             networks = self.attrs["NetworkSettings"].get("Networks")
             mode = self.attrs["HostConfig"]["NetworkMode"]
             write_atomic(Path(NETWORK_FILE), ",".join(sorted(networks or [mode])))
+
+    def exec_run(self, *arguments: Any, **options: Any) -> ExecResult:
+        """See the docker package; replaces bytes that are not UTF-8, which end swebench."""
+        done = super().exec_run(*arguments, **options)
+        if isinstance(done.output, bytes):
+            text = done.output.decode("utf-8", "replace")
+            done = ExecResult(done.exit_code, text.encode())
+        return done
 
     def _add_bug(self, instance: Instance) -> None:
         data = instance.bug_patch.encode("utf-8", "surrogateescape")

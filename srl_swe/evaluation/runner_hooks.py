@@ -206,7 +206,7 @@ def restore_runner_hooks(sandbox: Sandbox, workdir: str, protected: Protected) -
             (kept if unchanged else targets).add(path)
     kept -= targets
     sandbox.write_file(_TARGETS, "".join(f"./{path}\0" for path in sorted(targets)).encode())
-    excluded = "".join(f" --exclude={_literal(f'./{path}')}" for path in sorted(kept))
+    excluded = "".join(f" --exclude={shlex.quote(f'./{path}')}" for path in sorted(kept))
     _run(
         f"xargs -0 -r -a {_TARGETS} rm -rf -- && "
         f"tar -xf {_BACKUP} --anchored --no-wildcards{excluded}",

@@ -135,7 +135,7 @@ def _test(
     except ImageMissing as missing:
         verdict = Verdict.broken(instance.instance_id, str(missing))
     seconds = time.monotonic() - started
-    return replace(verdict, seconds=seconds), logs[0] if logs else None
+    return replace(verdict, seconds=seconds if logs else None), logs[0] if logs else None
 
 
 def _write(folder: Path, instance: Instance, patch: str, verdict: Verdict, log: str | None) -> None:

@@ -271,7 +271,12 @@ class _Server:
         guard = [sys.executable, "-m", "srl_swe.guard", *self._command]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                guard, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment
+                guard,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is ours, and must not end the guard
             )
 
     def _watch(self) -> None:

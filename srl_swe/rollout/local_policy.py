@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -31,6 +32,7 @@ from transformers import (
 )
 
 from srl_swe.errors import PolicyError, UserError
+from srl_swe.files import first_words
 from srl_swe.progress import say
 from srl_swe.rollout.decoding import PromptCache, generate, until_end
 from srl_swe.rollout.episode import Completion, room_for_reply
@@ -317,8 +319,8 @@ class LocalPolicy:
             if not tokenizer.chat_template:
                 raise UserError(f"{folder} has no chat template; name an instruction-tuned model.")
             self._model = LocalModel.load(folder, tokenizer, template)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: no model to load ({str(error).splitlines()[0]}).") from None
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{folder}: no model to load ({first_words(error)}).") from None
         self._model.known = PromptCache() if batch_size > 1 else None  # a batch of 1 is exact
         self.context_length = self._model.context_length
         self._count = TokenCounter(tokenizer, self._model.template)

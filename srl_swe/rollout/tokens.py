@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from srl_swe.errors import UserError
+from srl_swe.files import first_words
 from srl_swe.types import Message
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def token_counter(tokenizer: str) -> TokenCounter:
     try:
         loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:
-        raise UserError(f"{tokenizer}: no tokenizer ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"{tokenizer}: no tokenizer ({first_words(error)}).") from None
     if not loaded.chat_template:
         raise UserError(f"{tokenizer} has no chat template; name an instruction-tuned model.")
     return TokenCounter(loaded)

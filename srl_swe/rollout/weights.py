@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.files import write_atomic
+from srl_swe.files import damage_named, write_atomic
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth")
@@ -123,7 +123,8 @@ def fingerprint(folder: Path) -> str:
     cache.save()
     whole = hashlib.sha256()
     if not (folder / CONFIG).is_file():
-        base = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+        with damage_named(str(folder / ADAPTER), "save the adapter again"):
+            base = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
         whole.update(find_weights(str(base)).fingerprint.encode())
     for file, digest in zip(files, digests, strict=True):
         whole.update(f"{file.name}\0{digest}\n".encode())

@@ -67,6 +67,16 @@ def test_the_gold_patchs_own_hooks_may_be_changed(sandbox: Sandbox) -> None:
     assert sandbox.exec("test ! -e conftest.py").exit_code == 0
 
 
+def test_a_hook_of_the_gold_patch_may_have_any_name() -> None:
+    path = "tests/[a]/conftest.py"
+    with open_local_sandbox() as sandbox:
+        sandbox.exec(f"mkdir -p 'tests/[a]'; echo own >'{path}'")
+        save_runner_hooks(sandbox, WORKDIR, Protected())
+        sandbox.exec(f"echo mine >'{path}'")
+        restore_runner_hooks(sandbox, WORKDIR, Protected(free=frozenset({path})))
+        assert sandbox.exec(f"cat '{path}'").output == "mine\n"
+
+
 def test_what_can_not_be_put_back_is_the_sandboxs_fault(sandbox: Sandbox) -> None:
     sandbox.exec("rm /tmp/.srl_swe_hooks.tar")
     with pytest.raises(SandboxError, match="can't be restored"):

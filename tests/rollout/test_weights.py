@@ -73,6 +73,10 @@ def test_an_adapter_alone_is_of_its_base_too(tmp_path: Path) -> None:
     before = fingerprint(adapter)
     (base / "model.safetensors").write_bytes(b"others")
     assert fingerprint(adapter) != before
+    for damaged in ("{", "{}", "[]"):
+        (adapter / "adapter_config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"damaged .*; save the adapter again"):
+            fingerprint(adapter)
 
 
 def test_large_files_are_read_once_and_again_when_they_change(
