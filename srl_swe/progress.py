@@ -76,7 +76,7 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         task = bar.add_task(label, total=total)
 
         def advance(note: str) -> None:
-            bar.console.print(f"{label}: {note}", markup=False, highlight=False)
+            bar.console.print(f"{label}: {note}", markup=False, highlight=False, emoji=False)
             bar.advance(task)
 
         yield advance

@@ -19,7 +19,6 @@ from srl_swe.instances import load_instances
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from srl_swe.experiments.generated_plan import GeneratedPlan
     from srl_swe.experiments.maths_plan import MathsPlan
     from srl_swe.experiments.study_plan import StudyPlan
 
@@ -72,17 +71,6 @@ class PlanOptions:
         usual = QUICK if self.quick else replace(FULL, seeds=self.seeds or 3)
         arms, updates = tuple(self.arms or usual.arms), self.updates or usual.updates
         return replace(usual, arms=arms, updates=updates)
-
-    def generated(self, asked: GeneratedOptions, bench: str) -> GeneratedPlan:
-        """The plan on generated instances."""
-        return asked.plan(
-            bench,
-            trajectories=self.trajectories,
-            model=self.model,
-            arms=self.arms or (),
-            seeds=self.seeds,
-            quick=self.quick,
-        )
 
 
 def demo(
@@ -154,12 +142,24 @@ def study(
     name = "study" if domain == "software" else "study-math"
     folder = options.results_folder(out, "study-generated" if suite == "generated" else name)
     check_output_folder(folder)
+    if suite != "generated":
+        options.refuse_given(generated, "--suite generated")
     if domain == "math":
+        if suite or bench != "starter":
+            raise UserError(
+                "--domain math makes its problems itself: leave --suite and --bench out."
+            )
         return _study_maths(asked.maths_plan(), folder, at_once, sandboxes, as_json)
     if suite == "generated":
-        of_generated = asked.generated(generated, bench)
+        of_generated = generated.plan(bench, asked)
         return run_generated(
-            of_generated, folder, sandboxes, workers=workers, at_once=at_once, as_json=as_json
+            of_generated,
+            folder,
+            sandboxes,
+            workers=workers,
+            at_once=at_once,
+            as_json=as_json,
+            gate=not generated.no_gate,
         )
     settings = sandboxes.settings()
     from srl_swe.experiments.study import run_study

@@ -14,10 +14,9 @@ from srl_swe.cli.options_grading import RunnerOptions
 from srl_swe.engines import load_bench
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file
+from srl_swe.reports.page import TextTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from srl_swe.cli.steps import PromptOptions
     from srl_swe.expert_run import ExpertTrajectories, OnPolicySettings
     from srl_swe.rollout.endpoint import Endpoint
@@ -95,6 +94,7 @@ class OnPolicyOptions:
     ) -> tuple[StepSource, StepMaker]:
         """The source with on-policy trajectories, if they are asked for. Raises UserError."""
         if self.on_policy is None:
+            options.refuse_given(self, "--on-policy")
             return source, maker
         from srl_swe.expert_run import label_rollouts
         from srl_swe.steps.source import MixedSource
@@ -205,7 +205,7 @@ def experts(
     if as_json:
         options.print_json({"out": out, **_fields(made)})
     else:
-        options.console().print(_table(made))
+        options.console().print(_table(made).draw("experts"))
         typer.echo(out)
     found = {trajectory.instance_id for trajectory in made.kept}
     raise typer.Exit(0 if len(found) == len(instances) else 1)
@@ -222,16 +222,14 @@ def _fields(made: ExpertTrajectories) -> dict[str, Any]:
     }
 
 
-def _table(made: ExpertTrajectories) -> Table:
-    from rich.table import Table
-
-    table = Table("", "trajectories")
+def _table(made: ExpertTrajectories) -> TextTable:
     fields = _fields(made)
-    table.add_row("written", str(fields["trajectories"]))
-    table.add_row("instances", str(fields["instances"]))
-    table.add_row("steps, median", str(fields["median_steps"]))
-    for reason, count in made.reasons.items():
-        table.add_row(f"left out: {reason}", str(count))
+    rows = [
+        ("written", str(fields["trajectories"])),
+        ("instances", str(fields["instances"])),
+        ("steps, median", str(fields["median_steps"])),
+        *((f"left out: {reason}", str(count)) for reason, count in made.reasons.items()),
+    ]
     for left in made.left_out[:20]:
-        table.add_row(f"{left.instance_id}, seed {left.seed}", f"{left.reason} {left.detail}"[:80])
-    return table
+        rows.append((f"{left.instance_id}, seed {left.seed}", f"{left.reason} {left.detail}"[:80]))
+    return TextTable(("", "trajectories"), rows)

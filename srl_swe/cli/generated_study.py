@@ -24,6 +24,7 @@ from srl_swe.instances import load_splits
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
+    from srl_swe.cli.experiments import PlanOptions
     from srl_swe.experiments.generated_plan import GeneratedPlan
     from srl_swe.types import Instance, Trajectory
 
@@ -65,41 +66,33 @@ class GeneratedOptions:
         ),
     ] = False
 
-    def plan(
-        self,
-        bench: str,
-        *,
-        trajectories: str,
-        model: str,
-        arms: Sequence[str],
-        seeds: int | None,
-        quick: bool,
-    ) -> GeneratedPlan:
+    def plan(self, bench: str, asked: PlanOptions) -> GeneratedPlan:
         """Raises UserError for missing trajectories, a missing model or an unknown arm."""
         from srl_swe.experiments.generated_plan import BUDGETS, QUICK, with_arms
         from srl_swe.rollout.weights import check_folder
 
-        if not trajectories and bench != "starter":
+        if asked.updates is not None:
+            raise UserError("--updates: --suite generated counts --further-steps instead.")
+        if not asked.trajectories and bench != "starter":
             raise UserError("name the experts' trajectories of these instances: --trajectories.")
-        if model:
-            check_folder(model)
-        elif not quick:
+        if asked.model:
+            check_folder(asked.model)
+        elif not asked.quick:
             raise UserError(
                 "name a pretrained policy by --model; `srl-swe model smollm2 --out DIR` makes one."
             )
-        plan = QUICK if quick else BUDGETS[self.budget]
-        plan = with_arms(plan, arms) if arms else plan
+        plan = QUICK if asked.quick else BUDGETS[self.budget]
+        plan = with_arms(plan, asked.arms) if asked.arms else plan
         return replace(
             plan,
             bench=bench,
-            trajectories=trajectories,
-            model=model,
+            trajectories=asked.trajectories,
+            model=asked.model,
             held_out=tuple(self.held_out or ()),
-            seeds=plan.seeds if quick else seeds or plan.seeds,
+            seeds=plan.seeds if asked.quick else asked.seeds or plan.seeds,
             test_instances=self.test_instances or plan.test_instances,
             warm_steps=self.warm_steps or plan.warm_steps,
             further_steps=self.further_steps or plan.further_steps,
-            gate_instances=0 if self.no_gate else plan.gate_instances,
         )
 
 
@@ -111,6 +104,7 @@ def run_generated(
     workers: int,
     at_once: int | None,
     as_json: bool,
+    gate: bool,
 ) -> None:
     """Run the study, and print its table and the page's path."""
     from srl_swe.experiments.experiment import load_suite
@@ -153,6 +147,7 @@ def run_generated(
         partial(label_states, plan, sandboxes.settings(), workers, brief),
         at_once=at_once,
         run_alone=alone,
+        gate=gate,
         harness=harness_for(evaluated, GraderSettings("sandbox")),
     )
     if as_json:

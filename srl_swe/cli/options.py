@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
@@ -62,15 +62,6 @@ def takes_groups(command: Callable[..., Result]) -> Callable[..., Result]:
     run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
     return run
-
-
-def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Completes an option on the command line from ``names``."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
-
-    return complete
 
 
 Seed = Annotated[int, typer.Option(help="Random seed, of sampled replies too.")]
@@ -193,7 +184,7 @@ _BENCH = typer.Option(
     "parquet or a task repo. Rows hold problems with answers, or are in swebench's schema or that "
     "of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, SWE-bench Pro or "
     "Multi-SWE-bench; those of the last four can be rolled out but not graded.",
-    autocompletion=starting_with(lambda: BENCHES),
+    autocompletion=lambda: list(BENCHES),
 )
 Bench = Annotated[str, _BENCH]
 BenchOrNone = Annotated[str | None, _BENCH]
@@ -246,7 +237,10 @@ class BenchOptions(PartOptions):
         """Raises UserError if nothing is selected; ``domain``: None for software."""
         from srl_swe.instances import InstanceSelection, parse_instance_filter, read_ids
 
-        ids = list(self.ids or ()) + (read_ids(self.ids_file) if self.ids_file else [])
+        of_file = read_ids(self.ids_file) if self.ids_file else []
+        if self.ids_file and not of_file:
+            raise UserError(f"{self.ids_file}: it names no instance; --ids wants one id a line.")
+        ids = [*(self.ids or ()), *of_file]
         selection = InstanceSelection(
             tuple(map(parse_instance_filter, self.only or ())),
             frozenset(name for path in self.exclude or () for name in read_ids(path)),
@@ -309,6 +303,16 @@ def print_json(value: object) -> None:
         return part.isoformat() if isinstance(part, datetime) else str(part)
 
     typer.echo(json.dumps(value, indent=2, default=plain))
+
+
+def refuse_given(group: Any, wanted: str, names: Collection[str] = ()) -> None:
+    """Raises UserError if an option of the group was given, though there is not ``wanted``.
+
+    ``names``: only these fields of it.
+    """
+    for field in fields(group):
+        if (field.name in names or not names) and getattr(group, field.name) != field.default:
+            raise UserError(f"--{field.name.replace('_', '-')} is for {wanted}.")
 
 
 # Policies and sandboxes.
@@ -420,6 +424,11 @@ class EndpointOptions:
         from srl_swe.rollout.endpoint import VllmSettings
 
         if self.serve == "local":
+            if self.gpus or self.vllm_option or self.tensor_parallel > 1:
+                raise UserError(
+                    "--gpus, --tensor-parallel and --vllm-option are for --serve vllm; without it "
+                    "the policy samples in this process."
+                )
             return None
         if self.vllm_python is None:
             need_packages("--serve vllm", ("vllm",))
@@ -452,7 +461,7 @@ class SandboxOptions:
         str,
         typer.Option(
             envvar="SRL_SWE_SANDBOX",
-            autocompletion=starting_with(lambda: BUILT_IN),
+            autocompletion=lambda: list(BUILT_IN),
             help="docker; local, a folder of this machine without a security boundary, for the "
             "bundled instances; or your own as MODULE:NAME.",
         ),

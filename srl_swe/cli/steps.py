@@ -181,10 +181,8 @@ class WorkedOptions:
         """Raises UserError for an option of software, or if a package is missing."""
         from srl_swe.domains import WorkedSettings
 
-        plain = PromptOptions()
-        for name in ("dialect", "pairs", "thoughts", "observation_chars"):
-            if getattr(prompts, name) != getattr(plain, name):
-                raise UserError(f"--{name.replace('_', '-')} is for the domain software.")
+        of_software = ("dialect", "pairs", "thoughts", "observation_chars")
+        options.refuse_given(prompts, "the domain software", of_software)
         prompts.settings(seed)  # checks the tokenizer
         return WorkedSettings(
             self.domain,
@@ -259,7 +257,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], tokenizer: str | None) -> None
     from srl_swe.rollout.tokens import token_counter
 
     counter = None if tokenizer is None else token_counter(tokenizer)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     for row in rows:
         prompt, completion = row["prompt"], row["completion"]
         place = f"{row['instance_id']}, step {row['step_index']} of {row['n_steps']}"
@@ -383,7 +381,8 @@ def steps(
     from srl_swe.trajectories.jsonl import check_name
 
     if out is None and source is not None and (old_source is not None or _is_old_out(source)):
-        out, source = Path(source), None  # `steps OUT [--source SOURCE]`, as it was
+        say(f"{source}: taken as the folder to write, as in version 0.1; name it by --out.")
+        out, source = Path(source), None
     source = source or old_source or str(bundled("trajectories") / "starter.jsonl")
     if out is None and (push or not examples):
         raise UserError("name a folder by --out, or look at examples by --show alone.")
@@ -422,9 +421,12 @@ def _making(
     worked = find_worked(solutions.domain)
     domain = find_domain(solutions.domain)
     if worked is None:
+        of_solutions = ("next_title", "target", "column", "unverified")
+        options.refuse_given(solutions, "--domain math", of_solutions)
         settings: BuildSettings = prompts.settings(reading.seed)
         selection = selected.selection()
     else:
+        options.refuse_given(reading, "the domain software", ("instance", "reader"))
         settings = solutions.settings(prompts, reading.seed)
         selection = replace(selected.selection(worked), resolved_only=not solutions.unverified)
     found = StepSource(

@@ -83,7 +83,7 @@ class RecipeOptions:
     config: Annotated[
         str,
         typer.Option(
-            autocompletion=options.starting_with(_recipes),
+            autocompletion=_recipes,
             help="RECIPE as an option: a YAML file, or a name of `srl-swe train --list`.",
         ),
     ] = ""

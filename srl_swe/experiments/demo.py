@@ -30,7 +30,7 @@ from srl_swe.experiments.experiment import Experiment, Plan, Stage, Suite, load_
 from srl_swe.experiments.made_bugs import make_bugs
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
-from srl_swe.files import claim, damage_named, write_atomic
+from srl_swe.files import CONFIG_FILE, claim, damage_named, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.replay import as_recorded, replay_all
 from srl_swe.reports.page import Way
@@ -94,10 +94,11 @@ def run_demo(
 ) -> DemoSummary:
     """Run the stages that ``folder`` lacks, write ``report.html`` there, and return the numbers.
 
-    ``fresh`` removes the folder first. Raises UserError if the folder holds another plan.
+    ``fresh`` removes an earlier demo there first. Raises UserError if the folder holds another
+    plan, or with ``fresh`` anything but a demo.
     """
     if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_demo(folder)
     claim(folder, asdict(plan))
     suite = load_suite("starter", load_instances("starter"))
     training_ids = suite.training_ids[: plan.training_instances]
@@ -116,6 +117,22 @@ def run_demo(
     summary = demo.summarise(spent_s)
     demo.save_pages(summary)
     return summary
+
+
+def _remove_demo(folder: Path) -> None:
+    """Remove the folder. Raises UserError if it holds anything but a demo."""
+    config = folder / CONFIG_FILE
+    if config.is_file():
+        with damage_named(str(config), "delete the folder yourself, or name another"):
+            held = json.loads(config.read_text("utf-8"))
+        is_demo = {"sft", "srl", "held_out_instances"} <= {*held}
+    else:
+        is_demo = not folder.is_dir() or not any(folder.iterdir())
+    if not is_demo:
+        raise UserError(
+            f"--fresh: {folder} holds no demo, and is not deleted; name another folder."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from srl_swe.dialects import get_dialect, read_actions
 from srl_swe.errors import PhaseStopped, UserError
@@ -54,7 +55,7 @@ from srl_swe.experiments.generated_report import measured, save_report
 from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
-from srl_swe.files import append_record, claim, write_atomic
+from srl_swe.files import append_record, claim, damage_named, write_atomic
 from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
 from srl_swe.reports.page import Hrefs
@@ -95,12 +96,14 @@ def run_generated_study(
     *,
     at_once: int = 1,
     run_alone: RunPhase | None = None,
+    gate: bool = True,
     harness: Harness | None = None,
 ) -> list[GeneratedResult]:
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
     ``trajectories``: experts' that resolve instances. ``label``: for the arm on its own states.
     ``run_alone``: trains the first warm start, for which the others wait; None means ``run_phase``.
+    ``gate``: False continues, here or in a folder where it has stopped, though it is closed.
     Raises UserError if the folder holds another plan, if the instances can't be split, or if the
     gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if a
     training fails.
@@ -117,6 +120,7 @@ def run_generated_study(
         harness=harness,
         run_phase=run_phase,
         run_alone=run_alone or run_phase,
+        gate=gate,
         label=label,
         starts={seed: Lock() for seed in range(plan.seeds)},
         test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
@@ -171,6 +175,7 @@ class GeneratedStudy:
     harness: Harness | None
     run_phase: RunPhase
     run_alone: RunPhase
+    gate: bool
     label: LabelRollouts
     starts: Mapping[int, Lock]
     test: CachedTestRunner
@@ -207,6 +212,8 @@ class GeneratedStudy:
             )
         training, _ = self._take(split.training[: plan.training_instances], None)
         sets = {"warm": warm, "further": further, "held-out": held_out, "training": training}
+        sizes = {name: len(contexts) for name, contexts in sets.items()}
+        self._refuse_other_data({**asdict(split), "steps": sizes})
         for name, contexts in sets.items():
             self._save(contexts, self.data / name)
         of_further = split.training[half : half + of_arms]
@@ -214,10 +221,22 @@ class GeneratedStudy:
         lines = "".join(f"{json.dumps(row)}\n" for row in rows)
         write_atomic(self.data / "training.jsonl", lines)
         costs = self._costs(further)
-        sizes = {name: len(contexts) for name, contexts in sets.items()}
         record = {**asdict(split), "steps": sizes, "costs": asdict(costs)}
         write_atomic(self.folder / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
         return costs
+
+    def _refuse_other_data(self, record: Mapping[str, Any]) -> None:
+        """Raises UserError if the folder holds the data of other instances or trajectories."""
+        path = self.folder / SPLIT_FILE
+        if path.exists():
+            with damage_named(str(path), "name another folder"):
+                held = json.loads(path.read_text("utf-8"))
+                is_other = json.loads(json.dumps(record)) != {name: held[name] for name in record}
+            if is_other:
+                raise UserError(
+                    f"{self.folder} holds a study on other instances or trajectories than these "
+                    "files have now; name another folder."
+                )
 
     def _held_out_contexts(self) -> list[StepContext]:
         """All steps of the first held-out instances, and last edits until there are enough."""
@@ -307,7 +326,7 @@ class GeneratedStudy:
         policy, result = self.train(seed, arm, costs)
         name, folder = f"{arm.name}-{seed}", self.folder / measured(result)
         with self.evaluating:
-            if not arm.phases and seed == 0 and self.plan.gate_instances:
+            if self.gate and not arm.phases and seed == 0 and self.plan.gate_instances:
                 self._check_gate(policy, name, folder)
             say(f"seed {seed}: evaluating {arm.label}")
             evaluate_generated(policy, name, self._settings(), folder)

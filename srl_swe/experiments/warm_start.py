@@ -88,16 +88,15 @@ def make_noisy(contexts: Sequence[StepContext], seed: int = 0) -> list[StepConte
 def _doubtful(
     context: StepContext, contexts: Sequence[StepContext], rng: random.Random
 ) -> StepContext:
-    if rng.random() < WRONG_SHARE:
-        other = rng.choice(
-            [
-                other
-                for other in contexts
-                if other.instance_id == context.instance_id
-                and other.expert_action != context.expert_action
-                and other.tool != "submit"
-            ]
-        )
+    others = [
+        other
+        for other in contexts
+        if other.instance_id == context.instance_id
+        and other.expert_action != context.expert_action
+        and other.tool != "submit"
+    ]
+    if rng.random() < WRONG_SHARE and others:
+        other = rng.choice(others)
         context = replace(
             context,
             expert_reply=other.expert_reply,

@@ -109,12 +109,12 @@ def ticks(low: float, high: float, smallest: float = 0.0) -> tuple[float, ...]:
     >>> ticks(-0.3, 1)
     (-0.5, 0.0, 0.5, 1.0)
 
-    If all values are equal, the axis extends to 0:
+    If all values are equal, up to rounding, the axis extends to 0:
 
     >>> ticks(5e-07, 5e-07)
     (0.0, 1e-07, 2e-07, 3e-07, 4e-07, 5e-07)
     """
-    if low == high:
+    if math.isclose(low, high, rel_tol=1e-9):
         low, high = min(low, 0.0), max(high, 0.0) or float(low == 0)
     rough = max((high - low) / 5, smallest)
     power = 10.0 ** math.floor(math.log10(rough))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -113,8 +114,12 @@ def cut_long(text: str, most: int) -> str:
 
 
 def render_page(template: str, **view: Any) -> str:
-    """Fill in ``templates/TEMPLATE``. Raises jinja2.UndefinedError if ``view`` lacks a name."""
-    return templates("srl_swe.reports").get_template(template).render(view)
+    """Fill in ``templates/TEMPLATE``. Raises jinja2.UndefinedError if ``view`` lacks a name.
+
+    Surrogates that stand for no byte, as in a policy's JSON, are replaced: no file can hold them.
+    """
+    html = templates("srl_swe.reports").get_template(template).render(view)
+    return re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", html)
 
 
 @cache

@@ -113,6 +113,8 @@ def test_a_run_without_missing_rollouts_opens_no_policy(tmp_path: Path, serve: l
         (["http://127.0.0.1:9/v1", "--template", "enable_thinking"], "write NAME=VALUE"),
         (["http://127.0.0.1:9/v1", "--api", "completions"], "--tokenizer"),
         (["a/b", "--model", "m"], "--model is for a URL"),
+        (["a/b", "--gpus", "0,1"], "are for --serve vllm"),
+        (["a/b", "--tensor-parallel", "2"], "are for --serve vllm"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_written(

@@ -67,6 +67,32 @@ def test_what_a_record_holds_is_shown_to_the_letter(tmp_path: Path) -> None:
     assert "\x1b]" not in shown
 
 
+def test_codes_of_emoji_in_a_record_stay_text(tmp_path: Path) -> None:
+    steps = (Step("foo.py:100: a[:x:]", Action("submit")), Step("t", Action("submit")))
+    save_jsonl(tmp_path / "theirs.jsonl", [Trajectory("a__b-1", steps, "issue")])
+    shown = run("--show", "1", "--source", str(tmp_path / "theirs.jsonl")).output
+    assert "foo.py:100: a[:x:]" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--target", "solution"], "--target is for --domain math"),
+        (["--unverified"], "--unverified is for --domain math"),
+        (["--domain", "math", "--reader", "chat"], "--reader is for the domain software"),
+        (["--domain", "math", "--dialect", "xml", "--pairs", "3"], "--pairs is for the domain"),
+        (["--episodes", "2"], "--episodes is for --on-policy"),
+        (["--brief"], "--brief is for --on-policy"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_a_mistake(
+    options: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run(str(STARTER), "--out", str(tmp_path / "out"), *options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_where_there_is_no_example_that_is_said(tmp_path: Path) -> None:
     save_jsonl(tmp_path / "none.jsonl", [Trajectory("a__b-1", (Step("t", Action("submit")),))])
     with pytest.raises(UserError, match="no step of it gives"):

@@ -73,11 +73,13 @@ class Trainer:
         return 0
 
 
-def run(plan: GeneratedPlan, folder: Path, trainer: Trainer) -> list[GeneratedResult]:
+def run(
+    plan: GeneratedPlan, folder: Path, trainer: Trainer, *, gate: bool = True, experts: int = 99
+) -> list[GeneratedResult]:
     label = partial(label_states, plan, SandboxSettings("local"), 2, False)
-    return run_generated_study(
-        plan, INSTANCES, EXPERTS, folder, open_local_sandbox, trainer, label, harness=HARNESS
-    )
+    shown = EXPERTS[:experts]
+    places = (folder, open_local_sandbox, trainer, label)
+    return run_generated_study(plan, INSTANCES, shown, *places, gate=gate, harness=HARNESS)
 
 
 def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def study(tmp_path: Path) -> GeneratedStudy:
         harness=HARNESS,
         run_phase=trainer,
         run_alone=trainer,
+        gate=True,
         label=lambda policy, instances, folder, episodes: [
             expert
             for expert in EXPERTS
@@ -164,6 +167,9 @@ def test_the_arms_differ_in_reward_budget_and_data_alone(
     assert srl["srl-on-policy/01-srl"].data == str(tmp_path / "seed-0/on-policy/steps")
     sft = [by_place[f"{name}/01-sft"].trainer for name in ("sft", "sft-tokens")]
     assert [trainer["num_train_epochs"] for trainer in sft] == [1, costs.passes]
+    assert [trainer["learning_rate"] for trainer in sft] == [1e-4, 1e-4]
+    warm = by_place["warm"].trainer
+    assert (warm["learning_rate"], warm["lr_scheduler_type"]) == (3e-4, "linear")
     assert costs.passes > 1 == srl["srl/01-srl"].trainer["max_steps"]
     bench = load_instances(str(tmp_path / "data/training.jsonl"))
     assert not {instance.instance_id for instance in bench} & set(study.split.held_out)
@@ -184,6 +190,19 @@ def test_no_text_of_a_held_out_repository_is_in_a_training_context(
     assert not [text for text in texts for name in apart if name in text]
 
 
+def test_the_warm_start_gets_every_instance_but_those_of_the_further_steps(
+    study: GeneratedStudy, tmp_path: Path
+) -> None:
+    dataclasses.replace(study, plan=dataclasses.replace(ALL, warm_steps=1000)).prepare()
+    used = {
+        name: {row["instance_id"] for row in load_step_contexts(str(tmp_path / "data" / name))}
+        for name in ("warm", "further")
+    }
+    assert used["warm"] | used["further"] == set(study.split.training)
+    assert not used["warm"] & used["further"]
+    assert len(used["warm"]) > len(study.split.training) / 2
+
+
 def test_every_arm_trains(tmp_path: Path) -> None:
     trainer = Trainer(for_real=True)
     results = run(ALL, tmp_path, trainer)
@@ -202,6 +221,17 @@ def test_a_warm_start_that_resolves_nothing_stops_the_study(tmp_path: Path) -> N
         run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer)
     assert [type(recipe) for recipe in trainer.recipes] == [SftRecipe]
     assert not (tmp_path / RESULTS_FILE).exists()
+    plan = dataclasses.replace(QUICK, arms=("warm",), gate_instances=4)
+    with pytest.raises(UserError, match="--no-gate continues"):
+        run(plan, tmp_path / "one", Trainer(for_real=False))
+    assert run(plan, tmp_path / "one", Trainer(for_real=False), gate=False)
+
+
+def test_a_folder_continues_with_the_same_trajectories_only(tmp_path: Path) -> None:
+    plan = dataclasses.replace(QUICK, arms=("warm",))
+    assert run(plan, tmp_path, Trainer(for_real=False))
+    with pytest.raises(UserError, match="other instances or trajectories than these files"):
+        run(plan, tmp_path, Trainer(for_real=False), experts=len(EXPERTS) - 1)
 
 
 def test_an_edit_of_text_that_its_prompt_does_not_show_is_left_out(

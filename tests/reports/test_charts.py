@@ -58,6 +58,11 @@ def test_ticks_hold_the_values_and_are_few(low: float, high: float) -> None:
     assert 3 <= len(marks) <= 8
 
 
+def test_values_that_differ_by_rounding_alone_have_an_axis() -> None:
+    marks = ticks(0.3, 0.1 + 0.2)
+    assert marks[0] < marks[-1]
+
+
 def test_steps_are_whole() -> None:
     assert ticks(0, 1, smallest=1) == (0.0, 1.0)
 

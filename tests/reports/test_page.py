@@ -22,6 +22,12 @@ def test_all_text_is_escaped() -> None:
     assert HtmlPage(html).text.count(HOSTILE) == 3
 
 
+def test_halves_of_surrogate_pairs_are_replaced_and_bytes_kept() -> None:
+    html = page("a \ud800 b \udce9")
+    assert "a \ufffd b \udce9" in html
+    html.encode("utf-8", "surrogateescape")
+
+
 def test_scripts_and_addresses_are_forbidden() -> None:
     assert "content=\"default-src 'none'; style-src 'unsafe-inline'\"" in page("t")
 
