@@ -24,6 +24,7 @@ install_packages() {
     if apt-cache show docker-cli >/dev/null 2>&1; then set -- "$@" docker-cli; fi
     apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 && return
     apt-get update -qq
+    if apt-cache show docker-cli >/dev/null 2>&1; then set -- "$@" docker-cli; fi
     apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 

@@ -152,14 +152,13 @@ def sandboxes_for(
         case "docker":
             from srl_swe_envs.docker import open_docker_sandbox
             from srl_swe_envs.engine import shared_client
-            from srl_swe_envs.images import ensure_images, ensure_some_images
+            from srl_swe_envs.images import ensure_images
             from srl_swe_envs.owners import clean_up_once
 
             if instances:
                 clean_up_once(shared_client())
                 build_generated_images(instances, say, all_images=all_images)
-                ensure = ensure_images if all_images else ensure_some_images
-                ensure(instances, say)
+                ensure_images(instances, say, all_images=all_images)
             return partial(open_docker_sandbox, limits=limits)
         case "local":
             from srl_swe_envs.local import open_local_sandbox

@@ -132,6 +132,15 @@ def drop_torn_line(path: Path) -> None:
             os.truncate(path, end)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if it can't be read as one."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_lines(path: Path, remedy: str) -> Iterator[tuple[str, str]]:
     """The non-blank lines, each after its place, ``PATH:NUMBER``; empty for a missing file.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
+from types import SimpleNamespace
 from typing import IO, Any, cast
 
 from docker.errors import ImageNotFound, NotFound
@@ -261,23 +262,15 @@ class _Refused(Exception):
     """These files can't be moved; the engine is not to blame."""
 
 
-class _Chunks:
-    """The engine's answer for tarfile, which takes chunks of any size from a stream."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = filter(None, chunks)
-
-    def read(self, _size: int, /) -> bytes:
-        return next(self._chunks, b"")
-
-
 def _filter(chunks: Iterable[bytes], moved: IO[bytes]) -> list[bytes]:
     """Copy folders, files and links; returns the paths of files that are too large."""
     names: set[str] = set()
     too_large: list[bytes] = []
+    stream = filter(None, chunks)  # of any size, which tarfile takes
+    read = SimpleNamespace(read=lambda _: next(stream, b""))
     total, deadline = 0, time.monotonic() + _MOVE_TIMEOUT_S
     with (
-        closing(tarfile.open(fileobj=cast(IO[bytes], _Chunks(chunks)), mode="r|")) as old,
+        closing(tarfile.open(fileobj=cast(IO[bytes], read), mode="r|")) as old,
         closing(tarfile.open(fileobj=moved, mode="w", format=tarfile.GNU_FORMAT)) as new,
     ):
         for member in old:

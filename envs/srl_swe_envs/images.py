@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -132,14 +132,27 @@ _STEP_DONE = re.compile(r"^ ---> ([0-9a-f]{12,64})$", re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def ensure_images(instances: Iterable[Instance], report: Report) -> None:
+def ensure_images(
+    instances: Iterable[Instance], report: Report, *, all_images: bool = True
+) -> None:
     """Build the bundled images and pull the others, if they are missing or out of date.
 
     Layers of generated instances are left to :func:`srl_swe.nodes.build_generated_images`.
 
-    Raises EngineUnavailable, EngineDiskFull or ImageMissing.
+    Raises EngineUnavailable, EngineDiskFull, or ImageMissing, without ``all_images`` only if all
+    are missing; else missing ones are reported.
     """
     instances = list(instances)
+    try:
+        _ensure(instances, report)
+    except ImageMissing as missing:
+        with closing(connect()) as client:
+            if all_images or not any(image_id(client, i.image) for i in instances):
+                raise
+        report(f"images: {missing}")
+
+
+def _ensure(instances: Sequence[Instance], report: Report) -> None:
     images = {instance.instance_id: instance.image for instance in instances}
     ours = {instance.instance_id for instance in instances if is_bundled(instance)}
     if ours:
@@ -181,21 +194,6 @@ def build_layer(
         for name, text in files.items():
             Path(folder, name).write_text(text, "utf-8", errors="surrogateescape", newline="")
         build(client, Recipe(tag, parent, Path(folder)), fingerprint, f"the row of {tag}", report)
-
-
-def ensure_some_images(instances: Iterable[Instance], report: Report) -> None:
-    """As :func:`ensure_images`, but report missing images unless all are.
-
-    Raises EngineUnavailable, EngineDiskFull, or ImageMissing if all are missing.
-    """
-    instances = list(instances)
-    try:
-        ensure_images(instances, report)
-    except ImageMissing as missing:
-        with closing(connect()) as client:
-            if not any(image_id(client, i.image) for i in instances):
-                raise
-        report(f"images: {missing}")
 
 
 def build_task_repo_images(

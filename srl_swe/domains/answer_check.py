@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata, util
 
@@ -122,13 +121,6 @@ class AnswerCheck:
                 return self._idle.pop()
         return _Child()
 
-    def close(self) -> None:
-        """End the idle children."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for child in idle:
-            child.end()
-
 
 def _is_word(answer: str) -> bool:
     bare = _TEXT.sub(r"\1", answer.strip().strip("$")).strip().rstrip(".")
@@ -182,7 +174,7 @@ class _Child:
         self._finalizer.detach()
 
 
-def serve(lines: Sequence[str] | None = None) -> None:
+def serve() -> None:
     """The child: answer each line of standard input, a JSON list of two answers, by true or false.
 
     Its output is kept for answers: whatever a library prints goes to standard error.
@@ -199,7 +191,7 @@ def serve(lines: Sequence[str] | None = None) -> None:
         return found
 
     print("ready", file=out, flush=True)
-    for line in lines or sys.stdin:
+    for line in sys.stdin:
         expected, given = json.loads(line)
         try:
             same = bool(verify(read(expected), read(given), timeout_seconds=None))

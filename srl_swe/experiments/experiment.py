@@ -17,14 +17,17 @@ from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.policy_evaluation import EvaluationSettings, PolicyResult, evaluate_policy
+from srl_swe.files import load_records
 from srl_swe.parallel import run_parallel
 from srl_swe.progress import progress_line, say
-from srl_swe.reports.page import Way
+from srl_swe.reports.page import Hrefs, Mark, Way
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepJob, StepMaker, StepSettings, build_step_dataset
 from srl_swe.steps.prompt import Window
 from srl_swe.trajectories import ReadReport, load_trajectories
-from srl_swe.types import Instance, Trajectory
+from srl_swe.types import Instance, Trajectory, Verdict
+from srl_swe.view.collect import Sources
+from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,63 @@ def training_pages(arms: Iterable[NamedArm], folder: Path) -> list[Way]:
         )
         for page, label in sorted(found.items())
     ]
+
+
+RESULTS_FILE = "results.jsonl"
+"""A line per arm and seed."""
+ResultT = TypeVar("ResultT")
+
+
+def load_results(folder: Path, kind: type[ResultT]) -> list[ResultT]:
+    """All results in the folder, in file order. Raises UserError for a damaged line."""
+    remedy = "delete that line, and its arm is evaluated again"
+    return load_records(folder / RESULTS_FILE, kind, remedy)
+
+
+def measured(arm: str, seed: int) -> str:
+    """The folder of an arm's evaluation within the study's."""
+    return f"seed-{seed}/measured-{arm}"
+
+
+def outcome_marks(
+    arms: Iterable[NamedArm],
+    verdicts: Mapping[str, Mapping[int, Iterable[Verdict]]],
+    names: Iterable[str],
+    episodes: Hrefs,
+) -> dict[str, list[list[Mark]]]:
+    """Per instance and arm, a mark for each seed. ``verdicts``: by arm and seed."""
+
+    def marks(arm: NamedArm, name: str) -> list[Mark]:
+        return [
+            Mark(
+                verdict.outcome,
+                episodes.get((measured(arm.name, seed), name), ""),
+                f"seed {seed}:" if len(verdicts[arm.name]) > 1 else "",
+                verdict.detail,
+            )
+            for seed, found in sorted(verdicts[arm.name].items())
+            for verdict in found
+            if verdict.instance_id == name
+        ]
+
+    arms = list(arms)
+    return {name: [marks(arm, name) for arm in arms] for name in names}
+
+
+def save_episodes(
+    folder: Path,
+    instances: Mapping[str, Instance],
+    experts: Mapping[str, Trajectory],
+    places: Iterable[str],
+) -> Hrefs:
+    """Write ``view.html``; returns the addresses of the episodes in ``places``, for a page."""
+    viewer = save_viewer([folder], folder / VIEWER_FILE, Sources(instances, experts), "study")
+    run = folder.resolve().name
+    return {
+        (place, name): viewer.href(f"{run}/{place}/{name}")
+        for place in places
+        for name in instances
+    }
 
 
 Result = TypeVar("Result")

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.experiments.experiment import NamedArm, Plan, get_arms
-from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 from srl_swe.types import Instance, Trajectory
 
@@ -22,8 +20,6 @@ GROUP = 8
 """Replies per expert step in SRL, episodes per instance in RLVR: those of the recipes."""
 STEPS_PER_UPDATE = 8
 """Expert steps per update of SFT and SRL: those of the recipes."""
-RESULTS_FILE = "results.jsonl"
-_REMEDY = "delete that line, and its arm is evaluated again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +259,6 @@ class GeneratedResult:
     expert_steps: int
     tokens: int
     seconds: float
-
-
-def load_results(folder: Path) -> list[GeneratedResult]:
-    """All results in the folder, in file order. Raises UserError for a damaged line."""
-    return load_records(folder / RESULTS_FILE, GeneratedResult, _REMEDY)
 
 
 GATE = (0.05, 0.8)

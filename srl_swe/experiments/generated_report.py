@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from srl_swe.evaluation.compare import Evaluation, compare_evaluations
-from srl_swe.experiments.experiment import get_arms, training_pages
+from srl_swe.experiments.experiment import get_arms, measured, outcome_marks, training_pages
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
     GeneratedEvaluation,
@@ -37,19 +37,14 @@ Evaluations = Mapping[str, Mapping[int, GeneratedEvaluation]]
 """By arm and seed."""
 
 
-def measured(result: GeneratedResult) -> str:
-    """The folder of an arm's evaluation within the study's."""
-    return f"seed-{result.seed}/measured-{result.arm}"
-
-
 def load_evaluations(results: Sequence[GeneratedResult], folder: Path) -> Evaluations:
     """The evaluations whose folders are there, arms in the order of the plan."""
     found: dict[str, dict[int, GeneratedEvaluation]] = {}
     for arm in get_arms(ARMS, [result.arm for result in results]):
         mine = sorted((r for r in results if r.arm == arm.name), key=lambda each: each.seed)
         for result in mine:
-            if (folder / measured(result) / RESULT_FILE).exists():
-                held = load_evaluation(folder / measured(result))
+            if (folder / measured(result.arm, result.seed) / RESULT_FILE).exists():
+                held = load_evaluation(folder / measured(result.arm, result.seed))
                 found.setdefault(arm.name, {})[result.seed] = held
     return found
 
@@ -282,23 +277,11 @@ def _outcomes(
     episodes: Hrefs,
 ) -> dict[str, list[list[Mark]]]:
     """Per held-out instance and arm, a mark for each seed."""
-
-    def marks(arm: GeneratedArm, name: str) -> list[Mark]:
-        found = evaluations[arm.name]
-        return [
-            Mark(
-                verdict.outcome,
-                episodes.get((f"seed-{seed}/measured-{arm.name}", name), ""),
-                f"seed {seed}:" if len(found) > 1 else "",
-                verdict.detail,
-            )
-            for seed, evaluation in found.items()
-            for verdict in evaluation.verdicts
-            if verdict.instance_id == name
-        ]
-
-    names = split.held_out[: plan.test_instances]
-    return {name: [marks(arm, name) for arm in arms] for name in names}
+    verdicts = {
+        name: {seed: evaluation.verdicts for seed, evaluation in found.items()}
+        for name, found in evaluations.items()
+    }
+    return outcome_marks(arms, verdicts, split.held_out[: plan.test_instances], episodes)
 
 
 def _arms(evaluations: Evaluations) -> list[tuple[GeneratedArm, list[GeneratedEvaluation]]]:

@@ -24,11 +24,19 @@ from threading import Lock
 from typing import Any
 
 from srl_swe.dialects import get_dialect, read_actions
-from srl_swe.errors import PhaseStopped, UserError
+from srl_swe.errors import UserError
 from srl_swe.evaluation.executed_edits import last_edit
 from srl_swe.evaluation.harness import Harness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
-from srl_swe.experiments.experiment import Stage, get_arms, run_stages
+from srl_swe.experiments.experiment import (
+    RESULTS_FILE,
+    Stage,
+    get_arms,
+    load_results,
+    measured,
+    run_stages,
+    save_episodes,
+)
 from srl_swe.experiments.generated_evaluation import (
     GeneratedEvaluation,
     GeneratedSettings,
@@ -38,7 +46,6 @@ from srl_swe.experiments.generated_evaluation import (
 )
 from srl_swe.experiments.generated_plan import (
     ARMS,
-    RESULTS_FILE,
     STEPS_PER_UPDATE,
     ArmPhase,
     Costs,
@@ -48,30 +55,26 @@ from srl_swe.experiments.generated_plan import (
     Split,
     check_gate,
     expected_seconds,
-    load_results,
     split_instances,
 )
-from srl_swe.experiments.generated_report import measured, save_report
+from srl_swe.experiments.generated_report import save_report
 from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
 from srl_swe.files import append_record, claim, damage_named, write_atomic
 from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
-from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run, number
 from srl_swe.rollout.tokens import TokenCounter
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSettings, save_step_contexts
 from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_id
-from srl_swe.training.curriculum import RunPhase, save_recipe
+from srl_swe.training.curriculum import RunPhase, finish_phase
 from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
-from srl_swe.training.recipe import Recipe, SrlRecipe, method_of
+from srl_swe.training.recipe import Recipe, SrlRecipe
 from srl_swe.training.sft_trainer import join_steps
 from srl_swe.types import Instance, Message, Trajectory
-from srl_swe.view.collect import Sources
-from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 LabelRollouts = Callable[[Path, Sequence[Instance], Path, int], Sequence[Trajectory]]
 """Rolls out a policy on instances, so many episodes each, keeping its work in a folder, and returns
@@ -144,17 +147,20 @@ def run_generated_study(
         f"{total:.0f} in all"
     )
     labels = {arm.name: arm.label for arm in arms}
-    done = {f"seed {each.seed}: {labels[each.arm]}" for each in load_results(folder)}
+    done = {
+        f"seed {each.seed}: {labels[each.arm]}" for each in load_results(folder, GeneratedResult)
+    }
     spent_s = {stage.title: stage.expected_s for stage in stages if stage.title in done}
     report = partial(save_report, plan, study.split, costs, folder=folder)
 
     def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
         append_record(folder / RESULTS_FILE, result)
-        report(load_results(folder))
+        report(load_results(folder, GeneratedResult))
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder)
-    report(results, episodes=study.save_episodes(results))
+    results = load_results(folder, GeneratedResult)
+    places = [measured(result.arm, result.seed) for result in results]
+    report(results, episodes=save_episodes(folder, study.instances, study.experts, places))
     return results
 
 
@@ -319,12 +325,12 @@ class GeneratedStudy:
         with self.starts[seed]:
             output = self.place(seed) / "warm"
             recipe = self._recipe("sft", self.model(seed), output, seed, data="warm")
-            return self._train(recipe, self.run_phase if seed else self.run_alone)
+            return finish_phase(recipe, self.run_phase if seed else self.run_alone)
 
     def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:
         """The arm's result; makes the seed's warm start if it is missing."""
         policy, result = self.train(seed, arm, costs)
-        name, folder = f"{arm.name}-{seed}", self.folder / measured(result)
+        name, folder = f"{arm.name}-{seed}", self.folder / measured(arm.name, seed)
         with self.evaluating:
             if self.gate and not arm.phases and seed == 0 and self.plan.gate_instances:
                 self._check_gate(policy, name, folder)
@@ -341,7 +347,8 @@ class GeneratedStudy:
         steps, tokens, seconds = 0, 0, 0.0
         for count, phase in enumerate(arm.phases, 1):
             output = self.place(seed) / arm.name / f"{count:02d}-{phase.method}"
-            policy = self._train(self.recipe(phase, policy, output, seed, costs), self.run_phase)
+            recipe = self.recipe(phase, policy, output, seed, costs)
+            policy = finish_phase(recipe, self.run_phase)
             steps += phase.method != "rlvr" and round(phase.share * self._further_steps())
             tokens += _tokens(output)
             seconds += training_seconds(output)
@@ -385,13 +392,6 @@ class GeneratedStudy:
         if method != "sft":
             changes["trainer.max_completion_length"] = str(plan.max_new_tokens)
         return load_recipe(recipe_path(f"generated-{method}"), changes)
-
-    def _train(self, recipe: Recipe, run: RunPhase) -> Path:
-        """The final policy of the run. Raises PhaseStopped if the training fails."""
-        final = Path(recipe.output) / "final"
-        if not final.is_dir() and (code := run(method_of(recipe), save_recipe(recipe))):
-            raise PhaseStopped(recipe.output, code)
-        return final
 
     def _further_steps(self) -> int:
         record = json.loads((self.folder / SPLIT_FILE).read_text("utf-8"))
@@ -450,17 +450,6 @@ class GeneratedStudy:
         replies = reply_to_steps(policy, on, folder)
         found = GeneratedEvaluation(name, "", tuple(replies), tuple(verdicts))
         check_gate(found.resolved(tried).values(), found.executed().values())
-
-    def save_episodes(self, results: Sequence[GeneratedResult]) -> Hrefs:
-        """Write ``view.html``; returns the addresses of its episodes for the study's page."""
-        known = Sources(self.instances, self.experts)
-        viewer = save_viewer([self.folder], self.folder / VIEWER_FILE, known, "study")
-        run = self.folder.resolve().name
-        return {
-            (place, name): viewer.href(f"{run}/{place}/{name}")
-            for place in map(measured, results)
-            for name in self.instances
-        }
 
 
 def fitting(trajectories: Sequence[Trajectory], plan: GeneratedPlan) -> list[Trajectory]:

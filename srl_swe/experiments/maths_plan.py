@@ -166,7 +166,7 @@ QUICK = MathsPlan(
 )
 """All parts of the study, too short to learn anything; for tests."""
 
-RESULTS_FILE, TUNING_FILE = "results.jsonl", "tuning.jsonl"
+TUNING_FILE = "tuning.jsonl"
 _REMEDY = "delete that line, and its part is computed again"
 
 
@@ -273,11 +273,6 @@ def best_rate(tried: Sequence[RateTried]) -> float:
         return found.whole, found.stepwise, -abs(place - middle)
 
     return tried[max(range(len(tried)), key=merit)].rate
-
-
-def load_results(folder: Path) -> list[MathsResult]:
-    """All results in the folder, in file order. Raises UserError for a damaged line."""
-    return load_records(folder / RESULTS_FILE, MathsResult, _REMEDY)
 
 
 def load_tuned(folder: Path) -> dict[str, Tuned]:

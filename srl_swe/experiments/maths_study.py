@@ -22,8 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 from srl_swe.domains import MATH
-from srl_swe.errors import PhaseStopped
-from srl_swe.experiments.experiment import Stage, get_arms, run_stages
+from srl_swe.experiments.experiment import RESULTS_FILE, Stage, get_arms, load_results, run_stages
 from srl_swe.experiments.maths_data import (
     load_held_out,
     load_single_steps,
@@ -36,7 +35,6 @@ from srl_swe.experiments.maths_data import (
 from srl_swe.experiments.maths_evaluation import MathsPolicy, accuracy
 from srl_swe.experiments.maths_plan import (
     MATHS_ARMS,
-    RESULTS_FILE,
     TUNING_FILE,
     WAYS,
     CurvePoint,
@@ -48,7 +46,6 @@ from srl_swe.experiments.maths_plan import (
     Tuned,
     Way,
     best_rate,
-    load_results,
     load_tuned,
     rates_to_try,
 )
@@ -57,7 +54,7 @@ from srl_swe.experiments.study import training_seconds
 from srl_swe.files import append_record, claim
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
-from srl_swe.training.curriculum import RunPhase, save_recipe, train_curriculum
+from srl_swe.training.curriculum import RunPhase, finish_phase, train_curriculum
 from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe, Phase, Recipe, SftRecipe
@@ -104,17 +101,17 @@ def run_maths_study(
     by_name = {arm.name: arm for arm in arms}
     spent_s = {
         _title(done.seed, by_name[done.arm]): done.seconds
-        for done in load_results(folder)
+        for done in load_results(folder, MathsResult)
         if done.arm in by_name
     } | {_tuning_title(name): _TUNING_S for name in load_tuned(folder)}
 
     def keep(_: Stage[MathsResult | None], result: MathsResult | None) -> None:
         if result is not None:
             append_record(folder / RESULTS_FILE, result)
-        save_report(plan, load_results(folder), load_tuned(folder), folder)
+        save_report(plan, load_results(folder, MathsResult), load_tuned(folder), folder)
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder)
+    results = load_results(folder, MathsResult)
     save_report(plan, results, load_tuned(folder), folder)
     return results
 
@@ -168,11 +165,7 @@ class MathsStudy:
                 "trainer.max_steps": str(plan.base_updates),
             }
             recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
-            if not (output / "final").is_dir() and (
-                code := self.run_alone("sft", save_recipe(recipe))
-            ):
-                raise PhaseStopped(_BASE_RECIPE, code)
-        return output / "final"
+            return finish_phase(recipe, self.run_alone)
 
     def tune(self, way: Way) -> None:
         """Find the learning rate of the way, unless it is known."""

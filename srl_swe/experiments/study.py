@@ -18,39 +18,36 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from srl_swe.errors import PhaseStopped
 from srl_swe.evaluation.harness import Harness
 from srl_swe.experiments.experiment import (
+    RESULTS_FILE,
     Experiment,
     Stage,
-    Suite,
     bundled_trajectories,
     get_arms,
+    load_results,
     load_suite,
+    measured,
     run_stages,
+    save_episodes,
 )
 from srl_swe.experiments.study_plan import (
     ARMS,
-    RESULTS_FILE,
     Arm,
     ArmResult,
     StudyPlan,
-    load_results,
 )
-from srl_swe.experiments.study_report import measured, save_report
+from srl_swe.experiments.study_report import save_report
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
 from srl_swe.files import append_record, claim
 from srl_swe.progress import say
-from srl_swe.reports.page import Hrefs
 from srl_swe.reports.record import load_run
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps import StepSource
-from srl_swe.training.curriculum import RunPhase, save_recipe, train_curriculum
+from srl_swe.training.curriculum import RunPhase, finish_phase, train_curriculum
 from srl_swe.training.load_recipe import load_curriculum, load_recipe, recipe_path
 from srl_swe.training.recipe import CurriculumRecipe
 from srl_swe.types import Instance
-from srl_swe.view.collect import Sources
-from srl_swe.view.page import VIEWER_FILE, save_viewer
 
 _BASE_RECIPE = "study-base"
 
@@ -93,31 +90,22 @@ def run_study(
     by_name = {arm.name: arm for arm in arms}
     spent_s = {
         _title(done.seed, by_name[done.arm]): done.seconds
-        for done in load_results(folder)
+        for done in load_results(folder, ArmResult)
         if done.arm in by_name
     }
 
     def keep(_: Stage[ArmResult], result: ArmResult) -> None:
         append_record(folder / RESULTS_FILE, result)
-        save_report(plan, suite, load_results(folder), folder)
+        save_report(plan, suite, load_results(folder, ArmResult), folder)
 
     run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder)
-    save_report(plan, suite, results, folder, _save_episodes(suite, results, folder))
-    return results
-
-
-def _save_episodes(suite: Suite, results: Sequence[ArmResult], folder: Path) -> Hrefs:
-    """Write ``view.html``; returns the addresses of its episodes for the study's page."""
+    results = load_results(folder, ArmResult)
+    by_id = {instance.instance_id: instance for instance in suite.instances}
     experts = {trajectory.instance_id: trajectory for trajectory in suite.trajectories}
-    instances = {instance.instance_id: instance for instance in suite.instances}
-    viewer = save_viewer([folder], folder / VIEWER_FILE, Sources(instances, experts), "study")
-    run = folder.resolve().name
-    return {
-        (place, name): viewer.href(f"{run}/{place}/{name}")
-        for place in map(measured, results)
-        for name in instances
-    }
+    places = [measured(result.arm, result.seed) for result in results]
+    episodes = save_episodes(folder, by_id, experts, places)
+    save_report(plan, suite, results, folder, episodes)
+    return results
 
 
 def _title(seed: int, arm: Arm) -> str:
@@ -201,10 +189,7 @@ class Study(Experiment[StudyPlan]):
                 "trainer.seed": str(seed),
             }
             recipe = load_recipe(recipe_path(_BASE_RECIPE), changes)
-            finished = (output / "final").is_dir()
-            if not finished and (code := self.run_phase("sft", save_recipe(recipe))):
-                raise PhaseStopped(_BASE_RECIPE, code)
-        return output / "final"
+            return finish_phase(recipe, self.run_phase)
 
     def curriculum(self, arm: Arm, base: Path, seed: int) -> CurriculumRecipe:
         """The arm's recipe with the study's budget, seed, window and places."""

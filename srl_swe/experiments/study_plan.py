@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from srl_swe.experiments.experiment import NamedArm, Plan
-from srl_swe.files import load_records
 from srl_swe.steps.prompt import Window
 
 ACTIONS_PER_UPDATE = 64
@@ -74,9 +72,6 @@ QUICK = StudyPlan(
 )
 """All parts of the study but the slow arms, too short to learn anything; for tests."""
 
-RESULTS_FILE = "results.jsonl"
-_REMEDY = "delete that line, and its arm is evaluated again"
-
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
@@ -95,8 +90,3 @@ class ArmResult:
     resolved_training: float | None
     resolved_held_out: float | None
     seconds: float
-
-
-def load_results(folder: Path) -> list[ArmResult]:
-    """All results in the folder, in file order. Raises UserError for a damaged line."""
-    return load_records(folder / RESULTS_FILE, ArmResult, _REMEDY)

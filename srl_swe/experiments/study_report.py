@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from srl_swe.experiments.experiment import Suite, get_arms, training_pages
+from srl_swe.experiments.experiment import Suite, get_arms, measured, outcome_marks, training_pages
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, load_result
-from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ARMS, Arm, ArmResult, StudyPlan
+from srl_swe.experiments.study_plan import ACTIONS_PER_UPDATE, ARMS, ArmResult, StudyPlan
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
 from srl_swe.reports.intervals import mean_interval
@@ -113,37 +113,17 @@ def save_report(
     write_atomic(folder / "report.html", page)
 
 
-def measured(result: ArmResult) -> str:
-    """The folder of an arm's evaluation within the study's."""
-    return f"seed-{result.seed}/measured-{result.arm}"
-
-
 def _outcomes(
     suite: Suite, results: Sequence[ArmResult], folder: Path, episodes: Hrefs
 ) -> dict[str, list[list[Mark]]]:
     """Per instance and arm, a mark for each seed; without the arms whose folder is gone."""
-    by_arm: dict[str, list[tuple[ArmResult, dict[str, Verdict]]]] = {}
-    for result in sorted(results, key=lambda each: each.seed):
-        place = folder / measured(result)
+    by_arm: dict[str, dict[int, tuple[Verdict, ...]]] = {}
+    for result in results:
+        place = folder / measured(result.arm, result.seed)
         held = load_result(place).verdicts if (place / RESULT_FILE).exists() else ()
-        verdicts = {verdict.instance_id: verdict for verdict in held}
-        by_arm.setdefault(result.arm, []).append((result, verdicts))
-
-    def marks(arm: Arm, name: str) -> list[Mark]:
-        return [
-            Mark(
-                verdicts[name].outcome,
-                episodes.get((measured(result), name), ""),
-                f"seed {result.seed}:" if len(by_arm[arm.name]) > 1 else "",
-                verdicts[name].detail,
-            )
-            for result, verdicts in by_arm[arm.name]
-            if name in verdicts
-        ]
-
-    arms = get_arms(ARMS, list(by_arm))
+        by_arm.setdefault(result.arm, {})[result.seed] = tuple(held)
     names = (*suite.training_ids, *suite.held_out_ids)
-    return {name: [marks(arm, name) for arm in arms] for name in names}
+    return outcome_marks(get_arms(ARMS, list(by_arm)), by_arm, names, episodes)
 
 
 def _cell(values: Sequence[float | None]) -> str:

@@ -33,6 +33,9 @@ _COMMON_WORD = 25
 _SCRIPT = "reproduce.py"
 
 
+WrongTurn = Literal["word", "file", "tests", ""]
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """Choices for one instance.
@@ -43,7 +46,7 @@ class Habits:
 
     reproduces: Literal["first", "searched", "viewed", "never"]
     writes_script: bool
-    wrong_turn: Literal["word", "file", "tests", ""]
+    wrong_turn: WrongTurn
     reruns: bool
     tests_near: bool
     tail_lines: int
@@ -56,14 +59,7 @@ class Habits:
     def of(cls, seed: int, instance_id: str) -> Habits:
         """Those of a seed."""
         rng = Random(f"{seed}\0{instance_id}\0habits")
-        wrong: Sequence[Literal["word", "file", "tests", ""]] = (
-            "word",
-            "file",
-            "tests",
-            "",
-            "",
-            "",
-        )
+        wrong: tuple[WrongTurn, ...] = ("word", "file", "tests", "", "", "")
         return cls(
             reproduces=rng.choice(("first", "searched", "viewed")),
             writes_script=rng.random() < 0.4,

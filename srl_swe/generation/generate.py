@@ -19,12 +19,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pydantic import TypeAdapter
+
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.files import (
-    append_line,
+    append_record,
     claim,
-    drop_torn_line,
-    read_json_lines,
+    load_records,
     write_atomic,
     written_whole,
 )
@@ -151,9 +152,8 @@ def generate(
     sources = {config["name"]: config for config in configs}
     count = sum(part.wanted for part in parts)
     claim(folder, {"issues": writer, "sources": sources, "count": count}, growing="count")
-    path = folder / CANDIDATES_FILE
-    drop_torn_line(path)
-    known = {record["key"]: _judged(record) for _, record in read_json_lines(path, _REMEDY)}
+    judged_before = load_records(folder / CANDIDATES_FILE, Judged, _REMEDY)
+    known = {judged.key: judged for judged in judged_before}
     kept = Counter(judged.source for judged in known.values() if judged.reason is Reason.KEPT)
     missing = sum(max(part.wanted - kept[part.source.name], 0) for part in parts)
     summaries: list[Summary] = []
@@ -187,11 +187,6 @@ def _config(part: Part, bugs: Sequence[Bug] = ()) -> dict[str, Any]:
     del source["folder"]
     candidates = _digest(*(text for bug in bugs for text in (bug.patch, part.split(bug))))
     return {**source, "candidates": candidates}
-
-
-def _judged(record: Mapping[str, Any]) -> Judged:
-    exact = {"reason": Reason(record["reason"]), "operators": tuple(record["operators"])}
-    return Judged(**{**record, **exact})
 
 
 class _Run:
@@ -249,7 +244,7 @@ class _Run:
     def _judge_all(self, batch: Mapping[str, Bug]) -> None:
         def keep(key: str, judged: Judged) -> None:
             self.known[key] = judged
-            append_line(self.folder / CANDIDATES_FILE, json.dumps(asdict(judged)))
+            append_record(self.folder / CANDIDATES_FILE, judged)
             if judged.row is not None:
                 mine = [j for j in self.known.values() if j.source == self.source.name]
                 kept = sum(j.reason is Reason.KEPT for j in mine)
@@ -325,7 +320,7 @@ class _Run:
         """The clean suite's measurements, as an earlier run of the same image took them."""
         path = suite_path(self.folder, self.source, image_id)
         if path.exists():
-            return CleanSuite.from_fields(json.loads(path.read_text("utf-8")))
+            return TypeAdapter(CleanSuite).validate_json(path.read_bytes())
         say(f"{self.source.name}: running its tests, three times")
         for attempt in range(_TRIES):
             try:
@@ -335,7 +330,7 @@ class _Run:
             except SandboxError as error:
                 if attempt == _TRIES - 1:
                     raise UserError(f"{self.source.name}: its sandbox breaks: {error}") from error
-        write_atomic(path, json.dumps(clean.fields()))
+        write_atomic(path, TypeAdapter(CleanSuite).dump_json(clean))
         say(
             f"{self.source.name}: {len(clean.passing)} tests in {clean.seconds:.1f} s, "
             f"{len(clean.flaky)} flaky ones left out"

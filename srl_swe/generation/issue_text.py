@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 
 from srl_swe.errors import PolicyError
 from srl_swe.generation.bugs import Bug
+from srl_swe.generation.code import is_text_statement
 from srl_swe.generation.failure_details import EXPECTATIONS
 from srl_swe.generation.repositories import Source
 from srl_swe.generation.validation import Failure
@@ -235,11 +236,9 @@ def _body(before: str) -> list[ast.stmt]:
         return []
     found = tree.body[0] if tree.body else None
     body = found.body if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef) else []
-    return [node for node in body if not isinstance(node, ast.Assert) and not _is_text(node)]
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return [
+        node for node in body if not isinstance(node, ast.Assert) and not is_text_statement(node)
+    ]
 
 
 def _imports(module: ast.Module, used: set[str]) -> list[ast.Import | ast.ImportFrom]:

@@ -23,7 +23,7 @@ from typing import Any
 from srl_swe.errors import UserError
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug
-from srl_swe.generation.code import is_test
+from srl_swe.generation.code import is_test, is_text_statement
 from srl_swe.generation.repositories import Source, read_source
 from srl_swe.generation.validation import Judgement
 from srl_swe.git import git_output
@@ -240,7 +240,7 @@ def without_tests(text: str, names: Sequence[str]) -> str | None:
         doomed = doomed.union(*map(_lines_of, nodes))
     for node in ast.walk(tree):  # a class whose body is gone goes as well
         if isinstance(node, ast.ClassDef) and all(
-            _lines_of(child) <= doomed or _is_text(child) for child in node.body
+            _lines_of(child) <= doomed or is_text_statement(child) for child in node.body
         ):
             doomed |= _lines_of(node)
     for number in sorted(doomed):  # and the blank lines after it
@@ -282,10 +282,6 @@ def _lines_of(node: ast.stmt) -> set[int]:
     decorators = getattr(node, "decorator_list", [])
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     return set(range(first, (node.end_lineno or node.lineno) + 1))
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def make_row(

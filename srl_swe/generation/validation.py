@@ -15,11 +15,13 @@ import json
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from srl_swe.errors import SandboxError, UserError, did_you_mean
 from srl_swe.evaluation.patch_paths import touched_paths
@@ -120,31 +122,6 @@ class CleanSuite:
     seconds: float
     limit_s: float
     cpu_s: Mapping[str, float]
-    _known: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_known", frozenset(self.passing))
-
-    def fields(self) -> dict[str, Any]:
-        """As JSON, for :meth:`from_fields`."""
-        named = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in named.items()}
-
-    @classmethod
-    def from_fields(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`fields`."""
-        return cls(
-            passing=tuple(record["passing"]),
-            flaky=tuple(record["flaky"]),
-            functions=tuple((path, first, last) for path, first, last in record["functions"]),
-            calls={test: tuple(called) for test, called in record["calls"].items()},
-            imported=frozenset(record["imported"]),
-            everywhere=frozenset(record["everywhere"]),
-            modules=tuple(record["modules"]),
-            seconds=record["seconds"],
-            limit_s=record["limit_s"],
-            cpu_s=record["cpu_s"],
-        )
 
     def covering(self, changed: Sequence[ChangedFunction], folder: Path) -> list[str] | None:
         """The tests that call a changed function; None for all, as for a class or an import.
@@ -190,10 +167,8 @@ class CleanSuite:
         if judged.reason is not Reason.KEPT:
             return judged
         again = runs["again"]["tests"]
-        failed = set(judged.fail_to_pass)
-        differing = [
-            t for t, o in again.items() if t in self._known and (o in _PASSED) == (t in failed)
-        ]
+        failed, known = set(judged.fail_to_pass), set(self.passing)
+        differing = [t for t, o in again.items() if t in known and (o in _PASSED) == (t in failed)]
         if differing:
             return Judgement(bug_id, Reason.FLAKY, detail=", ".join(differing[:3]))
         details = runs["whole"]["details"]
@@ -265,7 +240,7 @@ class SuiteSandbox:
             )
         if not any(path for path, _, _ in recorded["functions"]):
             raise UserError(f"{self._source.name}: the tests call no function of the repository.")
-        return CleanSuite.from_fields(
+        return TypeAdapter(CleanSuite).validate_python(
             {
                 **recorded,
                 "passing": passing,
@@ -279,7 +254,7 @@ class SuiteSandbox:
     def judge(self, bug: Bug, clean: CleanSuite) -> Judgement:
         """Judge one candidate. Raises SandboxError if the sandbox has to be replaced."""
         tests = clean.covering(bug.functions, self._source.folder)
-        if tests is not None and not clean._known.intersection(tests):
+        if tests is not None and set(clean.passing).isdisjoint(tests):
             return Judgement(bug.bug_id, Reason.NOT_COVERED)
         if self._knows != clean:
             known = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
+from srl_swe.files import damage_named
 
 METRICS, MANIFEST, CONFIG = "metrics.jsonl", "manifest.json", "config.json"
 ALARMS = "alarms.jsonl"
@@ -64,11 +65,14 @@ def read_alarms(path: Path) -> list[Alarm]:
     ]
 
 
+_REMEDY = "restore it, or delete it if its notes are not needed"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file; empty if there is no file. Raises UserError for anything else."""
     if not path.is_file():
         return {}
-    with _damage_named(path):
+    with damage_named(str(path), _REMEDY):
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError("holds no object")
@@ -78,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest; empty if there is no file. Raises UserError if it is damaged."""
     manifest = read_json(path)
-    with _damage_named(path):
+    with damage_named(str(path), _REMEDY):
         _check_kinds(manifest, _OF_A_MANIFEST)
         for start in manifest.get("starts") or ():
             if not isinstance(start, dict):
@@ -90,7 +94,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def read_best(path: Path) -> dict[str, Any]:
     """The record of the best policy; empty if there is no file. Raises UserError if damaged."""
     best = read_json(path)
-    with _damage_named(path):
+    with damage_named(str(path), _REMEDY):
         if best and number(best["score"]) is None:
             raise ValueError("holds no score")
         _check_kinds(best, {"step": int, "metric": str})
@@ -107,19 +111,6 @@ def _check_kinds(record: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
         words = value if name == "devices" and isinstance(value, list) else ()
         if not isinstance(value, kind | None) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"holds another {name!r} than a run writes")
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyError as error:
-        raise UserError(f"{path.parent} holds a broken file: {path.name} lacks {error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path.parent} holds a broken file: {path.name} {error}; restore it, or delete it if "
-            "its notes are not needed."
-        ) from None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.files import damage_named, write_atomic
+from srl_swe.files import damage_named, read_object, write_atomic
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth")
@@ -157,7 +157,7 @@ class _Cache:
     def __init__(self) -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self._path = Path(home) / "srl-swe" / "weights.json"
-        self._held = self._load()
+        self._held = read_object(self._path)
         self._new: dict[str, list[Any]] = {}
 
     def digest(self, file: Path) -> str:
@@ -178,11 +178,6 @@ class _Cache:
         """Save new digests, if any."""
         if self._new:
             with suppress(UserError):
-                write_atomic(self._path, json.dumps({**self._load(), **self._new}, indent=1))
-
-    def _load(self) -> dict[str, list[Any]]:
-        try:
-            held = json.loads(self._path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return held if isinstance(held, dict) else {}
+                write_atomic(
+                    self._path, json.dumps({**read_object(self._path), **self._new}, indent=1)
+                )

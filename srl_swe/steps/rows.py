@@ -30,7 +30,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.errors import UserError
-from srl_swe.files import CONFIG_FILE, claim, refuse_other, write_atomic
+from srl_swe.files import CONFIG_FILE, claim, read_object, refuse_other, write_atomic
 from srl_swe.steps.contexts import StepContext
 from srl_swe.steps.prompt import Window
 
@@ -83,7 +83,7 @@ class Recorded:
 
 def recorded_settings(folder: Path) -> Recorded:
     """Read them. All are None for a folder without a config, or with another program's."""
-    config = read_config(folder)
+    config = read_object(folder / CONFIG_FILE)
     tokenizer = config.get("tokenizer")
     digest = tokenizer.get("sha256") if isinstance(tokenizer, dict) else None
     try:
@@ -91,15 +91,6 @@ def recorded_settings(folder: Path) -> Recorded:
     except ValidationError:
         window = None
     return Recorded(window, digest if isinstance(digest, str) else None)
-
-
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """The config of a data set; empty if missing."""
-    try:
-        content = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def save_step_contexts(

@@ -132,6 +132,14 @@ def train_curriculum(curriculum: CurriculumRecipe, run_phase: RunPhase) -> Path:
     return Path(curriculum.phases[-1].recipe.output) / "final"
 
 
+def finish_phase(recipe: Recipe, run_phase: RunPhase) -> Path:
+    """The final policy of a run, trained if it is missing. Raises PhaseStopped if that fails."""
+    final = Path(recipe.output) / "final"
+    if not final.is_dir() and (code := run_phase(method_of(recipe), save_recipe(recipe))):
+        raise PhaseStopped(recipe.output, code)
+    return final
+
+
 def save_recipe(recipe: Recipe) -> Path:
     """Write the recipe to its output folder, resolved; each rank may do so."""
     path = Path(recipe.output) / "recipe.yaml"

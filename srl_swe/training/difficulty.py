@@ -27,7 +27,15 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import append_line, claim, damage_named, drop_torn_line, read_json_lines
+from srl_swe.files import (
+    CONFIG_FILE,
+    append_line,
+    claim,
+    damage_named,
+    drop_torn_line,
+    read_json_lines,
+    read_object,
+)
 from srl_swe.progress import progress
 from srl_swe.rewards import (
     asks_for_solution,
@@ -40,7 +48,6 @@ from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.rollout.weights import find_weights
 from srl_swe.steps import save_dataset
-from srl_swe.steps.rows import read_config
 from srl_swe.training.data import (
     PROFILE_COLUMN,
     check_expert_actions,
@@ -190,7 +197,7 @@ def keep_pivots(
     rows = _rows(settings).select([profile.row for profile in kept])
     rows = rows.add_column(PROFILE_COLUMN, [profile.mean for profile in kept])
     rows = rows.add_column("profile_std", [profile.std for profile in kept])
-    made_from = read_config(Path(settings.data))
+    made_from = read_object(Path(settings.data) / CONFIG_FILE)
     config = {**made_from, "profile": dataclasses.asdict(settings)} if made_from else None
     save_dataset(rows, out / "steps", card, config)
     return card

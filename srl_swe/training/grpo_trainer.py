@@ -196,12 +196,12 @@ class SampledReply:
 class SampledReplies:
     """This rank's replies of the last step that sampled."""
 
-    def __init__(self, group_size: int, rank: int = 0) -> None:
+    def __init__(self, group_size: int, rank: int = 0, ranks: int = 1) -> None:
         self.replies: list[SampledReply] = []
         """Those of ended batches, in sampling order."""
-        self._group_size = group_size
-        self._rank = rank
-        self._step = -1
+        self._group_size, self._rank, self._ranks = group_size, rank, ranks
+        self._step, self._before = -1, 0
+        """``_before``: this rank's replies in the first rounds of the step's ended batches."""
         self._rounds: list[list[SampledReply]] = []
 
     def add_round(
@@ -214,7 +214,7 @@ class SampledReplies:
     ) -> None:
         """Add one scored call of the sampler; a new ``step`` discards the previous one."""
         if step != self._step:
-            self._step, self._rounds, self.replies = step, [], []
+            self._step, self._rounds, self.replies, self._before = step, [], [], 0
         count = len(inputs)
         replies = [
             SampledReply(
@@ -223,7 +223,7 @@ class SampledReplies:
                 rewards=rewards[index],
                 extras={name: of[index] for name, of in extras.items() if len(of) == count},
                 round=len(self._rounds),
-                group=(self._rank * count + index) // self._group_size,
+                group=(self._ranks * self._before + self._rank * count + index) // self._group_size,
             )
             for index, row in enumerate(inputs)
         ]
@@ -242,6 +242,7 @@ class SampledReplies:
             for index, (reply, advantage) in enumerate(zip(replies, values, strict=True)):
                 trained = slots is None or (number, index // self._group_size) in live
                 self.replies.append(replace(reply, advantage=advantage, trained=trained))
+        self._before += len(self._rounds[0]) if self._rounds else 0
         self._rounds = []
 
 
@@ -298,7 +299,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         super().__init__(*args, **kwargs)
         self.dynamic_sampling = dynamic_sampling
         self._group_size: int = self.args.num_generations
-        self.sampled = SampledReplies(self._group_size, self.accelerator.process_index)
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.sampled = SampledReplies(self._group_size, rank, ranks)
         self._rewards_per_func = torch.empty(0)
         self._tokens_written = 0
         self._warned = False
@@ -414,8 +416,8 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
             counts = torch.tensor([written], device=self.accelerator.device)
             self._tokens_written = int(self.accelerator.gather(counts).sum())
             if TOKENS_WRITTEN in inputs[0]:  # TRL leaves out episodes that are not trained on
-                mean = self._tokens_written / len(rewards)
-                self._metrics["train"]["completions/mean_length"][-1] = mean
+                lengths = self._metrics["train"]["completions/mean_length"]
+                lengths[-1] = self._tokens_written / len(rewards)
             by_rank = rewards.view(self.accelerator.num_processes, len(inputs), -1)
             mine = by_rank[self.accelerator.process_index]
             self._keep_replies(inputs, completion_ids_list, mine)

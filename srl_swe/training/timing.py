@@ -25,8 +25,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerState
@@ -66,10 +66,6 @@ def _reload_on_cpu(generation: Any) -> None:
         if hasattr(layer, "cpu_linear") and layer.weight.numel() > 0:
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
     generation.llm.reset_prefix_cache()
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class TokenCounts:
@@ -140,16 +136,6 @@ class Stopwatch:
             self._turn()
             self._open.pop()
 
-    def timed(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
-        """Wrap the function to time each call as a phase."""
-
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self.phase(name):
-                return function(*args, **kwargs)
-
-        return call
-
     def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call; an open phase counts up to now."""
         self._turn()
@@ -208,7 +194,7 @@ class TimedGRPOTrainer(GRPOTrainer):
         self._update, self._micro_step = -1, 0
         if self.use_vllm:
             sync = weight_sync(self.vllm_generation)
-            self.vllm_generation.sync_weights = self.stopwatch.timed("sync", sync)
+            self.vllm_generation.sync_weights = self.stopwatch.phase("sync")(sync)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run one micro-step; the last micro-step of an update logs the seconds.

@@ -7,7 +7,6 @@ reply of 600 characters is some 60 tokens, and training takes seconds.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from srl_swe.files import written_whole
 from srl_swe.rollout.weights import hide_weight_bars
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -47,17 +47,12 @@ def make_tiny_policy(
     that resembles ``texts`` takes few tokens. ``whole_numbers``: no token holds a number
     and other text.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with written_whole(folder) as made:
         hide_weight_bars()
         tokenizer = _train_tokenizer(texts, vocab_size, whole_numbers)
-        _random_model(tokenizer, hidden, layers, max_positions, seed).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        _random_model(tokenizer, hidden, layers, max_positions, seed).save_pretrained(made)
+        tokenizer.save_pretrained(made)
         shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -22,7 +22,7 @@ from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.evaluation.compare import REPORT_FILE
 from srl_swe.evaluation.predictions import load_predictions
-from srl_swe.files import CONFIG_FILE
+from srl_swe.files import CONFIG_FILE, read_object
 from srl_swe.replay.batch import REPLAYS_FILE, replay_key
 from srl_swe.replay.certificate import Certificate, load_certificates
 from srl_swe.replay.run import Replay
@@ -40,7 +40,7 @@ from srl_swe.types import Instance, Trajectory
 from srl_swe.view.episodes import Beside, Prompts, make_episode
 from srl_swe.view.records import Item
 from srl_swe.view.targets import data_set_targets, training_targets
-from srl_swe.view.verdicts import VERDICTS_FILE, Graded, read_grading, read_object
+from srl_swe.view.verdicts import VERDICTS_FILE, Graded, read_grading
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,20 @@ def compare_lines(recorded: str, fresh: str) -> tuple[DiffRow, ...]:
     then, now = recorded.split("\n")[:_MOST_LINES], fresh.split("\n")[:_MOST_LINES]
     matcher = SequenceMatcher(None, then, now, autojunk=False)
     rows: list[DiffRow] = []
-    for tag, a, b, c, d in matcher.get_opcodes():
-        if tag == "equal":
-            rows += [DiffRow("same", ((line, -1),), ((line, -1),)) for line in then[a:b]]
-        else:
-            rows += _changed(then[a:b], now[c:d])
-    return tuple(_without_far_lines(rows))
+    shown = 0
+    for group in matcher.get_grouped_opcodes(_CONTEXT):
+        rows += _skipped(group[0][1] - shown)
+        for tag, a, b, c, d in group:
+            if tag == "equal":
+                rows += [DiffRow("same", ((line, -1),), ((line, -1),)) for line in then[a:b]]
+            else:
+                rows += _changed(then[a:b], now[c:d])
+        shown = group[-1][2]
+    return (*rows, *_skipped(len(then) - shown))
+
+
+def _skipped(count: int) -> list[DiffRow]:
+    return [DiffRow("skipped", count=count)] if count else []
 
 
 def _changed(then: Sequence[str], now: Sequence[str]) -> Iterator[DiffRow]:
@@ -119,24 +127,6 @@ def _differing_parts(then: str, now: str) -> tuple[tuple[Piece, ...], tuple[Piec
         return tuple(part for part in parts if part[0])
 
     return cut(then), cut(now)
-
-
-def _without_far_lines(rows: Sequence[DiffRow]) -> Iterator[DiffRow]:
-    near = set[int]()
-    for at, row in enumerate(rows):
-        if row.kind != "same":
-            near.update(range(at - _CONTEXT, at + _CONTEXT + 1))
-    skipped = 0
-    for at, row in enumerate(rows):
-        if at not in near:
-            skipped += 1
-            continue
-        if skipped:
-            yield DiffRow("skipped", count=skipped)
-            skipped = 0
-        yield row
-    if skipped:
-        yield DiffRow("skipped", count=skipped)
 
 
 def find_forgiven(recorded: str, fresh: str) -> tuple[Forgiven, ...]:

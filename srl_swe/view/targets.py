@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import CONFIG_FILE
+from srl_swe.files import CONFIG_FILE, read_object
 from srl_swe.reports.replies import rewards_of, written_steps
 from srl_swe.types import Message
 from srl_swe.view.pairing import pair_actions
 from srl_swe.view.records import SampleView, Target, repo_of
-from srl_swe.view.verdicts import read_object
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from srl_swe.evaluation.compare import OUTCOMES, REPORT_FILE
 from srl_swe.evaluation.grading import grading_key
+from srl_swe.files import read_object
 from srl_swe.reports.record import read_whole_lines
 from srl_swe.steps.prompt import cut_middle
 from srl_swe.types import Instance, Outcome, Verdict
@@ -116,12 +116,3 @@ def read_grading(folder: Path, shared: Path | None = None) -> Graded:
         if outcome in set(Outcome)  # an error is listed by its own outcome too
     }
     return Graded(place, lines, final, outcomes, details, marks)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if it can't be read as one."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -189,7 +189,7 @@ def train(name: str, folder: Path, steps: int, prompts: int) -> dict[str, float]
         ("reward", "_calculate_rewards"),
         ("forward_backward", "training_step"),
     ):
-        setattr(trainer, method, watch.timed(phase, getattr(trainer, method)))
+        setattr(trainer, method, watch.phase(phase)(getattr(trainer, method)))
     with watch.phase("rest"):
         trainer.train()
     spent = {phase: seconds / steps for phase, seconds in watch.take().items()}

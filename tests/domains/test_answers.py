@@ -124,8 +124,9 @@ def test_the_answer_is_the_last_box_that_is_closed(reply: str, answer: str | Non
 
 
 @pytest.mark.slow
-def test_a_hanging_comparison_is_ended_and_the_next_one_works(check: AnswerCheck) -> None:
-    check.close()
+def test_a_hanging_comparison_is_ended_and_the_next_one_works() -> None:
+    pytest.importorskip("math_verify", reason="needs the extra `math`")
+    check = AnswerCheck(timeout_s=3.0)
     before = {*psutil.Process().children()}
     assert check("2", "4/2")
     (child,) = {*psutil.Process().children()} - before

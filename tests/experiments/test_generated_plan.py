@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from srl_swe.errors import UserError
-from srl_swe.experiments.experiment import get_arms
+from srl_swe.experiments.experiment import RESULTS_FILE, get_arms, load_results, measured
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
     GeneratedEvaluation,
@@ -18,7 +18,6 @@ from srl_swe.experiments.generated_evaluation import (
 from srl_swe.experiments.generated_plan import (
     ARMS,
     BUDGETS,
-    RESULTS_FILE,
     Costs,
     GeneratedPlan,
     GeneratedResult,
@@ -26,7 +25,6 @@ from srl_swe.experiments.generated_plan import (
     check_gate,
     expected_seconds,
     held_out_by_rows,
-    load_results,
     split_instances,
     with_arms,
 )
@@ -34,7 +32,6 @@ from srl_swe.experiments.generated_report import (
     edits_table,
     kinds_table,
     load_evaluations,
-    measured,
     pairs_table,
     results_table,
     save_report,
@@ -211,9 +208,9 @@ def results(tmp_path: Path) -> list[GeneratedResult]:
     for (arm, seed), each in found.items():
         made.append(GeneratedResult(arm, seed, 8 if arm == "srl" else 0, 4000, 60.0))
         append_record(tmp_path / RESULTS_FILE, made[-1])
-        place = tmp_path / measured(made[-1]) / RESULT_FILE
+        place = tmp_path / measured(made[-1].arm, made[-1].seed) / RESULT_FILE
         write_atomic(place, TypeAdapter(GeneratedEvaluation).dump_json(each))
-    assert load_results(tmp_path) == made
+    assert load_results(tmp_path, GeneratedResult) == made
     return made
 
 

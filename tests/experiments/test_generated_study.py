@@ -19,12 +19,11 @@ from srl_swe.engines import SandboxSettings
 from srl_swe.errors import UserError
 from srl_swe.evaluation.sandbox_harness import SandboxHarness
 from srl_swe.evaluation.sandbox_tests import CachedTestRunner
-from srl_swe.experiments.experiment import load_suite
+from srl_swe.experiments.experiment import RESULTS_FILE, load_suite
 from srl_swe.experiments.generated_evaluation import StepKind, load_evaluation, step_kind
 from srl_swe.experiments.generated_plan import (
     ARMS,
     QUICK,
-    RESULTS_FILE,
     GeneratedPlan,
     GeneratedResult,
     split_instances,

@@ -15,7 +15,7 @@ pytest.importorskip("math_verify", reason="needs the extra `math`")
 from srl_swe.cli.experiments import PlanOptions
 from srl_swe.domains import MATH
 from srl_swe.errors import UserError
-from srl_swe.experiments.experiment import get_arms
+from srl_swe.experiments.experiment import RESULTS_FILE, get_arms, load_results
 from srl_swe.experiments.maths_data import (
     load_held_out,
     load_single_steps,
@@ -30,14 +30,12 @@ from srl_swe.experiments.maths_plan import (
     MATHS_ARMS,
     PAIRS,
     QUICK,
-    RESULTS_FILE,
     WAYS,
     CurvePoint,
     LevelScore,
     MathsResult,
     RateTried,
     Tuned,
-    load_results,
     load_tuned,
 )
 from srl_swe.experiments.maths_report import (
@@ -228,7 +226,7 @@ def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> Non
         append_record(tmp_path / RESULTS_FILE, each)
     with (tmp_path / RESULTS_FILE).open("a") as file:
         file.write('{"arm": "rl')
-    assert load_results(tmp_path) == results
+    assert load_results(tmp_path, MathsResult) == results
 
 
 class Scripted(MathsPolicy):

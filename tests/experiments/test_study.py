@@ -12,19 +12,24 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 from srl_swe.cli.options import SandboxOptions
 from srl_swe.cli.train import phase_runner
 from srl_swe.errors import UserError
-from srl_swe.experiments.experiment import Suite, get_arms, load_suite
+from srl_swe.experiments.experiment import (
+    RESULTS_FILE,
+    Suite,
+    get_arms,
+    load_results,
+    load_suite,
+    measured,
+)
 from srl_swe.experiments.policy_evaluation import RESULT_FILE, PolicyResult
 from srl_swe.experiments.study import run_study
 from srl_swe.experiments.study_plan import (
     ARMS,
     QUICK,
-    RESULTS_FILE,
     Arm,
     ArmResult,
     StudyPlan,
-    load_results,
 )
-from srl_swe.experiments.study_report import measured, results_table, save_report, study_charts
+from srl_swe.experiments.study_report import results_table, save_report, study_charts
 from srl_swe.files import append_record, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.training.load_recipe import load_curriculum, recipe_path
@@ -71,7 +76,7 @@ def test_results_are_read_back_and_a_torn_line_is_cut_off(tmp_path: Path) -> Non
         append_record(tmp_path / RESULTS_FILE, one)
     with (tmp_path / RESULTS_FILE).open("a") as file:
         file.write('{"arm": "rl')
-    assert load_results(tmp_path) == results
+    assert load_results(tmp_path, ArmResult) == results
 
 
 def test_the_table_has_a_row_an_arm_with_means_over_seeds(tmp_path: Path) -> None:
@@ -92,7 +97,7 @@ def test_the_page_has_an_outcome_per_instance_arm_and_seed(tmp_path: Path, seeds
         verdicts = tuple(
             Verdict(name, found) for name, found in zip(("a", "b"), outcomes, strict=True)
         )
-        place = tmp_path / measured(each) / RESULT_FILE
+        place = tmp_path / measured(each.arm, each.seed) / RESULT_FILE
         found = PolicyResult(each.arm, 1, 0.5, 1.0, 0.5, verdicts)
         write_atomic(place, TypeAdapter(PolicyResult).dump_json(found))
     (tmp_path / "seed-0" / "srl" / "01-srl").mkdir(parents=True)

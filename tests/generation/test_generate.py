@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from srl_swe.engines import SourceEngine, harness_for, sandboxes_for
 from srl_swe.errors import SandboxError, UserError
@@ -63,7 +64,7 @@ def test_a_broken_sandbox_is_never_a_verdict(
     out = tmp_path / "out"
     with pytest.raises(UserError, match="sizes: its sandbox breaks: the engine has gone away"):
         generate([part(source, [bugs["kept"]])], out, _BrokenEngine())
-    write_atomic(suite_path(out, source, "sha256:0"), json.dumps(clean.fields()))
+    write_atomic(suite_path(out, source, "sha256:0"), TypeAdapter(CleanSuite).dump_json(clean))
     (summary,) = generate([part(source, [bugs["kept"]])], out, _BrokenEngine())
     assert (summary.reasons, summary.kept) == ({Reason.OPEN.value: 1}, 0)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from srl_swe.engines import SourceEngine
 from srl_swe.generation.bugs import Bug, ChangedFunction
@@ -79,7 +80,7 @@ def test_a_test_without_an_outcome_has_failed() -> None:
 
 
 def test_a_suite_survives_its_file() -> None:
-    assert CleanSuite.from_fields(CLEAN.fields()) == CLEAN
+    assert TypeAdapter(CleanSuite).validate_json(TypeAdapter(CleanSuite).dump_json(CLEAN)) == CLEAN
 
 
 LIVE = """\

@@ -38,7 +38,7 @@ def test_runs_are_found_at_any_depth_and_a_plain_folder_is_none(tmp_path: Path) 
 def test_a_broken_manifest_is_said_in_a_sentence(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", [])
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="holds a broken file"):
+    with pytest.raises(UserError, match="damaged"):
         load_run(folder)
 
 
@@ -91,5 +91,5 @@ def test_a_file_of_another_program_under_the_name_of_ours_has_no_step(tmp_path: 
     (tmp_path / "metrics.jsonl").write_text('[1]\n{"loss": 1}\n{"step": 3, "loss": 2}\n{"step": 4')
     assert load_run(tmp_path).step == 3
     (tmp_path / "manifest.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"a broken file: manifest.json holds no object"):
+    with pytest.raises(UserError, match=r"manifest.json: damaged \(holds no object\)"):
         load_run(tmp_path)

@@ -176,7 +176,7 @@ def test_a_new_step_forgets_the_one_before_and_a_second_batch_of_a_step_does_not
     for step in (0, 1, 1):
         add(sampled, step)
         sampled.end_batch([[0.0] * 4], fill_slots([[True, True]]))
-    assert len(sampled.replies) == 8
+    assert [reply.group for reply in sampled.replies] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def make_sampler(shuffle: bool = True) -> RepeatSampler:

@@ -51,7 +51,7 @@ def test_a_phase_that_fails_is_closed() -> None:
 
 def test_a_timed_function_is_what_it_was() -> None:
     watch = Stopwatch(ticking(0, 7, 7))
-    add = watch.timed("sync", lambda a, b: a + b)
+    add = watch.phase("sync")(lambda a, b: a + b)
     assert add(1, b=2) == 3
     assert watch.take() == {"sync": 7}
 
