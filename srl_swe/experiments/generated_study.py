@@ -169,7 +169,8 @@ class GeneratedStudy:
     """The parts of a study; several may run at once.
 
     ``experts``: one trajectory per instance. Locks: ``starts``, one per seed's warm start;
-    ``evaluating``: policies are evaluated one by one, as their verdicts share a folder.
+    ``evaluating``: policies are evaluated one by one, as their verdicts share a folder. ``passed``
+    is not empty once the gate has been passed.
     """
 
     plan: GeneratedPlan
@@ -186,6 +187,7 @@ class GeneratedStudy:
     starts: Mapping[int, Lock]
     test: CachedTestRunner
     evaluating: Lock = field(default_factory=Lock)
+    passed: list[bool] = field(default_factory=list)
 
     # Data.
 
@@ -321,19 +323,25 @@ class GeneratedStudy:
         return tiny if tiny.exists() else make_tiny_policy(self.data / "further", tiny, seed)
 
     def warm_start(self, seed: int) -> Path:
-        """The start of all arms of the seed; the first caller trains it."""
+        """The start of all arms of the seed; the first caller trains it.
+
+        Raises UserError, for every caller, if that of seed 0 does not pass the gate.
+        """
         with self.starts[seed]:
             output = self.place(seed) / "warm"
             recipe = self._recipe("sft", self.model(seed), output, seed, data="warm")
-            return finish_phase(recipe, self.run_phase if seed else self.run_alone)
+            policy = finish_phase(recipe, self.run_phase if seed else self.run_alone)
+            if self.gate and seed == 0 and self.plan.gate_instances and not self.passed:
+                with self.evaluating:
+                    self._check_gate(policy, f"warm-{seed}", self.folder / measured("warm", seed))
+                self.passed.append(True)
+            return policy
 
     def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:
         """The arm's result; makes the seed's warm start if it is missing."""
         policy, result = self.train(seed, arm, costs)
         name, folder = f"{arm.name}-{seed}", self.folder / measured(arm.name, seed)
         with self.evaluating:
-            if self.gate and not arm.phases and seed == 0 and self.plan.gate_instances:
-                self._check_gate(policy, name, folder)
             say(f"seed {seed}: evaluating {arm.label}")
             evaluate_generated(policy, name, self._settings(), folder)
         return result

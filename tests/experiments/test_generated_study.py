@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import pytest
 
@@ -73,12 +74,12 @@ class Trainer:
 
 
 def run(
-    plan: GeneratedPlan, folder: Path, trainer: Trainer, *, gate: bool = True, experts: int = 99
+    plan: GeneratedPlan, folder: Path, trainer: Trainer, *, left_out: int = 0, **options: Any
 ) -> list[GeneratedResult]:
     label = partial(label_states, plan, SandboxSettings("local"), 2, False)
-    shown = EXPERTS[:experts]
+    shown = EXPERTS[left_out:]
     places = (folder, open_local_sandbox, trainer, label)
-    return run_generated_study(plan, INSTANCES, shown, *places, gate=gate, harness=HARNESS)
+    return run_generated_study(plan, INSTANCES, shown, *places, harness=HARNESS, **options)
 
 
 def test_a_quick_study_trains_measures_and_continues(tmp_path: Path) -> None:
@@ -214,10 +215,11 @@ def test_every_arm_trains(tmp_path: Path) -> None:
     assert all(f"| {arm.label} |" in table for arm in ARMS)
 
 
-def test_a_warm_start_that_resolves_nothing_stops_the_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_warm_start_that_resolves_nothing_stops_the_study(at_once: int, tmp_path: Path) -> None:
     trainer = Trainer(for_real=False)
     with pytest.raises(UserError, match=r"0 of 1 held-out instances, and 0 of 1 .*--warm-steps"):
-        run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer)
+        run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer, at_once=at_once)
     assert [type(recipe) for recipe in trainer.recipes] == [SftRecipe]
     assert not (tmp_path / RESULTS_FILE).exists()
     plan = dataclasses.replace(QUICK, arms=("warm",), gate_instances=4)
@@ -230,7 +232,7 @@ def test_a_folder_continues_with_the_same_trajectories_only(tmp_path: Path) -> N
     plan = dataclasses.replace(QUICK, arms=("warm",))
     assert run(plan, tmp_path, Trainer(for_real=False))
     with pytest.raises(UserError, match="other instances or trajectories than these files"):
-        run(plan, tmp_path, Trainer(for_real=False), experts=len(EXPERTS) - 1)
+        run(plan, tmp_path, Trainer(for_real=False), left_out=1)
 
 
 def test_an_edit_of_text_that_its_prompt_does_not_show_is_left_out(
