@@ -21,8 +21,9 @@ from srl_swe.dialects import get_dialect
 from srl_swe.engines import GraderSettings, SandboxSettings
 from srl_swe.errors import UserError
 from srl_swe.evaluation_run import EvalSettings, roll_out
+from srl_swe.grading_run import Grading, grade_predictions
 from srl_swe.instances import load_instances, row_from_instance
-from srl_swe.types import Action, Instance
+from srl_swe.types import Action, Instance, Outcome, Prediction, Verdict
 
 from ..commands import invoke
 from ..openai_server import Answer, OpenAiServer, reply
@@ -173,6 +174,29 @@ def test_a_budget_excludes_what_needs_all_images_or_none(
 ) -> None:
     with pytest.raises(UserError, match=why):
         roll_out("no-policy", [], tmp_path, EvalSettings(disk_budget=10**9, **changes))
+
+
+ONE = Instance("a__b-1", "a/b", "HEAD", "It is broken.", "an-image:1", fail_to_pass=("t",))
+RIGHT = Prediction("a__b-1", "m", "a patch")
+
+
+def test_a_known_verdict_stays_though_its_image_is_lost(tmp_path: Path) -> None:
+    known = {ONE.instance_id: Verdict(ONE.instance_id, Outcome.RESOLVED)}
+    grading = Grading(tmp_path, 1, 60, GraderSettings("sandbox"), {tmp_path: known})
+    grading.grade([ONE], [RIGHT], tmp_path, {ONE.image: "the registry refuses"})
+    assert grading.verdicts[tmp_path][ONE.instance_id].outcome is Outcome.RESOLVED
+    other = replace(ONE, instance_id="a__b-2")
+    grading.grade([other], [replace(RIGHT, instance_id="a__b-2")], tmp_path, {ONE.image: "refused"})
+    assert grading.verdicts[tmp_path]["a__b-2"] == Verdict.broken("a__b-2", "refused")
+
+
+def test_predictions_for_other_instances_do_not_stop_a_report(tmp_path: Path) -> None:
+    known = {ONE.instance_id: Verdict(ONE.instance_id, Outcome.RESOLVED)}
+    surplus = [RIGHT, replace(RIGHT, instance_id="a__b-9")]
+    grader = GraderSettings("sandbox")
+    made = grade_predictions([ONE], surplus, tmp_path, grader=grader, known=known)
+    assert [verdict.outcome for verdict in made.verdicts] == [Outcome.RESOLVED]
+    assert (tmp_path / "report.json").exists()
 
 
 @pytest.mark.docker

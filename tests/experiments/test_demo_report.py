@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from srl_swe.errors import UserError
+from srl_swe.experiments.demo import QUICK, run_demo
 from srl_swe.experiments.demo_report import (
     CAVEAT,
     CurvePoint,
@@ -16,8 +19,19 @@ from srl_swe.experiments.demo_report import (
 from srl_swe.experiments.policy_evaluation import PolicyResult
 from srl_swe.reports.page import Way
 from srl_swe.types import Outcome, Verdict
+from srl_swe_envs.local import open_local_sandbox
 
 from ..html_page import HOSTILE, HtmlPage
+
+
+def test_a_fresh_demo_deletes_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds no demo"):
+        run_demo(QUICK, tmp_path, open_local_sandbox, fresh=True)
+    (tmp_path / "config.json").write_text('{"suite": "starter"}')
+    with pytest.raises(UserError, match="holds no demo"):
+        run_demo(QUICK, tmp_path, open_local_sandbox, fresh=True)
+    assert (tmp_path / "thesis.txt").exists()
 
 
 def make_policy(label: str, *outcomes: Outcome) -> PolicyResult:
