@@ -109,7 +109,7 @@ BUDGETS: Mapping[str, GeneratedPlan] = {
         arms=HOUR_ARMS,
         seeds=1,
         warm_steps=200,
-        further_steps=48,
+        further_steps=32,
         step_instances=4,
         edit_instances=100,
         test_instances=12,
@@ -291,7 +291,7 @@ def check_gate(resolved: Collection[bool], edits: Collection[bool]) -> None:
     )
 
 
-_TRAIN_S, _SAMPLE_S, _READ_S = 1 / 200, 1 / 90, 1 / 850
+_TRAIN_S, _SAMPLE_S, _READ_S = 1 / 100, 1 / 90, 1 / 850
 """Seconds per token of SmolLM2-135M on two cores (docs/study.md)."""
 _NEW_SHARE = 0.8
 """Share of an evaluated step's prompt that no earlier prompt began with."""
