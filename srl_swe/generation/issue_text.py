@@ -353,25 +353,10 @@ def called_name(code: str, imported: frozenset[str] | None = None) -> str | None
     return None
 
 
-_BUILT_IN = frozenset(
-    f.__name__
-    for f in (
-        list,
-        dict,
-        set,
-        tuple,
-        sorted,
-        len,
-        str,
-        repr,
-        next,
-        iter,
-        type,
-        isinstance,
-        bool,
-        int,
-    )
-)
+_BUILT_IN = {
+    "list", "dict", "set", "tuple", "sorted", "len", "str", "repr", "next", "iter", "type",
+    "isinstance", "bool", "int",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
