@@ -380,9 +380,9 @@ def steps(
     from srl_swe.steps.card import push as upload
     from srl_swe.trajectories.jsonl import check_name
 
+    is_old = False
     if out is None and source is not None and (old_source is not None or _is_old_out(source)):
-        say(f"{source}: taken as the folder to write, as in version 0.1; name it by --out.")
-        out, source = Path(source), None
+        out, source, is_old = Path(source), None, True
     source = source or old_source or str(bundled("trajectories") / "starter.jsonl")
     if out is None and (push or not examples):
         raise UserError("name a folder by --out, or look at examples by --show alone.")
@@ -395,6 +395,8 @@ def steps(
     folders = build(found, maker, out, workers or os.cpu_count() or 1) if out else {}
     cards = {folder: load_card(folder) for folder in folders.values()}
     rows = read_rows(found, maker, out, examples) if examples else []
+    if is_old:
+        say(f"{out} is taken as the folder to write, as in version 0.1; name it by --out.")
     if as_json:
         sets = [{"folder": folder, **asdict(card)} for folder, card in cards.items()]
         options.print_json({"data_sets": sets, "examples": rows})
