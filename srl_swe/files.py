@@ -132,6 +132,14 @@ def drop_torn_line(path: Path) -> None:
             os.truncate(path, end)
 
 
+def parse_json(raw: str | bytes, where: str) -> Any:
+    """The JSON value. Raises UserError that names ``where``."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON: {error}.") from error
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if it can't be read as one."""
     try:

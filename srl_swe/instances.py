@@ -19,7 +19,7 @@ from typing import Any
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
-from srl_swe.files import first_words, read_lines
+from srl_swe.files import first_words, parse_json, read_lines
 from srl_swe.types import Instance
 
 Row = Mapping[str, Any]
@@ -219,10 +219,10 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     match path.suffix:
         case ".jsonl":
             for where, line in read_lines(path, "save it as UTF-8"):
-                yield where, _parsed(line, where)
+                yield where, parse_json(line, where)
             return
         case ".json":
-            rows = _parsed(path.read_bytes(), str(path))
+            rows = parse_json(path.read_bytes(), str(path))
             if not isinstance(rows, list):
                 raise UserError(f"{path} must hold a list of instances.")
         case ".parquet":
@@ -252,13 +252,6 @@ def _hub_rows(dataset: str, split: str) -> Iterator[tuple[str, Row]]:
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{dataset} ({split}), row {number}", row
-
-
-def _parsed(text: str | bytes, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}.") from error
 
 
 _FILTERED: Mapping[str, Callable[[Instance], str]] = {
@@ -319,9 +312,9 @@ def read_ids(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no list of instances ({error}).") from None
     if text.lstrip().startswith("["):
-        items = _parsed(text, str(path))
+        items = parse_json(text, str(path))
     elif text.lstrip().startswith("{"):
-        items = [_parsed(line, str(path)) for line in text.splitlines() if line.strip()]
+        items = [parse_json(line, str(path)) for line in text.splitlines() if line.strip()]
     else:
         items = [line for row in text.splitlines() if (line := row.partition("#")[0].strip())]
     named = [item.get("instance_id") if isinstance(item, dict) else item for item in items]

@@ -275,13 +275,14 @@ def _disk(plan: BenchPlan) -> Finding:
     there = "on the engine's machine" if free is None else f"{shown_bytes(free)} free"
     unpacked = f"{_range(needs)} unpacked, {there}"
     enough = 0 if free is None else int(free * 0.8 // 10**9)
-    in_turns = f"--disk-budget {enough}GB pulls, grades and evicts in turns"
+    prune = "free some with `srl-swe images prune`"
+    way_out = f"--disk-budget {enough}GB pulls, grades and evicts in turns"
     if free is not None and enough * 10**9 < plan.largest_bytes[1]:
-        in_turns = "free some with `srl-swe images prune`, or have the engine on a larger disk"
+        way_out = "have the engine on a larger disk"
     if budget is None:
         if free is None or needs[1] <= free:
             return ok("disk", unpacked)
-        return (failure if needs[0] > free else warning)("disk", unpacked, in_turns)
+        return (failure if needs[0] > free else warning)("disk", unpacked, f"{way_out}, or {prune}")
     held = f"{unpacked}, at most {shown_bytes(budget)} at a time"
     if plan.largest_bytes[0] > budget:
         return failure(
@@ -290,8 +291,7 @@ def _disk(plan: BenchPlan) -> Finding:
             f"a --disk-budget of {shown_bytes(2 * plan.largest_bytes[1])} or more",
         )
     if free is not None and min(needs[0], budget) > free:
-        prune = "" if "prune" in in_turns else "free some with `srl-swe images prune`, or "
-        return failure("disk", held, f"{prune}{in_turns}")
+        return failure("disk", held, f"{prune}, or {way_out}")
     at_once = max(1, budget // 2 // max(1, plan.largest_bytes[1]))
     if at_once * plan.samples < min(plan.workers, plan.instances * plan.samples):
         return warning(

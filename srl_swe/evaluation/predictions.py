@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.errors import UserError
-from srl_swe.files import write_atomic
+from srl_swe.files import parse_json, write_atomic
 from srl_swe.types import Instance, Prediction
 
 
@@ -57,9 +57,9 @@ def _read(path: Path) -> Iterator[Prediction]:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
-                        yield _prediction(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                        yield _prediction(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
         case ".json":
-            rows = _parsed(path.read_bytes(), str(path))
+            rows = parse_json(path.read_bytes(), str(path))
             if isinstance(rows, dict):
                 rows = list(rows.values())
             if not isinstance(rows, list):
@@ -68,13 +68,6 @@ def _read(path: Path) -> Iterator[Prediction]:
                 yield _prediction(row, f"{path}, prediction {number}")
         case _:
             raise UserError(f"{path}: predictions are a .jsonl or a .json file.")
-
-
-def _parsed(raw: bytes, where: str) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}.") from error
 
 
 def _prediction(row: Any, where: str) -> Prediction:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from srl_swe.dialects import get_dialect, read_actions
@@ -169,8 +169,8 @@ class GeneratedStudy:
     """The parts of a study; several may run at once.
 
     ``experts``: one trajectory per instance. Locks: ``starts``, one per seed's warm start;
-    ``evaluating``: policies are evaluated one by one, as their verdicts share a folder. ``passed``
-    is not empty once the gate has been passed.
+    ``evaluating``: policies are evaluated one by one, as their verdicts share a folder.
+    ``passed``: the gate has been passed.
     """
 
     plan: GeneratedPlan
@@ -187,7 +187,7 @@ class GeneratedStudy:
     starts: Mapping[int, Lock]
     test: CachedTestRunner
     evaluating: Lock = field(default_factory=Lock)
-    passed: list[bool] = field(default_factory=list)
+    passed: Event = field(default_factory=Event)
 
     # Data.
 
@@ -331,10 +331,10 @@ class GeneratedStudy:
             output = self.place(seed) / "warm"
             recipe = self._recipe("sft", self.model(seed), output, seed, data="warm")
             policy = finish_phase(recipe, self.run_phase if seed else self.run_alone)
-            if self.gate and seed == 0 and self.plan.gate_instances and not self.passed:
+            if self.gate and seed == 0 and self.plan.gate_instances and not self.passed.is_set():
                 with self.evaluating:
                     self._check_gate(policy, f"warm-{seed}", self.folder / measured("warm", seed))
-                self.passed.append(True)
+                self.passed.set()
             return policy
 
     def train_and_evaluate(self, seed: int, arm: GeneratedArm, costs: Costs) -> GeneratedResult:

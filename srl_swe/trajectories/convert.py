@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -161,7 +162,7 @@ def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
     for number, step in enumerate(steps, 1):
         call_id = f"call_{step_id}_{number}" if step.action else None
         if step.action is not None:
-            plain = TypeAdapter(Step).dump_python(step, mode="json")
+            plain = _step_adapter().dump_python(step, mode="json")
             own = _given({name: plain[name] for name in ("executed", "translation", "expert")})
             calls.append(
                 {
@@ -179,6 +180,11 @@ def _write_turn(step_id: int, steps: Sequence[Step]) -> dict[str, Any]:
     written = {"step_id": step_id, "source": "agent", "message": steps[0].thought}
     written |= {"tool_calls": calls} if calls else {}
     return written | ({"observation": {"results": results}} if results else {})
+
+
+@cache
+def _step_adapter() -> TypeAdapter[Step]:
+    return TypeAdapter(Step)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
