@@ -105,7 +105,8 @@ def run_generated_study(
     """Train and evaluate the arms that ``folder`` lacks, ``at_once`` of them; returns all results.
 
     ``trajectories``: experts' that resolve instances. ``label``: for the arm on its own states.
-    ``run_alone``: trains the first warm start, for which the others wait; None means ``run_phase``.
+    ``run_alone``: trains the first warm start, for which the others wait, and an arm that is left
+    alone; None means ``run_phase``.
     ``gate``: False continues, here or in a folder where it has stopped, though it is closed.
     Raises UserError if the folder holds another plan, if the instances can't be split, or if the
     gate is closed (:func:`srl_swe.experiments.generated_plan.check_gate`); PhaseStopped if a
@@ -113,6 +114,11 @@ def run_generated_study(
     """
     arms = get_arms(ARMS, plan.arms)
     claim(folder, asdict(plan))
+    jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
+    jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
+    finished = {(each.seed, each.arm) for each in load_results(folder, GeneratedResult)}
+    done = [job for job in jobs if (job[0], job[1].name) in finished]
+    run_alone = run_alone or run_phase
     study = GeneratedStudy(
         plan=plan,
         split=split_instances(instances, trajectories, plan.held_out),
@@ -121,16 +127,14 @@ def run_generated_study(
         folder=folder,
         open_sandbox=open_sandbox,
         harness=harness,
-        run_phase=run_phase,
-        run_alone=run_alone or run_phase,
+        run_phase=run_phase if len(jobs) - len(done) > 1 else run_alone,
+        run_alone=run_alone,
         gate=gate,
         label=label,
         starts={seed: Lock() for seed in range(plan.seeds)},
         test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
     )
     costs = study.prepare()
-    jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
-    jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
     alone_s = {arm.name: expected_seconds(arm, plan, costs) for arm in arms}
     stages = [
         Stage(
@@ -146,11 +150,11 @@ def run_generated_study(
         f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}; "
         f"{total:.0f} in all"
     )
-    labels = {arm.name: arm.label for arm in arms}
-    done = {
-        f"seed {each.seed}: {labels[each.arm]}" for each in load_results(folder, GeneratedResult)
+    spent_s = {
+        stage.title: stage.expected_s
+        for job, stage in zip(jobs, stages, strict=True)
+        if job in done
     }
-    spent_s = {stage.title: stage.expected_s for stage in stages if stage.title in done}
     report = partial(save_report, plan, study.split, costs, folder=folder)
 
     def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:

@@ -25,7 +25,7 @@ from srl_swe.types import Action, ExpertReply, Instance, Step, Trajectory
 
 EXPERT_NAME, BRIEF_NAME = "gold-expert", "gold-expert-brief"
 """``model`` of its trajectories."""
-EXPERT_VERSION = 1
+EXPERT_VERSION = 2
 """Another version may act differently under the same seed."""
 XML = get_dialect("xml")
 """The dialect whose tools the expert calls."""

@@ -25,6 +25,8 @@ from srl_swe.types import Action, Instance
 
 _LINES_BETWEEN = 3
 """Changes with fewer unchanged lines between them are one edit."""
+_NEAR_LINES = 2
+"""Lines around an edit that belong to it."""
 _MOST_WRONG_LINES = 30
 """With more wrong lines, a file is restored before it is edited."""
 _DEFINES = re.compile(r"(\s*)(?:async\s+)?(?:def|class)\s+(\w+)")
@@ -104,18 +106,19 @@ class PendingEdit:
     @cached_property
     def with_neighbours(self) -> list[str]:
         """The lines to see before this edit: those to replace, and the nearest ones around them."""
-        above = [line for line in self.lines[: self.first] if line.strip()][-1:]
-        below = [line for line in self.lines[self.last :] if line.strip()][:1]
+        above = [line for line in self.lines[: self.first][-_NEAR_LINES:] if line.strip()][-1:]
+        below = [line for line in self.lines[self.last :][:_NEAR_LINES] if line.strip()][:1]
         return [*above, *(line for line in self.removed if line.strip()), *below]
 
     @cached_property
     def symbols(self) -> list[tuple[int, str]]:
-        """The functions and classes around the edit, innermost first: line from 1, and name."""
+        """Functions and classes edited or around the edit, innermost first: line from 1, and name."""
         found: list[tuple[int, str]] = []
         indent = self._indent()
         for number in range(min(self.first, len(self.lines) - 1), -1, -1):
             match = _DEFINES.match(self.lines[number])
-            if match and len(match[1]) < indent:
+            is_edited = self.first == number < self.last
+            if match and (len(match[1]) < indent or is_edited):
                 found.append((number + 1, match[2]))
                 indent = len(match[1])
         return found

@@ -24,10 +24,8 @@ from srl_swe.tools import SUBMIT
 from srl_swe.tools.translation import edit_call
 from srl_swe.types import Action, Instance
 
-_SHORT_FILE_LINES = 90
-"""Shorter files are viewed whole."""
-_WINDOW_LINES = 70
-"""The most lines of a view with a range."""
+_SCROLLED_LINES = 20
+"""A file is viewed whole if it is at most so many lines longer than a view with a range."""
 _COMMON_WORD = 25
 """A word with more occurrences in the file is not worth a search."""
 _SCRIPT = "reproduce.py"
@@ -41,7 +39,8 @@ class Habits:
     """Choices for one instance.
 
     ``wrong_turn``: a step that does not help; empty for none. ``tail_lines``: those printed of a
-    test run; 0 for all.
+    test run; 0 for all. ``view_lines``: the most of a view with a range. ``short_answers``: prefers
+    actions that print little.
     """
 
     reproduces: Literal["first", "searched", "viewed", "never"]
@@ -54,6 +53,8 @@ class Habits:
     search_form: int
     margin_lines: int
     last_file_first: bool
+    view_lines: int = 70
+    short_answers: bool = False
 
     @classmethod
     def of(cls, seed: int, instance_id: str) -> Habits:
@@ -85,8 +86,10 @@ BRIEF = Habits(
     search_form=4,
     margin_lines=2,
     last_file_first=False,
+    view_lines=40,
+    short_answers=True,
 )
-"""Search, view, edit, test, submit, always in the same way."""
+"""Search, view, edit, test, submit, always in the same way, and with short answers."""
 
 
 @dataclass(frozen=True)
@@ -359,7 +362,8 @@ def _searches(here: Situation, text: str, target: PendingEdit | None) -> Iterato
             Kind.SEARCH, _grep(name, here.habits.search_form, _is_defined(text, name)), word=name
         )
     for name in [name for name in issue.names if name not in names][:2]:
-        yield bash(Kind.SEARCH, _grep(name, 3, False), word=name)
+        form = 4 if here.habits.short_answers else 3
+        yield bash(Kind.SEARCH, _grep(name, form, False), word=name)
     yield from _hops(here)
     lists = ("git ls-files '*.py'", "find . -name '*.py' -not -path './.git/*' | sort")
     yield bash(Kind.LIST, lists[here.habits.search_form % 2])
@@ -397,7 +401,7 @@ def _hops(here: Situation) -> Iterator[Move]:
 def _views(here: Situation, target: PendingEdit) -> Iterator[Move]:
     """Views that show the edit: its function if that is known, else the file in windows."""
     path, lines, facts = here.file(target.path), target.lines, {"path": target.path}
-    if len(lines) <= _SHORT_FILE_LINES:
+    if len(lines) <= here.habits.view_lines + _SCROLLED_LINES:
         yield Move(Kind.VIEW, edit_call("view", path), facts)
     known = [
         (line, name)
@@ -405,6 +409,8 @@ def _views(here: Situation, target: PendingEdit) -> Iterator[Move]:
         if here.seen.knows_line(target.path, line, lines[line - 1])
     ]
     if not known and target.symbols:
+        if here.habits.short_answers:
+            yield from _definitions(here, target)
         yield bash(
             Kind.OUTLINE,
             f"grep -nE '^ *(async def|def|class) ' {shlex.quote(target.path)}",
@@ -415,13 +421,22 @@ def _views(here: Situation, target: PendingEdit) -> Iterator[Move]:
         first = max(1, start - here.habits.margin_lines)
         end = _end_of_block(lines, start) + here.habits.margin_lines
         while first <= len(lines):
-            last = min(end, first + _WINDOW_LINES - 1, len(lines))
+            last = min(end, first + here.habits.view_lines - 1, len(lines))
             call = edit_call("view", path, view_range=f"[{first}, {last}]")
             yield Move(Kind.VIEW_PART, call, {**facts, "line": str(first)})
             if last > target.last:
                 break
             first, end = max(last - 4, first + 1), len(lines)
     yield Move(Kind.VIEW, edit_call("view", path), facts)
+
+
+def _definitions(here: Situation, target: PendingEdit) -> Iterator[Move]:
+    """Searches for a definition whose name was seen, else views of functions of the issue."""
+    for _, name in target.symbols:
+        if here.seen.knows_word(name):
+            command = f"grep -nE '(def|class) {name}\\b' {shlex.quote(target.path)}"
+            yield bash(Kind.SEARCH, command, word=name)
+    yield from _hops(here)
 
 
 def _end_of_block(lines: Sequence[str], start: int) -> int:

@@ -19,7 +19,7 @@ from .failure_details import MOST_CHARS, detail_of, read_source
 from .live_code import LiveCode
 
 _MOST_DETAILS = 12
-"""Failing tests whose assertion is reported."""
+"""Newly failing tests whose assertion is reported."""
 PASSED = ("PASSED", "XFAIL")
 COLLECTING = ""
 """Stands for importing and collecting where names of tests have their processor times."""
@@ -38,7 +38,7 @@ class Runs:
         self.errors = []  # type: list[str]
         self._outcomes = {}  # type: dict[str, str]
         self._details = {}  # type: dict[str, Any]
-        self._detailed = False
+        self._detailed = set()  # type: set[str]
         self._calls = [set()]  # type: list[set[Any]]
         """Code called in the innermost context: importing, a test, or a fixture."""
         self._by_test = {}  # type: dict[str, set[Any]]
@@ -122,11 +122,12 @@ class Runs:
             if "ended" in runs["first"]:
                 return runs
             far = self._plain - (near if runs["first"]["stopped"] else set())
-        runs["whole"] = self._run(items, detailed=True, plain=far)
+        passing = set(self._request["passing"])
+        runs["whole"] = self._run(items, detailed=passing, plain=far)
         if "noticed" in runs["whole"]:
-            runs["whole"] = self._run(items, detailed=True)
+            runs["whole"] = self._run(items, detailed=passing)
         outcomes = runs["whole"].get("tests", {})
-        failed = {t for t in self._request["passing"] if outcomes.get(t) not in PASSED}
+        failed = {t for t in passing if outcomes.get(t) not in PASSED}
         again = [item for item in items if item.nodeid in failed]
         if outcomes and 0 < len(failed) <= self._request["most_failing"]:
             runs["again"] = self._run(again, reseeded=True)
@@ -147,7 +148,7 @@ class Runs:
         items: Any,
         stop: Any = None,
         reseeded: bool = False,
-        detailed: bool = False,
+        detailed: Any = frozenset(),
         plain: Any = frozenset(),
     ) -> Any:
         """The outcomes of these tests in a fork. ``stop``: at the first failure of one of these.
@@ -273,7 +274,8 @@ class Runs:
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
         outcome = yield
-        if self._detailed and len(self._details) < _MOST_DETAILS and outcome.get_result().failed:
+        wanted = item.nodeid in self._detailed and len(self._details) < _MOST_DETAILS
+        if wanted and outcome.get_result().failed:
             with contextlib.suppress(Exception):
                 self._details.setdefault(item.nodeid, detail_of(item, call))
 

@@ -34,7 +34,7 @@ from srl_swe.types import Action
 
 THRESHOLD = 0.8
 """Lowest similarity of arguments that agree, and lowest share of viewed lines."""
-_PATH = re.compile(r"[\w./-]*/[\w./-]*")
+_WORD = re.compile(r"[\w./-]+")
 
 
 def rule_rewards(candidates: Iterable[str], expert: str) -> list[float]:
@@ -87,7 +87,12 @@ def _same_program(ours: Action, theirs: Action) -> bool:
     """The same first program, and a path in common if both commands name any."""
     commands = ours.arguments.get("command", ""), theirs.arguments.get("command", "")
     first, second = (
-        {normal_path(path) for word in shell_words(command) for path in _PATH.findall(word)}
+        {
+            normal_path(part)
+            for word in shell_words(command)
+            for part in _WORD.findall(word)
+            if "/" in part
+        }
         for command in commands
     )
     apart = bool(first) and bool(second) and not first & second

@@ -186,7 +186,7 @@ class _Making:
             return drop(DropReason.NO_ACTION)
         if not step.executed:
             return drop(DropReason.NOT_EXECUTED)
-        if trajectory.problem_statement is None:
+        if not (trajectory.problem_statement or "").strip():
             return drop(DropReason.NO_ISSUE)
         not_writable = partial(drop, DropReason.NOT_WRITABLE)
         if call.problem:

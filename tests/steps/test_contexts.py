@@ -64,7 +64,8 @@ def test_the_target_is_the_experts_reply_and_its_action() -> None:
     assert (context.instance_id, context.n_steps, context.tool) == ("a__b-1", 5, "bash")
 
 
-def test_every_step_that_gives_no_example_has_its_reason() -> None:
+@pytest.mark.parametrize("issue", [None, " \n"])
+def test_every_step_that_gives_no_example_has_its_reason(issue: str | None) -> None:
     steps = (
         Step("t", None),
         Step("t", Action("bash", {"command": "vim"}), executed=False),
@@ -75,7 +76,7 @@ def test_every_step_that_gives_no_example_has_its_reason() -> None:
     items = list(make_step_contexts(make_trajectory(0, steps_made=steps), XML))
     reasons = [item.reason for item in items if isinstance(item, Dropped)]
     assert reasons == ["no_action", "not_executed", "not_writable", "not_writable", "last_step"]
-    silent = make_trajectory(problem_statement=None)
+    silent = make_trajectory(problem_statement=issue)
     assert {i.reason for i in make_step_contexts(silent, XML) if isinstance(i, Dropped)} == {
         DropReason.NO_ISSUE,
         DropReason.LAST_STEP,
