@@ -112,7 +112,7 @@ class PendingEdit:
 
     @cached_property
     def symbols(self) -> list[tuple[int, str]]:
-        """Functions and classes edited or around the edit, innermost first: line from 1, and name."""
+        """Definitions edited or around the edit, innermost first: line from 1, and name."""
         found: list[tuple[int, str]] = []
         indent = self._indent()
         for number in range(min(self.first, len(self.lines) - 1), -1, -1):

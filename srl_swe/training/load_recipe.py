@@ -15,7 +15,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -33,8 +32,10 @@ from srl_swe.training.recipe import (
     check,
     field_names,
     field_of,
+    shown,
     unknown_field,
 )
+from srl_swe.trajectories.fields import parse_yaml
 
 if TYPE_CHECKING:
     from srl_swe.training.trl_config import TrlFields
@@ -82,11 +83,12 @@ def summary_of(recipe: Path) -> str:
 def read_content(path: Path) -> dict[str, Any]:
     """Read a recipe file unchecked. Raises UserError if it is not a YAML mapping."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = parse_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"no recipe at {path} ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    except ValueError as error:
+        reason = str(error).removeprefix("not YAML: ")
+        raise UserError(f"{path} is not YAML: {reason}.") from None
     if not isinstance(content, dict):
         raise UserError(
             f"{path} is not a recipe: it must hold `method:`, `model:`, `data:` and so on."
@@ -243,15 +245,15 @@ def _one_value(key: str, words: Sequence[str], hint: Any) -> Any:
     if hint is str:
         return words[0]
     try:
-        return yaml.safe_load(words[0])
-    except yaml.YAMLError:
+        return parse_yaml(words[0])
+    except ValueError:
         raise UserError(f"the value of {key}, {words[0]!r}, is not YAML.") from None
 
 
 def _one_of(value: Any, allowed: Iterable[str], where: str) -> str:
     allowed = list(allowed)
     if value not in allowed:
-        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(allowed)}.")
+        raise UserError(f"{where} is {shown(value)}; it must be one of {', '.join(allowed)}.")
     return str(value)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -371,7 +372,16 @@ def _refusal(error: ErrorDetails, record: Any, where: str) -> UserError:
         message = "must hold `name: value` lines"
     elif kind == "literal_error":
         message = f"must be {error['ctx']['expected']}"
-    return UserError(f"{where}: {path} {message}, not {'null' if given is None else repr(given)}.")
+    return UserError(f"{where}: {path} {message}, not {shown(given)}.")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
+
+
+def shown(value: object) -> str:
+    """The value for a message, shortened; None as YAML's null."""
+    return "null" if value is None else _REPR.repr(value)
 
 
 def unknown_field(name: object, known: Sequence[str], where: str) -> UserError:

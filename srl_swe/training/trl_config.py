@@ -17,7 +17,6 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 
 import datasets
 import huggingface_hub.constants
-import yaml
 from trl.scripts.utils import TrlParser
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
@@ -27,6 +26,7 @@ from srl_swe.errors import UserError
 from srl_swe.rollout.local_policy import PLAIN
 from srl_swe.rollout.weights import hide_weight_bars
 from srl_swe.training.recipe import Recipe, field_names, field_of, unknown_field
+from srl_swe.trajectories.fields import parse_yaml
 
 
 class TrlFields:
@@ -122,8 +122,8 @@ def _whole(word: str) -> str:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         raise UserError(f"{where}: {text!r} is not YAML.") from None
 
 

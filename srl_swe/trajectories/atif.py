@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +26,7 @@ from srl_swe.trajectories.chat_events import (
     read_plain_answer,
 )
 from srl_swe.trajectories.fields import Fields, Reader
-from srl_swe.trajectories.row_facts import NamedInstance, find_instance
+from srl_swe.trajectories.row_facts import NamedInstance, find_instance, pick_task
 from srl_swe.trajectories.turns import Answer, Turn, find_stop_reason, make_steps
 from srl_swe.types import (
     ExpertReply,
@@ -63,7 +64,8 @@ def read_atif(record: Any, where: str) -> Trajectory:
     else:  # Harbor's files are all called trajectory
         instance_id = row.mapping("extra").optional_text("instance_id")
         named = find_instance(Fields({**row.values, "instance_id": instance_id}, row.where))
-    task = next((item for item in items if item.get("source") == "user"), None)
+    before = takewhile(lambda item: item.get("source") != "agent", items)
+    task = pick_task([item.content("message") for item in before if item.get("source") == "user"])
     replies = [item for item in items if item.get("source") == "agent"]
     notes = (*named.notes, *notes, *(row.optional_text("notes") or "").splitlines())
     if copied := sum(reply.get("is_copied_context") is True for reply in replies):
@@ -75,7 +77,7 @@ def read_atif(record: Any, where: str) -> Trajectory:
     trajectory = Trajectory(
         named.id,
         _with_own_facts(steps, replies),
-        find_task(task.content("message")) if task else None,
+        None if task is None else find_task(task),
         find_stop_reason(steps),
         model=row.mapping("agent").optional_text("model_name"),
         source=ATIF.name,

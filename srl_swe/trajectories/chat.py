@@ -31,6 +31,7 @@ from srl_swe.trajectories.chat_events import (
     text_of,
 )
 from srl_swe.trajectories.fields import Fields, Reader, first_has, name_record
+from srl_swe.trajectories.mini import is_mini, read_mini
 from srl_swe.trajectories.row_facts import (
     NO_INSTANCE,
     find_instance,
@@ -38,6 +39,7 @@ from srl_swe.trajectories.row_facts import (
     find_outcome,
     find_patch,
     parse_outcome,
+    pick_task,
     tidy_patch,
 )
 from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
@@ -71,8 +73,13 @@ def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajector
             role = message.get("role" if message.get("from") is None else "from")
             text = message.get("content" if message.get("value") is None else "value")
             messages[i] = replace(message, values={**message.values, "role": role, "content": text})
+        if is_mini([message.values for message in messages]):
+            own = {"messages": [_in_chat_roles(message.values) for message in messages]}
+            return replace(read_mini({**row.values, **own}, where), source=name)
     form = columns.form or find_form(message.content() for message in messages)
     steps, notes = make_steps(read_messages(messages, form))
+    if steps and not any(step.action for step in steps):
+        notes += ("no reply holds a call in a known form",)
     instance = find_instance(row)
     exit_status = row.optional_text("exit_status") or row.optional_text("finish_reason")
     outcome = parse_outcome(row.get(columns.result))
@@ -88,6 +95,11 @@ def read_chat(name: str, columns: Columns, record: Any, where: str) -> Trajector
         exit_status=exit_status,
         notes=(*instance.notes, *notes),
     )
+
+
+def _in_chat_roles(message: Mapping[str, Any]) -> dict[str, Any]:
+    roles = {"gpt": "assistant", "human": "user"}
+    return {**message, "role": roles.get(message["role"], message["role"])}
 
 
 _HEADS = {OPENHANDS_FORM: "EXECUTION RESULT of [", R2E_GYM_FORM: "Execution output of ["}
@@ -141,7 +153,7 @@ def _is_chat(record: Any) -> bool:
 
 def _has_call(message: Any) -> bool:
     role = message.get("role") if isinstance(message, Mapping) else None
-    if not isinstance(role, str) or role not in ASSISTANT:
+    if not isinstance(role, str) or role.lower() not in ASSISTANT:
         return False
     content = message.get("content")
     parts = content if isinstance(content, list) else []
@@ -239,8 +251,8 @@ def read_responses(record: Any, where: str) -> Trajectory:
     if not issue:  # in the first user message of the input, which may also be one text
         is_text = isinstance(request.get("input"), str)
         asked = [] if is_text else request.items("input")
-        users = (item.content() for item in asked if item.get("role") == "user")
-        task = request.text("input") if is_text else next(users, None)
+        users = [item.content() for item in asked if item.get("role") == "user"]
+        task = request.text("input") if is_text else pick_task(users)
         issue = find_issue(task) if task is not None else None
     report = row.mapping("metadata").mapping("eval_report").mapping(instance_id or "")
     judged = next((place for place in (row, report) if place.get("resolved") is not None), None)
@@ -259,7 +271,7 @@ def read_responses(record: Any, where: str) -> Trajectory:
 
 
 RESPONSES = Reader("responses", is_responses, read_responses)
-_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 
 
 def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
@@ -273,6 +285,10 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
                 yield Answer(answer, item.optional_text("call_id"))
             elif kind == "function_call":
                 calls.append(read_call(item, item.optional_text("call_id")))
+            elif kind == "local_shell_call":  # Codex' older tool
+                given = item.mapping("action").values
+                shell = Fields({"name": "shell", "arguments": given}, item.where, item.path)
+                calls.append(read_call(shell, item.optional_text("call_id")))
             elif kind == "custom_tool_call":  # with a text, as Codex' apply_patch
                 action = Action(item.text("name"), {"input": item.text("input")})
                 calls.append(Call(action, item.optional_text("call_id")))

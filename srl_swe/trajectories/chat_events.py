@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from typing import Any, TypeGuard
 
 from srl_swe.tools.bash import as_plain_call
 from srl_swe.trajectories.fields import Fields, parse_json, render_arguments
-from srl_swe.trajectories.row_facts import find_issue
+from srl_swe.trajectories.row_facts import find_issue, pick_task
 from srl_swe.trajectories.turns import Answer, Call, Turn, make_observation
 from srl_swe.types import Action, Observation
 
@@ -89,6 +90,7 @@ def _within(text: str, tag: str) -> str | None:
 _START, _END = "<tool_call>", "</tool_call>"
 _CUT_END = re.compile(r"</?[a-z_]{0,10}\Z")
 _MOST_OPEN = 20
+_JSON_LINE = re.compile(r"^[^\S\n]*[\[{]", re.MULTILINE)
 
 
 def read_json_calls(text: str) -> tuple[str, list[Action]]:
@@ -98,8 +100,7 @@ def read_json_calls(text: str) -> tuple[str, list[Action]]:
     ('Look.', [Action(tool='ls', arguments={'a': '1'})])
     """
     text = text.strip()
-    end = text.find("</think>") if text.startswith("<think>") else -1
-    start = end + len("</think>") if end >= 0 else 0
+    start = _shown_from(text, _START)
     hidden, shown = text[:start], text[start:]
     before, *blocks = shown.split(_START)
     actions = [action for block in blocks for action in parse_calls(block.partition(_END)[0])]
@@ -107,6 +108,26 @@ def read_json_calls(text: str) -> tuple[str, list[Action]]:
         return (hidden + before).strip(), actions
     thought, actions = _terminus_reply(shown.strip()) or (shown, [])
     return hidden + thought, actions
+
+
+def _shown_from(text: str, opening: str) -> int:
+    """The end of the hidden thought, in which a call does not count; 0 without one.
+
+    Its own opening tag may stand in the prompt; then a call must follow it.
+    """
+    hidden, closed, shown = text.partition("</think>")
+    is_hidden = hidden.lstrip().startswith("<think>") or (
+        "<think>" not in hidden and opening in shown
+    )
+    return len(hidden) + len(closed) if closed and is_hidden else 0
+
+
+def _split_calls(text: str) -> tuple[str, list[Action]]:
+    """The thought before calls as JSON, and the calls; no calls if the text has none."""
+    for start in islice(_JSON_LINE.finditer(text), _MOST_OPEN):
+        if actions := parse_calls(text[start.end() - 1 :]):
+            return text[: start.end() - 1], actions
+    return text, []
 
 
 def parse_calls(text: str) -> list[Action]:
@@ -224,8 +245,7 @@ def read_xml_calls(
     ('Look.', [Action(tool='bash', arguments={'command': 'ls'})])
     """
     actions: list[Action] = []
-    # a call within the hidden thought does not count
-    at = max(text.find("</think>"), 0) if text.lstrip().startswith("<think>") else 0
+    at = _shown_from(text, "<function=")
     thought, last_end = text, text.rfind(_PARAMETER_END)
     while opened := _OPEN.search(text, at):
         at = opened.end()
@@ -393,8 +413,12 @@ def split_responses(text: str) -> list[str]:
 _CALLS_ALONE = frozenset({"function_call", "tool_call"})
 """Roles of messages that are calls as JSON and nothing else (LLaMA-Factory, ms-swift)."""
 ASSISTANT = frozenset({"assistant", "gpt", "ai", "model", *_CALLS_ALONE})
-_TOOL = frozenset({"tool", "function", "observation", "tool_response", "function_response"})
+_TOOL = frozenset(
+    {"tool", "function", "observation", "tool_response", "function_response", "tool_result"}
+    | {"ipython", "environment", "env"}
+)
 _USER = frozenset({"user", "human"})
+_PROMPT = frozenset({"system", "developer"})
 _EXAMPLE_END = "END OF EXAMPLE ---------------------"
 _TASK = "NEW TASK DESCRIPTION ---------------------"
 _TASK_END = "--------------------- END OF NEW TASK"
@@ -406,34 +430,64 @@ def read_messages(messages: Iterable[Fields], form: TextForm) -> Iterator[Turn |
     """Turns and answers, from the policy's first message on.
 
     A user's message is an answer only if it holds results of tools, or if no call of the turn
-    has an id. Otherwise it is a nudge of the harness.
+    has an id. Otherwise it is a nudge of the harness. A message that is a call alone belongs to
+    the message before it. Raises BrokenRecord for an unknown role.
     """
     turn: Turn | None = None
+    is_open = False
     for message in messages:
-        role = message.text("role")
+        role = _role(message)
         if role in ASSISTANT:
-            turn = read_turn(message, form)
+            new = read_turn(message, form)
+            if turn and is_open and role in _CALLS_ALONE:
+                thought = join_thoughts(turn.thought, new.thought)
+                turn = Turn(thought, turn.calls + new.calls, turn.answered_as_one)
+                continue
+            if turn and is_open:
+                yield turn
+            turn, is_open = new, True
+            continue
+        if role not in _TOOL | _USER | _PROMPT and turn:
+            raise message.broken("role", f"unknown role {role[:40]!r}")
+        answers = _read_answers(message, role, turn, form) if turn else []
+        if turn and is_open and answers:
             yield turn
-        elif turn and (results := _parts(message, "tool_result")):
-            for result in results:
-                called = result.optional_text("tool_use_id")
-                yield Answer(form.read_answer(result.content()), called)
-        elif turn and (role in _TOOL or (role in _USER and not any(c.id for c in turn.calls))):
-            called = message.optional_text("tool_call_id") if role in _TOOL else None
-            for text in split_responses(message.content()):
-                yield Answer(form.read_answer(text), called)
+            is_open = False
+        yield from answers
+    if turn and is_open:
+        yield turn
+
+
+def _role(message: Fields) -> str:
+    return message.text("role").lower()
+
+
+def _read_answers(message: Fields, role: str, turn: Turn, form: TextForm) -> list[Answer]:
+    if results := _parts(message, "tool_result"):
+        ids = (result.optional_text("tool_use_id") for result in results)
+        texts = (form.read_answer(result.content()) for result in results)
+        return list(map(Answer, texts, ids))
+    called = message.optional_text("tool_call_id")
+    has_ids = any(call.id for call in turn.calls)
+    if role not in _TOOL and (role not in _USER or (has_ids and not called)):
+        return []
+    return [Answer(form.read_answer(text), called) for text in split_responses(message.content())]
 
 
 def read_turn(message: Fields, form: TextForm) -> Turn:
     """One message of the policy; recorded hidden reasoning comes first in its thought."""
     text = message.content()
-    if message.get("role") in _CALLS_ALONE and (actions := parse_calls(text)):
-        return Turn("", tuple(Call(action) for action in actions), answered_as_one=True)
+    if _role(message) in _CALLS_ALONE:
+        thought, actions = _split_calls(text)
+        if actions:
+            calls = tuple(map(Call, actions))
+            return Turn(clean_thought(thought), calls, answered_as_one=True)
     calls = [
         read_call(c.mapping("function"), c.optional_text("id")) for c in message.items("tool_calls")
     ]
-    if message.get("function_call"):
-        calls.append(read_call(message.mapping("function_call"), None))
+    older = message.mapping("function_call") if message.get("function_call") else None
+    if older and any(value is not None for value in older.values.values()):
+        calls.append(read_call(older, None))
     for part in _parts(message, "tool_use"):
         calls.append(read_call(part, part.optional_text("id"), arguments="input"))
     turn = Turn(clean_thought(text), tuple(calls)) if calls else form.read_reply(text)
@@ -446,8 +500,9 @@ def hidden_thought(message: Fields) -> str:
     hidden = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(hidden, str):
         return hidden
-    thinking = (part.optional_text("thinking") or "" for part in _parts(message, "thinking"))
-    return join_thoughts(*thinking)
+    blocks = message.items("thinking_blocks") if message.get("thinking_blocks") else []
+    parts = [*_parts(message, "thinking"), *blocks]
+    return join_thoughts(*(part.optional_text("thinking") or "" for part in parts))
 
 
 def _parts(message: Fields, kind: str) -> list[Fields]:
@@ -464,11 +519,12 @@ def read_call(
 ) -> Call:
     """A native call: its name, and its arguments as an object or as JSON, from these fields.
 
-    Other arguments are kept under the name ``arguments``; such a call never ran.
+    JSON may be encoded twice. Other arguments are kept under the name ``arguments``; such a call
+    never ran.
     """
     tool, given = call.text(name), call.get(arguments)
-    if isinstance(given, str):
-        with suppress(ValueError):
+    with suppress(ValueError):
+        while isinstance(given, str):
             given = parse_json(given) if given.strip() else {}
     if given is None or isinstance(given, Mapping):
         return Call(as_plain_call(Action(tool, render_arguments(given or {}))), call_id)
@@ -476,14 +532,10 @@ def read_call(
 
 
 def read_task(messages: Iterable[Fields]) -> str | None:
-    """The issue in the user's message before the policy's first; None without one."""
-    for message in messages:
-        role = message.text("role")
-        if role in ASSISTANT:
-            return None
-        if role in _USER:
-            return find_task(message.content())
-    return None
+    """The issue in the user's messages before the policy's first; None without one."""
+    before = takewhile(lambda message: _role(message) not in ASSISTANT, messages)
+    task = pick_task([message.content() for message in before if _role(message) in _USER])
+    return None if task is None else find_task(task)
 
 
 def find_task(message: str) -> str:

@@ -104,6 +104,8 @@ class Fields:
         value = self.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise self.broken(name, f"expected a whole number, found {describe_type(value)}")
+        if value is not None and not -_LARGEST <= value < _LARGEST:
+            raise self.broken(name, "a number beyond 64 bits")
         return value
 
     def parsed(self, name: str) -> Any:
@@ -150,6 +152,9 @@ class Fields:
 
     def _path(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
+
+
+_LARGEST = 2**63
 
 
 def first_has(items: object, *names: str) -> bool:
@@ -238,8 +243,8 @@ _MAX_DEPTH = 200
 _FREE_CHARS = 4_000_000
 _MAX_GROWTH = 4
 """Aliases may unfold to this many times the text, and to ``_FREE_CHARS`` in any case."""
-_MAX_DIGITS = 4000
-"""Python itself refuses to write integers of more than 4300 digits."""
+_MAX_DIGITS = 3000
+"""Python itself refuses to write integers of more than 4300 digits; these may be hexadecimal."""
 _NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:.]*")
 _NUMBER_TAGS = (":int", ":float")
 
@@ -254,7 +259,9 @@ def parse_yaml(text: str) -> Any:
         _measure(yaml.parse(text, Loader=_LOADER), len(text))
         return _plain(yaml.load(text, Loader=_LOADER))
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"not YAML: {first_line(error)}") from None
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
+    except (LookupError, AttributeError, ArithmeticError):  # of PyYAML's constructors
+        raise ValueError("not YAML: a tagged value is not of its kind") from None
 
 
 def _measure(events: Iterator[Any], text_chars: int) -> None:

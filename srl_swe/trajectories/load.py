@@ -6,6 +6,7 @@ one conversation. Unreadable records are yielded as exceptions, for the caller t
 
 from __future__ import annotations
 
+import codecs
 import io
 import random
 import re
@@ -82,6 +83,8 @@ _BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"
 """Fields of predictions and benchmark rows, which also lie beside trajectories as JSONL."""
 _EVENT_FILE = re.compile(r"(event-)?(\d{1,9})(?:-[\w-]*)?\.json")
 _STATE = "base_state.json"
+_PAGES = "event_cache"
+"""OpenHands' folder of copies of its events."""
 _PARQUET = b"PAR1"
 _LINES_TRIED = 20
 
@@ -108,9 +111,13 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
 
 
 def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
-    if isinstance(record, BrokenRecord) or find_reader(record.value) is not None:
-        return record
     suffix = Path(re.sub(r"(?::\d+)+\Z", "", record.where)).suffix
+    if isinstance(record, BrokenRecord):
+        return Record(record.where, None, stray=True) if suffix == ".txt" else record
+    if suffix == ".txt" and not record.value.lstrip().startswith("<think>"):
+        return replace(record, stray=True)
+    if find_reader(record.value) is not None:
+        return record
     beside = isinstance(record.value, Mapping) and any(f <= record.value.keys() for f in _BESIDE)
     return replace(record, stray=True) if beside or suffix in _MAY_BE_OTHERS else record
 
@@ -158,6 +165,7 @@ def find_files(source: str) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.suffix in FILE_KINDS and p.is_file()]
+        found = [p for p in found if p.parent.name != _PAGES]
     elif path.exists():
         if path.suffix not in FILE_KINDS:
             known = ", ".join(FILE_KINDS)
@@ -181,7 +189,7 @@ def read_file(path: Path) -> Records:
         elif path.suffix in {".yaml", ".yml"}:
             yield from _split(parse_yaml(_decode(path.read_bytes())), str(path))
         elif path.suffix == ".txt":
-            yield Record(str(path), _decode(path.read_bytes()))
+            yield Record(str(path), _decode(path.read_bytes()).replace("\r\n", "\n"))
         elif path.suffix == ".jsonl":
             with path.open("rb") as lines:
                 yield from read_lines(lines, str(path))
@@ -234,12 +242,16 @@ def _is_json(data: bytes) -> bool:
 
 
 def read_lines(lines: BinaryIO, name: str) -> Records:
-    """One record per line; one value if the first line is only an opening bracket."""
-    first = next(lines, b"")
-    if first.strip() in {b"[", b"{"}:
-        yield from _parse_whole(first + lines.read(), name)
+    """One record per line; one value if the first line is only its beginning."""
+    head: list[bytes] = []
+    first = b""
+    while not first and (line := next(lines, b"")):
+        head.append(line)
+        first = line.removeprefix(codecs.BOM_UTF8).strip()
+    if first == b"{" or (first.startswith(b"[") and not _is_json(first)):
+        yield from _parse_whole(b"".join([*head, lines.read()]), name)
     else:
-        yield from _parse_lines(chain([first], lines), name)
+        yield from _parse_lines(chain(head, lines), name)
 
 
 def _parse_whole(data: bytes, name: str) -> Records:

@@ -20,6 +20,7 @@ from srl_swe.trajectories.chat_events import (
     join_thoughts,
     read_call,
     read_mini_answer,
+    text_of,
 )
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import find_instance, find_issue, find_outcome, tidy_patch
@@ -52,7 +53,7 @@ def is_mini(record: Any) -> bool:
     first = [
         m.get("content") for m in islice(record, _MESSAGES_LOOKED_AT) if isinstance(m, Mapping)
     ]
-    texts = [text for text in first if isinstance(text, str)]
+    texts = list(map(text_of, first))
     return any(map(_BLOCK.search, texts)) and any(map(is_mini_output, texts))
 
 

@@ -12,7 +12,12 @@ from typing import Any
 
 from srl_swe.tools.text_files import encode
 from srl_swe.tools.translation import translate_edit
-from srl_swe.trajectories.chat_events import clean_thought, join_thoughts, read_call
+from srl_swe.trajectories.chat_events import (
+    clean_thought,
+    hidden_thought,
+    join_thoughts,
+    read_call,
+)
 from srl_swe.trajectories.fields import Fields, Reader, render_arguments
 from srl_swe.trajectories.row_facts import (
     NamedInstance,
@@ -232,7 +237,7 @@ class _Stream:
             message, arguments = _message(event), _arguments(event)
             thought = arguments.get("thought")
             if message.values:
-                thought = message.content()
+                thought = join_thoughts(hidden_thought(message), clean_thought(message.content()))
             elif not isinstance(thought, str) or not thought:
                 thought = arguments.content() if event.get("action") == "message" else ""
             said = _OpenTurn(clean_thought(thought))

@@ -6,9 +6,10 @@ file, and its trajectory carries the note :data:`NO_INSTANCE`.
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from srl_swe.trajectories.fields import Fields, describe_type, name_record
@@ -21,6 +22,7 @@ _NAMES = ("trajectory_id", "id", "task", "task_id", "session_id")
 """Fields whose value names an instance if it looks like an instance id, else a run."""
 _IMAGES = ("image", "image_name", "docker_image")
 _PATCHES = ("model_patch", "rollout_patch", "generated_patch", "output_patch", "git_patch", "patch")
+_OF_INSTANCES = ("test_patch", "FAIL_TO_PASS")
 _OUTCOMES = ("resolved", "target", "reward")
 _IMAGE = re.compile(r"sweb\.eval\.[\w]+\.([\w.-]+?)(?:_1776_|_s_)([\w.-]+?)(?::[\w.-]+)?\Z")
 """Names of SWE-bench's and SWE-Gym's images."""
@@ -68,9 +70,11 @@ def with_instance(trajectory: Trajectory, instance_id: str | None) -> Trajectory
 
 
 _ATTEMPT = re.compile(
-    r"(?<=[^_])[_.-](?:run|attempt|rollout|sample|traj|trajectory|trial|try)[_-]?\d{1,9}(?:_\d{1,9})?\Z"
+    r"(?<=[^_])([_.-](?:run|attempt|rollout|sample|traj|trajectory|trial|try)[_-]?\d{1,9}(?:_\d{1,9})?)\Z"
 )
 _COPY = re.compile(r"(?:-|_pr)\d{1,19}(_\d{1,9})\Z")
+_TRIAL = re.compile(r"-\d{1,19}(__\w{7}|_\d{8}_\d{6})\Z")
+"""Harbor's random mark of a trial, and times."""
 _ID = re.compile(r"[\w.+-]*[A-Za-z0-9]__[A-Za-z0-9][\w.+-]*|[\w.+-]+_pr\d{1,19}")
 _LONGEST = 200
 _LONGEST_END = 60
@@ -85,8 +89,11 @@ def plain_instance_id(text: str) -> str:
     end = text[-_LONGEST_END:]
     if "__" not in text and "_pr" not in end:
         return text
-    attempt = _ATTEMPT.search(end)
-    text = text.removesuffix(attempt[0]) if attempt else text
+    while attempt := _ATTEMPT.search(end) or _TRIAL.search(end):
+        bare = text.removesuffix(attempt[1])
+        if not any(sign.isdigit() for sign in bare):  # the words belong to the name
+            break
+        text, end = bare, bare[-_LONGEST_END:]
     copy = _COPY.search(text[-_LONGEST_END:])
     return text.removesuffix(copy[1]) if copy else text
 
@@ -101,6 +108,24 @@ def looks_like_instance_id(text: str) -> bool:
 
 
 _ISSUE_TAGS = ("pr_description", "issue_description", "github_issue", "issue")
+_NO_TASK = re.compile(
+    r"\s*(?:<(?:environment_context|user_instructions|system-reminder)>|# AGENTS\.md|You are )"
+)
+
+
+def pick_task(messages: Sequence[str]) -> str | None:
+    """Of the user's messages before the policy's first, the one with the task; None without any.
+
+    Others hold a system prompt or facts about the environment.
+
+    >>> pick_task(["You are an agent.", "Fix add()."])
+    'Fix add().'
+    """
+    tagged = (text for text in messages if any(f"<{tag}>" in text for tag in _ISSUE_TAGS))
+    plain = (text for text in messages if not _NO_TASK.match(text))
+    return next(chain(tagged, plain, messages), None)
+
+
 _ISSUE_LEAD = re.compile(r"Consider the following PR description:\s*")
 
 
@@ -147,14 +172,15 @@ def parse_outcome(value: Any) -> bool | None:
             value = float(value)
         except ValueError:
             return None
-    if not isinstance(value, int | float) or math.isnan(value) or value > 1:
+    if not isinstance(value, int | float) or not value <= 1:  # NaN too
         return None
     return bool(value == 1)
 
 
 def find_patch(row: Fields) -> str | None:
-    """The run's patch; None if no column has one."""
-    for name in _PATCHES:
+    """The run's patch; None without one. Beside hidden tests, ``patch`` is the gold patch."""
+    is_joined = any(row.get(name) is not None for name in _OF_INSTANCES)
+    for name in _PATCHES[:-1] if is_joined else _PATCHES:
         if isinstance(text := row.get(name), str):
             return tidy_patch(text)
     return None

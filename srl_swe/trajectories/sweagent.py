@@ -17,6 +17,8 @@ from srl_swe.dialects.xml import NO_OUTPUT
 from srl_swe.trajectories.chat_events import (
     clean_thought,
     first_texts,
+    hidden_thought,
+    join_thoughts,
     read_call,
     read_xml_calls,
 )
@@ -65,8 +67,8 @@ def is_sweagent(record: Any) -> bool:
     if not isinstance(record, Mapping):
         return False
     steps, history = record.get("trajectory"), record.get("history")
-    if steps == [] and history == []:
-        return isinstance(record.get("info"), Mapping)
+    if not steps and not history:  # a run that never began
+        return "trajectory" in record and bool(record.keys() & {"info", "environment"})
     if steps:
         return first_has(steps, "action", "observation")
     return first_has(history, "role", "content") or first_has(history, "role", "tool_calls")
@@ -137,7 +139,7 @@ def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Ste
     for turn, (step, ran) in enumerate(zip(steps, states, strict=True)):
         command = (step.optional_text("action") or "").strip("\n")
         printed = step.optional_text("observation") or ""
-        said = step.optional_text("thought") or step.optional_text("response") or ""
+        said = step.optional_text("thought") or last_fence(step.optional_text("response") or "")[0]
         thought = clean_thought(said)
         if command.strip() in PSEUDO_ACTIONS | {""}:
             observation = Observation(printed) if printed else None
@@ -334,7 +336,8 @@ def _read_reply(reply: Fields, *, in_fields: bool, in_xml: bool) -> Turn:
         calls, command = read_calls(reply), reply.optional_text("action") or ""
         if not calls and command.strip():
             calls = (Call(parse_command(command)),)
-        return Turn(clean_thought(reply.optional_text("thought") or content), calls)
+        thought = clean_thought(reply.optional_text("thought") or content)
+        return Turn(join_thoughts(hidden_thought(reply), thought), calls)
     if in_xml:
         thought, actions = read_xml_calls(content)
         return Turn(clean_thought(thought), tuple(map(Call, actions)))

@@ -48,6 +48,8 @@ _NEVER_RAN = tuple(
         r"Error validating (?:tool|args) ",
         r"Missing required argument \S{1,200} in tool call ",
         r"Failed to parse tool call arguments",
+        r"Missing required parameters for function '",
+        r"Parameter '[^'\n]{1,200}' (?:is )?not allowed for function ",
         # Claude Code, OpenCode, Gemini CLI, Codex
         r"<tool_use_error>",
         r"No such tool available: ",
@@ -58,11 +60,18 @@ _NEVER_RAN = tuple(
         r"Invalid parameters provided\. Reason: ",
         r"failed to parse function arguments",
         r"unsupported (?:custom tool )?call: ",
+        r"patch rejected: ",
+        r"Tool execution (?:for \"[^\"\n]{1,200}\" requires user confirmation|denied by policy)",
+        r"This (?:\w+ )?command (?:contains multiple operations\. The following parts? )?"
+        r"requires? approval",
+        r"File has (?:not been read yet|been modified since read)",
+        r"You must read (?:the )?file ",
         # this project
         r"Unknown tool '[^'\n]{1,200}'\. Known: ",
         # rejected by a person
         r"Action (?:has been )?rejected",
         r"The user (?:doesn't|does not) want to (?:proceed with this tool use|take this action)",
+        r"The user (?:rejected permission|has specified a rule)",
         r"\[Request interrupted by user",
         r"\[Operation Cancelled\]",
         r"User (?:rejected|denied|declined|did not allow) (?:the |this )?"
@@ -74,7 +83,8 @@ _NEVER_RAN = tuple(
 )
 """Beginnings of answers to calls that never ran; :data:`_ERROR_HEADS` may precede them."""
 _ERROR_HEADS = re.compile(
-    r"(?:OBSERVATION:\s*|ERROR:\s*|Error:\s*|\[An error occurred during execution\.\]\s*)*"
+    r"(?:OBSERVATION:\s*|ERROR:\s*|Error:\s*|Error executing tool \S{1,200}: "
+    r"|\[An error occurred during execution\.\]\s*)*"
 )
 _HEAD = 20_000
 """A refusal that quotes the call is recognizable within so many characters."""

@@ -170,7 +170,7 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
             {},
             "method is 'ppo'; it must be one of sft, srl, rlvr",
         ),
-        (SRL.replace("method: srl\n", ""), {}, "method is None"),
+        (SRL.replace("method: srl\n", ""), {}, "method is null"),
         (SRL.replace("data: steps\n", ""), {}, "data is not set; write `data: ...` or give --data"),
         (SRL, {"rewards": "{similarty: 1}"}, "'similarty'. Did you mean 'similarity'"),
         (SRL, {"rewards.exact": "-1"}, "weights must be finite and above 0"),

@@ -116,8 +116,13 @@ def merges(levels: int) -> str:
         ('!!python/object/apply:os.system ["ls"]', "not YAML"),
         ("a: *x", "not YAML"),
         ("a: 2020-02-31", "day is out of range"),
+        ('a: !!int ""', "not YAML"),
+        ("a: !!bool maybe", "not YAML"),
+        ("a: !!timestamp foo", "not YAML"),
+        ("a: " + "1:" * 200 + "1.5", "not YAML"),
+        ("a: 0x" + "f" * 3900, "a number of 3902 digits"),
     ],
-    ids=range(15),
+    ids=range(20),
 )
 def test_what_would_take_hours_or_gigabytes_is_refused_at_once(text: str, why: str) -> None:
     tracemalloc.start()

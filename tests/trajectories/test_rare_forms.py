@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from srl_swe.steps.source import StepSource
-from srl_swe.trajectories import Reading, load_trajectories
+from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
 from srl_swe.trajectories.atif import read_atif
 from srl_swe.trajectories.chat_events import parse_calls, read_mini_output
 from srl_swe.trajectories.convert import render_atif
@@ -172,3 +172,119 @@ def test_a_damaged_table_is_one_broken_record(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     source = StepSource(str(tmp_path), Reading("skip"))
     assert source.describe()
+
+
+THINK = "<think>\nhm\n</think>\n\n"
+RUN = '{"name": "bash", "arguments": {"command": "ls"}}'
+XML = "<function=bash>\n<parameter=command>\nls\n</parameter>\n</function>"
+BLOCK = "I look.\n\n```bash\nls\n```"
+SEEN = "<returncode>0</returncode>\n<output>\nx</output>"
+
+
+@pytest.mark.parametrize(
+    ("messages", "thoughts"),
+    [
+        ([("function_call", THINK + RUN), ("observation", "x")], ["hm"]),
+        ([("function_call", f"hm\n{RUN}"), ("observation", "x")], ["hm"]),
+        (
+            [
+                ("assistant", "<think>hm</think>"),
+                ("tool_call", RUN),
+                ("tool_call", RUN),
+                ("tool_response", "x"),
+                ("tool_response", "x"),
+            ],
+            ["hm", "hm"],
+        ),
+        ([("Assistant", XML), ("ipython", "x")], [""]),
+        ([("assistant", f"{XML.replace('ls', 'rm x')}\n</think>\n{XML}"), ("user", "x")], None),
+        ([("gpt", BLOCK), ("human", SEEN)], ["I look."]),
+    ],
+)
+def test_calls_in_rare_messages_keep_their_observations(
+    messages: list[tuple[str, str]], thoughts: list[str] | None
+) -> None:
+    record = {"conversations": [{"from": role, "value": text} for role, text in messages]}
+    steps = read_record(record, "a__b-1.json").steps
+    assert [
+        (step.action, step.observation.text, step.executed) for step in steps if step.observation
+    ] == [(LS, "x", True)] * len(steps)
+    assert thoughts is None or [step.thought for step in steps] == thoughts
+
+
+def test_an_unknown_role_is_named() -> None:
+    record = [*chat("", tool_calls=[CALL]), {"role": "critic", "content": "no"}]
+    with pytest.raises(BrokenRecord, match=r"messages\.4\.role: unknown role 'critic'"):
+        read_record(record, "a.json")
+
+
+def test_a_chat_without_any_call_has_a_note() -> None:
+    record = {"instance_id": "a__b-1", "messages": chat("[TOOL] ls")}
+    assert read_record(record, "x").notes == ("no reply holds a call in a known form",)
+
+
+def test_blocks_of_mini_may_be_in_parts() -> None:
+    parts = [{"type": "text", "text": BLOCK}]
+    messages = [{"role": "assistant", "content": parts}, {"role": "user", "content": SEEN}]
+    (step,) = read_record({"messages": messages}, "a__b-1.json").steps
+    assert (step.action, step.executed) == (LS, True)
+
+
+@pytest.mark.parametrize(
+    "first", ["You are a helpful assistant.", "<environment_context>x</environment_context>"]
+)
+def test_the_issue_is_not_in_a_system_prompt_of_the_user(first: str) -> None:
+    record = [{"role": "user", "content": first}, *chat("", tool_calls=[CALL])[1:]]
+    assert read_record(record, "a__b-1.json").problem_statement == "Fix it."
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"function": {"name": "bash", "arguments": json.dumps(json.dumps({"command": "ls"}))}},
+        {"function": {"name": "bash", "arguments": {"command": "ls"}}},
+    ],
+)
+def test_arguments_may_be_encoded_twice_and_an_older_call_null(call: dict[str, Any]) -> None:
+    null = {"name": None, "arguments": None}
+    record = chat("", tool_calls=[{"id": "a", **call}], function_call=null)
+    (step,) = read_record(record, "a__b-1.json").steps
+    assert (step.action, step.executed) == (LS, True)
+
+
+def test_blocks_of_thinking_beside_the_content_are_the_thought() -> None:
+    blocks = [{"type": "thinking", "thinking": "hm"}]
+    (step,) = read_record(chat("", tool_calls=[CALL], thinking_blocks=blocks), "a.json").steps
+    assert step.thought == "hm"
+
+
+def test_a_shell_call_of_the_responses_api_is_a_step() -> None:
+    call = {
+        "type": "local_shell_call",
+        "call_id": "a",
+        "action": {"command": ["bash", "-lc", "ls"]},
+    }
+    output = {"type": "local_shell_call_output", "call_id": "a", "output": "x"}
+    (step,) = read_record({"response": {"output": [call, output]}}, "a__b-1.json").steps
+    assert (step.action and step.action.arguments, step.executed) == ({"command": "ls"}, True)
+
+
+@pytest.mark.parametrize("extra", [{"history": None}, {}, {"trajectory": None}])
+def test_a_run_of_swe_agent_that_never_began_has_no_steps(extra: dict[str, Any]) -> None:
+    info = {"exit_status": "exit_environment_error"}
+    record = {"trajectory": [], "info": info, "environment": "a__b-1", **extra}
+    read = read_record(record, "x.traj")
+    assert (read.instance_id, read.steps) == ("a__b-1", ())
+
+
+def test_a_folder_may_hold_other_texts_and_lines_that_are_one_value(tmp_path: Path) -> None:
+    record = json.dumps({"instance_id": "a__b-1", "messages": chat("", tool_calls=[CALL])})
+    (tmp_path / "a.jsonl").write_text(f"\ufeff\n{json.dumps(json.loads(record), indent=1)}")
+    (tmp_path / "b.jsonl").write_text(f"[{record},\n{record}]")
+    (tmp_path / "log.txt").write_bytes(b"\xff <function=x>")
+    (tmp_path / "prompt.txt").write_text("Write <function=bash>.")
+    script = f"<think>\nhm\n</think>\n{XML}\n".replace("\n", "\r\n")
+    (tmp_path / "c.txt").write_bytes(script.encode())
+    found = load_trajectories(tmp_path)
+    assert [len(trajectory.steps) for trajectory in found] == [1, 1, 1, 1]
+    assert found[-1].steps[0].action == LS

@@ -66,6 +66,11 @@ def test_a_row_that_names_no_instance_says_so(row: dict[str, Any], where: str, c
         ("astropy__astropy-12907_run1", "astropy__astropy-12907"),
         ("astropy__astropy-12907_run1_0", "astropy__astropy-12907"),
         ("a__b-1.attempt-3", "a__b-1"),
+        ("a__b-12_run1_attempt2", "a__b-12"),
+        ("django__django-11119__hw3NZYr", "django__django-11119"),
+        ("astropy__astropy-12907_20250101_120000", "astropy__astropy-12907"),
+        ("python3__cpython", "python3__cpython"),
+        ("owner__my-run-12", "owner__my-run-12"),
         ("x_y_pr15_2", "x_y_pr15"),
         ("pandas-dev__pandas.95280573.pr_53652", "pandas-dev__pandas.95280573.pr_53652"),
         ("oauthlib__oauthlib.1fd52536.combine_file__otc4vogi",) * 2,
@@ -95,6 +100,16 @@ def test_the_number_of_an_attempt_is_not_part_of_an_id(text: str, plain: str) ->
 def test_the_outcome_is_a_flag_or_a_reward(row: dict[str, Any], outcome: bool | None) -> None:
     assert find_outcome(Fields(row, "x")) is outcome
     assert read_record({"messages": MESSAGES, "id": "a__b-1", **row}, "x").resolved is outcome
+
+
+def test_a_reward_of_any_size_is_read() -> None:
+    assert find_outcome(Fields({"reward": 10**400}, "x")) is None
+
+
+def test_beside_hidden_tests_the_patch_is_the_gold_one() -> None:
+    row = {"patch": "diff --git a/x b/x\n-a\n", "test_patch": ""}
+    assert find_patch(Fields(row, "x")) is None
+    assert find_patch(Fields({**row, "model_patch": "diff --git a/y b/y\n"}, "x")) is not None
 
 
 def test_an_outcome_that_says_neither_is_a_broken_record() -> None:

@@ -153,6 +153,15 @@ REFUSALS = [
     "Operation 'vim a.py' is not supported by this environment.",
     "Your proposed edit has introduced new syntax error(s). Please read this error message",
     "action was not executed",
+    "The user rejected permission to use this specific tool call.",
+    'Tool execution for "Shell" requires user confirmation, which is not supported',
+    'Error executing tool Shell: Tool execution for "Shell" requires user confirmation',
+    "This Bash command contains multiple operations. The following part requires approval: rm",
+    "File has not been read yet. Read it first before writing to it.",
+    "You must read the file /a.py before overwriting it.",
+    "patch rejected: writing outside of the project",
+    "Missing required parameters for function 'execute_bash': {'command'}",
+    "Parameter 'cmd' is not allowed for function 'execute_bash'.",
 ]
 
 
