@@ -330,12 +330,17 @@ def refuse_other(folder: Path, config: Mapping[str, Any], *, growing: str | None
             )
         differing.remove(growing)
     if differing:
-        changes = "; ".join(f"{k}: {held.get(k)!r} -> {asked.get(k)!r}" for k in differing)
+        shown = [f"{k}: {held.get(k)!r} -> {asked.get(k)!r}" for k in differing[:_SHOWN]]
+        more = [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
+        changes = "; ".join([*shown, *more])
         raise UserError(
             f"{folder} holds a run of another config ({changes}). "
             "Name another folder, or delete that one."
         )
     return True
+
+
+_SHOWN = 5
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

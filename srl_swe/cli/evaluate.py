@@ -85,7 +85,8 @@ def rollout(
 @options.takes_groups
 def grade(
     predictions: Annotated[
-        str, typer.Argument(help="predictions.jsonl or .json as swebench takes them, or 'gold'.")
+        str,
+        typer.Argument(help="swebench's predictions.jsonl or .json, 'gold' or 'empty'."),
     ],
     bench: options.BenchOptions,
     tests: GraderOptions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import click
 import typer
 
 from srl_swe.cli import options
@@ -13,7 +14,7 @@ from srl_swe.cli.train import phase_runner
 from srl_swe.engines import owned_harness, sandboxes_for, testable_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import TRAINING, need_packages
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_output_folder, held_alone
 from srl_swe.instances import load_instances
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class PlanOptions:
         list[str] | None, typer.Option("--arm", help="Only this arm; repeat it for more.")
     ] = None
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds per arm; 3 if left out.")
+        int | None,
+        typer.Option(min=1, help="Number of seeds per arm; 3, or 1 with --budget hour."),
     ] = None
     updates: Annotated[int | None, typer.Option(min=1, help="Updates per arm.")] = None
     quick: Annotated[
@@ -45,12 +47,14 @@ class PlanOptions:
     ] = False
 
     def plan(self, suite: str) -> StudyPlan:
-        """Raises UserError for a missing model."""
-        from srl_swe.experiments.study_plan import FULL, QUICK
+        """Raises UserError for a missing model or an unknown arm."""
+        from srl_swe.experiments.experiment import get_arms
+        from srl_swe.experiments.study_plan import ARMS, FULL, QUICK
         from srl_swe.rollout.weights import check_folder
 
         if self.model:
             check_folder(self.model)
+        get_arms(ARMS, self.arms or ())
         usual = QUICK if self.quick else replace(FULL, seeds=self.seeds or FULL.seeds)
         return replace(
             usual,
@@ -142,6 +146,11 @@ def study(
     name = "study" if domain == "software" else "study-math"
     folder = options.results_folder(out, "study-generated" if suite == "generated" else name)
     check_output_folder(folder)
+    if asked.quick and asked.seeds:
+        raise UserError("--quick has one seed; leave --seeds out.")
+    if suite not in {None, "generated"} and bench != "starter":
+        raise UserError(f"--suite must be 'generated', not {suite!r}; --bench names instances.")
+    click.get_current_context().with_resource(held_alone(folder))
     if suite != "generated":
         options.refuse_given(generated, "--suite generated")
     if domain == "math":

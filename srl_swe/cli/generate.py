@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from srl_swe.bundled import bundled
 from srl_swe.cli import options
 from srl_swe.engines import SourceEngine
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.files import check_output_folder
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ def generate(
             help="Hold out this share of the operators, for the split test_operators.",
         ),
     ] = 0.0,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(help="Only bugs of this operator; repeat it for more."),
+    ] = None,
+    two_edits: Annotated[
+        float,
+        typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Bugs that get a second edit."),
+    ] = 0.3,
     issues: Annotated[
         str | None,
         typer.Option(
@@ -92,13 +101,14 @@ def generate(
 
     check_output_folder(out)
     sources = [read_source(path) for path in _spec_files(specs or [bundled("generated") / "specs"])]
-    split = _splitter(sources, hold_out or [], hold_out_operators, seed)
+    split = _splitter(sources, hold_out or [], hold_out_operators, operator, seed)
     writer, write = _writer(issues, model, seed)
     shares = [
         count // len(sources) + (number < count % len(sources)) for number in range(len(sources))
     ]
+    propose = partial(propose_bugs, seed=seed, operators=operator, two_edits=two_edits)
     parts = [
-        Part(source, propose_bugs(source, count=OVERSAMPLED * max(n, 1), seed=seed), n, split)
+        Part(source, propose(source, count=OVERSAMPLED * max(n, 1)), n, split)
         for source, n in zip(sources, shares, strict=True)
     ]
     engine = SourceEngine(certificates=pip_cert)
@@ -116,6 +126,9 @@ def _spec_files(named: Sequence[Path]) -> list[Path]:
     ours = {spec.stem: spec for spec in (bundled("generated") / "specs").glob("*.toml")}
     found: list[Path] = []
     for name in named:
+        if not (name.exists() or name.suffix or str(name) in ours):
+            hint = did_you_mean(str(name), ours)
+            raise UserError(f"no spec {str(name)!r}.{hint} Bundled: {', '.join(sorted(ours))}.")
         path = name if name.exists() else ours.get(str(name), name)
         inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
         if not inside:
@@ -125,12 +138,14 @@ def _spec_files(named: Sequence[Path]) -> list[Path]:
 
 
 def _splitter(
-    sources: Sequence[Source], hold_out: Sequence[str], share: float, seed: int
+    sources: Sequence[Source],
+    hold_out: Sequence[str],
+    share: float,
+    chosen: Sequence[str] | None,
+    seed: int,
 ) -> Callable[[Bug], str]:
-    """The split of a bug's instance. Raises UserError for an unknown repository."""
-    from srl_swe.generation.bugs import draw_operators, split_of
-    from srl_swe.generation.operators import own_operators
-    from srl_swe.generation.swe_smith import swe_smith_modifiers
+    """The split of a bug's instance. Raises UserError for an unknown repository or operator."""
+    from srl_swe.generation.bugs import draw_operators, find_operators, split_of
 
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
@@ -138,8 +153,7 @@ def _splitter(
     if unknown := sorted(set(hold_out) - set(names)):
         raise UserError(f"--hold-out {unknown[0]}: not among {', '.join(names)}.")
     held = {*hold_out, *(source.name for source in sources if source.held_out)}
-    operators = [operator.name for operator in own_operators()]
-    operators += [modifier.name for modifier in swe_smith_modifiers()]
+    operators = [operator.name for operator in find_operators(chosen)]
     drawn = draw_operators(operators, share=share, seed=seed)
     return lambda bug: _SPLITS[split_of(bug, repositories=held, operators=drawn)]
 

@@ -62,7 +62,7 @@ class GeneratedOptions:
         bool,
         typer.Option(
             "--no-gate",
-            help="--suite generated: continue though the warm start resolves under 5 or over 80 %.",
+            help="--suite generated: continue though the warm start repairs under 5 or over 80 %.",
         ),
     ] = False
 

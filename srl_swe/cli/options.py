@@ -180,10 +180,11 @@ def reporting(report: ReadReport) -> Iterator[None]:
 _BENCH = typer.Option(
     "--bench",
     help="starter, verified, lite, full, multilingual, multimodal, swe-gym, swe-smith, "
-    "swe-rebench, amc23, aime24, aime25, minerva, hf:OWNER/NAME[:split], or a path: jsonl, json, "
-    "parquet or a task repo. Rows hold problems with answers, or are in swebench's schema or that "
-    "of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, SWE-bench Pro or "
-    "Multi-SWE-bench; those of the last four can be rolled out but not graded.",
+    "swe-rebench, hf:OWNER/NAME[:split], or a path: jsonl, json, parquet or a task repo. Rows are "
+    "in swebench's schema or that of SWE-Gym, SWE-smith, SWE-rebench, R2E-Gym, SWE-bench-Live, "
+    "SWE-bench Pro or Multi-SWE-bench; those of the last four can be rolled out but not graded. "
+    "eval and rollout take problems of mathematics too: amc23, aime24, aime25, minerva, or rows of "
+    "problems with answers.",
     autocompletion=lambda: list(BENCHES),
 )
 Bench = Annotated[str, _BENCH]
@@ -416,6 +417,8 @@ class EndpointOptions:
             )
         if self.model:
             raise UserError(f"--model is for a URL, and {policy} is not one.")
+        names = ("api", "context", "reply_timeout", "attempts", "requests_per_minute")
+        refuse_given(self, "a URL", names)
         need_packages("a local policy", POLICIES if self.serve == "local" else TOKENIZERS)
         return policy
 

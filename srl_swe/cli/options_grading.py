@@ -122,7 +122,10 @@ class PolicyOptions:
     ] = None
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Most tokens of a reply; 1024, or 4096 for oracle and agentless."),
+        typer.Option(
+            min=1,
+            help="Most tokens of a reply; 1024, or 4096 for oracle, agentless and mathematics.",
+        ),
     ] = None
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0
     seed: Seed = 0

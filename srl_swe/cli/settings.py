@@ -25,6 +25,8 @@ from srl_swe.errors import UserError, did_you_mean
 from srl_swe.files import first_words
 
 FILE = "srl-swe.toml"
+_ONLY_VARIABLES = ("runner", "disk_budget", "ray", "vllm_python")
+"""Settings that a file can't hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,12 @@ def _checked(table: dict[str, Any], where: str) -> Settings:
             hint = did_you_mean(name, names)
             raise UserError(f"{where}: unknown key {name!r}.{hint} Known: {', '.join(names)}.")
     try:
-        return TypeAdapter(Settings).validate_python(table)
+        settings = TypeAdapter(Settings).validate_python(table)
     except ValidationError as error:
         raise UserError(f"{where}: {first_words(error)}.") from None
+    if wrong := [limit for limit in settings.sandbox_limits or () if len(limit.split()) != 1]:
+        raise UserError(f"{where}: sandbox_limits: {wrong[0]!r} must be NAME=VALUE without blanks.")
+    return settings
 
 
 def apply_settings(folder: Path) -> None:
@@ -93,7 +98,7 @@ def describe_settings(folder: Path) -> str:
     """All settings in force, each with its file or variable; for :func:`apply_settings`' folder."""
     path, settings = read_settings(folder) or (folder / FILE, Settings())
     in_file, described = settings.variables, []
-    for name in Settings.__slots__:
+    for name in (*Settings.__slots__, *_ONLY_VARIABLES):
         variable = f"SRL_SWE_{name.upper()}"
         if value := os.environ.get(variable):
             source = path.name if in_file.get(variable) == value else variable

@@ -318,7 +318,10 @@ def difficulty(
     find_step_reward(reward)
     check_folder(policy)
     check_data_folder(data)
+    from srl_swe.training.data import check_dialect, load_step_contexts
     from srl_swe.training.difficulty import DifficultySettings, keep_pivots, measure_difficulty
+
+    check_dialect(load_step_contexts(str(data)), str(data), dialect, "--dialect NAME")
 
     profiling = DifficultySettings(
         data=str(data),
@@ -442,7 +445,5 @@ def _making(
 
 
 def _is_old_out(source: str) -> bool:
-    """Whether the argument can only be the folder to write, as in version 0.1."""
-    path = Path(source)
-    names_source = source == "-" or source.startswith("hf:") or any(one in source for one in "*?[")
-    return (path / "card.json").is_file() or not (names_source or path.exists() or path.suffix)
+    """Whether the argument is a written folder, as in version 0.1."""
+    return (Path(source) / "card.json").is_file()

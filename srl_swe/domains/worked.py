@@ -137,7 +137,7 @@ class WorkedDomain(TextSteps):
     def _read_solution(self, record: Any, where: str, *, columns: Mapping[str, str]) -> Trajectory:
         parts = read_parts(record, where, columns)
         if not parts.solution:
-            raise BrokenRecord(where, "", "no column of a solution; name it by solution=COLUMN")
+            raise BrokenRecord(where, "", "no column of a solution: --column solution=NAME")
         split = split_solution(parts.solution)
         return Trajectory(
             parts.id or problem_id(self.name, parts.problem),
@@ -389,7 +389,11 @@ def read_parts(record: Any, where: str, columns: Mapping[str, str]) -> Parts:
     problem, solution = _chat_texts(chat) if chat else ("", "")
     problem = _text(row, "problem", columns) or problem
     if not problem.strip():
-        raise BrokenRecord(where, "", "no column of a problem; name it by problem=COLUMN")
+        raise BrokenRecord(
+            where,
+            "",
+            "no column of a problem: rename it, or give steps --column problem=NAME",
+        )
     column = _first(row, "solution", columns) or ""
     thought, solution = split_thought(str(row[column]) if column else solution)
     teacher = column.removesuffix(_ATTEMPT) if column.endswith(_ATTEMPT) else ""

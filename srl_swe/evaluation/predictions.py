@@ -28,6 +28,8 @@ def load_predictions(
         case "empty":
             return [Prediction(instance.instance_id, "empty", "") for instance in instances]
     path = Path(source)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name its predictions, as {path}/predictions.jsonl.")
     if not path.is_file():
         raise UserError(
             f"{path} does not exist; predictions are a .jsonl or .json file, 'gold' or 'empty'."

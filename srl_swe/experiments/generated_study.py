@@ -14,6 +14,7 @@ A second run continues: finished trainings, rollouts, edits, verdicts and result
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,7 +226,13 @@ class GeneratedStudy:
         training, _ = self._take(split.training[: plan.training_instances], None)
         sets = {"warm": warm, "further": further, "held-out": held_out, "training": training}
         sizes = {name: len(contexts) for name, contexts in sets.items()}
-        self._refuse_other_data({**asdict(split), "steps": sizes})
+        ids = "\n".join(map(trajectory_id, self.experts.values()))
+        record = {
+            **asdict(split),
+            "steps": sizes,
+            "experts": hashlib.sha256(ids.encode()).hexdigest(),
+        }
+        self._refuse_other_data(record)
         for name, contexts in sets.items():
             self._save(contexts, self.data / name)
         of_further = split.training[half : half + of_arms]
@@ -233,7 +240,7 @@ class GeneratedStudy:
         lines = "".join(f"{json.dumps(row)}\n" for row in rows)
         write_atomic(self.data / "training.jsonl", lines)
         costs = self._costs(further)
-        record = {**asdict(split), "steps": sizes, "costs": asdict(costs)}
+        record["costs"] = asdict(costs)
         write_atomic(self.folder / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
         return costs
 
@@ -242,7 +249,8 @@ class GeneratedStudy:
         path = self.folder / SPLIT_FILE
         if path.exists():
             with damage_named(str(path), "name another folder"):
-                held = json.loads(path.read_text("utf-8"))
+                # folders of 0.2 lack the experts
+                held = {"experts": record["experts"], **json.loads(path.read_text("utf-8"))}
                 is_other = json.loads(json.dumps(record)) != {name: held[name] for name in record}
             if is_other:
                 raise UserError(
@@ -331,6 +339,8 @@ class GeneratedStudy:
 
         Raises UserError, for every caller, if that of seed 0 does not pass the gate.
         """
+        if seed:  # the first one is alone, and asks the gate
+            self.warm_start(0)
         with self.starts[seed]:
             output = self.place(seed) / "warm"
             recipe = self._recipe("sft", self.model(seed), output, seed, data="warm")

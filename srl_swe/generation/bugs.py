@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from srl_swe.errors import UserError
+from srl_swe.errors import UserError, did_you_mean
 from srl_swe.generation.code import CodeFile, Definition, code_files, is_other_code
 from srl_swe.generation.diffs import file_diff, replaced
 from srl_swe.generation.operators import Operator, Replacement, own_operators
@@ -26,6 +26,7 @@ from srl_swe.generation.swe_smith import Modifier, swe_smith_modifiers
 MAX_CHANGED_LINES = 30
 """Removed and added lines of one edit together."""
 TWO_EDITS_SHARE = 0.3
+"""Bugs that get a second edit."""
 _PARTNERS_TRIED = 12
 
 
@@ -85,19 +86,27 @@ class Edit:
         return self.definition.file
 
 
-def propose_bugs(source: Source, *, count: int, seed: int) -> Iterator[Bug]:
+def propose_bugs(
+    source: Source,
+    *,
+    count: int,
+    seed: int,
+    operators: Sequence[str] | None = None,
+    two_edits: float = TWO_EDITS_SHARE,
+) -> Iterator[Bug]:
     """At most ``count`` candidate bugs of a source, without near-duplicates; fewer if it is small.
 
-    Raises UserError if the extra ``generate`` is missing, or if the source has no function to
-    change.
+    ``operators``: names of those to use; None for all. ``two_edits``: the share of bugs that get a
+    second edit. Raises UserError if the extra ``generate`` is missing, for an unknown operator, or
+    if the source has no function to change.
     """
-    stream = _Edits(source, seed)
+    stream = _Edits(source, seed, find_operators(operators))
     rng = random.Random(f"{seed} {source.name} {source.commit}")
     seen: set[str] = set()
     proposed = 0
     while proposed < count and (first := stream.next(rng)):
         edits = [first]
-        if rng.random() < TWO_EDITS_SHARE and (second := stream.partner(first, rng)):
+        if rng.random() < two_edits and (second := stream.partner(first, rng)):
             edits = sorted([first, second], key=lambda edit: (edit.file.path, edit.start))
         bug = make_bug(source, edits, seed)
         if bug is not None and seen.isdisjoint(bug.fingerprints):
@@ -106,10 +115,20 @@ def propose_bugs(source: Source, *, count: int, seed: int) -> Iterator[Bug]:
             yield bug
 
 
+def find_operators(names: Sequence[str] | None = None) -> list[Operator | Modifier]:
+    """The operators of these names; None for all. Raises UserError for an unknown one."""
+    operators: list[Operator | Modifier] = [*own_operators(), *swe_smith_modifiers()]
+    known = {one.name: one for one in operators}
+    if unknown := [name for name in names or () if name not in known]:
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(f"no operator {unknown[0]!r}.{hint} Known: {', '.join(known)}.")
+    return [one for name, one in known.items() if not names or name in names]
+
+
 class _Edits:
     """The edits of all operators over one source, each of them once."""
 
-    def __init__(self, source: Source, seed: int) -> None:
+    def __init__(self, source: Source, seed: int, operators: Sequence[Operator | Modifier]) -> None:
         files = code_files(source.folder, source.commit, source.paths)
         definitions = [definition for file in files for definition in file.definitions]
         if not definitions:
@@ -119,7 +138,6 @@ class _Edits:
             )
         key = f"{seed} {source.name} {source.commit}"
         self._waiting: deque[Edit] = deque()
-        operators: list[Operator | Modifier] = [*own_operators(), *swe_smith_modifiers()]
         self._streams = {one.name: _stream(one, definitions, key) for one in operators}
 
     def next(self, rng: random.Random) -> Edit | None:

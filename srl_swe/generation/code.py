@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from srl_swe.evaluation.patch_paths import is_test_folder
 from srl_swe.git import run_git
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -20,7 +21,7 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9_.+/-]+")
 """Paths that git writes without quotes."""
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_TEST_FOLDERS = {"test", "tests", "testing", "doc", "docs", "examples", "benchmarks"}
+_NO_SUBJECT_FOLDERS = {"testing", "doc", "docs", "examples", "benchmarks"}
 _NO_SUBJECTS = {"conftest.py", "setup.py", "noxfile.py", "_version.py"}
 
 
@@ -156,7 +157,8 @@ def is_test(path: str) -> bool:
     *folders, name = PurePosixPath(path).parts
     stem = name.removesuffix(".py")
     return (
-        bool(_TEST_FOLDERS & set(folders))
+        any(is_test_folder(name) or name.endswith("_tests") for name in folders)
+        or bool(_NO_SUBJECT_FOLDERS & set(folders))
         or stem.startswith("test_")
         or stem.endswith(("_test", "_tests"))
         or stem in {"test", "tests"}

@@ -25,6 +25,7 @@ from srl_swe.errors import SandboxError, UserError
 from srl_swe.files import (
     append_record,
     claim,
+    held_alone,
     load_records,
     write_atomic,
     written_whole,
@@ -143,9 +144,21 @@ def generate(
 
     Rows take turns by source, hence the rows of a run are the first ones of a run for more, which
     continues in the same folder. ``write`` asks the endpoint named ``writer`` for issue texts.
-    Raises UserError if a source can't be used, or if ``folder`` holds a run of other settings or
-    for more instances.
+    Raises UserError if a source can't be used, or if ``folder`` holds a run of other settings, for
+    more instances, or one that still runs.
     """
+    with held_alone(folder):
+        return _generate(parts, folder, engine, workers, write, writer)
+
+
+def _generate(
+    parts: Sequence[Part],
+    folder: Path,
+    engine: Engine,
+    workers: int,
+    write: WriteText | None,
+    writer: str,
+) -> list[Summary]:
     parts = [replace(part, bugs=iter(part.bugs)) for part in parts]
     first = [list(islice(part.bugs, OVERSAMPLED)) for part in parts]
     configs = [_config(part, bugs) for part, bugs in zip(parts, first, strict=True)]
@@ -289,6 +302,7 @@ class _Run:
         if not hidden:
             return replace(judged, reason=Reason.NOT_HIDEABLE), None, ""
         judged = replace(judged, fail_to_pass=hidden)
+        judged = replace(judged, unnamed=tuple(t for t in judged.unnamed if hideable(t, bug)))
         failures = [failure for failure in judged.failures if failure.test in set(hidden)]
         issue = make_issue(bug, self.source, failures, hidden, self.write)
         if issue is None:
@@ -296,6 +310,10 @@ class _Run:
         row = make_row(
             self.source, bug, judged, issue.text, self.engine.eval_script, self.part.split(bug)
         )
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # a file in another encoding
+            return replace(judged, reason=Reason.NOT_HIDEABLE), None, ""
         return judged, row, issue.written_by
 
     @contextmanager
@@ -333,7 +351,7 @@ class _Run:
         write_atomic(path, TypeAdapter(CleanSuite).dump_json(clean))
         say(
             f"{self.source.name}: {len(clean.passing)} tests in {clean.seconds:.1f} s, "
-            f"{len(clean.flaky)} flaky ones left out"
+            f"left out: {len(clean.flaky)} flaky ones, {len(clean.unnamed)} without a readable name"
         )
         return clean
 

@@ -135,6 +135,15 @@ def read_spec(path: Path) -> SourceSpec:
     return spec
 
 
+def is_url(repository: str) -> bool:
+    """Whether it names a repository elsewhere, and no folder of this machine.
+
+    >>> is_url("https://example.org/x.git"), is_url("gitlab@example.org:x/y.git"), is_url("../x")
+    (True, True, False)
+    """
+    return _URL.match(repository) is not None
+
+
 def read_source(path: Path, *, cache: Path | None = None) -> Source:
     """The source of a spec file, fetched if needed, in a clean checkout.
 
@@ -186,7 +195,7 @@ def _checked_out(path: Path, spec: SourceSpec, cache: Path) -> tuple[Path, str]:
             note.write_text(commit)
         return folder, commit
     repository, commit = spec.repository, spec.base_commit
-    if not _URL.match(repository):
+    if not is_url(repository):
         repository = str((path.parent / Path(repository).expanduser()).resolve())
         if not Path(repository).is_dir():
             raise UserError(

@@ -24,7 +24,7 @@ from srl_swe.errors import UserError
 from srl_swe.evaluation.patch_paths import touched_paths
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.code import is_test, is_text_statement
-from srl_swe.generation.repositories import Source, read_source
+from srl_swe.generation.repositories import Source, is_url, read_source
 from srl_swe.generation.validation import Judgement
 from srl_swe.git import git_output
 from srl_swe.instances import row_from_instance
@@ -79,22 +79,27 @@ def layer_of(instance: Instance) -> Layer:
 
 
 def dockerfile(parent: str, message: str) -> str:
-    """The Dockerfile of an instance: one root commit of the files with the bug."""
-    identity = f"-c user.name={_AUTHOR} -c user.email={_EMAIL}"
+    """The Dockerfile of an instance: the root commit of :func:`make_state`, made from the index.
+
+    A new index would apply the repository's attributes, and give another commit.
+    """
     return f"""\
 FROM {parent}
 COPY gold.patch test.patch /tmp/srl-swe/
 RUN git update-index -q --refresh \\
  && git apply -R --index --whitespace=nowarn /tmp/srl-swe/test.patch /tmp/srl-swe/gold.patch \\
- && git ls-files -z >/tmp/srl-swe/files \\
- && mv .git/info/exclude /tmp/srl-swe/ \\
- && rm -rf .git \\
+ && export GIT_AUTHOR_NAME={_AUTHOR} GIT_AUTHOR_EMAIL={_EMAIL} GIT_AUTHOR_DATE={_DATE} \\
+ && export GIT_COMMITTER_NAME={_AUTHOR} GIT_COMMITTER_EMAIL={_EMAIL} GIT_COMMITTER_DATE={_DATE} \\
+ && git update-ref refs/heads/srl-swe \\
+    "$(git commit-tree --no-gpg-sign -m {shlex.quote(message)} "$(git write-tree)")" \\
+ && mv .git /tmp/srl-swe/old \\
  && git init --quiet \\
- && mv /tmp/srl-swe/exclude .git/info/ \\
- && export GIT_LITERAL_PATHSPECS=1 GIT_AUTHOR_DATE={_DATE} GIT_COMMITTER_DATE={_DATE} \\
- && git add --force --pathspec-from-file=/tmp/srl-swe/files --pathspec-file-nul \\
- && git {identity} commit --quiet --message {shlex.quote(message)} \\
- && rm -r /tmp/srl-swe
+ && mv /tmp/srl-swe/old/info/exclude .git/info/ \\
+ && git fetch --quiet --no-tags /tmp/srl-swe/old srl-swe \\
+ && git reset --quiet FETCH_HEAD \\
+ && git update-index -q --refresh \\
+ && git checkout --quiet -- . \\
+ && rm -r .git/FETCH_HEAD /tmp/srl-swe
 """
 
 
@@ -264,18 +269,19 @@ def without_tests(text: str, names: Sequence[str]) -> str | None:
 
 def _find(tree: ast.Module, names: Sequence[str]) -> list[ast.stmt]:
     """The functions of that name within its classes; several if it is defined again."""
-    level: list[ast.stmt] = []
-    around: list[ast.AST] = [tree]
+    level: list[ast.AST] = [tree]
     for name in names:
-        level = [
-            child
-            for node in around
-            for child in ast.walk(node)
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            and child.name == name
-        ]
-        around = [*level]
-    return level
+        level = [child for node in level for child in _defined_in(node) if child.name == name]
+    return [node for node in level if isinstance(node, ast.stmt)]
+
+
+def _defined_in(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """The functions and classes directly in a module or a class, those under conditions too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child
+        else:
+            yield from _defined_in(child)
 
 
 def _lines_of(node: ast.stmt) -> set[int]:
@@ -293,7 +299,7 @@ def make_row(
     split: str,
 ) -> dict[str, Any]:
     """The row of a kept bug: an instance's fields and its provenance."""
-    state = make_state(source, bug, judged.fail_to_pass)
+    state = make_state(source, bug, [*judged.fail_to_pass, *judged.unnamed])
     instance_id = instance_id_of(bug)
     slug = f"{_slug(source.name)}-{bug.bug_id[:12]}"
     instance = Instance(
@@ -328,9 +334,7 @@ def make_row(
 
 def _anywhere(source: Source) -> str:
     """The repository for any working folder: a spec's folder is relative to the spec."""
-    is_folder = "://" not in source.repository and not source.repository.startswith(
-        ("pypi:", "git@")
-    )
+    is_folder = not is_url(source.repository) and not source.repository.startswith("pypi:")
     return str(source.folder.resolve()) if is_folder else source.repository
 
 

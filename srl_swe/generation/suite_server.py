@@ -50,7 +50,7 @@ class Server:
     def __init__(self, folder: str, workdir: str, command: str) -> None:
         self.folder, self.workdir = folder, workdir
         self.scratch = os.path.join(folder, "scratch")
-        self.as_module, self.arguments = split_command(command)
+        self.as_module, self.arguments = split_command(command, workdir)
         # Rendering tracebacks takes longer than most tests.
         cache = "cache_dir=" + os.path.join(self.scratch, "cache")
         self.arguments += ["-rN", "--tb=no", "-o", cache]
@@ -277,12 +277,17 @@ def end_children(spared: int) -> None:
                 os.waitpid(pid, 0)
 
 
-def split_command(command: str) -> Any:
-    """Whether a pytest command is ``python -m pytest``, and its arguments."""
+def split_command(command: str, workdir: str) -> Any:
+    """Whether a pytest command is ``python -m pytest``, and its arguments.
+
+    Variables before it are set; paths of PYTHONPATH count from the working folder.
+    """
     words = shlex.split(command)
     while words and "=" in words[0] and words[0].partition("=")[0].isidentifier():
         name, _, value = words.pop(0).partition("=")
         os.environ[name] = value
+        if name == "PYTHONPATH":
+            sys.path[:0] = [os.path.join(workdir, part) for part in value.split(os.pathsep)]
     if words[:1] in (["pytest"], ["py.test"]):
         return False, words[1:]
     if len(words) > 2 and words[0].startswith("python") and words[1:3] == ["-m", "pytest"]:

@@ -15,7 +15,7 @@ import json
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -90,13 +90,17 @@ def failure_from(test: str, detail: Mapping[str, Any]) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The tests' findings on one candidate; the two lists are empty unless it was kept."""
+    """The tests' findings on one candidate; the lists are empty unless it was kept.
+
+    ``unnamed``: failing tests whose names the log parser cuts. They have to be hidden all the same.
+    """
 
     bug_id: str
     reason: Reason
     fail_to_pass: tuple[str, ...] = ()
     pass_to_pass: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    unnamed: tuple[str, ...] = ()
     detail: str = ""
 
 
@@ -105,15 +109,17 @@ class CleanSuite:
     """The suite of a clean source.
 
     ``passing`` are the tests that count: they passed in every run, and their names survive the log
-    parser. ``flaky`` differed between runs. ``functions`` are paths with first and last line,
-    ``calls`` their numbers by test; ``imported`` are called outside of tests. ``everywhere`` are
-    tests that start processes, whose calls are not seen. ``modules`` are imported ones of other
-    packages. ``seconds`` are those of one run in the server; with a candidate one run may take
-    ``limit_s``. ``cpu_s`` is the processor time by test, and under ``""`` that of collecting.
+    parser; those that it cuts are ``unnamed``. ``flaky`` differed between runs. ``functions`` are
+    paths with first and last line, ``calls`` their numbers by test; ``imported`` are called outside
+    of tests. ``everywhere`` are tests that start processes, whose calls are not seen. ``modules``
+    are imported ones of other packages. ``seconds`` are those of one run in the server; with a
+    candidate one run may take ``limit_s``. ``cpu_s`` is the processor time by test, and under
+    ``""`` that of collecting.
     """
 
     passing: tuple[str, ...]
     flaky: tuple[str, ...]
+    unnamed: tuple[str, ...]
     functions: tuple[tuple[str, int, int], ...]
     calls: Mapping[str, tuple[int, ...]]
     imported: frozenset[int]
@@ -175,7 +181,9 @@ class CleanSuite:
         failures = tuple(
             failure_from(test, details[test]) for test in judged.fail_to_pass if test in details
         )
-        return Judgement(bug_id, Reason.KEPT, judged.fail_to_pass, judged.pass_to_pass, failures)
+        outcomes = runs["whole"]["tests"]
+        unnamed = tuple(test for test in self.unnamed if outcomes.get(test) not in _PASSED)
+        return replace(judged, failures=failures, unnamed=unnamed)
 
     def decide(self, bug_id: str, outcomes: Mapping[str, str]) -> Judgement:
         """The judgement on the whole suite's outcomes by test; a missing one has failed."""
@@ -230,9 +238,17 @@ class SuiteSandbox:
         warm = whole["runs"]["whole"]
         self._check(warm, "tests")
         runs = [cold, recorded["tests"], warm["tests"]]
-        names = list(recorded["tests"])
+        collected = list(recorded["tests"])
+        names = [t for t in collected if (self._source.folder / t.partition("::")[0]).is_file()]
+        if collected and not names:
+            raise UserError(
+                f"{self._source.name}: {collected[0]} is not in the repository under this name; "
+                "pytest's rootdir is another folder. Add `--rootdir=.` to the spec's test."
+            )
         passing = [t for t in names if all(run.get(t) in _PASSED for run in runs)]
+        unnamed = [t for t in names if t not in cold and all(r[t] in _PASSED for r in runs[1:])]
         flaky = [t for t in names if len({run.get(t) in _PASSED for run in runs}) > 1]
+        flaky = [t for t in flaky if t not in set(unnamed)]
         if not passing:
             raise UserError(
                 f"{self._source.name}: no test of the clean source passes by `{self._source.test}` "
@@ -245,6 +261,7 @@ class SuiteSandbox:
                 **recorded,
                 "passing": passing,
                 "flaky": flaky,
+                "unnamed": unnamed,
                 "seconds": warm["seconds"],
                 "limit_s": SLOWEST * warm["seconds"] + SLACK_S,
                 "cpu_s": {**warm["cpu_s"], "": warm["collecting_s"]},

@@ -5,13 +5,14 @@
 
 from srl_swe.replay.batch import Ending, as_recorded, attempt_all, replay_all
 from srl_swe.replay.certificate import certify_all, summarise
-from srl_swe.replay.run import fork_at, replay_steps, replay_trajectory
+from srl_swe.replay.run import checkpoints_at, fork_at, replay_steps, replay_trajectory
 
 __all__ = [
     "Ending",
     "as_recorded",
     "attempt_all",
     "certify_all",
+    "checkpoints_at",
     "fork_at",
     "replay_all",
     "replay_steps",

@@ -14,20 +14,9 @@ the few important ones are a small share of a long text, which takes long to sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from srl_swe.rewards.similarity import similarity_rewards
+from collections.abc import Sequence
 
 
 def solution_text(actions: Sequence[str]) -> str:
     """The canonical texts of several actions, joined for the comparison."""
     return "\n\n".join(actions)
-
-
-def holistic_rewards(solutions: Iterable[str], expert: str) -> list[float]:
-    """Each solution's text against that of the expert's remaining actions, from 0 to 1.
-
-    >>> holistic_rewards([solution_text(["ls", "pwd"])], solution_text(["ls", "id"]))
-    [0.7692307692307693]
-    """
-    return similarity_rewards(solutions, expert)

@@ -17,7 +17,7 @@ from srl_swe.errors import UserError
 from srl_swe.plugins import find_named
 from srl_swe.rewards.final_answer import final_answer_rewards
 from srl_swe.rewards.gated import gated_rewards
-from srl_swe.rewards.holistic import holistic_rewards, solution_text
+from srl_swe.rewards.holistic import solution_text
 from srl_swe.rewards.rule import rule_rewards
 from srl_swe.rewards.similarity import similarity_rewards
 from srl_swe.rewards.structural import structural_rewards
@@ -54,7 +54,7 @@ STEP_REWARDS: Mapping[str, StepRewardFunction] = {
     "gated": gated_rewards,
     "structural": structural_rewards,
     "rule": rule_rewards,
-    "holistic": holistic_rewards,
+    "holistic": similarity_rewards,
     "final_answer": final_answer_rewards,
 }
 """By name in recipes and logs. ``similarity`` is the paper's, and the default."""

@@ -99,8 +99,10 @@ def load_rollout_usage(folder: Path) -> dict[str, RolloutUsage]:
     """The usage of the last rollout of each instance, by instance id.
 
     Replies of rollouts that failed, or that a kill lost, are left out. Raises UserError for a
-    damaged line.
+    damaged line; one that a kill has torn is cut off.
     """
+    for name in (REPLIES_FILE, TIMINGS_FILE):
+        drop_torn_line(folder / name)
     replies, timings = load_reply_usage(folder), _load_timings(folder)
     usage = {}
     for name in {**replies, **timings}:

@@ -186,7 +186,7 @@ class _Making:
             return drop(DropReason.NO_ACTION)
         if not step.executed:
             return drop(DropReason.NOT_EXECUTED)
-        if not (trajectory.problem_statement or "").strip():
+        if not trajectory.problem_statement or trajectory.problem_statement.isspace():
             return drop(DropReason.NO_ISSUE)
         not_writable = partial(drop, DropReason.NOT_WRITABLE)
         if call.problem:

@@ -134,10 +134,11 @@ class TrainingAlarms(TrainerCallback):
         if state.is_world_process_zero and name not in self._warned:
             self._warned.add(name)
             self._keep(state, finding)
-            logger.warning("%s", finding)
 
     def _keep(self, state: TrainerState, finding: str, *, stopped: bool = False) -> None:
-        """Append the finding to the record."""
+        """Append the finding to the record; one that does not stop the run is a warning."""
+        if not stopped:
+            logger.warning("%s", finding)
         if self._record and state.is_world_process_zero:
             row = {"step": state.global_step, "text": finding, "stopped": stopped}
             append_line(self._record, json.dumps(row))
@@ -167,7 +168,6 @@ class TrainingAlarms(TrainerCallback):
                     "max_completion_length"
                 )
                 self._keep(state, finding)
-                logger.warning("%s", finding)
 
 
 def drop_steps_after(path: Path, step: int) -> None:

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from srl_swe.dialects import Dialect, ReplyFormat, get_dialect
 from srl_swe.errors import UserError
+from srl_swe.files import first_words
 from srl_swe.rewards import asks_for_solution
 from srl_swe.rewards.holistic import solution_text
 from srl_swe.rollout.tokens import TokenCounter, check_thought, find_end_ids, thought_opening
@@ -92,11 +93,11 @@ def check_expert_actions(data: Dataset, folder: str) -> None:
     _refuse_unless(has_action, "no expert_action", folder)
 
 
-def check_dialect(data: Dataset, name: str, dialect: str) -> None:
-    """Raise UserError if the expert's replies are written in another dialect."""
+def check_dialect(data: Dataset, name: str, dialect: str, option: str = "`dialect:`") -> None:
+    """Raise UserError, which names the option, if experts reply in another dialect."""
     reply = data[0]["completion"][0]["content"]
     if get_dialect(dialect).parse_reply(reply, "lenient").action is None:
-        raise UserError(f"{name} is not written in the dialect {dialect}; set `dialect:`.")
+        raise UserError(f"{name} is not written in the dialect {dialect}; set {option}.")
 
 
 def with_thoughts(data: Dataset, name: str) -> Dataset:
@@ -128,8 +129,8 @@ def _has_messages(column: Any, name: str, folder: str) -> Any:
         raise UserError(f"{folder}: {name} must be messages of role and content, not {kind}.")
     if pc.struct_field(pc.list_flatten(column), "content").null_count == 0:
         return pc.greater(pc.list_value_length(column), 0)
-    rows = column.to_pylist()
-    return pa.array([bool(row) and all(m["content"] is not None for m in row) for row in rows])
+    rows = (row or [None] for row in column.to_pylist())
+    return pa.array([all(m and m["content"] is not None for m in row) for row in rows])
 
 
 def _refuse_unless(right: Any, what: str, folder: str) -> None:
@@ -239,7 +240,7 @@ def load_tokenizer(
             model, revision=revision, padding_side="left"
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"no model at {model!r}: {_first_line(error)}") from None
+        raise UserError(f"no model at {model!r}: {first_words(error)}") from None
     if not tokenizer.chat_template:
         raise UserError(f"{model} has no chat template; SRL trains instruction-tuned models.")
     if eos_token is not None:
@@ -313,10 +314,6 @@ def _generation_config(model: str, revision: str | None) -> GenerationConfig:
         return GenerationConfig.from_model_config(config)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
-
-
 # Lengths: a data set made with the policy's own tokenizer records them; those counts are used, and
 # a few are verified. Else each row is rendered, and tokenized unless its bytes fit the limit.
 
@@ -334,7 +331,7 @@ def max_positions(model: str, init_kwargs: Mapping[str, Any]) -> int | None:
     try:
         config = AutoConfig.from_pretrained(model, revision=init_kwargs.get("revision"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{model!r} is not a model: {_first_line(error)}") from None
+        raise UserError(f"{model!r} is not a model: {first_words(error)}") from None
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(positions) if positions else None
 

@@ -27,15 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import (
-    CONFIG_FILE,
-    append_line,
-    claim,
-    damage_named,
-    drop_torn_line,
-    read_json_lines,
-    read_object,
-)
+from srl_swe.files import CONFIG_FILE, append_line, claim, load_records, read_object
 from srl_swe.progress import progress
 from srl_swe.rewards import (
     asks_for_solution,
@@ -80,13 +72,7 @@ def read_difficulties(path: Path) -> list[StepDifficulty]:
 
     Raises UserError for a damaged line.
     """
-    difficulties = []
-    for where, row in read_json_lines(path, _REMEDY):
-        with damage_named(where, _REMEDY):
-            rewards = tuple(map(float, row["rewards"]))
-            numbers = (int(row["row"]), float(row["mean"]), float(row["std"]))
-            difficulties.append(StepDifficulty(*numbers, rewards))
-    return sorted(difficulties, key=lambda profile: profile.row)
+    return sorted(load_records(path, StepDifficulty, _REMEDY), key=lambda step: step.row)
 
 
 def difficulty_card(
@@ -166,7 +152,6 @@ def measure_difficulty(settings: DifficultySettings, out: Path) -> list[StepDiff
     }
     claim(out, {**dataclasses.asdict(settings), **known_by})
     path = out / "profile.jsonl"
-    drop_torn_line(path)
     done = {profile.row for profile in read_difficulties(path)}
     batches = batches_by_length(data["prompt"], settings.rows_at_once)
     batches = [batch for batch in batches if not done.issuperset(batch)]

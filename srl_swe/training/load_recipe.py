@@ -64,6 +64,8 @@ def recipe_path(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
+    if Path(name).is_file():
+        raise UserError(f"{name}: a recipe's file ends in .yaml or .yml; rename it.")
     hint = did_you_mean(name, shipped)
     raise UserError(f"no recipe {name!r}.{hint} Shipped recipes: {', '.join(shipped)}.")
 
@@ -151,6 +153,9 @@ def _draft(content: Mapping[str, Any], overrides: Overrides, where: str) -> _Dra
     return _Draft(recipe, options, where)
 
 
+_OF_METHODS = {"data": "sft and srl; rlvr takes --bench", "bench": "rlvr; sft and srl take --data"}
+
+
 def _place(key: str, names: Mapping[str, Sequence[str]], ours: Sequence[str]) -> tuple[str, str]:
     """The section and the field of TRL that an option sets. Raises UserError for neither."""
     asked, _, option = key.rpartition(".")
@@ -158,6 +163,8 @@ def _place(key: str, names: Mapping[str, Sequence[str]], ours: Sequence[str]) ->
         if name := field_of(option, names[section]):
             return section, name
     known = [name for section in TRL_SECTIONS for name in names[section]]
+    if key in _OF_METHODS and key not in ours:
+        raise UserError(f"--{key} is for {_OF_METHODS[key]}.")
     raise unknown_field(option, [*ours, *known], "command line")
 
 

@@ -41,7 +41,7 @@ from srl_swe.files import (
 from srl_swe.progress import say
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.rollout.weights import find_weights, hide_weight_bars
-from srl_swe.training.data import check_end, check_replies, load_tokenizer, max_positions
+from srl_swe.training.data import check_replies, load_tokenizer, max_positions
 
 SOURCE_FILE = "source.json"
 _SAMPLE = {
@@ -276,7 +276,6 @@ def _describe(made: Path, folder: Path, source: str, origin: str, licence: str) 
     place = str(made)
     try:
         tokenizer = load_tokenizer(place, {})
-        check_end(place, tokenizer)
         check_thought(place, thought_opening(tokenizer), "strict")
         check_replies(place, tokenizer, _SAMPLE)
         positions = max_positions(place, {})

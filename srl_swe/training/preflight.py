@@ -257,29 +257,24 @@ def check_choices(args: Any) -> None:
             known = ", ".join(allowed)
             raise UserError(f"trainer: {name} is {found!r}; it must be one of {known}.")
     for name in ("num_iterations", "steps_per_generation"):
-        if getattr(args, name, 1) < 1:
+        if (getattr(args, name, 1) or 0) < 1:
             raise UserError(f"trainer: {name} must be 1 or more, not {getattr(args, name)}.")
+
+
+_ABOVE_0 = {
+    "temperature": ", as all replies of a group would be alike; the paper's is 1.0",
+    "top_p": "",
+    "repetition_penalty": "",
+    "max_completion_length": "; without one replies end after 20 tokens, transformers' default",
+}
 
 
 def check_sampling(args: Any) -> None:
     """Raise UserError for sampling settings or a reply limit that GRPO can't use."""
-    if not args.temperature > 0:
-        raise UserError(
-            f"trainer: temperature {args.temperature} would make all replies of a group alike; "
-            "GRPO needs one above 0, the paper's is 1.0."
-        )
-    for name in ("top_p", "repetition_penalty"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"trainer: {name} must be more than 0, not {getattr(args, name)}.")
-    if args.max_completion_length is None:
-        raise UserError(
-            "trainer: max_completion_length must be a number; without one replies end after 20 "
-            "tokens, the default of transformers."
-        )
-    if args.max_completion_length < 1:
-        raise UserError(
-            f"trainer: max_completion_length must be 1 or more, not {args.max_completion_length}."
-        )
+    for name, why in _ABOVE_0.items():
+        if not (value := getattr(args, name)) or not value > 0:
+            shown = "null" if value is None else value
+            raise UserError(f"trainer: {name} must be more than 0, not {shown}{why}.")
 
 
 def check_batch(args: Any, rows: int) -> None:

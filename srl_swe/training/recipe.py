@@ -302,11 +302,12 @@ class RlvrRecipe:
     domain: DomainName = "software"
 
     def __post_init__(self) -> None:
-        if self.setting != "episode" and self.validation and self.validation.instances:
+        plays = self.validation is not None and bool(self.validation.instances)
+        if plays and (self.setting != "episode" or self.worked):
+            asked = f"domain: {self.domain}" if self.worked else f"setting: {self.setting}"
             raise UserError(
-                "validation.instances plays episodes, and a policy of `setting: "
-                f"{self.setting}` learns to answer in one reply; leave it out, and measure that "
-                "policy afterwards."
+                f"validation.instances plays episodes, and a policy of `{asked}` learns to "
+                "answer in one reply; leave it out, and measure that policy afterwards."
             )
 
     @property

@@ -219,8 +219,6 @@ def token_limits(recipe: RlvrRecipe, args: Any) -> TokenLimits:
     Raises UserError if the longest reply leaves no room for a prompt.
     """
     asked, reply = recipe.window.token_budget, args.max_completion_length
-    if reply is None:
-        raise UserError("trainer: max_completion_length must be set for rlvr.")
     hard = most_tokens(recipe.model, args)
     if hard is None:
         return TokenLimits(asked, asked)

@@ -203,9 +203,7 @@ def scored_replies(
 def make_srl_trainer(
     recipe: SrlRecipe, args: GRPOConfig, model: ModelArguments, scorer: ReplyScorer, rows: Dataset
 ) -> SrlTrainer:
-    """Make the trainer that samples and trains in turn; ValueError if the recipe wants another."""
-    if recipe.asynchronous is not None:
-        raise ValueError("a recipe with `asynchronous` is for srl_swe.training.train.train")
+    """Make the trainer that samples and trains in turn."""
     with trl_refusals():
         return SrlTrainer(
             model=recipe.model,

@@ -480,8 +480,7 @@ def read_turn(message: Fields, form: TextForm) -> Turn:
     if _role(message) in _CALLS_ALONE:
         thought, actions = _split_calls(text)
         if actions:
-            calls = tuple(map(Call, actions))
-            return Turn(clean_thought(thought), calls, answered_as_one=True)
+            return Turn(clean_thought(thought), tuple(map(Call, actions)), answered_as_one=True)
     calls = [
         read_call(c.mapping("function"), c.optional_text("id")) for c in message.items("tool_calls")
     ]

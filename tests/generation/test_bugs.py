@@ -186,6 +186,8 @@ def test_tests_and_set_up_are_never_changed(bugs: list[Bug]) -> None:
         ("a/testing/b.py", True),
         ("conftest.py", True),
         ("docs/conf.py", True),
+        ("a/_tests/util.py", True),
+        ("a/unit_tests/helpers.py", True),
     ],
 )
 def test_which_files_are_tests(path: str, expected: bool) -> None:
@@ -252,6 +254,15 @@ def test_no_near_duplicates(bugs: list[Bug]) -> None:
 def test_paths_limit_where_bugs_are_made(words: Source) -> None:
     some = propose_bugs(replace(words, paths=("words/maths.py",)), count=8, seed=1)
     assert {one.path for bug in some for one in bug.functions} == {"words/maths.py"}
+
+
+def test_operators_and_second_edits_can_be_chosen(words: Source) -> None:
+    names = ["wrong_boundary", "dropped_not"]
+    found = list(propose_bugs(words, count=9, seed=1, operators=names, two_edits=0.0))
+    assert found
+    assert {bug.operators for bug in found} <= {(name,) for name in names}
+    with pytest.raises(UserError, match=r"'wrong_bound'\. Did you mean 'wrong_boundary'"):
+        next(propose_bugs(words, count=1, seed=1, operators=["wrong_bound"]))
 
 
 def test_a_source_without_functions_is_refused(make_source: MakeSource) -> None:

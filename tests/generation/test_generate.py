@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from srl_swe.engines import SourceEngine, harness_for, sandboxes_for
 from srl_swe.errors import SandboxError, UserError
 from srl_swe.evaluation.bench_check import check_bench
-from srl_swe.files import write_atomic
+from srl_swe.files import held_alone, write_atomic
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.generate import CANDIDATES_FILE, Part, generate, suite_path
 from srl_swe.generation.repositories import Source
@@ -52,6 +52,7 @@ def test_a_broken_sandbox_is_never_a_verdict(
     clean = CleanSuite(
         passing=("tests/test_sizes.py::test_boxes_fit",),
         flaky=(),
+        unnamed=(),
         functions=(("sizes.py", 4, 9),),
         calls={"tests/test_sizes.py::test_boxes_fit": (0,)},
         imported=frozenset(),
@@ -75,6 +76,8 @@ def test_a_folder_belongs_to_one_run(source: Source, bugs: dict[str, Bug], tmp_p
         generate([part(source, [bugs["kept"]])], out, _BrokenEngine())
     with pytest.raises(UserError, match="holds a run of another config"):
         generate([part(source, [bugs["kept too"]])], out, _BrokenEngine())
+    with held_alone(out), pytest.raises(UserError, match="being written by another process"):
+        generate([part(source, [bugs["kept"]])], out, _BrokenEngine())
     with pytest.raises(UserError, match="a run of count 2, which can't be reduced to 1"):
         generate([part(source, [bugs["kept"]], wanted=1)], out, _BrokenEngine())
     with pytest.raises(UserError, match="its sandbox breaks"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,18 @@ import pytest
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.generate import write_rows
 from srl_swe.generation.repositories import Source
-from srl_swe.generation.rows import hideable, layer_of, make_row, make_state, without_tests
+from srl_swe.generation.rows import (
+    dockerfile,
+    hideable,
+    layer_of,
+    make_row,
+    make_state,
+    without_tests,
+)
 from srl_swe.generation.validation import Judgement, Reason
 from srl_swe.instances import load_instances
+
+from .conftest import git
 
 FILE = """\
 import pytest
@@ -37,6 +47,15 @@ class TestThings:
         assert self.value == 2
 
 
+def test_fifth():
+    assert "at the top"
+
+
+class TestSame:
+    def test_fifth(self):
+        pass
+
+
 class TestMore:
     def test_fourth(self):
         pass
@@ -49,6 +68,7 @@ class TestMore:
         (["test_first[1]"], ["test_first", "parametrize"], ["helper", "test_second"]),
         (["TestThings::test_second"], ["test_second"], ["test_third", "value = 1"]),
         (["TestMore::test_fourth"], ["TestMore"], ["TestThings"]),
+        (["test_fifth"], ["at the top"], ["def test_fifth(self)"]),
     ],
 )
 def test_hidden_tests_are_cut_out(names: list[str], gone: list[str], left: list[str]) -> None:
@@ -68,6 +88,8 @@ def test_hidden_tests_are_cut_out(names: list[str], gone: list[str], left: list[
             "TestThings::test_second",
             "TestThings::test_third",
             "TestMore::test_fourth",
+            "test_fifth",
+            "TestSame::test_fifth",
         ],
     ],
 )
@@ -105,6 +127,27 @@ def test_a_state_is_the_same_for_everybody_and_its_patches_lead_to_the_clean_sou
     text = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nsizes: the state of the task\n"
     root = hashlib.sha1(f"commit {len(text)}\0{text}".encode()).hexdigest()
     assert state.base_commit == root, "a commit without a parent"
+
+
+def test_an_image_has_the_commit_of_its_row_whatever_the_attributes(
+    source: Source, bugs: dict[str, Bug], tmp_path: Path
+) -> None:
+    for name, data in (("notes.txt", b"a\r\nb\r\n"), (".gitattributes", b"* text=auto\n")):
+        (source.folder / name).write_bytes(data)
+        git(source.folder, "-c", "core.autocrlf=false", "add", name)
+        git(source.folder, "commit", "--quiet", "--message", name)
+    source = replace(source, commit=git(source.folder, "rev-parse", "HEAD"))
+    state = make_state(source, bugs["kept"], ["tests/test_sizes.py::test_the_largest_is_found"])
+    copy, patches = tmp_path / "copy", tmp_path / "patches"
+    git(tmp_path, "clone", "--quiet", str(source.folder), str(copy))
+    patches.mkdir()
+    (patches / "gold.patch").write_text(state.gold_patch)
+    (patches / "test.patch").write_text(state.test_patch)
+    script = dockerfile("clean", "sizes: the state of the task").partition("\nRUN ")[2]
+    script = script.replace("\\\n", "").replace("/tmp/srl-swe", str(patches))
+    subprocess.run(["sh", "-ec", script], cwd=copy, check=True)
+    assert git(copy, "rev-list", "--all") == state.base_commit
+    assert git(copy, "status", "--short") == ""
 
 
 def test_rows_are_a_task_repo_and_parquet(

@@ -20,6 +20,7 @@ PASSING = ("a", "b", "c", "d")
 CLEAN = CleanSuite(
     passing=PASSING,
     flaky=(),
+    unnamed=("e[x y]", "f[x y]"),
     functions=(("sizes.py", 4, 9), ("sizes.py", 12, 15), ("sizes.py", 23, 24)),
     calls={"a": (0,), "b": (1,), "c": (0, 1), "d": ()},
     imported=frozenset({2}),
@@ -72,6 +73,12 @@ def test_tests_that_call_a_changed_function_run_first(
 def test_reasons_to_drop_a_candidate(answer: dict, reason: Reason) -> None:
     judged = CLEAN.judge("x", answer)
     assert (judged.reason, judged.fail_to_pass) == (reason, ())
+
+
+def test_failing_tests_without_a_readable_name_are_hidden_too() -> None:
+    whole = {"tests": {**outcomes("a"), "e[x y]": "FAILED", "f[x y]": "PASSED"}, "details": {}}
+    judged = CLEAN.judge("x", {"runs": {"whole": whole, "again": {"tests": {"a": "FAILED"}}}})
+    assert (judged.fail_to_pass, judged.unnamed) == (("a",), ("e[x y]",))
 
 
 def test_a_test_without_an_outcome_has_failed() -> None:

@@ -337,13 +337,17 @@ def test_prompts_that_are_one_text_are_refused(policy: Path, data: Path, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"temperature": 0}, "temperature 0 would make all replies of a group alike"),
-        ({"temperature": 0.0}, "temperature 0.0 would make"),
-        ({"temperature": -1.0}, "temperature -1.0 would make"),
+        (
+            {"temperature": 0},
+            "temperature must be more than 0, not 0, as all replies",
+        ),
+        ({"temperature": None}, "temperature must be more than 0, not null"),
         ({"top_p": 0.0}, "top_p must be more than 0"),
+        ({"top_p": None}, "top_p must be more than 0, not null"),
+        ({"num_iterations": None}, "num_iterations must be 1 or more, not None"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0"),
-        ({"max_completion_length": 0}, "max_completion_length must be 1 or more"),
-        ({"max_completion_length": None}, "max_completion_length must be a number"),
+        ({"max_completion_length": 0}, "max_completion_length must be more than 0, not 0; without"),
+        ({"max_completion_length": None}, "max_completion_length must be more than 0, not null"),
         ({"max_completion_length": 128}, "max_completion_length 128 leaves no room for a prompt"),
         ({"max_completion_length": 4096}, "max_completion_length 4096 leaves no room"),
     ],

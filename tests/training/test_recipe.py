@@ -212,7 +212,7 @@ def test_dynamic_sampling_can_be_switched_off(write: Write, text: str) -> None:
         (SRL, {"output": ["a", "b"]}, "--output takes one value, not 2"),
         (SRL, {"completions_every": "null"}, "completions_every must be a valid integer, not null"),
         (RLVR, {"reward": "luck"}, "unknown reward 'luck'. Known: outcome"),
-        (RLVR, {"data": "d"}, "unknown field 'data'"),
+        (RLVR, {"data": "d"}, "--data is for sft and srl; rlvr takes --bench"),
         (RLVR, {"limits.steps": "null"}, "limits.steps must be a valid integer, not null"),
         (RLVR, {"limits.steps": "0"}, "limits.steps must be greater than 0, not 0"),
         (RLVR, {"limits.stpes": "1"}, "limits: unknown field 'stpes'. Did you mean 'steps'"),
