@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -170,7 +169,8 @@ def _from_wheel(
             model, tokenizer = _load(options, known.requirement, dtype="float32")
         _save(model, tokenizer, made, name=source)
     origin = f"{known.requirement} sha256:{known.sha256}"
-    found = _describe(made, folder, source, origin, known.licence)
+    count = model.num_parameters()
+    found = _describe(made, folder, source, origin, known.licence, count)
     if found.end != known.end:
         raise UserError(f"{source}: a reply should end with {known.end}, not with {found.end}.")
     return found
@@ -240,7 +240,8 @@ def _from_transformers(
     options = {"pretrained_model_name_or_path": source, "use_safetensors": True}
     model, tokenizer = _load(options, source, dtype="auto")
     _save(model, tokenizer, made, name=source)
-    return _describe(made, folder, source, weights.fingerprint, licence="see its source")
+    count, licence = model.num_parameters(), "see its source"
+    return _describe(made, folder, source, weights.fingerprint, licence, count)
 
 
 # Loading, saving, checking.
@@ -271,7 +272,9 @@ def _save(model: Any, tokenizer: Any, folder: Path, name: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _describe(made: Path, folder: Path, source: str, origin: str, licence: str) -> ModelFolder:
+def _describe(
+    made: Path, folder: Path, source: str, origin: str, licence: str, parameters: int
+) -> ModelFolder:
     """Check the folder as training does, and describe it. Raises UserError."""
     place = str(made)
     try:
@@ -286,19 +289,7 @@ def _describe(made: Path, folder: Path, source: str, origin: str, licence: str) 
         source=source,
         origin=origin,
         licence=licence,
-        parameters=_count_parameters(made),
+        parameters=parameters,
         context_length=positions,
         end=str(tokenizer.eos_token),
     )
-
-
-def _count_parameters(folder: Path) -> int:
-    """Numbers in all weights, tied ones counted once."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as tensors:
-            names = list(tensors.keys())
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
-    return total

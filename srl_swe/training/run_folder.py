@@ -34,7 +34,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import claim, full_disk_named, refuse_other, write_atomic
+from srl_swe.files import (claim, full_disk_named, read_object, refuse_other, write_atomic)
 from srl_swe.reports.record import ALARMS
 from srl_swe.reports.runs import save_report
 from srl_swe.rewards import asks_for_solution
@@ -115,17 +115,9 @@ def _digest(data: Path) -> str | None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Find the last whole checkpoint; the Trainer writes ``trainer_state.json`` last."""
-    states = filter(_is_json, folder.glob("checkpoint-*/trainer_state.json"))
+    states = filter(read_object, folder.glob("checkpoint-*/trainer_state.json"))
     numbered = {int(state.parent.name.partition("-")[2]): state.parent for state in states}
     return numbered[max(numbered)] if numbered else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 # The settings that a resumed run must share.

@@ -16,15 +16,21 @@ from typing import Any
 from srl_swe.trajectories.chat_events import (
     clean_thought,
     hidden_thought,
-    is_mini_output,
     join_thoughts,
     read_call,
-    read_mini_answer,
     text_of,
 )
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import find_instance, find_issue, find_outcome, tidy_patch
-from srl_swe.trajectories.turns import Answer, Call, Turn, find_stop_reason, make_steps
+from srl_swe.trajectories.turns import (
+    Answer,
+    Call,
+    Turn,
+    find_stop_reason,
+    is_mini_output,
+    make_steps,
+    read_mini_answer,
+)
 from srl_swe.types import Action, StopReason, Trajectory
 
 _BLOCK = re.compile(

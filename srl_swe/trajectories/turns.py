@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from srl_swe.trajectories.fields import Fields
 from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
 _TRUNCATION_MARKS = (
@@ -252,3 +253,66 @@ def find_stop_reason(steps: Sequence[Step]) -> StopReason | None:
     last = steps[-1:] if turn is None else [step for step in steps if step.turn == turn]
     ends = any(step.executed and step.action and ends_run(step.action) for step in last)
     return StopReason.SUBMITTED if ends else None
+
+
+# mini-swe-agent's templates of observations.
+
+_RETURN_CODE = re.compile(
+    r"(?:<exception>(.*?)</exception>\n)?<returncode>(-?\d{1,9})</returncode>\n?", re.DOTALL
+)
+_MINI_TIMED_OUT = "</command> timed out and has been killed."
+_TRUNCATED_INTO = ("output_head", "elided_chars", "output_tail")
+_NOT_EXECUTED = "action was not executed"
+
+
+def is_mini_output(text: str) -> bool:
+    """Whether a message is an observation in mini's template."""
+    return _RETURN_CODE.match(text) is not None
+
+
+def read_mini_answer(message: Fields) -> Observation:
+    """The output and exit code: version 2 records them, else they are in the message's text."""
+    extra = message.mapping("extra")
+    raw, code = extra.optional_text("raw_output"), extra.optional_int("returncode")
+    if raw is None:
+        return read_mini_output(message.content() or message.content("output"))
+    exception = extra.optional_text("exception_info") or ""
+    if _NOT_EXECUTED in exception:
+        return Observation(_NOT_EXECUTED)
+    return Observation(raw, code, timed_out="timed out" in exception)
+
+
+def read_mini_output(text: str) -> Observation:
+    r"""The output within its template; a text without one, such as a complaint, is kept.
+
+    >>> read_mini_output("<returncode>1</returncode>\n<output>\nno such file\n</output>")
+    Observation(text='no such file\n', exit_code=1, truncated=False, timed_out=False)
+    """
+    if text.startswith("The last command <command>") and _MINI_TIMED_OUT in text:
+        return Observation(_within(text, "output") or "", timed_out=True)
+    code = _RETURN_CODE.match(text)
+    if code is None:
+        return make_observation(text)
+    exception, exit_code, rest = code[1] or "", int(code[2]), text[code.end() :]
+    if _NOT_EXECUTED in exception:
+        return Observation(_NOT_EXECUTED)
+    timed_out = "timed out" in exception
+    head, note, tail = (_within(rest, tag) for tag in _TRUNCATED_INTO)
+    if head is not None and tail is not None:
+        parts = (head, f"[{(note or '').strip()}]\n", tail)
+        return Observation("".join(parts), exit_code, truncated=True, timed_out=timed_out)
+    output = _within(rest, "output")
+    seen = make_observation(rest if output is None else output)
+    return replace(seen, exit_code=exit_code, timed_out=timed_out or seen.timed_out)
+
+
+def _within(text: str, tag: str) -> str | None:
+    """The text between the first opening and the last closing tag; None without both.
+
+    A newline after the opening tag belongs to the template. One before the closing tag is kept:
+    in some versions it belongs to the output.
+    """
+    start, end = text.find(f"<{tag}>"), text.rfind(f"</{tag}>")
+    if start < 0 or end < start:
+        return None
+    return text[start + len(tag) + 2 : end].removeprefix("\n")

@@ -98,14 +98,14 @@ def test_where_there_is_no_example_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no step of it gives"):
         run("--show", "1", "--source", str(tmp_path / "none.jsonl"))
     with pytest.raises(UserError, match="8 held out for validation"):
-        run(str(tmp_path / "out"), "--validation", "1")
+        run("--out", str(tmp_path / "out"), "--validation", "1")
 
 
 def test_a_name_that_no_data_set_can_have_is_a_mistake_before_anything_is_made(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(UserError, match="OWNER/NAME"):
-        run(str(tmp_path / "out"), "--push", "contexts")
+        run("--out", str(tmp_path / "out"), "--push", "contexts")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_a_folder_may_still_be_called_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run("./profile")
+    run("--out", "./profile")
     assert load_from_disk("profile")
 
 
@@ -147,7 +147,7 @@ def test_neither_a_folder_nor_examples_is_a_mistake() -> None:
 
 def test_the_tokens_are_those_of_the_policys_template(tmp_path: Path, tokenizer: Path) -> None:
     out = tmp_path / "steps"
-    run(str(out), "--tokenizer", str(tokenizer), "--pairs", "-1")
+    run("--out", str(out), "--tokenizer", str(tokenizer), "--pairs", "-1")
     from transformers import AutoTokenizer
 
     loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
@@ -164,7 +164,7 @@ def test_the_tokens_are_those_of_the_policys_template(tmp_path: Path, tokenizer:
 
 def test_a_budget_holds_and_says_what_it_took(tmp_path: Path, tokenizer: Path) -> None:
     options = ("--tokenizer", str(tokenizer), "--pairs", "-1", "--token-budget", "3000")
-    run(str(tmp_path / "steps"), *options)
+    run("--out", str(tmp_path / "steps"), *options)
     rows = load_from_disk(str(tmp_path / "steps"))
     assert max(rows["prompt_tokens"]) <= 3000
     cut = [row for row in rows if row["elided"]]
@@ -175,24 +175,33 @@ def test_a_budget_holds_and_says_what_it_took(tmp_path: Path, tokenizer: Path) -
 
 
 def test_thoughts_are_kept_on_request(tmp_path: Path) -> None:
-    run(str(tmp_path / "steps"), "--thoughts", "keep")
+    run("--out", str(tmp_path / "steps"), "--thoughts", "keep")
     past = load_from_disk(str(tmp_path / "steps"))[1]["prompt"][2]["content"]
     assert past.startswith("<think>")
 
 
 def test_another_dialect_by_name(tmp_path: Path) -> None:
-    run(str(tmp_path / "steps"), "--dialect", "bash_block")
+    run("--out", str(tmp_path / "steps"), "--dialect", "bash_block")
     rows = load_from_disk(str(tmp_path / "steps"))
     assert all("```bash" in row["completion"][0]["content"] for row in rows)
     with pytest.raises(UserError, match="xml"):
-        run(str(tmp_path / "other"), "--dialect", "bsh_block")
+        run("--out", str(tmp_path / "other"), "--dialect", "bsh_block")
 
 
 def test_the_same_command_again_leaves_all_as_it_is(tmp_path: Path) -> None:
-    run(str(tmp_path / "steps"))
-    assert "left as it is" in run(str(tmp_path / "steps"), "--workers", "2").output
+    run("--out", str(tmp_path / "steps"))
+    assert "left as it is" in run("--out", str(tmp_path / "steps"), "--workers", "2").output
     with pytest.raises(UserError, match="seed: 0 -> 1"):
-        run(str(tmp_path / "steps"), "--seed", "1")
+        run("--out", str(tmp_path / "steps"), "--seed", "1")
+
+
+def test_a_misspelt_source_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"name a folder by --out"):
+        run("teachr")
+    with pytest.raises(UserError, match=r"teachr: no such file or folder of trajectories"):
+        run("teachr", "--show", "1")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,7 @@ def test_a_part_in_another_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["x", "3:1", "-1:", "1"])
 def test_a_slice_that_is_none_is_a_mistake(tmp_path: Path, part: str) -> None:
     with pytest.raises(UserError, match="--slice"):
-        run(tmp_path / "out", f"--slice={part}")
+        run("--out", tmp_path / "out", f"--slice={part}")
 
 
 def test_nothing_selected_is_a_mistake(tmp_path: Path) -> None:

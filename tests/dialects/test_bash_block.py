@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from srl_swe.dialects import FormatReason, UnwritableStep, bash_block, read_actions, xml
 from srl_swe.dialects.bash_block import SUBMIT_COMMAND, find_blocks, render_block
-from srl_swe.trajectories.chat_events import read_mini_output
+from srl_swe.trajectories.turns import read_mini_output
 from srl_swe.types import Action, Observation
 
 pieces = st.sampled_from(["```", "````", "`", "\n", "bash", "```bash\n", "\n```\n", " ", "ls"])

@@ -128,7 +128,7 @@ def test_checkpoints_that_a_run_cannot_go_on_from_alike_are_warned_of(
 def begun_run(folder: Path, ranks: int) -> Path:
     """What matters of a run that was killed after its second step."""
     (folder / "checkpoint-2").mkdir(parents=True)
-    (folder / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    (folder / "checkpoint-2" / "trainer_state.json").write_text('{"global_step": 2}')
     (folder / "manifest.json").write_text(json.dumps({"starts": [{"ranks": 8}, {"ranks": ranks}]}))
     return folder
 

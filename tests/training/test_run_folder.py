@@ -125,7 +125,12 @@ def test_a_moved_folder_is_still_the_same_run(tmp_path: Path) -> None:
 def test_only_a_whole_checkpoint_counts_and_the_latest_of_these(tmp_path: Path) -> None:
     run = open_run(make_recipe(tmp_path))
     run.claim()
-    for step, state in ((9, "{}"), (10, "{}"), (11, '{"global_st'), (12, None)):
+    for step, state in (
+        (9, '{"global_step": 9}'),
+        (10, '{"global_step": 10}'),
+        (11, '{"global_st'),
+        (12, None),
+    ):
         folder = run.path / f"checkpoint-{step}"
         folder.mkdir()
         if state is not None:

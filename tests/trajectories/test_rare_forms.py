@@ -11,10 +11,11 @@ import pytest
 from srl_swe.steps.source import StepSource
 from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
 from srl_swe.trajectories.atif import read_atif
-from srl_swe.trajectories.chat_events import parse_calls, read_mini_output
+from srl_swe.trajectories.chat_events import parse_calls
 from srl_swe.trajectories.convert import render_atif
 from srl_swe.trajectories.jsonl import save_rows
 from srl_swe.trajectories.readers import read_record
+from srl_swe.trajectories.turns import read_mini_output
 from srl_swe.types import Action, ExpertReply, Observation, Step, Trajectory, Translation
 
 LS = Action("bash", {"command": "ls"})
