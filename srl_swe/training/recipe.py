@@ -378,6 +378,7 @@ def _refusal(error: ErrorDetails, record: Any, where: str) -> UserError:
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 200
+_REPR.maxlevel = 2
 
 
 def shown(value: object) -> str:

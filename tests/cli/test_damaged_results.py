@@ -179,7 +179,9 @@ def test_damaged_metrics_leave_out_the_lines_that_are_none(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "steps"
-    built = CliRunner().invoke(app, ["steps", str(folder), "--limit", "1", "--workers", "1"])
+    built = CliRunner().invoke(
+        app, ["steps", "--out", str(folder), "--limit", "1", "--workers", "1"]
+    )
     assert built.exit_code == 0, built.output
     return folder
 

@@ -142,7 +142,7 @@ def hub() -> Iterator[Hub]:
 
 
 def push(out: Path, address: str) -> subprocess.CompletedProcess[str]:
-    command = ("steps", out, "--validation", "0.3", "--push", REPOSITORY)
+    command = ("steps", "--out", out, "--validation", "0.3", "--push", REPOSITORY)
     hub = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_of_nobody", "HF_HOME": f"{out.parent}/hub"}
     return srl_swe_process(*command, **hub, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1")
 

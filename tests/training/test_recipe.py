@@ -264,3 +264,28 @@ def test_a_recipe_is_found_by_its_path_or_by_its_shipped_name() -> None:
     assert load_recipe(recipe_path("srl-demo"), {"model": "m", "data": "d", "output": "o"})
     with pytest.raises(UserError, match="Did you mean 'srl-demo'"):
         recipe_path("srl-dmo")
+
+
+BOMB = "a0: &b0 x\n" + "".join(
+    f"a{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9)}]\n" for n in range(1, 6)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: 2024-13-45",
+        'x: !!int ""',
+        "x: !!bool maybe",
+        "x: " + "9" * 5000,
+        "x: " + "[" * 3000,
+        BOMB + "method: srl\nmodel: *b5\ndata: d\noutput: out\n",
+        BOMB + "method: *b5\n",
+    ],
+    ids=range(7),
+)
+def test_odd_yaml_is_one_short_line(write: Write, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe(write(text), {})
+    assert len(str(caught.value)) < 700
+    assert "\n" not in str(caught.value)
