@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
 import typer
 
 from srl_swe.cli import options
@@ -14,7 +13,7 @@ from srl_swe.cli.train import phase_runner
 from srl_swe.engines import owned_harness, sandboxes_for, testable_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import TRAINING, need_packages
-from srl_swe.files import check_output_folder, held_alone
+from srl_swe.files import check_output_folder
 from srl_swe.instances import load_instances
 
 if TYPE_CHECKING:
@@ -150,7 +149,6 @@ def study(
         raise UserError("--quick has one seed; leave --seeds out.")
     if suite not in {None, "generated"} and bench != "starter":
         raise UserError(f"--suite must be 'generated', not {suite!r}; --bench names instances.")
-    click.get_current_context().with_resource(held_alone(folder))
     if suite != "generated":
         options.refuse_given(generated, "--suite generated")
     if domain == "math":

@@ -62,7 +62,7 @@ from srl_swe.experiments.generated_report import save_report
 from srl_swe.experiments.policy_evaluation import EvaluationSettings
 from srl_swe.experiments.study import training_seconds
 from srl_swe.experiments.warm_start import make_tiny_policy
-from srl_swe.files import append_record, claim, damage_named, write_atomic
+from srl_swe.files import append_record, claim, damage_named, held_alone, write_atomic
 from srl_swe.instances import evenly_spread, load_instances, row_from_instance
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run, number
@@ -162,7 +162,8 @@ def run_generated_study(
         append_record(folder / RESULTS_FILE, result)
         report(load_results(folder, GeneratedResult))
 
-    run_stages("study", stages, spent_s, keep, at_once=at_once)
+    with held_alone(folder):
+        run_stages("study", stages, spent_s, keep, at_once=at_once)
     results = load_results(folder, GeneratedResult)
     places = [measured(result.arm, result.seed) for result in results]
     report(results, episodes=save_episodes(folder, study.instances, study.experts, places))

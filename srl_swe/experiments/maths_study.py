@@ -51,7 +51,7 @@ from srl_swe.experiments.maths_plan import (
 )
 from srl_swe.experiments.maths_report import save_report
 from srl_swe.experiments.study import training_seconds
-from srl_swe.files import append_record, claim
+from srl_swe.files import append_record, claim, held_alone
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
 from srl_swe.training.curriculum import RunPhase, finish_phase, train_curriculum
@@ -110,7 +110,8 @@ def run_maths_study(
             append_record(folder / RESULTS_FILE, result)
         save_report(plan, load_results(folder, MathsResult), load_tuned(folder), folder)
 
-    run_stages("study", stages, spent_s, keep, at_once=at_once)
+    with held_alone(folder):
+        run_stages("study", stages, spent_s, keep, at_once=at_once)
     results = load_results(folder, MathsResult)
     save_report(plan, results, load_tuned(folder), folder)
     return results

@@ -39,7 +39,7 @@ from srl_swe.experiments.study_plan import (
 )
 from srl_swe.experiments.study_report import save_report
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
-from srl_swe.files import append_record, claim
+from srl_swe.files import append_record, claim, held_alone
 from srl_swe.progress import say
 from srl_swe.reports.record import load_run
 from srl_swe.sandbox import OpenSandbox
@@ -98,7 +98,8 @@ def run_study(
         append_record(folder / RESULTS_FILE, result)
         save_report(plan, suite, load_results(folder, ArmResult), folder)
 
-    run_stages("study", stages, spent_s, keep, at_once=at_once)
+    with held_alone(folder):
+        run_stages("study", stages, spent_s, keep, at_once=at_once)
     results = load_results(folder, ArmResult)
     by_id = {instance.instance_id: instance for instance in suite.instances}
     experts = {trajectory.instance_id: trajectory for trajectory in suite.trajectories}

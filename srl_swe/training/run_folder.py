@@ -34,7 +34,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import (claim, full_disk_named, read_object, refuse_other, write_atomic)
+from srl_swe.files import claim, full_disk_named, read_object, refuse_other, write_atomic
 from srl_swe.reports.record import ALARMS
 from srl_swe.reports.runs import save_report
 from srl_swe.rewards import asks_for_solution

@@ -56,7 +56,7 @@ PLACES = ["--model", "nowhere", "--data", "nowhere", "--output", "out"]
         ["study", "--quick"],
         ["profile", "data", "--policy", "nowhere", "--out", "out"],
         ["steps", "profile", "data", "--policy", "nowhere", "--out", "out"],
-        ["steps", "out", "--tokenizer", "nowhere"],
+        ["steps", "--out", "out", "--tokenizer", "nowhere"],
         ["steps", "--show", "1", "--tokenizer", "Qwen/Qwen2.5-Coder-7B-Instruct"],
         ["train", "sft", "--config", "sft-demo", *PLACES],
         ["train", "srl", "--config", "srl-demo", *PLACES],
@@ -81,7 +81,7 @@ def test_the_extra_is_named_in_one_line_before_anything_is_made(
     "arguments",
     [
         ["replay", "--sandbox", "local", "--limit", "1", "--out", "out"],
-        ["steps", "out", "--show", "1"],
+        ["steps", "--out", "out", "--show", "1"],
         ["convert", str(ROOT / "trajectories/starter.jsonl"), "out.parquet", "--to", "parquet"],
         ["train", "--list"],
     ],
