@@ -112,9 +112,9 @@ def evaluate_policy(policy: Path, name: str, on: EvaluationSettings, folder: Pat
     result = PolicyResult(
         label=name,
         steps=scores.n,
-        similarity_mean=scores.similarity_mean,
+        similarity_mean=scores.similarity,
         format_rate=scores.format_rate,
-        exact_rate=scores.exact_rate,
+        exact_rate=scores.exact_match,
         verdicts=tuple(verdicts),
         weights=weights,
     )

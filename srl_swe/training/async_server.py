@@ -130,14 +130,17 @@ def find_server(url: str, model: str, timeout_s: float) -> Server:
             f"asynchronous: {url} takes no weights: start vLLM with VLLM_SERVER_DEV_MODE=1 in its "
             f"environment ({DOCS})."
         )
-    config = answer.json()["vllm_config"]
-    settings = config["model_config"]
-    if settings["logprobs_mode"] != "processed_logprobs":
+    try:
+        config = answer.json()["vllm_config"]
+        settings, device = config["model_config"], config["device_config"]["device"]
+        mode, dtype = settings["logprobs_mode"], settings["dtype"].removeprefix("torch.")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"asynchronous: {url} does not answer as vLLM does ({DOCS}).") from None
+    if mode != "processed_logprobs":
         raise UserError(
-            f"asynchronous: {url} gives {settings['logprobs_mode']}: start vLLM with "
+            f"asynchronous: {url} gives {mode}: start vLLM with "
             f"`--logprobs-mode processed_logprobs` ({DOCS})."
         )
-    device = config["device_config"]["device"]
     if device != "cpu" and (config.get("weight_transfer_config") or {}).get("backend") != "nccl":
         raise UserError(
             f"asynchronous: {url} takes no weights: start vLLM with `--weight-transfer-config "
@@ -148,7 +151,6 @@ def find_server(url: str, model: str, timeout_s: float) -> Server:
             f"asynchronous: {url} was started with --enable-lora: start it without, as an adapter "
             f"is sent merged into the weights ({DOCS})."
         )
-    dtype = settings["dtype"].removeprefix("torch.")
     return Server(client.server_url, int(served[model]["max_model_len"]), device, dtype)
 
 

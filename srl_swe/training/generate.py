@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
-from srl_swe.errors import UserError
 from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.tokens import thought_opening
@@ -25,49 +24,37 @@ Reply = Callable[[Sequence[Sequence[Message]]], list[str]]
 """The live policy's greedy replies to prompts. A collective: every rank calls it equally often and
 with equally many prompts."""
 
-METRICS = {
-    "similarity": "similarity_mean",
-    "format_rate": "format_rate",
-    "exact_match": "exact_rate",
-    "reward": "reward_mean",
-}
-"""Fields of :class:`Scores` by the names of validation's metrics; each can choose ``best/``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A reply out of format counts as 0 in ``similarity_mean`` and as -1 in ``reward_mean``."""
+    """Validation's metrics over ``n`` replies; one out of format is similarity 0, reward -1."""
 
     n: int
-    reward_mean: float
-    similarity_mean: float
+    similarity: float
     format_rate: float
-    exact_rate: float
+    exact_match: float
+    reward: float
+
+
+_BATCH = 32
 
 
 def greedy_scores(
     policy: Path,
     data: Path,
     *,
-    instance_ids: Collection[str] | None = None,
     dialect: str = "xml",
     strictness: Strictness = "strict",
     max_new_tokens: int = 512,
-    batch_size: int = 32,
     template: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Score one greedy reply per step; ``instance_ids`` None means all rows of the data.
-
-    ``template``: variables of the chat template.
-    """
+    """Score one greedy reply per step; ``template``: variables of the chat template."""
     contexts = load_step_contexts(str(data))
     check_expert_actions(contexts, str(data))
-    rows = [row for row in contexts if instance_ids is None or row["instance_id"] in instance_ids]
-    if not rows:
-        raise UserError(f"{data} holds no steps of the selected instances.")
+    rows = list(contexts)
     tokenizer = load_tokenizer(str(policy), {})
     model = LocalModel.load(policy, tokenizer, template)
-    texts = greedy_replies(model, [row["prompt"] for row in rows], max_new_tokens, batch_size)
+    texts = greedy_replies(model, [row["prompt"] for row in rows], max_new_tokens, _BATCH)
     is_opened = thought_opening(tokenizer, template) == "opened"
     form = ReplyFormat(get_dialect(dialect), strictness, is_opened)
     return score_replies(texts, rows, form)
@@ -97,10 +84,10 @@ def score_replies(
     rewards = batch_rewards(replies, experts, similarity_rewards)
     return Scores(
         n=len(rows),
-        reward_mean=statistics.fmean(rewards),
-        similarity_mean=statistics.fmean(max(reward, 0.0) for reward in rewards),
+        similarity=statistics.fmean(max(reward, 0.0) for reward in rewards),
         format_rate=statistics.fmean(reply.reason is None for reply in replies),
-        exact_rate=statistics.fmean(reward == 1.0 for reward in rewards),
+        exact_match=statistics.fmean(reward == 1.0 for reward in rewards),
+        reward=statistics.fmean(rewards),
     )
 
 

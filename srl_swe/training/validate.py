@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from srl_swe.training.data import (
     reply_format,
     with_solutions,
 )
-from srl_swe.training.generate import METRICS, Reply, greedy_replies, score_replies
+from srl_swe.training.generate import Reply, greedy_replies, score_replies
 from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation
 from srl_swe.training.run_folder import RunFolder, save_policy
 from srl_swe.training.timing import live_model
@@ -95,7 +95,7 @@ class HeldOutSteps:
     form: ReplyFormat
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
-        """The fields of :data:`METRICS`. All ranks have equally many prompts; some occur twice."""
+        """The metrics of the replies. All ranks have equally many prompts; some occur twice."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         count = len(self.rows)
         mine = [(rank + n * ranks) % count for n in range(-(-count // ranks))]
@@ -103,7 +103,7 @@ class HeldOutSteps:
         by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
         in_order = [by_row[index] for index in range(count)]
         scores = score_replies(in_order, self.rows, self.form)
-        return {name: float(getattr(scores, field)) for name, field in METRICS.items()}
+        return {name: value for name, value in asdict(scores).items() if name != "n"}
 
 
 def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:

@@ -210,7 +210,11 @@ def test_parquet_and_plain_texts_are_read(s1k_row: MakeRow, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("record", "columns", "why"),
     [
-        ({"solution": TITLED}, {}, "no column of a problem; name it by problem=COLUMN"),
+        (
+            {"solution": TITLED},
+            {},
+            "no column of a problem: rename it, or give steps",
+        ),
         ({"problem": "How many?"}, {}, "no column of a solution"),
         ({"problem": "How many?"}, {"solution": "worked"}, "worked: missing; --column names it"),
         ("It is 20.", {}, "a text must hold a problem and then numbered steps"),

@@ -337,6 +337,7 @@ def test_a_servers_settings_are_read(vllm: Serve) -> None:
          "--logprobs-mode processed_logprobs"),
         ("m", {"weight_transfer_config": None}, "--weight-transfer-config"),
         ("m", {"lora_config": {"max_loras": 1}}, "--enable-lora"),
+        ("m", {"model_config": {}}, "does not answer as vLLM does"),
     ],
 )  # fmt: skip
 def test_a_server_that_lacks_something_is_refused_with_the_option(

@@ -177,6 +177,6 @@ def test_validation_of_whole_solutions_compares_all_remaining_actions() -> None:
     whole = f"<think>\nwhy\n</think>\n\n{first.text}\n\n{last.text}"
     single = f"<think>\nwhy\n</think>\n\n{first.text}"
     scores = score_replies([whole], [row], WHOLE)
-    assert (scores.similarity_mean, scores.exact_rate, scores.format_rate) == (1.0, 1.0, 1.0)
-    assert score_replies([single], [row], WHOLE).similarity_mean < 1
+    assert (scores.similarity, scores.exact_match, scores.format_rate) == (1.0, 1.0, 1.0)
+    assert score_replies([single], [row], WHOLE).similarity < 1
     assert score_replies([whole], [row], ReplyFormat(XML)).format_rate == 0
