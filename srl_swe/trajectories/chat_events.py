@@ -37,21 +37,26 @@ _MOST_OPEN = 20
 _JSON_LINE = re.compile(r"^[^\S\n]*[\[{]", re.MULTILINE)
 
 
-def read_json_calls(text: str) -> tuple[str, list[Action]]:
+def read_json_calls(text: str) -> tuple[str, list[Call]]:
     """The thought and the calls of a reply; without a call, all text is the thought.
 
+    A block that is not a call, beside one that is, is a call that never ran.
+
     >>> read_json_calls('Look.<tool_call>{"name": "ls", "arguments": {"a": 1}}</tool_call>')
-    ('Look.', [Action(tool='ls', arguments={'a': '1'})])
+    ('Look.', [Call(action=Action(tool='ls', arguments={'a': '1'}), id=None, runnable=True)])
     """
     text = text.strip()
     start = _shown_from(text, _START)
     hidden, shown = text[:start], text[start:]
     before, *blocks = shown.split(_START)
-    actions = [action for block in blocks for action in parse_calls(block.partition(_END)[0])]
-    if actions:
-        return (hidden + before).strip(), actions
+    calls: list[Call] = []
+    for block in (block.partition(_END)[0].strip() for block in blocks):
+        wrong = Call(Action("tool_call", {"arguments": block}), runnable=False)
+        calls += list(map(Call, parse_calls(block))) or [wrong]
+    if any(call.runnable for call in calls):
+        return (hidden + before).strip(), calls
     thought, actions = _terminus_reply(shown.strip()) or (shown, [])
-    return hidden + thought, actions
+    return hidden + thought, list(map(Call, actions))
 
 
 def _shown_from(text: str, opening: str) -> int:
@@ -174,6 +179,8 @@ def strip_one_newline(value: str) -> str:
     >>> strip_one_newline("\n\n    x = 1\n\n")
     '\n    x = 1\n'
     """
+    if value.startswith("\r\n"):  # the whole message has these ends of lines
+        value = value.replace("\r\n", "\n")
     return value.removeprefix("\n").removesuffix("\n")
 
 
@@ -256,10 +263,11 @@ class TextForm:
     def read_reply(self, text: str) -> Turn:
         """The reply as a turn."""
         thought, actions = read_xml_calls(text, self.unwrap)
-        in_json = not actions
+        in_json, calls = not actions, list(map(Call, actions))
         if in_json:
-            thought, actions = read_json_calls(text)
-        calls = (Call(a, runnable=not (self.one_call and i)) for i, a in enumerate(actions))
+            thought, calls = read_json_calls(text)
+        if self.one_call:
+            calls[1:] = [replace(call, runnable=False) for call in calls[1:]]
         return Turn(clean_thought(thought), tuple(calls), answered_as_one=in_json)
 
 

@@ -200,6 +200,7 @@ SEEN = "<returncode>0</returncode>\n<output>\nx</output>"
         ([("Assistant", XML), ("ipython", "x")], [""]),
         ([("assistant", f"{XML.replace('ls', 'rm x')}\n</think>\n{XML}"), ("user", "x")], None),
         ([("gpt", BLOCK), ("human", SEEN)], ["I look."]),
+        ([("gpt", XML.replace("\n", "\r\n")), ("human", "x")], [""]),
     ],
 )
 def test_calls_in_rare_messages_keep_their_observations(
@@ -211,6 +212,15 @@ def test_calls_in_rare_messages_keep_their_observations(
         (step.action, step.observation.text, step.executed) for step in steps if step.observation
     ] == [(LS, "x", True)] * len(steps)
     assert thoughts is None or [step.thought for step in steps] == thoughts
+
+
+def test_a_call_that_can_not_be_parsed_keeps_its_own_answer() -> None:
+    blocks = "".join(f"<tool_call>{call}</tool_call>" for call in ('{"name": ', RUN))
+    answers = "".join(f"<tool_response>{text}</tool_response>" for text in ("not JSON", "x"))
+    messages = [{"role": "assistant", "content": blocks}, {"role": "user", "content": answers}]
+    wrong, right = read_record({"messages": messages}, "a__b-1.json").steps
+    assert (wrong.executed, wrong.observation and wrong.observation.text) == (False, "not JSON")
+    assert (right.action, right.observation and right.observation.text) == (LS, "x")
 
 
 def test_an_unknown_role_is_named() -> None:
