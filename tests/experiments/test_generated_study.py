@@ -215,11 +215,14 @@ def test_every_arm_trains(tmp_path: Path) -> None:
     assert all(f"| {arm.label} |" in table for arm in ARMS)
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_a_warm_start_that_resolves_nothing_stops_the_study(at_once: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at_once", "seeds"), [(1, 1), (2, 1), (2, 3)])
+def test_a_warm_start_that_resolves_nothing_stops_the_study(
+    at_once: int, seeds: int, tmp_path: Path
+) -> None:
     trainer = Trainer(for_real=False)
     with pytest.raises(UserError, match=r"0 of 1 held-out instances, and 0 of 1 .*--warm-steps"):
-        run(dataclasses.replace(ALL, gate_instances=4), tmp_path, trainer, at_once=at_once)
+        plan = dataclasses.replace(ALL, gate_instances=4, seeds=seeds)
+        run(plan, tmp_path, trainer, at_once=at_once)
     assert [type(recipe) for recipe in trainer.recipes] == [SftRecipe]
     assert not (tmp_path / RESULTS_FILE).exists()
     plan = dataclasses.replace(QUICK, arms=("warm",), gate_instances=4)
@@ -233,6 +236,17 @@ def test_a_folder_continues_with_the_same_trajectories_only(tmp_path: Path) -> N
     assert run(plan, tmp_path, Trainer(for_real=False))
     with pytest.raises(UserError, match="other instances or trajectories than these files"):
         run(plan, tmp_path, Trainer(for_real=False), left_out=1)
+
+
+def test_a_folder_refuses_experts_that_act_otherwise(study: GeneratedStudy) -> None:
+    study.prepare()
+    study.prepare()
+    others = {}
+    for name, expert in study.experts.items():
+        first = dataclasses.replace(expert.steps[0], thought="Otherwise.")
+        others[name] = dataclasses.replace(expert, steps=(first, *expert.steps[1:]))
+    with pytest.raises(UserError, match="other instances or trajectories than these files"):
+        dataclasses.replace(study, experts=others).prepare()
 
 
 def test_an_edit_of_text_that_its_prompt_does_not_show_is_left_out(

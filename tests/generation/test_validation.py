@@ -13,6 +13,7 @@ from srl_swe.generation.bugs import Bug, ChangedFunction
 from srl_swe.generation.live_code import LiveCode
 from srl_swe.generation.repositories import Source
 from srl_swe.generation.rows import WORKDIR, repository_image
+from srl_swe.generation.suite_server import split_command
 from srl_swe.generation.validation import CleanSuite, Reason, SuiteSandbox
 from srl_swe.types import Instance
 
@@ -84,6 +85,16 @@ def test_failing_tests_without_a_readable_name_are_hidden_too() -> None:
 def test_a_test_without_an_outcome_has_failed() -> None:
     judged = CLEAN.decide("x", {"a": "PASSED", "b": "XFAIL", "c": "PASSED"})
     assert (judged.fail_to_pass, judged.pass_to_pass) == (("d",), ("a", "b", "c"))
+
+
+def test_paths_before_the_test_command_count_from_the_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setenv("PYTHONPATH", "")
+    command = "PYTHONPATH=src:lib python3 -m pytest -q"
+    assert split_command(command, "/testbed") == (True, ["-q"])
+    assert sys.path == ["/testbed/src", "/testbed/lib"]
 
 
 def test_a_suite_survives_its_file() -> None:
