@@ -37,6 +37,7 @@ class Scores:
 
 
 _BATCH = 32
+"""Prompts of one call of the model."""
 
 
 def greedy_scores(

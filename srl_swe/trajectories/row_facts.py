@@ -23,6 +23,7 @@ _NAMES = ("trajectory_id", "id", "task", "task_id", "session_id")
 _IMAGES = ("image", "image_name", "docker_image")
 _PATCHES = ("model_patch", "rollout_patch", "generated_patch", "output_patch", "git_patch", "patch")
 _OF_INSTANCES = ("test_patch", "FAIL_TO_PASS")
+"""Columns of a row that was joined with its instance."""
 _OUTCOMES = ("resolved", "target", "reward")
 _IMAGE = re.compile(r"sweb\.eval\.[\w]+\.([\w.-]+?)(?:_1776_|_s_)([\w.-]+?)(?::[\w.-]+)?\Z")
 """Names of SWE-bench's and SWE-Gym's images."""
