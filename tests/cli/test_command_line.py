@@ -87,7 +87,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text("{}\n{\n")
-    assert_one_line(srl_swe("steps", str(tmp_path / "out"), "--source", str(path)), "jsonl:1")
+    assert_one_line(srl_swe("steps", str(path), "--out", str(tmp_path / "out")), "jsonl:1")
     assert not (tmp_path / "out").exists()
 
 
@@ -98,7 +98,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         ("grade nowhere.jsonl", ["nowhere.jsonl"]),
         ("grade gold --bench verfied", ["verfied", "verified"]),
         ("self-check --id starter__nothing-1 --out out", ["starter__nothing-1"]),
-        ("steps out --token-budget 100", ["--tokenizer"]),
+        ("steps --out out --token-budget 100", ["--tokenizer"]),
     ],
 )
 def test_a_name_or_place_that_is_not_there_is_one_line(
@@ -174,7 +174,7 @@ def test_a_mistake_in_a_recipe_is_one_line(arguments: list[str], words: list[str
 
 
 def test_step_contexts_of_the_bundled_trajectories_are_shown(tmp_path: Path) -> None:
-    result = srl_swe("steps", str(tmp_path / "steps"), "--show", "1")
+    result = srl_swe("steps", "--out", str(tmp_path / "steps"), "--show", "1")
     assert result.returncode == 0, result.stderr
     assert "| examples | 55 |" in result.stdout
     assert "expert's reply" in result.stdout
