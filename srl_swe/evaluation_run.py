@@ -25,7 +25,7 @@ from srl_swe.evaluation.details import RunDetails
 from srl_swe.evaluation.predictions import save_predictions
 from srl_swe.evaluation.report import Report
 from srl_swe.evaluation.samples import BestOf, SamplesReport
-from srl_swe.files import check_output_folder, claim, refuse_other
+from srl_swe.files import check_output_folder, claim, held_alone, refuse_other
 from srl_swe.grading_run import (
     Grading,
     check_budget,
@@ -208,10 +208,11 @@ def roll_out(
     with acting as actor:
         for where, config in actor.configs.items():
             refuse_other(where, config)
-        if settings.disk_budget is None:
-            rollouts = actor.roll_out(instances)
-        else:
-            rollouts = _in_turns(actor, instances, folder, settings.disk_budget, grading)
+        with held_alone(folder):
+            if settings.disk_budget is None:
+                rollouts = actor.roll_out(instances)
+            else:
+                rollouts = _in_turns(actor, instances, folder, settings.disk_budget, grading)
     for where, sample in zip(actor.seeds, rollouts, strict=True):
         save_predictions(where / PREDICTIONS_FILE, predictions(sample, actor.name))
     if usage := load_usage(list(actor.seeds), settings.prices):

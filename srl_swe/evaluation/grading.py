@@ -3,21 +3,19 @@
 A run folder holds::
 
     verdicts.jsonl     the harness's verdicts, one line each, appended as they arrive
-    harness/           its working directory: logs/, harness.log, run_id, network, lock
+    harness/           its working directory: logs/, harness.log, run_id, network
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +37,7 @@ from srl_swe.evaluation.verdicts import (
     verdict_from_files,
     verdict_without_tests,
 )
-from srl_swe.files import append_line, drop_torn_line, write_atomic
+from srl_swe.files import append_line, drop_torn_line, held_alone, write_atomic
 from srl_swe.instances import row_from_instance
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
@@ -82,7 +80,7 @@ def grade(
     check_gradeable(to_test)
     if to_test:
         folder = GradingFolder(run_folder)
-        with folder.locked():
+        with held_alone(folder.harness):  # a second grading would remove our containers
             grading = _Grading(folder, harness or SwebenchHarness(), timeout_s, report)
             verdicts |= grading.grade(to_test, patches, max_workers)
     return [verdict for i in instances if (verdict := verdicts[i.instance_id])]
@@ -250,20 +248,6 @@ class GradingFolder:
         self.run_folder = run_folder
         self.verdict_log = run_folder / "verdicts.jsonl"
         self.harness = run_folder / HARNESS_FOLDER
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Excludes a second grading in this folder, which would remove our containers."""
-        self.harness.mkdir(parents=True, exist_ok=True)
-        with (self.harness / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another grading is at work in {self.run_folder}; "
-                    "wait for it, or name another folder."
-                ) from error
-            yield
 
     def run_id(self) -> str:
         """The id of the folder, made once: later calls find the containers by it."""

@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,14 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import claim, full_disk_named, read_object, refuse_other, write_atomic
+from srl_swe.files import (
+    claim,
+    full_disk_named,
+    held_alone,
+    read_object,
+    refuse_other,
+    write_atomic,
+)
 from srl_swe.reports.record import ALARMS
 from srl_swe.reports.runs import save_report
 from srl_swe.rewards import asks_for_solution
@@ -178,22 +185,24 @@ def decisive_fields(recipe: Recipe) -> dict[str, Any]:
 def train_to_end(trainer: Any, run: RunFolder) -> Path:
     """Claim the folder, train from its last checkpoint, and save; called by every rank.
 
-    Raises UserError if the disk fills up; the last whole checkpoint stays.
+    Raises UserError if the disk fills up; the last whole checkpoint stays. Raises UserError too
+    if another process trains in the folder.
     """
     notes = run.notes  # before the data can change under a long run
-    with full_disk_named(run.path):
-        if trainer.accelerator.is_main_process:
+    is_main = trainer.accelerator.is_main_process
+    with held_alone(run.path) if is_main else nullcontext(), full_disk_named(run.path):
+        if is_main:
             run.claim()
         if trainer.args.device.type == "cpu":
             keep_freed_memory()
         try:
             train_what_is_left(trainer, last_checkpoint(run.path))
         except UserError:
-            if trainer.accelerator.is_main_process and (run.path / ALARMS).exists():
+            if is_main and (run.path / ALARMS).exists():
                 save_report(run.path)  # an alarm stopped the run: its page shows which
             raise
         save_policy(trainer, run.final, notes)
-        if trainer.accelerator.is_main_process:
+        if is_main:
             save_report(run.path)
     return run.final
 

@@ -271,33 +271,61 @@ def read_responses(record: Any, where: str) -> Trajectory:
 
 
 RESPONSES = Reader("responses", is_responses, read_responses)
-_OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 
 
 def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
-    groups = groupby(items, lambda item: item.get("type") in _OUTPUTS)
+    groups = groupby(items, lambda item: str(item.get("type")).endswith("_call_output"))
     for is_output, group in groups:
-        said, calls = list[str](), list[Call]()
+        said, calls, answers = list[str](), list[Call](), list[Answer]()
         for item in group:
             kind = item.optional_text("type") or "message"
+            holds_output = item.get("output") is not None  # its own, as in an mcp_call
+            call_id = item.optional_text("id" if holds_output and not is_output else "call_id")
             if is_output:
-                answer = read_plain_answer(item.content("output"))
-                yield Answer(answer, item.optional_text("call_id"))
+                answers.append(Answer(read_plain_answer(_read_output(item)), call_id))
             elif kind == "function_call":
-                calls.append(read_call(item, item.optional_text("call_id")))
-            elif kind == "local_shell_call":  # Codex' older tool
-                given = item.mapping("action").values
-                shell = Fields({"name": "shell", "arguments": given}, item.where, item.path)
-                calls.append(read_call(shell, item.optional_text("call_id")))
+                calls.append(read_call(item, call_id))
             elif kind == "custom_tool_call":  # with a text, as Codex' apply_patch
                 action = Action(item.text("name"), {"input": item.text("input")})
-                calls.append(Call(action, item.optional_text("call_id")))
+                calls.append(Call(action, call_id))
+            elif kind.endswith("_call"):
+                calls.append(_read_own_call(item, kind.removesuffix("_call"), call_id))
+                if holds_output:
+                    answers.append(Answer(read_plain_answer(_read_output(item)), call_id))
             elif kind == "message" and item.optional_text("role") in {"assistant", None}:
                 said.append(clean_thought(item.content()))
             elif kind == "reasoning":
                 said.append(item.content("summary") + item.content())
         if said or calls:
             yield Turn(join_thoughts(*said), tuple(calls))
+        yield from answers
+
+
+def _read_own_call(item: Fields, tool: str, call_id: str | None) -> Call:
+    """A call of a tool that the API itself defines, such as ``shell_call`` and ``mcp_call``.
+
+    Its arguments are the fields below ``action`` or ``operation``, or the item's own.
+    """
+    if tool == "mcp":
+        return read_call(item, call_id)
+    given = (item.mapping("action").values or item.mapping("operation").values) or {
+        name: value for name, value in item.values.items() if name not in _OF_THE_ITEM
+    }
+    commands = given.get("commands")
+    if tool == "shell" and isinstance(commands, list):
+        given = {"command": "\n".join(map(str, commands))}
+    own = {"name": tool.removeprefix("local_"), "arguments": given}
+    return read_call(Fields(own, item.where, item.path), call_id)
+
+
+_OF_THE_ITEM = {"type", "id", "call_id", "status", "output", "outputs", "results"}
+
+
+def _read_output(item: Fields) -> str:
+    """The text; that of a ``shell_call`` is in a part for each command."""
+    parts = item.items("output") if first_has(item.get("output"), "stdout") else []
+    streams = [part.optional_text(name) for part in parts for name in ("stdout", "stderr")]
+    return "".join(filter(None, streams)) if parts else item.content("output")
 
 
 def _first_text(places: Sequence[Fields], name: str) -> str | None:

@@ -163,7 +163,7 @@ def first_has(items: object, *names: str) -> bool:
     return isinstance(first, Mapping) and first.keys() >= set(names)
 
 
-_ENDINGS = re.compile(r"(?:\.(?:traj|jsonl?|ya?ml|parquet|txt))+$")
+_ENDINGS = re.compile(r"(?:\.(?:traj|jsonl?|ya?ml|parquet|txt|gz))+$")
 
 
 def name_record(where: str) -> str:

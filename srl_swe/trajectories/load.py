@@ -7,10 +7,12 @@ one conversation. Unreadable records are yielded as exceptions, for the caller t
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import random
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
@@ -45,7 +47,7 @@ class Record:
 Records = Iterator[Record | BrokenRecord]
 
 
-def read_parquet(file: Path | BinaryIO, name: str) -> Iterator[Record]:
+def read_parquet(file: BinaryIO, name: str) -> Iterator[Record]:
     """The rows, at ``NAME:1`` and so on. Raises ValueError if it is not parquet."""
     import pyarrow.parquet
 
@@ -76,7 +78,7 @@ def read_hub(source: str) -> Iterator[Record]:
 
 
 FILE_KINDS = (".json", ".jsonl", ".traj", ".yaml", ".yml", ".parquet", ".txt")
-"""Endings of files to read in a folder; .txt files are expert scripts."""
+"""Endings of files to read in a folder, each also with .gz; .txt files are expert scripts."""
 
 _MAY_BE_OTHERS = frozenset({".json", ".yaml", ".yml", ".txt"})
 _BESIDE = ({"instance_id", "model_patch"}, {"instance_id", "repo", "base_commit"})
@@ -111,7 +113,7 @@ def read_records(source: str | Path, *, shuffle_seed: int | None = None) -> Reco
 
 
 def _mark_stray(record: Record | BrokenRecord) -> Record | BrokenRecord:
-    suffix = Path(re.sub(r"(?::\d+)+\Z", "", record.where)).suffix
+    suffix = file_kind(Path(re.sub(r"(?::\d+)+\Z", "", record.where)))
     if isinstance(record, BrokenRecord):
         return Record(record.where, None, stray=True) if suffix == ".txt" else record
     if suffix == ".txt" and not record.value.lstrip().startswith("<think>"):
@@ -164,10 +166,10 @@ def find_files(source: str) -> list[Path]:
     """The files of a path, a glob or a folder at any depth, sorted by name."""
     path = Path(source)
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix in FILE_KINDS and p.is_file()]
+        found = [p for p in path.rglob("*") if file_kind(p) in FILE_KINDS and p.is_file()]
         found = [p for p in found if p.parent.name != _PAGES]
     elif path.exists():
-        if path.suffix not in FILE_KINDS:
+        if file_kind(path) not in FILE_KINDS:
             known = ", ".join(FILE_KINDS)
             raise UserError(f"{path}: unknown kind of trajectory file. Known: {known}.")
         return [path]
@@ -181,21 +183,31 @@ def find_files(source: str) -> list[Path]:
     return sorted(found)
 
 
+def file_kind(path: Path) -> str:
+    """Its ending, below that of gzip.
+
+    >>> file_kind(Path("runs/1.jsonl.gz"))
+    '.jsonl'
+    """
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
 def read_file(path: Path) -> Records:
     """The records of one file, by its ending and then by its content."""
+    kind, name = file_kind(path), str(path)
     try:
-        if path.suffix == ".parquet":
-            yield from read_parquet(path, str(path))
-        elif path.suffix in {".yaml", ".yml"}:
-            yield from _split(parse_yaml(_decode(path.read_bytes())), str(path))
-        elif path.suffix == ".txt":
-            yield Record(str(path), _decode(path.read_bytes()).replace("\r\n", "\n"))
-        elif path.suffix == ".jsonl":
-            with path.open("rb") as lines:
-                yield from read_lines(lines, str(path))
-        else:
-            yield from _parse_whole(path.read_bytes(), str(path))
-    except (OSError, ValueError, RecursionError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            if kind == ".parquet":
+                yield from read_parquet(file, name)
+            elif kind == ".jsonl":
+                yield from read_lines(file, name)
+            elif kind in {".yaml", ".yml"}:
+                yield from _split(parse_yaml(_decode(file.read())), name)
+            elif kind == ".txt":
+                yield Record(name, _decode(file.read()).replace("\r\n", "\n"))
+            else:
+                yield from _parse_whole(file.read(), name)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         yield BrokenRecord(str(path), "", f"can't be read ({first_line(error)})")
 
 

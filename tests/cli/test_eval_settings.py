@@ -15,6 +15,7 @@ import srl_swe
 from srl_swe.bundled import bundled
 from srl_swe.cli.main import app
 from srl_swe.errors import UserError
+from srl_swe.files import held_alone
 from srl_swe.instances import load_instances
 from srl_swe.rollout.repair import SYSTEM_PROMPT
 from srl_swe.trajectories import load_jsonl
@@ -82,6 +83,8 @@ def scripted(setting: str) -> list[Answer]:
 @pytest.mark.parametrize("setting", ["oracle", "agentless"])
 def test_a_policy_behind_a_url_edits_files_in_a_reply(setting: str, tmp_path: Path) -> None:
     with OpenAiServer(*scripted(setting)).running() as server:
+        with held_alone(tmp_path), pytest.raises(UserError, match="another process"):
+            run("rollout", tmp_path, server.url, "--setting", setting, *LOCAL)
         said = run("rollout", tmp_path, server.url, "--setting", setting, *LOCAL)
         assert run("rollout", tmp_path, server.url, "--setting", setting, *LOCAL)
         with pytest.raises(UserError, match="another config"):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from srl_swe.errors import ImageMissing, UserError
 from srl_swe.evaluation.bench_check import HARMLESS_PATCH, GoldCheck, check_gold, find_faults
 from srl_swe.evaluation.grading import grade
 from srl_swe.evaluation.harness import NETWORK_FILE, HarnessJob
+from srl_swe.files import held_alone
 from srl_swe.types import Instance, Outcome, Prediction, Verdict
 
 from .conftest import ScriptedHarness, make_instance
@@ -191,11 +191,11 @@ def test_progress_names_the_instance_and_the_time_left(grader: Grader) -> None:
 
 
 def test_two_gradings_do_not_share_a_folder(grader: Grader) -> None:
-    (grader.folder / "harness").mkdir()
-    with (grader.folder / "harness" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another grading is at work"):
-            grader({"a-1": "resolved"})
+    with (
+        held_alone(grader.folder / "harness"),
+        pytest.raises(UserError, match="harness is being written by another process"),
+    ):
+        grader({"a-1": "resolved"})
 
 
 @pytest.mark.parametrize(

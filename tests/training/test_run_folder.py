@@ -5,14 +5,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
+from srl_swe.files import held_alone
 from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, field_names
-from srl_swe.training.run_folder import NOT_DECISIVE, last_checkpoint, open_run
+from srl_swe.training.run_folder import NOT_DECISIVE, last_checkpoint, open_run, train_to_end
 
 
 def make_recipe(tmp_path: Path) -> SrlRecipe:
@@ -149,6 +151,14 @@ def test_opening_writes_nothing(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     open_run(recipe)
     assert not Path(recipe.output).exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run = open_run(make_recipe(tmp_path))
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=True))
+    with held_alone(run.path), pytest.raises(UserError, match="written by another process"):
+        train_to_end(trainer, run)
+    assert not run.path.exists()
 
 
 PROGRAM = """

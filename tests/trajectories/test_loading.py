@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -61,6 +62,15 @@ def write_one_of_each_kind(folder: Path) -> None:
 def test_a_folder_is_read_at_any_depth_whatever_the_kind_of_file(tmp_path: Path) -> None:
     write_one_of_each_kind(tmp_path)
     assert ids(tmp_path) == ["a1", "a2", "b1", "b2", "c1", "c2", "d", "f", "g1", "g2", "e"]
+
+
+def test_compressed_files_are_read_as_the_others(tmp_path: Path) -> None:
+    write_one_of_each_kind(tmp_path)
+    expected = ids(tmp_path)
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert ids(tmp_path) == expected
 
 
 def test_a_glob_names_files_by_pattern(tmp_path: Path) -> None:
@@ -132,6 +142,9 @@ def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
         ("a.traj", b"3"),
         ("a.jsonl", b'{"no": "trajectory"}'),
         ("a.jsonl", b"[]"),
+        ("a.jsonl.gz", b"{}"),
+        ("a.json.gz", gzip.compress(b"{}")[:-9]),
+        ("a.json.gz", gzip.compress(b"x")[:10] + b"\xff" * 9),
     ],
 )
 def test_what_cannot_be_read_is_named_and_can_be_skipped(

@@ -269,15 +269,47 @@ def test_blocks_of_thinking_beside_the_content_are_the_thought() -> None:
     assert step.thought == "hm"
 
 
-def test_a_shell_call_of_the_responses_api_is_a_step() -> None:
-    call = {
-        "type": "local_shell_call",
-        "call_id": "a",
-        "action": {"command": ["bash", "-lc", "ls"]},
-    }
-    output = {"type": "local_shell_call_output", "call_id": "a", "output": "x"}
-    (step,) = read_record({"response": {"output": [call, output]}}, "a__b-1.json").steps
-    assert (step.action and step.action.arguments, step.executed) == ({"command": "ls"}, True)
+EXEC = {"command": ["bash", "-lc", "ls"]}
+PARTS = [{"stdout": "x", "stderr": ""}, {"stdout": "", "stderr": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("items", "action", "output"),
+    [
+        (
+            [
+                {"type": "local_shell_call", "call_id": "a", "action": EXEC},
+                {"type": "local_shell_call_output", "call_id": "a", "output": "x"},
+            ],
+            Action("shell", {"command": "ls"}),
+            "x",
+        ),
+        (
+            [
+                {"type": "shell_call", "call_id": "a", "action": {"commands": ["ls", "pwd"]}},
+                {"type": "shell_call_output", "call_id": "a", "output": PARTS},
+            ],
+            Action("shell", {"command": "ls\npwd"}),
+            "xy",
+        ),
+        (
+            [{"type": "mcp_call", "id": "m", "name": "find", "arguments": "{}", "output": "x"}],
+            Action("find", {}),
+            "x",
+        ),
+        (
+            [{"type": "web_search_call", "id": "w", "action": {"query": "q"}}],
+            Action("web_search", {"query": "q"}),
+            None,
+        ),
+    ],
+)
+def test_a_call_of_the_responses_api_itself_is_a_step(
+    items: list[dict[str, Any]], action: Action, output: str | None
+) -> None:
+    (step,) = read_record({"response": {"output": items}}, "a__b-1.json").steps
+    assert step.action == action
+    assert (step.observation and step.observation.text) == output
 
 
 @pytest.mark.parametrize("extra", [{"history": None}, {}, {"trajectory": None}])
