@@ -9,12 +9,15 @@ that kind is one file (docs/extending.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from srl_swe.dialects import Reply, Strictness
 from srl_swe.domains.maths import MATH
 from srl_swe.domains.software import SOFTWARE
 from srl_swe.domains.worked import Problem, WorkedDomain, WorkedSettings
+from srl_swe.errors import nearest_name
+from srl_swe.instances import BENCHES
 from srl_swe.plugins import find_named
 from srl_swe.sandbox import OpenSandbox
 from srl_swe.steps.contexts import Dropped, StepContext
@@ -91,5 +94,6 @@ def find_worked(name: str) -> WorkedDomain | None:
 
 
 def domain_of_bench(bench: str) -> str:
-    """The bundled domain whose problems the bench holds; ``software`` unless it is known."""
-    return "math" if MATH.holds_problems(bench) else "software"
+    """The bundled domain whose problems the bench holds, even if misspelt; else ``software``."""
+    is_near = not (bench in BENCHES or Path(bench).exists()) and nearest_name(bench, MATH.benches)
+    return "math" if is_near or MATH.holds_problems(bench) else "software"

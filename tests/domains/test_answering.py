@@ -114,7 +114,13 @@ def test_the_four_benches_are_of_math_and_load_from_local_files(
 def test_a_bench_of_software_stays_one(write_rows: WriteRows) -> None:
     row = {"repo": "a/b", "problem_statement": "x", "instance_id": "a__b-1"}
     assert domain_of_bench(str(write_rows(row))) == "software"
-    assert domain_of_bench("starter") == domain_of_bench("hf:a/b") == "software"
+    assert {domain_of_bench(name) for name in ("starter", "verfied", "hf:a/b")} == {"software"}
+
+
+def test_a_misspelt_bench_of_math_is_refused_with_those_of_math() -> None:
+    assert domain_of_bench("amie24") == "math"
+    with pytest.raises(UserError, match="Did you mean 'aime24'"):
+        MATH.load_problems("amie24")
 
 
 def test_problems_without_an_answer_are_left_out_and_counted(
