@@ -30,6 +30,8 @@ _SAID_OF_A_FULL_DISK = (
 """Texts of errors for a full disk: those of the operating system, in OSError and SafetensorError,
 and the name of torch's writing file, as its error does not mention the disk."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_DEVICES = {Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd")}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 WRITE_ERRORS = frozenset(_FULL | _FORBIDDEN | _NO_PLACE)
 """Error codes caused by the target of a write."""
@@ -49,15 +51,17 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path for a file or a folder, moved to ``path`` at the end.
 
-    It is removed if the block raises. A file is replaced, a folder only if empty. A device or a
-    pipe, such as ``/dev/null``, is never replaced: its own path is given.
+    It is removed if the block raises. A file is replaced, a folder only if empty; a link stays,
+    and its target is replaced. A device or a pipe, such as ``/dev/stdout``, is never replaced: its
+    own path is given.
     Raises UserError if ``path`` can't be made; an OSError of the block stays one.
     """
     with _writing(path):
         is_device = path.exists() and not path.is_file() and not path.is_dir()
-    if is_device:
+    if is_device or path.parent in _DEVICES:
         yield path
         return
+    path = path.resolve()
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -74,8 +78,11 @@ def held_alone(path: Path) -> Iterator[None]:
     """Hold ``path`` alone by a lock file ``.NAME.lock`` beside it.
 
     Raises UserError if another process holds it, or if the lock can't be written. The
-    lock ends with the process, however that ends.
+    lock ends with the process, however that ends. A file system without locks is used without.
     """
+    path = path.resolve()
+    if not path.name:
+        raise UserError(f"{path} can't be an output; name a folder below it.")
     lock = path.with_name(f".{path.name}.lock")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +90,11 @@ def held_alone(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{path} is being written by another process; wait for it.") from None
+            is_ours = lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except OSError as error:
+            is_ours = error.errno in _NO_LOCKS
+        if not is_ours:  # or its holder has just removed it
+            raise UserError(f"{path} is being written by another process; wait for it.")
         try:
             yield
         finally:
@@ -120,16 +130,24 @@ def drop_torn_line(path: Path) -> None:
     with _writing(path):
         if not path.exists():
             return
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
+        size, span, tail = path.stat().st_size, _TAIL, b""
+        with path.open("rb") as file:
+            while len(tail) < size and b"\n" not in tail:
+                file.seek(max(0, size - span))
+                tail, span = file.read(), span * 4
+        last = tail[tail.rfind(b"\n") + 1 :]
         try:
-            is_object = isinstance(json.loads(whole[end:]), dict)
+            is_object = isinstance(json.loads(last), dict)
         except (ValueError, RecursionError):
             is_object = False
         if is_object:
             append_line(path, "")
-        elif end < len(whole):
-            os.truncate(path, end)
+        elif last:
+            os.truncate(path, size - len(last))
+
+
+_TAIL = 2**16
+"""Bytes that are read first to find the last line."""
 
 
 def parse_json(raw: str | bytes, where: str) -> Any:
@@ -161,7 +179,7 @@ def read_lines(path: Path, remedy: str) -> Iterator[tuple[str, str]]:
                 where = f"{path}:{number}"
                 if line.strip():
                     with damage_named(where, remedy):
-                        text = line.decode("utf-8")
+                        text = line.decode("utf-8-sig")
                     yield where, text
     except FileNotFoundError:
         return
@@ -234,6 +252,17 @@ def check_output_folder(folder: Path) -> None:
     if mode is not None and not stat.S_ISDIR(mode):
         raise UserError(f"{folder} is a file; name a folder.")
     _check_takes_files(folder, folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises UserError if results can't be written beside ``folder`` and moved in its place."""
+    check_output_folder(folder)
+    is_fixed = folder.is_symlink() or folder.is_mount() or folder.resolve() == Path.cwd()
+    if is_fixed or folder.name == "..":
+        raise UserError(
+            f"{folder} is a link, a mount or this folder, and can't be replaced as a whole; name a "
+            "folder below it."
+        )
 
 
 def check_output_file(path: Path) -> None:
@@ -318,11 +347,15 @@ def refuse_other(folder: Path, config: Mapping[str, Any], *, growing: str | None
     check_output_folder(folder)
     if not path.exists():
         return False
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); name another folder.") from None
     with damage_named(str(path), "name another folder"):
-        held = flatten(json.loads(path.read_text("utf-8")))
+        held = flatten(json.loads(text))
     asked = flatten(json.loads(json.dumps(config)))
     differing = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
-    if growing in differing and growing in held:
+    if growing in differing and isinstance(held.get(growing), int):
         if held[growing] > asked[growing]:
             raise UserError(
                 f"{folder} holds a run of {growing} {held[growing]}, which can't be reduced to "

@@ -14,6 +14,11 @@ from srl_swe.files import written_whole
 _PERSON = "srl-swe <srl-swe@example.invalid> 946684800 +0000"
 _BRANCH = "refs/heads/main"
 _CLONE_TIMEOUT_S = 1800.0
+_PLAIN = [
+    option
+    for name in ("hooksPath", "attributesFile", "excludesFile")
+    for option in ("-c", f"core.{name}=/dev/null")
+] + ["-c", "core.autocrlf=false"]
 
 
 class GitFailed(UserError):
@@ -37,13 +42,14 @@ def git_output(
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
         "LC_ALL": "C",
         **environment,
     }
     command = f"git {' '.join(arguments[:4])}"
     try:
         done = subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", *arguments],
+            ["git", *_PLAIN, *arguments],
             cwd=folder,
             env=ours,
             input=stdin,
@@ -51,7 +57,11 @@ def git_output(
             check=True,
             timeout=timeout_s,
         )
+    except NotADirectoryError as error:
+        raise GitFailed(f"{folder} is not a folder") from error
     except FileNotFoundError as error:
+        if not Path(folder).exists():
+            raise GitFailed(f"{folder} does not exist") from error
         raise UserError("git is not installed on this machine: apt-get install git") from error
     except subprocess.TimeoutExpired as error:
         raise GitFailed(f"{command} took more than {timeout_s:.0f} s") from error

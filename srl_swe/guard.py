@@ -2,7 +2,7 @@
 
 ``python -m srl_swe.guard COMMAND`` runs a command while its standard input is open. The parent
 holds the input open and never writes to it: its end means that the parent is gone, and ends the
-command with all processes of its session.
+command with all processes of its group.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def die_with(parent: int) -> Callable[[], None]:
 def run_guarded(command: Sequence[str]) -> int:
     """Run the command until it ends or standard input does; returns its exit code.
 
-    It has 10 s to end by SIGTERM, then nothing of its session is left.
+    It has 10 s to end by SIGTERM, then nothing of its process group is left.
     """
     child = subprocess.Popen(
         command,

@@ -10,6 +10,7 @@ import ast
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -76,14 +77,15 @@ def load_instances(
         instances.append(replace(instance, built_from="") if dataset else instance)
     known = [instance.instance_id for instance in instances]
     if len(set(known)) < len(known):
-        twice = sorted({i for i in known if known.count(i) > 1})
+        twice = sorted(name for name, count in Counter(known).items() if count > 1)
         raise UserError(f"{name} holds the instance {twice[0]!r} more than once; keep one of them.")
     if ids is None:
         return instances
-    if unknown := sorted(set(ids) - set(known)):
+    wanted = set(ids)
+    if unknown := sorted(wanted.difference(known)):
         hint = did_you_mean(unknown[0], known)
         raise UserError(f"{name} has no instance {', '.join(map(repr, unknown))}.{hint}")
-    return [instance for instance in instances if instance.instance_id in set(ids)]
+    return [instance for instance in instances if instance.instance_id in wanted]
 
 
 def load_splits(name: str) -> dict[str, str]:
@@ -308,7 +310,7 @@ def read_ids(path: Path) -> list[str]:
     Blank lines and text after ``#`` are skipped. Raises UserError if it can't be read.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no list of instances ({error}).") from None
     if text.lstrip().startswith("["):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from srl_swe.errors import UserError
 from srl_swe.files import (
     append_line,
+    check_replaceable,
     claim,
     drop_torn_line,
     full_disk_named,
@@ -62,6 +65,16 @@ def test_a_line_that_a_kill_cut_short_is_dropped_and_the_next_one_is_whole(tmp_p
     assert path.read_text() == "one\nthree\n"
 
 
+def test_a_long_unfinished_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("one\n" + "x" * 200_000)
+    drop_torn_line(path)
+    assert path.read_text() == "one\n"
+    path.write_text("{" + "x" * 200_000)
+    drop_torn_line(path)
+    assert path.read_text() == ""
+
+
 def test_a_folder_belongs_to_one_config_and_the_differing_keys_are_named(tmp_path: Path) -> None:
     claim(tmp_path, {"policy": "a", "steps": 3, "window": (2, 600)})
     claim(tmp_path, {"policy": "a", "steps": 3, "window": (2, 600)})
@@ -88,6 +101,41 @@ def test_only_one_process_at_a_time_holds_a_folder(tmp_path: Path) -> None:
     with held_alone(folder):
         pass
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="name a folder below"), held_alone(Path("/")):
+        pass
+
+
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with held_alone(tmp_path / "out"):
+        pass
+
+
+def test_links_and_mounts_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for fixed in (Path(), Path(".."), Path("/"), tmp_path / "here", tmp_path / "link"):
+        with pytest.raises(UserError, match="can't be replaced as a whole"):
+            check_replaceable(fixed)
+    check_replaceable(tmp_path / "other")
+
+
+def test_the_target_of_a_link_is_written_and_a_device_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    write_atomic(tmp_path / "link", "a")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "a"
+    program = "from srl_swe.files import *; write_atomic(Path('/dev/stdout'), 'b')"
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "b"
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_what_is_written_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
@@ -95,6 +143,12 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> N
     write_atomic(tmp_path / "whole", "text")
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_a_config_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match="name another folder"):
+        claim(tmp_path, {"a": 1})
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\xff"])

@@ -44,8 +44,9 @@ class EngineChannel:
     """A :class:`srl_swe_envs.shell.Channel` over the engine's socket to a container's process."""
 
     def __init__(self, stream: Any) -> None:
-        """``stream`` is the docker package's object for a socket."""
-        self._socket: socket.socket = stream._sock
+        """``stream`` is the docker package's object for a socket, which with TLS is the socket."""
+        self._socket: socket.socket = getattr(stream, "_sock", stream)
+        self._decrypted: Callable[[], int] = getattr(self._socket, "pending", lambda: 0)
         self._answer: requests.Response = stream._response
         self._socket.settimeout(_SEND_TIMEOUT_S)
         self._poll = select.poll()
@@ -68,7 +69,7 @@ class EngineChannel:
                 del self._buffer[: len(data)]
                 self._frame_bytes_left -= len(data)
                 return self._stream, data
-            if not self._poll.poll(timeout_s * 1000):
+            if not self._decrypted() and not self._poll.poll(timeout_s * 1000):
                 raise TimeoutError("the process has not answered in time")
             received = self._socket.recv(2**16)
             if not received:

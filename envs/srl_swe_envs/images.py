@@ -23,7 +23,7 @@ from srl_swe.bundled import bundled
 from srl_swe.errors import ImageMissing, SandboxError, UserError
 from srl_swe.files import write_atomic
 from srl_swe.types import Instance
-from srl_swe_envs.engine import ENGINE_ERRORS, blame_sandbox, connect, reason
+from srl_swe_envs.engine import ENGINE_ERRORS, attempt, blame_sandbox, connect, reason
 from srl_swe_envs.image_names import family_of_image
 from srl_swe_envs.pulls import Report, cache_folder, pull_missing, record_use
 
@@ -222,7 +222,8 @@ def ensure_base_image(client: docker.DockerClient, report: Report) -> str:
 def is_built_from(client: docker.DockerClient, tag: str, fingerprint: str) -> bool:
     """Whether the image exists and was built from a recipe with this fingerprint."""
     try:
-        return bool(client.images.get(tag).labels.get(_BUILT_FROM) == fingerprint)
+        built = attempt(f"looking for the image {tag}", lambda: client.images.get(tag))
+        return bool(built.labels.get(_BUILT_FROM) == fingerprint)
     except ImageNotFound:
         return False
 
@@ -300,10 +301,11 @@ def image_id(client: docker.DockerClient, image: str) -> str | None:
     Raises ImageMissing for a name that can be none.
     """
     try:
-        return client.images.get(image).id
+        return attempt(f"looking for the image {image}", lambda: client.images.get(image)).id
     except ImageNotFound:
         return None
-    except APIError as error:
-        if error.status_code != HTTPStatus.BAD_REQUEST:
+    except SandboxError as error:
+        refused = error.__cause__
+        if getattr(refused, "status_code", None) != HTTPStatus.BAD_REQUEST:
             raise
         raise ImageMissing(f"{image!r} can't name an image ({reason(error)}).") from error

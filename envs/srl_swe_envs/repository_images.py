@@ -69,7 +69,7 @@ class RepositorySpec(BaseModel):
     # A valid name for both a folder and an image.
     instance_id: str = Field(pattern=r"^[A-Za-z0-9]+((\.|__?|-+)[A-Za-z0-9]+)*$", max_length=120)
     repository: str = Field(min_length=1)
-    base_commit: str = Field("", pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")
+    base_commit: str = Field("", pattern=r"^([0-9a-f]{40})?$")
     named_image: str = Field("", alias="image", pattern=r"^[A-Za-z0-9./_:-]*$", max_length=250)
     packages: tuple[DebianPackage, ...] = ()
     install: Lines = ()

@@ -17,7 +17,7 @@ from srl_swe.cli.experts import OnPolicyOptions
 from srl_swe.engines import load_bench
 from srl_swe.errors import UserError
 from srl_swe.extras import TOKENIZERS, TRAINING, need_packages
-from srl_swe.files import check_output_folder
+from srl_swe.files import check_replaceable
 from srl_swe.progress import say
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def difficulty(
     """
     need_packages("difficulty", TRAINING)
     out = options.results_folder(out, "difficulty")
-    check_output_folder(out)
+    check_replaceable(out)
     from srl_swe.dialects import get_dialect
     from srl_swe.rewards import find_step_reward
     from srl_swe.rollout.weights import check_folder
@@ -390,7 +390,7 @@ def steps(
     if out is None and (push or not examples):
         raise UserError("name a folder by --out, or look at examples by --show alone.")
     if out is not None:
-        check_output_folder(out)
+        check_replaceable(out)
     if push is not None:
         check_name(push)
     maker, found = _making(source, prompts, solutions, selected, reading)

@@ -97,7 +97,7 @@ class SourceSpec(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$", max_length=60)
     repository: str = Field(min_length=1)
     sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    base_commit: str = Field("", pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")
+    base_commit: str = Field("", pattern=r"^([0-9a-f]{40})?$")
     version: str = ""
     packages: tuple[DebianPackage, ...] = ()
     install: tuple[str, ...] = ()

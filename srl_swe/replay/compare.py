@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from cydifflib import SequenceMatcher
 
 from srl_swe.replay.normalise import Cause, Comparison, Match, apply_rules, harmless_cause
+from srl_swe.trajectories.turns import CUT_MARK
 from srl_swe.types import Action, Observation
 
 SIMILAR_FROM = 0.8
@@ -70,18 +71,6 @@ def text_ratio(then: str, now: str) -> float:
     return round(2 * shared / total, 4)
 
 
-CUT_MARK = re.compile(
-    r"<response clipped>(?:<NOTE>.{0,400}?</NOTE>)?"  # editors of all harnesses
-    r"|\[\d+ characters elided\]"  # mini-swe-agent, as its reader writes it
-    r"|<elided_chars>.{0,80}?</elided_chars>"
-    r"|\[\.\.\. Observation truncated due to length \.\.\.\]"  # OpenHands
-    r"|<Observation (?:truncated in middle|condensed) for saving context>"  # R2E-Gym
-    r"|Old (?:environment|output).{0,60}(?:omitted|elided)\S*(?: \S{1,20})?"  # SWE-agent's history
-    r"|\[\d+ characters left out\]"  # our own sandbox
-)
-"""The marks of observations that were cut before they were recorded."""
-
-
 def _show_the_same(recorded: str, fresh: str) -> bool:
     r"""Whether the texts, at least one of them cut, agree on the parts that both show.
 
@@ -91,6 +80,8 @@ def _show_the_same(recorded: str, fresh: str) -> bool:
     then, now = _fragments(recorded), _fragments(fresh)
     if len(then) > 1 and len(now) > 1:
         return _starts(then[0], now[0]) and _starts(then[-1][::-1], now[-1][::-1])
+    if len(then) == len(now):
+        return False  # neither shows where it was cut
     cut, (whole,) = (then, now) if len(now) == 1 else (now, then)
     if not (whole.startswith(cut[0]) and whole.endswith(cut[-1])):
         return False

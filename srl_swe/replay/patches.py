@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 
 _FILE = re.compile(r"^(?=diff --git )", re.MULTILINE)
 _PLAIN_FILE = re.compile(r"^(?=--- .*\n\+\+\+ )", re.MULTILINE)
-_NAMES = re.compile(r'^diff --git "?a/(.*?)"? "?b/(.*?)"?$')
-_NAME = re.compile(r'^(?:\+\+\+|---) "?(?:[ab]/)?(.*?)"?(?:\t.*)?$')
+_NAMES = re.compile(r'diff --git ("?[abciow]/.*?"?) ("?[abciow]/.*)')
+_PREFIX = re.compile(r"[abciow]/")
+"""Git's prefixes of names, those of ``diff.mnemonicPrefix`` among them."""
 _NOT_COMPARED = re.compile(
-    r"^(?:index [0-9a-f]|(?:dis)?similarity index |old mode |new mode |diff --git )"
+    r"(?:index [0-9a-f]|(?:dis)?similarity index |old mode |new mode |diff --git |--- |\+\+\+ "
+    r"|new file mode |deleted file mode )"
 )
 _HUNK = re.compile(r"^(@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@).*")
 _BINARY = re.compile(r"^(?:GIT binary patch|Binary files .* differ)$", re.MULTILINE)
@@ -40,22 +46,16 @@ class FilePatch:
     def parse(cls, diff: str) -> FilePatch:
         """Read the diff of one file; a renamed file has its new path."""
         lines = diff.rstrip("\n").split("\n")
-        if head := _NAMES.match(lines[0]):
-            path = head[2]
-        else:
-            names = [found[1] for line in lines[:2] if (found := _NAME.match(line))]
-            path = next((name for name in reversed(names) if name != "/dev/null"), lines[0])
-        is_new = any(line.startswith(("new file mode ", "--- /dev/null")) for line in lines[:6])
+        header = list(takewhile(lambda line: not line.startswith("@@ "), lines))
+        path = _path_of(header)
+        is_new = any(line.startswith(("new file mode ", "--- /dev/null")) for line in header)
+        is_gone = any(line.startswith(("deleted file mode ", "+++ /dev/null")) for line in header)
         if _BINARY.search(diff):
             return cls(path, f"{path}\nbinary, new: {is_new}", is_new, is_binary=True)
-        body = [
-            "" if line.isspace() else _HUNK.sub(r"\1", line)
-            for line in lines
-            if not _NOT_COMPARED.match(line)
-        ]
-        if body and body[0].startswith(("new file mode ", "deleted file mode ")):
-            body[0] = body[0].rpartition(" ")[0]
-        return cls(path, "\n".join([path, *body]).rstrip(), is_new, is_binary=False)
+        body = [f"{path}, new: {is_new}, deleted: {is_gone}"]
+        body += [line for line in header if not _NOT_COMPARED.match(line)]
+        body += ["" if x.isspace() else _HUNK.sub(r"\1", x) for x in lines[len(header) :]]
+        return cls(path, "\n".join(body).rstrip(), is_new, is_binary=False)
 
     @property
     def is_left_over(self) -> bool:
@@ -114,6 +114,33 @@ def compare_patches(recorded: str, fresh: str) -> PatchComparison:
 def edited_files(patch: str | None) -> tuple[str, ...]:
     """The paths that a patch changes, in order; empty without a patch."""
     return tuple(sorted(parse_patch(patch or "")))
+
+
+def _path_of(header: Sequence[str]) -> str:
+    """The path after the change, or before it if the file is deleted; the first line if unnamed."""
+    for line in header:
+        if line.startswith("rename to "):
+            return _unquoted(line.removeprefix("rename to "))
+    names = {line[:4]: line[4:].partition("\t")[0] for line in header if line[:4] in _SIDES}
+    old, new = (names.get(side, "") for side in _SIDES)
+    if not names:  # binary, empty, or another mode
+        both = header[0].removeprefix("diff --git ")
+        half = len(both) // 2
+        pair = _NAMES.fullmatch(header[0])
+        old, new = pair.groups() if pair else (both[:half], both[half + 1 :])
+    path = _unquoted(old if new == "/dev/null" else new)
+    return path if old == new else _PREFIX.sub("", path, count=1)  # equal: by diff.noprefix
+
+
+_SIDES = ("--- ", "+++ ")
+
+
+def _unquoted(name: str) -> str:
+    """A name as git writes it: in quotes and with escapes of bytes if it has odd characters."""
+    if name.startswith('"'):
+        with suppress(ValueError, SyntaxError):
+            return str(ast.literal_eval(f"b{name}").decode("utf-8", "replace"))
+    return name
 
 
 def parse_patch(patch: str) -> dict[str, FilePatch]:

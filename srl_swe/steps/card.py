@@ -241,7 +241,8 @@ def _on_policy(settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     ruler = "|---" * len(names) + "|"
-    lines = [f"| {' | '.join(cells)} |" for cells in (names, *rows)]
+    escaped = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in (names, *escaped)]
     return "\n".join([lines[0], ruler, *lines[1:]])
 
 

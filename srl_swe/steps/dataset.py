@@ -33,7 +33,15 @@ from pydantic import TypeAdapter
 
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
-from srl_swe.files import cannot_write, claim, damage_named, held_alone, write_atomic, written_whole
+from srl_swe.files import (
+    cannot_write,
+    check_replaceable,
+    claim,
+    damage_named,
+    held_alone,
+    write_atomic,
+    written_whole,
+)
 from srl_swe.progress import progress_line, say
 from srl_swe.steps.card import Card, CardShard, Split, read_facts, save_card
 from srl_swe.steps.contexts import Dropped, StepContext, make_step_contexts, trajectory_id
@@ -43,7 +51,7 @@ from srl_swe.steps.rows import (
     digest_file,
     digest_of,
     is_finished,
-    make_batch,
+    make_batches,
     move_into_place,
     shard_name,
     write_metadata,
@@ -125,8 +133,7 @@ class StepMaker:
     def rows(self, trajectory: Trajectory) -> list[dict[str, Any]]:
         """The rows of a trajectory, with the columns of the data set."""
         contexts = [item for item in self.make(trajectory) if isinstance(item, StepContext)]
-        rows: list[dict[str, Any]] = make_batch(contexts).to_pylist()
-        return rows
+        return [row for batch in make_batches(contexts) for row in batch.to_pylist()]
 
     def split(self, trajectory: Trajectory) -> Split:
         """The split of all trajectories of the same instance."""
@@ -208,6 +215,7 @@ def build_step_dataset(
     UserError if a folder holds another build, another process builds there, or no step gives a
     row to train on.
     """
+    check_replaceable(job.out)
     with held_alone(job.out):
         finished = [is_finished(folder, job.config) for folder in job.folders.values()]
         if all(finished) and job.repeatable:
@@ -243,7 +251,17 @@ def _open_partial(job: StepJob) -> dict[int, Shard]:
     for path in paths:
         with damage_named(str(path), "delete this file; its shard is made again"):
             shards.append(TypeAdapter(Shard).validate_json(path.read_bytes()))
-    return {shard.number: shard for shard in shards}
+    return {shard.number: shard for shard in shards if _is_whole(job, shard)}
+
+
+def _is_whole(job: StepJob, shard: Shard) -> bool:
+    """Whether its tables are as recorded; a crash of the machine can lose them."""
+    tables = {_part_path(job, shard.number, split): part for split, part in shard.parts.items()}
+    return all(
+        path.exists() and digest_file(path) == part.sha256
+        for path, part in tables.items()
+        if part.sha256 is not None
+    )
 
 
 def _finish_shards(
@@ -354,8 +372,8 @@ def _make_part(maker: StepMaker, trajectories: Sequence[Trajectory], path: Path)
                 not_writable.update(item.detail for item in without if item.detail)
                 translated.update(item.translated for item in contexts if item.translated)
                 rows += len(contexts)
-                if contexts:
-                    writer.write_batch(make_batch(contexts))
+                for batch in make_batches(contexts):
+                    writer.write_batch(batch)
     except OSError as error:
         raise cannot_write(path, error) from error
     sha256 = digest_file(path) if rows else None

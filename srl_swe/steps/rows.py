@@ -59,14 +59,21 @@ SCHEMA = pa.schema(
 )
 
 
-def make_batch(contexts: Sequence[StepContext]) -> Any:
-    """A record batch of :data:`SCHEMA`: one row per context, most columns by its fields."""
-    rows = []
-    for context in contexts:
-        row = {name: getattr(context, name, None) for name in SCHEMA.names}
-        row["completion"] = [{"role": "assistant", "content": context.expert_reply}]
-        rows.append(row)
-    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+def make_batches(contexts: Sequence[StepContext]) -> Iterator[Any]:
+    """Record batches of :data:`SCHEMA`: one row per context, most columns by its fields.
+
+    A column of a batch holds at most 2 GiB, which few prompts of a long trajectory reach.
+    """
+    for start in range(0, len(contexts), _BATCH_ROWS):
+        rows = []
+        for context in contexts[start : start + _BATCH_ROWS]:
+            row = {name: getattr(context, name, None) for name in SCHEMA.names}
+            row["completion"] = [{"role": "assistant", "content": context.expert_reply}]
+            rows.append(row)
+        yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+_BATCH_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,8 @@ def save_step_contexts(
     with _replacing(folder, card, config) as made:
         shard = made / shard_name(0)
         with pa.ipc.new_stream(str(shard), SCHEMA) as writer:
-            writer.write_batch(make_batch(list(contexts)))
+            for batch in make_batches(list(contexts)):
+                writer.write_batch(batch)
         write_metadata(made, [shard.name], digest_of([digest_file(shard)]))
 
 

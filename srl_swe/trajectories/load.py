@@ -196,7 +196,8 @@ def read_file(path: Path) -> Records:
     """The records of one file, by its ending and then by its content."""
     kind, name = file_kind(path), str(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as plain:
+            file: Any = gzip.GzipFile(fileobj=plain) if path.suffix == ".gz" else plain
             if kind == ".parquet":
                 yield from read_parquet(file, name)
             elif kind == ".jsonl":

@@ -13,13 +13,19 @@ from dataclasses import dataclass, replace
 from srl_swe.trajectories.fields import Fields
 from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
-_TRUNCATION_MARKS = (
-    "<response clipped>",  # str_replace_editor of all harnesses, SWE-agent
-    "<Observation truncated in middle for saving context>",  # R2E-Gym
-    "<Observation condensed for saving context>",  # R2E-Gym
-    "[... Observation truncated due to length ...]",  # OpenHands
-    "<elided_chars>",  # mini-swe-agent
+CUT_MARK = re.compile(
+    r"<response clipped>(?:<NOTE>.{0,400}?</NOTE>)?"  # editors of all harnesses
+    r"|\[\d+ characters elided\]"  # mini-swe-agent, as its reader writes it
+    r"|<elided_chars>[\s\S]{0,80}?</elided_chars>"
+    r"|\[\.\.\. Observation truncated due to length \.\.\.\]"  # OpenHands
+    r"|<Observation (?:truncated in middle|condensed) for saving context>"  # R2E-Gym
+    r"|Old (?:environment|output).{0,60}(?:omitted|elided)\S*(?: \S{1,20})?"  # SWE-agent's history
+    r"|Outdated window with .{0,60}omitted\S*"
+    r"|\[\.\.\. omitted \d+ of \d+ lines \.\.\.\]|…\d+ (?:tokens|chars) truncated…"  # Codex
+    r"|\.\.\. \[\d+ characters truncated\] \.\.\."  # Claude Code
+    r"|\[\d+ characters left out\]"  # our own sandbox
 )
+"""The marks of observations that were cut before they were recorded."""
 _TIMED_OUT = re.compile(
     r"The command took too long to execute \(>"  # R2E-Gym
     r"|EXECUTION TIMED OUT"  # SWE-agent 0.x
@@ -100,7 +106,7 @@ def make_observation(text: str, exit_code: int | None = None) -> Observation:
     True
     """
     timed_out = _TIMED_OUT.match(text.lstrip()) or _TIMED_OUT_AT_END.search(text[-_TAIL:])
-    truncated = any(mark in text for mark in _TRUNCATION_MARKS)
+    truncated = CUT_MARK.search(text) is not None
     return Observation(text, exit_code, truncated=truncated, timed_out=timed_out is not None)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from srl_swe.dialects import Dialect, UnwritableStep, get_dialect, read_actions
 from srl_swe.evaluation.details import courses
-from srl_swe.replay.compare import CUT_MARK
 from srl_swe.replay.patches import edited_files
 from srl_swe.replay.run import Replay
 from srl_swe.reports.page import counted, first_names
@@ -15,6 +14,7 @@ from srl_swe.rollout.episode import Completion
 from srl_swe.steps.contexts import Dropped, make_step_contexts
 from srl_swe.steps.prompt import PAPER_WINDOW, WORKDIR, Window, make_messages
 from srl_swe.tools.own_calls import OwnStep, make_own_steps
+from srl_swe.trajectories.turns import CUT_MARK
 from srl_swe.types import (
     Instance,
     Message,

@@ -146,6 +146,9 @@ WHOLE = HEAD + "".join(f"middle {n}\n" for n in range(400)) + TAIL
         f"{HEAD}mid\n[26135 characters elided]\n {TAIL}",  # mini_v1_full, scikit-learn-14141
         f"{HEAD}\n[... Observation truncated due to length ...]\n{TAIL}",
         f"{HEAD}<Observation truncated in middle for saving context>{TAIL}",
+        f"{HEAD}\n[... omitted 44 of 300 lines ...]\n\n{TAIL}",
+        f"{HEAD}mid…1234 tokens truncated…dle 7\n{TAIL}",
+        f"{HEAD}\n\n... [12345 characters truncated] ...\n\n{TAIL}",
     ],
 )
 def test_what_was_cut_at_the_source_is_compared_on_what_it_still_shows(recorded: str) -> None:
@@ -159,6 +162,10 @@ def test_what_shows_nothing_any_more_is_not_recorded() -> None:
     # r2egym_native_jsonl: observations of long ago
     drift = seen("<Observation condensed for saving context>", "anything", cut=True)
     assert (drift.match, drift.cause) == (Match.NOT_RECORDED, Cause.TRUNCATED)
+
+
+def test_an_end_that_comes_twice_is_no_cut() -> None:
+    assert not seen("ok", "ok\nERROR\nok", cut=True).match.as_recorded
 
 
 def test_a_text_that_is_too_short_for_both_ends_of_the_cut_one_is_another() -> None:

@@ -41,6 +41,9 @@ def new_binary(path: str, content: str = "zcmV") -> str:
         (changed("x").split("\n", 2)[2], changed("x")),  # without git's headers
         (changed("x").replace(" z", "\n z"), changed("x").replace(" z", " \n z")),  # stripped
         ("", ""),
+        (changed("x").replace("a/", "").replace("b/", ""), changed("x")),  # diff.noprefix
+        (changed("x").replace("a/", "i/").replace("b/", "w/"), changed("x")),  # mnemonicPrefix
+        (new("caf\u00e9.py"), new("X").replace("b/X", r'"b/caf\303\251.py"')),
         (
             "diff --git a/a.pyc b/a.pyc\nnew file mode 100644\nindex 0..1\n"
             "Binary files /dev/null and b/a.pyc differ\n",

@@ -318,6 +318,16 @@ def test_a_shard_that_is_finished_is_not_made_again(tmp_path: Path) -> None:
     assert made == [2, 3]
 
 
+def test_a_shard_whose_tables_a_crash_has_lost_is_made_again(tmp_path: Path) -> None:
+    trajectories = make_trajectories(800)
+    build(tmp_path / "whole" / "steps", trajectories, SPLIT)
+    begin(tmp_path / "steps", trajectories, 520)
+    (tmp_path / ".steps.partial" / "00000-train.arrow").unlink()
+    (tmp_path / ".steps.partial" / "00001-train.arrow").write_bytes(b"")
+    build(tmp_path / "steps", trajectories, SPLIT)
+    assert files(tmp_path / "steps") == files(tmp_path / "whole" / "steps")
+
+
 def test_fewer_trajectories_than_the_finished_shards_hold_are_refused(tmp_path: Path) -> None:
     begin(tmp_path / "steps", make_trajectories(800), 600)
     with pytest.raises(UserError, match="other trajectories"):
