@@ -126,8 +126,8 @@ class SweEnv:
     ) -> tuple[str, Info]:
         """Open a fresh sandbox for ``options["instance_id"]``, or for a random instance.
 
-        Raises SandboxError if that fails, as no policy has acted yet, and UserError for an unknown
-        instance.
+        Raises SandboxError if that fails, as no policy has acted yet, UserError for an unknown
+        instance, and OverBudget if its issue alone is over the budget of the rules' window.
         """
         self.close()
         if seed is not None:
@@ -137,9 +137,10 @@ class SweEnv:
             sandbox = opening.enter_context(self._open_sandbox(self._instance))
             episode = Episode(self._instance, sandbox, self._rules)
             episode.note_enforced()
+            info = self._info(episode)
             self._open = opening.pop_all()
         self._episode = episode
-        return self.issue(self._instance.instance_id), self._info(episode)
+        return self.issue(self._instance.instance_id), info
 
     def issue(self, instance_id: str) -> str:
         """The first observation of this instance, as of :meth:`reset`."""

@@ -12,7 +12,7 @@ from srl_swe.instances import load_instances
 from srl_swe.rewards.outcome import partial_reward
 from srl_swe.rollout import EpisodeLimits, Rules
 from srl_swe.sandbox import ExecResult, Sandbox
-from srl_swe.steps.prompt import Window
+from srl_swe.steps.prompt import OverBudget, Window
 from srl_swe.swe_env import SweEnv, as_sandbox_errors
 from srl_swe.testing import FakeSandbox
 from srl_swe.types import Action, Instance, Outcome, StopReason
@@ -208,6 +208,15 @@ def test_reset_opens_what_is_asked_for_and_closes_what_was_open() -> None:
     assert opened.open == 0
     with pytest.raises(UserError, match="no instance 'x'"):
         env.reset(options={"instance_id": "x"})
+
+
+def test_an_issue_over_the_budget_leaves_no_sandbox_open() -> None:
+    opened = Opened()
+    rules = Rules(ReplyFormat(XML, "lenient"), Window(token_budget=5))
+    env = SweEnv([INIKIT], opened, rules, count_tokens=lambda messages: 6)
+    with pytest.raises(OverBudget):
+        env.reset()
+    assert opened.open == 0
 
 
 def test_a_prompt_that_outgrows_the_window_ends_the_episode_at_the_token_limit() -> None:

@@ -23,6 +23,7 @@ import math
 import string
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -109,8 +110,12 @@ class TrlEnvironments:
         reward: TestReward = outcome_reward,
         tests_timeout_s: float = DEFAULT_TESTS_TIMEOUT_S,
     ) -> None:
-        """The limits of ``rules`` apply, and its dialect renders the output of tools."""
+        """The limits of ``rules`` apply, and its dialect renders the output of tools.
+
+        TRL keeps the whole history within its own length, so the window's budget does not apply.
+        """
         safe = as_sandbox_errors(open_sandbox)
+        rules = replace(rules, window=replace(rules.window, token_budget=None))
         test_runner = CachedTestRunner(safe, tests_timeout_s)
         self._make = partial(SweEnv, instances, safe, rules, reward=reward, test_runner=test_runner)
         self._made: list[SweToolEnvironment] = []

@@ -112,6 +112,8 @@ def connect() -> docker.DockerClient:
 
 
 def _client() -> docker.DockerClient:
+    if os.environ.get("DOCKER_HOST", "").startswith("ssh://"):
+        raise ValueError("commands need a socket: forward its own with `ssh -L`")
     client = docker.from_env(max_pool_size=_MOST_CONNECTIONS)
     of_package = client.api.get_adapter(client.api.base_url)
     if isinstance(of_package, UnixHTTPAdapter):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
+from string import Formatter
 from typing import Any
 
 from docker.auth import resolve_repository_name
@@ -222,8 +223,15 @@ def _rendered(templates: Mapping[str, str], values: Mapping[str, Any]) -> dict[s
     rendered = {}
     for key, template in templates.items():
         with suppress(KeyError, IndexError, TypeError):  # a missing field: rows' reader reports it
-            rendered[key] = template.format_map(values)
+            rendered[key] = _Formatter().vformat(template, (), values)
     return rendered
+
+
+class _Formatter(Formatter):
+    """Renders a null within a field, such as an issue without a body, as nothing."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return "" if value is None else str(super().format_field(value, format_spec))
 
 
 def _matches(name: str, globs: tuple[str, ...]) -> bool:

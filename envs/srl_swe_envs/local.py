@@ -8,6 +8,7 @@ model or of strangers' trajectories in it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -31,7 +32,7 @@ from srl_swe.errors import SandboxDied, SandboxError, UserError
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, MAX_FILE_BYTES, ExecResult
 from srl_swe.types import Instance
 from srl_swe_envs.limits import Limits
-from srl_swe_envs.owners import lives
+from srl_swe_envs.owners import lives, machine, start
 from srl_swe_envs.shell import PersistentShell, Sweep
 
 _WORKDIR = "/testbed"
@@ -48,7 +49,13 @@ def open_local_sandbox(
     repository.
     """
     workdir = instance.workdir if instance else _WORKDIR
-    with tempfile.TemporaryDirectory(prefix="srl-swe-", ignore_cleanup_errors=True) as root:
+    here = f"srl-swe-{hashlib.sha256(machine().encode()).hexdigest()[:12]}"
+    for left in Path(tempfile.gettempdir()).glob(f"{here}-*-*-*"):
+        pid, started = left.name.split("-")[3:5]
+        if not lives(int(pid), started):  # it was killed
+            shutil.rmtree(left, ignore_errors=True)
+    prefix = f"{here}-{os.getpid()}-{start(os.getpid())}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as root:
         sandbox = LocalSandbox(Path(root).resolve(), limits or Limits(), workdir, instance)
         try:
             if instance:

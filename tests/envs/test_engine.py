@@ -365,6 +365,7 @@ def assert_says(error: EngineUnavailable, what: str) -> None:
         ("docker", NO_ADDRESS),
         ("ftp://127.0.0.1:1", NO_ADDRESS),
         (" ", NO_ADDRESS),
+        ("ssh://user@127.0.0.1", NO_ADDRESS),
     ],
 )
 def test_an_address_of_no_engine_is_told_from_no_address(

@@ -217,6 +217,20 @@ R2E_GYM = {
         ),
         pytest.param(
             "",
+            {
+                "org": "cli",
+                "repo": "cli",
+                "number": 1,
+                "base": {"sha": SHA},
+                "resolved_issues": [{"number": 1, "title": "It breaks", "body": None}],
+                "fix_patch": "the fix",
+                "test_patch": "the tests",
+            },
+            {"problem_statement": "It breaks\n", "image": "mswebench/cli_m_cli:pr-1"},
+            id="Multi-SWE-bench without a body",
+        ),
+        pytest.param(
+            "",
             {**COMMON, "instance_id": "a__b-1", "repo": "a/b", "image": "srl-swe/x:1"},
             {"image": "srl-swe/x:1", "workdir": "/testbed"},
             id="our own",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,21 @@ def test_nothing_is_left_of_it() -> None:
     assert not folder.exists()
     with open_local_sandbox() as another:
         assert not lives(another, started.output.split()[-1])
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = (
+        "import os, tempfile; from srl_swe_envs.local import open_local_sandbox\n"
+        "with open_local_sandbox():\n    os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with open_local_sandbox(), open_local_sandbox():
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_environment_and_output_limit_hold_and_it_says_that_nothing_else_does() -> None:
