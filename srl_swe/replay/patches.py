@@ -126,8 +126,10 @@ def _path_of(header: Sequence[str]) -> str:
     if not names:  # binary, empty, or another mode
         both = header[0].removeprefix("diff --git ")
         half = len(both) // 2
+        old, new = both[:half], both[half + 1 :]
         pair = _NAMES.fullmatch(header[0])
-        old, new = pair.groups() if pair else (both[:half], both[half + 1 :])
+        if pair and _PREFIX.sub("", old, count=1) != _PREFIX.sub("", new, count=1):
+            old, new = pair.groups()
     path = _unquoted(old if new == "/dev/null" else new)
     return path if old == new else _PREFIX.sub("", path, count=1)  # equal: by diff.noprefix
 

@@ -215,7 +215,8 @@ def build_step_dataset(
     UserError if a folder holds another build, another process builds there, or no step gives a
     row to train on.
     """
-    check_replaceable(job.out)
+    for folder in job.folders.values():
+        check_replaceable(folder)
     with held_alone(job.out):
         finished = [is_finished(folder, job.config) for folder in job.folders.values()]
         if all(finished) and job.repeatable:

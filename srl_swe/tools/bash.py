@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
 
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, ExecResult, Sandbox
 from srl_swe.types import Action, Observation
@@ -23,7 +24,7 @@ _FOLDERS = ("workdir", "working_directory", "cwd", "directory", "dir_path")
 _AT_THE_ROOT = frozenset({"", ".", "./", "/testbed", "/testbed/"})
 _BASH = re.compile(r"(?:/usr)?(?:/bin/)?bash")
 _PATCHES = re.compile(
-    r"\s*(?:cd \S+ && )?apply_patch\s+<<-?\s*(['\"]?)(\w+)\1\n(.*?\n)\2\s*", re.DOTALL
+    r"\s*(?:cd (\S+) && )?apply_patch\s+<<-?\s*(['\"]?)(\w+)\2\n(.*?\n)\3\s*", re.DOTALL
 )
 
 
@@ -40,22 +41,27 @@ def as_plain_call(action: Action) -> Action:
     command = action.arguments.get(name)
     if action.tool not in _FOLDER_SHELLS or command is None:
         return action
+    folder = next((f for n in _FOLDERS if (f := action.arguments.get(n))), "")
     match _words(command) if action.tool in LIST_SHELLS else None:
         case None:
             text = command
         case ["apply_patch", patch]:
-            return Action("apply_patch", {"input": patch})
+            return _patch_call(patch, folder)
         case [program, "-c" | "-lc" | "-cl", script] if _BASH.fullmatch(program):
             text = script
         case words:
             text = shlex.join(words)
     if patched := _PATCHES.fullmatch(text):
-        return Action("apply_patch", {"input": patched[3].removesuffix("\n")})
-    folder = next((f for n in _FOLDERS if (f := action.arguments.get(n))), "")
+        return _patch_call(patched[4].removesuffix("\n"), str(PurePath(folder, patched[1] or "")))
     if folder not in _AT_THE_ROOT:
         text = f"(cd {shlex.quote(folder)} && {text}\n)"
     kept = {n: v for n, v in action.arguments.items() if n not in _FOLDERS}
     return Action(action.tool, {**kept, name: text})
+
+
+def _patch_call(patch: str, folder: str) -> Action:
+    place = {} if folder in _AT_THE_ROOT else {"workdir": folder}
+    return Action("apply_patch", {"input": patch, **place})
 
 
 def _words(command: str) -> list[str] | None:

@@ -44,12 +44,15 @@ _REQUIRED: Mapping[str, set[str]] = {  # undo_edit is refused, as there is no hi
 }
 _RANGE = re.compile(r"\[\s*\d{1,9}\s*,\s*-?\d{1,9}\s*\]")
 _ENDS = frozenset({"submit", "finish", "mark_task_complete"})
-_MARK = r"echo ['\"]?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)['\"]?"
+SUBMIT_MARK = (
+    r"echo ['\"]?(?:COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT)['\"]?"
+)
+"""mini-swe-agent's last command begins so: a regular expression."""
 _SUBMITS = re.compile(  # mini's prompts allow a command after it to print the patch
-    rf"\s*{_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
+    rf"\s*{SUBMIT_MARK}(?:\s*&&\s*git add (?:-A|--all|\.)\s*&&\s*git diff --cached"
     r"|\s*&&\s*cat [\w./-]+)?\s*"
 )
-_ENDS_WITHIN = re.compile(rf"(?:^|[;&|\n])[ \t]*{_MARK}")
+_ENDS_WITHIN = re.compile(rf"(?:^|[;&|\n])[ \t]*{SUBMIT_MARK}")
 _WINDOW_TOOLS = frozenset(
     {
         *("open", "goto", "scroll_up", "scroll_down", "create", "edit", "insert", "set_cursors"),

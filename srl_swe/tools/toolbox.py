@@ -22,7 +22,7 @@ from srl_swe.tools.recorded_paths import (
     guess_root,
 )
 from srl_swe.tools.text_files import find_kind
-from srl_swe.tools.toolsets import BUNDLED, TOOLSETS, Toolset
+from srl_swe.tools.toolsets import BUNDLED, MINI_IN_ATIF, TOOLSETS, Toolset
 from srl_swe.tools.windowed import Windows
 from srl_swe.types import Action, Instance, Observation, Trajectory
 
@@ -283,6 +283,8 @@ def _make_tools(
     tools: dict[str, Tool] = {
         name: partial(run_bash, shell=toolset.shell) for name in toolset.shell_names
     }
+    if MINI_IN_ATIF in tools:
+        tools[MINI_IN_ATIF] = partial(run_bash, shell=replace(toolset.shell, keep_state=False))
     histories = {style: start_history(style) for style in toolset.editors.values()}
     for name, style in toolset.editors.items():
         tools[name] = partial(

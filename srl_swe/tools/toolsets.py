@@ -128,11 +128,14 @@ R2E_GYM = Toolset(
     searches=True,
 )
 
+MINI_IN_ATIF = "bash_command"
+"""Harbor's name for mini-swe-agent's tool, which starts a shell for each command."""
 GENERIC = Toolset(
     # unknown agents: most start a shell for each command (FORMATS: mini, R2E, hermes)
     Shell(keep_state=False, timeout_s=120),
     shell_names=(
         *("bash", "execute_bash", "Bash", "terminal", "run", "run_shell_command", *LIST_SHELLS),
+        MINI_IN_ATIF,
     ),
     editors=dict.fromkeys(_EDITORS, ACI_0_3),
     ends=("submit", "finish", "think", "task_tracker"),

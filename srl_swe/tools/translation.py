@@ -352,13 +352,12 @@ class _Files:
 
     def _edit(self, path: str, window: Window, action: Action) -> Translation:
         before = self._lines.pop(path, None)
-        after = _edited(before, action) if before is not None else None
-        if after is not None and window.agrees(after) and _is_text(_text(after)):
+        results = _edited(before, action) if before is not None else []
+        agreeing = (lines for lines in results if window.agrees(lines) and _is_text(_text(lines)))
+        if (after := next(agreeing, None)) is not None:
             self._lines[path] = after
         elif window.is_whole:
-            self._lines[path], after = list(window.lines), None
-        else:
-            after = None
+            self._lines[path] = list(window.lines)
         if before is None or after is None or self._may_lack_newline:
             return untranslated(Untranslated.FILE_UNKNOWN)
         inserts = action.tool == "insert"
@@ -383,27 +382,31 @@ def _view(path: str, content: str, **bounds: str) -> Translation:
     return Translation(call, carry_out(call, path, content.encode())[1])
 
 
-def _edited(lines: list[str], action: Action) -> list[str] | None:
-    """The lines after the call; None if its arguments do not determine them."""
+def _edited(lines: list[str], action: Action) -> list[list[str]]:
+    """The lines that the call can leave; none if its arguments do not determine them.
+
+    An empty text deletes lines, or leaves a blank one in version 0 of SWE-agent.
+    """
     given = action.arguments
     try:
         if "start_line" in given:
             first, last = int(given["start_line"]) - 1, int(given["end_line"])
-            new = given.get("replacement_text", "")
-            added = new.split("\n") if new else []
-            return [*lines[: max(first, 0)], *added, *lines[max(last, first) :]]
+            new = given.get("replacement_text")
+            texts = [new.split("\n")] if new else [[], [""]] if new == "" else [[]]
+            head, tail = lines[: max(first, 0)], lines[max(last, first) :]
+            return [[*head, *added, *tail] for added in texts]
         if action.tool == "insert":
             at = int(given["line"]) if given.get("line") else len(lines)
-            return [*lines[:at], *given["text"].removesuffix("\n").split("\n"), *lines[at:]]
+            return [[*lines[:at], *given["text"].removesuffix("\n").split("\n"), *lines[at:]]]
     except (KeyError, ValueError):
-        return None
+        return []
     search = given.get("search", "")
     text = _text(lines)
     everywhere = given.get("replace-all", given.get("replace_all"))
     if not search or (text.count(search) != 1 and not everywhere):
-        return None
+        return []
     after = text.replace(search, given.get("replace", ""))
-    return after.removesuffix("\n").split("\n")
+    return [after.removesuffix("\n").split("\n")]
 
 
 def _search(action: Action, printed: str) -> Translation:

@@ -248,7 +248,9 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
     bare = uses_cursors(Action("edit", arguments))
     start, end = (windows.cursors or (1, 1)) if bare else _bounds(arguments, _USAGE)
     first, last = max(start - 1, 0), max(end - 1, start - 2, -1)
-    new = arguments.get("replacement_text", "")
+    new = arguments.get("replacement_text")
+    if not new and (bare or not style.is_version_0):  # version 0 writes one blank line for ""
+        new = None
     change = _replace_lines(text, first, last, new, adds_newline=bare or style.is_version_0)
     _apply(change, sandbox, windows)
     if bare:
@@ -260,13 +262,13 @@ def _edit_lines(arguments: Mapping[str, str], sandbox: Sandbox, windows: Windows
 
 
 def _replace_lines(
-    text: str, first: int, last: int, new: str, *, adds_newline: bool = False
+    text: str, first: int, last: int, new: str | None, *, adds_newline: bool = False
 ) -> _Change:
-    """``adds_newline``: the file ends with a newline afterwards, as in version 0."""
+    """``new`` None deletes. ``adds_newline``: the file ends with a newline, as in version 0."""
     lines = text.split("\n")
     if adds_newline and lines[-1] == "":
         lines.pop()
-    added = new.split("\n") if new else []
+    added = [] if new is None else new.split("\n")
     after = "\n".join([*lines[:first], *added, *lines[last + 1 :]])
     return _Change(text, f"{after}\n" if adds_newline else after, first, last, len(added))
 

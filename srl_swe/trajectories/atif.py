@@ -27,6 +27,7 @@ from srl_swe.trajectories.chat_events import (
 )
 from srl_swe.trajectories.fields import Fields, Reader
 from srl_swe.trajectories.row_facts import NamedInstance, find_instance, pick_task
+from srl_swe.trajectories.sweagent import parse_command
 from srl_swe.trajectories.turns import Answer, Turn, find_stop_reason, make_steps
 from srl_swe.types import (
     ExpertReply,
@@ -112,6 +113,12 @@ def _read_turn(item: Fields, *, is_own: bool) -> Turn:
     calls = tuple(
         read_call(call, call.optional_text("tool_call_id") or None, name="function_name")
         for call in item.items("tool_calls")
+    )
+    calls = tuple(
+        replace(call, action=parse_command(call.action.arguments.get("raw_action", "")))
+        if call.action.tool == "swe_agent_action"
+        else call
+        for call in calls
     )
     if is_own:  # the message is only the thought
         return Turn(item.text("message"), calls)

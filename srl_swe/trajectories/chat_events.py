@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any, TypeGuard
 
 from srl_swe.tools.bash import as_plain_call
@@ -237,6 +237,11 @@ def _read_block(
 
 _OPENHANDS_HEAD = re.compile(r"(?:OBSERVATION:\n|EXECUTION RESULT of \[[^\]\n]*\]:\n)")
 _OPENHANDS_CODE = re.compile(r"\[Command finished with exit code (-?\d{1,9})\]\s*\Z")
+_CODEX_HEAD = re.compile(
+    r"(?:Chunk ID: [^\n]*\n)?(?:Exit code: (-?\d{1,9})\n)?Wall time: [^\n]*\n"
+    r"(?:Process exited with code (-?\d{1,9})\n)?"
+    r"(?:(?:Original token count|Total output lines): [^\n]*\n)*Output:\n"
+)
 _R2E_HEAD = re.compile(
     r"(?:Exit code: (?:Error: Exit code )?(-?\d{1,9})\n)?Execution output of \[[^\]\n]*\]:\n"
 )
@@ -274,11 +279,19 @@ class TextForm:
 def read_plain_answer(text: str) -> Observation:
     """An observation of OpenHands or of an unknown harness, without the line before it.
 
-    Output is taken out of mini-swe-agent's template. OpenHands' last lines about directory,
-    interpreter and exit code are kept.
+    Output is taken out of mini-swe-agent's template and Codex' frame. OpenHands' last lines about
+    directory, interpreter and exit code are kept.
     """
     if is_mini_output(text):
         return read_mini_output(text)
+    if framed := _CODEX_HEAD.match(text):
+        shown = framed[1] or framed[2]
+        return make_observation(text[framed.end() :], int(shown) if shown else None)
+    if text.startswith('{"output"') and isinstance(value := _parse(text), Mapping):
+        output, facts = value["output"], value.get("metadata")
+        shown = facts.get("exit_code") if isinstance(facts, Mapping) else None
+        if isinstance(output, str) and type(shown) is int:  # Codex' older frame
+            return make_observation(output, shown)
     code = _OPENHANDS_CODE.search(text[-_TAIL:])
     head = _OPENHANDS_HEAD.match(text)
     known = int(code[1]) if code and code[1] != "-1" else None
@@ -381,10 +394,16 @@ OPENING = 40
 def read_messages(messages: Iterable[Fields], form: TextForm) -> Iterator[Turn | Answer]:
     """Turns and answers, from the policy's first message on.
 
-    A user's message is an answer only if it holds results of tools, or if no call of the turn
-    has an id. Otherwise it is a nudge of the harness. A message that is a call alone belongs to
-    the message before it. Raises BrokenRecord for an unknown role.
+    A user's message is an answer only if it holds results of tools, if no call of the turn has an
+    id, or if two users' messages or more follow calls and the record has no results of tools.
+    Otherwise it is a nudge of the harness. A message that is a call alone belongs to the message
+    before it. Raises BrokenRecord for an unknown role.
     """
+    messages = list(messages)
+    by_id = any(_role(m) in _TOOL or m.get("tool_call_id") for m in messages)
+    by_id = by_id or any(_parts(message, "tool_result") for message in messages)
+    called = (_role(b) in _USER and a.get("tool_calls") for a, b in pairwise(messages))
+    by_id = by_id or sum(map(bool, called)) < 2
     turn: Turn | None = None
     is_open = False
     for message in messages:
@@ -401,7 +420,7 @@ def read_messages(messages: Iterable[Fields], form: TextForm) -> Iterator[Turn |
             continue
         if role not in _TOOL | _USER | _PROMPT and turn:
             raise message.broken("role", f"unknown role {role[:40]!r}")
-        answers = _read_answers(message, role, turn, form) if turn else []
+        answers = _read_answers(message, role, turn, form, by_id=by_id) if turn else []
         if turn and is_open and answers:
             yield turn
             is_open = False
@@ -414,13 +433,15 @@ def _role(message: Fields) -> str:
     return message.text("role").lower()
 
 
-def _read_answers(message: Fields, role: str, turn: Turn, form: TextForm) -> list[Answer]:
+def _read_answers(
+    message: Fields, role: str, turn: Turn, form: TextForm, *, by_id: bool
+) -> list[Answer]:
     if results := _parts(message, "tool_result"):
         ids = (result.optional_text("tool_use_id") for result in results)
         texts = (form.read_answer(result.content()) for result in results)
         return list(map(Answer, texts, ids))
     called = message.optional_text("tool_call_id")
-    has_ids = any(call.id for call in turn.calls)
+    has_ids = by_id and any(call.id for call in turn.calls)
     if role not in _TOOL and (role not in _USER or (has_ids and not called)):
         return []
     return [Answer(form.read_answer(text), called) for text in split_responses(message.content())]

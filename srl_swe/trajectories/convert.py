@@ -58,6 +58,8 @@ def render_traj(trajectory: Trajectory) -> dict[str, Any]:
                 "extra_info": {},
             }
         )
+    if steps and not trajectory.steps[-1].executed:  # the last is read as executed
+        steps.append({"action": "", "state": {"working_dir": "/testbed"}})
     status, reason = trajectory.exit_status, trajectory.stop_reason
     if reason is not None and parse_exit_status(status) != reason:
         status = _EXIT_STATUS[reason]  # the source's own means something else to SWE-agent
@@ -81,7 +83,8 @@ def render_command(action: Action) -> str:
         return values.get("command", "")
     if action.tool == "edit" and "start_line" in values:
         lines = f"{values['start_line']}:{values.get('end_line', '')}"
-        return f"edit {lines}\n{values.get('replacement_text', '')}\nend_of_edit"
+        text = [values["replacement_text"]] if "replacement_text" in values else []
+        return "\n".join([f"edit {lines}", *text, "end_of_edit"])
     if action.tool != "str_replace_editor":
         return " ".join([action.tool, *map(shlex.quote, values.values())])
     words = ["str_replace_editor", values.pop("command", ""), shlex.quote(values.pop("path", ""))]

@@ -109,10 +109,10 @@ class Fields:
         return value
 
     def parsed(self, name: str) -> Any:
-        """The value; a text is parsed as JSON."""
+        """The value; a text is parsed as JSON, and an empty one is missing."""
         value = self.get(name)
-        if not isinstance(value, str):
-            return value
+        if not value or not isinstance(value, str):
+            return None if value == "" else value
         try:
             return parse_json(value)
         except ValueError as error:

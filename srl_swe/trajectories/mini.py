@@ -137,9 +137,10 @@ def _events(messages: Sequence[Fields]) -> Iterator[Turn | Answer]:
             turn = _read_reply(message)
             thought = join_thoughts(hidden_thought(message), clean_thought(turn.thought))
             yield replace(turn, thought=thought)
-        elif message.mapping("extra").get("interrupt_type") != "FormatError":
+        elif (interrupt := message.mapping("extra").get("interrupt_type")) != "FormatError":
             answered = message.optional_text("tool_call_id") or message.optional_text("call_id")
-            yield Answer(read_mini_answer(message), answered)
+            refused = interrupt == "UserRejection"
+            yield Answer(read_mini_answer(message), answered, refused=refused)
 
 
 def _read_reply(reply: Fields) -> Turn:
@@ -152,19 +153,26 @@ def _read_reply(reply: Fields) -> Turn:
         return Turn(join_thoughts(*hidden, "\n".join(said)), tuple(calls))
     text, blocks = reply.content(), list(_BLOCK.finditer(reply.content()))
     recorded, native = reply.mapping("extra").items("actions"), reply.items("tool_calls")
-    if recorded and (native or not blocks):
+    if recorded:
         calls = [
             Call(Action("bash", {"command": a.text("command")}), a.optional_text("tool_call_id"))
             for a in recorded
         ]
-        return Turn(text, tuple(calls))
+        first = calls[0].action.arguments["command"].strip()
+        ran = None if native else next((b for b in blocks if _command(b) == first), None)
+        return Turn(text[: ran.start()] if ran else text, tuple(calls))
     if native:
         calls = [_tool_call(call.mapping("function"), call) for call in native]
         return Turn(text, tuple(calls))
-    commands = ({"command": (block[1] or block[2] or "").strip()} for block in blocks)
+    blocks = [block for block in blocks if not block[0].startswith("```bash")] or blocks
+    commands = ({"command": _command(block)} for block in blocks)
     calls = [Call(Action("bash", command), runnable=len(blocks) == 1) for command in commands]
     thought = text[: blocks[0].start()] if blocks else text
     return Turn(thought, tuple(calls))
+
+
+def _command(block: re.Match[str]) -> str:
+    return (block[1] or block[2] or "").strip()
 
 
 def _tool_call(function: Fields, call: Fields) -> Call:

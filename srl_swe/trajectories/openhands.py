@@ -152,7 +152,10 @@ def _close(events: Iterable[_OpenTurn | Answer]) -> Iterator[Turn | Answer]:
 # several events may come from one response. Before native calls there is only the action.
 
 _NOT_THE_POLICYS = frozenset(
-    {"system", "recall", "initialize", "start", "change_agent_state", "null", "condensation"}
+    {
+        *("system", "recall", "initialize", "start", "change_agent_state", "null"),
+        *("condensation", "condensation_request"),
+    }
 )
 _NO_ANSWERS = frozenset({"agent_state_changed", "recall", "null", "condense"})
 _V0_REFUSALS = frozenset({"error", "user_rejected"})
@@ -391,7 +394,8 @@ def _v1_thought(holder: Fields, text: str) -> str:
     """The text of the field ``text``, after the recorded hidden reasoning."""
     blocks = holder.items("thinking_blocks")
     thinking = "\n\n".join(said for b in blocks if (said := b.optional_text("thinking")))
-    hidden = holder.optional_text("reasoning_content") or thinking
+    summary = holder.mapping("responses_reasoning_item").content("summary")
+    hidden = holder.optional_text("reasoning_content") or thinking or summary
     return join_thoughts(hidden, clean_thought(holder.content(text)))
 
 

@@ -129,10 +129,13 @@ def clean_submission(submission: str | None) -> str | None:
 def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Step, ...]:
     """The steps. One without the container's state after it never ran, except the last."""
     calls: dict[str, Action] = {}  # the policy's own, by SWE-agent's command line for each
+    hidden: dict[str, str] = {}  # its reasoning beside them
     for message in history:
         command = message.get("action")
-        if isinstance(command, str) and not message.get("is_demo") and message.get("tool_calls"):
-            calls |= {command.strip("\n"): call.action for call in read_calls(message)[:1]}
+        if isinstance(command, str) and not message.get("is_demo"):
+            hidden[command.strip("\n")] = hidden_thought(message)
+            if message.get("tool_calls"):
+                calls |= {command.strip("\n"): call.action for call in read_calls(message)[:1]}
     states = [bool(step.mapping("state").values) for step in steps]
     states = [*states[:-1], True] if any(states) else [True] * len(steps)
     read = []
@@ -140,7 +143,9 @@ def _read_steps(steps: Sequence[Fields], history: Sequence[Fields]) -> tuple[Ste
         command = (step.optional_text("action") or "").strip("\n")
         printed = step.optional_text("observation") or ""
         said = step.optional_text("thought") or last_fence(step.optional_text("response") or "")[0]
-        thought = clean_thought(said)
+        thought = join_thoughts(hidden.get(command, ""), clean_thought(said))
+        if not command and not printed and not said:
+            continue
         if command.strip() in PSEUDO_ACTIONS | {""}:
             observation = Observation(printed) if printed else None
             read.append(Step(thought, None, observation, executed=False, turn=turn))
@@ -276,7 +281,6 @@ def _read_items(items: Sequence[Fields]) -> Iterator[Turn | Answer]:
 
 _PREFIX = re.compile(r"OBSERVATION:\n|Observation: ")
 _PROMPT = re.compile(r"(?:\A|\n)\(Open file: [^\n]*\)\n\(Current directory: [^\n]*\)\nbash-\$\s*\Z")
-_LEFT_OUT = ("Old environment output: (", "Outdated window with ")
 
 
 def read_history(messages: Sequence[Fields]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
@@ -302,8 +306,7 @@ def read_answer(text: str) -> Observation:
     """The output of an action, without SWE-agent's frame."""
     bare = _without_prompt(text)
     bare = bare[match.end() :] if (match := _PREFIX.match(bare)) else bare
-    observation = make_observation("" if bare == NO_OUTPUT else bare)
-    return replace(observation, truncated=True) if bare.startswith(_LEFT_OUT) else observation
+    return make_observation("" if bare == NO_OUTPUT else bare)
 
 
 def _without_prompt(text: str) -> str:
@@ -388,7 +391,9 @@ _POSITIONAL: dict[str, tuple[str, ...]] = {
     "filemap": ("file_path",),
     "submit": ("flag",),  # a flag only in capture-the-flag runs
 }
-_EDIT_LINES = re.compile(r"edit (\d+)[: ](\d+)[ \t]*\n(.*?)\n?end_of_edit\s*", re.DOTALL)
+_EDIT_LINES = re.compile(
+    r"edit (\d+)[: ](\d+)[ \t]*\n(?:end_of_edit|(.*?)\n?end_of_edit)\s*", re.DOTALL
+)
 _EDIT_AT_CURSORS = re.compile(r"edit[ \t]*\n(.*?)\n?end_of_edit\s*", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
 _OPERATORS = frozenset("|&;<>()\n")
@@ -404,8 +409,9 @@ def parse_command(text: str) -> Action:
     """
     command = text.strip("\n")
     if lines := _EDIT_LINES.fullmatch(command):
-        names = ("start_line", "end_line", "replacement_text")
-        return Action("edit", dict(zip(names, lines.groups(), strict=True)))
+        bounds = {"start_line": lines[1], "end_line": lines[2]}
+        deletes = lines[3] is None  # version 0 writes one blank line for an empty text
+        return Action("edit", bounds if deletes else {**bounds, "replacement_text": lines[3]})
     if at_cursors := _EDIT_AT_CURSORS.fullmatch(command):
         return Action("edit", {"replacement_text": at_cursors[1]})
     return _parse_words(command) or Action("bash", {"command": command})

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from srl_swe.tools.own_calls import SUBMIT_MARK
 from srl_swe.trajectories.fields import Fields
 from srl_swe.types import Action, Observation, Step, StopReason, Translation
 
@@ -49,8 +50,10 @@ _NEVER_RAN = tuple(
         # R2E-Gym, mini-swe-agent 2
         r"Bash command '[^']*' is not allowed",
         r"(?:<exception>)?action was not executed",
+        r"Commands?(?:\(s\))? not executed\. ",  # by the person at mini-swe-agent's terminal
         # OpenHands: several commands, an unknown tool, wrong arguments; V1 without "ERROR:"
         r"Cannot execute multiple commands at once\.",
+        r"(?:Stop button pressed\. )?The action has not been executed",
         r"Tool '?[^'\n]{1,200}'? (?:not found\. Available|is not registered)",
         r"Error validating (?:tool|args) ",
         r"Missing required argument \S{1,200} in tool call ",
@@ -89,6 +92,9 @@ _NEVER_RAN = tuple(
     )
 )
 """Beginnings of answers to calls that never ran; :data:`_ERROR_HEADS` may precede them."""
+_NEVER_RAN_AT_END = re.compile(  # OpenHands, below the output of the command that still runs
+    r'" is NOT executed\. The previous command is still running'
+)
 _ERROR_HEADS = re.compile(
     r"(?:OBSERVATION:\s*|ERROR:\s*|Error:\s*|Error executing tool \S{1,200}: "
     r"|\[An error occurred during execution\.\]\s*)*"
@@ -116,10 +122,13 @@ def never_ran(observation: Observation | None) -> bool:
     >>> never_ran(Observation("Bash command 'git' is not allowed. Please use a different tool."))
     True
     """
-    text = observation.text[:_HEAD].lstrip() if observation else ""
+    if observation is None:
+        return False
+    text = observation.text[:_HEAD].lstrip()
     heads = _ERROR_HEADS.match(text)
     starts = {0, heads.end() if heads else 0}
-    return any(mark.match(text, start) for mark in _NEVER_RAN for start in starts)
+    at_end = _NEVER_RAN_AT_END.search(observation.text[-_TAIL:])
+    return bool(at_end) or any(m.match(text, start) for m in _NEVER_RAN for start in starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +250,12 @@ def _close(steps: Sequence[_Open]) -> Iterator[Step]:
 
 
 _LAST_TOOLS = frozenset({"finish", "submit", "mark_task_complete"})
-_LAST_COMMANDS = (
-    "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",
-    "echo MINI_SWE_AGENT_FINAL_OUTPUT",
-)
 
 
 def ends_run(action: Action) -> bool:
     """Whether the call ends the run: a tool that submits, or mini's command."""
-    command = action.arguments.get("command", "").lstrip()
-    return action.tool in _LAST_TOOLS or command.startswith(_LAST_COMMANDS)
+    command = action.arguments.get("command", "")
+    return action.tool in _LAST_TOOLS or bool(re.match(rf"\s*{SUBMIT_MARK}", command))
 
 
 def find_stop_reason(steps: Sequence[Step]) -> StopReason | None:

@@ -82,6 +82,14 @@ def test_another_folder_is_gone_into_for_this_command_alone() -> None:
     assert as_plain_call(call).arguments == {"command": "(cd 'my docs' && ls # all\n)"}
 
 
+def test_a_patch_in_a_folder_keeps_the_folder() -> None:
+    within = Action("apply_patch", {"input": PATCH, "workdir": "src"})
+    command = {"command": f"cd src && apply_patch <<EOF\n{PATCH}\nEOF\n"}
+    assert as_plain_call(Action("shell", command)) == within
+    listed = {"command": json.dumps(["apply_patch", PATCH]), "workdir": "src"}
+    assert as_plain_call(Action("shell", listed)) == within
+
+
 @pytest.mark.parametrize(
     "command",
     [

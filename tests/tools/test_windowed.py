@@ -94,6 +94,19 @@ def test_an_edit_says_so_before_or_after_the_window(sandbox: Sandbox) -> None:
     )
 
 
+def test_an_empty_text_is_a_blank_line_in_version_0_alone(sandbox: Sandbox) -> None:
+    for family, text, left in (
+        ("swe-agent-0", {"replacement_text": ""}, b"a\n\nc\n"),
+        ("swe-agent-0", {}, b"a\nc\n"),
+        ("swe-agent", {"replacement_text": ""}, b"a\nc\n"),
+    ):
+        sandbox.write_file("/testbed/abc.txt", b"a\nb\nc\n")
+        agent = Agent(family, sandbox)
+        agent("open", path="abc.txt")
+        agent("edit", start_line="2", end_line="2", **text)
+        assert sandbox.read_file("/testbed/abc.txt") == left
+
+
 def test_an_edit_with_a_new_syntax_error_is_refused_and_not_made(agent: Agent) -> None:
     agent("open", path="/testbed/src/m.py")
     refused = agent("edit", start_line="1", end_line="1", replacement_text="def f(:")

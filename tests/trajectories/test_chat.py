@@ -65,6 +65,29 @@ def test_a_users_message_beside_native_calls_is_a_nudge_and_no_observation() -> 
     assert chat.CHAT.read(messages, "x.json").steps[0].observation is None
 
 
+def test_users_messages_answer_calls_if_the_record_has_no_other_results() -> None:
+    calls = [assistant("", (name, "bash", "{}")) for name in "abc"]
+    texts = [{"role": "user", "content": text} for text in ("a.py", "b.py")]
+    messages = [USER, calls[0], texts[0], calls[1], texts[1], calls[2]]
+    steps = chat.CHAT.read(messages, "x.json").steps
+    assert [step.observation.text for step in steps if step.observation] == ["a.py", "b.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"output": "boom\\n", "metadata": {"exit_code": 1, "duration_seconds": 0.1}}',
+        "Exit code: 1\nWall time: 0.1 seconds\nOutput:\nboom\n",
+        "Chunk ID: 1f\nWall time: 0.1 seconds\nProcess exited with code 1\n"
+        "Original token count: 2\nOutput:\nboom\n",
+    ],
+)
+def test_an_output_of_codex_is_read_without_its_frame(text: str) -> None:
+    answer = {"role": "tool", "tool_call_id": "1", "content": text}
+    messages = [USER, assistant("", ("1", "shell", '{"command": "ls"}')), answer]
+    assert chat.CHAT.read(messages, "x.json").steps[0].observation == Observation("boom\n", 1)
+
+
 def test_calls_in_the_text_are_read_where_there_are_no_native_ones() -> None:
     text = "Look.\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
     record = {

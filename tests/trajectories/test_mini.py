@@ -7,6 +7,7 @@ import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
 from srl_swe.trajectories.readers import find_reader, read_record
+from srl_swe.trajectories.mini import read_mini
 from srl_swe.trajectories.turns import read_mini_output
 from srl_swe.types import Action, Observation, Step, StopReason
 
@@ -148,6 +149,22 @@ def test_entries_of_the_responses_api_are_read() -> None:
     answer = {"type": "function_call_output", "call_id": "a", "output": shown}
     read = read_record(version_2(response, answer), "x")
     assert read.steps == (Step("Look.", bash("ls"), Observation("x.py", 0), turn=0),)
+
+
+def test_the_recorded_action_decides_which_block_ran() -> None:
+    text = "As in\n```bash\nrm x\n```\nI edit.\n```mswea_bash_command\nsed -i s/a/b/ x\n```"
+    reply = {"role": "assistant", "content": text}
+    for extra in ({}, {"extra": {"actions": [{"command": "sed -i s/a/b/ x"}]}}):
+        run = version_2(reply | extra, output(""), says("Done.", "echo"), output(""))
+        step = read_mini(run, "x.json").steps[0]
+        assert (step.action, step.executed) == (bash("sed -i s/a/b/ x"), True)
+    assert step.thought.endswith("I edit.")
+
+
+def test_a_command_that_the_person_refused_did_not_run() -> None:
+    refusal = user("No.") | {"extra": {"interrupt_type": "UserRejection"}}
+    run = version_2(says("I clean.", "rm -rf /testbed"), refusal, says("Well.", "ls"), output("a"))
+    assert [step.executed for step in read_mini(run, "x.json").steps] == [False, True]
 
 
 def test_blocks_with_version_2s_own_label_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from srl_swe.steps.source import StepSource
 from srl_swe.trajectories import BrokenRecord, Reading, load_trajectories
 from srl_swe.trajectories.atif import read_atif
 from srl_swe.trajectories.chat_events import parse_calls
-from srl_swe.trajectories.convert import render_atif
+from srl_swe.trajectories.convert import render_atif, render_traj
 from srl_swe.trajectories.jsonl import save_rows
 from srl_swe.trajectories.readers import read_record
+from srl_swe.trajectories.sweagent import read_sweagent
 from srl_swe.trajectories.turns import read_mini_output
 from srl_swe.types import Action, ExpertReply, Observation, Step, Trajectory, Translation
 
@@ -29,6 +31,34 @@ def chat(content: Any, **fields: Any) -> list[dict[str, Any]]:
         {"role": "assistant", "content": content, **fields},
         {"role": "tool", "tool_call_id": "a", "content": "x"},
     ]
+
+
+def test_a_traj_file_keeps_that_the_last_step_never_ran() -> None:
+    refused = Step("", LS, Observation("The user rejected the command"), executed=False, turn=0)
+    for steps in ((refused,), (Step("", LS, Observation("x"), turn=0), replace(refused, turn=1))):
+        written = json.loads(json.dumps(render_traj(Trajectory("a__b-1", steps))))
+        assert read_sweagent(written, "x").steps == steps
+
+
+def test_hidden_reasoning_beside_a_traj_file_leads_the_thought() -> None:
+    said = {"role": "assistant", "content": "Look.", "thought": "Look.", "action": "ls"}
+    said["thinking_blocks"] = [{"type": "thinking", "thinking": "Hm."}]
+    step = {"action": "ls", "observation": "x", "thought": "Look.", "state": {"working_dir": "/"}}
+    run = {"trajectory": [step], "history": [said], "info": {}, "environment": "a__b-1"}
+    assert read_sweagent(run, "x").steps[0].thought == "Hm.\n\nLook."
+
+
+def test_harbors_names_of_calls_are_known() -> None:
+    calls = [
+        {
+            "tool_call_id": "1",
+            "function_name": "swe_agent_action",
+            "arguments": {"raw_action": "ls"},
+        },
+    ]
+    step = {"step_id": 1, "source": "agent", "message": "", "tool_calls": calls}
+    run = {"schema_version": "ATIF-v1.2", "agent": {"name": "swe-agent"}, "steps": [step]}
+    assert read_atif(run, "x").steps[0].action == LS
 
 
 def test_parquet_and_atif_keep_what_an_expert_answered(tmp_path: Path) -> None:

@@ -214,6 +214,10 @@ def test_a_submission_is_a_diff_or_nothing(submission: str | None, patch: str | 
         ("edit 'whole'", Action("edit", {"text": "whole"})),
         (
             "edit 3:3\nend_of_edit",
+            Action("edit", {"start_line": "3", "end_line": "3"}),
+        ),
+        (
+            "edit 3:3\n\nend_of_edit",
             Action("edit", {"start_line": "3", "end_line": "3", "replacement_text": ""}),
         ),
         (

@@ -162,6 +162,12 @@ REFUSALS = [
     "patch rejected: writing outside of the project",
     "Missing required parameters for function 'execute_bash': {'command'}",
     "Parameter 'cmd' is not allowed for function 'execute_bash'.",
+    "Command(s) not executed. The user rejected your command(s) with the following message:\n\nNo.",
+    "Commands not executed. Switching to human mode",
+    "The action has not been executed due to a runtime error. The runtime system may have crashed",
+    "[Below is the output of the previous command.]\n1\n2\n"
+    '[Your command "rm -rf build" is NOT executed. The previous command is still running - You '
+    "CANNOT send new commands until the previous command is completed.]",
 ]
 
 
