@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from srl_swe.trajectories import BrokenRecord, load_trajectories
-from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.trajectories.mini import read_mini
+from srl_swe.trajectories.readers import find_reader, read_record
 from srl_swe.trajectories.turns import read_mini_output
 from srl_swe.types import Action, Observation, Step, StopReason
 
