@@ -153,7 +153,7 @@ def parse_solution(
 
 def _parse(text: str, strictness: Strictness, think_opened: bool, *, single: bool) -> Solution:
     thought, rest = split_thought(text, think_opened=think_opened)
-    fault = thought_fault(thought, strictness)
+    fault = thought_fault(thought, rest, strictness)
     if fault is not None:
         return Solution("", (), fault)
     blocks = find_blocks(rest, _LANGUAGES[strictness])

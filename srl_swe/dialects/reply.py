@@ -122,6 +122,8 @@ def split_thought(text: str, *, think_opened: bool = False) -> tuple[str | None,
     >>> split_thought("<think> why </think>ls")
     ('why', 'ls')
     """
+    if text.count("\r\n") == text.count("\n"):  # line ends of the endpoint, not of a file's text
+        text = text.replace("\r\n", "\n")
     if think_opened and not text.lstrip().startswith("<think>"):
         text = f"<think>{text}"
     match = _THOUGHT.match(text)
@@ -139,9 +141,7 @@ def read_answer(
     ('ls', None)
     """
     thought, rest = split_thought(text, think_opened=think_opened)
-    if thought is None and rest.lstrip().startswith("<think>"):
-        return rest, FormatReason.NO_THINK
-    return rest, thought_fault(thought, strictness)
+    return rest, thought_fault(thought, rest, strictness)
 
 
 def write_reply(
@@ -158,8 +158,9 @@ def write_reply(
     return text
 
 
-def thought_fault(thought: str | None, strictness: Strictness) -> FormatReason | None:
-    """The fault of a thought; a lenient reader accepts any thought, or none."""
-    if strictness == "lenient" or thought:
+def thought_fault(thought: str | None, rest: str, strictness: Strictness) -> FormatReason | None:
+    """The fault of a thought; a lenient reader accepts any closed thought, or none."""
+    is_open = thought is None and rest.lstrip().startswith("<think>")
+    if thought or (strictness == "lenient" and not is_open):
         return None
     return FormatReason.NO_THINK if thought is None else FormatReason.EMPTY_THOUGHT

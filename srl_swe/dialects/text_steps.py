@@ -244,7 +244,7 @@ class TextSteps:
     ) -> Solution:
         """All steps of a reply. Never raises."""
         thought, rest = split_thought(text, think_opened=think_opened)
-        fault = thought_fault(thought, strictness)
+        fault = thought_fault(thought, rest, strictness)
         if fault is None and ("<think>" in rest or "</think>" in rest):
             fault = FormatReason.BAD_ACTION
         if fault is None and not rest.strip():

@@ -53,7 +53,7 @@ _EXPLANATIONS = {
     FormatReason.TWO_ACTIONS: "it held more than one <function=...> block",
     FormatReason.BAD_ACTION: "its <function=...> block was not well formed",
     FormatReason.BAD_TOOL: f"it called an unknown tool; the tools are {', '.join(TOOLS)}",
-    FormatReason.TRAILING_TEXT: "text followed the action",
+    FormatReason.TRAILING_TEXT: "there was text besides the thought and the action",
 }
 
 
@@ -109,7 +109,7 @@ def read_actions(text: str) -> list[Action]:
 
 def _parse(text: str, strictness: Strictness, think_opened: bool, *, single: bool) -> Solution:
     thought, rest = split_thought(text, think_opened=think_opened)
-    fault = thought_fault(thought, strictness)
+    fault = thought_fault(thought, rest, strictness)
     if fault is not None:
         return Solution("", (), fault)
     blocks = _blocks(rest)

@@ -100,7 +100,7 @@ class TrainingAlarms(TrainerCallback):
                 state,
                 "dynamic sampling found no group whose rewards differ, so that nothing was "
                 "trained: the policy has learned all that this data rewards, or fails everywhere "
-                "alike; see reward/mean, and `srl-swe profile` for steps that it can learn from",
+                "alike; see reward/mean, and `srl-swe difficulty` for steps that it can learn from",
                 good=logs[FILLED] > 0,
                 patience=alarms.unfilled_steps,
                 stops=alarms.unfilled_stops,

@@ -96,7 +96,7 @@ def check_expert_actions(data: Dataset, folder: str) -> None:
 def check_dialect(data: Dataset, name: str, dialect: str, option: str = "`dialect:`") -> None:
     """Raise UserError, which names the option, if experts reply in another dialect."""
     reply = data[0]["completion"][0]["content"]
-    if get_dialect(dialect).parse_reply(reply, "lenient").action is None:
+    if not get_dialect(dialect).parse_solution(reply, "lenient").actions:
         raise UserError(f"{name} is not written in the dialect {dialect}; set {option}.")
 
 
@@ -174,7 +174,7 @@ def check_asks_for_steps(data: Dataset, folder: str) -> None:
     """Raises UserError if the prompts ask for whole solutions (see :func:`with_solutions`)."""
     if "expert_solution" in data.column_names:
         raise UserError(
-            f"{folder} asks for whole solutions, as `srl-swe profile` found its pivots with the "
+            f"{folder} asks for whole solutions, as `srl-swe difficulty` found its pivots with the "
             "reward holistic; train with `rewards: {holistic: 1}`, or profile single steps."
         )
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from srl_swe.dialects import ReplyFormat, Strictness, get_dialect
-from srl_swe.rewards import batch_rewards, read_reply, similarity_rewards
+from srl_swe.rewards import batch_rewards, find_step_reward, read_reply, similarity_rewards
 from srl_swe.rollout.local_policy import LocalModel, Sampling
 from srl_swe.rollout.tokens import thought_opening
 from srl_swe.training.data import (
+    check_asks_for_steps,
     check_expert_actions,
     expert_column,
     load_step_contexts,
     load_tokenizer,
 )
+from srl_swe.training.recipe import PAPER_REWARD
 from srl_swe.types import Message
 
 Reply = Callable[[Sequence[Sequence[Message]]], list[str]]
@@ -51,6 +53,7 @@ def greedy_scores(
 ) -> Scores:
     """Score one greedy reply per step; ``template``: variables of the chat template."""
     contexts = load_step_contexts(str(data))
+    check_asks_for_steps(contexts, str(data))
     check_expert_actions(contexts, str(data))
     rows = list(contexts)
     tokenizer = load_tokenizer(str(policy), {})
@@ -77,18 +80,28 @@ def greedy_replies(
 
 
 def score_replies(
-    texts: Sequence[str], rows: Sequence[Mapping[str, Any]], form: ReplyFormat
+    texts: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    form: ReplyFormat,
+    weights: Mapping[str, float] = PAPER_REWARD,
 ) -> Scores:
-    """Scores of one reply per row, in the order of the rows; BROKEN_FORMAT is similarity 0."""
+    """Scores of one reply per row, in the order of the rows; BROKEN_FORMAT is similarity 0.
+
+    ``weights``: the rewards of the recipe, by name, and their shares of its ``reward``.
+    """
     replies = [read_reply(text, form) for text in texts]
     experts = [row[expert_column(form)] for row in rows]
-    rewards = batch_rewards(replies, experts, similarity_rewards)
+    similarities = batch_rewards(replies, experts, similarity_rewards)
+    means = {
+        name: statistics.fmean(batch_rewards(replies, experts, find_step_reward(name)))
+        for name in weights
+    }
     return Scores(
         n=len(rows),
-        similarity=statistics.fmean(max(reward, 0.0) for reward in rewards),
+        similarity=statistics.fmean(max(similarity, 0.0) for similarity in similarities),
         format_rate=statistics.fmean(reply.reason is None for reply in replies),
-        exact_match=statistics.fmean(reward == 1.0 for reward in rewards),
-        reward=statistics.fmean(rewards),
+        exact_match=statistics.fmean(similarity == 1.0 for similarity in similarities),
+        reward=sum(share * means[name] for name, share in weights.items()),
     )
 
 

@@ -472,7 +472,11 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         weighted = self._rewards_per_func * self.reward_weights.to(self._rewards_per_func.device)
         unscorable = weighted.isnan().all(dim=1)
         rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
-        return Round(samples, group_stds(rewards, self._group_size), self._tokens_written)
+        stds = group_stds(rewards, self._group_size)
+        trained = (samples["completion_mask"] * samples.get("tool_mask", 1)).any(dim=1)
+        trained = self.accelerator.gather(trained).view(-1, self._group_size)
+        stds[~trained.any(dim=1).cpu()] = 0.0  # a group of masked replies alone teaches nothing
+        return Round(samples, stds, self._tokens_written)
 
     def _only_live(
         self, rounds: list[Round], sampling: DynamicSampling

@@ -52,6 +52,7 @@ NOT_TRLS = {
     "model_name_or_path": "write `model:`",
     "push_to_hub": "it would write over the run's config.json and push each checkpoint; push the "
     "final policy when it is there: `hf upload OWNER/NAME OUTPUT/final`",
+    "trust_remote_code": "no code of a model's repository runs here",
     "remove_unused_columns": "rewards read the columns that it would remove",
 }
 """Fields of TRL that a recipe sets elsewhere or can't have, and the alternative."""
@@ -351,8 +352,8 @@ def _phase_contents(phases: Iterable[Mapping[str, Any]], where: str) -> dict[str
         content = {} if recipe is None else read_content(recipe_path(str(recipe)))
         for field, value in lines.items():
             held = content.get(field)
-            merged = isinstance(held, dict) and isinstance(value, dict)
-            content[field] = {**held, **value} if merged and held else value
+            is_section = field != "rewards" and isinstance(held, dict) and isinstance(value, dict)
+            content[field] = {**held, **value} if is_section and held else value
         _one_of(content.get("method"), METHODS, f"{place}: method")
         name = str(content.pop("name", content["method"]))
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):

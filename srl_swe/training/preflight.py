@@ -149,6 +149,11 @@ def warn_of_resuming(args: Any) -> None:
             "a checkpoint of `save_only_model: true` holds neither Adam's moments nor the learning "
             "rate's schedule: a stopped run continues with both anew."
         )
+    if args.save_strategy != "no" and getattr(args, "sync_ref_model", False):
+        warn(
+            "a checkpoint does not hold the reference model of `sync_ref_model: true`: a stopped "
+            "run continues with the first policy as its reference until the next synchronisation."
+        )
     micro_steps = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
     whole = micro_steps // math.gcd(micro_steps, args.gradient_accumulation_steps)
     if args.save_strategy == "steps" and args.save_steps >= 1 and args.save_steps % whole:
@@ -206,6 +211,8 @@ def check_run(recipe: Recipe, args: Any, model: ModelArguments, rows: int) -> No
     check_packages(args, model)
     check_ranks(Path(recipe.output), args)
     if not isinstance(recipe, SftRecipe):
+        if recipe.share_prompt_tokens is not None and not recipe.share_prompt:
+            raise UserError("share_prompt_tokens has no effect without `share_prompt: true`.")
         check_choices(args)
         check_sampling(args)
         check_batch(args, rows)

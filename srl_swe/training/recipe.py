@@ -166,7 +166,7 @@ class Validation:
     rows: Positive | None = None
     instances: Annotated[ValidationInstances | None, _over(None)] = None
     metric: Metric | None = None
-    max_new_tokens: Positive = 512
+    max_new_tokens: Positive | None = None
 
     def __post_init__(self) -> None:
         if not (self.data or self.instances):

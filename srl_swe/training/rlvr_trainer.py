@@ -167,10 +167,10 @@ def _checked(
     """The trainer's arguments that depend on the setting, after all checks."""
     if not instances:
         raise UserError(f"{recipe.bench} holds no instance to train on.")
-    if recipe.window.pairs is not None:
+    if recipe.window.pairs is not None or not recipe.window.thoughts:
         raise UserError(
-            "window: pairs must be null for rlvr: an episode is trained on as one sequence, from "
-            "which nothing that was read can be left out."
+            "window: pairs must be null and thoughts true for rlvr: an episode is trained on as "
+            "one sequence, from which nothing that was read can be left out."
         )
     domain = recipe.worked
     if recipe.share_prompt and recipe.setting == "episode" and domain is None:

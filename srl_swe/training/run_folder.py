@@ -96,6 +96,8 @@ def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
     path = Path(recipe.output)
     data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
     config = {**decisive_fields(recipe), "data_sha256": data_sha256 or _digest(Path(data))}
+    if recipe.validation and recipe.validation.data:
+        config["validation_sha256"] = _digest(Path(recipe.validation.data))
     run = RunFolder(path, json.loads(json.dumps(without_secrets(config), default=str)), recipe)
     if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
         raise UserError(
@@ -371,7 +373,10 @@ class CarriedByCheckpoints(TrainerCallback):
 
 
 HIDDEN = "<hidden>"
-_SECRET = re.compile(r"(hub|auth|access|api|wandb|hf)_?(token|key)$|password|secret", re.IGNORECASE)
+_SECRET = re.compile(
+    r"^token$|(hub|auth|access|api|wandb|hf)_?(token|key)$|password|secret", re.IGNORECASE
+)
+_SECRET_WITHIN = re.compile(r"""["'](?:\w*_)?token["']\s*:\s*["'][^"']+""", re.IGNORECASE)
 
 
 def without_secrets(value: Any) -> Any:
@@ -399,7 +404,7 @@ def command_without_secrets(arguments: Sequence[str]) -> list[str]:
     shown: list[str] = []
     for before, argument in pairwise(["", *arguments]):
         name, is_set, _ = argument.partition("=")
-        if "=" not in before and _is_secret(before):
+        if ("=" not in before and _is_secret(before)) or _SECRET_WITHIN.search(argument):
             shown.append(HIDDEN)
         else:
             shown.append(f"{name}={HIDDEN}" if is_set and _is_secret(name) else argument)

@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from srl_swe.dialects import DIALECTS
 from srl_swe.errors import UserError
 from srl_swe.rollout.tokens import check_thought, thought_opening
 from srl_swe.training.callbacks import add_callbacks
 from srl_swe.training.data import (
     check_asks_for_steps,
+    check_dialect,
     check_replies,
     fitting_rows,
     load_step_contexts,
@@ -77,6 +79,9 @@ def _checked(
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
     check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
     check_asks_for_steps(data, recipe.data)
+    first = data[0]["completion"][0]["content"]
+    if any(known.parse_solution(first, "lenient").actions for known in DIALECTS.values()):
+        check_dialect(data, recipe.data, recipe.dialect)  # repairs are in none
     if recipe.share_prompt and "trajectory_id" not in data.column_names:
         raise UserError(f"{recipe.data} has no column trajectory_id, by which share_prompt joins.")
     rows = with_thoughts(data, recipe.data)

@@ -264,6 +264,11 @@ def quiet_experiments() -> None:
 
 def _refuse_ignored(section: Mapping[str, Any]) -> None:
     """Refuse LoRA or quantisation fields without ``use_peft``: TRL ignores or can't train them."""
+    bits = [name for name in section if name.startswith(("bnb_", "use_bnb_"))]
+    if bits and not section.get("load_in_4bit"):
+        raise UserError(
+            f"model_config: {', '.join(bits)} need `load_in_4bit: true`; set it or leave them out."
+        )
     if section.get("use_peft"):
         return
     idle = [name for name in section if name.startswith("lora_") or name in _OF_LORA]

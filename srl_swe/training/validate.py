@@ -23,9 +23,11 @@ from srl_swe.dialects import ReplyFormat
 from srl_swe.errors import UserError
 from srl_swe.instances import evenly_spread
 from srl_swe.reports.record import BEST, read_best
+from srl_swe.rewards import weight_shares
 from srl_swe.rollout.local_policy import LocalModel
 from srl_swe.steps.rows import recorded_settings
 from srl_swe.training.data import (
+    check_asks_for_steps,
     check_dialect,
     check_expert_actions,
     fitting_rows,
@@ -34,13 +36,14 @@ from srl_swe.training.data import (
     with_solutions,
 )
 from srl_swe.training.generate import Reply, greedy_replies, score_replies
-from srl_swe.training.recipe import Recipe, RlvrRecipe, Validation
+from srl_swe.training.recipe import PAPER_REWARD, Recipe, RlvrRecipe, Validation
 from srl_swe.training.run_folder import RunFolder, save_policy
 from srl_swe.training.timing import live_model
 from srl_swe.training.trl_config import template_kwargs
 from srl_swe.training.validate_episodes import (
     ValidationBench,
     instance_episodes,
+    longest_reply,
     room_for_prompts,
     warn_of_other_window,
 )
@@ -93,6 +96,7 @@ class HeldOutSteps:
     accelerator: Any
     rows: Sequence[Mapping[str, Any]]
     form: ReplyFormat
+    weights: Mapping[str, float]
 
     def __call__(self, reply: Reply, step: int) -> dict[str, float]:
         """The metrics of the replies. All ranks have equally many prompts; some occur twice."""
@@ -102,7 +106,7 @@ class HeldOutSteps:
         texts = reply([self.rows[index]["prompt"] for index in mine])
         by_row = dict(gather_object(list(zip(mine, texts, strict=True))))
         in_order = [by_row[index] for index in range(count)]
-        scores = score_replies(in_order, self.rows, self.form)
+        scores = score_replies(in_order, self.rows, self.form, self.weights)
         return {name: value for name, value in asdict(scores).items() if name != "n"}
 
 
@@ -123,7 +127,10 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
         warn_of_other_window(recipe, window, f"validation.data {data}", recipe.data)
     if form.whole_solution:
         rows = with_solutions(rows, form.dialect)
+    else:
+        check_asks_for_steps(rows, data)
     rows = rows.select(evenly_spread(len(rows), validation.rows))
+    longest = longest_reply(validation, trainer.args)
     if (limit := room_for_prompts(trainer, validation)) is not None:
         rows = fitting_rows(
             rows,
@@ -131,13 +138,13 @@ def held_out_steps(trainer: Any, recipe: Recipe) -> HeldOutSteps:
             trainer.processing_class,
             limit,
             "prompt",
-            f"the model has room for {limit + validation.max_new_tokens} with "
-            f"validation.max_new_tokens {validation.max_new_tokens}; make these step contexts with "
-            "a smaller token budget",
+            f"the model has room for {limit + longest} with validation.max_new_tokens {longest}; "
+            "make these step contexts with a smaller token budget",
             template=template_kwargs(trainer.args),
             as_made=not form.whole_solution,
         )
-    return HeldOutSteps(trainer.accelerator, list(rows), form)
+    weights = weight_shares(getattr(recipe, "rewards", PAPER_REWARD))
+    return HeldOutSteps(trainer.accelerator, list(rows), form, weights)
 
 
 @dataclass
@@ -183,7 +190,7 @@ class ValidationCallback(TrainerCallback):
         return greedy_replies(
             LocalModel(model, tokenizer, template_kwargs(args)),
             prompts,
-            self.validation.max_new_tokens,
+            longest_reply(self.validation, args),
             args.per_device_eval_batch_size,
         )
 

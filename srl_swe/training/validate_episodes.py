@@ -184,7 +184,14 @@ def room_for_prompts(trainer: Any, validation: Validation) -> int | None:
     if not positions:
         return None
     field = "validation.max_new_tokens"
-    return room_for_prompt(positions, validation.max_new_tokens, field, "the model")
+    longest = longest_reply(validation, trainer.args)
+    return room_for_prompt(positions, longest, field, "the model")
+
+
+def longest_reply(validation: Validation, args: Any) -> int:
+    """Most tokens of a validated reply: as in training if the recipe leaves it open."""
+    trained = getattr(args, "max_completion_length", None)
+    return validation.max_new_tokens or trained or 512
 
 
 def warn_of_other_window(recipe: Recipe, window: Window | None, what: str, data: str) -> None:

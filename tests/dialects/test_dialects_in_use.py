@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srl_swe.dialects import Dialect, ReplyFormat, bash_block, get_dialect, xml
+from srl_swe.dialects import Dialect, FormatReason, ReplyFormat, bash_block, get_dialect, xml
 from srl_swe.rewards import step_reward
 from srl_swe.rewards.structural import structural_rewards
 from srl_swe.rewards.table import STEP_REWARDS, StepRewardFunction
@@ -42,6 +42,19 @@ def test_what_is_imitated_compared_and_shown_is_written_alike(dialect: Dialect) 
     assert (
         step_reward(context.expert_reply, context.expert_action, ReplyFormat(dialect)).reward == 1.0
     )
+
+
+@pytest.mark.parametrize("dialect", [xml, bash_block])
+def test_an_action_in_a_thought_that_is_not_closed_is_not_taken(dialect: Dialect) -> None:
+    text = f"<think>I might\n{dialect.render_action(bash('rm -rf x'))}\nbut"
+    assert dialect.parse_reply(text, "lenient").reason is FormatReason.NO_THINK
+    assert dialect.parse_reply(text[7:], "lenient", think_opened=True).action is None
+
+
+@pytest.mark.parametrize("dialect", [xml, bash_block])
+def test_line_ends_of_an_endpoint_are_no_part_of_a_command(dialect: Dialect) -> None:
+    text = f"<think>\nwhy\n</think>\n\n{dialect.render_action(bash('ls'))}\n"
+    assert dialect.parse_reply(text.replace("\n", "\r\n")).action == bash("ls")
 
 
 def test_in_bash_blocks_no_prompt_shows_xml() -> None:

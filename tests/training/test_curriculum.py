@@ -104,6 +104,13 @@ def test_a_phase_may_start_from_a_recipe_that_ships_and_change_lines_of_it(load:
     assert rlvr.bench == "starter"
 
 
+def test_the_rewards_of_a_phase_replace_those_of_its_recipe(load: Load) -> None:
+    phases = [{"recipe": "srl-small", "rewards": {"gated": 1.0}}]
+    (phase,) = load(phases=phases).phases
+    assert isinstance(phase.recipe, SrlRecipe)
+    assert phase.recipe.rewards == {"gated": 1.0}
+
+
 def test_overrides_reach_the_curriculum_and_the_fields_of_a_phase(load: Load) -> None:
     overrides = {
         "output": ["elsewhere"],

@@ -179,4 +179,5 @@ def test_validation_of_whole_solutions_compares_all_remaining_actions() -> None:
     scores = score_replies([whole], [row], WHOLE)
     assert (scores.similarity, scores.exact_match, scores.format_rate) == (1.0, 1.0, 1.0)
     assert score_replies([single], [row], WHOLE).similarity < 1
+    assert score_replies([single], [row], WHOLE, {"exact": 1.0}).reward == 0
     assert score_replies([whole], [row], ReplyFormat(XML)).format_rate == 0

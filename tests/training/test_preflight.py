@@ -106,6 +106,7 @@ def test_a_batch_of_more_prompts_than_there_are_is_refused() -> None:
         ({}, ""),
         ({"save_only_model": True}, "neither Adam's moments nor"),
         ({"save_only_model": True, "save_strategy": "no"}, ""),
+        ({"sync_ref_model": True, "beta": 0.1}, "continues with the first policy as its reference"),
         ({"num_iterations": 2, "save_steps": 5}, "every 2 updates a batch of replies"),
         ({"num_iterations": 2, "save_steps": 6}, ""),
         ({"gradient_accumulation_steps": 4, "steps_per_generation": 4, "save_steps": 5}, ""),

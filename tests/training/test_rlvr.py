@@ -197,6 +197,7 @@ def test_what_can_be_known_to_be_wrong_is_said_before_the_first_step(
     refused("no instance", [])
     refused("engine is gone", [INSTANCE], sound=0)
     refused("pairs must be null", [INSTANCE], window=Window(pairs=2))
+    refused("thoughts true", [INSTANCE], window=Window(pairs=None))
     refused("unknown reward 'outcom'. Did you mean 'outcome'", [INSTANCE], reward="outcom")
     refused("eval_script", [dataclasses.replace(INSTANCE, eval_script="")])
     if setting == "patch":

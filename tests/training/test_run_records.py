@@ -36,7 +36,7 @@ from srl_swe.training.callbacks import (
 )
 from srl_swe.training.grpo_trainer import SampledReplies, SampledReply, fill_slots
 from srl_swe.training.recipe import SftRecipe, SrlRecipe, Validation
-from srl_swe.training.run_folder import ReportLog, without_secrets
+from srl_swe.training.run_folder import ReportLog, command_without_secrets, without_secrets
 from srl_swe.training.sft_trainer import train_sft
 from srl_swe.training.srl_trainer import train_srl
 from srl_swe.types import Action
@@ -246,9 +246,16 @@ def test_the_reward_version_does_not_change_with_the_rest(tmp_path: Path) -> Non
     assert reward_version(package) == reward_version()
 
 
-@pytest.mark.parametrize("key", ["hub_token", "push_to_hub_token", "wandb_api_key", "password"])
+@pytest.mark.parametrize(
+    "key", ["token", "hub_token", "push_to_hub_token", "wandb_api_key", "password"]
+)
 def test_secret_sounding_keys_are_hidden(key: str) -> None:
     assert without_secrets({"a": [{key: "x"}]}) == {"a": [{key: "<hidden>"}]}
+
+
+def test_a_token_within_a_value_of_the_command_line_is_hidden() -> None:
+    words = ["--model_init_kwargs", '{"token": "hf_abc"}', "--seed", "1"]
+    assert command_without_secrets(words) == ["--model_init_kwargs", "<hidden>", "--seed", "1"]
 
 
 @pytest.mark.parametrize("key", ["eos_token", "pad_token", "max_new_tokens", "token_limit"])
