@@ -126,6 +126,13 @@ class GraderSettings:
         check_gradeable(instances)
         if self.runner == "sandbox":
             _testable(instances)
+            return
+        for instance in instances:
+            if instance.workdir != "/testbed":
+                raise UserError(
+                    f"the repository of {instance.instance_id} is at {instance.workdir}, and "
+                    "swebench runs tests in /testbed alone; use --runner sandbox."
+                )
 
 
 def sandboxes_for(

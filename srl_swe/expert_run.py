@@ -14,7 +14,7 @@ from pathlib import Path
 from srl_swe.engines import GraderSettings, SandboxSettings, harness_for, sandboxes_for
 from srl_swe.errors import UserError
 from srl_swe.evaluation.grading import grade
-from srl_swe.evaluation.verdicts import check_gradeable, needing_tests
+from srl_swe.evaluation.verdicts import needing_tests
 from srl_swe.evaluation_run import SAMPLE_FOLDER
 from srl_swe.experts import Expert, ExpertAgent, LabellingAgent, find_leak
 from srl_swe.experts.expert import EXPERT_VERSION
@@ -84,7 +84,7 @@ def make_expert_trajectories(
     that use an unseen part of the gold patch before an edit, or that repeat another. Raises
     UserError for an instance without tests, and if the folder holds a run of another config.
     """
-    check_gradeable(instances)
+    settings.grader.check(instances)
     folder = out.with_name(f"{out.stem}-run")
     config = {
         "bench": settings.bench,

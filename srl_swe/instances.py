@@ -316,7 +316,7 @@ def read_ids(path: Path) -> list[str]:
     if text.lstrip().startswith("["):
         items = parse_json(text, str(path))
     elif text.lstrip().startswith("{"):
-        items = [parse_json(line, str(path)) for line in text.splitlines() if line.strip()]
+        items = [parse_json(line, str(path)) for line in text.split("\n") if line.strip()]
     else:
         items = [line for row in text.splitlines() if (line := row.partition("#")[0].strip())]
     named = [item.get("instance_id") if isinstance(item, dict) else item for item in items]

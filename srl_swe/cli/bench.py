@@ -67,8 +67,8 @@ def check(
         options.console().print(check_table(checked))
         for fault in checked.faults:
             typer.echo(f"fault: {fault.instance_id}: {fault.why}")
-        for instance_id in checked.undecided:
-            typer.echo(f"undecided: {instance_id}: its sandbox broke; run the command again")
+        for instance_id, why in checked.undecided.items():
+            typer.echo(f"undecided: {instance_id}: {why}; run the command again")
         typer.echo(f"{len(checked.sound)} of {len(instances)} instances are sound")
     raise typer.Exit(0 if len(checked.sound) == len(instances) else 1)
 

@@ -246,10 +246,12 @@ class BenchCheck:
         return find_faults(self.rounds, self.leaks)
 
     @property
-    def undecided(self) -> list[str]:
-        """The instances whose sandbox broke in a round or in the search, and without a fault."""
-        broken = {name for check in self.rounds for name in check.undecided} | {*self.unread}
-        return sorted(broken - {fault.instance_id for fault in self.faults})
+    def undecided(self) -> dict[str, str]:
+        """The instances whose sandbox broke in a round or in the search, and why; none at fault."""
+        verdicts = (v for check in self.rounds for v in (*check.gold, *check.harmless))
+        broken = {v.instance_id: v.detail for v in verdicts if v.outcome is Outcome.BROKEN_SANDBOX}
+        faulty = {fault.instance_id for fault in self.faults}
+        return {n: why for n, why in sorted({**self.unread, **broken}.items()) if n not in faulty}
 
     @property
     def sound(self) -> list[str]:
@@ -306,7 +308,8 @@ def check_fields(check: BenchCheck) -> dict[str, Any]:
         "sound_instances": len(check.sound),
         "sound_ids": check.sound,
         "faults": [asdict(fault) for fault in check.faults],
-        "undecided_ids": check.undecided,
+        "undecided_ids": list(check.undecided),
+        "undecided": check.undecided,
         "not_searched": dict(check.unread),
         "grader": check.grader,
         "rounds": [

@@ -162,6 +162,11 @@ class Evaluation:
     networks: Mapping[str, Sequence[str]]
     outcomes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """All instances of its report."""
+        return self.counted.union(self.outcomes)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -180,6 +185,12 @@ class Comparison:
     left_out: tuple[str, ...]
 
     @property
+    def mixes_networks(self) -> bool:
+        """Whether both record networks of their tests, and these differ."""
+        first, second = (set(filter(None, e.networks)) for e in (self.first, self.second))
+        return bool(first and second and first != second)
+
+    @property
     def p_value(self) -> float:
         """The probability of a split at least as uneven, if both resolve equally well."""
         return sign_test(len(self.only_first), len(self.only_second))
@@ -196,6 +207,8 @@ def load_evaluation(path: Path) -> Evaluation:
             raise UserError(f"{file} is of several samples; name one, as {path / folders[0]}.")
         resolved = frozenset(map(str, fields["resolved_ids"]))
         listed = {str(name) for key in _ATTEMPTED for name in fields.get(key, ())}
+        if "grader" not in fields:  # swebench's list is of suspicions, which it counts
+            fields.pop("infra_failure_ids", None)
         broken = set(map(str, fields.get("infra_failure_ids", ())))
         networks = dict(fields.get("grading_networks", {}))
         outcomes = {
@@ -225,7 +238,7 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:
         only_first=listed(True, False),
         only_second=listed(False, True),
         neither=listed(False, False),
-        left_out=tuple(sorted((first.counted | second.counted) - shared)),
+        left_out=tuple(sorted((first.known | second.known) - shared)),
     )
 
 
@@ -256,7 +269,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table.caption = f"exact McNemar test: p = {comparison.p_value:.3g}"
     if comparison.left_out:
         table.caption += f"; {len(comparison.left_out)} instances are not counted in both"
-    if set(comparison.first.networks) != set(comparison.second.networks):
+    if comparison.mixes_networks:
         table.caption += "; the tests ran in different network modes"
     return table
 
@@ -282,6 +295,7 @@ def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None
     ``episodes``: addresses by the name of an evaluation and the instance.
     """
     sides, hrefs = (comparison.first, comparison.second), episodes or {}
+    left_out = comparison.left_out
     of = len(comparison.first.counted & comparison.second.counted)
     labels = _labels(*sides)
     rows = [
@@ -290,8 +304,6 @@ def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None
     ]
     differing = [*comparison.only_first, *comparison.only_second]
     alike = [*comparison.neither, *comparison.both]
-    left_out = {name for side in sides for name in (*side.counted, *side.outcomes)}
-    left_out -= {*differing, *alike}
 
     def marks(names: Sequence[str]) -> dict[str, list[list[Mark]]]:
         return {
@@ -308,8 +320,8 @@ def render_comparison_page(comparison: Comparison, episodes: Hrefs | None = None
         counts=TextTable(("evaluation", "resolved", "of", "only here"), rows),
         p_value=f"{comparison.p_value:.3g}",
         left_out=counted(len(left_out), "instance is", "instances are") if left_out else "",
-        mixed=set(comparison.first.networks) != set(comparison.second.networks),
+        mixed=comparison.mixes_networks,
         columns=labels,
         differing=marks(differing),
-        alike=marks([*alike, *sorted(left_out)]),
+        alike=marks([*alike, *left_out]),
     )

@@ -16,6 +16,9 @@ from srl_swe.reports.page import TextTable
 from srl_swe.rollout.usage import Prices, RolloutUsage, median_and_p95
 from srl_swe.types import Outcome, StopReason, Trajectory, Verdict
 
+MOST_BROKEN = 0.05
+"""Above this share of broken sandboxes a report has bounds only, not a rate."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -98,7 +101,7 @@ def by_repository(
 ) -> dict[str, tuple[list[float], ShareInterval | None]]:
     """Per repository, the resolved share of each instance over the runs that count it.
 
-    The interval is that of their mean; None without an instance.
+    The interval is that of their mean; None without an instance, or if too many sandboxes broke.
     """
     outcomes: dict[str, dict[str, list[bool]]] = {}
     for verdicts, details in runs:
@@ -112,7 +115,14 @@ def by_repository(
         repo: [fmean(found) for found in instances.values() if found]
         for repo, instances in sorted(outcomes.items())
     }
-    return {repo: (of, share_interval(of) if of else None) for repo, of in shares.items()}
+    enough = {
+        repo: len(shares[repo]) >= (1 - MOST_BROKEN) * len(instances)
+        for repo, instances in outcomes.items()
+    }
+    return {
+        repo: (of, share_interval(of) if of and enough[repo] else None)
+        for repo, of in shares.items()
+    }
 
 
 def stop_reasons(runs: Sequence[GradedRun]) -> dict[str, int]:
@@ -218,7 +228,7 @@ def details_tables(runs: Sequence[GradedRun]) -> dict[str, TextTable]:
     """The details as tables by title, without empty ones."""
     repositories = []
     for repo, (shares, by) in by_repository(runs).items():
-        rate = f"{100 * fmean(shares):.1f}" if shares else ""
+        rate = f"{100 * fmean(shares):.1f}" if by else ""
         interval = f"{100 * by.low:.1f} to {100 * by.high:.1f}" if by else ""
         repositories.append([repo, str(len(shares)), _shown(sum(shares)), rate, interval])
     ended = [[reason, f"{count:,}"] for reason, count in stop_reasons(runs).items()]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from srl_swe.errors import ImageMissing, UserError
@@ -120,6 +120,7 @@ def grading_key(
     fields = "eval_script log_parser eval_type image_assets repo version fail_to_pass pass_to_pass"
     of_row = [getattr(instance, name) for name in fields.split()]
     of_row += [instance.bug_patch] if instance.bug_patch else []
+    of_row += [instance.workdir] if instance.workdir != "/testbed" else []
     inputs = [instance.instance_id, patch, image_id, *of_row, harness_version, timeout_s]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
@@ -249,6 +250,7 @@ class GradingFolder:
         self.verdict_log = run_folder / "verdicts.jsonl"
         self.harness = run_folder / HARNESS_FOLDER
 
+    @cached_property
     def run_id(self) -> str:
         """The id of the folder, made once: later calls find the containers by it."""
         path = self.harness / "run_id"
@@ -258,7 +260,10 @@ class GradingFolder:
 
     def verdict(self, case: Case) -> Verdict | None:
         """The verdict in the harness's files; None if the case has not ended yet."""
-        return ended_verdict(case.instance.instance_id, self._logs(case), self.run_folder)
+        logs = self._logs(case)
+        if not logs.is_dir():
+            return None
+        return ended_verdict(case.instance.instance_id, logs, self.run_folder)
 
     def clear(self, case: Case) -> None:
         """Removes the files of an earlier attempt, so they are not read for the next."""
@@ -270,7 +275,7 @@ class GradingFolder:
         The harness resumes by path, even if a patch has changed. Therefore the key of a case
         replaces the model's name: another patch gets another path.
         """
-        job = HarnessJob(self.harness, self.run_id(), max_workers, timeout_s)
+        job = HarnessJob(self.harness, self.run_id, max_workers, timeout_s)
         (self.harness / NETWORK_FILE).unlink(missing_ok=True)
         rows = [json.dumps(row_from_instance(case.instance)) for case in cases]
         write_atomic(job.rows, "".join(f"{row}\n" for row in rows))
@@ -279,7 +284,7 @@ class GradingFolder:
         return job
 
     def _logs(self, case: Case) -> Path:
-        return logs_of_run(self.harness, self.run_id()) / case.key / case.instance.instance_id
+        return logs_of_run(self.harness, self.run_id) / case.key / case.instance.instance_id
 
 
 def ended_verdict(instance_id: str, logs: Path, run_folder: Path) -> Verdict | None:

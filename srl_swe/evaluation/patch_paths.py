@@ -237,13 +237,17 @@ def _is_dangerous(name: str) -> bool:
     return bool(not _REMARK.match(name) and _DANGER.search(IGNORED_BY_HFS.sub("", name)))
 
 
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of surrogate pairs that don't stand for a byte."""
+
+
 def _unescaped(text: str) -> str:
     """Git's C style; octal escapes are bytes of UTF-8."""
 
     def byte(escape: re.Match[bytes]) -> bytes:
         return bytes([_ESCAPES.get(escape[1]) or int(escape[1], 8)])
 
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = _HALVES.sub("\ufffd", text).encode("utf-8", "surrogateescape")
     return _ESCAPED.sub(byte, raw).decode("utf-8", "surrogateescape")
 
 

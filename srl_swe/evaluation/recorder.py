@@ -127,11 +127,11 @@ class _Recorder:
         name = report.nodeid
         expected_fail = hasattr(report, "wasxfail")
         if report.outcome == "passed":
-            if report.when == "call":
+            if report.when == "call" and self._tests.get(name) != "FAILED":  # by a subtest
                 self._tests[name] = "XPASS" if expected_fail else "PASSED"
         elif report.outcome == "skipped":
             self._tests[name] = "XFAIL" if expected_fail else "SKIPPED"
-        else:
+        elif report.outcome == "failed":  # a plugin's "rerun" is no result
             self._tests[name] = "FAILED" if report.when == "call" else "ERROR"
 
     def pytest_sessionfinish(self, exitstatus: Any) -> Any:

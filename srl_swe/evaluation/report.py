@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from srl_swe.evaluation.compare import Verification, verification_fields
 from srl_swe.evaluation.details import (
+    MOST_BROKEN,
     GradedRun,
     RunDetails,
     details_fields,
@@ -116,9 +117,6 @@ def _evidence_marks(instance: Instance, log_path: Path) -> tuple[Mark, ...]:
     doubt = reading.doubt or reading.failure
     return (Mark(MarkKind.EVIDENCE, doubt),) if doubt else ()
 
-
-MOST_BROKEN = 0.05
-"""Above this share of broken sandboxes a report has bounds only, not a rate."""
 
 _IDS_SHOWN = 5
 _TESTED = frozenset({Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TIMED_OUT})

@@ -13,9 +13,14 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal
 
-from srl_swe.evaluation.details import GradedRun, RunDetails, details_fields, details_tables
-from srl_swe.evaluation.report import (
+from srl_swe.evaluation.details import (
     MOST_BROKEN,
+    GradedRun,
+    RunDetails,
+    details_fields,
+    details_tables,
+)
+from srl_swe.evaluation.report import (
     Report,
     as_text,
     headline,
@@ -115,7 +120,10 @@ class SamplesReport:
         best = [pass_at(t.samples, t.resolved + t.samples - t.counted, k) for t in tallies]
         bounds = (statistics.fmean(worst or [0.0]), statistics.fmean(best or [0.0]))
         lacking = len(tallies) - len(shares)
-        if not shares or lacking > MOST_BROKEN * len(tallies):
+        rollouts = sum(tally.samples for tally in tallies)
+        broken = rollouts - sum(tally.counted for tally in tallies)
+        too_many = lacking > MOST_BROKEN * len(tallies) or broken > MOST_BROKEN * rollouts
+        if not shares or too_many:
             return PassRate(k, None, None, bounds, len(shares))
         return PassRate(k, statistics.fmean(shares), share_interval(shares), bounds, len(shares))
 
@@ -159,7 +167,11 @@ def pick_best(
         name = attempts[0].instance_id
         outcomes = [verdicts[name] for verdicts in by_sample]
         if how == "majority":
-            found = majority(_votes(attempts))
+            votes = _votes(attempts)
+            if (found := majority(votes)) is not None:
+                alike = (n for n, vote in enumerate(votes) if vote == votes[found])
+                judged = (n for n in alike if outcomes[n] is not Outcome.BROKEN_SANDBOX)
+                found = next(judged, None)
         else:
             found = outcomes.index(Outcome.RESOLVED) if Outcome.RESOLVED in outcomes else None
         whole = (n for n, outcome in enumerate(outcomes) if outcome is not Outcome.BROKEN_SANDBOX)

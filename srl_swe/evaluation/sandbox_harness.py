@@ -113,7 +113,7 @@ def saved_verdict(folder: Path, run_folder: Path) -> Verdict | None:
     """The verdict of a case that ended in a sandbox, with the path of its log; else None."""
     try:
         verdict = VERDICT.validate_json((folder / VERDICT_FILE).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # missing, or cut short
         return None
     log = folder / LOG_FILE
     return replace(verdict, log_path=str(log.relative_to(run_folder)) if log.is_file() else None)

@@ -41,10 +41,12 @@ _CRASHED = re.compile(
 )
 _NO_EXEC = r"(?:OCI runtime exec failed|cannot exec in an? \w+ (?:state|container))"
 """The engine's answer, in the place of a command's output, if the container is dead."""
+_NO_PROGRAM = r"[^\n]*executable file not found"
+"""Its end if the image merely lacks a program, such as ``patch``."""
 _CONTAINER_DIED = re.compile(
     rf"^\d{{4}}-\d\d-\d\d [\d:,]+ - INFO - Git diff after:\n{_NO_EXEC}", re.MULTILINE
 )
-_PATCH_FAILED = re.compile(rf">>>>> Patch Apply Failed:\n(?!{_NO_EXEC})")
+_PATCH_FAILED = re.compile(rf">>>>> Patch Apply Failed:\n(?!{_NO_EXEC}(?!{_NO_PROGRAM}))")
 _PARSER_FAILED = re.compile(r'^  File "[^"\n]*swebench/harness/log_parsers/', re.MULTILINE)
 """A frame of swebench's log parser in a traceback."""
 _CLEANED_UP = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - INFO - Attempting to stop", re.MULTILINE)

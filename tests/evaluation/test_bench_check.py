@@ -69,7 +69,7 @@ def test_a_leak_is_a_fault_of_a_sound_instance_only() -> None:
 
 def test_an_instance_that_was_not_searched_is_undecided_unless_at_fault() -> None:
     sound = BenchCheck(("i",), tuple(rounds((RESOLVED, UNRESOLVED))), "g", {}, {"i": "gone"})
-    assert (sound.sound, sound.undecided) == ([], ["i"])
+    assert (sound.sound, sound.undecided) == ([], {"i": "gone"})
     broken = replace(sound, rounds=tuple(rounds((UNRESOLVED, UNRESOLVED))))
     assert (broken.undecided, [fault.instance_id for fault in broken.faults]) == ([], ["i"])
 

@@ -52,6 +52,8 @@ def test_swebenchs_own_report_is_read(tmp_path: Path) -> None:
     found = load_evaluation(tmp_path / "own.json")
     assert (found.resolved, found.counted) == ({"a"}, {"a", "b"})
     assert compare_evaluations(found, found).p_value == 1
+    (tmp_path / "own.json").write_text(json.dumps(own | {"infra_failure_ids": ["b"]}))
+    assert load_evaluation(tmp_path / "own.json").counted == {"a", "b"}
 
 
 def test_the_command_prints_a_table_or_one_json_document(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 import time
 from dataclasses import replace
 
@@ -49,6 +50,8 @@ BOTH = log("PASSED t.py::a\nPASSED t.py::b\n==== 2 passed in 0.1s ====")
     [
         ("pytest", "=== 1 failed, 2 passed, 1 skipped in 0.12s ===", Summary(3, 1)),
         ("pytest", "2 passed in 0.12 seconds", Summary(2, 0)),
+        ("pytest", "== 2 passed, 3 subtests passed in 0.64s ==", Summary(2, 0)),
+        ("pytest", "== 2 passed in 90061.20s (1 day, 1:01:01) ==", Summary(2, 0)),
         ("pytest", "== 2 passed, 3 warnings in 65.20s (0:01:05) ==", Summary(2, 0)),
         ("pytest", "==== 1 xfailed, 1 xpassed, 2 errors in 1s ====", Summary(2, 2)),
         ("pytest", "==== 9 passed in 1s ====\n==== 1 error in 0.1s ====", Summary(0, 1)),
@@ -77,6 +80,19 @@ def test_every_parser_that_is_named_is_swebenchs() -> None:
     from swebench.harness.log_parsers import PARSER_REGISTRY
 
     assert set(SUMMARIES) <= set(PARSER_REGISTRY)
+
+
+def test_a_marker_that_is_echoed_under_trace_is_in_the_log_twice() -> None:
+    echo = (
+        "set -uxo pipefail\necho '>>>>> Start Test Output'\npytest\necho '>>>>> End Test Output'\n"
+    )
+    traced = BOTH.replace("+ : '>>>>> Start Test Output'", "+ echo '>>>>> Start Test Output'")
+    traced = traced.replace("+ : '>>>>> End Test Output'", "+ echo '>>>>> End Test Output'")
+    shown = re.sub(r"\+ echo '(.*)'", r"\g<0>\n\1", traced)
+    instance = replace(PYTEST, eval_script=echo)
+    assert "more than once" not in (read_log(instance, TestRun(shown, 0)).doubt or "")
+    assert "more than once" in (read_log(PYTEST, TestRun(shown, 0)).doubt or "")
+    assert "more than once" in (read_log(instance, TestRun(shown + shown, 0)).doubt or "")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,9 @@ def test_a_dead_container_that_refuses_the_patch_does_not_blame_the_patch() -> N
         "can't find file to patch at input line 4", "OCI runtime exec failed: exec failed"
     )
     assert judged(HarnessFiles(None, log)).outcome is Outcome.BROKEN_SANDBOX
+    why = 'exec failed: exec: "patch": executable file not found in $PATH'
+    lacking = log.replace("OCI runtime exec failed: exec failed", f"OCI runtime exec failed: {why}")
+    assert judged(HarnessFiles(None, lacking)).outcome is Outcome.PATCH_FAILED
 
 
 def note(*events: str, **fields: Any) -> str:

@@ -243,7 +243,7 @@ def test_a_run_id_that_is_lost_removes_nothing_of_others(tmp_path: Path) -> None
     folder = tmp_path / "harness"
     folder.mkdir()
     (folder / "run_id").write_text("")
-    assert GradingFolder(tmp_path).run_id().startswith("srl-")
+    assert GradingFolder(tmp_path).run_id.startswith("srl-")
 
 
 @pytest.mark.docker
