@@ -71,7 +71,7 @@ def test_an_instance_that_was_not_searched_is_undecided_unless_at_fault() -> Non
     sound = BenchCheck(("i",), tuple(rounds((RESOLVED, UNRESOLVED))), "g", {}, {"i": "gone"})
     assert (sound.sound, sound.undecided) == ([], {"i": "gone"})
     broken = replace(sound, rounds=tuple(rounds((UNRESOLVED, UNRESOLVED))))
-    assert (broken.undecided, [fault.instance_id for fault in broken.faults]) == ([], ["i"])
+    assert (broken.undecided, [fault.instance_id for fault in broken.faults]) == ({}, ["i"])
 
 
 class UnpatchedFails(ScriptedHarness):
