@@ -23,7 +23,7 @@ import docker
 import requests
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
-from docker.types import Ulimit
+from docker.types import LogConfig, Ulimit
 from docker.utils import parse_bytes
 
 from srl_swe.errors import SandboxDied, SandboxError, SandboxGivenUp
@@ -259,9 +259,10 @@ class ContainerProcesses:
             with closing(EngineChannel(attached)) as pipes:
                 pipes.send(f"{nonce} {order}\n".encode())
                 while not (found := re.search(rb"%b (\w+)\n" % nonce.encode(), answer)):
-                    left_s = deadline - time.monotonic()
-                    try:
-                        answer += pipes.receive(max(0.0, left_s))[1]
+                    if (left_s := deadline - time.monotonic()) <= 0:
+                        raise TimeoutError("PID 1 does not answer in time")
+                    try:  # its pipes can be written to from inside
+                        answer = answer[-64:] + pipes.receive(left_s)[1]
                     except EOFError as error:
                         raise SandboxError("PID 1 of the container has ended") from error
         return found[1] == b"done"
@@ -338,6 +339,8 @@ def _locked_in(limits: Limits) -> dict[str, Any]:
     return {
         "entrypoint": ["bash", "-c", script("guard.sh")],
         "stdin_open": True,
+        "log_config": LogConfig(type="none"),  # it would grow on the engine's disk without a limit
+        "use_config_proxy": False,  # its password is not for commands
         "detach": True,  # else the docker package closes stdin with the first connection
         "user": "0",  # independent of commands' changes to /etc/passwd
         "hostname": "sandbox",

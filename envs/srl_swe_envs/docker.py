@@ -267,8 +267,14 @@ def _filter(chunks: Iterable[bytes], moved: IO[bytes]) -> list[bytes]:
     names: set[str] = set()
     too_large: list[bytes] = []
     stream = filter(None, chunks)  # of any size, which tarfile takes
-    read = SimpleNamespace(read=lambda _: next(stream, b""))
     total, deadline = 0, time.monotonic() + _MOVE_TIMEOUT_S
+
+    def read_more(_: int) -> bytes:
+        if time.monotonic() > deadline:
+            raise _Refused("the working folder takes too long to move")
+        return next(stream, b"")
+
+    read = SimpleNamespace(read=read_more)
     with (
         closing(tarfile.open(fileobj=cast(IO[bytes], read), mode="r|")) as old,
         closing(tarfile.open(fileobj=moved, mode="w", format=tarfile.GNU_FORMAT)) as new,
@@ -286,11 +292,7 @@ def _filter(chunks: Iterable[bytes], moved: IO[bytes]) -> list[bytes]:
                 continue
             names.add(member.name)
             total += member.size
-            if (
-                total > _MAX_MOVED_BYTES
-                or len(names) > _MAX_MOVED_FILES
-                or time.monotonic() > deadline
-            ):
+            if total > _MAX_MOVED_BYTES or len(names) > _MAX_MOVED_FILES:
                 raise _Refused("the working folder holds more than can be moved")
             member.pax_headers = {}
             new.addfile(member, old.extractfile(member) if member.isreg() else None)

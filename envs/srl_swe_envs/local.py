@@ -29,6 +29,7 @@ from pathlib import Path
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import SandboxDied, SandboxError, UserError
+from srl_swe.git import GitFailed, git_output
 from srl_swe.sandbox import DEFAULT_TIMEOUT_S, MAX_FILE_BYTES, ExecResult
 from srl_swe.types import Instance
 from srl_swe_envs.limits import Limits
@@ -52,7 +53,7 @@ def open_local_sandbox(
     here = f"srl-swe-{hashlib.sha256(machine().encode()).hexdigest()[:12]}"
     for left in Path(tempfile.gettempdir()).glob(f"{here}-*-*-*"):
         pid, started = left.name.split("-")[3:5]
-        if not lives(int(pid), started):  # it was killed
+        if pid.isdecimal() and not lives(int(pid), started):  # it was killed
             shutil.rmtree(left, ignore_errors=True)
     prefix = f"{here}-{os.getpid()}-{start(os.getpid())}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as root:
@@ -283,16 +284,10 @@ def check_out(instance: Instance, folder: Path) -> None:
 
 def _git(folder: Path, *arguments: str) -> None:
     who = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in _AUTHOR.items()}
-    nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    theirs = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command, environment = ["git", *arguments], theirs | nobodys | who
     try:
-        subprocess.run(
-            command, cwd=folder, env=environment, check=True, capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or error
-        raise SandboxError(f"git {arguments[0]} failed in {folder}: {said}") from error
+        git_output(folder, *arguments, environment=who)
+    except GitFailed as error:
+        raise SandboxError(f"git {arguments[0]} failed in {folder}: {error}") from error
 
 
 _SEND_TIMEOUT_S = 60.0
@@ -456,6 +451,7 @@ class PipeChannel:
 
     def close(self) -> None:
         """End the process and close its pipes."""
+        self._streams.clear()  # their numbers may be those of other files soon
         self._stdin.close()
         self._process.kill()
         self._process.wait()

@@ -498,11 +498,25 @@ class FilesShell:
             self._connection.send(script("files.sh").encode())
             self._connection.wait(lambda _: None, _FILES_OPEN_TIMEOUT_S)
         chunks: list[bytes] = []
+        taken = 0
+
+        def take(data: bytes) -> None:
+            nonlocal taken
+            taken += len(data)
+            if (
+                taken > MAX_FILE_BYTES + _SLACK_BYTES
+            ):  # by a replaced program
+                raise EOFError("more came than was asked for")
+            chunks.append(data)
+
         self._connection.send(command.encode("utf-8", "surrogateescape"), stdin)
-        ending = self._connection.wait(chunks.append, _FILE_CALL_TIMEOUT_S)
+        ending = self._connection.wait(take, _FILE_CALL_TIMEOUT_S)
         if ending.restore is None:
             raise EOFError("its shell was ended")
         return ending.exit_code, b"".join(chunks)
+
+
+_SLACK_BYTES = 2**16
 
 
 def _check(status: int, path: str) -> None:

@@ -20,6 +20,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from urllib.parse import urlsplit
 
 from srl_swe.errors import UserError, did_you_mean
 from srl_swe.files import last_line
@@ -88,6 +89,11 @@ def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
     asked = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
     if asked.api == "completions" and not asked.tokenizer:
         raise UserError("--api completions renders prompts here: name a --tokenizer.")
+    for url in (asked.url, *asked.replicas):
+        try:
+            _ = urlsplit(url).port
+        except ValueError as error:
+            raise UserError(f"{url} is not a URL ({error}).") from None
     served = _models(asked)
     if not served and asked.model:  # not every gateway lists its models
         return asked
@@ -100,7 +106,8 @@ def find_endpoint(endpoint: str | Endpoint) -> Endpoint:
         hint = did_you_mean(asked.model, names) or listed
         raise UserError(f"{asked.url} does not serve {asked.model!r}.{hint}")
     (model,) = found
-    context = asked.context or getattr(model, "max_model_len", None)
+    limit = getattr(model, "max_model_len", None)
+    context = asked.context or (limit if isinstance(limit, int) else None)
     is_vllm = getattr(model, "owned_by", None) == "vllm"
     tokenizes = is_vllm and not asked.tokenizer and _tokenizes(asked.url, model.id)
     return replace(asked, model=model.id, context=context, is_vllm=is_vllm, tokenizes=tokenizes)
@@ -129,7 +136,8 @@ def _models(endpoint: Endpoint) -> list[Any]:
     import openai
 
     try:
-        return list(connect(endpoint.url, _PROBE_TIMEOUT_S).models.list())
+        listed = list(connect(endpoint.url, _PROBE_TIMEOUT_S).models.list())
+        return [model for model in listed if isinstance(getattr(model, "id", None), str)]
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         raise UserError(f"{endpoint.url} refuses the key: set {KEY_VARIABLE}.") from None
     except openai.APIConnectionError as error:

@@ -24,7 +24,6 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LogitsProcessor,
     PreTrainedTokenizerBase,
@@ -39,8 +38,10 @@ from srl_swe.rollout.episode import Completion, room_for_reply
 from srl_swe.rollout.tokens import (
     Opening,
     TokenCounter,
+    chat_tokenizer,
     decode_reply,
     find_end_ids,
+    template_refusals,
     thought_opening,
 )
 from srl_swe.rollout.weights import find_weights, hide_weight_bars
@@ -211,9 +212,10 @@ class LocalModel:
 
     def tokenize(self, prompt: Sequence[Any]) -> list[int]:
         """The token ids of a prompt under the chat template."""
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, return_dict=False, **self.template
-        )
+        with template_refusals(self.tokenizer):
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                list(prompt), add_generation_prompt=True, return_dict=False, **self.template
+            )
         return ids
 
     def encode(self, prompts: Sequence[Any]) -> list[list[int]]:
@@ -315,9 +317,7 @@ class LocalPolicy:
         self._sampling = Sampling(max_new_tokens, temperature)
         self.name = find_weights(str(folder)).label
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
-            if not tokenizer.chat_template:
-                raise UserError(f"{folder} has no chat template; name an instruction-tuned model.")
+            tokenizer = chat_tokenizer(str(folder))
             self._model = LocalModel.load(folder, tokenizer, template)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder}: no model to load ({first_words(error)}).") from None

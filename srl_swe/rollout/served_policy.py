@@ -144,7 +144,7 @@ class ServedPolicy:
             choice, used = answer["choices"][0], answer.get("usage") or {}
             is_chat = self._endpoint.api == "chat"
             return Completion(
-                _text(choice["message"]) if is_chat else str(choice["text"]),
+                _text(choice["message"]) if is_chat else choice["text"] or "",
                 int(used.get("prompt_tokens") or 0),
                 int(used.get("completion_tokens") or 0),
                 truncated=choice.get("finish_reason") == "length",
@@ -172,11 +172,12 @@ class ServedPolicy:
                 prompt = self._counter.render(messages)
             body = {"prompt": prompt, "max_tokens": room, **options}
             return client.post("/completions", cast_to=object, body=body)
-        body = {"messages": list(messages), self._limit: room, **options}
+        limit = self._limit  # another thread may change it meanwhile
+        body = {"messages": list(messages), limit: room, **options}
         try:
             return client.post("/chat/completions", cast_to=object, body=body)
         except openai.BadRequestError as error:
-            if self._limit in _LIMITS[1:] or _LIMITS[1] not in str(error):
+            if limit in _LIMITS[1:] or _LIMITS[1] not in str(error):
                 raise
             self._limit = _LIMITS[1]  # OpenAI's reasoning models refuse the older name
             return self._send(messages, room, options)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
+
+from jinja2 import TemplateError
 
 from srl_swe.errors import UserError
 from srl_swe.files import first_words
@@ -50,9 +53,10 @@ class TokenCounter:
         """The text to tokenize; with the generation prompt, unless a reply ends it."""
         chat: list[Any] = list(messages)
         asks = chat[-1]["role"] != "assistant"
-        text = self.tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=asks, **self._template
-        )
+        with template_refusals(self.tokenizer):
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=asks, **self._template
+            )
         return str(text)
 
     @property
@@ -69,18 +73,33 @@ class TokenCounter:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-@cache
-def token_counter(tokenizer: str) -> TokenCounter:
-    """The counter of a folder or a hub model, cached. Raises UserError without a chat template."""
+@contextmanager
+def template_refusals(tokenizer: Any) -> Iterator[None]:
+    """UserError if the chat template refuses messages, such as those of a system."""
+    try:
+        yield
+    except TemplateError as error:
+        model, said = tokenizer.name_or_path, " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"the chat template of {model} refuses these messages: {said}.") from None
+
+
+def chat_tokenizer(name: str) -> Any:
+    """The tokenizer of a folder or a hub model. Raises UserError without a chat template."""
     from transformers import AutoTokenizer
 
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{tokenizer}: no tokenizer ({first_words(error)}).") from None
+        loaded: Any = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # a bare one of the package tokenizers for a newer file
+        raise UserError(f"{name}: no tokenizer ({first_words(error)}).") from None
     if not loaded.chat_template:
-        raise UserError(f"{tokenizer} has no chat template; name an instruction-tuned model.")
-    return TokenCounter(loaded)
+        raise UserError(f"{name} has no chat template; name an instruction-tuned model.")
+    return loaded
+
+
+@cache
+def token_counter(tokenizer: str) -> TokenCounter:
+    """The counter of a folder or a hub model, cached. Raises UserError without a chat template."""
+    return TokenCounter(chat_tokenizer(tokenizer))
 
 
 def _count_by_segment(tokenizer: Any) -> Callable[[str], int]:

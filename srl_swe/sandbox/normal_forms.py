@@ -20,6 +20,8 @@ from srl_swe.sandbox.working_tree import Blob, Change
 
 _MAX_PYTHON_BYTES = 2**20
 """A larger file is compared by its bytes: parsing holds all other threads up."""
+_MAX_PARSED_BYTES = 2**22
+"""Beyond this sum over a patch, in the order of paths, files are compared by their bytes."""
 _DIGITS = 32
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _warnings_lock = threading.Lock()
@@ -33,9 +35,10 @@ def normal_form(changes: Sequence[Change]) -> str | None:
     >>> normal_form([first]) == normal_form([second])
     True
     """
-    digest, is_empty = hashlib.sha256(), True
+    digest, is_empty, parsed = hashlib.sha256(), True, 0
     for change in sorted(changes, key=lambda change: change.path):
-        is_python = change.path.endswith(b".py")
+        parsed += sum(len(blob.data) for blob in (change.old, change.new) if blob)
+        is_python = change.path.endswith(b".py") and parsed <= _MAX_PARSED_BYTES
         old, new = (_normal_blob(blob, is_python) for blob in (change.old, change.new))
         if old != new:
             is_empty = False

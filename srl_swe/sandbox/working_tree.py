@@ -193,9 +193,9 @@ def _reason(
     size = file.size_bytes or 0
     if file.is_tracked or file.path in wanted:
         return too_large(file.path, size, MAX_TRACKED_FILE_BYTES)
-    for folder in environments:
-        if file.path.startswith(folder):
-            return Omitted(printable(folder), "environment")
+    above = (file.path[: slash.end()] for slash in re.finditer(b"/", file.path))
+    if (folder := next((path for path in above if path in environments), None)) is not None:
+        return Omitted(printable(folder), "environment")
     return _junk(file.path) or too_large(file.path, size, MAX_NEW_FILE_BYTES)
 
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from srl_swe.dialects import Dialect, ReplyFormat, get_dialect
@@ -24,7 +23,13 @@ from srl_swe.errors import UserError
 from srl_swe.files import first_words
 from srl_swe.rewards import asks_for_solution
 from srl_swe.rewards.holistic import solution_text
-from srl_swe.rollout.tokens import TokenCounter, check_thought, find_end_ids, thought_opening
+from srl_swe.rollout.tokens import (
+    TokenCounter,
+    check_thought,
+    find_end_ids,
+    template_refusals,
+    thought_opening,
+)
 from srl_swe.rollout.weights import CONFIG, check_folder
 from srl_swe.steps.rows import load_rows, recorded_settings
 from srl_swe.training.recipe import Overlong, Recipe, SrlRecipe
@@ -253,11 +258,8 @@ def rendered(
     tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Any], **template_kwargs: Any
 ) -> str:
     """Render the conversation; UserError if the template refuses it (e.g. no system role)."""
-    try:
+    with template_refusals(tokenizer):
         text = tokenizer.apply_chat_template(list(conversation), tokenize=False, **template_kwargs)
-    except TemplateError as error:
-        model, said = tokenizer.name_or_path, " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"the chat template of {model} refuses these messages: {said}.") from None
     return str(text)
 
 
