@@ -503,9 +503,7 @@ class FilesShell:
         def take(data: bytes) -> None:
             nonlocal taken
             taken += len(data)
-            if (
-                taken > MAX_FILE_BYTES + _SLACK_BYTES
-            ):  # by a replaced program
+            if taken > MAX_FILE_BYTES + _SLACK_BYTES:  # by a replaced program
                 raise EOFError("more came than was asked for")
             chunks.append(data)
 

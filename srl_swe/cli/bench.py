@@ -110,7 +110,9 @@ def plan(
     from srl_swe_envs.doctor import Health
 
     measured = "by --seconds"
-    if like is not None and seconds is None:
+    if like is not None and seconds is not None:
+        raise UserError("--like and --seconds exclude each other.")
+    if like is not None:
         seconds, measured = _measured_seconds(like), f"as in {like}"
     budget = parse_size(disk_budget)
     run = PlannedRun(tuple(bench.instances()), samples, workers, budget, seconds, measured)

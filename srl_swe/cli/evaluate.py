@@ -201,6 +201,9 @@ def _checked(
     sandbox = sandboxes.settings(trusted=worked is not None or not setting.runs_untrusted)
     vllm, prices = endpoint.vllm(), endpoint.prices()
     prompting.variables()  # an endpoint is asked after the cheap checks
+    if policy is None:
+        for group in (prompting, endpoint):
+            options.refuse_given(group, "a policy")
     asked = None if policy is None else endpoint.policy(policy)
     check_output_folder(folder)
     agent = None if asked is None else prompting.settings(asked, chosen)
@@ -243,12 +246,17 @@ def _save_episodes(evaluated: Sequence[Path], out: Path) -> Hrefs:
     Reports of other programs have no episodes; there is no page if neither has any.
     """
     from srl_swe.cli.view import make_sources
+    from srl_swe.rollout.batch import ROLLOUTS_FILE
     from srl_swe.view.collect import Kind, find_parts
     from srl_swe.view.page import save_viewer
 
     folders = {path: path if path.is_dir() else path.parent for path in evaluated}
-    kinds = {path: {part.kind for part in find_parts(folder)} for path, folder in folders.items()}
-    shown = [path for path in folders if kinds[path] & {Kind.ROLLOUTS, Kind.PREDICTIONS}]
+    kinds = {
+        path: {part.kind for part in find_parts(folder) if part.path == folder}
+        for path, folder in folders.items()
+        if path.is_dir() or (folder / ROLLOUTS_FILE).is_file()  # a report alone can lie anywhere
+    }
+    shown = [path for path in kinds if kinds[path] & {Kind.ROLLOUTS, Kind.PREDICTIONS}]
     if not shown:
         return {}
     page = out.with_name(f"{out.stem}-episodes.html")

@@ -309,11 +309,17 @@ def print_json(value: object) -> None:
 def refuse_given(group: Any, wanted: str, names: Collection[str] = ()) -> None:
     """Raises UserError if an option of the group was given, though there is not ``wanted``.
 
-    ``names``: only these fields of it.
+    ``names``: only these fields of it. Values of environment variables are for all commands.
     """
+    hints = get_type_hints(type(group), include_extras=True)
     for field in fields(group):
-        if (field.name in names or not names) and getattr(group, field.name) != field.default:
-            raise UserError(f"--{field.name.replace('_', '-')} is for {wanted}.")
+        (option,) = getattr(hints[field.name], "__metadata__", ()) or (typer.Option(),)
+        is_given = getattr(group, field.name) != field.default and not option.envvar
+        if is_given and (field.name in names or not names):
+            typed = (
+                word.partition("/")[0] for word in option.param_decls or () if word[:2] == "--"
+            )
+            raise UserError(f"{next(typed, f'--{field.name}').replace('_', '-')} is for {wanted}.")
 
 
 # Policies and sandboxes.

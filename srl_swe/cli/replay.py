@@ -159,9 +159,9 @@ def replay(
     """
     if grade and out is None:
         raise UserError("--grade keeps the tests' logs: name a folder with --out.")
-    if shell and (record or out or ray):
+    if shell and (record or out or ray or as_json):
         raise UserError(
-            "--shell leaves no results: run it without --out, --record, --grade and --ray."
+            "--shell leaves no results: run it without --out, --record, --grade, --json and --ray."
         )
     if out:
         check_output_folder(out)

@@ -254,6 +254,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], tokenizer: str | None) -> None
     from rich.rule import Rule
     from rich.text import Text
 
+    from srl_swe.reports.page import visible
     from srl_swe.rollout.tokens import token_counter
 
     counter = None if tokenizer is None else token_counter(tokenizer)
@@ -271,7 +272,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], tokenizer: str | None) -> None
         console.print(Rule(Text(place), characters="="))
         for heading, text in [*parts, ("expert's reply: the target", reply)]:
             console.print(Rule(heading))
-            console.print(text.replace("\x1b", "␛"), markup=False)
+            console.print(visible(text), markup=False)
 
 
 # ``srl-swe difficulty``, once ``srl-swe profile``.

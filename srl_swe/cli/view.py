@@ -21,6 +21,7 @@ from srl_swe.reports.page import counted, first_names
 if TYPE_CHECKING:
     from srl_swe.view.collect import Sources
 
+VIEW_FILE = Path("view.html")
 Paths = Annotated[
     list[Path],
     typer.Argument(
@@ -33,7 +34,7 @@ Paths = Annotated[
 def view(
     paths: Paths,
     *,
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("view.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = VIEW_FILE,
     bench: Annotated[
         str,
         typer.Option(help="Bench of the instances, for issues, gold patches and names of tests."),
@@ -69,8 +70,14 @@ def view(
     title = first_names([path.resolve().name for path in paths], 3)
     if serve and terminal:
         raise UserError("--serve and --terminal exclude each other.")
+    if (serve or terminal) and (as_json or one_file or out != VIEW_FILE):
+        raise UserError("--out, --one-file and --json are for a page in a file.")
+    if port and not serve:
+        raise UserError("--port is for --serve.")
     if terminal:
         need_packages("--terminal", ("textual",))
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UserError("--terminal needs a terminal; leave it out to write a page.")
     sources = make_sources(bench, experts)
     if serve:
         return _serve(paths, sources, title, port)

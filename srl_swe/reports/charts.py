@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 _COLOURS = 8
@@ -75,11 +76,7 @@ def moving_average(values: Sequence[float], width: int) -> list[float]:
     >>> moving_average([1.0, 3.0, 5.0], 2)
     [1.0, 2.0, 4.0]
     """
-    total, means = 0.0, list[float]()
-    for end, value in enumerate(values):
-        total += value - (values[end - width] if end >= width else 0.0)
-        means.append(total / min(end + 1, width))
-    return means
+    return [fmean(values[max(0, end - width) : end]) for end in range(1, len(values) + 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,15 +250,16 @@ SECTIONS: Mapping[str, Sequence[Figure]] = {
 REST = "Everything else that was logged"
 
 
-def sections(keys: Sequence[str]) -> dict[str, list[Figure]]:
-    """Figures by heading, of logs with these keys; every key is drawn."""
+def sections(keys: Sequence[str], *, bands: bool = True) -> dict[str, list[Figure]]:
+    """Figures by heading, of logs with these keys; every key is drawn, in bands or as lines."""
     found: dict[str, list[Figure]] = {}
     drawn = {"step", "epoch"}
     for title, figures in SECTIONS.items():
         resolved = [replace(figure, lines=_logged_lines(figure, keys)) for figure in figures]
         found[title] = [figure for figure in resolved if figure.lines]
         for figure in found[title]:
-            drawn.update([key for _, key in figure.lines], (figure.band or ())[1:])
+            band = (figure.band or ())[1:] if bands else ()
+            drawn.update([key for _, key in figure.lines], band)
     rest = [key for key in keys if key not in drawn]
     found[REST] = [Figure(key, "", "", ((key, key),), holds=()) for key in rest]
     return {title: figures for title, figures in found.items() if figures}

@@ -88,12 +88,19 @@ def first_names(names: Sequence[str], most: int) -> str:
 _PICTURES = {
     **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"},
     0x7F: "\u2421",
-    **{code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+    **{
+        code: f"<U+{code:04X}>"  # as in view/static/text.js
+        for first, last in (
+            *((0x80, 0x9F), (0x061C, 0x061C), (0x200B, 0x200F), (0x202A, 0x202E)),
+            *((0x2060, 0x2069), (0xFEFF, 0xFEFF)),
+        )
+        for code in range(first, last + 1)
+    },
 }
 
 
 def visible(text: str) -> str:
-    r"""The text with its control characters, and those of writing direction, made visible.
+    r"""The text with control characters, and those of writing direction or no width, made visible.
 
     >>> visible("\x1b[31mred\tmore")
     '␛[31mred\tmore'

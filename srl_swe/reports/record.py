@@ -97,8 +97,17 @@ def read_best(path: Path) -> dict[str, Any]:
     with damage_named(str(path), _REMEDY):
         if best and number(best["score"]) is None:
             raise ValueError("holds no score")
+        if best and not {"step", "metric"} <= best.keys():
+            raise ValueError("holds no step or metric")
         _check_kinds(best, {"step": int, "metric": str})
     return best
+
+
+def reward_weights(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The weights of the rewards by name; empty if the manifest does not record them."""
+    weights = (manifest.get("rewards") or {}).get("weights")
+    held = weights.items() if isinstance(weights, dict) else ()
+    return {name: float(value) for name, value in held if number(value) is not None}
 
 
 _OF_A_MANIFEST = {"method": str, "recipe": dict, "trainer": dict, "rewards": dict, "starts": list}
@@ -137,10 +146,8 @@ class RunRecord:
 
     @property
     def reward_weights(self) -> dict[str, float]:
-        """The weights of the rewards by name; empty if they are not recorded."""
-        weights = (self.manifest.get("rewards") or {}).get("weights")
-        held = weights.items() if isinstance(weights, dict) else ()
-        return {name: float(value) for name, value in held if number(value) is not None}
+        """See :func:`reward_weights`."""
+        return reward_weights(self.manifest)
 
     @property
     def state(self) -> str:

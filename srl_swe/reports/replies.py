@@ -117,7 +117,7 @@ def _read_table(
     rows = table.read(columns=facts).to_pylist()
     if not rows:
         return StepReplies(step, damage=f"{path.name} holds no reply")
-    totals = [_total(row, dict(weights)) for row in rows]
+    totals = [total_reward(row, dict(weights)) for row in rows]
     ranked = sorted(range(len(rows)), key=lambda n: (totals[n], rows[n].get("advantage") or 0.0))
     worst, best = ranked[0], ranked[-1]
     shown = table.read(columns=texts).take([best, worst]).to_pylist()
@@ -125,7 +125,7 @@ def _read_table(
         step,
         replies=len(rows),
         groups=_groups(rows, totals),
-        endings=dict(Counter(_ending(row) for row in rows).most_common()),
+        endings=dict(Counter(describe_ending(row) for row in rows).most_common()),
         best=_reply({**rows[best], **shown[0]}, totals[best]),
         worst=_reply({**rows[worst], **shown[1]}, totals[worst]),
     )
@@ -137,7 +137,7 @@ def rewards_of(row: Mapping[str, Any]) -> dict[str, float | None]:
     return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
-def _total(row: Mapping[str, Any], weights: Mapping[str, float]) -> float:
+def total_reward(row: Mapping[str, Any], weights: Mapping[str, float]) -> float:
     """The weighted sum of the rewards that were given, as TRL forms it."""
     given = [(weights.get(k, 1.0), v) for k, v in rewards_of(row).items() if v is not None]
     return math.fsum(weight * value for weight, value in given)
@@ -164,7 +164,7 @@ def _reply(row: Mapping[str, Any], total: float) -> ShownReply:
         round=row.get("round") or 0,
         group=row.get("group") or 0,
         place=_place(row),
-        ending=_ending(row),
+        ending=describe_ending(row),
         text=cut_long(str(row["completion"]), _SHOWN_CHARS),
         expert=cut_long(str(expert), _SHOWN_CHARS),
         tokens=row["tokens"],
@@ -182,7 +182,7 @@ def _place(row: Mapping[str, Any]) -> str:
     return instance if step is None else f"{instance}, step {step} of {row.get('n_steps', '?')}"
 
 
-def _ending(row: Mapping[str, Any]) -> str:
+def describe_ending(row: Mapping[str, Any]) -> str:
     """The format of a reply in SRL; in RLVR how the episode ended and its tests' outcome."""
     held = [row.get(name) for name in ("format", "ended", "outcome")]
     words = [visible(str(word)) for word in held if word]

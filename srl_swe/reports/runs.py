@@ -157,11 +157,13 @@ def _draw_sections(
     keys: Sequence[str],
     charts_of: Callable[[Figure], Iterable[Chart]],
     links: Mapping[int, str] | None = None,
+    *,
+    bands: bool = True,
 ) -> dict[str, list[Drawing]]:
-    """The drawings by heading; ``links`` as in :func:`draw`."""
+    """The drawings by heading; ``links`` as in :func:`draw`, ``bands`` as in :func:`sections`."""
     return {
         title: [draw(each, links) for figure in figures for each in charts_of(figure)]
-        for title, figures in sections(keys).items()
+        for title, figures in sections(keys, bands=bands).items()
     }
 
 
@@ -184,8 +186,10 @@ def phase_table(run: RunRecord) -> TextTable:
         computed, _, needed = tokens
         waste = f"{computed / needed:.2f}" if computed and needed else ABSENT
         counts = (ABSENT if count is None else f"{count:,.0f}" for count in tokens)
-        share = f"{100 * seconds / step_s:.2g} %"
-        rows.append((phase, f"{seconds:.3g}", share, *counts, waste))
+        percent = 100 * seconds / step_s
+        share = f"{percent:.2g} %" if percent < 99.5 else f"{percent:.0f} %"
+        shown = f"{seconds:.3g}" if seconds < 1000 else f"{seconds:,.0f}"
+        rows.append((phase, shown, share, *counts, waste))
     return TextTable(_PHASE_COLUMNS, rows)
 
 
@@ -293,7 +297,7 @@ def render_comparison(first: RunRecord, second: RunRecord) -> str:
         labelled=labelled,
         results=results_table(first, second),
         differences=differences_table(first, second),
-        sections=_draw_sections(keys, overlays),
+        sections=_draw_sections(keys, overlays, bands=False),
         rest=REST,
     )
 

@@ -86,7 +86,7 @@ def compare_lines(recorded: str, fresh: str) -> tuple[DiffRow, ...]:
     if recorded == fresh:
         return ()
     then, now = recorded.split("\n")[:_MOST_LINES], fresh.split("\n")[:_MOST_LINES]
-    matcher = SequenceMatcher(None, then, now, autojunk=False)
+    matcher = SequenceMatcher(None, then, now)  # lines that come often, as blank ones, take long
     rows: list[DiffRow] = []
     shown = 0
     for group in matcher.get_grouped_opcodes(_CONTEXT):

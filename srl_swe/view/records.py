@@ -219,7 +219,10 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class SampleView:
-    """One sampled reply. ``format``: ``ok`` or the reason why it is out of the format."""
+    """One sampled reply. ``format``: ``ok`` or the reason why it is out of the format.
+
+    ``ended``: for an episode, how it ended and its tests' outcome. ``reward``: the weighted sum.
+    """
 
     number: int
     text: str
@@ -230,6 +233,8 @@ class SampleView:
     tokens: int | None
     truncated: bool
     pairing: Pairing | None = None
+    ended: str = ""
+    reward: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,8 @@ class Target:
     """The expert's action at a step, and the replies sampled for it.
 
     ``training_step`` is None for a row of a data set; there, ``samples`` is empty. ``prompt`` is
-    empty if the data set of a training run is not at hand.
+    empty if the data set of a training run is not at hand. ``step_index`` is None for episodes
+    (RLVR), which have no expert.
     """
 
     key: str
@@ -246,7 +252,7 @@ class Target:
     repo: str
     model: str
     source: str
-    step_index: int
+    step_index: int | None
     n_steps: int
     tool: str
     expert_action: str
@@ -255,6 +261,13 @@ class Target:
     samples: tuple[SampleView, ...] = ()
     training_step: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The step of the expert's trajectory, if there is one, and the number of samples."""
+        step = None if self.step_index is None else f"step {self.step_index} of {self.n_steps}"
+        count = f"{len(self.samples)} samples" if self.samples else None
+        return ", ".join(filter(None, [step, count]))
 
 
 Item = Episode | Target
@@ -293,8 +306,7 @@ def make_row(item: Item) -> Row:
                 score=sum(pairs) / len(pairs) if pairs else None,
             )
         case Target(samples=samples):
-            rewards = [sum(filter(None, sample.rewards.values())) for sample in samples]
-            count = f", {len(samples)} samples" if samples else ""
+            rewards = [sample.reward for sample in samples]
             action = _first_line(" ".join(item.expert_action.split()))
             kept = "kept" if any(sample.kept for sample in samples) else "dropped"
             return row(
@@ -305,7 +317,7 @@ def make_row(item: Item) -> Row:
                 steps=len(samples),
                 marked=False,
                 rank=2,
-                title=f"step {item.step_index} of {item.n_steps}{count}: {action}",
+                title=": ".join(filter(None, [item.place, action])),
                 tokens=sum(sample.tokens or 0 for sample in samples) or None,
                 score=sum(rewards) / len(rewards) if rewards else None,
             )

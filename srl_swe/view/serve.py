@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from srl_swe.errors import UserError
+from srl_swe.progress import say
 from srl_swe.view.collect import Sources, collect
 from srl_swe.view.page import write_page
 
@@ -87,6 +88,8 @@ class LivePage:
         except UserError as error:
             if self.version == 0:
                 raise
+            if self.problem != str(error):
+                say(f"the page stays as it is: {error}")
             self.problem = str(error)
             return
         self.version, self.problem = number, ""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from srl_swe.errors import UserError
 from srl_swe.files import CONFIG_FILE, read_object
-from srl_swe.reports.replies import rewards_of, written_steps
+from srl_swe.reports.record import MANIFEST, read_manifest, reward_weights
+from srl_swe.reports.replies import describe_ending, rewards_of, total_reward, written_steps
 from srl_swe.types import Message
 from srl_swe.view.pairing import pair_actions
 from srl_swe.view.records import SampleView, Target, repo_of
@@ -105,10 +106,11 @@ def training_targets(run_folder: Path, run: str) -> Iterator[Target]:
     Read from ``completions/step-*.parquet``. Raises UserError for a damaged file.
     """
     prompts = _Prompts(run_folder)
+    weights = reward_weights(read_manifest(run_folder / MANIFEST))
     for _, path in sorted(written_steps(run_folder).items()):
         rows = sorted(_read_table(path), key=_group_of)
         for key, group in groupby(rows, _group_of):
-            yield _group_target(key, list(group), run, prompts)
+            yield _group_target(key, list(group), run, prompts, weights)
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
@@ -116,7 +118,8 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        with path.open("rb") as file:  # its name may not be UTF-8, as pyarrow wants it
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} can't be read as sampled replies ({error}).") from error
     return rows
@@ -127,7 +130,11 @@ def _group_of(row: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _group_target(
-    key: tuple[int, int, int], rows: list[dict[str, Any]], run: str, prompts: _Prompts
+    key: tuple[int, int, int],
+    rows: list[dict[str, Any]],
+    run: str,
+    prompts: _Prompts,
+    weights: Mapping[str, float],
 ) -> Target:
     step, round_, group = key
     first = rows[0]
@@ -141,28 +148,32 @@ def _group_target(
         repo=repo_of(instance_id),
         model="",
         source="training",
-        step_index=int(first.get("step_index") or 0),
+        step_index=first.get("step_index"),
         n_steps=int(first.get("n_steps") or 0),
         tool=str(first.get("tool") or ""),
         expert_action=expert,
         expert_reply=reply,
         prompt=prompt,
-        samples=tuple(_sample(number, row, expert) for number, row in enumerate(rows)),
+        samples=tuple(_sample(number, row, expert, weights) for number, row in enumerate(rows)),
         training_step=step,
         facts={"round": round_, "group": group},
     )
 
 
-def _sample(number: int, row: Mapping[str, Any], expert: str) -> SampleView:
+def _sample(
+    number: int, row: Mapping[str, Any], expert: str, weights: Mapping[str, float]
+) -> SampleView:
     action = row.get("action")
     return SampleView(
         number=number,
         text=str(row.get("completion") or ""),
-        format=str(row.get("format") or row.get("ended") or ""),
+        format=str(row.get("format") or ""),
         rewards=rewards_of(row),
         advantage=row.get("advantage"),
         kept=bool(row.get("kept")),
         tokens=row.get("tokens"),
         truncated=bool(row.get("truncated")),
         pairing=pair_actions(action, expert) if action and expert else None,
+        ended=describe_ending(row) if row.get("ended") or row.get("outcome") else "",
+        reward=total_reward(row, weights),
     )

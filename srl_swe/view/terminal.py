@@ -195,7 +195,14 @@ def _cells(row: Row) -> list[Text]:
     marked = " (marked)" if row.marked else ""
     score = "" if row.score is None else f"{row.score:.3f}"
     stop = row.stop.replace("_", " ")
-    texts = (row.instance_id + marked, row.outcome, stop, str(row.steps), score, row.run)
+    texts = (
+        row.instance_id + marked,
+        row.outcome,
+        stop,
+        str(row.steps) if row.kind == "episode" else "",
+        score,
+        row.run,
+    )
     cells = [Text(plain(text.replace("\n", " "))) for text in texts]
     cells[1] = Text(plain(row.outcome.replace("_", " ")), style=_STYLES[row.rank])
     return cells
@@ -229,7 +236,7 @@ def episode_parts(episode: Episode) -> list[tuple[str, Text]]:
 
 def target_parts(target: Target) -> list[tuple[str, Text]]:
     """The expert's action, the prompt, and each sampled reply."""
-    place = f"step {target.step_index} of {target.n_steps}; {target.run}"
+    place = f"{target.place}; {target.run}"
     expert = _text((target.instance_id, place), ("The expert's action", target.expert_action))
     parts = [("Expert", expert)]
     if target.prompt:

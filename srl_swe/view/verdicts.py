@@ -25,7 +25,8 @@ _VERDICT = TypeAdapter(Verdict)
 class Graded:
     """The grading of a run. ``lines``: of ``verdicts.jsonl``, by instance id.
 
-    ``outcomes`` and ``details`` are those of its ``report.json``, ``marks`` too.
+    ``is_shared``: the lines are of other policies' patches too. ``outcomes`` and ``details`` are
+    those of its ``report.json``, ``marks`` too.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Graded:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_shared: bool = False
 
     def verdict(
         self, instance_id: str, patch: str | None, known: Instance | None
@@ -50,6 +52,8 @@ class Graded:
     ) -> Verdict | None:
         """The verdict on exactly this patch if the instance is known, else the last one."""
         found = None
+        if known is None and self.is_shared:
+            return None
         for line in self.lines.get(instance_id, ()):
             try:
                 verdict = _VERDICT.validate_python(line)
@@ -98,21 +102,28 @@ def read_grading(folder: Path, shared: Path | None = None) -> Graded:
     for line in read_whole_lines(place / VERDICTS_FILE):
         lines.setdefault(str(line.get("instance_id")), []).append(line)
     final = {}
-    for row in result.get("verdicts") or ():
+    for row in _of(result, "verdicts", list):
         try:
             verdict = _VERDICT.validate_python(row)
         except ValidationError:
             continue
         final[verdict.instance_id] = verdict
     marks = {
-        str(name): tuple(f"{mark.get('kind')}: {mark.get('what')}" for mark in found)
-        for name, found in (report.get("marks") or {}).items()
+        str(name): tuple(f"{m.get('kind')}: {m.get('what')}" for m in found if isinstance(m, dict))
+        for name, found in _of(report, "marks", dict).items()
+        if isinstance(found, list)
     }
-    details = dict(report.get("failure_reasons") or {})
+    details = _of(report, "failure_reasons", dict)
     outcomes = {
         str(name): Outcome(outcome)
         for field_name, outcome in OUTCOMES.items()
-        for name in report.get(field_name) or ()
+        for name in _of(report, field_name, list)
         if outcome in set(Outcome)  # an error is listed by its own outcome too
     }
-    return Graded(place, lines, final, outcomes, details, marks)
+    return Graded(place, lines, final, outcomes, details, marks, is_shared=place == shared)
+
+
+def _of(record: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A field; an empty one if the file is another program's, or damaged."""
+    value = record.get(name)
+    return value if isinstance(value, kind) else kind()

@@ -14,11 +14,11 @@ class TargetView {
     const kept = target.samples.some((sample) => sample.kept);
     fill(main,
       breadcrumb(this.key),
-      el("h1", { tabIndex: -1 }, `${target.instance_id}, step ${target.step_index} of ${target.n_steps}`, " ", target.samples.length ? outcome(kept ? "kept" : "dropped") : ""),
+      el("h1", { tabIndex: -1 }, target.instance_id + (target.step_index === null ? "" : `, step ${target.step_index} of ${target.n_steps}`), " ", target.samples.length ? outcome(kept ? "kept" : "dropped") : ""),
       el("p", { class: "facts" }, facts.join(" \u00b7 ")),
-      el("section", {}, el("h2", {}, "The expert"), this.expert()),
+      target.step_index === null ? "" : el("section", {}, el("h2", {}, "The expert"), this.expert()),
       target.samples.length ? el("section", {}, el("h2", {}, `Group of ${counted(target.samples.length, "sample")}`), this.table(kept), el("div", { class: "steps" }, this.samples)) : "",
-      el("section", {}, el("h2", {}, "Prompt"), target.prompt.length ? folded(counted(target.prompt.length, "message"), () => messages(target.prompt), !target.samples.length) : el("p", {}, "The data set of this run is not at hand; name its folder's place in the run's config.")));
+      target.step_index === null ? "" : el("section", {}, el("h2", {}, "Prompt"), target.prompt.length ? folded(counted(target.prompt.length, "message"), () => messages(target.prompt), !target.samples.length) : el("p", {}, "The data set of this run is not at hand; name its folder's place in the run's config.")));
   }
 
   expert() {
@@ -28,12 +28,12 @@ class TargetView {
 
   table(kept) {
     const names = Object.keys(this.target.samples[0].rewards);
-    const rewards = this.target.samples.map((sample) => names.reduce((sum, name) => sum + (sample.rewards[name] ?? 0), 0));
+    const rewards = this.target.samples.map((sample) => sample.reward);
     const mean = rewards.reduce((sum, value) => sum + value, 0) / rewards.length;
     const spread = Math.sqrt(rewards.reduce((sum, value) => sum + (value - mean) ** 2, 0) / rewards.length);
     const heads = ["sample", ...names.map((name) => `reward: ${name}`), "advantage", "similarity", "format", "tokens", "trained on"];
     return [
-      el("p", {}, kept ? "The group was trained on. " : "The group was dropped: its rewards do not differ enough to teach anything. ", names.length === 1 ? `Mean reward ${number(mean, 3)}, standard deviation ${number(spread, 3)}.` : ""),
+      el("p", {}, kept ? "The group was trained on. " : "The group was dropped: its rewards do not differ enough to teach anything. ", `Mean reward ${number(mean, 3)}, standard deviation ${number(spread, 3)}.`),
       el("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "samples" }, el("table", {},
         el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: /^(reward|advantage|similarity|tokens)/.test(name) ? "number" : "" }, name)))),
         el("tbody", {}, this.target.samples.map((sample) => el("tr", {},
@@ -41,7 +41,7 @@ class TargetView {
           names.map((name) => el("td", { class: "number" }, number(sample.rewards[name], 3))),
           el("td", { class: "number" }, signed(sample.advantage)),
           el("td", { class: "number" }, sample.pairing ? number(sample.pairing.similarity, 3) : ""),
-          el("td", {}, words(sample.format)), el("td", { class: "number" }, number(sample.tokens)), el("td", {}, sample.kept ? "yes" : "no"))))))];
+          el("td", {}, sample.ended || words(sample.format)), el("td", { class: "number" }, number(sample.tokens)), el("td", {}, sample.kept ? "yes" : "no"))))))];
   }
 
   address(sample) {
@@ -53,7 +53,7 @@ class TargetView {
     return el("article", { class: "step", id: `step-${sample.number}`, tabIndex: -1, "aria-label": `sample ${sample.number}` },
       el("h3", {}, el("a", { link: this.address(sample.number) }, `Sample ${sample.number}`), el("span", { class: "facts" }, `${rewards} \u00b7 advantage ${signed(sample.advantage)}${sample.truncated ? " \u00b7 cut at its limit" : ""}`)),
       block(`sample ${sample.number}`, sample.text),
-      sample.pairing ? pairing(sample.pairing) : el("p", {}, sample.format && sample.format !== "ok" ? `Out of the format: ${words(sample.format)}. It earns \u22121 and has no action to compare.` : "No action to compare with the expert's."));
+      sample.pairing ? pairing(sample.pairing) : sample.ended ? el("p", {}, `It ended: ${sample.ended}.`) : el("p", {}, sample.format && sample.format !== "ok" ? `Out of the format: ${words(sample.format)}. It earns \u22121 and has no action to compare.` : "No action to compare with the expert's."));
   }
 
   goTo(step) {
