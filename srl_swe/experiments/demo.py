@@ -30,7 +30,7 @@ from srl_swe.experiments.experiment import Experiment, Plan, Stage, Suite, load_
 from srl_swe.experiments.made_bugs import make_bugs
 from srl_swe.experiments.policy_evaluation import load_result
 from srl_swe.experiments.warm_start import make_tiny_policy, save_noisy_demonstrations
-from srl_swe.files import CONFIG_FILE, claim, damage_named, write_atomic
+from srl_swe.files import CONFIG_FILE, claim, damage_named, held_alone, write_atomic
 from srl_swe.instances import load_instances
 from srl_swe.replay import as_recorded, replay_all
 from srl_swe.reports.page import Way
@@ -97,26 +97,27 @@ def run_demo(
     ``fresh`` removes an earlier demo there first. Raises UserError if the folder holds another
     plan, or with ``fresh`` anything but a demo.
     """
-    if fresh:
-        _remove_demo(folder)
-    claim(folder, asdict(plan))
-    suite = load_suite("starter", load_instances("starter"))
-    training_ids = suite.training_ids[: plan.training_instances]
-    held_out_ids = sorted(suite.held_out_ids)[: plan.held_out_instances]
-    by_id = {instance.instance_id: instance for instance in suite.instances}
-    rolled_out = [by_id[name] for name in (*training_ids, *held_out_ids)]
-    suite = Suite(rolled_out, suite.trajectories, training_ids)
-    demo = Demo(plan, suite, folder, open_sandbox, harness)
-    times = folder / "stages.json"
-    spent_s: dict[str, float] = {}
-    if times.exists():
-        with damage_named(str(times), "run again with --fresh, or delete it to time anew"):
-            held = json.loads(times.read_text(encoding="utf-8"))
-            spent_s = {title: float(held[title]) for title in held}
-    run_stages("demo", demo.stages(), spent_s, lambda *_: _save_json(times, spent_s))
-    summary = demo.summarise(spent_s)
-    demo.save_pages(summary)
-    return summary
+    with held_alone(folder):
+        if fresh:
+            _remove_demo(folder)
+        claim(folder, asdict(plan))
+        suite = load_suite("starter", load_instances("starter"))
+        training_ids = suite.training_ids[: plan.training_instances]
+        held_out_ids = sorted(suite.held_out_ids)[: plan.held_out_instances]
+        by_id = {instance.instance_id: instance for instance in suite.instances}
+        rolled_out = [by_id[name] for name in (*training_ids, *held_out_ids)]
+        suite = Suite(rolled_out, suite.trajectories, training_ids)
+        demo = Demo(plan, suite, folder, open_sandbox, harness)
+        times = folder / "stages.json"
+        spent_s: dict[str, float] = {}
+        if times.exists():
+            with damage_named(str(times), "run again with --fresh, or delete it to time anew"):
+                held = json.loads(times.read_text(encoding="utf-8"))
+                spent_s = {title: float(held[title]) for title in held}
+        run_stages("demo", demo.stages(), spent_s, lambda *_: _save_json(times, spent_s))
+        summary = demo.summarise(spent_s)
+        demo.save_pages(summary)
+        return summary
 
 
 def _remove_demo(folder: Path) -> None:

@@ -90,10 +90,7 @@ def family_line(summary: DemoSummary) -> str:
 
 def _resolved(policy: PolicyResult, ids: Sequence[str]) -> str:
     """n/m, with broken sandboxes named, as they are not wrong answers."""
-    broken = sum(
-        verdict.outcome is Outcome.BROKEN_SANDBOX and verdict.instance_id in ids
-        for verdict in policy.verdicts
-    )
+    broken = len(policy.broken.intersection(ids))
     count = f"{policy.resolved(ids)}/{len(ids)}"
     return f"{count} ({broken} broken)" if broken else count
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from srl_swe.bundled import bundled
 from srl_swe.errors import UserError, did_you_mean
@@ -174,13 +175,43 @@ def training_pages(arms: Iterable[NamedArm], folder: Path) -> list[Way]:
 
 RESULTS_FILE = "results.jsonl"
 """A line per arm and seed."""
-ResultT = TypeVar("ResultT")
+
+
+class ArmsResult(Protocol):
+    """The result of one arm under one seed."""
+
+    @property
+    def arm(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """From 0."""
+        ...
+
+
+ResultT = TypeVar("ResultT", bound=ArmsResult)
 
 
 def load_results(folder: Path, kind: type[ResultT]) -> list[ResultT]:
-    """All results in the folder, in file order. Raises UserError for a damaged line."""
+    """The last result of each arm and seed, in file order. Raises UserError for a damaged line."""
     remedy = "delete that line, and its arm is evaluated again"
-    return load_records(folder / RESULTS_FILE, kind, remedy)
+    found = load_records(folder / RESULTS_FILE, kind, remedy)
+    return list({(each.arm, each.seed): each for each in found}.values())
+
+
+def share_updates(updates: int, shares: Sequence[float]) -> list[int]:
+    """The updates of each phase, which add up. Raises UserError if a phase would have none.
+
+    >>> share_updates(5, [0.5, 0.5])
+    [2, 3]
+    """
+    ends = [round(updates * sum(shares[:end])) for end in range(len(shares) + 1)]
+    shared = [end - start for start, end in pairwise(ends)]
+    if not all(shared):
+        raise UserError(f"{updates} updates are too few for {len(shares)} phases: raise --updates.")
+    return shared
 
 
 def measured(arm: str, seed: int) -> str:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from srl_swe.dialects import ReplyFormat, get_dialect, read_actions
 from srl_swe.evaluation.executed_edits import EditTrial, TestPatch, execute_edits
 from srl_swe.evaluation.grading import grade
-from srl_swe.experiments.policy_evaluation import EvaluationSettings, make_agent
+from srl_swe.experiments.policy_evaluation import NOT_JUDGED, EvaluationSettings, make_agent
 from srl_swe.files import (
     append_line,
     damage_named,
@@ -40,7 +40,6 @@ from srl_swe.types import Instance, Outcome, Trajectory, Verdict
 
 RESULT_FILE, REPLIES_FILE = "result.json", "step-replies.jsonl"
 _REMEDY = "delete that line, and its step is answered again"
-NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
 _BATCH = 8
 """Greedy replies, and rollouts, at once: the cores of a small machine gain little beyond."""
 _SEARCHES = frozenset({"grep", "rg", "find", "ls", "git"})
@@ -167,6 +166,11 @@ def evaluate_generated(
     found = GeneratedEvaluation(name, weights, tuple(replies), tuple(verdicts))
     write_atomic(path, TypeAdapter(GeneratedEvaluation).dump_json(found, indent=1))
     return found
+
+
+def is_broken(folder: Path) -> bool:
+    """Whether the folder holds an evaluation in which a sandbox broke: it is tried again."""
+    return (folder / RESULT_FILE).exists() and load_evaluation(folder).broken
 
 
 def load_evaluation(folder: Path) -> GeneratedEvaluation:

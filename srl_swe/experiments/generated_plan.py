@@ -273,14 +273,16 @@ def check_gate(resolved: Collection[bool], edits: Collection[bool]) -> None:
 
     >>> check_gate([False] * 12, [True, False])
     """
-    shares = [sum(found) / len(found) if found else 0.0 for found in (resolved, edits)]
+    shares = [sum(found) / len(found) for found in (resolved, edits) if found]
+    if not shares:
+        raise UserError("no sandbox of the warm start's evaluation held; run the command again.")
     if any(GATE[0] <= share <= GATE[1] for share in shares):
         return
     found = (
         f"the warm start resolves {sum(resolved)} of {len(resolved)} held-out instances, and "
         f"{sum(edits)} of {len(edits)} of its edits pass"
     )
-    if shares[0] < GATE[0]:
+    if max(shares) < GATE[0]:
         raise UserError(
             f"{found}, below {GATE[0]:.0%}: every arm would stay near 0. Raise --warm-steps, take "
             "a larger --model, or generate easier instances (one edit each); --no-gate continues."

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from srl_swe.evaluation.compare import Evaluation, compare_evaluations
 from srl_swe.experiments.experiment import get_arms, measured, outcome_marks, training_pages
 from srl_swe.experiments.generated_evaluation import (
     RESULT_FILE,
@@ -23,9 +22,10 @@ from srl_swe.experiments.generated_plan import (
     GeneratedResult,
     Split,
 )
+from srl_swe.experiments.policy_evaluation import NOT_JUDGED
 from srl_swe.files import write_atomic
 from srl_swe.reports.charts import Chart, Series, draw
-from srl_swe.reports.intervals import share_interval
+from srl_swe.reports.intervals import share_interval, sign_test
 from srl_swe.reports.page import Hrefs, Mark, TextTable, counted, render_page
 from srl_swe.reports.record import load_run
 
@@ -123,7 +123,7 @@ def edits_table(evaluations: Evaluations) -> TextTable:
     columns = ("arm", "edits", "in the format", "exact", "no-op", "change a file", "tests pass")
     rows: list[tuple[str, ...]] = []
     for arm, mine in _arms(evaluations):
-        edits = [r for each in mine for r in each.replies if r.executed is not None]
+        edits = [r for each in mine for r in each.replies if r.executed not in {None, *NOT_JUDGED}]
         passing = sum(sum(each.executed().values()) for each in mine)
         marks = [(r.in_format, r.exact, r.no_op, r.changed) for r in edits]
         counts = [len(edits), *map(sum, zip(*marks, strict=True)), passing]
@@ -169,17 +169,12 @@ def pairs_table(evaluations: Evaluations, split: Split) -> TextTable:
 
 
 def _paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> list[str]:
-    if not first.keys() & second.keys():
+    shared = first.keys() & second.keys()
+    if not shared:
         return ["–", "–", "–"]
-    pair = [
-        Evaluation(
-            "", frozenset(name for name, right in found.items() if right), frozenset(found), {}
-        )
-        for found in (first, second)
-    ]
-    compared = compare_evaluations(*pair)
-    counts = (len(compared.only_first), len(compared.only_second))
-    return [*map(str, counts), f"{compared.p_value:.2g}"]
+    only_first = sum(first[name] and not second[name] for name in shared)
+    only_second = sum(second[name] and not first[name] for name in shared)
+    return [str(only_first), str(only_second), f"{sign_test(only_first, only_second):.2g}"]
 
 
 def describe(plan: GeneratedPlan, split: Split, costs: Costs) -> str:
@@ -191,8 +186,9 @@ def describe(plan: GeneratedPlan, split: Split, costs: Costs) -> str:
     )
     return (
         f"Held out whole: {', '.join(split.held_out_repos)}. Shares are of held-out instances, "
-        f"means over {counted(plan.seeds, 'seed')} with 95 % intervals over instances (Wilson's, "
-        "or the bootstrap's for several seeds). Every arm starts from the warm start of its seed "
+        f"means over {counted(plan.seeds, 'seed')} with 95 % intervals over instances (the "
+        "bootstrap's for several seeds and at least 30 instances, else Wilson's). Every arm starts "
+        "from the warm start of its seed "
         f"(at most {plan.warm_steps} expert steps) and learns from the same further steps (at most "
         f"{plan.further_steps}) of other instances. Expert steps are equal in SFT and SRL."
         f"{tokens if of_tokens else ''} Tokens are those forwarded in sampling and training, a "

@@ -42,6 +42,7 @@ from srl_swe.experiments.generated_evaluation import (
     GeneratedEvaluation,
     GeneratedSettings,
     evaluate_generated,
+    is_broken,
     reply_to_steps,
     roll_out,
 )
@@ -73,7 +74,7 @@ from srl_swe.steps.contexts import StepContext, make_step_contexts, trajectory_i
 from srl_swe.training.curriculum import RunPhase, finish_phase
 from srl_swe.training.data import load_step_contexts, load_tokenizer
 from srl_swe.training.load_recipe import load_recipe, recipe_path
-from srl_swe.training.recipe import Recipe, SrlRecipe
+from srl_swe.training.recipe import Recipe, SftRecipe, SrlRecipe
 from srl_swe.training.sft_trainer import join_steps
 from srl_swe.types import Instance, Message, Trajectory
 
@@ -114,60 +115,64 @@ def run_generated_study(
     training fails.
     """
     arms = get_arms(ARMS, plan.arms)
-    claim(folder, asdict(plan))
-    jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
-    jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
-    finished = {(each.seed, each.arm) for each in load_results(folder, GeneratedResult)}
-    done = [job for job in jobs if (job[0], job[1].name) in finished]
-    run_alone = run_alone or run_phase
-    study = GeneratedStudy(
-        plan=plan,
-        split=split_instances(instances, trajectories, plan.held_out),
-        instances={instance.instance_id: instance for instance in instances},
-        experts={trajectory.instance_id: trajectory for trajectory in reversed(trajectories)},
-        folder=folder,
-        open_sandbox=open_sandbox,
-        harness=harness,
-        run_phase=run_phase if len(jobs) - len(done) > 1 else run_alone,
-        run_alone=run_alone,
-        gate=gate,
-        label=label,
-        starts={seed: Lock() for seed in range(plan.seeds)},
-        test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
-    )
-    costs = study.prepare()
-    alone_s = {arm.name: expected_seconds(arm, plan, costs) for arm in arms}
-    stages = [
-        Stage(
-            f"seed {seed}: {arm.label}",
-            alone_s[arm.name] * at_once,  # as they share the cores
-            partial(study.train_and_evaluate, seed, arm, costs),
-        )
-        for seed, arm in jobs
-    ]
-    expected = [f"{arm.label} {alone_s[arm.name] / 60:.0f}" for arm in arms]
-    total = plan.seeds * sum(alone_s.values()) / 60
-    say(
-        f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}; "
-        f"{total:.0f} in all"
-    )
-    spent_s = {
-        stage.title: stage.expected_s
-        for job, stage in zip(jobs, stages, strict=True)
-        if job in done
-    }
-    report = partial(save_report, plan, study.split, costs, folder=folder)
-
-    def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
-        append_record(folder / RESULTS_FILE, result)
-        report(load_results(folder, GeneratedResult))
-
     with held_alone(folder):
+        claim(folder, asdict(plan))
+        jobs = [(seed, arm) for arm in arms[:1] for seed in range(plan.seeds)]
+        jobs += [(seed, arm) for seed in range(plan.seeds) for arm in arms[1:]]
+        finished = {
+            (each.seed, each.arm)
+            for each in load_results(folder, GeneratedResult)
+            if not is_broken(folder / measured(each.arm, each.seed))
+        }
+        done = [job for job in jobs if (job[0], job[1].name) in finished]
+        run_alone = run_alone or run_phase
+        study = GeneratedStudy(
+            plan=plan,
+            split=split_instances(instances, trajectories, plan.held_out),
+            instances={instance.instance_id: instance for instance in instances},
+            experts={trajectory.instance_id: trajectory for trajectory in reversed(trajectories)},
+            folder=folder,
+            open_sandbox=open_sandbox,
+            harness=harness,
+            run_phase=run_phase if len(jobs) - len(done) > 1 else run_alone,
+            run_alone=run_alone,
+            gate=gate,
+            label=label,
+            starts={seed: Lock() for seed in range(plan.seeds)},
+            test=CachedTestRunner(open_sandbox, _TEST_TIMEOUT_S),
+        )
+        costs = study.prepare()
+        alone_s = {arm.name: expected_seconds(arm, plan, costs) for arm in arms}
+        stages = [
+            Stage(
+                f"seed {seed}: {arm.label}",
+                alone_s[arm.name] * at_once,  # as they share the cores
+                partial(study.train_and_evaluate, seed, arm, costs),
+            )
+            for seed, arm in jobs
+        ]
+        expected = [f"{arm.label} {alone_s[arm.name] / 60:.0f}" for arm in arms]
+        total = plan.seeds * sum(alone_s.values()) / 60
+        say(
+            f"expected minutes per seed, with 135M parameters on two cores: {', '.join(expected)}; "
+            f"{total:.0f} in all"
+        )
+        spent_s = {
+            stage.title: stage.expected_s
+            for job, stage in zip(jobs, stages, strict=True)
+            if job in done
+        }
+        report = partial(save_report, plan, study.split, costs, folder=folder)
+
+        def keep(_: Stage[GeneratedResult], result: GeneratedResult) -> None:
+            append_record(folder / RESULTS_FILE, result)
+            report(load_results(folder, GeneratedResult))
+
         run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder, GeneratedResult)
-    places = [measured(result.arm, result.seed) for result in results]
-    report(results, episodes=save_episodes(folder, study.instances, study.experts, places))
-    return results
+        results = load_results(folder, GeneratedResult)
+        places = [measured(result.arm, result.seed) for result in results]
+        report(results, episodes=save_episodes(folder, study.instances, study.experts, places))
+        return results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +239,9 @@ class GeneratedStudy:
             "experts": hashlib.sha256(ids.encode()).hexdigest(),
         }
         self._refuse_other_data(record)
+        split_file = self.folder / SPLIT_FILE
+        if not split_file.exists():  # before the data: a killed run is known by it
+            write_atomic(split_file, json.dumps(record, indent=1) + "\n")
         for name, contexts in sets.items():
             self._save(contexts, self.data / name)
         of_further = split.training[half : half + of_arms]
@@ -242,7 +250,7 @@ class GeneratedStudy:
         write_atomic(self.data / "training.jsonl", lines)
         costs = self._costs(further)
         record["costs"] = asdict(costs)
-        write_atomic(self.folder / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
+        write_atomic(split_file, json.dumps(record, indent=1) + "\n")
         return costs
 
     def _refuse_other_data(self, record: Mapping[str, Any]) -> None:
@@ -372,7 +380,11 @@ class GeneratedStudy:
             output = self.place(seed) / arm.name / f"{count:02d}-{phase.method}"
             recipe = self.recipe(phase, policy, output, seed, costs)
             policy = finish_phase(recipe, self.run_phase)
-            steps += phase.method != "rlvr" and round(phase.share * self._further_steps())
+            if isinstance(recipe, SrlRecipe):
+                seen = recipe.trainer["max_steps"] * STEPS_PER_UPDATE
+                steps += min(seen, len(load_step_contexts(recipe.data)))
+            elif isinstance(recipe, SftRecipe):
+                steps += len(load_step_contexts(recipe.data))
             tokens += _tokens(output)
             seconds += training_seconds(output)
         return policy, GeneratedResult(arm.name, seed, steps, tokens, round(seconds, 1))

@@ -154,9 +154,9 @@ def pairs_table(results: Sequence[MathsResult]) -> TextTable:
         cells: list[str] = []
         for level in ("hard", "harder"):
             compared = compare_arms(
-                [getattr(r, level) for r in of_first], [getattr(r, level) for r in of_second]
+                *({r.seed: getattr(r, level) for r in of} for of in (of_first, of_second))
             )
-            cells += [compared.text, f"{compared.p_value:.2g}"]
+            cells += [compared.text, f"{compared.p_value:.2g}"] if compared else ["–", "–"]
         rows.append((first.label, second.label, *cells))
     return TextTable(columns, rows)
 
@@ -186,15 +186,19 @@ class ArmsCompared:
         return f"{100 * self.difference:+.1f}{half}"
 
 
-def compare_arms(first: Sequence[LevelScore], second: Sequence[LevelScore]) -> ArmsCompared:
-    """Compare the seeds that both have, in order."""
-    pairs = list(zip(first, second, strict=False))
+def compare_arms(
+    first: Mapping[int, LevelScore], second: Mapping[int, LevelScore]
+) -> ArmsCompared | None:
+    """Compare the scores, by seed, of the seeds that both have; None if there is none."""
+    pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+    if not pairs:
+        return None
     by_seed = [
         statistics.fmean(one.greedy) - statistics.fmean(other.greedy) for one, other in pairs
     ]
     by_problem = [
         sum(one.greedy[place] for one, _ in pairs) - sum(other.greedy[place] for _, other in pairs)
-        for place in range(len(first[0].greedy))
+        for place in range(len(pairs[0][0].greedy))
     ]
     found = mean_interval(by_seed)
     return ArmsCompared(

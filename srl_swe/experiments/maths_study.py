@@ -22,7 +22,14 @@ from pathlib import Path
 from threading import Lock
 
 from srl_swe.domains import MATH
-from srl_swe.experiments.experiment import RESULTS_FILE, Stage, get_arms, load_results, run_stages
+from srl_swe.experiments.experiment import (
+    RESULTS_FILE,
+    Stage,
+    get_arms,
+    load_results,
+    run_stages,
+    share_updates,
+)
 from srl_swe.experiments.maths_data import (
     load_held_out,
     load_single_steps,
@@ -80,41 +87,43 @@ def run_maths_study(
     """
     arms = get_arms(MATHS_ARMS, plan.arms)
     MATH.verified_by()  # fails early if math-verify is missing
-    claim(folder, asdict(plan))
-    save_problems(plan, folder)
-    study = MathsStudy(
-        plan=plan, folder=folder, run_phase=run_phase, run_alone=run_alone or run_phase
-    )
-    kinds: set[Data] = {"rests", *(WAYS[name].data for arm in arms for name in arm.ways)}
-    for kind in kinds:  # the rests also for the tokenizer
-        if kind != "problems":
-            save_data(kind, folder)
-    ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
-    stages: list[Stage[MathsResult | None]] = [
-        Stage(_tuning_title(name), _TUNING_S, partial(study.tune, WAYS[name])) for name in ways
-    ]
-    stages += [
-        Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
-        for seed in range(plan.seeds)
-        for arm in arms
-    ]
-    by_name = {arm.name: arm for arm in arms}
-    spent_s = {
-        _title(done.seed, by_name[done.arm]): done.seconds
-        for done in load_results(folder, MathsResult)
-        if done.arm in by_name
-    } | {_tuning_title(name): _TUNING_S for name in load_tuned(folder)}
-
-    def keep(_: Stage[MathsResult | None], result: MathsResult | None) -> None:
-        if result is not None:
-            append_record(folder / RESULTS_FILE, result)
-        save_report(plan, load_results(folder, MathsResult), load_tuned(folder), folder)
-
     with held_alone(folder):
+        for arm in arms:
+            share_updates(plan.updates, [1 / max(1, len(arm.ways))] * len(arm.ways))
+        claim(folder, asdict(plan))
+        save_problems(plan, folder)
+        study = MathsStudy(
+            plan=plan, folder=folder, run_phase=run_phase, run_alone=run_alone or run_phase
+        )
+        kinds: set[Data] = {"rests", *(WAYS[name].data for arm in arms for name in arm.ways)}
+        for kind in kinds:  # the rests also for the tokenizer
+            if kind != "problems":
+                save_data(kind, folder)
+        ways = list(dict.fromkeys(name for arm in arms for name in arm.ways))
+        stages: list[Stage[MathsResult | None]] = [
+            Stage(_tuning_title(name), _TUNING_S, partial(study.tune, WAYS[name])) for name in ways
+        ]
+        stages += [
+            Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
+            for seed in range(plan.seeds)
+            for arm in arms
+        ]
+        by_name = {arm.name: arm for arm in arms}
+        spent_s = {
+            _title(done.seed, by_name[done.arm]): done.seconds
+            for done in load_results(folder, MathsResult)
+            if done.arm in by_name
+        } | {_tuning_title(name): _TUNING_S for name in load_tuned(folder)}
+
+        def keep(_: Stage[MathsResult | None], result: MathsResult | None) -> None:
+            if result is not None:
+                append_record(folder / RESULTS_FILE, result)
+            save_report(plan, load_results(folder, MathsResult), load_tuned(folder), folder)
+
         run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder, MathsResult)
-    save_report(plan, results, load_tuned(folder), folder)
-    return results
+        results = load_results(folder, MathsResult)
+        save_report(plan, results, load_tuned(folder), folder)
+        return results
 
 
 def _tuning_title(way: str) -> str:

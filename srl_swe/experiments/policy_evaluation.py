@@ -22,7 +22,8 @@ from srl_swe.steps.prompt import PAPER_WINDOW, Window
 from srl_swe.types import Instance, Outcome, Verdict
 
 RESULT_FILE = "result.json"
-_NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
+NOT_JUDGED = frozenset({Outcome.BROKEN_SANDBOX, Outcome.NOT_ATTEMPTED})
+"""Outcomes of infrastructure, which are no answers."""
 """A sandbox broke in the tests or in the rollout."""
 
 
@@ -52,7 +53,7 @@ class PolicyResult:
     @property
     def broken(self) -> frozenset[str]:
         """Instances whose sandbox broke in the rollout or the tests."""
-        return frozenset(v.instance_id for v in self.verdicts if v.outcome in _NOT_JUDGED)
+        return frozenset(v.instance_id for v in self.verdicts if v.outcome in NOT_JUDGED)
 
     def resolved_share(self, instance_ids: Sequence[str]) -> float | None:
         """The share resolved, without instances whose sandbox broke.

@@ -30,7 +30,9 @@ from srl_swe.experiments.experiment import (
     measured,
     run_stages,
     save_episodes,
+    share_updates,
 )
+from srl_swe.experiments.policy_evaluation import RESULT_FILE, load_result
 from srl_swe.experiments.study_plan import (
     ARMS,
     Arm,
@@ -68,45 +70,53 @@ def run_study(
     PhaseStopped if a training fails.
     """
     arms = get_arms(ARMS, plan.arms)
-    claim(folder, asdict(plan))
-    suite = load_suite(plan.suite, instances, plan.trajectories)
-    study = Study(
-        plan=plan,
-        suite=suite,
-        folder=folder,
-        open_sandbox=open_sandbox,
-        harness=harness,
-        run_phase=run_phase,
-        bases={seed: Lock() for seed in range(plan.seeds)},
-    )
-    source = StepSource(plan.trajectories or bundled_trajectories())
-    study.build_steps(suite.trajectories, source.describe())
-    jobs = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
-    jobs.sort(key=_bases_one_seed_ahead)
-    stages = [
-        Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
-        for seed, arm in jobs
-    ]
-    by_name = {arm.name: arm for arm in arms}
-    spent_s = {
-        _title(done.seed, by_name[done.arm]): done.seconds
-        for done in load_results(folder, ArmResult)
-        if done.arm in by_name
-    }
-
-    def keep(_: Stage[ArmResult], result: ArmResult) -> None:
-        append_record(folder / RESULTS_FILE, result)
-        save_report(plan, suite, load_results(folder, ArmResult), folder)
-
     with held_alone(folder):
+        for arm in arms:
+            share_updates(plan.updates, [share for _, share in arm.phases])
+        claim(folder, asdict(plan))
+        suite = load_suite(plan.suite, instances, plan.trajectories)
+        study = Study(
+            plan=plan,
+            suite=suite,
+            folder=folder,
+            open_sandbox=open_sandbox,
+            harness=harness,
+            run_phase=run_phase,
+            bases={seed: Lock() for seed in range(plan.seeds)},
+        )
+        source = StepSource(plan.trajectories or bundled_trajectories())
+        study.build_steps(suite.trajectories, source.describe())
+        jobs = [(seed, arm) for seed in range(plan.seeds) for arm in arms]
+        jobs.sort(key=_bases_one_seed_ahead)
+        stages = [
+            Stage(_title(seed, arm), arm.expected_s, partial(study.train_and_evaluate, seed, arm))
+            for seed, arm in jobs
+        ]
+        by_name = {arm.name: arm for arm in arms}
+        spent_s = {
+            _title(done.seed, by_name[done.arm]): done.seconds
+            for done in load_results(folder, ArmResult)
+            if done.arm in by_name and not _is_broken(folder, done)
+        }
+
+        def keep(_: Stage[ArmResult], result: ArmResult) -> None:
+            append_record(folder / RESULTS_FILE, result)
+            save_report(plan, suite, load_results(folder, ArmResult), folder)
+
         run_stages("study", stages, spent_s, keep, at_once=at_once)
-    results = load_results(folder, ArmResult)
-    by_id = {instance.instance_id: instance for instance in suite.instances}
-    experts = {trajectory.instance_id: trajectory for trajectory in suite.trajectories}
-    places = [measured(result.arm, result.seed) for result in results]
-    episodes = save_episodes(folder, by_id, experts, places)
-    save_report(plan, suite, results, folder, episodes)
-    return results
+        results = load_results(folder, ArmResult)
+        by_id = {instance.instance_id: instance for instance in suite.instances}
+        experts = {trajectory.instance_id: trajectory for trajectory in suite.trajectories}
+        places = [measured(result.arm, result.seed) for result in results]
+        episodes = save_episodes(folder, by_id, experts, places)
+        save_report(plan, suite, results, folder, episodes)
+        return results
+
+
+def _is_broken(folder: Path, result: ArmResult) -> bool:
+    """Whether sandboxes broke in the arm's evaluation, so that it is evaluated again."""
+    place = folder / measured(result.arm, result.seed)
+    return (place / RESULT_FILE).exists() and bool(load_result(place).broken)
 
 
 def _title(seed: int, arm: Arm) -> str:
@@ -201,8 +211,9 @@ class Study(Experiment[StudyPlan]):
             "bench": plan.suite,
             "output": str(self.place(seed) / arm.name),
         }
-        for name, share in arm.phases:
-            overrides[f"phases.{name}.trainer.max_steps"] = str(max(1, round(plan.updates * share)))
+        shared = share_updates(plan.updates, [share for _, share in arm.phases])
+        for (name, _), updates in zip(arm.phases, shared, strict=True):
+            overrides[f"phases.{name}.trainer.max_steps"] = str(updates)
             overrides[f"phases.{name}.trainer.seed"] = str(seed)
             if name == "rlvr":
                 overrides[f"phases.{name}.limits.steps"] = str(plan.max_steps)

@@ -130,14 +130,14 @@ class PendingEdit:
         call = translate_edit(path, before, encode(self.wanted or "")).action
         if call is not None:
             return call
-        diff = "".join(
-            unified_diff(
-                split_lines(self.current or ""),
-                split_lines(self.wanted or ""),
-                f"a/{self.path}",
-                f"b/{self.path}",
-            )
+        lines = unified_diff(
+            split_lines(self.current or ""),
+            split_lines(self.wanted or ""),
+            f"a/{self.path}",
+            f"b/{self.path}",
         )
+        cut = "\n\\ No newline at end of file\n"
+        diff = "".join(line if line.endswith("\n") else f"{line}{cut}" for line in lines)
         return Action("bash", {"command": f"cd {workdir} && git apply - <<'PATCH'\n{diff}PATCH"})
 
     def _indent(self) -> int:

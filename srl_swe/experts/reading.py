@@ -11,6 +11,7 @@ from functools import cached_property
 
 from unidiff.patch import PatchSet
 
+from srl_swe.sandbox.normal_forms import PARSE_ERRORS
 from srl_swe.types import Action, Observation, Step, Trajectory
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)^[ \t]*\1", re.MULTILINE | re.DOTALL)
@@ -103,7 +104,7 @@ class Issue:
         for span in self.spans:
             try:
                 tree = ast.parse(span.strip(), mode="eval")
-            except (SyntaxError, ValueError):
+            except PARSE_ERRORS:
                 continue
             complete = isinstance(tree.body, ast.Call) and (tree.body.args or tree.body.keywords)
             elided = any(
@@ -121,7 +122,7 @@ def _statements(block: str) -> str:
             examples = doctest.DocTestParser().get_examples(block)
             block = "".join(example.source for example in examples)
         ast.parse(block)
-    except (SyntaxError, ValueError):
+    except PARSE_ERRORS:
         return ""
     return block
 

@@ -25,6 +25,7 @@ from srl_swe.errors import SandboxError, UserError
 from srl_swe.files import (
     append_record,
     claim,
+    damage_named,
     held_alone,
     load_records,
     write_atomic,
@@ -304,7 +305,7 @@ class _Run:
         judged = replace(judged, fail_to_pass=hidden)
         judged = replace(judged, unnamed=tuple(t for t in judged.unnamed if hideable(t, bug)))
         failures = [failure for failure in judged.failures if failure.test in set(hidden)]
-        issue = make_issue(bug, self.source, failures, hidden, self.write)
+        issue = make_issue(bug, self.source, failures, (*hidden, *judged.unnamed), self.write)
         if issue is None:
             return replace(judged, reason=Reason.NO_ISSUE), None, ""
         row = make_row(
@@ -338,7 +339,8 @@ class _Run:
         """The clean suite's measurements, as an earlier run of the same image took them."""
         path = suite_path(self.folder, self.source, image_id)
         if path.exists():
-            return TypeAdapter(CleanSuite).validate_json(path.read_bytes())
+            with damage_named(str(path), "delete it, and the clean suite runs again"):
+                return TypeAdapter(CleanSuite).validate_json(path.read_bytes())
         say(f"{self.source.name}: running its tests, three times")
         for attempt in range(_TRIES):
             try:
@@ -399,7 +401,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
     tasks = {folder / "tasks" / row["instance_id"]: row for row in rows}
     for place in {*(folder / "tasks").glob("*")} - {*tasks}:
-        shutil.rmtree(place)
+        if place.is_dir():
+            shutil.rmtree(place)
     for place, row in tasks.items():
         texts = task_files(row).items()
         files = {name: text.encode("utf-8", "surrogateescape") for name, text in texts}

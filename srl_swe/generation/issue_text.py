@@ -21,6 +21,7 @@ from srl_swe.generation.code import is_text_statement
 from srl_swe.generation.failure_details import EXPECTATIONS
 from srl_swe.generation.repositories import Source
 from srl_swe.generation.validation import Failure
+from srl_swe.sandbox.normal_forms import PARSE_ERRORS
 from srl_swe.types import Message
 
 WriteText = Callable[[Sequence[Message]], str]
@@ -75,7 +76,7 @@ def symptom_of(failure: Failure, source: Source) -> Symptom | None:
     """The symptom in a failing test; None if its statement can't be read."""
     try:
         statement = ast.parse(textwrap.dedent(failure.statement)).body[0]
-    except (SyntaxError, IndexError, ValueError):
+    except (*PARSE_ERRORS, IndexError):
         return None
     message = _scrubbed(failure.message)
     seen = _of_statement(statement, failure.type, message)
@@ -149,7 +150,7 @@ def _sides(text: str, operator: str) -> tuple[str, str]:
 def _is_expression(text: str) -> bool:
     try:
         ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError):
+    except PARSE_ERRORS:
         return False
     return True
 
@@ -157,7 +158,7 @@ def _is_expression(text: str) -> bool:
 def _is_literal(node: ast.expr) -> bool:
     try:
         ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except (TypeError, *PARSE_ERRORS):
         return False
     return True
 
@@ -188,7 +189,7 @@ def _set_up(failure: Failure, call: str, source: Source) -> tuple[tuple[str, ...
         body = _body(failure.before)
         module = ast.parse((source.folder / failure.test.partition("::")[0]).read_bytes())
         used = _names([*body, ast.parse(call)])
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, *PARSE_ERRORS):
         return (), frozenset()
     values = {name: text for name, text in failure.values if _is_expression(text)}
     if used & {name for name in failure.arguments if name not in values}:
@@ -341,7 +342,7 @@ def called_name(code: str, imported: frozenset[str] | None = None) -> str | None
     """
     try:
         tree = ast.parse(code)
-    except SyntaxError:
+    except PARSE_ERRORS:
         return None
     nodes = list(ast.walk(tree))
     called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]

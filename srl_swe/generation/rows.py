@@ -22,6 +22,7 @@ from typing import Any
 
 from srl_swe.errors import UserError
 from srl_swe.evaluation.patch_paths import touched_paths
+from srl_swe.files import damage_named
 from srl_swe.generation.bugs import Bug
 from srl_swe.generation.code import is_test, is_text_statement
 from srl_swe.generation.repositories import Source, is_url, read_source
@@ -123,14 +124,15 @@ def built_from(source: Source) -> dict[str, Any]:
 def source_of_row(built_from: Mapping[str, Any]) -> Source:
     """The source named in a row's ``built_from``, fetched again if needed. Raises UserError."""
     origin = "sha256" if built_from.get("sha256") else "base_commit"
-    keys = {
-        "name": built_from["name"],
-        "repository": built_from["repository"],
-        origin: built_from.get("sha256") or built_from["commit"],
-        "packages": built_from["packages"],
-        "install": built_from["install"],
-        "test": "unused",
-    }
+    with damage_named(f"built_from of {built_from.get('name')}", "generate the rows again"):
+        keys = {
+            "name": built_from["name"],
+            "repository": built_from["repository"],
+            origin: built_from.get("sha256") or built_from["commit"],
+            "packages": built_from["packages"],
+            "install": built_from["install"],
+            "test": "unused",
+        }
     toml = {key: json.dumps(value, ensure_ascii=False) for key, value in keys.items()}
     with tempfile.TemporaryDirectory(prefix="srl-swe-spec-") as folder:
         path = Path(folder, "row.toml")

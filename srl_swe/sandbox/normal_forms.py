@@ -22,6 +22,8 @@ _MAX_PYTHON_BYTES = 2**20
 """A larger file is compared by its bytes: parsing holds all other threads up."""
 _MAX_PARSED_BYTES = 2**22
 """Beyond this sum over a patch, in the order of paths, files are compared by their bytes."""
+PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""Of ``ast.parse`` on any text; the last two of deeply nested ones."""
 _DIGITS = 32
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _warnings_lock = threading.Lock()
@@ -68,7 +70,7 @@ def parse_python(text: str | bytes) -> ast.Module | None:
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as invalid escapes
             return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except PARSE_ERRORS:
         return None
 
 

@@ -151,14 +151,17 @@ def test_options_of_software_are_refused(option: str) -> None:
 
 
 def test_arms_are_compared_over_the_same_problems() -> None:
-    first = [score(1, 1, 0, 1), score(1, 1, 1, 0)]
-    second = [score(0, 1, 0, 1), score(0, 1, 0, 1)]
+    first = dict(enumerate([score(1, 1, 0, 1), score(1, 1, 1, 0)]))
+    second = dict(enumerate([score(0, 1, 0, 1), score(0, 1, 0, 1)]))
     compared = compare_arms(first, second)
+    assert compared
     assert compared.difference == 0.25
     assert (compared.better, compared.worse) == (2, 1), "problems by their sums over seeds"
     assert compared.p_value == 1.0
     assert compared.seeds_half == pytest.approx(0.0, abs=1e-9)
-    assert compare_arms(first[:1], second[:1]).text == "+25.0"
+    one = compare_arms({0: first[0]}, second)
+    assert one and one.text == "+25.0"
+    assert compare_arms(first, {5: second[0]}) is None
 
 
 def test_tables_have_means_over_seeds_and_both_intervals(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +64,19 @@ TEXTS = LINES.map("\n".join)
 @given(TEXTS, TEXTS, TEXTS)
 def test_edits_lead_from_any_short_text_to_any_other(before: str, after: str, now: str) -> None:
     assert carry_out_all(GoldFile(PATH, before, after), now)[0] == after
+
+
+@pytest.mark.parametrize(("before", "after"), [("x\ty\nfoo", "x\ty\nbar"), ("\ta\n", "\tb")])
+def test_a_patch_of_a_file_without_a_last_newline_applies(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    (tmp_path / PATH).parent.mkdir()
+    (tmp_path / PATH).write_text(before)
+    (edit,) = edits_of(GoldFile(PATH, before, after), before)
+    action = edit.action(str(tmp_path))
+    assert action.tool == "bash"
+    subprocess.run(["bash", "-c", action.arguments["command"]], check=True)
+    assert (tmp_path / PATH).read_text() == after
 
 
 @pytest.mark.parametrize(
