@@ -9,9 +9,11 @@ line per comparison.
 from __future__ import annotations
 
 import json
+import math
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -32,7 +34,8 @@ _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}
 _WORD = re.compile(r"[A-Za-z][A-Za-z' -]+")
 _WHOLE = re.compile(r"-?\d+")
 _TUPLE = re.compile(r"\(-?\d+(?:,-?\d+)+\)")
-_SPACING = re.compile(r"\\[,;:! ]|~|\s+")
+_SPACING = re.compile(r"\\[,;:! ]|~")
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # between digits it is that of a mixed number
 
 
 class AnswerTimeout(TimeoutError):
@@ -54,9 +57,12 @@ def plain(answer: str) -> str:
 
     >>> plain(r"$\text{east} .$"), plain(r"1\,000")
     ('east', '1000')
+    >>> plain("x + 1"), plain("1 2/3")
+    ('x+1', '1 2/3')
     """
     text = _TEXT.sub(r"\1", answer.strip().strip("$"))
-    return _SPACING.sub(" ", text).strip().rstrip(".").strip().replace(" ", "").lower()
+    text = _SPACING.sub("", text).strip().rstrip(".").strip()
+    return _SPACE.sub("", text).lower()
 
 
 def as_latex(answer: str) -> str:
@@ -87,7 +93,7 @@ def same_as_text(expected: str, given: str) -> bool | None:
     if any(all(map(form.fullmatch, texts)) for form in (_WHOLE, _TUPLE)):
         first, second = (list(map(int, _WHOLE.findall(text))) for text in texts)
         return first == second
-    return False if _is_word(expected) or _is_word(given) else None
+    return False if _is_word(expected) and _is_word(given) else None
 
 
 class AnswerCheck:
@@ -119,7 +125,7 @@ class AnswerCheck:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Child()
+        return _Child(self._timeout_s)
 
 
 def _is_word(answer: str) -> bool:
@@ -129,11 +135,12 @@ def _is_word(answer: str) -> bool:
 
 
 class _Child:
-    """A process of :func:`serve`. Its end is that of its standard input, at the latest."""
+    """A process of :func:`serve`. It ends with its standard input, or by its own alarm."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        alarm_s = math.ceil(timeout_s) + 5  # if the parent was killed
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__],
+            [sys.executable, "-P", __file__, str(alarm_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -174,12 +181,15 @@ class _Child:
         self._finalizer.detach()
 
 
-def serve() -> None:
+def serve(alarm_s: int) -> None:
     """The child: answer each line of standard input, a JSON list of two answers, by true or false.
 
-    Its output is kept for answers: whatever a library prints goes to standard error.
+    Its output is kept for answers: whatever a library prints goes to standard error. A comparison
+    that takes ``alarm_s`` ends the process.
     """
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     from math_verify import parse, verify
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 
@@ -193,12 +203,14 @@ def serve() -> None:
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         expected, given = json.loads(line)
+        signal.alarm(alarm_s)
         try:
             same = bool(verify(read(expected), read(given), timeout_seconds=None))
         except Exception:  # whatever SymPy makes of a hostile text: it is not the answer
             same = False
+        signal.alarm(0)
         print(json.dumps(same), file=out, flush=True)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(int(sys.argv[1]))

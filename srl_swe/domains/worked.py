@@ -33,7 +33,7 @@ from srl_swe.steps.contexts import Dropped, DropReason, StepContext, trajectory_
 from srl_swe.steps.dataset import BuildSettings
 from srl_swe.steps.prompt import CountTokens
 from srl_swe.trajectories.fields import BrokenRecord, Fields, Reader
-from srl_swe.trajectories.load import read_records
+from srl_swe.trajectories.load import file_kind, read_records
 from srl_swe.types import Action, Instance, Message, Outcome, Step, Trajectory, Verdict
 
 Target = Literal["step", "solution", "reasoning"]
@@ -88,13 +88,15 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"So \boxed{1}, no, $\boxed{\frac{1}{2}}$."), last_boxed("2")
     ('\\frac{1}{2}', None)
     """
-    for match in reversed(list(_BOXED.finditer(text))):
-        depth = 0
-        for place in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if depth == 0:
-                return text[match.end() + 1 : place].strip()
-    return None
+    starts = {match.end() for match in _BOXED.finditer(text)}
+    opened: list[int] = []
+    last: tuple[int, int] | None = None
+    for brace in re.finditer("[{}]", text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif opened and (start := opened.pop()) in starts:
+            last = max(last or (0, 0), (start, brace.start()))
+    return text[last[0] + 1 : last[1]].strip() if last else None
 
 
 def same_text(expected: str, given: str) -> bool:
@@ -233,7 +235,7 @@ class WorkedDomain(TextSteps):
         if bench in self.benches:
             return True
         path = Path(bench)
-        if path.suffix not in {".json", ".jsonl", ".parquet"} or not path.is_file():
+        if file_kind(path) not in {".json", ".jsonl", ".parquet"} or not path.is_file():
             return False
         record = next(read_records(path), None)
         row = getattr(record, "value", None)
@@ -247,7 +249,8 @@ class WorkedDomain(TextSteps):
         unknown id.
         """
         problems: list[Instance] = []
-        name = Path(bench).stem if Path(bench).suffix else bench.rpartition("/")[2]
+        path = Path(bench.removesuffix(".gz"))
+        name = path.stem if path.suffix else bench.rpartition("/")[2]
         name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
         source, count = self.benches.get(bench, bench), 0
         if not source.startswith("hf:") and not Path(source).exists():
@@ -405,7 +408,7 @@ def read_parts(record: Any, where: str, columns: Mapping[str, str]) -> Parts:
         _text(row, "reasoning", columns, f"{teacher}_thinking_trajectory") or thought or "",
         _text(row, "answer", columns) or _answer_of(reference or solution, bool(reference)),
         _grade(row.get(_first(row, "correct", columns, f"{teacher}_grade") or "")),
-        str(row[known_by]) if known_by else "",
+        _text(row, "id", columns) if known_by else "",
         _text(row, "model", columns) or teacher or None,
     )
 

@@ -50,5 +50,6 @@ def _answer(text: str) -> tuple[object, ...]:
             case _:
                 continue
         if change.lines:
-            return normal_path(values.get("path", "")), change.lines
+            place = values.get("insert_line", "")
+            return normal_path(values.get("path", "")), place, change.lines
     return (actions[-1].text,) if actions else (text,)

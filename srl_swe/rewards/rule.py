@@ -1,7 +1,7 @@
 """Rule reward: 1 if an action agrees with the expert's by the rules of its tool, else 0.
 
     bash      same first program, a path in common if both name any, and 2M/T(command) >= 0.8
-    view      same file, and 80 % of the expert's lines; the whole file holds any lines
+    view      same file, and 80 % of the expert's lines if both name a range
     create    same file, and 2M/T(file_text) >= 0.8
     edit      str_replace: same file, and the lower of 2M/T(old_str), 2M/T(new_str) >= 0.8
               insert: same file, and 2M/T(new_str) >= 0.8

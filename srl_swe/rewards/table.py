@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Real
 from operator import itemgetter
 from typing import Protocol
 
@@ -142,8 +143,19 @@ def group_rewards(
     Training, validation and difficulty all get their rewards here. ``expert`` is the text of the
     expert's action, or of all remaining ones.
     """
-    values = iter(function([reply.action for reply in replies if reply.action], expert))
+    actions = [reply.action for reply in replies if reply.action]
+    given = list(function(actions, expert))
+    if len(given) != len(actions) or not all(map(_is_number, given)):
+        raise UserError(
+            f"the reward {getattr(function, '__name__', function)} gave {given!r:.80} for "
+            f"{len(actions)} actions: it must give one finite number for each."
+        )
+    values = iter(given)
     return [next(values) if reply.action else BROKEN_FORMAT for reply in replies]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def batch_rewards(

@@ -70,7 +70,10 @@ def _lines_of(text: str, old: str, occurrences: Occurrences) -> list[int]:
     pattern = re.escape(old)
     if occurrences is Occurrences.STARTS:
         pattern = f"(?={pattern})"  # finds overlapping ones too
-    lines = [text.count("\n", 0, at.start()) + 1 for at in re.finditer(pattern, text)]
+    lines, line, seen = [], 1, 0
+    for found in re.finditer(pattern, text):
+        line, seen = line + text.count("\n", seen, found.start()), found.start()
+        lines.append(line)
     return lines if occurrences is Occurrences.STARTS else list(dict.fromkeys(lines))
 
 

@@ -312,9 +312,10 @@ def _why_not_once(text: str, shown: str, search: str) -> str:
             "Please make your search string more specific (for example, by including more lines "
             "of context).\n"
         )
-    starts, at = [], text.find(search)
+    starts, at, line, seen = [], text.find(search), 1, 0
     while at >= 0:
-        starts.append(f"- line {text.count(chr(10), 0, at) + 1}")
+        line, seen = line + text.count("\n", seen, at), at
+        starts.append(f"- line {line}")
         at = text.find(search, at + len(search))
     if starts:
         return (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
 import psutil
 import pytest
 
-from srl_swe.domains import MATH, Problem
+from srl_swe.domains import MATH, Problem, answer_check
 from srl_swe.domains.answer_check import AnswerCheck, AnswerTimeout
 from srl_swe.domains.worked import last_boxed, same_text
 from srl_swe.types import Outcome
@@ -60,6 +64,7 @@ SAME = [
     (r"\text{Tuesday}", "Tuesday."),
     (r"\text{(B)}", "(B)"),
     ("A", r"\text{A}"),
+    ("xy - x", "x(y-1)"),
 ]
 DIFFERENT = [
     ("25", "26"),
@@ -82,6 +87,8 @@ DIFFERENT = [
     ("A", "B"),
     ("Tuesday", "7"),
     ("25", ""),
+    (r"1\frac{2}{3}", "12/3"),
+    ("1 2/3", "12/3"),
 ]
 HANGS = "9^{9^{9^{9^{9}}}} + \\frac{1}{9^{9^{9^{9}}}}"
 
@@ -92,8 +99,8 @@ def check() -> AnswerCheck:
     return AnswerCheck(timeout_s=3.0)
 
 
-def test_the_table_has_sixty_pairs() -> None:
-    assert len(SAME) + len(DIFFERENT) == 60
+def test_the_table_is_whole() -> None:
+    assert len(SAME) + len(DIFFERENT) == 63
 
 
 @pytest.mark.parametrize(("expected", "given"), SAME)
@@ -117,6 +124,7 @@ def test_different_answers_are_not_the_same(check: AnswerCheck, expected: str, g
         (r"\fbox{7}", "7"),
         (r"\boxed{1} and \boxed{cut", "1"),
         ("It is 7.", None),
+        ("\\boxed{" * 20_000, None),
     ],
 )
 def test_the_answer_is_the_last_box_that_is_closed(reply: str, answer: str | None) -> None:
@@ -124,6 +132,16 @@ def test_the_answer_is_the_last_box_that_is_closed(reply: str, answer: str | Non
 
 
 @pytest.mark.slow
+def test_a_comparison_ends_by_itself_if_its_parent_was_killed() -> None:
+    pytest.importorskip("math_verify", reason="needs the extra `math`")
+    command = [sys.executable, "-P", answer_check.__file__, "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        child.stdin.write(f'["5", {json.dumps(HANGS)}]\n'.encode())
+        child.stdin.flush()  # and it stays open: nothing else ends the child
+        assert child.wait(60) == -signal.SIGALRM
+
+
 def test_a_hanging_comparison_is_ended_and_the_next_one_works() -> None:
     pytest.importorskip("math_verify", reason="needs the extra `math`")
     check = AnswerCheck(timeout_s=3.0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from srl_swe.errors import UserError
 from srl_swe.rewards import STEP_REWARDS, WHOLE_SOLUTION, asks_for_solution, weight_shares
+from srl_swe.rewards.table import ReadReply, batch_rewards
 from srl_swe.types import Action
 
 from .specimens import bash, editor, replace, rewards_tables
@@ -114,6 +116,13 @@ def test_the_similarity_of_100_kb_to_an_action_of_usual_length_takes_seconds(tex
     started = time.process_time()
     STEP_REWARDS["similarity"]([bash(LONG[text])], bash(words(10)))
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("given", [[1.0], [1.0, 0.5, 0.0], [1.0, None], [1.0, float("nan")]])
+def test_an_extension_gives_one_number_for_each_action(given: list[Any]) -> None:
+    replies = [ReadReply("", text, None) for text in ("a", "b")]
+    with pytest.raises(UserError, match="one finite number for each"):
+        batch_rewards(replies, ["x", "x"], lambda candidates, expert: given)
 
 
 def test_weights_are_shares_of_one() -> None:
