@@ -19,7 +19,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 PARALLEL = -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup engine images browser demo demo-quick test test-engine test-others chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs pictures self-check record schema clean
+.PHONY: help setup engine images browser demo demo-quick test test-engine test-others test-training chaos test-vllm test-ray test-cluster test-fast test-pure test-python train-python check docs pictures self-check record schema clean
 
 help:
 	@echo "make demo        replay, train by SFT and SRL, roll out, grade: runs/demo/report.html"
@@ -66,7 +66,10 @@ test-engine:
 	@$(PYTEST) -m docker > build/test-engine.log 2>&1; code=$$?; cat build/test-engine.log; exit $$code
 
 test-others:
-	$(PYTEST) -m "not docker"
+	@$(MAKE) --no-print-directory --keep-going test-pure test-training
+
+test-training:
+	$(PYTEST) -m "not docker and (train or browser or demo)"
 
 # SRL_SWE_CHAOS_INSTANCES and SRL_SWE_CHAOS_SEED take another size, and other moments of the kills.
 chaos: setup
