@@ -127,7 +127,7 @@ check: $(VENV)/.installed
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=true .venv-docs/bin/mkdocs build --quiet --strict
 
-# From a finished demo: all of docs/images but loop.svg.
+# From a finished demo: all of docs/images but loop.svg and study-math.png.
 pictures: demo
 	$(BIN)/srl-swe eval --setting replay --runner sandbox --out runs/pictures/evaluation
 	$(BIN)/srl-swe study --quick --out runs/pictures/study

@@ -374,7 +374,7 @@ def steps(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Turn trajectories into step contexts: a Hugging Face data set for SFT, SRL and RLVR.
+    """Turn trajectories into step contexts: a Hugging Face data set for SFT and SRL.
 
     With --domain math the source holds worked solutions: rows of s1K-1.1 or with other columns,
     chats, or texts of a problem and its numbered steps. With --on-policy an expert answers in the

@@ -1,7 +1,7 @@
 """The plan of a study on generated instances: arms, budgets, and which instance serves for what.
 
-Instances of some repositories are held out whole. Of the others, a small share gives the steps of
-the warm start, and the rest gives the further steps on which the arms are compared.
+Instances of some repositories are held out whole. Of the others, at most half gives the further
+steps on which the arms are compared, and the rest gives the steps of the warm start.
 """
 
 from __future__ import annotations

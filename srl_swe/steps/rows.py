@@ -2,9 +2,9 @@
 
 | column | its use |
 |---|---|
-| `prompt`, `completion` | messages: the input of SFT, SRL and RLVR; the target of SFT |
+| `prompt`, `completion` | messages: the input of SFT and SRL; the target of SFT |
 | `expert_action` | target of the similarity reward |
-| `instance_id` | the tests of RLVR; splits and rates by instance |
+| `instance_id` | splits and rates by instance |
 | `step_index`, `n_steps` | similarity by position in the trajectory |
 | `tool` | similarity by tool |
 | `trajectory_id` | the steps of one attempt, among several at an instance |

@@ -472,10 +472,9 @@ class DynamicSamplingGRPOTrainer(TimedGRPOTrainer):
         weighted = self._rewards_per_func * self.reward_weights.to(self._rewards_per_func.device)
         unscorable = weighted.isnan().all(dim=1)
         rewards = weighted.nansum(dim=1).masked_fill(unscorable, torch.nan)
-        stds = group_stds(rewards, self._group_size)
-        trained = (samples["completion_mask"] * samples.get("tool_mask", 1)).any(dim=1)
-        trained = self.accelerator.gather(trained).view(-1, self._group_size)
-        stds[~trained.any(dim=1).cpu()] = 0.0  # a group of masked replies alone teaches nothing
+        taught = (samples["completion_mask"] * samples.get("tool_mask", 1)).any(dim=1)
+        has_taught = self.accelerator.gather(taught).view(-1, self._group_size).any(dim=1).cpu()
+        stds = group_stds(rewards, self._group_size) * has_taught  # else all replies are masked
         return Round(samples, stds, self._tokens_written)
 
     def _only_live(
