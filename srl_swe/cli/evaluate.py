@@ -169,6 +169,9 @@ def evaluate(
     asked, instances, settings = _checked(
         policy, bench, setting, prompting, endpoint, sandboxes, folder, workers, domain
     )
+    if settings.domain != "software":  # answers are verified, and no tests run
+        of_tests = ("test_network", "test_limit", "verify_with", "share")
+        options.refuse_given(tests, "the domain software", of_tests)
     settings = replace(
         sampling.settings(settings),
         test_timeout_s=test_timeout,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from srl_swe.bundled import bundled
-from srl_swe.cli.options import Seed
+from srl_swe.cli.options import Seed, refuse_given
 from srl_swe.engines import GraderSettings, sandbox_settings
 from srl_swe.errors import UserError
 from srl_swe.files import check_output_file
@@ -239,6 +239,8 @@ class GraderOptions(RunnerOptions):
         settings = RunnerOptions.grader(self)
         if self.verify_with == self.runner:
             raise UserError(f"--verify-with {self.runner} needs another --runner, as sandbox.")
+        if not self.verify_with:
+            refuse_given(self, "--verify-with", ("share",))
         share = self.share if self.verify_with else None
         return replace(settings, verify_share=share, seed=self.seed)
 

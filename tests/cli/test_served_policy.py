@@ -114,6 +114,9 @@ def test_a_run_without_missing_rollouts_opens_no_policy(tmp_path: Path, serve: l
         (["http://127.0.0.1:9/v1", "--api", "completions"], "--tokenizer"),
         (["a/b", "--model", "m"], "--model is for a URL"),
         (["a/b", "--gpus", "0,1"], "are for --serve vllm"),
+        (["http://localhost:abc/v1"], "is not a URL"),
+        (["--setting", "gold", "--dialect", "bash_block"], "--dialect is for a policy"),
+        (["--setting", "empty", "--temperature", "0.5"], "--temperature is for a policy"),
         (["a/b", "--tensor-parallel", "2"], "are for --serve vllm"),
     ],
 )

@@ -123,6 +123,16 @@ def test_a_misspelt_bench_of_math_is_refused_with_those_of_math() -> None:
         MATH.load_problems("amie24")
 
 
+def test_options_of_tests_are_refused_for_answers(bench: Path, tmp_path: Path) -> None:
+    words = ["--bench", str(bench), "--out", str(tmp_path / "eval"), "--runner", "sandbox"]
+    with (
+        OpenAiServer().running() as server,
+        pytest.raises(UserError, match="--verify-with is for the domain software"),
+    ):
+        words = ["eval", server.url, *words, "--verify-with", "swebench"]
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
 def test_problems_without_an_answer_are_left_out_and_counted(
     write_rows: WriteRows, capsys: pytest.CaptureFixture[str]
 ) -> None:
