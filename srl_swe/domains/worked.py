@@ -402,11 +402,13 @@ def read_parts(record: Any, where: str, columns: Mapping[str, str]) -> Parts:
     teacher = column.removesuffix(_ATTEMPT) if column.endswith(_ATTEMPT) else ""
     reference = str(row[_REFERENCE]) if column != _REFERENCE and row.get(_REFERENCE) else ""
     known_by = columns.get("id")
+    is_attempt = bool(teacher) or column in ROLES["solution"][:-1]  # not its own proof
+    own = _answer_of(reference or solution, bool(reference))
     return Parts(
         problem.strip(),
         solution.strip(),
         _text(row, "reasoning", columns, f"{teacher}_thinking_trajectory") or thought or "",
-        _text(row, "answer", columns) or _answer_of(reference or solution, bool(reference)),
+        _text(row, "answer", columns) or (own if reference or not is_attempt else None),
         _grade(row.get(_first(row, "correct", columns, f"{teacher}_grade") or "")),
         _text(row, "id", columns) if known_by else "",
         _text(row, "model", columns) or teacher or None,

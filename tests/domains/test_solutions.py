@@ -198,6 +198,12 @@ def test_other_columns_and_chats_are_read(record: Any, write_rows: WriteRows) ->
     assert solution.resolved is True
 
 
+@pytest.mark.parametrize("column", ["response", "generation", "attempt", "deepseek_attempt"])
+def test_an_attempt_does_not_verify_itself(column: str, write_rows: WriteRows) -> None:
+    (solution,) = read(write_rows({"problem": "How many?", column: TITLED}))
+    assert solution.resolved is None
+
+
 def test_parquet_and_plain_texts_are_read(s1k_row: MakeRow, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist([s1k_row()]), tmp_path / "rows.parquet")
     (tmp_path / "text.txt").write_text("How many?\n\n1. Count ten.\n2. Add: \\boxed{20}.\n")
