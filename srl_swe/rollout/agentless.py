@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 
@@ -112,9 +113,7 @@ class Agentless(OfPolicy):
         self, instance: Instance, base: BaseCommit, steps: list[Step], on_reply: OnReply
     ) -> _Ended:
         if self.oracle:
-            paths = oracle_paths(instance.gold_patch)
-            if missing := [path for path in paths if path not in base.entries]:
-                raise SandboxError(f"{instance.instance_id}: its image has no {missing[0]}")
+            blobs = oracle_blobs(instance, base)
         else:
             shown = [path for path in base.entries if is_source(path, instance.repo)]
             prompt = localize_messages(instance.problem_statement, shown)
@@ -124,8 +123,8 @@ class Agentless(OfPolicy):
             steps.append(step)
             if not step.executed:
                 return _Ended(StopReason.FORMAT_ERRORS)
-        blobs = base.read(paths)
-        files = {path: text for path, blob in blobs.items() if (text := _text(blob)) is not None}
+            blobs = base.read(paths)
+        files = texts_of(blobs)
         if not files:
             return _Ended(StopReason.SUBMITTED, note="nothing to edit: no file that exists")
         issue = instance.problem_statement
@@ -261,12 +260,21 @@ def nearest_path(line: str, known: Sequence[str]) -> str | None:
     return similar or max(shorter, key=len, default=None)
 
 
-def _text(blob: Blob) -> str | None:
-    """The text of a file; None if it is not UTF-8."""
-    try:
-        return blob.data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+def oracle_blobs(instance: Instance, base: BaseCommit) -> dict[str, Blob]:
+    """The files that the gold patch changes. Raises SandboxError if the commit lacks one."""
+    paths = oracle_paths(instance.gold_patch)
+    if missing := [path for path in paths if path not in base.entries]:
+        raise SandboxError(f"{instance.instance_id}: its image has no {missing[0]}")
+    return base.read(paths)
+
+
+def texts_of(blobs: Mapping[str, Blob]) -> dict[str, str]:
+    """The texts by path, without files that are not UTF-8."""
+    texts: dict[str, str] = {}
+    for path, blob in blobs.items():
+        with suppress(UnicodeDecodeError):
+            texts[path] = blob.data.decode("utf-8")
+    return texts
 
 
 def _unusable(reply: str, why: str) -> Step:

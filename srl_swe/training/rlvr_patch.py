@@ -15,12 +15,14 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from srl_swe.dialects import ReplyFormat
-from srl_swe.errors import SandboxError, UserError
+from srl_swe.errors import UserError
 from srl_swe.parallel import run_parallel
 from srl_swe.rewards.outcome import TestReward
-from srl_swe.rollout.repair import oracle_paths, read_repair, repair_messages
+from srl_swe.rollout.agentless import oracle_blobs, texts_of
+from srl_swe.rollout.repair import read_repair, repair_messages
 from srl_swe.rollout.tokens import TokenCounter, decode_reply
 from srl_swe.sandbox import OpenSandbox, Sandbox
+from srl_swe.sandbox.base_commit import BaseCommit
 from srl_swe.steps.prompt import OverBudget
 from srl_swe.training.stats import NO_ANSWER, Tested
 from srl_swe.types import Instance, Message, Verdict
@@ -37,17 +39,10 @@ class PatchTask:
 def oracle_files(instance: Instance, sandbox: Sandbox) -> dict[str, str]:
     """The text of the oracle's files at the base commit, by path. Raises SandboxError.
 
-    Files that are not UTF-8 are left out.
+    As in evaluations (:mod:`srl_swe.rollout.agentless`), files that are not UTF-8 are left out.
     """
-    files: dict[str, str] = {}
-    for path in oracle_paths(instance.gold_patch):
-        try:
-            files[path] = sandbox.read_file(f"{instance.workdir}/{path}").decode("utf-8")
-        except FileNotFoundError as error:
-            raise SandboxError(f"{instance.instance_id}: its image has no {path}") from error
-        except (OSError, UnicodeDecodeError):
-            continue
-    return files
+    base = BaseCommit.open(sandbox, instance.base_commit, instance.workdir)
+    return texts_of(oracle_blobs(instance, base))
 
 
 def load_tasks(
@@ -55,7 +50,8 @@ def load_tasks(
 ) -> dict[str, PatchTask]:
     """The tasks by instance id, their files read in a sandbox each.
 
-    Raises UserError for an instance without a gold patch, as the oracle knows no files then.
+    Raises UserError for an instance without a gold patch, as the oracle knows no files then, or
+    whose gold patch changes no text that was there.
     """
     for instance in instances:
         if not instance.gold_patch:
@@ -70,6 +66,11 @@ def load_tasks(
             return oracle_files(instance, sandbox)
 
     def keep(instance: Instance, files: dict[str, str]) -> None:
+        if not files:
+            raise UserError(
+                f"{instance.instance_id}: its gold patch changes no text file that was there; "
+                "leave it out of the bench."
+            )
         tasks[instance.instance_id] = PatchTask(instance, files)
 
     run_parallel(read, instances, keep, workers=workers)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,6 @@ from srl_swe.rollout.repair import (
     repair_messages,
 )
 from srl_swe.steps.prompt import OverBudget
-from srl_swe.testing import FakeSandbox
 from srl_swe.training.rlvr_patch import oracle_files
 from srl_swe.types import Message
 from srl_swe_envs.local import open_local_sandbox
@@ -163,8 +163,9 @@ def test_every_bundled_instance_shows_its_file_as_it_is_at_the_base_commit() -> 
 
 def test_an_image_without_the_file_is_no_policys_fault() -> None:
     (instance,) = load_instances("starter", ids=["starter__inikit-1"])
-    with pytest.raises(SandboxError, match=r"reader\.py"):
-        oracle_files(instance, FakeSandbox())
+    other = replace(instance, gold_patch=PATCH)
+    with open_local_sandbox(instance) as sandbox, pytest.raises(SandboxError, match="has no old"):
+        oracle_files(other, sandbox)
 
 
 def test_a_small_budget_cuts_the_longest_files_at_the_end_and_never_the_issue() -> None:
