@@ -77,6 +77,9 @@ def _checked(
 ) -> tuple[PreTrainedTokenizerBase, Dataset]:
     """The tokenizer and the rows to train on, after all checks."""
     tokenizer = load_tokenizer(recipe.model, model.init_kwargs, args.eos_token)
+    template = Path(args.chat_template_path or "")
+    if is_file := template.suffix in {".jinja", ".j2"} and template.is_file():
+        tokenizer.chat_template = template.read_text("utf-8")  # as TRL does, for all checks
     check_thought(recipe.model, thought_opening(tokenizer), recipe.strictness)
     check_asks_for_steps(data, recipe.data)
     first = data[0]["completion"][0]["content"]
@@ -91,7 +94,7 @@ def _checked(
         way_out = "make the step contexts with a smaller token budget, raise max_length"
         folder, overlong = recipe.data, recipe.overlong
         rows = fitting_rows(rows, folder, tokenizer, limit, "row", way_out, overlong=overlong)
-    if args.chat_template_path is None:
+    if args.chat_template_path is None or is_file:
         check_replies(recipe.model, tokenizer, rows[0])
     elif recipe.share_prompt:
         raise UserError(

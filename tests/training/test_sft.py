@@ -170,6 +170,17 @@ def test_steps_are_not_joined_by_another_template(one_step: MakeSftRecipe) -> No
         train_sft(recipe)
 
 
+def test_lengths_are_counted_under_the_template_that_trains(
+    one_step: MakeSftRecipe, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    template = tmp_path / "long.jinja"
+    template.write_text("long preamble " * 500 + str(tokenizer.chat_template))
+    longest = 1500
+    assert train_sft(replace(one_step(max_length=longest), output=str(tmp_path / "plain")))
+    with pytest.raises(UserError, match="8 of 8 rows"):
+        train_sft(one_step("drop", max_length=longest, chat_template_path=str(template)))
+
+
 def test_nothing_is_left_to_train_on_if_every_row_is_too_long(one_step: MakeSftRecipe) -> None:
     with pytest.raises(UserError, match="8 of 8 rows"):
         train_sft(one_step("drop", max_length=3))
