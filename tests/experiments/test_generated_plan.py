@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from srl_swe.experiments.generated_evaluation import (
     GeneratedEvaluation,
     StepKind,
     StepReply,
+    is_broken,
     step_kind,
 )
 from srl_swe.experiments.generated_plan import (
@@ -128,6 +130,24 @@ def test_the_gate_names_the_knob_to_turn(resolved: int, edits: int, knob: str) -
     with pytest.raises(UserError, match=words):
         check_gate(*shares)
     return None
+
+
+def test_the_gate_judges_by_the_samples_that_sandboxes_left() -> None:
+    check_gate([], [True, False])
+    with pytest.raises(UserError, match="Lower --warm-steps"):
+        check_gate([False] * 20, [True] * 20)
+    with pytest.raises(UserError, match="run the command again"):
+        check_gate([], [])
+
+
+def test_an_arm_whose_sandboxes_broke_is_not_finished(
+    tmp_path: Path, results: list[GeneratedResult]
+) -> None:
+    broken = [is_broken(tmp_path / measured(each.arm, each.seed)) for each in results]
+    assert broken == [False, True, False]
+    again = replace(results[1], seconds=90.0)
+    append_record(tmp_path / RESULTS_FILE, again)
+    assert load_results(tmp_path, GeneratedResult) == [results[0], again, results[2]]
 
 
 def test_budgets_are_equal_in_expert_steps_or_in_tokens() -> None:
