@@ -127,7 +127,7 @@ def never_ran(observation: Observation | None) -> bool:
     text = observation.text[:_HEAD].lstrip()
     heads = _ERROR_HEADS.match(text)
     starts = {0, heads.end() if heads else 0}
-    at_end = _NEVER_RAN_AT_END.search(observation.text[-_TAIL:])
+    at_end = _NEVER_RAN_AT_END.search(observation.text[-3 * _TAIL :])
     return bool(at_end) or any(m.match(text, start) for m in _NEVER_RAN for start in starts)
 
 
