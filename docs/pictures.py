@@ -64,11 +64,8 @@ def pictures_of_reports(demo: Path) -> list[Picture]:
     report, srl, learning = demo / "report.html", demo / "srl" / "report.html", "main h2"
     return [
         Picture("demo-report", report, height=1680),
-        Picture("demo-phone", report, width=400, height=800, top=".outcomes"),
         Picture("training", srl, height=880, top=learning),
-        Picture("training-dark", srl, width=900, height=460, colours="dark", top=learning),
         Picture("training-replies", srl, height=800, top="#step-10"),
-        Picture("compare-runs", demo / "runs.html", height=900),
         Picture("compare-evaluations", demo / "evaluations.html", height=800),
     ]
 
