@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from srl_swe.bundled import bundled
@@ -50,11 +50,7 @@ def open_local_sandbox(
     repository.
     """
     workdir = instance.workdir if instance else _WORKDIR
-    here = f"srl-swe-{hashlib.sha256(machine().encode()).hexdigest()[:12]}"
-    for left in Path(tempfile.gettempdir()).glob(f"{here}-*-*-*"):
-        pid, started = left.name.split("-")[3:5]
-        if pid.isdecimal() and not lives(int(pid), started):  # it was killed
-            shutil.rmtree(left, ignore_errors=True)
+    here = _remove_left_behind(Path(tempfile.gettempdir()))
     prefix = f"{here}-{os.getpid()}-{start(os.getpid())}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as root:
         sandbox = LocalSandbox(Path(root).resolve(), limits or Limits(), workdir, instance)
@@ -64,6 +60,17 @@ def open_local_sandbox(
             yield sandbox
         finally:
             sandbox.close()
+
+
+@cache
+def _remove_left_behind(temporary: Path) -> str:
+    """Remove the folders of killed processes, once; the beginning of such names on this machine."""
+    here = f"srl-swe-{hashlib.sha256(machine().encode()).hexdigest()[:12]}"
+    for left in temporary.glob(f"{here}-*-*-*"):
+        pid, started = left.name.split("-")[3:5]
+        if pid.isdecimal() and not lives(int(pid), started):
+            shutil.rmtree(left, ignore_errors=True)
+    return here
 
 
 class LocalSandbox:

@@ -246,18 +246,21 @@ def _print_report(report: Report | SamplesReport, folder: Path, *, as_json: bool
 def _save_episodes(evaluated: Sequence[Path], out: Path) -> Hrefs:
     """Write the episodes of the evaluations beside ``out``; returns their addresses.
 
-    Reports of other programs have no episodes; there is no page if neither has any.
+    Reports of other programs, which can lie anywhere, have no episodes; there is no page if neither
+    has any.
     """
     from srl_swe.cli.view import make_sources
     from srl_swe.rollout.batch import ROLLOUTS_FILE
     from srl_swe.view.collect import Kind, find_parts
     from srl_swe.view.page import save_viewer
+    from srl_swe.view.verdicts import VERDICTS_FILE
 
     folders = {path: path if path.is_dir() else path.parent for path in evaluated}
     kinds = {
         path: {part.kind for part in find_parts(folder) if part.path == folder}
         for path, folder in folders.items()
-        if path.is_dir() or (folder / ROLLOUTS_FILE).is_file()  # a report alone can lie anywhere
+        if path.is_dir()
+        or any((folder / name).is_file() for name in (ROLLOUTS_FILE, VERDICTS_FILE))
     }
     shown = [path for path in kinds if kinds[path] & {Kind.ROLLOUTS, Kind.PREDICTIONS}]
     if not shown:

@@ -93,7 +93,11 @@ def score_replies(
     experts = [row[expert_column(form)] for row in rows]
     similarities = batch_rewards(replies, experts, similarity_rewards)
     means = {
-        name: statistics.fmean(batch_rewards(replies, experts, find_step_reward(name)))
+        name: statistics.fmean(
+            similarities
+            if name == "similarity"
+            else batch_rewards(replies, experts, find_step_reward(name))
+        )
         for name in weights
     }
     return Scores(

@@ -35,6 +35,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from srl_swe.dialects import get_dialect
 from srl_swe.errors import UserError
 from srl_swe.files import (
+    CONFIG_FILE,
     claim,
     full_disk_named,
     held_alone,
@@ -85,6 +86,10 @@ class RunFolder:
             restore_moved(folder)
 
 
+VALIDATED = "validation_sha256"
+"""The key of the digest of ``validation.data`` in a run's config."""
+
+
 def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
     """Open ``recipe.output``. Raises UserError if it holds a run of another recipe.
 
@@ -96,8 +101,9 @@ def open_run(recipe: Recipe, data_sha256: str | None = None) -> RunFolder:
     path = Path(recipe.output)
     data = recipe.bench if isinstance(recipe, RlvrRecipe) else recipe.data
     config = {**decisive_fields(recipe), "data_sha256": data_sha256 or _digest(Path(data))}
-    if recipe.validation and recipe.validation.data:
-        config["validation_sha256"] = _digest(Path(recipe.validation.data))
+    held = read_object(path / CONFIG_FILE)
+    if recipe.validation and recipe.validation.data and (not held or VALIDATED in held):
+        config[VALIDATED] = _digest(Path(recipe.validation.data))  # folders of 0.2 lack it
     run = RunFolder(path, json.loads(json.dumps(without_secrets(config), default=str)), recipe)
     if not refuse_other(path, run.config) and any(path.glob("checkpoint-*")):
         raise UserError(

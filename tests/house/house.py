@@ -65,7 +65,7 @@ def figures() -> list[Figure]:
     functions = sorted(body_lines(node) for path in sources for node in functions_of(path))
     return [
         Figure("source files", len(sources), at_most=263),
-        Figure("source lines", sum(lines), at_most=60_800),
+        Figure("source lines", sum(lines), at_most=60_820),
         Figure("lines per file, median", median(lines)),
         Figure("lines per file, 90th percentile", percentile(lines, 0.9), at_most=400),
         Figure("lines per file, longest", lines[-1], at_most=545),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,14 @@ from trl import GRPOConfig, SFTConfig
 
 from srl_swe.errors import UserError
 from srl_swe.files import held_alone
-from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, field_names
-from srl_swe.training.run_folder import NOT_DECISIVE, last_checkpoint, open_run, train_to_end
+from srl_swe.training.recipe import DynamicSampling, SftRecipe, SrlRecipe, Validation, field_names
+from srl_swe.training.run_folder import (
+    NOT_DECISIVE,
+    VALIDATED,
+    last_checkpoint,
+    open_run,
+    train_to_end,
+)
 
 
 def make_recipe(tmp_path: Path) -> SrlRecipe:
@@ -108,6 +115,25 @@ def test_other_rows_under_the_same_name_are_noticed(tmp_path: Path) -> None:
     (Path(recipe.data) / "data-00000.arrow").write_bytes(b"other rows")
     with pytest.raises(UserError, match="data_sha256"):
         open_run(recipe)
+
+
+def test_other_validation_rows_are_noticed_and_older_folders_lack_their_digest(
+    tmp_path: Path,
+) -> None:
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    (held_out / "data-0.arrow").write_bytes(b"a")
+    recipe = dataclasses.replace(
+        make_recipe(tmp_path), validation=Validation(20, data=str(held_out))
+    )
+    open_run(recipe).claim()
+    config = Path(recipe.output) / "config.json"
+    (held_out / "data-0.arrow").write_bytes(b"b")
+    with pytest.raises(UserError, match=VALIDATED):
+        open_run(recipe)
+    older = {k: v for k, v in json.loads(config.read_text()).items() if k != VALIDATED}
+    config.write_text(json.dumps(older))
+    assert VALIDATED not in open_run(recipe).config
 
 
 def test_what_tokenizing_left_beside_the_rows_is_no_other_data(tmp_path: Path) -> None:
